@@ -1,0 +1,1 @@
+"""TensorDict-keyed parts for centralized training and decentralized execution, on TorchRL."""

@@ -1,0 +1,5 @@
+"""Buffers."""
+
+from ctde_kit.data.on_policy import OnPolicyBuffer
+
+__all__ = ["OnPolicyBuffer"]

@@ -1,0 +1,119 @@
+"""Level-based foraging as a PettingZoo environment."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box, Discrete, Space
+from pettingzoo import ParallelEnv
+
+from ctde_kit.errors import UserError
+
+
+class LBFParallelEnv(ParallelEnv[str, Any, Any]):
+    """Level-based foraging (``lbforaging``) through PettingZoo's parallel interface; see :func:`lbf_parallel_env`."""
+
+    def __init__(self, env_id: str, max_steps: int) -> None:
+        self._env: Any = gymnasium.make(env_id, disable_env_checker=True).unwrapped
+        # Its own limit is reported as a termination.
+        self._env._max_episode_steps = math.inf
+        self._max_steps, self._step = max_steps, 0
+        self.metadata = {"name": env_id, "render_modes": ["human", "rgb_array"]}
+        self.possible_agents = [f"agent_{index}" for index in range(self._env.n_agents)]
+        self.agents: list[str] = []
+        self.group_map = {"agents": self.possible_agents}
+        self._index = {agent: index for index, agent in enumerate(self.possible_agents)}
+        self._observations: dict[str, np.ndarray] = {}
+        box = self._env.observation_space[0]
+        self.state_space = Box(-np.inf, np.inf, (len(self.possible_agents) * math.prod(box.shape),), np.float32)
+
+    @property
+    def unwrapped(self) -> Any:
+        """The ``lbforaging`` environment."""
+        return self._env
+
+    def observation_space(self, agent: str) -> Space[Any]:
+        """The space of ``agent``'s observations."""
+        return self._env.observation_space[self._index[agent]]
+
+    def action_space(self, agent: str) -> Space[Any]:
+        """none, north, south, west, east, load."""
+        return Discrete(int(self._env.action_space[self._index[agent]].n))
+
+    def reset(
+        self, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Start an episode."""
+        observations, _ = self._env.reset(seed=seed, options=options)
+        self._step, self.agents = 0, list(self.possible_agents)
+        self._observations = dict(zip(self.agents, observations, strict=True))
+        return dict(self._observations), self._infos()
+
+    def step(
+        self, actions: dict[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, float], dict[str, bool], dict[str, bool], dict[str, Any]]:
+        """Move or load, all at once."""
+        agents = self.agents
+        observations, rewards, eaten, _, _ = self._env.step([int(actions[agent]) for agent in agents])
+        self._step += 1
+        late = self._step >= self._max_steps and not eaten
+        self._observations = dict(zip(agents, observations, strict=True))
+        infos = self._infos()
+        self.agents = [] if eaten or late else agents
+        rewards = dict(zip(agents, map(float, rewards), strict=True))
+        return dict(self._observations), rewards, dict.fromkeys(agents, bool(eaten)), dict.fromkeys(agents, late), infos
+
+    def _infos(self) -> dict[str, dict[str, np.ndarray]]:
+        infos = {}
+        for agent, player in zip(self.possible_agents, self._env.players, strict=True):
+            mask = np.zeros(int(self.action_space(agent).n), np.int8)  # type: ignore[attr-defined]
+            mask[[action.value for action in self._env._valid_actions[player]]] = 1
+            infos[agent] = {"action_mask": mask}
+        return infos
+
+    def state(self) -> np.ndarray:
+        """All observations in a row."""
+        return np.concatenate([self._observations[agent].ravel() for agent in self.possible_agents])
+
+    def render(self) -> Any:
+        """A frame, ``[H, W, 3]`` uint8; needs a display."""
+        return self._env.render(mode="rgb_array")
+
+    def close(self) -> None:
+        """Close the ``lbforaging`` environment."""
+        self._env.close()
+
+
+def lbf_parallel_env(env_id: str, max_steps: int = 50) -> LBFParallelEnv:
+    """Level-based foraging (Papoudakis et al. 2021), for :func:`~ctde_kit.envs.workers.worker_env`.
+
+    Agents ``agent_0``, ... of one group ``agents``; the actions none, north, south, west, east, load, with the invalid ones
+    masked in the infos; ``state()`` is all observations in a row. Rewards are the agents' own, and sum to 1 over agents
+    and an episode in which everything is eaten.
+
+    Args:
+        env_id: as registered by ``lbforaging``, e.g. ``Foraging-8x8-2p-2f-coop-v3``.
+        max_steps: the time limit, a truncation (``lbforaging`` reports it as a termination, and has 50 for all).
+
+    Raises ``UserError`` where ``lbforaging`` is missing, and for unknown ids.
+
+    >>> env = lbf_parallel_env("Foraging-8x8-2p-2f-coop-v3")
+    >>> observations, infos = env.reset(seed=0)
+    >>> observations["agent_1"].shape, env.state().shape, infos["agent_0"]["action_mask"].tolist()
+    ((12,), (24,), [1, 1, 1, 1, 1, 0])
+    """
+    try:
+        import lbforaging  # noqa: F401  (registers its environments)
+    except ImportError as error:
+        raise UserError('level-based foraging needs the package lbforaging; pip install "ctde-kit[lbf]"') from error
+    if env_id not in gymnasium.registry:
+        known = [name for name in gymnasium.registry if name.startswith("Foraging")]
+        close = ", ".join(difflib.get_close_matches(env_id, known)) or "Foraging-8x8-2p-2f-coop-v3"
+        raise UserError(f"env_id: unknown level-based foraging task {env_id!r}; did you mean {close}?")
+    if max_steps < 1:
+        raise UserError(f"max_steps: expected an integer >= 1, found {max_steps}")
+    return LBFParallelEnv(env_id, max_steps)

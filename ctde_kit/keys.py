@@ -1,0 +1,121 @@
+"""Every tensordict key of the kit, in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+Key = str | tuple[str, ...]
+
+DONE = "done"
+TERMINATED = "terminated"
+TRUNCATED = "truncated"
+IS_INIT = "is_init"
+STATE = "state"
+NEXT = "next"
+
+
+def next_key(key: Key) -> tuple[str, ...]:
+    """The same entry one step later.
+
+    >>> next_key(("agents", "reward"))
+    ('next', 'agents', 'reward')
+    """
+    return (NEXT, key) if isinstance(key, str) else (NEXT, *key)
+
+
+@dataclass(frozen=True)
+class GroupKeys:
+    """The keys of one agent group, in TorchRL's multi-agent layout.
+
+    Entries have shape ``[*B, T, n_agents, F]``; time is the last batch dimension.
+
+    >>> keys = GroupKeys("predators")
+    >>> keys.observation
+    ('predators', 'observation')
+    >>> keys.hidden("actor")
+    ('predators', 'actor_hidden')
+    """
+
+    group: str = "agents"
+
+    def __call__(self, name: str) -> tuple[str, str]:
+        """The key of the entry ``name`` of this group."""
+        return (self.group, name)
+
+    def hidden(self, owner: str) -> tuple[str, str]:
+        """The recurrent state of one network: no leading underscore, so that collectors keep it."""
+        return self(f"{owner}_hidden")
+
+    def team_hidden(self, owner: str) -> str:
+        """The recurrent state of a network that looks at the whole team: at the root, as it has no agent axis."""
+        return f"{self.group}_{owner}_hidden"
+
+    @property
+    def observation(self) -> tuple[str, str]:
+        return self("observation")
+
+    @property
+    def state(self) -> tuple[str, str]:
+        """The agent-specific global state."""
+        return self("state")
+
+    @property
+    def action(self) -> tuple[str, str]:
+        return self("action")
+
+    @property
+    def action_mask(self) -> tuple[str, str]:
+        return self("action_mask")
+
+    @property
+    def mask(self) -> tuple[str, str]:
+        """Which agents are alive."""
+        return self("mask")
+
+    @property
+    def reward(self) -> tuple[str, str]:
+        return self("reward")
+
+    @property
+    def episode_reward(self) -> tuple[str, str]:
+        return self("episode_reward")
+
+    @property
+    def done(self) -> tuple[str, str]:
+        return self(DONE)
+
+    @property
+    def terminated(self) -> tuple[str, str]:
+        return self(TERMINATED)
+
+    @property
+    def truncated(self) -> tuple[str, str]:
+        return self(TRUNCATED)
+
+    @property
+    def logits(self) -> tuple[str, str]:
+        return self("logits")
+
+    @property
+    def loc(self) -> tuple[str, str]:
+        return self("loc")
+
+    @property
+    def scale(self) -> tuple[str, str]:
+        return self("scale")
+
+    @property
+    def action_log_prob(self) -> tuple[str, str]:
+        return self("action_log_prob")
+
+    @property
+    def state_value(self) -> tuple[str, str]:
+        return self("state_value")
+
+    @property
+    def advantage(self) -> tuple[str, str]:
+        return self("advantage")
+
+    @property
+    def value_target(self) -> tuple[str, str]:
+        return self("value_target")

@@ -1,0 +1,34 @@
+"""Networks, actors and critics as TensorDict modules."""
+
+from ctde_kit.modules.actor import MultiAgentActor, SingleAgentActor, TeamPolicy
+from ctde_kit.modules.critic import ValuePerAgent, value_critic
+from ctde_kit.modules.distributions import MaskedCategorical, MaskedMultiCategorical, TanhNormal
+from ctde_kit.modules.gru import MultiAgentGRU
+from ctde_kit.modules.inputs import Input, agent_state, global_state, own_observation, team_observation
+from ctde_kit.modules.linear import AgentLinear
+from ctde_kit.modules.mlp import MultiAgentMLP
+from ctde_kit.modules.network import AgentNetwork
+from ctde_kit.modules.sharing import ShareParams
+from ctde_kit.modules.value_norm import ValueNorm
+
+__all__ = [
+    "AgentLinear",
+    "AgentNetwork",
+    "Input",
+    "MaskedCategorical",
+    "MaskedMultiCategorical",
+    "MultiAgentActor",
+    "MultiAgentGRU",
+    "MultiAgentMLP",
+    "ShareParams",
+    "SingleAgentActor",
+    "TanhNormal",
+    "TeamPolicy",
+    "ValuePerAgent",
+    "ValueNorm",
+    "agent_state",
+    "global_state",
+    "own_observation",
+    "team_observation",
+    "value_critic",
+]

@@ -1,0 +1,159 @@
+"""Decentralized stochastic policies."""
+
+from __future__ import annotations
+
+
+
+import torch
+from tensordict import TensorDictBase
+from tensordict.nn import NormalParamExtractor, TensorDictModuleBase, TensorDictSequential
+from torch import nn
+from torchrl.envs import TensorDictPrimer
+from torchrl.modules import ProbabilisticActor
+
+from ctde_kit.errors import UserError
+from ctde_kit.keys import GroupKeys, Key
+from ctde_kit.modules.distributions import MaskedCategorical, MaskedMultiCategorical, TanhNormal
+from ctde_kit.modules.inputs import Input
+from ctde_kit.modules.network import AgentNetwork
+from ctde_kit.specs import GroupSpec
+
+
+class MultiAgentActor(ProbabilisticActor):
+    """A TorchRL ``ProbabilisticActor`` for one group of agents.
+
+    Reads ``inputs`` (and the action mask, where the group has one), writes the distribution's parameters,
+    ``(group, "action")`` and ``(group, "action_log_prob")`` ``[*B, n_agents]``. Continuous actions are a ``TanhNormal``
+    with ``scale = softplus``, discrete ones a masked categorical. TorchRL's ``set_exploration_type`` chooses between
+    sampling and the greedy action.
+
+    Args:
+        group: the group's spec.
+        inputs: what each agent sees, usually ``own_observation(group)``.
+        network: ``[*B, n_agents, F] -> [*B, n_agents, group.action.n_parameters]``.
+
+    >>> from ctde_kit.envs.vmas import VmasEnv
+    >>> from ctde_kit.modules import MultiAgentMLP, own_observation
+    >>> from ctde_kit.specs import TeamSpec
+    >>> env = VmasEnv("navigation", num_envs=4)
+    >>> group = TeamSpec.from_env(env)["agents"]
+    >>> inputs = own_observation(group)
+    >>> actor = MultiAgentActor(group, inputs, MultiAgentMLP(inputs.features, group.action.n_parameters, group.n_agents))
+    >>> actor(env.reset())["agents", "action"].shape
+    torch.Size([4, 4, 2])
+    """
+
+    def __init__(self, group: GroupSpec, inputs: Input, network: nn.Module):
+        keys = group.keys
+        if group.action.discrete:
+            module = AgentNetwork(inputs, network, [keys.logits], hidden_key=keys.hidden("actor"))
+        else:
+            split = NormalParamExtractor(scale_lb=1e-3)
+            module = AgentNetwork(inputs, network, [keys.loc, keys.scale], hidden_key=keys.hidden("actor"), split=split)
+        self._assemble(group, module, group.action.low, group.action.high)
+
+    def _assemble(self, group: GroupSpec, module: AgentNetwork, low: tuple, high: tuple) -> None:
+        keys = group.keys
+        distribution, arguments, in_keys = _distribution(group, keys, low, high)
+        super().__init__(
+            module,
+            in_keys=in_keys,
+            out_keys=[keys.action],
+            distribution_class=distribution,
+            distribution_kwargs=arguments,
+            return_log_prob=True,
+            log_prob_keys=[keys.action_log_prob],
+        )
+        self.group = group
+
+    @property
+    def agent_network(self) -> AgentNetwork:
+        return self.module[0]  # type: ignore[return-value]
+
+    @property
+    def decentralized(self) -> bool:
+        """Whether an agent needs only its own data to act."""
+        return self.agent_network.decentralized
+
+    def make_tensordict_primer(self) -> TensorDictPrimer:
+        """The env transform that provides the hidden state of a recurrent actor."""
+        return self.agent_network.make_tensordict_primer()
+
+    def for_agent(self, agent: int) -> SingleAgentActor:
+        """The policy of one agent alone, on the same storage: ``(group, "observation")`` ``[*B, F]`` in, action out.
+
+        Raises:
+            UserError: for an index that the group lacks, or a policy that is not decentralized.
+        """
+        if not 0 <= agent < self.group.n_agents:
+            raise UserError(f"for_agent({agent}): group {self.group.name!r} has agents 0 to {self.group.n_agents - 1}")
+        return SingleAgentActor(self, agent)
+
+
+class SingleAgentActor(TensorDictModuleBase):
+    """Slice ``agent`` of a multi-agent actor: every entry without the agent axis.
+
+    A recurrent one reads and writes its hidden state ``[*B, 1, H]``.
+    """
+
+    def __init__(self, actor: MultiAgentActor, agent: int):
+        super().__init__()
+        action = actor.group.action
+        joint = MultiAgentActor.__new__(MultiAgentActor)
+        joint._assemble(
+            actor.group,
+            actor.agent_network.for_agent(agent),
+            action.low[agent : agent + 1],
+            action.high[agent : agent + 1],
+        )
+        self.actor = joint
+        self.in_keys, self.out_keys = joint.in_keys, joint.out_keys
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        keys = self.actor.group.keys
+        mask = tensordict.get(keys.action_mask, None)
+        if mask is not None:
+            tensordict = tensordict.copy().set(keys.action_mask, mask.unsqueeze(-2))
+        output = self.actor(tensordict.copy())
+        for key in (keys.action, keys.action_log_prob):
+            tensordict.set(key, output.get(key).squeeze(tensordict.ndim))
+        for key in self.actor.agent_network.out_keys:
+            if str(key[-1]).endswith("_hidden"):
+                tensordict.set(key, output.get(key))
+        return tensordict
+
+
+def _distribution(group: GroupSpec, keys: GroupKeys, low: tuple, high: tuple) -> tuple[type, dict, dict[str, Key]]:
+    action = group.action
+    if not action.discrete:
+        bounds = {"low": torch.tensor(low), "high": torch.tensor(high)}
+        return TanhNormal, bounds, {"loc": keys.loc, "scale": keys.scale}
+    in_keys: dict[str, Key] = {"logits": keys.logits}
+    if group.action_mask:
+        in_keys["mask"] = keys.action_mask
+    if action.kind == "multi_discrete":
+        return MaskedMultiCategorical, {"sizes": action.sizes}, in_keys
+    return MaskedCategorical, {"one_hot": action.kind == "one_hot"}, in_keys
+
+
+class TeamPolicy(TensorDictSequential):
+    """The policies of all groups, one after the other, as one TensorDict module."""
+
+    def __init__(self, actors: dict[str, MultiAgentActor]):
+        super().__init__(*actors.values())
+        self.groups = list(actors)
+
+    @property
+    def actors(self) -> dict[str, MultiAgentActor]:
+        return dict(zip(self.groups, self.module, strict=True))  # type: ignore[arg-type]
+
+    @property
+    def decentralized(self) -> bool:
+        """Whether every agent needs only its own data to act."""
+        return all(actor.decentralized for actor in self.actors.values())
+
+    def for_agent(self, group: str, agent: int) -> SingleAgentActor:
+        """The policy of one agent of one group."""
+        return self.actors[group].for_agent(agent)
+
+

@@ -1,0 +1,87 @@
+"""State-value critics: whose data they see, and how many values they give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from torch import Tensor, nn
+
+from ctde_kit.modules.inputs import Input, agent_state, global_state, own_observation, team_observation
+from ctde_kit.modules.network import AgentNetwork
+from ctde_kit.specs import GroupSpec, TeamSpec
+
+NetworkFactory = Callable[[int, int, int], nn.Module]
+"""``(in_features, out_features, n_agents) -> network``."""
+
+
+class ValuePerAgent(nn.Module):
+    """One value an agent, ``[*B, n_agents, 1]``, from ``[*B, n_agents, 1]``, ``[*B, 1, n_agents]`` or ``[*B, 1, 1]``."""
+
+    def __init__(self, n_agents: int):
+        super().__init__()
+        self.n_agents = n_agents
+
+    def forward(self, value: Tensor) -> tuple[Tensor]:
+        if value.shape[-2] == 1:
+            value = value.transpose(-1, -2)
+        return (value.expand(*value.shape[:-2], self.n_agents, 1),)
+
+
+def value_critic(
+    team: TeamSpec,
+    group: GroupSpec,
+    make_network: NetworkFactory,
+    *,
+    sees: Literal["observation", "team", "state", "agent_state"] = "team",
+    heads: Literal["one", "agent", "network"] = "agent",
+    agent_id: bool = False,
+    normalize: bool = False,
+) -> AgentNetwork:
+    """A critic that writes ``(group, "state_value")`` ``[*B, n_agents, 1]``, in one of the common layouts.
+
+    A value of the team is computed once a team: with one head it is repeated for each agent (a view). With
+    individual rewards choose a head an agent, or an agent id: one value for all can only learn the agents' mean.
+    A recurrent critic keeps its hidden state under the root key ``{group}_critic_hidden``.
+
+    Args:
+        team: all groups; a centralized critic sees them all.
+        group: the group whose returns it predicts.
+        make_network: ``(in_features, out_features, n_agents) -> network``.
+        sees: each agent's own ``observation`` (IPPO), all observations of the ``team``, the root ``state``, or
+            the agent-specific ``agent_state``.
+        heads: for ``team`` and ``state``: ``one`` value for all, one output an ``agent``, or a ``network`` an agent
+            (whose weights are apart where ``make_network`` shares none).
+        agent_id: append the agent's index, one forward pass an agent, instead of heads.
+        normalize: normalize the features.
+
+    Raises:
+        UserError: where the env offers no such state.
+
+    >>> from ctde_kit.envs.vmas import VmasEnv
+    >>> from ctde_kit.modules import MultiAgentMLP
+    >>> env = VmasEnv("simple_tag", num_envs=5)
+    >>> team = TeamSpec.from_env(env)
+    >>> critic = value_critic(team, team["adversary"], MultiAgentMLP)
+    >>> critic(env.reset())["adversary", "state_value"].shape
+    torch.Size([5, 3, 1])
+    """
+    inputs = _inputs(team, group, sees, heads == "network", agent_id, normalize)
+    outputs = group.n_agents if inputs.n_agents == 1 and heads == "agent" else 1
+    return AgentNetwork(
+        inputs,
+        make_network(inputs.features, outputs, inputs.n_agents),
+        [group.keys.state_value],
+        hidden_key=group.keys.team_hidden("critic"),
+        split=ValuePerAgent(group.n_agents),
+    )
+
+
+def _inputs(team: TeamSpec, group: GroupSpec, sees: str, repeat: bool, agent_id: bool, normalize: bool) -> Input:
+    if sees == "observation":
+        return own_observation(group, agent_id=agent_id, normalize=normalize)
+    if sees == "team":
+        return team_observation(team, group, repeat=repeat, agent_id=agent_id, normalize=normalize)
+    if sees == "state":
+        return global_state(team, group, repeat=repeat, agent_id=agent_id, normalize=normalize)
+    return agent_state(group, agent_id=agent_id, normalize=normalize)

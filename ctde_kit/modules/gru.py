@@ -1,0 +1,109 @@
+"""Recurrent networks over the agent axis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ctde_kit.modules.linear import AgentLinear
+from ctde_kit.modules.mlp import initialize
+from ctde_kit.modules.sharing import ShareParams
+
+
+class MultiAgentGRU(nn.Module):
+    """Encoder, GRU and output layer for each of ``n_agents`` (Cho et al. 2014, in PyTorch's form of the gates).
+
+    One step maps ``[*B, n_agents, F]`` and the hidden state ``[*B, n_agents, H]`` to outputs ``[*B, n_agents, G]`` and
+    the next hidden state; ``unroll`` does so along time. ``is_init`` ``[*B, 1]`` (bool) marks the first step of an
+    episode, whose hidden state is zero.
+
+    Args:
+        in_features: F.
+        out_features: G.
+        n_agents: size of the agent axis.
+        share_params: one set for all (``True``), one an agent (``False``), or the set of each agent.
+        hidden_size: H.
+        num_cells: widths of the encoder's layers before the GRU.
+        activation_class: the encoder's activation.
+        out_gain: as in ``MultiAgentMLP``.
+
+    >>> gru = MultiAgentGRU(5, 2, n_agents=3, hidden_size=8, num_cells=(6,))
+    >>> outputs, hidden = gru.unroll(torch.zeros(4, 7, 3, 5), torch.zeros(4, 3, 8), torch.zeros(4, 7, 1).bool())[:2]
+    >>> outputs.shape, hidden.shape
+    (torch.Size([4, 7, 3, 2]), torch.Size([4, 7, 3, 8]))
+    """
+
+    recurrent = True
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        n_agents: int,
+        *,
+        share_params: ShareParams = True,
+        hidden_size: int = 128,
+        num_cells: Sequence[int] = (128,),
+        activation_class: type[nn.Module] = nn.Tanh,
+        out_gain: float | None = None,
+    ):
+        super().__init__()
+        self.hidden_size = hidden_size
+        sizes = [in_features, *num_cells]
+        self.encoder = nn.ModuleList(
+            AgentLinear(n_in, n_out, n_agents, share_params) for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True)
+        )
+        self.activation = activation_class()
+        self.input_gates = AgentLinear(sizes[-1], 3 * hidden_size, n_agents, share_params)
+        self.hidden_gates = AgentLinear(hidden_size, 3 * hidden_size, n_agents, share_params)
+        self.head = AgentLinear(hidden_size, out_features, n_agents, share_params)
+        initialize([*self.encoder, self.head], out_gain)
+
+    def forward(self, x: Tensor, hidden: Tensor, is_init: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """One step: outputs, the next hidden state, and the hidden state that the step started from."""
+        hidden = hidden.masked_fill(is_init.unsqueeze(-1), 0.0)
+        next_hidden = self._cell(self._input_gates(x), hidden)
+        return self.head(next_hidden), next_hidden, hidden
+
+    def unroll(self, x: Tensor, hidden: Tensor, is_init: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Steps along time: outputs and the hidden states after and before each step, all ``[*B, T, n_agents, ...]``.
+
+        ``hidden`` ``[*B, n_agents, H]`` is the state before the first step, whatever ``is_init`` says there: samplers
+        mark the start of every slice, and the stored state of an episode's first step is zero anyway.
+        """
+        gates = self._input_gates(x)
+        keep = (~is_init).unsqueeze(-1).to(x.dtype)
+        before, after = [], []
+        for t in range(x.shape[-3]):
+            if t > 0:
+                hidden = hidden * keep[..., t, :, :]
+            before.append(hidden)
+            hidden = self._cell(gates[..., t, :, :], hidden)
+            after.append(hidden)
+        hiddens = torch.stack(after, -3)
+        return self.head(hiddens), hiddens, torch.stack(before, -3)
+
+    def _input_gates(self, x: Tensor) -> Tensor:
+        for layer in self.encoder:
+            x = self.activation(layer(x))
+        return self.input_gates(x)
+
+    def _cell(self, input_gates: Tensor, hidden: Tensor) -> Tensor:
+        reset_in, update_in, new_in = input_gates.chunk(3, -1)
+        reset_hidden, update_hidden, new_hidden = self.hidden_gates(hidden).chunk(3, -1)
+        reset = torch.sigmoid(reset_in + reset_hidden)
+        update = torch.sigmoid(update_in + update_hidden)
+        new = torch.tanh(new_in + reset * new_hidden)
+        return new + update * (hidden - new)
+
+    def for_agent(self, agent: int) -> MultiAgentGRU:
+        """The network of one agent, on the same storage."""
+        network = MultiAgentGRU.__new__(MultiAgentGRU)
+        nn.Module.__init__(network)
+        network.hidden_size, network.activation = self.hidden_size, self.activation
+        network.encoder = nn.ModuleList(layer.for_agent(agent) for layer in self.encoder)
+        for name in ("input_gates", "hidden_gates", "head"):
+            setattr(network, name, getattr(self, name).for_agent(agent))
+        return network

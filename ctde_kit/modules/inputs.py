@@ -1,0 +1,125 @@
+"""What a network sees: one agent's data, the whole team's, or a global state."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from tensordict import TensorDictBase
+from torch import Tensor, nn
+
+from ctde_kit.errors import UserError
+from ctde_kit.keys import STATE, GroupKeys, Key
+from ctde_kit.specs import GroupSpec, TeamSpec
+
+
+class Input(nn.Module):
+    """Reads features ``[*B, n, F]`` off a tensordict, ``n`` being an agent axis or 1 for the whole team.
+
+    Args:
+        parts: ``(key, mask key or None, dims)`` for each entry; ``dims`` is how many trailing dimensions are
+            flattened into features. Entries of dead agents are set to zero, so that nothing in them matters.
+        n_agents: size of the agent axis; team features are repeated along it, 1 for once a team.
+        features: F, without the agent id.
+        agent_id: append each agent's one-hot index.
+        normalize: a ``LayerNorm`` without parameters on the features (Yu et al. 2022, section 5, "feature
+            normalization").
+        decentralized: whether agent i's features depend on its own data alone.
+    """
+
+    def __init__(
+        self,
+        parts: list[tuple[Key, Key | None, int]],
+        n_agents: int,
+        features: int,
+        *,
+        agent_id: bool = False,
+        normalize: bool = False,
+        decentralized: bool = False,
+    ):
+        super().__init__()
+        self.parts, self.n_agents, self.decentralized = parts, n_agents, decentralized
+        self.features = features + (n_agents if agent_id else 0)
+        self.norm = nn.LayerNorm(features, elementwise_affine=False) if normalize else None
+        self.register_buffer("ids", torch.eye(n_agents) if agent_id else None, persistent=False)
+
+    @property
+    def in_keys(self) -> list[Key]:
+        return [key for part in self.parts for key in part[:2] if key is not None]
+
+    def forward(self, tensordict: TensorDictBase) -> Tensor:
+        x = torch.cat([_read(tensordict, *part) for part in self.parts], -1)
+        if self.norm is not None:
+            x = self.norm(x)
+        x = x.expand(*x.shape[:-2], self.n_agents, x.shape[-1])
+        if self.ids is None:
+            return x
+        return torch.cat([x, self.ids.to(x.dtype).expand(*x.shape[:-1], self.ids.shape[-1])], -1)
+
+    def for_agent(self, agent: int) -> Input:
+        """The input of one agent: the same keys without the agent axis, ``[*B, F]``, and its own id."""
+        single = Input([(key, mask, 1) for key, mask, _ in self.parts], 1, self.features, decentralized=True)
+        single.norm = self.norm
+        single.ids = None if self.ids is None else self.ids[agent : agent + 1]
+        return single
+
+
+def _read(tensordict: TensorDictBase, key: Key, mask_key: Key | None, dims: int) -> Tensor:
+    value: Any = tensordict.get(key, None)
+    if value is None:
+        raise UserError(f"key {key!r} is missing: expected one of {sorted(map(str, tensordict.keys(True, True)))}")
+    if mask_key is not None:
+        value = value.masked_fill(~tensordict.get(mask_key).unsqueeze(-1), 0)
+    if dims == 0:
+        return value
+    return value.flatten(-dims).unsqueeze(-2)
+
+
+def own_observation(group: GroupSpec, *, agent_id: bool = False, normalize: bool = False) -> Input:
+    """Each agent's own observation ``[*B, n_agents, F]``: a decentralized input."""
+    keys = group.keys
+    part = (keys.observation, keys.mask if group.mask else None, 0)
+    return Input(
+        [part], group.n_agents, group.observation_dim, agent_id=agent_id, normalize=normalize, decentralized=True
+    )
+
+
+def team_observation(
+    team: TeamSpec, group: GroupSpec, *, repeat: bool = False, agent_id: bool = False, normalize: bool = False
+) -> Input:
+    """The observations of all agents of all groups, concatenated: ``[*B, 1, sum(n_agents * F)]``.
+
+    With ``repeat``, or an agent id, the agent axis is ``group.n_agents``.
+    """
+    parts: list[tuple[Key, Key | None, int]] = [
+        (other.keys.observation, other.keys.mask if other.mask else None, 2) for other in team
+    ]
+    n_agents = group.n_agents if repeat or agent_id else 1
+    return Input(parts, n_agents, team.observation_dim, agent_id=agent_id, normalize=normalize)
+
+
+def global_state(
+    team: TeamSpec, group: GroupSpec, *, repeat: bool = False, agent_id: bool = False, normalize: bool = False
+) -> Input:
+    """The root ``state`` ``[*B, S]`` as ``[*B, 1, S]``; repeated an agent as in ``team_observation``.
+
+    Raises:
+        UserError: where the env offers no ``state``.
+    """
+    if team.state_dim is None:
+        raise UserError("critic input `state`: this env writes no root key 'state'; use `critic=centralized` instead")
+    n_agents = group.n_agents if repeat or agent_id else 1
+    return Input([(STATE, None, 1)], n_agents, team.state_dim, agent_id=agent_id, normalize=normalize)
+
+
+def agent_state(group: GroupSpec, *, agent_id: bool = False, normalize: bool = False) -> Input:
+    """The agent-specific global state ``(group, "state")`` ``[*B, n_agents, S]``.
+
+    Raises:
+        UserError: where the env offers none.
+    """
+    keys: GroupKeys = group.keys
+    if group.state_dim is None:
+        raise UserError(f"critic input `agent_state`: this env writes no key {keys.state}; use `critic=centralized` instead")
+    part = (keys.state, keys.mask if group.mask else None, 0)
+    return Input([part], group.n_agents, group.state_dim, agent_id=agent_id, normalize=normalize)

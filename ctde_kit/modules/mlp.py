@@ -1,0 +1,72 @@
+"""Feed-forward networks over the agent axis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from ctde_kit.modules.linear import AgentLinear
+from ctde_kit.modules.sharing import ShareParams
+
+
+class MultiAgentMLP(nn.Module):
+    """A perceptron for each of ``n_agents``: ``[*B, n_agents, F] -> [*B, n_agents, G]``.
+
+    Args:
+        in_features: F.
+        out_features: G.
+        n_agents: size of the agent axis.
+        share_params: one set for all (``True``), one an agent (``False``), or the set of each agent.
+        num_cells: widths of the hidden layers.
+        activation_class: the activation between layers.
+        out_gain: gain of an orthogonal initialization of the last layer, with ``sqrt(2)`` before it, as the MAPPO
+            paper has it (Yu et al. 2022, table 7: 0.01 for actors); ``None`` for PyTorch's default.
+
+    >>> import torch
+    >>> MultiAgentMLP(5, 2, n_agents=3, num_cells=(8,))(torch.zeros(4, 3, 5)).shape
+    torch.Size([4, 3, 2])
+    """
+
+    recurrent = False
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        n_agents: int,
+        *,
+        share_params: ShareParams = True,
+        num_cells: Sequence[int] = (256, 256),
+        activation_class: type[nn.Module] = nn.Tanh,
+        out_gain: float | None = None,
+    ):
+        super().__init__()
+        sizes = [in_features, *num_cells, out_features]
+        self.layers = nn.ModuleList(
+            AgentLinear(n_in, n_out, n_agents, share_params) for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True)
+        )
+        self.activation = activation_class()
+        initialize(self.layers, out_gain)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers[:-1]:
+            x = self.activation(layer(x))
+        return self.layers[-1](x)
+
+    def for_agent(self, agent: int) -> MultiAgentMLP:
+        """The network of one agent, on the same storage."""
+        network = MultiAgentMLP.__new__(MultiAgentMLP)
+        nn.Module.__init__(network)
+        network.layers = nn.ModuleList(layer.for_agent(agent) for layer in self.layers)
+        network.activation = self.activation
+        return network
+
+
+def initialize(layers: Sequence[nn.Module] | nn.ModuleList, out_gain: float | None) -> None:
+    """Orthogonal weights, ``sqrt(2)`` and ``out_gain`` for the last layer, unless ``out_gain`` is ``None``."""
+    if out_gain is None:
+        return
+    for layer in layers[:-1]:
+        layer.reset_parameters(2**0.5)
+    layers[-1].reset_parameters(out_gain)

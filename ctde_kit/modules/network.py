@@ -1,0 +1,123 @@
+"""A network as a TensorDict module: reads an input, writes outputs, carries a hidden state where it has one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from tensordict import TensorDictBase
+from tensordict.nn import TensorDictModuleBase
+from torch import Tensor, nn
+from torchrl.data import Unbounded
+from torchrl.envs import TensorDictPrimer
+from torchrl.modules import set_recurrent_mode
+from torchrl.modules.tensordict_module.rnn import recurrent_mode
+
+from ctde_kit.errors import UserError
+from ctde_kit.keys import IS_INIT, Key, next_key
+from ctde_kit.modules.inputs import Input
+
+__all__ = ["AgentNetwork", "set_recurrent_mode"]
+
+
+class AgentNetwork(TensorDictModuleBase):
+    """Runs ``network`` on what ``inputs`` reads and writes ``out_keys`` ``[*B, n_agents, ...]``.
+
+    A feed-forward network (``MultiAgentMLP``) treats all batch dimensions alike. A recurrent one (``MultiAgentGRU``)
+    also reads ``is_init`` bool ``[*B, 1]`` and its hidden state ``[*B, n, H]``. In step mode, the default, it writes
+    the next hidden state under ``("next", hidden)``, and back to ``hidden`` the state that it used (zero where
+    ``is_init``), so that what is stored is what was used. Inside ``torchrl.modules.set_recurrent_mode(True)`` the last
+    batch dimension is time: it starts from the stored hidden state of the slice's first step, whatever ``is_init``
+    says there, and zeroes it at each true reset inside.
+
+    Args:
+        inputs: what it sees.
+        network: ``[*B, n, F] -> [*B, n, G]``.
+        out_keys: where to write.
+        hidden_key: where its hidden state stands; needed by a recurrent network.
+        split: turns the output into one tensor a key, when there are several keys.
+
+    Raises:
+        UserError: where ``is_init`` or the hidden state is missing: append ``torchrl.envs.InitTracker()`` and
+            ``make_tensordict_primer()`` to the env.
+    """
+
+    def __init__(
+        self,
+        inputs: Input,
+        network: nn.Module,
+        out_keys: Sequence[Key],
+        *,
+        hidden_key: Key | None = None,
+        split: Callable[[Tensor], Sequence[Tensor]] | None = None,
+    ):
+        super().__init__()
+        self.inputs, self.network, self.split = inputs, network, split
+        self.hidden_key = hidden_key if self.recurrent else None
+        if self.recurrent and hidden_key is None:
+            raise UserError("a recurrent network needs `hidden_key`, such as GroupKeys().hidden('actor'); got None")
+        self.in_keys = [*inputs.in_keys, *([self.hidden_key, IS_INIT] if self.hidden_key else [])]
+        self.out_keys = [*out_keys, *([self.hidden_key, next_key(self.hidden_key)] if self.hidden_key else [])]
+        self._written = list(out_keys)
+
+    @property
+    def recurrent(self) -> bool:
+        return bool(getattr(self.network, "recurrent", False))
+
+    @property
+    def decentralized(self) -> bool:
+        """Whether agent i's output depends on agent i's own data alone."""
+        return self.inputs.decentralized and getattr(self.network, "decentralized", True)
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        x = self.inputs(tensordict)
+        if self.hidden_key is None:
+            outputs = self.network(x)
+        else:
+            outputs = self._recurrent_forward(tensordict, x)
+        parts = (outputs,) if self.split is None else self.split(outputs)
+        for key, part in zip(self._written, parts, strict=True):
+            tensordict.set(key, part)
+        return tensordict
+
+    def _recurrent_forward(self, tensordict: TensorDictBase, x: Tensor) -> Tensor:
+        assert self.hidden_key is not None
+        is_init, hidden = tensordict.get(IS_INIT, None), tensordict.get(self.hidden_key, None)
+        if is_init is None:
+            raise UserError(f"key {IS_INIT!r} is missing: append torchrl.envs.InitTracker() to the env")
+        if hidden is None:
+            raise UserError(f"key {self.hidden_key} is missing: append the module's make_tensordict_primer() to the env")
+        if recurrent_mode():
+            outputs, after, before = self.network.unroll(x, hidden.select(tensordict.ndim - 1, 0), is_init)
+        else:
+            outputs, after, before = self.network(x, hidden, is_init)
+        tensordict.set(self.hidden_key, before)
+        tensordict.set(next_key(self.hidden_key), after)
+        return outputs
+
+    def make_tensordict_primer(self, batch_size: Sequence[int] = (), device: torch.device | None = None) -> TensorDictPrimer:
+        """The env transform that provides the hidden state: append it to envs of this batch size.
+
+        Raises:
+            UserError: for a feed-forward network, which has no hidden state.
+        """
+        if self.hidden_key is None:
+            raise UserError("this network is feed-forward: it has no hidden state and needs no primer")
+        shape = (*batch_size, self.inputs.n_agents, self.network.hidden_size)
+        return TensorDictPrimer({self.hidden_key: Unbounded(shape, device=device)}, expand_specs=True)
+
+    def for_agent(self, agent: int) -> AgentNetwork:
+        """The network of one agent, on the same storage: entries without the agent axis, ``[*B, F] -> [*B, 1, G]``.
+
+        Raises:
+            UserError: where an agent's output needs others' data.
+        """
+        if not self.decentralized:
+            raise UserError("for_agent: this network reads other agents' data, so no agent can run it alone")
+        return AgentNetwork(
+            self.inputs.for_agent(agent),
+            self.network.for_agent(agent),
+            self._written,
+            hidden_key=self.hidden_key,
+            split=self.split,
+        )

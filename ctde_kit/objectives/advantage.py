@@ -1,0 +1,126 @@
+"""Advantages and value targets of a fresh batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from tensordict import TensorDictBase
+from tensordict.nn import TensorDictModuleBase
+from torch import Tensor, nn
+from torchrl.modules import set_recurrent_mode
+
+from ctde_kit.errors import UserError
+from ctde_kit.keys import IS_INIT, NEXT, GroupKeys
+from ctde_kit.objectives.masking import AdvantageNormalization, agent_flags, normalize_advantage
+from ctde_kit.objectives.returns import generalized_advantage_estimate
+
+
+class AdvantageEstimator(nn.Module):
+    """Writes GAE advantages and value targets into a batch ``[n_envs, T]``, and moves the value statistics.
+
+    Reads what the critic reads, at the root and under ``next``; ``("next", group, "reward")`` ``[n_envs, T, n_agents,
+    1]``; ``done`` and ``terminated`` of the team and, where present, of the agents; ``(group, "mask")``. Writes under
+    the group, all ``[n_envs, T, n_agents, 1]``: ``state_value`` (the critic's output, in its normalized units),
+    ``advantage`` (normalized under the mask) and ``value_target`` (in units of returns).
+
+    Values of next steps are exact: the critic reads ``("next", observation)``, the one before any reset. A recurrent
+    critic is unrolled over the batch once, from where it stood at the end of the last batch, and gives next values by
+    one batched step from each step's hidden state; the batches must come from the same envs in the same order, and its
+    state is part of ``state_dict``.
+
+    Args:
+        critic: writes ``(group, "state_value")``.
+        keys: the group's keys.
+        gamma: discount a step.
+        lmbda: decay of the trace a step.
+        value_norm: denormalizes the critic's outputs and learns the targets' statistics; ``None`` for neither.
+        normalize: over all agents' entries (``joint``), each ``agent``'s own, or ``none``.
+    """
+
+    def __init__(
+        self,
+        critic: TensorDictModuleBase,
+        keys: GroupKeys,
+        *,
+        gamma: float,
+        lmbda: float,
+        value_norm: nn.Module | None = None,
+        normalize: AdvantageNormalization = "joint",
+    ):
+        super().__init__()
+        # Kept out of the module tree: the critic's parameters belong to the loss.
+        self.__dict__["critic"] = critic
+        self.keys, self.gamma, self.lmbda, self.normalize = keys, gamma, lmbda, normalize
+        self.value_norm = value_norm
+        self.critic_hidden: Tensor | None = None
+
+    @torch.no_grad()
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        value, next_value = self._values(tensordict)
+        raw_value = value
+        if self.value_norm is not None:
+            value, next_value = self.value_norm.denormalize(value), self.value_norm.denormalize(next_value)
+        alive = tensordict.get(self.keys.mask, None)
+        mask = None if alive is None else alive.unsqueeze(-1)
+        reward = tensordict.get((NEXT, *self.keys.reward))
+        done, terminated = agent_flags(tensordict, self.keys, reward)
+        if mask is not None:
+            reward = reward.masked_fill(~mask, 0)
+        advantage = generalized_advantage_estimate(
+            self.gamma, self.lmbda, value, next_value, reward, done, terminated
+        )
+        target = advantage + value
+        if self.value_norm is not None:
+            self.value_norm.update(target, mask)
+        tensordict.set(self.keys.state_value, raw_value)
+        tensordict.set(self.keys.value_target, target)
+        tensordict.set(self.keys.advantage, normalize_advantage(advantage, mask, self.normalize))
+        return tensordict
+
+    def _values(self, tensordict: TensorDictBase) -> tuple[Tensor, Tensor]:
+        hidden_key = getattr(self.critic, "hidden_key", None)
+        here = tensordict.copy()
+        following = tensordict.get(NEXT).copy()
+        if hidden_key is not None:
+            here.set(hidden_key, self._stored_hidden(here))
+        with set_recurrent_mode(True):
+            value = self.critic(here).get(self.keys.state_value)
+        if hidden_key is not None:
+            after = here.get((NEXT, hidden_key))
+            following.set(hidden_key, after)
+            following.set(IS_INIT, torch.zeros_like(here.get(IS_INIT)))
+            tensordict.set(hidden_key, here.get(hidden_key))
+            self.critic_hidden = after[:, -1].clone()
+        for key in self.critic.in_keys:
+            if key[-1] == "mask":
+                following.set(key, self._alive_next(tensordict, GroupKeys(key[0])))
+        with set_recurrent_mode(False):
+            next_value = self.critic(following).get(self.keys.state_value)
+        return value, next_value
+
+    def _alive_next(self, tensordict: TensorDictBase, keys: GroupKeys) -> Tensor:
+        """Who is bootstrapped: envs call an agent dead once its time is up, yet a time limit ends no agent."""
+        alive = tensordict.get(keys.mask)
+        _, terminated = agent_flags(tensordict, keys, alive.unsqueeze(-1))
+        return alive & ~terminated.squeeze(-1)
+
+    def _stored_hidden(self, batch: TensorDictBase) -> Tensor:
+        """The critic's state at the batch's first step, repeated along time as the module reads its first entry."""
+        n_envs, length = batch.shape
+        shape = (n_envs, self.critic.inputs.n_agents, self.critic.network.hidden_size)
+        if self.critic_hidden is None:
+            self.critic_hidden = torch.zeros(shape, device=batch.device)
+        if self.critic_hidden.shape != shape:
+            raise UserError(
+                f"advantages: the batch has {n_envs} envs, the critic's carried state {len(self.critic_hidden)}: "
+                "feed batches of the same envs in order"
+            )
+        first = self.critic_hidden.masked_fill(batch.get(IS_INIT)[:, 0].unsqueeze(-1), 0)
+        return first.unsqueeze(1).expand(n_envs, length, *shape[1:])
+
+    def get_extra_state(self) -> dict[str, Any]:
+        return {"critic_hidden": self.critic_hidden}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        self.critic_hidden = state["critic_hidden"]

@@ -1,0 +1,190 @@
+"""The PPO loss with a centralized critic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from tensordict.nn import TensorDictModuleBase
+from tensordict.utils import NestedKey
+from torch import Tensor, nn
+from torchrl.objectives.common import LossModule
+
+from ctde_kit.errors import UserError
+from ctde_kit.keys import GroupKeys
+from ctde_kit.objectives.masking import check_same_shape, masked_mean
+
+CriticLoss = Literal["huber", "l2"]
+
+
+class MAPPOLoss(LossModule):
+    """Clipped policy loss, clipped value loss on normalized values, and entropy bonus, of one group.
+
+    Yu et al. 2022, "The Surprising Effectiveness of PPO in Cooperative Multi-Agent Games", eqs. 1 and 2 (appendix A),
+    with a log-probability, a ratio and an advantage for each agent. IPPO is the same loss with a decentralized critic.
+
+    Reads ``[*B, n_agents, ...]`` under the group: what actor and critic read, ``action``, ``action_log_prob``
+    ``[*B, n_agents]``, ``advantage``, ``value_target`` (units of returns) and ``state_value`` (the critic's units when
+    the batch was fresh) ``[*B, n_agents, 1]``; ``mask`` ``[*B, n_agents]`` where agents die: what stands in dead agents'
+    entries matters nowhere. Gives scalars ``loss_objective``, ``loss_critic``, ``loss_entropy`` (their sum is to be
+    minimized) and, detached, ``entropy``, ``approx_kl``, ``clip_fraction``, ``explained_variance``.
+
+    Differs from TorchRL's ``MAPPOLoss``: the critic's target is normalized and its output is not, so values really
+    are learnt in normalized units; dead agents are masked; modules are held as they are, not as functional
+    parameters, so that the loss compiles as one graph and shared layers stay shared.
+
+    Args:
+        actor: has ``get_dist``; writes the action.
+        critic: writes ``state_value``.
+        keys: the group's keys; ``set_keys`` changes single ones.
+        clip_epsilon: PPO's clip of the ratio.
+        entropy_coeff: weight of the entropy bonus.
+        critic_coeff: weight of the value loss.
+        loss_critic_type: ``huber`` (Huber loss with ``huber_delta``) or ``l2`` (half the squared error).
+        huber_delta: where Huber's loss turns linear, in normalized units.
+        clip_value: largest change of a value that the value loss rewards, in normalized units; ``None`` for no clip.
+        samples_mc_entropy: samples for the entropy of distributions without a closed form.
+        value_norm: normalizes the targets; the same object that the advantages were made with.
+
+    Raises:
+        UserError: for a missing entry, or entries that would broadcast over agents.
+    """
+
+    @dataclass
+    class _AcceptedKeys:
+        action: NestedKey = ("agents", "action")
+        sample_log_prob: NestedKey = ("agents", "action_log_prob")
+        advantage: NestedKey = ("agents", "advantage")
+        value_target: NestedKey = ("agents", "value_target")
+        value: NestedKey = ("agents", "state_value")
+        mask: NestedKey = ("agents", "mask")
+
+    tensor_keys: _AcceptedKeys
+    default_keys = _AcceptedKeys
+    out_keys = [  # noqa: RUF012
+        "loss_objective",
+        "loss_critic",
+        "loss_entropy",
+        "entropy",
+        "approx_kl",
+        "clip_fraction",
+        "explained_variance",
+    ]
+
+    def __init__(
+        self,
+        actor: TensorDictModuleBase,
+        critic: TensorDictModuleBase,
+        *,
+        keys: GroupKeys | None = None,
+        clip_epsilon: float = 0.2,
+        entropy_coeff: float = 0.0,
+        critic_coeff: float = 1.0,
+        loss_critic_type: CriticLoss = "huber",
+        huber_delta: float = 10.0,
+        clip_value: float | None = 0.2,
+        samples_mc_entropy: int = 1,
+        value_norm: nn.Module | None = None,
+    ):
+        super().__init__()
+        self.actor_network, self.critic_network, self.value_norm = actor, critic, value_norm
+        self.clip_epsilon, self.clip_value = clip_epsilon, clip_value
+        self.entropy_coeff, self.critic_coeff = entropy_coeff, critic_coeff
+        self.loss_critic_type, self.huber_delta = loss_critic_type, huber_delta
+        self.samples_mc_entropy = samples_mc_entropy
+        keys = keys or GroupKeys()
+        self.set_keys(
+            action=keys.action,
+            sample_log_prob=keys.action_log_prob,
+            advantage=keys.advantage,
+            value_target=keys.value_target,
+            value=keys.state_value,
+            mask=keys.mask,
+        )
+
+    @property
+    def functional(self) -> bool:
+        return False
+
+    def _forward_value_estimator_keys(self, **kwargs: NestedKey) -> None:
+        """No value estimator is held: ``AdvantageEstimator`` or TorchRL's GAE writes the advantages."""
+
+    @property
+    def in_keys(self) -> list[NestedKey]:
+        keys = self.tensor_keys
+        own = [keys.action, keys.sample_log_prob, keys.advantage, keys.value_target, keys.value]
+        return list(dict.fromkeys([*self.actor_network.in_keys, *self.critic_network.in_keys, *own]))
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDict:
+        keys = self.tensor_keys
+        alive = tensordict.get(keys.mask, None)
+        advantage = self._entry(tensordict, keys.advantage, alive).squeeze(-1)
+        action = self._entry(tensordict, keys.action, alive)
+        old_log_prob = self._entry(tensordict, keys.sample_log_prob, alive)
+
+        dist = self.actor_network.get_dist(tensordict.copy())
+        log_prob = dist.log_prob(action)
+        check_same_shape(log_prob=log_prob, sample_log_prob=old_log_prob, advantage=advantage)
+        log_ratio = log_prob - old_log_prob
+        ratio = log_ratio.exp()
+        clipped = ratio.clamp(1 - self.clip_epsilon, 1 + self.clip_epsilon)
+        gain = torch.minimum(ratio * advantage, clipped * advantage)
+        entropy = masked_mean(self._entropy(dist), alive)
+
+        loss_critic, explained_variance = self._critic_loss(tensordict, alive)
+        with torch.no_grad():
+            approx_kl = masked_mean(ratio - 1 - log_ratio, alive)
+            clip_fraction = masked_mean(((ratio - 1).abs() > self.clip_epsilon).to(ratio.dtype), alive)
+        return TensorDict(
+            {
+                "loss_objective": -masked_mean(gain, alive),
+                "loss_critic": self.critic_coeff * loss_critic,
+                "loss_entropy": -self.entropy_coeff * entropy,
+                "entropy": entropy.detach(),
+                "approx_kl": approx_kl,
+                "clip_fraction": clip_fraction,
+                "explained_variance": explained_variance,
+            }
+        )
+
+    def _critic_loss(self, tensordict: TensorDictBase, alive: Tensor | None) -> tuple[Tensor, Tensor]:
+        keys = self.tensor_keys
+        target = self._entry(tensordict, keys.value_target, alive)
+        old_value = self._entry(tensordict, keys.value, alive)
+        value = self.critic_network(tensordict.copy()).get(keys.value)
+        check_same_shape(state_value=value, value_target=target, old_state_value=old_value)
+        if self.value_norm is not None:
+            target = self.value_norm.normalize(target)
+        mask = None if alive is None else alive.unsqueeze(-1)
+        loss = self._distance(value, target)
+        if self.clip_value is not None:
+            near = old_value + (value - old_value).clamp(-self.clip_value, self.clip_value)
+            loss = torch.maximum(loss, self._distance(near, target))
+        with torch.no_grad():
+            spread = masked_mean((target - masked_mean(target, mask)).square(), mask)
+            error = target - value
+            unexplained = masked_mean((error - masked_mean(error, mask)).square(), mask)
+            explained_variance = 1 - unexplained / spread.clamp(min=1e-8)
+        return masked_mean(loss, mask), explained_variance
+
+    def _distance(self, value: Tensor, target: Tensor) -> Tensor:
+        if self.loss_critic_type == "l2":
+            return 0.5 * (value - target).square()
+        return nn.functional.huber_loss(value, target, reduction="none", delta=self.huber_delta)
+
+    def _entropy(self, dist: torch.distributions.Distribution) -> Tensor:
+        try:
+            return dist.entropy()
+        except NotImplementedError:
+            samples = dist.rsample((self.samples_mc_entropy,))
+            return -dist.log_prob(samples).mean(0)
+
+    def _entry(self, tensordict: TensorDictBase, key: NestedKey, alive: Tensor | None) -> Tensor:
+        value = tensordict.get(key, None)
+        if value is None:
+            raise UserError(f"{type(self).__name__}: key {key!r} is missing; prepare the batch, or change it with set_keys")
+        if alive is None:
+            return value
+        return value.masked_fill(~alive.reshape(*alive.shape, *[1] * (value.ndim - alive.ndim)), 0)

@@ -1,0 +1,72 @@
+"""Statistics over the entries that count."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from tensordict import TensorDictBase
+from torch import Tensor
+
+from ctde_kit.errors import UserError
+from ctde_kit.keys import DONE, TERMINATED, GroupKeys, Key, next_key
+
+AdvantageNormalization = Literal["joint", "agent", "none"]
+
+
+def masked_mean(x: Tensor, mask: Tensor | None) -> Tensor:
+    """The mean of ``x`` where ``mask`` (bool, same shape) is true; 0 where it is true nowhere.
+
+    >>> import torch
+    >>> masked_mean(torch.tensor([1.0, 3.0, torch.inf]), torch.tensor([True, True, False]))
+    tensor(2.)
+    """
+    if mask is None:
+        return x.mean()
+    check_same_shape(x=x, mask=mask)
+    return x.masked_fill(~mask, 0).sum() / mask.sum().clamp(min=1)
+
+
+def normalize_advantage(
+    advantage: Tensor, mask: Tensor | None = None, over: AdvantageNormalization = "joint", epsilon: float = 1e-8
+) -> Tensor:
+    """Zero mean and unit deviation of ``[*B, n_agents, 1]`` over all entries, or over each agent's own.
+
+    Entries outside ``mask`` (bool, same shape) count nowhere and become 0.
+    """
+    if over == "none":
+        return advantage
+    if mask is not None:
+        check_same_shape(advantage=advantage, mask=mask)
+    dims = tuple(d for d in range(advantage.ndim) if over == "joint" or d != advantage.ndim - 2)
+    keep = advantage.new_ones(advantage.shape) if mask is None else mask.to(advantage.dtype)
+    kept = advantage if mask is None else advantage.masked_fill(~mask, 0)
+    count = keep.sum(dims, keepdim=True).clamp(min=1)
+    mean = kept.sum(dims, keepdim=True) / count
+    centered = (kept - mean) * keep
+    deviation = (centered.square().sum(dims, keepdim=True) / (count - 1).clamp(min=1)).sqrt()
+    return centered / (deviation + epsilon)
+
+
+def check_same_shape(**tensors: Tensor) -> None:
+    """Raise ``UserError`` unless all tensors have one shape: a silent broadcast over agents is a wrong loss."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if len(set(shapes.values())) > 1:
+        raise UserError(f"expected one shape for {', '.join(shapes)}, found {shapes}; expand them over the agents first")
+
+
+def agent_flags(tensordict: TensorDictBase, keys: GroupKeys, like: Tensor) -> tuple[Tensor, Tensor]:
+    """``done`` and ``terminated`` of each agent after this step, in the shape of ``like`` ``[*B, n_agents, 1]``.
+
+    An agent is done with the team or by itself, and terminated likewise (root entries ``[*B, 1]``, and the group's
+    ``[*B, n_agents, 1]`` where the env writes them).
+    """
+    return _flag(tensordict, DONE, keys.done, like), _flag(tensordict, TERMINATED, keys.terminated, like)
+
+
+def _flag(tensordict: TensorDictBase, root_key: str, group_key: Key, like: Tensor) -> Tensor:
+    flag = tensordict.get(next_key(root_key)).unsqueeze(-2).expand_as(like)
+    own = tensordict.get(next_key(group_key), None)
+    if own is None:
+        return flag
+    check_same_shape(reward=like, **{str(group_key): own})
+    return flag | own

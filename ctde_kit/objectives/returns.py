@@ -1,0 +1,92 @@
+"""Targets as pure functions of tensors ``[*B, T, n_agents, 1]``: time is the third dimension from the end.
+
+``done`` ends an episode (its trace is cut), ``terminated`` says that nothing follows (no bootstrap): a time limit is
+done and not terminated. ``next_value`` is the value of the observation before any reset.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ctde_kit.errors import UserError
+
+
+def generalized_advantage_estimate(
+    gamma: float,
+    lmbda: float,
+    value: Tensor,
+    next_value: Tensor,
+    reward: Tensor,
+    done: Tensor,
+    terminated: Tensor,
+) -> Tensor:
+    """GAE(lambda) (Schulman et al. 2016, eq. 16) by a plain loop over time, which a CPU runs fastest.
+
+    Args:
+        gamma: discount a step.
+        lmbda: the trace's decay a step.
+        value, next_value, reward: float ``[*B, T, n_agents, 1]``.
+        done, terminated: bool of the same shape.
+
+    Raises:
+        UserError: where the shapes are not all the same.
+
+    >>> one = torch.ones(2, 1, 1)
+    >>> generalized_advantage_estimate(0.5, 1.0, 0 * one, 4 * one, one, one < 0, one < 0).flatten()
+    tensor([4.5000, 3.0000])
+    """
+    _check_shapes(value=value, next_value=next_value, reward=reward, done=done, terminated=terminated)
+    delta = reward + gamma * next_value * (~terminated) - value
+    decay = gamma * lmbda * (~done).to(value.dtype)
+    advantage = torch.empty_like(delta)
+    trace = torch.zeros_like(delta.select(-3, 0))
+    for t in reversed(range(delta.shape[-3])):
+        trace = delta.select(-3, t) + decay.select(-3, t) * trace
+        advantage.select(-3, t).copy_(trace)
+    return advantage
+
+
+def td_lambda_return(
+    gamma: float, lmbda: float, next_value: Tensor, reward: Tensor, done: Tensor, terminated: Tensor
+) -> Tensor:
+    """TD(lambda) returns (Sutton and Barto 2018, eq. 12.2), the last step of a batch bootstrapped.
+
+    Shapes and errors as in ``generalized_advantage_estimate``; equal to GAE(lambda) plus the value.
+    """
+    _check_shapes(next_value=next_value, reward=reward, done=done, terminated=terminated)
+    target = torch.empty_like(reward)
+    following = next_value.select(-3, -1)
+    for t in reversed(range(reward.shape[-3])):
+        value, ends = next_value.select(-3, t), done.select(-3, t)
+        mixed = torch.where(ends, value, (1 - lmbda) * value + lmbda * following)
+        following = reward.select(-3, t) + gamma * mixed * (~terminated.select(-3, t))
+        target.select(-3, t).copy_(following)
+    return target
+
+
+def n_step_return(
+    gamma: float, n: int, next_value: Tensor, reward: Tensor, done: Tensor, terminated: Tensor
+) -> Tensor:
+    """Returns over ``n`` steps, fewer where the episode or the batch ends before, then bootstrapped.
+
+    Shapes and errors as in ``generalized_advantage_estimate``; ``n`` in steps.
+    """
+    _check_shapes(next_value=next_value, reward=reward, done=done, terminated=terminated)
+    if n < 1:
+        raise UserError(f"n_step_return: n={n}, expected at least 1 step")
+    length = reward.shape[-3]
+    bootstrapped = reward + gamma * next_value * (~terminated)
+    target = bootstrapped
+    for _ in range(n - 1):
+        later = torch.cat([target.narrow(-3, 1, length - 1), target.narrow(-3, length - 1, 1)], -3)
+        longer = torch.where(done, bootstrapped, reward + gamma * later)
+        longer.select(-3, length - 1).copy_(bootstrapped.select(-3, length - 1))
+        target = longer
+    return target
+
+
+def _check_shapes(**tensors: Tensor) -> None:
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if len(set(shapes.values())) > 1 or len(next(iter(shapes.values()))) < 3:
+        raise UserError(f"targets: expected tensors of one shape [*B, T, n_agents, 1], found {shapes}; expand them first")

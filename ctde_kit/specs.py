@@ -1,0 +1,177 @@
+"""What a network builder must know of an environment: groups, sizes, action kinds, masks, states."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torchrl.data import Bounded, Categorical, Composite, MultiCategorical, OneHot, TensorSpec
+from torchrl.data.tensor_specs import StackedComposite
+from torchrl.envs import EnvBase
+
+from ctde_kit.errors import UserError
+from ctde_kit.keys import STATE, GroupKeys
+
+ActionKind = Literal["continuous", "categorical", "one_hot", "multi_discrete"]
+
+
+@dataclass(frozen=True)
+class ActionSpec:
+    """The action of each agent of a group.
+
+    Args:
+        kind: how the action is stored: ``continuous`` float ``[n_agents, D]``; ``categorical`` int ``[n_agents]``;
+            ``one_hot`` ``[n_agents, N]``; ``multi_discrete`` int ``[n_agents, K]``.
+        sizes: ``(D,)``, ``(N,)``, ``(N,)`` or one size for each of the K choices.
+        low: lower bounds ``[n_agents][D]`` of a continuous action, else empty.
+        high: upper bounds, likewise.
+    """
+
+    kind: ActionKind
+    sizes: tuple[int, ...]
+    low: tuple[tuple[float, ...], ...] = ()
+    high: tuple[tuple[float, ...], ...] = ()
+
+    @property
+    def discrete(self) -> bool:
+        return self.kind != "continuous"
+
+    @property
+    def n_parameters(self) -> int:
+        """Outputs that a policy network needs an agent: logits, or location and scale."""
+        return sum(self.sizes) if self.discrete else 2 * self.sizes[0]
+
+
+@dataclass(frozen=True)
+class GroupSpec:
+    """One group of like agents: ``observation`` is ``[*B, n_agents, observation_dim]``.
+
+    Args:
+        name: the group's name, the first part of its keys.
+        n_agents: how many agents it has.
+        observation_dim: features of one agent's observation.
+        action: what the agents do.
+        action_mask: whether the env says which actions are allowed.
+        mask: whether the env says which agents are alive.
+        state_dim: features of the agent-specific global state, ``None`` where there is none.
+    """
+
+    name: str
+    n_agents: int
+    observation_dim: int
+    action: ActionSpec
+    action_mask: bool = False
+    mask: bool = False
+    state_dim: int | None = None
+
+    @property
+    def keys(self) -> GroupKeys:
+        return GroupKeys(self.name)
+
+
+@dataclass(frozen=True)
+class TeamSpec:
+    """All groups of an environment and the global ``state`` ``[*B, state_dim]``, if it has one.
+
+    >>> from ctde_kit.envs.vmas import VmasEnv
+    >>> team = TeamSpec.from_env(VmasEnv("simple_tag", num_envs=2))
+    >>> [(group.name, group.n_agents, group.observation_dim) for group in team]
+    [('adversary', 3, 16), ('agent', 1, 14)]
+    """
+
+    groups: tuple[GroupSpec, ...]
+    state_dim: int | None = None
+
+    def __iter__(self) -> Iterator[GroupSpec]:
+        return iter(self.groups)
+
+    def __getitem__(self, name: str) -> GroupSpec:
+        for group in self.groups:
+            if group.name == name:
+                return group
+        raise UserError(f"no group {name!r}: this team has {[group.name for group in self.groups]}")
+
+    @property
+    def observation_dim(self) -> int:
+        """Features of all agents' observations, concatenated."""
+        return sum(group.n_agents * group.observation_dim for group in self.groups)
+
+    @classmethod
+    def from_env(cls, env: EnvBase) -> TeamSpec:
+        """Read groups and sizes off a TorchRL env whose action keys are ``(group, "action")``.
+
+        Raises:
+            UserError: for a single-agent env, or a group whose agents differ in their spaces.
+        """
+        batch_dims = len(env.batch_size)
+        observation_spec: Composite = env.observation_spec
+        groups = []
+        for key in env.action_keys:
+            if isinstance(key, str):
+                raise UserError(
+                    f"the env {type(env).__name__} has the root action {key!r}, so it has a single agent: "
+                    "expected actions under (group, 'action'); use a multi-agent env"
+                )
+            groups.append(_group_spec(key[0], env.full_action_spec[key], observation_spec, batch_dims))
+        return cls(tuple(groups), _flat_dim(observation_spec, STATE, batch_dims))
+
+
+def _group_spec(name: str, action: TensorSpec, observation_spec: Composite, batch_dims: int) -> GroupSpec:
+    keys = GroupKeys(name)
+    composite = observation_spec[name]
+    if isinstance(composite, StackedComposite) or not isinstance(action, TensorSpec) or -1 in action.shape:
+        raise UserError(
+            f"the agents of group {name!r} differ in their spaces: expected like agents; split the group with `group_map`"
+        )
+    observation_dim = _flat_dim(observation_spec, keys.observation, batch_dims + 1)
+    if observation_dim is None:
+        raise UserError(
+            f"key {keys.observation}: expected a flat observation [n_agents, F], found the entries "
+            f"{list(composite.keys())}; flatten it with a transform"
+        )
+    names = set(composite.keys())
+    return GroupSpec(
+        name=name,
+        n_agents=action.shape[batch_dims],
+        observation_dim=observation_dim,
+        action=_action_spec(name, action, batch_dims),
+        action_mask="action_mask" in names,
+        mask="mask" in names,
+        state_dim=_flat_dim(observation_spec, keys.state, batch_dims + 1),
+    )
+
+
+def _flat_dim(spec: Composite, key: str | tuple[str, str], leading: int) -> int | None:
+    if key not in spec.keys(True, True):
+        return None
+    shape = spec[key].shape[leading:]
+    if len(shape) != 1:
+        raise UserError(f"key {key}: expected one feature dimension, found shape {list(shape)}; flatten it with a transform")
+    return shape[0]
+
+
+def _action_spec(name: str, spec: TensorSpec, batch_dims: int) -> ActionSpec:
+    shape = spec.shape[batch_dims:]
+    if isinstance(spec, OneHot):
+        return ActionSpec("one_hot", (shape[-1],))
+    if isinstance(spec, MultiCategorical):
+        sizes = tuple(int(n) for n in torch.as_tensor(spec.nvec).reshape(-1, shape[-1])[0])
+        return ActionSpec("multi_discrete", sizes)
+    if isinstance(spec, Categorical):
+        return ActionSpec("categorical", (int(spec.space.n),))
+    if isinstance(spec, Bounded):
+        first_env = (0,) * batch_dims
+        low, high = spec.space.low[first_env], spec.space.high[first_env]
+        if not (torch.isfinite(low).all() and torch.isfinite(high).all()):
+            raise UserError(f"the actions of group {name!r} are unbounded: expected finite bounds; bound them in the env")
+        return ActionSpec("continuous", (shape[-1],), _as_tuple(low), _as_tuple(high))
+    raise UserError(
+        f"the actions of group {name!r} are {type(spec).__name__}: expected Bounded, Categorical, OneHot or "
+        "MultiCategorical; convert them with a transform"
+    )
+
+
+def _as_tuple(bounds: torch.Tensor) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(row) for row in bounds.tolist())

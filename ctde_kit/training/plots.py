@@ -1,0 +1,56 @@
+"""Curves of a run as PNG files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+Rows = Sequence[dict[str, float]]
+
+
+def plot_run(rows: Rows, directory: Path, title: str) -> list[Path]:
+    """``return.png`` (training and evaluation returns) and ``losses.png``, over frames.
+
+    Args:
+        rows: of ``metrics.csv``.
+        directory: where to write; it exists.
+        title: of the figures.
+    """
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    returns = [name for name in names if name.endswith("return_mean")]
+    losses = [name for name in names if "loss_" in name or name.endswith(("approx_kl", "entropy", "explained_variance"))]
+    paths = []
+    if returns:
+        paths.append(_plot(rows, [returns], directory / "return.png", title, "episode return, mean over agents"))
+    if losses:
+        paths.append(_plot(rows, [[name] for name in losses], directory / "losses.png", title, None))
+    return paths
+
+
+def _plot(rows: Rows, panels: list[list[str]], path: Path, title: str, ylabel: str | None) -> Path:
+    n_columns = min(3, len(panels))
+    n_rows = -(-len(panels) // n_columns)
+    size = (7.0, 4.2) if len(panels) == 1 else (4.2 * n_columns, 2.8 * n_rows)
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(n_rows, n_columns, squeeze=False).flatten()
+    for axis, names in zip(axes, panels, strict=False):
+        for name in names:
+            points = [(row["frames"], row[name]) for row in rows if name in row]
+            marker = "o" if name.startswith("eval") else None
+            axis.plot(*zip(*points, strict=True), label=name, marker=marker, markersize=3, linewidth=1.5)
+        axis.grid(alpha=0.3)
+        axis.set_xlabel("frames")
+        if len(names) > 1 or ylabel:
+            axis.legend(frameon=False)
+            axis.set_ylabel(ylabel or "")
+        else:
+            axis.set_title(names[0], fontsize=10)
+    for axis in axes[len(panels) :]:
+        axis.set_visible(False)
+    figure.suptitle(title)
+    figure.savefig(path, dpi=110)
+    return path

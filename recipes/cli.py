@@ -1,0 +1,95 @@
+"""Command lines: hydra with one-line errors, scenario arguments without a plus sign, and resume."""
+
+from __future__ import annotations
+
+import os
+import sys
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ctde_kit.errors import UserError
+
+OVERRIDABLE_ON_RESUME = ("total_frames", "device", "logger")
+
+
+def command_line(algorithm: str) -> Callable[[], None]:
+    """The ``main`` of a recipe: mistakes are one line and exit code 2, without a traceback."""
+
+    def main() -> None:
+        """Run the recipe as its command line says."""
+        arguments = sys.argv[1:]
+        try:
+            if any(argument.startswith("resume=") for argument in arguments):
+                _resume(algorithm, arguments)
+            else:
+                _compose_and_start(algorithm, arguments)
+        except (UserError, HydraException, OmegaConfBaseException) as error:
+            print(f"ctde-{algorithm}: error: {_one_line(error)}", file=sys.stderr)
+            sys.exit(2)
+
+    return main
+
+
+def _compose_and_start(algorithm: str, arguments: list[str]) -> None:
+    _register()
+
+    def job(cfg: DictConfig) -> None:
+        from ctde_kit.recipes.running import start
+
+        start(cfg, Path(HydraConfig.get().runtime.output_dir))
+
+    # Without this variable hydra prints its mistakes itself, in several lines, and exits with code 1.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    sys.argv = [sys.argv[0], *map(_scenario_argument, arguments)]
+    try:
+        hydra.main(version_base="1.3", config_path="pkg://ctde_kit.recipes.conf", config_name=algorithm)(job)()
+    except OSError as error:
+        raise UserError(f"{error.filename} cannot be written ({error.strerror}): choose another hydra.run.dir") from error
+
+
+def _scenario_argument(argument: str) -> str:
+    return f"++{argument}" if argument.startswith("task.params.") else argument
+
+
+def _register() -> None:
+    from ctde_kit.recipes.schemas import SCHEMAS
+
+    store = ConfigStore.instance()
+    for (group, name), node in SCHEMAS.items():
+        store.store(group=group, name=name, node=node)
+    OmegaConf.register_new_resolver("unique", lambda: uuid.uuid4().hex[:6], replace=True, use_cache=True)
+
+
+def _resume(algorithm: str, arguments: list[str]) -> None:
+    from ctde_kit.recipes.loading import read_config
+    from ctde_kit.recipes.running import resume
+
+    values: dict[str, str] = {}
+    for argument in arguments:
+        name, separator, value = argument.partition("=")
+        if not separator or name not in ("resume", *OVERRIDABLE_ON_RESUME):
+            raise UserError(f"resume takes {', '.join(OVERRIDABLE_ON_RESUME)} beside it, found {argument!r}; start a new run instead")
+        values[name] = value
+    directory = Path(values.pop("resume"))
+    cfg = read_config(directory)
+    if cfg.algorithm != algorithm:
+        raise UserError(f"{directory} is a run of {cfg.algorithm!r}: resume it with ctde-{cfg.algorithm}")
+    logger = values.pop("logger", None)
+    if logger is not None:
+        cfg.logger.name = logger
+    cfg.merge_with_dotlist([f"{name}={value}" for name, value in values.items()])
+    resume(cfg, directory)
+
+
+def _one_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    kept = [line for line in lines if not line.startswith(("full_key:", "object_type=", "Available options", "See https"))]
+    return " ".join(kept) or type(error).__name__

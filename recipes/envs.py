@@ -1,0 +1,25 @@
+"""The transforms that training and evaluation envs need."""
+
+from __future__ import annotations
+
+from torchrl.envs import EnvBase, InitTracker, RewardSum, TransformedEnv
+
+from ctde_kit.modules import TeamPolicy
+from ctde_kit.specs import TeamSpec
+
+
+def with_transforms(env: EnvBase, team: TeamSpec, policy: TeamPolicy) -> TransformedEnv:
+    """Add ``is_init``, episode returns ``(group, "episode_reward")``, and the hidden states of recurrent policies."""
+    transformed = TransformedEnv(env, InitTracker())
+    keys = [group.keys for group in team]
+    transformed.append_transform(
+        RewardSum(
+            in_keys=[key.reward for key in keys],
+            out_keys=[key.episode_reward for key in keys],
+            reset_keys=["_reset"] * len(keys),
+        )
+    )
+    for actor in policy.actors.values():
+        if actor.agent_network.recurrent:
+            transformed.append_transform(actor.make_tensordict_primer())
+    return transformed

@@ -1,0 +1,13 @@
+"""IPPO: the MAPPO recipe with a decentralized critic."""
+
+from __future__ import annotations
+
+from ctde_kit.recipes.cli import command_line
+from ctde_kit.recipes.mappo import MAPPOConfig, build
+
+__all__ = ["MAPPOConfig", "build", "main"]
+
+main = command_line("ippo")
+
+if __name__ == "__main__":
+    main()

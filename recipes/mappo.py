@@ -1,0 +1,165 @@
+"""MAPPO: PPO with a centralized critic; IPPO is the same recipe with a decentralized one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from omegaconf import MISSING
+from torch import nn
+
+from ctde_kit.collectors import RolloutCollector
+from ctde_kit.data import OnPolicyBuffer
+from ctde_kit.modules import MultiAgentActor, TeamPolicy, ValueNorm, own_observation
+from ctde_kit.objectives import AdvantageEstimator, MAPPOLoss
+from ctde_kit.recipes.checks import check_choice, check_not_negative, check_positive, check_ratio
+from ctde_kit.recipes.cli import command_line
+from ctde_kit.recipes.config import CheckpointConfig, EvaluationConfig, check_run, resolve_device
+from ctde_kit.recipes.envs import with_transforms
+from ctde_kit.specs import TeamSpec
+from ctde_kit.training import Epochs, GradientStep, LinearLearningRate, Parts
+
+
+@dataclass
+class MAPPOConfig:
+    """Options of ``ctde-mappo`` and ``ctde-ippo``.
+
+    Args:
+        algorithm: mappo or ippo.
+        task: what to learn.
+        actor: the actors' network.
+        critic: the critics' layout and network.
+        logger: where metrics go beside metrics.csv.
+        seed: of everything that is random.
+        device: auto, cpu or cuda.
+        total_frames: env transitions to collect.
+        frames_per_batch: frames an iteration, a multiple of task.n_envs.
+        minibatch_frames: frames a gradient step.
+        epochs: passes over a batch.
+        sequence_length: steps a slice of a recurrent network's minibatch; null for the whole batch.
+        gamma: discount a step.
+        lmbda: decay of the advantage's trace a step.
+        lr: learning rate, at the beginning.
+        anneal_lr: move it to 0 in a straight line over total_frames.
+        clip_epsilon: clip of the ratio.
+        clip_value: clip of the value loss in normalized units; null for none.
+        entropy_coeff: weight of the entropy bonus.
+        critic_coeff: weight of the value loss.
+        loss_critic_type: huber or l2.
+        max_grad_norm: largest gradient norm of each network.
+        value_norm: learn values in normalized units.
+        normalize_advantage: joint, agent or none.
+        target_kl: end an iteration once an epoch's KL exceeds this; null for never.
+        evaluation: greedy evaluation, how often and how long.
+        checkpoint: how often.
+        video: write a GIF of a greedy episode at the end.
+    """
+
+    algorithm: str = "mappo"
+    task: Any = MISSING
+    actor: Any = MISSING
+    critic: Any = MISSING
+    logger: Any = MISSING
+    seed: int = 0
+    device: str = "auto"
+    total_frames: int = 300_000
+    frames_per_batch: int = 6_000
+    minibatch_frames: int = 400
+    epochs: int = 10
+    sequence_length: int | None = None
+    gamma: float = 0.99
+    lmbda: float = 0.9
+    lr: float = 5e-4
+    anneal_lr: bool = False
+    clip_epsilon: float = 0.2
+    clip_value: float | None = None
+    entropy_coeff: float = 0.0
+    critic_coeff: float = 1.0
+    loss_critic_type: str = "huber"
+    max_grad_norm: float = 5.0
+    value_norm: bool = True
+    normalize_advantage: str = "joint"
+    target_kl: float | None = None
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    video: bool = False
+    _target_: str = "ctde_kit.recipes.mappo.MAPPOConfig"
+
+    def __post_init__(self) -> None:
+        check_run(self)
+        check_ratio(gamma=self.gamma, lmbda=self.lmbda)
+        check_positive(
+            frames_per_batch=self.frames_per_batch,
+            minibatch_frames=self.minibatch_frames,
+            epochs=self.epochs,
+            sequence_length=self.sequence_length,
+            lr=self.lr,
+            clip_epsilon=self.clip_epsilon,
+            clip_value=self.clip_value,
+            max_grad_norm=self.max_grad_norm,
+            target_kl=self.target_kl,
+        )
+        check_not_negative(entropy_coeff=self.entropy_coeff, critic_coeff=self.critic_coeff)
+        check_choice("loss_critic_type", self.loss_critic_type, ("huber", "l2"))
+        check_choice("normalize_advantage", self.normalize_advantage, ("joint", "agent", "none"))
+
+
+def build(cfg: MAPPOConfig) -> Parts:
+    """Wire MAPPO's parts."""
+    torch.manual_seed(cfg.seed)
+    device = resolve_device(cfg.device)
+    base_env = cfg.task.build(seed=cfg.seed, device=device)
+    team = TeamSpec.from_env(base_env)
+
+    actors, losses, estimators = {}, nn.ModuleDict(), nn.ModuleDict()
+    for group in team:
+        inputs = own_observation(group, agent_id=cfg.actor.agent_id, normalize=cfg.actor.normalize)
+        network = cfg.actor.build(inputs.features, group.action.n_parameters, group.n_agents)
+        actors[group.name] = MultiAgentActor(group, inputs, network).to(device)
+        critic = cfg.critic.build(team, group).to(device)
+        value_norm = ValueNorm().to(device) if cfg.value_norm else None
+        losses[group.name] = MAPPOLoss(
+            actors[group.name],
+            critic,
+            keys=group.keys,
+            clip_epsilon=cfg.clip_epsilon,
+            entropy_coeff=cfg.entropy_coeff,
+            critic_coeff=cfg.critic_coeff,
+            loss_critic_type=cfg.loss_critic_type,  # type: ignore[arg-type]
+            clip_value=cfg.clip_value,
+            value_norm=value_norm,
+        )
+        estimators[group.name] = AdvantageEstimator(
+            critic,
+            group.keys,
+            gamma=cfg.gamma,
+            lmbda=cfg.lmbda,
+            value_norm=value_norm,
+            normalize=cfg.normalize_advantage,  # type: ignore[arg-type]
+        )
+
+    policy = TeamPolicy(actors)
+    optimizer = torch.optim.Adam(losses.parameters(), lr=cfg.lr, eps=1e-5, fused=True)
+    recurrent = any(loss.actor_network.agent_network.recurrent or loss.critic_network.recurrent for loss in losses.values())
+    length = cfg.frames_per_batch // base_env.batch_size[0]
+    return Parts(
+        collector=RolloutCollector(
+            with_transforms(base_env, team, policy),
+            policy,
+            frames_per_batch=cfg.frames_per_batch,
+            total_frames=cfg.total_frames,
+        ),
+        prepare=nn.Sequential(*estimators.values()),
+        buffer=OnPolicyBuffer(cfg.minibatch_frames, (cfg.sequence_length or length) if recurrent else None),
+        schedule=Epochs(cfg.epochs, cfg.target_kl),
+        update=GradientStep(losses, optimizer, cfg.max_grad_norm),
+        policy=policy,
+        anneal=LinearLearningRate(optimizer, cfg.lr, 0.0 if cfg.anneal_lr else cfg.lr, cfg.total_frames),
+    )
+
+
+main = command_line("mappo")
+
+if __name__ == "__main__":
+    main()

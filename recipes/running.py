@@ -1,0 +1,107 @@
+"""One run of a recipe: from a configuration to a finished run directory."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from ctde_kit.recipes.config import resolve_device
+from ctde_kit.recipes.envs import with_transforms
+from ctde_kit.recipes.loading import instantiate_config
+from ctde_kit.specs import TeamSpec
+from ctde_kit.training import (
+    Parts,
+    Run,
+    RunDirectory,
+    evaluate,
+    latest_checkpoint,
+    load_parts,
+    read_checkpoint,
+    record_episode,
+    run,
+)
+
+# Training seeds its env with the run's seed; evaluation seeds lie far beyond any that people use.
+EVALUATION_SEED = 1_000_000
+
+
+def start(cfg: DictConfig, path: Path) -> dict[str, Any]:
+    """A new run in ``path``."""
+    directory = RunDirectory(path)
+    config = instantiate_config(cfg)
+    parts = _recipe(config).build(config)
+    OmegaConf.save(cfg, directory.path / "config.yaml", resolve=True)
+    return _train(config, parts, directory, seconds=0.0)
+
+
+def resume(cfg: DictConfig, path: Path) -> dict[str, Any]:
+    """Go on with the run in ``path``; rows of ``metrics.csv`` past its checkpoint are dropped."""
+    directory = RunDirectory(path)
+    config = instantiate_config(cfg)
+    content = read_checkpoint(latest_checkpoint(directory.checkpoints), algorithm=config.algorithm)
+    parts = _recipe(config).build(config)
+    frames = load_parts(content, parts)
+    seconds = directory.read_rows(frames)
+    OmegaConf.save(cfg, directory.path / "config.yaml", resolve=True)
+    return _train(config, parts, directory, seconds)
+
+
+def _recipe(config: Any) -> Any:
+    return importlib.import_module(f"ctde_kit.recipes.{config.algorithm}")
+
+
+def _train(config: Any, parts: Parts, directory: RunDirectory, seconds: float) -> dict[str, Any]:
+    task, device = config.task, resolve_device(config.device)
+    team = TeamSpec.from_env(parts.collector.env)
+    groups = [group.name for group in team]
+    episodes, seed = config.evaluation.episodes, EVALUATION_SEED + config.seed
+    n_envs = task.evaluation_envs(episodes)
+    env = with_transforms(task.build(seed=seed, device=device, n_envs=n_envs), team, parts.policy)
+
+    def evaluate_greedy() -> dict[str, float]:
+        returns = evaluate(env, parts.policy, groups, episodes=episodes, seed=seed)
+        return returns.metrics(task.groups_compete)
+
+    settings = Run(
+        algorithm=config.algorithm,
+        task=task.name,
+        seed=config.seed,
+        total_frames=config.total_frames,
+        directory=directory,
+        groups=groups,
+        evaluate=evaluate_greedy,
+        evaluate_every_frames=config.evaluation.every_frames,
+        checkpoint_every_frames=config.checkpoint.every_frames,
+        loggers=config.logger.build(directory.path, directory.path.name),
+        started_seconds=seconds,
+        progress=sys.stderr.isatty(),
+    )
+    summary = run(parts, settings)
+    if config.video:
+        _record(config, parts, team, directory, seed, device)
+    env.close()
+    _print_result(summary, directory)
+    return summary
+
+
+def _record(config: Any, parts: Parts, team: TeamSpec, directory: RunDirectory, seed: int, device: str) -> None:
+    from ctde_kit.training.video import write_gif
+
+    env = with_transforms(config.task.build(seed=seed, device=device, n_envs=1), team, parts.policy)
+    frames, _ = record_episode(env, parts.policy, config.task.renderer(env), seed=seed)
+    directory.videos.mkdir(exist_ok=True)
+    write_gif(frames, directory.videos / "greedy_episode.gif")
+    env.close()
+
+
+def _print_result(summary: dict[str, Any], directory: RunDirectory) -> None:
+    returns = [f"{name} {value:.3f}" for name, value in summary.items() if name.endswith("return_mean")]
+    print(f"{summary['algorithm']} on {summary['task']}, seed {summary['seed']}: {', '.join(returns)}")
+    print(f"  after {summary['frames']} frames in {summary['seconds']:.0f} s, {summary['eval/episodes']} greedy episodes")
+    for path in sorted([*directory.plots.glob("*.png"), *directory.videos.glob("*.gif")]):
+        print(f"  {path.parent.name.removesuffix('s')}: {path}")
+    print(f"  everything: {directory.path}")

@@ -1,0 +1,20 @@
+"""The typed schemas under hydra's configuration files."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ctde_kit.recipes.critics import ValueCriticConfig
+from ctde_kit.recipes.loggers import LoggerConfig
+from ctde_kit.recipes.mappo import MAPPOConfig
+from ctde_kit.recipes.networks import GRUNetwork, MLPNetwork
+from ctde_kit.recipes.tasks import VmasTask
+
+SCHEMAS: dict[tuple[str | None, str], Any] = {
+    (None, "mappo_schema"): MAPPOConfig,
+    ("schema/task", "vmas"): VmasTask,
+    ("schema/network", "mlp"): MLPNetwork,
+    ("schema/network", "gru"): GRUNetwork,
+    ("schema/critic", "value"): ValueCriticConfig,
+    ("schema/logger", "logger"): LoggerConfig,
+}

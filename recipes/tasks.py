@@ -1,0 +1,69 @@
+"""Tasks as configurations that build their environment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from omegaconf import MISSING
+from torchrl.envs import EnvBase
+
+from ctde_kit.errors import UserError
+from ctde_kit.recipes.checks import check_positive
+
+
+@dataclass
+class VmasTask:
+    """A VMAS scenario.
+
+    Args:
+        name: of the task, ``vmas/{scenario}``.
+        n_envs: environments in the batch.
+        max_steps: steps an episode.
+        continuous_actions: continuous or discrete actions.
+        params: the scenario's own arguments.
+        groups_compete: report returns a group only.
+    """
+
+    name: str = MISSING
+    n_envs: int = 60
+    max_steps: int = 100
+    continuous_actions: bool = True
+    params: dict[str, Any] = field(default_factory=dict)
+    groups_compete: bool = False
+    _target_: str = "ctde_kit.recipes.tasks.VmasTask"
+
+    def __post_init__(self) -> None:
+        check_positive(**{"task.n_envs": self.n_envs, "task.max_steps": self.max_steps})
+
+    def build(self, *, seed: int, device: str, n_envs: int | None = None) -> EnvBase:
+        """The environment, ``n_envs`` wide."""
+        from ctde_kit.envs.vmas import VmasEnv
+
+        return VmasEnv(
+            self.name.split("/", 1)[-1],
+            num_envs=n_envs or self.n_envs,
+            max_steps=self.max_steps,
+            continuous_actions=self.continuous_actions,
+            seed=seed,
+            device=device,
+            scenario_kwargs=self.params,
+        )
+
+    def renderer(self, env: EnvBase) -> Callable[[], np.ndarray]:
+        """Draws the first environment of the batch."""
+        from ctde_kit.envs.vmas.rendering import render_frame
+
+        world = env.base_env.world  # type: ignore[attr-defined]
+        return lambda: render_frame(world)
+
+    def evaluation_envs(self, episodes: int) -> int:
+        """How wide an evaluation env is: VMAS runs all episodes side by side."""
+        return min(episodes, 1000)
+
+
+def no_renderer(task: str) -> UserError:
+    """The error for a task without pictures."""
+    return UserError(f"video=true: {task} has no renderer; leave video=false")
