@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import sys
 import uuid
@@ -11,11 +12,12 @@ from pathlib import Path
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ctde_kit.errors import UserError
+from ctde_kit.training import NotFiniteError
 
 OVERRIDABLE_ON_RESUME = ("total_frames", "device", "logger")
 
@@ -31,28 +33,49 @@ def command_line(algorithm: str) -> Callable[[], None]:
                 _resume(algorithm, arguments)
             else:
                 _compose_and_start(algorithm, arguments)
-        except (UserError, HydraException, OmegaConfBaseException) as error:
+        except (UserError, NotFiniteError, HydraException, OmegaConfBaseException) as error:
             print(f"ctde-{algorithm}: error: {_one_line(error)}", file=sys.stderr)
             sys.exit(2)
+        except KeyboardInterrupt:
+            print(f"ctde-{algorithm}: stopped; go on with ctde-{algorithm} resume=RUN_DIR", file=sys.stderr)
+            sys.exit(130)
 
     return main
 
 
 def _compose_and_start(algorithm: str, arguments: list[str]) -> None:
     _register()
+    errors: list[Exception] = []
 
     def job(cfg: DictConfig) -> None:
         from ctde_kit.recipes.running import start
 
-        start(cfg, Path(HydraConfig.get().runtime.output_dir))
+        # An exception that leaves the job makes hydra print a line of its own.
+        try:
+            start(cfg, Path(HydraConfig.get().runtime.output_dir))
+        except Exception as error:
+            errors.append(error)
 
     # Without this variable hydra prints its mistakes itself, in several lines, and exits with code 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = [sys.argv[0], *map(_scenario_argument, arguments)]
     try:
         hydra.main(version_base="1.3", config_path="pkg://ctde_kit.recipes.conf", config_name=algorithm)(job)()
+    except MissingConfigException as error:
+        raise _unknown_option(error) from error
     except OSError as error:
         raise UserError(f"{error.filename} cannot be written ({error.strerror}): choose another hydra.run.dir") from error
+    if errors:
+        raise errors[0]
+
+
+def _unknown_option(error: MissingConfigException) -> UserError:
+    group, _, name = (error.missing_cfg_file or "").partition("/")
+    root = Path(__file__).parent / "conf" / group
+    options = sorted(str(path.relative_to(root).with_suffix("")) for path in root.rglob("*.yaml"))
+    close = difflib.get_close_matches(name, options, n=3)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"choose one of {', '.join(options)}"
+    return UserError(f"{group}={name}: there is no such {group}; {hint}")
 
 
 def _scenario_argument(argument: str) -> str:
@@ -89,7 +112,10 @@ def _resume(algorithm: str, arguments: list[str]) -> None:
     resume(cfg, directory)
 
 
-def _one_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    kept = [line for line in lines if not line.startswith(("full_key:", "object_type=", "Available options", "See https"))]
-    return " ".join(kept) or type(error).__name__
+def _one_line(error: BaseException) -> str:
+    """Hydra and OmegaConf spread a mistake over lines and causes; the cause says what was wrong with the value."""
+    message = " ".join(str(error).split())
+    if isinstance(error, HydraException) and isinstance(error.__cause__, OmegaConfBaseException):
+        reason = str(error.__cause__).splitlines()[0]
+        message = f"{message}: {reason}" if reason not in message else message
+    return message or type(error).__name__
