@@ -64,6 +64,8 @@ def _compose_and_start(algorithm: str, arguments: list[str]) -> None:
     except MissingConfigException as error:
         raise _unknown_option(error) from error
     except OSError as error:
+        if error.filename is None:
+            raise
         raise UserError(f"{error.filename} cannot be written ({error.strerror}): choose another hydra.run.dir") from error
     if errors:
         raise errors[0]

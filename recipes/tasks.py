@@ -64,6 +64,46 @@ class VmasTask:
         return min(episodes, 1000)
 
 
+@dataclass
+class RecallTask:
+    """The kit's memory task.
+
+    Args:
+        name: of the task.
+        n_envs: environments in the batch.
+        max_steps: steps an episode: the cue is shown at the first and asked for at the last.
+        params: n_agents and n_cues.
+        groups_compete: there is one group.
+    """
+
+    name: str = "memory/recall"
+    n_envs: int = 64
+    max_steps: int = 8
+    params: dict[str, Any] = field(default_factory=dict)
+    groups_compete: bool = False
+    _target_: str = "ctde_kit.recipes.tasks.RecallTask"
+
+    def __post_init__(self) -> None:
+        check_positive(**{"task.n_envs": self.n_envs, "task.max_steps": self.max_steps})
+        unknown = sorted(self.params.keys() - {"n_agents", "n_cues"})
+        if unknown:
+            raise UserError(f"task.params.{unknown[0]}: {self.name} never reads it; it reads n_agents and n_cues")
+
+    def build(self, *, seed: int, device: str, n_envs: int | None = None) -> EnvBase:
+        """The environment, ``n_envs`` wide."""
+        from ctde_kit.envs.recall import RecallEnv
+
+        return RecallEnv(n_envs or self.n_envs, length=self.max_steps, seed=seed, device=device, **self.params)
+
+    def renderer(self, env: EnvBase) -> Callable[[], np.ndarray]:
+        """There is nothing to draw."""
+        raise no_renderer(self.name)
+
+    def evaluation_envs(self, episodes: int) -> int:
+        """All episodes side by side."""
+        return episodes
+
+
 def no_renderer(task: str) -> UserError:
     """The error for a task without pictures."""
     return UserError(f"video=true: {task} has no renderer; leave video=false")
