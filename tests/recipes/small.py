@@ -1,0 +1,51 @@
+"""Configurations that train in a second."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ctde_kit.recipes.config import CheckpointConfig, EvaluationConfig
+from ctde_kit.recipes.critics import ValueCriticConfig
+from ctde_kit.recipes.loggers import LoggerConfig
+from ctde_kit.recipes.mappo import MAPPOConfig
+from ctde_kit.recipes.networks import GRUNetwork, MLPNetwork
+from ctde_kit.recipes.tasks import VmasTask
+
+
+def network(kind: str, **kwargs: Any) -> MLPNetwork | GRUNetwork:
+    if kind == "mlp":
+        return MLPNetwork(num_cells=[8], **kwargs)
+    return GRUNetwork(hidden_size=6, num_cells=[8], **kwargs)
+
+
+def small_config(kind: str = "mlp", **kwargs: Any) -> MAPPOConfig:
+    """Six envs, episodes of 7 steps, batches of 10 steps: batches start in the middle of episodes."""
+    options: dict[str, Any] = {
+        "task": VmasTask(name="vmas/navigation", n_envs=6, max_steps=7, params={"n_agents": 2, "shared_rew": False}),
+        "actor": network(kind),
+        "critic": ValueCriticConfig(network=network(kind)),
+        "logger": LoggerConfig(),
+        "total_frames": 240,
+        "frames_per_batch": 60,
+        "minibatch_frames": 20,
+        "sequence_length": 5,
+        "epochs": 2,
+        "device": "cpu",
+        "evaluation": EvaluationConfig(every_frames=120, episodes=4),
+        "checkpoint": CheckpointConfig(every_frames=60),
+    }
+    return MAPPOConfig(**{**options, **kwargs})
+
+
+SMALL_OVERRIDES = [
+    "task.n_envs=6",
+    "task.max_steps=7",
+    "task.params.n_agents=2",
+    "frames_per_batch=60",
+    "minibatch_frames=20",
+    "epochs=2",
+    "evaluation.episodes=4",
+    "evaluation.every_frames=120",
+    "checkpoint.every_frames=60",
+    "device=cpu",
+]

@@ -1,0 +1,117 @@
+"""The command lines as users call them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from tests.recipes.small import SMALL_OVERRIDES
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def command(recipe: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", f"ctde_kit.recipes.{recipe}", *arguments]
+
+
+def call(cwd: Path, recipe: str, *arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        command(recipe, *arguments), cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def test_run_killed_and_resumed_equals_the_run_that_never_stopped(tmp_path: Path) -> None:
+    arguments = [*SMALL_OVERRIDES, "actor.num_cells=[8]", "critic.network.num_cells=[8]", "total_frames=3000"]
+    whole = call(tmp_path, "mappo", *arguments, "hydra.run.dir=whole")
+    assert whole.returncode == 0, whole.stderr
+
+    killed = subprocess.Popen(
+        command("mappo", *arguments, "hydra.run.dir=killed"), cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.DEVNULL
+    )
+    checkpoints = tmp_path / "killed" / "checkpoints"
+    deadline = time.monotonic() + 120
+    while not list(checkpoints.glob("frames_6*.pt")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert not (tmp_path / "killed" / "summary.json").exists(), "the run ended before it was killed"
+
+    resumed = call(tmp_path, "mappo", "resume=killed")
+    assert resumed.returncode == 0, resumed.stderr
+    contents = [
+        torch.load(tmp_path / run / "checkpoints" / "frames_3000.pt", weights_only=True) for run in ("whole", "killed")
+    ]
+    for name, value in contents[0]["parts"]["update"]["losses"].items():
+        assert torch.equal(value, contents[1]["parts"]["update"]["losses"][name]), name
+    with open(tmp_path / "killed" / "metrics.csv", newline="") as file:
+        frames = [int(float(row["frames"])) for row in csv.DictReader(file)]
+    assert frames == list(range(60, 3001, 60))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["killed", "whole"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["task=vmas/navigatoin"], "did you mean vmas/navigation"),
+        (["gama=0.9"], "'gama'"),
+        (["total_frames=-5"], "total_frames=-5: expected a number above 0"),
+        (["gamma=2"], "gamma=2.0: expected a ratio from 0 to 1"),
+        (["seed=abc"], "could not be converted to Integer"),
+        (["task.params.n_agentz=3"], "'n_agentz' is never read by navigation: did you mean n_agents"),
+        (["critic=state"], "use `critic=centralized` instead"),
+        (["frames_per_batch=1001"], "expected a multiple of the 60 envs"),
+        (["hydra.run.dir=/proc/nowhere"], "/proc/nowhere cannot be written"),
+        (["resume=nowhere"], "has no config.yaml"),
+        (["resume=nowhere", "lr=1"], "resume takes total_frames, device, logger"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_2(arguments: list[str], message: str, tmp_path: Path) -> None:
+    result = call(tmp_path, "mappo", *arguments)
+    assert result.returncode == 2
+    assert message in result.stderr
+    lines = [line for line in result.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("ctde-mappo: error: ")
+
+
+def test_resume_refuses_damaged_checkpoints_and_other_algorithms(tmp_path: Path) -> None:
+    done = call(tmp_path, "ippo", *SMALL_OVERRIDES, "total_frames=120", "hydra.run.dir=run")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["algorithm"] == "ippo"
+    other = call(tmp_path, "mappo", "resume=run")
+    assert (other.returncode, other.stderr.count("\n")) == (2, 1)
+    assert "resume it with ctde-ippo" in other.stderr
+    for path in (tmp_path / "run" / "checkpoints").iterdir():
+        path.write_bytes(path.read_bytes()[:1000])
+    damaged = call(tmp_path, "ippo", "resume=run", "total_frames=240")
+    assert (damaged.returncode, damaged.stderr.count("\n")) == (2, 1)
+    assert "truncated" in damaged.stderr
+
+
+def test_multirun_gives_each_job_its_own_directory(tmp_path: Path) -> None:
+    result = call(tmp_path, "mappo", "-m", "seed=0,1", *SMALL_OVERRIDES, "total_frames=60")
+    assert result.returncode == 0, result.stderr
+    summaries = list(tmp_path.rglob("summary.json"))
+    assert sorted(json.loads(path.read_text())["seed"] for path in summaries) == [0, 1]
+
+
+def test_two_starts_in_one_second_do_not_share_a_directory(tmp_path: Path) -> None:
+    arguments = [*SMALL_OVERRIDES, "total_frames=60"]
+    started = [subprocess.Popen(command("mappo", *arguments), cwd=tmp_path, env=ENVIRONMENT) for _ in range(2)]
+    assert [process.wait() for process in started] == [0, 0]
+    assert len(list(tmp_path.rglob("summary.json"))) == 2
+
+
+def test_help_names_the_options(tmp_path: Path) -> None:
+    result = call(tmp_path, "ippo", "--help")
+    assert result.returncode == 0
+    assert result.stdout.startswith("ctde-ippo: train a multi-agent policy")
+    assert "total_frames" in result.stdout

@@ -1,0 +1,166 @@
+"""Checkpoints: whole runs, whole files, and every part's state."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.recipes.small import network, small_config
+
+from ctde_kit.errors import UserError
+from ctde_kit.recipes.mappo import MAPPOConfig, build
+from ctde_kit.training import Parts, iterate, latest_checkpoint, load_parts, read_checkpoint, save_checkpoint
+
+
+def advance(parts: Parts, iterations: int) -> Parts:
+    loop = iterate(parts)
+    for _ in range(iterations):
+        next(loop)
+    return parts
+
+
+def parameters(parts: Parts) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in parts.update.losses.state_dict().items()}
+
+
+def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        if isinstance(value, torch.Tensor):
+            assert torch.equal(value, second[name]), name
+
+
+CONFIGS = {
+    "mlp": lambda: small_config("mlp"),
+    "gru": lambda: small_config("gru"),
+    "unshared": lambda: small_config(actor=network("mlp", share_params=False), anneal_lr=True),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_resumed_run_equals_the_run_that_never_stopped(name: str, tmp_path: Path) -> None:
+    uninterrupted = advance(build(CONFIGS[name]()), 4)
+
+    stopped = advance(build(CONFIGS[name]()), 2)
+    path = tmp_path / "frames_120.pt"
+    save_checkpoint(path, stopped, algorithm="mappo", frames=stopped.collector.frames)
+    torch.manual_seed(99)
+    random.seed(99)
+    np.random.seed(99)
+    resumed = build(CONFIGS[name]())
+    advance(resumed, 1)
+    assert load_parts(read_checkpoint(path, algorithm="mappo"), resumed) == 120
+    advance(resumed, 2)
+
+    assert resumed.collector.frames == uninterrupted.collector.frames == 240
+    assert_same(parameters(uninterrupted), parameters(resumed))
+    ours, theirs = uninterrupted.collector.state_dict(), resumed.collector.state_dict()
+    assert_same(ours["carrier"], theirs["carrier"])
+
+
+def test_taking_a_checkpoint_changes_nothing(tmp_path: Path) -> None:
+    plain = advance(build(small_config("gru")), 3)
+    saved = build(small_config("gru"))
+    for _ in range(3):
+        advance(saved, 1)
+        save_checkpoint(tmp_path / "c.pt", saved, algorithm="mappo", frames=saved.collector.frames)
+    assert_same(parameters(plain), parameters(saved))
+
+
+def perturb(state: object) -> int:
+    """Change every floating tensor of a nested state in place; gives how many there were."""
+    if isinstance(state, torch.Tensor):
+        if state.is_floating_point():
+            state.add_(1.0)
+            return 1
+        return 0
+    values = state.values() if isinstance(state, dict) else state if isinstance(state, (list, tuple)) else []
+    return sum(map(perturb, values))
+
+
+@pytest.mark.parametrize("part", ["collector", "prepare", "update", "policy"])
+def test_every_part_is_restored(part: str) -> None:
+    parts = advance(build(small_config("gru")), 2)
+    stateful = getattr(parts, part)
+    before = torch.utils._pytree.tree_map(  # type: ignore[attr-defined]
+        lambda x: x.clone() if isinstance(x, torch.Tensor) else x, stateful.state_dict()
+    )
+    other = advance(build(small_config("gru", seed=3)), 1)
+    target = getattr(other, part)
+    target.load_state_dict(before)
+    after = target.state_dict()
+    flat = torch.utils._pytree.tree_leaves  # type: ignore[attr-defined]
+    pairs = [(a, b) for a, b in zip(flat(before), flat(after), strict=True) if isinstance(a, torch.Tensor)]
+    assert pairs
+    for saved, restored in pairs:
+        assert torch.equal(saved, restored)
+
+
+def test_learning_rate_and_value_statistics_are_saved(tmp_path: Path) -> None:
+    config = small_config(anneal_lr=True)
+    parts = advance(build(config), 2)
+    save_checkpoint(tmp_path / "c.pt", parts, algorithm="mappo", frames=120)
+    other = build(config)
+    load_parts(read_checkpoint(tmp_path / "c.pt", algorithm="mappo"), other)
+    assert other.update.optimizer.param_groups[0]["lr"] == parts.update.optimizer.param_groups[0]["lr"] < config.lr
+    norm = other.update.losses["agents"].value_norm
+    assert norm.weight > 0
+    assert torch.equal(norm.mean_sum, parts.update.losses["agents"].value_norm.mean_sum)
+
+
+def test_a_kill_while_writing_leaves_the_previous_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = build(small_config())
+    path = tmp_path / "frames_0.pt"
+    save_checkpoint(path, parts, algorithm="mappo", frames=0)
+    whole = path.read_bytes()
+
+    def dies_in_the_middle(content: object, file: object) -> None:
+        file.write(b"half")  # type: ignore[attr-defined]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", dies_in_the_middle)
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(path, parts, algorithm="mappo", frames=60)
+    assert path.read_bytes() == whole
+    assert latest_checkpoint(tmp_path) == path
+
+
+@pytest.mark.parametrize("damage", ["truncated", "garbage", "empty"])
+def test_damaged_checkpoint_is_named(damage: str, tmp_path: Path) -> None:
+    path = tmp_path / "frames_0.pt"
+    save_checkpoint(path, build(small_config()), algorithm="mappo", frames=0)
+    content = path.read_bytes()
+    path.write_bytes({"truncated": content[: len(content) // 2], "garbage": b"x" * 500, "empty": b""}[damage])
+    with pytest.raises(UserError, match="truncated or not a checkpoint"):
+        read_checkpoint(path, algorithm="mappo")
+
+
+def test_checkpoint_of_another_algorithm_is_refused(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "c.pt", build(small_config()), algorithm="ippo", frames=0)
+    with pytest.raises(UserError, match="algorithm 'ippo', expected 'mappo'"):
+        read_checkpoint(tmp_path / "c.pt", algorithm="mappo")
+
+
+def other_configs() -> list[MAPPOConfig]:
+    wider = network("mlp")
+    wider.num_cells = [9]
+    return [small_config(actor=wider), small_config("gru")]
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_checkpoint_of_other_networks_is_refused_in_one_line(index: int, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "c.pt", build(small_config()), algorithm="mappo", frames=0)
+    content = read_checkpoint(tmp_path / "c.pt", algorithm="mappo")
+    with pytest.raises(UserError, match="does not fit this run") as caught:
+        load_parts(content, build(other_configs()[index]))
+    assert "\n" not in str(caught.value)
+
+
+def test_same_seed_gives_the_same_run_and_another_seed_another() -> None:
+    first, second = (parameters(advance(build(small_config()), 2)) for _ in range(2))
+    assert_same(first, second)
+    third = parameters(advance(build(small_config(seed=1)), 2))
+    assert any(not torch.equal(first[name], third[name]) for name in first if first[name].is_floating_point())
