@@ -1,0 +1,1 @@
+"""Environments: VMAS, PettingZoo, level-based foraging, and a memory task."""

@@ -1,0 +1,97 @@
+"""Sessions: ``nox -s NAME``; ``nox`` alone runs the quick ones."""
+
+from __future__ import annotations
+
+import tempfile
+import zipfile
+from pathlib import Path
+
+import nox
+
+nox.options.sessions = ["lint", "types", "imports", "tests"]
+nox.options.reuse_existing_virtualenvs = True
+ROOT = Path(__file__).parent
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Ruff: style and formatting."""
+    session.install("ruff>=0.12")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Pyright, against an installed wheel: only there does it see ``ctde_kit.recipes``."""
+    _install_wheel(session, "[test]")
+    session.install("pyright>=1.1.400", "nox")
+    session.run("pyright", "--pythonpath", str(Path(session.bin, "python")), str(_installed_package(session)))
+
+
+@nox.session
+def imports(session: nox.Session) -> None:
+    """The layering of the packages, against an installed wheel."""
+    _install_wheel(session)
+    session.install("import-linter>=2.1")
+    with tempfile.TemporaryDirectory() as elsewhere, session.chdir(elsewhere):
+        session.run("lint-imports", "--config", str(ROOT / "pyproject.toml"))
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The default test run."""
+    session.install("-e", ".[test]")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def recipes(session: nox.Session) -> None:
+    """Long learning runs; results go to docs/results."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "tests.learning.measure", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation; warnings are errors."""
+    session.install("-e", ".[docs]")
+    session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", "build/docs")
+
+
+@nox.session
+def wheel(session: nox.Session) -> None:
+    """Install the wheel outside the checkout, run each console script, check its top-level names."""
+    path = _install_wheel(session)
+    names = {name.split("/")[0] for name in zipfile.ZipFile(path).namelist()}
+    unexpected = {name for name in names if name != "ctde_kit" and not name.endswith(".dist-info")}
+    if unexpected:
+        session.error(f"the wheel has the top-level names {sorted(unexpected)}: expected ctde_kit alone")
+    quick = ["task.n_envs=6", "frames_per_batch=600", "total_frames=600", "evaluation.episodes=4", "minibatch_frames=100"]
+    with tempfile.TemporaryDirectory() as elsewhere, session.chdir(elsewhere):
+        for script in ("ctde-mappo", "ctde-ippo"):
+            session.run(script, *quick)
+        session.run("python", "-m", "ctde_kit.recipes.mappo", "--help", silent=True)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Benchmarks; tables go to docs/benchmarks.md."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "tests.benchmarks.measure", *session.posargs)
+
+
+def _install_wheel(session: nox.Session, extras: str = "") -> Path:
+    session.install("build>=1.2")
+    target = Path(session.create_tmp())
+    for old in target.glob("*.whl"):
+        old.unlink()
+    session.run("python", "-m", "build", "--wheel", "--outdir", str(target), str(ROOT), silent=True)
+    path = next(target.glob("*.whl")).absolute()
+    session.install(f"{path}{extras}")
+    session.install("--force-reinstall", "--no-deps", str(path))
+    return path
+
+
+def _installed_package(session: nox.Session) -> Path:
+    return next(Path(session.virtualenv.location).glob("lib/python*/site-packages/ctde_kit"))

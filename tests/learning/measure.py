@@ -1,0 +1,110 @@
+"""Run the experiments and write their results: ``python -m tests.learning.measure NAME [NAME ...]``.
+
+Each gives ``docs/results/NAME.json`` (command, task arguments, every seed's figure, machine, date) and
+``docs/images/NAME.png``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import datetime
+import json
+import platform
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from omegaconf import OmegaConf
+from tests.learning.experiments import EXPERIMENTS, Experiment
+
+ROOT = Path(__file__).parents[2]
+
+
+def main() -> None:
+    """Run what the command line names, all by default."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", choices=[[], *EXPERIMENTS], default=list(EXPERIMENTS))
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "experiments", help="where the runs go")
+    arguments = parser.parse_args()
+    failed = []
+    for name in arguments.names:
+        result = run_experiment(name, EXPERIMENTS[name], arguments.runs)
+        print(f"{name}: {result['figures']} (bar {result['bar']}): {'reached' if result['reached'] else 'MISSED'}")
+        if not result["reached"]:
+            failed.append(name)
+    sys.exit(1 if failed else 0)
+
+
+def run_experiment(name: str, experiment: Experiment, runs: Path) -> dict[str, Any]:
+    """Train every seed that has no finished run yet, then write result and plot."""
+    directories = [runs / name / f"seed_{seed}" for seed in experiment.seeds]
+    for seed, directory in zip(experiment.seeds, directories, strict=True):
+        if not (directory / "summary.json").exists():
+            module = f"ctde_kit.recipes.{experiment.recipe}"
+            command = [sys.executable, "-m", module, *experiment.overrides, f"seed={seed}", f"hydra.run.dir={directory}"]
+            subprocess.run(command, check=True)
+    summaries = [json.loads((directory / "summary.json").read_text()) for directory in directories]
+    figures = [round(summary[experiment.figure], 3) for summary in summaries]
+    reached = all(figure >= experiment.bar if experiment.above else figure <= experiment.bar for figure in figures)
+    config = OmegaConf.to_container(OmegaConf.load(directories[0] / "config.yaml"))
+    result = {
+        "command": f"ctde-{experiment.recipe} {' '.join(experiment.overrides)} seed=SEED",
+        "figure": experiment.figure,
+        "bar": f"{'>=' if experiment.above else '<='} {experiment.bar}",
+        "reached": reached,
+        "seeds": list(experiment.seeds),
+        "figures": figures,
+        "seconds": [round(summary["seconds"]) for summary in summaries],
+        "episodes": summaries[0]["eval/episodes"],
+        "machine": machine(),
+        "date": datetime.date.today().isoformat(),
+        "config": {key: value for key, value in config.items() if key not in ("logger",)},
+    }
+    target = ROOT / "docs" / "results" / f"{name}.json"
+    target.parent.mkdir(exist_ok=True)
+    target.write_text(json.dumps(result, indent=1) + "\n")
+    plot(name, experiment, directories)
+    return result
+
+
+def machine() -> str:
+    """Processor, threads, Python and torch."""
+    model = platform.processor()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        found = re.search(r"model name\s*: (.*)", cpuinfo.read_text())
+        model = found.group(1) if found else model
+    return f"{model}, {torch.get_num_threads()} threads, Python {platform.python_version()}, torch {torch.__version__}"
+
+
+def plot(name: str, experiment: Experiment, directories: list[Path]) -> None:
+    """The greedy returns of every seed over frames, beside the reference."""
+    figure = Figure(figsize=(6.4, 3.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    axis = figure.subplots()
+    column = experiment.figure
+    for seed, directory in zip(experiment.seeds, directories, strict=True):
+        with open(directory / "metrics.csv", newline="") as file:
+            points = [(float(row["frames"]), float(row[column])) for row in csv.DictReader(file) if row.get(column)]
+        axis.plot(*zip(*points, strict=True), marker="o", markersize=3, label=f"ctde_kit, seed {seed}")
+    if experiment.reference:
+        axis.plot(*zip(*experiment.reference, strict=True), "k--", linewidth=1, label=experiment.reference_name)
+    for label, value in experiment.horizontals.items():
+        axis.axhline(value, color="gray", linewidth=0.8, linestyle=":")
+        axis.annotate(label, (0, value), fontsize=8, color="gray", va="bottom")
+    axis.set(xlabel="frames", ylabel=experiment.ylabel, title=name.replace("_", " "))
+    axis.grid(alpha=0.3)
+    axis.legend(frameon=False, fontsize=8)
+    target = ROOT / "docs" / "images" / f"{name}.png"
+    target.parent.mkdir(exist_ok=True)
+    figure.savefig(target, dpi=110)
+
+
+if __name__ == "__main__":
+    main()
