@@ -67,7 +67,13 @@ def wheel(session: nox.Session) -> None:
     unexpected = {name for name in names if name != "ctde_kit" and not name.endswith(".dist-info")}
     if unexpected:
         session.error(f"the wheel has the top-level names {sorted(unexpected)}: expected ctde_kit alone")
-    quick = ["task.n_envs=6", "frames_per_batch=600", "total_frames=600", "evaluation.episodes=4", "minibatch_frames=100"]
+    quick = [
+        "task.n_envs=6",
+        "frames_per_batch=600",
+        "total_frames=600",
+        "evaluation.episodes=4",
+        "minibatch_frames=100",
+    ]
     with tempfile.TemporaryDirectory() as elsewhere, session.chdir(elsewhere):
         for script in ("ctde-mappo", "ctde-ippo"):
             session.run(script, *quick)

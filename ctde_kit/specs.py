@@ -148,7 +148,9 @@ def _flat_dim(spec: Composite, key: str | tuple[str, str], leading: int) -> int 
         return None
     shape = spec[key].shape[leading:]
     if len(shape) != 1:
-        raise UserError(f"key {key}: expected one feature dimension, found shape {list(shape)}; flatten it with a transform")
+        raise UserError(
+            f"key {key}: expected one feature dimension, found shape {list(shape)}; flatten it with a transform"
+        )
     return shape[0]
 
 
@@ -165,7 +167,9 @@ def _action_spec(name: str, spec: TensorSpec, batch_dims: int) -> ActionSpec:
         first_env = (0,) * batch_dims
         low, high = spec.space.low[first_env], spec.space.high[first_env]
         if not (torch.isfinite(low).all() and torch.isfinite(high).all()):
-            raise UserError(f"the actions of group {name!r} are unbounded: expected finite bounds; bound them in the env")
+            raise UserError(
+                f"the actions of group {name!r} are unbounded: expected finite bounds; bound them in the env"
+            )
         return ActionSpec("continuous", (shape[-1],), _as_tuple(low), _as_tuple(high))
     raise UserError(
         f"the actions of group {name!r} are {type(spec).__name__}: expected Bounded, Categorical, OneHot or "

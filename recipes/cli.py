@@ -66,7 +66,9 @@ def _compose_and_start(algorithm: str, arguments: list[str]) -> None:
     except OSError as error:
         if error.filename is None:
             raise
-        raise UserError(f"{error.filename} cannot be written ({error.strerror}): choose another hydra.run.dir") from error
+        raise UserError(
+            f"{error.filename} cannot be written ({error.strerror}): choose another hydra.run.dir"
+        ) from error
     if errors:
         raise errors[0]
 
@@ -101,7 +103,9 @@ def _resume(algorithm: str, arguments: list[str]) -> None:
     for argument in arguments:
         name, separator, value = argument.partition("=")
         if not separator or name not in ("resume", *OVERRIDABLE_ON_RESUME):
-            raise UserError(f"resume takes {', '.join(OVERRIDABLE_ON_RESUME)} beside it, found {argument!r}; start a new run instead")
+            raise UserError(
+                f"resume takes {', '.join(OVERRIDABLE_ON_RESUME)} beside it, found {argument!r}; start anew instead"
+            )
         values[name] = value
     directory = Path(values.pop("resume"))
     cfg = read_config(directory)

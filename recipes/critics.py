@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ctde_kit.recipes.checks import check_choice
 from omegaconf import MISSING
 
 from ctde_kit.modules import AgentNetwork, value_critic
-from ctde_kit.recipes.checks import check_choice
 from ctde_kit.specs import GroupSpec, TeamSpec
 
 

@@ -6,17 +6,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from ctde_kit.recipes.actors import stochastic_actor
+from ctde_kit.recipes.checks import check_choice, check_not_negative, check_positive, check_ratio
+from ctde_kit.recipes.cli import command_line
+from ctde_kit.recipes.config import CheckpointConfig, EvaluationConfig, check_run, resolve_device
+from ctde_kit.recipes.envs import with_transforms
 from omegaconf import MISSING
 from torch import nn
 
 from ctde_kit.collectors import RolloutCollector
 from ctde_kit.data import OnPolicyBuffer
-from ctde_kit.modules import MultiAgentActor, TeamPolicy, ValueNorm, own_observation
+from ctde_kit.modules import AgentNetwork, TeamPolicy, ValueNorm
 from ctde_kit.objectives import AdvantageEstimator, MAPPOLoss
-from ctde_kit.recipes.checks import check_choice, check_not_negative, check_positive, check_ratio
-from ctde_kit.recipes.cli import command_line
-from ctde_kit.recipes.config import CheckpointConfig, EvaluationConfig, check_run, resolve_device
-from ctde_kit.recipes.envs import with_transforms
 from ctde_kit.specs import TeamSpec
 from ctde_kit.training import Epochs, GradientStep, LinearLearningRate, Parts
 
@@ -49,6 +50,7 @@ class MAPPOConfig:
         loss_critic_type: huber or l2.
         max_grad_norm: largest gradient norm of each network.
         value_norm: learn values in normalized units.
+        state_dependent_scale: the network gives the deviation of continuous actions; else it is a parameter.
         normalize_advantage: joint, agent or none.
         target_kl: end an iteration once an epoch's KL exceeds this; null for never.
         evaluation: greedy evaluation, how often and how long.
@@ -70,15 +72,16 @@ class MAPPOConfig:
     sequence_length: int | None = None
     gamma: float = 0.99
     lmbda: float = 0.9
-    lr: float = 5e-4
-    anneal_lr: bool = False
+    lr: float = 1e-3
+    anneal_lr: bool = True
     clip_epsilon: float = 0.2
     clip_value: float | None = None
-    entropy_coeff: float = 0.0
+    entropy_coeff: float = 0.01
     critic_coeff: float = 1.0
     loss_critic_type: str = "huber"
     max_grad_norm: float = 5.0
     value_norm: bool = True
+    state_dependent_scale: bool = False
     normalize_advantage: str = "joint"
     target_kl: float | None = None
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
@@ -114,9 +117,8 @@ def build(cfg: MAPPOConfig) -> Parts:
 
     actors, losses, estimators = {}, nn.ModuleDict(), nn.ModuleDict()
     for group in team:
-        inputs = own_observation(group, agent_id=cfg.actor.agent_id, normalize=cfg.actor.normalize)
-        network = cfg.actor.build(inputs.features, group.action.n_parameters, group.n_agents)
-        actors[group.name] = MultiAgentActor(group, inputs, network).to(device)
+        actor = stochastic_actor(group, cfg.actor, state_dependent_scale=cfg.state_dependent_scale)
+        actors[group.name] = actor.to(device)
         critic = cfg.critic.build(team, group).to(device)
         value_norm = ValueNorm().to(device) if cfg.value_norm else None
         losses[group.name] = MAPPOLoss(
@@ -141,7 +143,7 @@ def build(cfg: MAPPOConfig) -> Parts:
 
     policy = TeamPolicy(actors)
     optimizer = torch.optim.Adam(losses.parameters(), lr=cfg.lr, eps=1e-5, fused=True)
-    recurrent = any(loss.actor_network.agent_network.recurrent or loss.critic_network.recurrent for loss in losses.values())
+    recurrent = any(module.recurrent for module in losses.modules() if isinstance(module, AgentNetwork))
     length = cfg.frames_per_batch // base_env.batch_size[0]
     return Parts(
         collector=RolloutCollector(

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-from omegaconf import DictConfig, OmegaConf
 
 from ctde_kit.recipes.config import resolve_device
 from ctde_kit.recipes.envs import with_transforms
 from ctde_kit.recipes.loading import instantiate_config
+from omegaconf import DictConfig, OmegaConf
+
+from ctde_kit.errors import UserError
 from ctde_kit.specs import TeamSpec
 from ctde_kit.training import (
     Parts,
@@ -24,6 +26,8 @@ from ctde_kit.training import (
     record_episode,
     run,
 )
+from ctde_kit.training.plots import shown_returns
+from ctde_kit.training.video import write_gif
 
 # Training seeds its env with the run's seed; evaluation seeds lie far beyond any that people use.
 EVALUATION_SEED = 1_000_000
@@ -61,6 +65,7 @@ def _train(config: Any, parts: Parts, directory: RunDirectory, seconds: float) -
     episodes, seed = config.evaluation.episodes, EVALUATION_SEED + config.seed
     n_envs = task.evaluation_envs(episodes)
     env = with_transforms(task.build(seed=seed, device=device, n_envs=n_envs), team, parts.policy)
+    record = _video(config, parts, team, directory, seed, device) if config.video else None
 
     def evaluate_greedy() -> dict[str, float]:
         returns = evaluate(env, parts.policy, groups, episodes=episodes, seed=seed)
@@ -81,27 +86,38 @@ def _train(config: Any, parts: Parts, directory: RunDirectory, seconds: float) -
         progress=sys.stderr.isatty(),
     )
     summary = run(parts, settings)
-    if config.video:
-        _record(config, parts, team, directory, seed, device)
+    if record is not None:
+        record()
     env.close()
     _print_result(summary, directory)
     return summary
 
 
-def _record(config: Any, parts: Parts, team: TeamSpec, directory: RunDirectory, seed: int, device: str) -> None:
-    from ctde_kit.training.video import write_gif
-
+def _video(
+    config: Any, parts: Parts, team: TeamSpec, directory: RunDirectory, seed: int, device: str
+) -> Callable[[], None]:
+    """Records a greedy episode when called; whether the task can be drawn shows before training starts."""
     env = with_transforms(config.task.build(seed=seed, device=device, n_envs=1), team, parts.policy)
-    frames, _ = record_episode(env, parts.policy, config.task.renderer(env), seed=seed)
-    directory.videos.mkdir(exist_ok=True)
-    write_gif(frames, directory.videos / "greedy_episode.gif")
-    env.close()
+    render = config.task.renderer(env)
+    if render is None:
+        env.close()
+        raise UserError(f"video=true: {config.task.name} has no renderer; leave video=false")
+
+    def record() -> None:
+        frames, _ = record_episode(env, parts.policy, render, seed=seed)
+        directory.videos.mkdir(exist_ok=True)
+        write_gif(frames, directory.videos / "greedy_episode.gif")
+        env.close()
+
+    return record
 
 
 def _print_result(summary: dict[str, Any], directory: RunDirectory) -> None:
-    returns = [f"{name} {value:.3f}" for name, value in summary.items() if name.endswith("return_mean")]
+    returns = [f"{name} {summary[name]:.3f}" for name in shown_returns(summary)]
     print(f"{summary['algorithm']} on {summary['task']}, seed {summary['seed']}: {', '.join(returns)}")
-    print(f"  after {summary['frames']} frames in {summary['seconds']:.0f} s, {summary['eval/episodes']} greedy episodes")
+    print(
+        f"  after {summary['frames']} frames in {summary['seconds']:.0f} s, {summary['eval/episodes']} greedy episodes"
+    )
     for path in sorted([*directory.plots.glob("*.png"), *directory.videos.glob("*.gif")]):
         print(f"  {path.parent.name.removesuffix('s')}: {path}")
     print(f"  everything: {directory.path}")

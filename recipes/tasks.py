@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from ctde_kit.recipes.checks import check_positive
 from omegaconf import MISSING
 from torchrl.envs import EnvBase
 
 from ctde_kit.errors import UserError
-from ctde_kit.recipes.checks import check_positive
 
 
 @dataclass
@@ -77,7 +77,7 @@ class RecallTask:
     """
 
     name: str = "memory/recall"
-    n_envs: int = 64
+    n_envs: int = 60
     max_steps: int = 8
     params: dict[str, Any] = field(default_factory=dict)
     groups_compete: bool = False
@@ -95,15 +95,115 @@ class RecallTask:
 
         return RecallEnv(n_envs or self.n_envs, length=self.max_steps, seed=seed, device=device, **self.params)
 
-    def renderer(self, env: EnvBase) -> Callable[[], np.ndarray]:
+    def renderer(self, env: EnvBase) -> None:
         """There is nothing to draw."""
-        raise no_renderer(self.name)
+        return None
 
     def evaluation_envs(self, episodes: int) -> int:
         """All episodes side by side."""
         return episodes
 
 
-def no_renderer(task: str) -> UserError:
-    """The error for a task without pictures."""
-    return UserError(f"video=true: {task} has no renderer; leave video=false")
+@dataclass
+class PettingZooTask:
+    """A PettingZoo environment, many side by side in worker processes.
+
+    Args:
+        name: of the task.
+        env: family and module, such as mpe2/simple_spread_v3 or sisl/multiwalker_v9.
+        n_envs: environments in the batch.
+        n_workers: processes; null for one a core.
+        max_steps: steps an episode.
+        continuous_actions: for environments that offer both; null for those that do not.
+        params: the environment's own arguments.
+        groups_compete: report returns a group only.
+    """
+
+    name: str = MISSING
+    env: str = MISSING
+    n_envs: int = 60
+    n_workers: int | None = None
+    max_steps: int = 25
+    continuous_actions: bool | None = False
+    params: dict[str, Any] = field(default_factory=dict)
+    groups_compete: bool = False
+    _target_: str = "ctde_kit.recipes.tasks.PettingZooTask"
+
+    def __post_init__(self) -> None:
+        check_positive(
+            **{"task.n_envs": self.n_envs, "task.n_workers": self.n_workers, "task.max_steps": self.max_steps}
+        )
+
+    def build(self, *, seed: int, device: str, n_envs: int | None = None) -> EnvBase:
+        """The environment, ``n_envs`` wide."""
+        from ctde_kit.envs.pettingzoo import pettingzoo_factory
+        from ctde_kit.envs.workers import worker_env
+
+        params = dict(self.params)
+        if self.continuous_actions is not None:
+            params["continuous_actions"] = self.continuous_actions
+        return worker_env(
+            pettingzoo_factory(self.env, **params),
+            n_envs=n_envs or self.n_envs,
+            n_workers=self.n_workers,
+            max_steps=self.max_steps,
+            seed=seed,
+            device=device,
+        )
+
+    def renderer(self, env: EnvBase) -> None:
+        """There is none: the environments live in other processes."""
+        return None
+
+    def evaluation_envs(self, episodes: int) -> int:
+        """As wide as training."""
+        return min(episodes, self.n_envs)
+
+
+@dataclass
+class LbfTask:
+    """Level-based foraging, many environments side by side in worker processes.
+
+    Args:
+        name: of the task.
+        env_id: as lbforaging registers it.
+        n_envs: environments in the batch.
+        n_workers: processes; null for one a core.
+        max_steps: steps an episode.
+        groups_compete: there is one group.
+    """
+
+    name: str = MISSING
+    env_id: str = MISSING
+    n_envs: int = 60
+    n_workers: int | None = None
+    max_steps: int = 50
+    groups_compete: bool = False
+    _target_: str = "ctde_kit.recipes.tasks.LbfTask"
+
+    def __post_init__(self) -> None:
+        check_positive(
+            **{"task.n_envs": self.n_envs, "task.n_workers": self.n_workers, "task.max_steps": self.max_steps}
+        )
+
+    def build(self, *, seed: int, device: str, n_envs: int | None = None) -> EnvBase:
+        """The environment, ``n_envs`` wide."""
+        from ctde_kit.envs.lbf import lbf_parallel_env
+        from ctde_kit.envs.workers import worker_env
+
+        lbf_parallel_env(self.env_id)
+        return worker_env(
+            lambda: lbf_parallel_env(self.env_id, self.max_steps),
+            n_envs=n_envs or self.n_envs,
+            n_workers=self.n_workers,
+            seed=seed,
+            device=device,
+        )
+
+    def renderer(self, env: EnvBase) -> None:
+        """There is none: the environments live in other processes."""
+        return None
+
+    def evaluation_envs(self, episodes: int) -> int:
+        """As wide as training."""
+        return min(episodes, self.n_envs)

@@ -33,7 +33,12 @@ def test_the_code_of_a_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.
     for language, code in found:
         if language == "bash":
             result = subprocess.run(
-                code, shell=True, cwd=tmp_path, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False
+                ["bash", "-ec", code],
+                cwd=tmp_path,
+                env={**os.environ, "PATH": path},
+                capture_output=True,
+                text=True,
+                check=False,
             )
             assert result.returncode == 0, f"{code}\n{result.stderr}"
         else:

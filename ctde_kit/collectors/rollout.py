@@ -21,7 +21,8 @@ class RolloutCollector:
     It stands where TorchRL's ``Collector`` stands (iteration, ``update_policy_weights_``, ``state_dict``,
     ``shutdown``), and differs in that its ``state_dict`` holds the env, the running episodes and the recurrent states,
     so that a resumed run goes on bit for bit. An env whose state cannot be captured (its base env has
-    ``state_is_captured = False``) is reset whenever a checkpoint is taken, in the run that goes on as in the resumed one.
+    ``state_is_captured = False``) is reset whenever a checkpoint is taken, in the
+    run that goes on as in the resumed one.
 
     Args:
         env: a batched env, batch size ``[n_envs]``.
@@ -105,7 +106,7 @@ def _join(key: str | tuple[str, ...]) -> str:
 
 def _unflatten(flat: dict[str, torch.Tensor], like: TensorDictBase) -> TensorDict:
     source = TensorDict({}, like.batch_size, device=like.device)
-    groups = {key: like.get(key).batch_size for key in like.keys() if isinstance(like.get(key), TensorDictBase)}
+    groups = {key: value.batch_size for key, value in like.items() if isinstance(value, TensorDictBase)}
     for name, batch_size in groups.items():
         source.set(name, TensorDict({}, batch_size, device=like.device))
     for key, value in flat.items():

@@ -34,6 +34,10 @@ class OnPolicyBuffer:
     """
 
     def __init__(self, minibatch_frames: int, sequence_length: int | None = None):
+        if minibatch_frames < 1 or (sequence_length is not None and sequence_length < 1):
+            raise UserError(
+                f"minibatch_frames={minibatch_frames}, sequence_length={sequence_length}: expected at least 1 of each"
+            )
         if sequence_length is not None and minibatch_frames % sequence_length:
             raise UserError(
                 f"minibatch_frames={minibatch_frames}: expected a multiple of sequence_length={sequence_length}"

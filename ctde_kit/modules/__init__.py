@@ -8,6 +8,7 @@ from ctde_kit.modules.inputs import Input, agent_state, global_state, own_observ
 from ctde_kit.modules.linear import AgentLinear
 from ctde_kit.modules.mlp import MultiAgentMLP
 from ctde_kit.modules.network import AgentNetwork
+from ctde_kit.modules.scale import LearnedScale
 from ctde_kit.modules.sharing import ShareParams
 from ctde_kit.modules.value_norm import ValueNorm
 
@@ -15,6 +16,7 @@ __all__ = [
     "AgentLinear",
     "AgentNetwork",
     "Input",
+    "LearnedScale",
     "MaskedCategorical",
     "MaskedMultiCategorical",
     "MultiAgentActor",
@@ -24,8 +26,8 @@ __all__ = [
     "SingleAgentActor",
     "TanhNormal",
     "TeamPolicy",
-    "ValuePerAgent",
     "ValueNorm",
+    "ValuePerAgent",
     "agent_state",
     "global_state",
     "own_observation",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-
-
 import torch
 from tensordict import TensorDictBase
 from tensordict.nn import NormalParamExtractor, TensorDictModuleBase, TensorDictSequential
@@ -16,6 +14,7 @@ from ctde_kit.keys import GroupKeys, Key
 from ctde_kit.modules.distributions import MaskedCategorical, MaskedMultiCategorical, TanhNormal
 from ctde_kit.modules.inputs import Input
 from ctde_kit.modules.network import AgentNetwork
+from ctde_kit.modules.scale import LearnedScale
 from ctde_kit.specs import GroupSpec
 
 
@@ -23,14 +22,16 @@ class MultiAgentActor(ProbabilisticActor):
     """A TorchRL ``ProbabilisticActor`` for one group of agents.
 
     Reads ``inputs`` (and the action mask, where the group has one), writes the distribution's parameters,
-    ``(group, "action")`` and ``(group, "action_log_prob")`` ``[*B, n_agents]``. Continuous actions are a ``TanhNormal``
-    with ``scale = softplus``, discrete ones a masked categorical. TorchRL's ``set_exploration_type`` chooses between
+    ``(group, "action")`` and ``(group, "action_log_prob")`` ``[*B, n_agents]``. Continuous actions are a
+    ``TanhNormal``, discrete ones a masked categorical. TorchRL's ``set_exploration_type`` chooses between
     sampling and the greedy action.
 
     Args:
         group: the group's spec.
         inputs: what each agent sees, usually ``own_observation(group)``.
-        network: ``[*B, n_agents, F] -> [*B, n_agents, group.action.n_parameters]``.
+        network: ``[*B, n_agents, F] -> [*B, n_agents, group.action.n_parameters]``, or ``[..., D]`` with ``scale``.
+        scale: the deviation of continuous actions as a parameter of its own; ``None``: the network gives location and
+            deviation (through softplus).
 
     >>> from ctde_kit.envs.vmas import VmasEnv
     >>> from ctde_kit.modules import MultiAgentMLP, own_observation
@@ -38,17 +39,18 @@ class MultiAgentActor(ProbabilisticActor):
     >>> env = VmasEnv("navigation", num_envs=4)
     >>> group = TeamSpec.from_env(env)["agents"]
     >>> inputs = own_observation(group)
-    >>> actor = MultiAgentActor(group, inputs, MultiAgentMLP(inputs.features, group.action.n_parameters, group.n_agents))
+    >>> network = MultiAgentMLP(inputs.features, group.action.n_parameters, group.n_agents)
+    >>> actor = MultiAgentActor(group, inputs, network)
     >>> actor(env.reset())["agents", "action"].shape
     torch.Size([4, 4, 2])
     """
 
-    def __init__(self, group: GroupSpec, inputs: Input, network: nn.Module):
+    def __init__(self, group: GroupSpec, inputs: Input, network: nn.Module, scale: LearnedScale | None = None):
         keys = group.keys
         if group.action.discrete:
             module = AgentNetwork(inputs, network, [keys.logits], hidden_key=keys.hidden("actor"))
         else:
-            split = NormalParamExtractor(scale_lb=1e-3)
+            split = NormalParamExtractor(scale_lb=1e-3) if scale is None else scale
             module = AgentNetwork(inputs, network, [keys.loc, keys.scale], hidden_key=keys.hidden("actor"), split=split)
         self._assemble(group, module, group.action.low, group.action.high)
 
@@ -107,19 +109,21 @@ class SingleAgentActor(TensorDictModuleBase):
             action.high[agent : agent + 1],
         )
         self.actor = joint
-        self.in_keys, self.out_keys = joint.in_keys, joint.out_keys
+        self.in_keys = joint.in_keys
+        self._written = [key for key in joint.agent_network.out_keys if str(key[-1]).endswith("_hidden")]
+        self.out_keys = [*self._written, actor.group.keys.action, actor.group.keys.action_log_prob]
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         keys = self.actor.group.keys
+        output = tensordict.copy()
         mask = tensordict.get(keys.action_mask, None)
         if mask is not None:
-            tensordict = tensordict.copy().set(keys.action_mask, mask.unsqueeze(-2))
-        output = self.actor(tensordict.copy())
+            output.set(keys.action_mask, mask.unsqueeze(-2))
+        output = self.actor(output)
         for key in (keys.action, keys.action_log_prob):
             tensordict.set(key, output.get(key).squeeze(tensordict.ndim))
-        for key in self.actor.agent_network.out_keys:
-            if str(key[-1]).endswith("_hidden"):
-                tensordict.set(key, output.get(key))
+        for key in self._written:
+            tensordict.set(key, output.get(key))
         return tensordict
 
 
@@ -155,5 +159,3 @@ class TeamPolicy(TensorDictSequential):
     def for_agent(self, group: str, agent: int) -> SingleAgentActor:
         """The policy of one agent of one group."""
         return self.actors[group].for_agent(agent)
-
-

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import Tensor, nn
 
+from ctde_kit.errors import UserError
 from ctde_kit.modules.inputs import Input, agent_state, global_state, own_observation, team_observation
 from ctde_kit.modules.network import AgentNetwork
 from ctde_kit.specs import GroupSpec, TeamSpec
 
+Sees = Literal["observation", "team", "state", "agent_state"]
+Heads = Literal["one", "agent", "network"]
 NetworkFactory = Callable[[int, int, int], nn.Module]
 """``(in_features, out_features, n_agents) -> network``."""
 
 
 class ValuePerAgent(nn.Module):
-    """One value an agent, ``[*B, n_agents, 1]``, from ``[*B, n_agents, 1]``, ``[*B, 1, n_agents]`` or ``[*B, 1, 1]``."""
+    """One value an agent ``[*B, n_agents, 1]``, from ``[*B, n_agents, 1]``, ``[*B, 1, n_agents]`` or ``[*B, 1, 1]``."""
 
     def __init__(self, n_agents: int):
         super().__init__()
@@ -27,14 +30,18 @@ class ValuePerAgent(nn.Module):
             value = value.transpose(-1, -2)
         return (value.expand(*value.shape[:-2], self.n_agents, 1),)
 
+    def for_agent(self, agent: int) -> ValuePerAgent:
+        """The value of one agent alone."""
+        return ValuePerAgent(1)
+
 
 def value_critic(
     team: TeamSpec,
     group: GroupSpec,
     make_network: NetworkFactory,
     *,
-    sees: Literal["observation", "team", "state", "agent_state"] = "team",
-    heads: Literal["one", "agent", "network"] = "agent",
+    sees: Sees = "team",
+    heads: Heads = "agent",
     agent_id: bool = False,
     normalize: bool = False,
 ) -> AgentNetwork:
@@ -56,7 +63,7 @@ def value_critic(
         normalize: normalize the features.
 
     Raises:
-        UserError: where the env offers no such state.
+        UserError: where the env offers no such state, and for another word in ``sees`` or ``heads``.
 
     >>> from ctde_kit.envs.vmas import VmasEnv
     >>> from ctde_kit.modules import MultiAgentMLP
@@ -66,6 +73,9 @@ def value_critic(
     >>> critic(env.reset())["adversary", "state_value"].shape
     torch.Size([5, 3, 1])
     """
+    for name, value, words in (("sees", sees, get_args(Sees)), ("heads", heads, get_args(Heads))):
+        if value not in words:
+            raise UserError(f"value_critic: {name}={value!r}, expected one of {', '.join(words)}")
     inputs = _inputs(team, group, sees, heads == "network", agent_id, normalize)
     outputs = group.n_agents if inputs.n_agents == 1 and heads == "agent" else 1
     return AgentNetwork(

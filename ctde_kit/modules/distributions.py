@@ -47,8 +47,16 @@ class TanhNormal(Distribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         x = ((value - self.low) / self.half - 1).clamp(-_INSIDE, _INSIDE).atanh()
-        log_slope = 2 * (math.log(2) - x - torch.nn.functional.softplus(-2 * x))
-        return (self.base.log_prob(x) - log_slope - self.half.log()).sum(-1)
+        return (self.base.log_prob(x) - _log_slope(x) - self.half.log()).sum(-1)
+
+    def sampled_entropy(self, n_samples: int = 1) -> Tensor:
+        """The entropy ``[*B]``: the Gaussian's in closed form, what squashing adds as a mean over samples.
+
+        It keeps the samples' unsquashed values: the mean of ``-log_prob(rsample())`` would lose them where tanh
+        saturates, and its gradient would there drive the location further out.
+        """
+        x = self.base.rsample(torch.Size((n_samples,)))
+        return (self.base.entropy() + _log_slope(x).mean(0) + self.half.log()).sum(-1)
 
     @property
     def deterministic_sample(self) -> Tensor:
@@ -58,6 +66,11 @@ class TanhNormal(Distribution):
     @property
     def mode(self) -> Tensor:
         return self.deterministic_sample
+
+
+def _log_slope(x: Tensor) -> Tensor:
+    """The logarithm of the derivative of tanh."""
+    return 2 * (math.log(2) - x - torch.nn.functional.softplus(-2 * x))
 
 
 class MaskedCategorical(Distribution):
@@ -100,7 +113,7 @@ class MaskedCategorical(Distribution):
         return self._encode(self.base.sample(torch.Size(sample_shape)))
 
     def log_prob(self, value: Tensor) -> Tensor:
-        return self.base.log_prob(value.argmax(-1) if self.one_hot else value)
+        return self.base.log_prob(value.int().argmax(-1) if self.one_hot else value)
 
     def entropy(self) -> Tensor:
         return self.base.entropy()

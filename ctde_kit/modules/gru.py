@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -53,7 +54,7 @@ class MultiAgentGRU(nn.Module):
         self.hidden_size = hidden_size
         sizes = [in_features, *num_cells]
         self.encoder = nn.ModuleList(
-            AgentLinear(n_in, n_out, n_agents, share_params) for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True)
+            AgentLinear(n_in, n_out, n_agents, share_params) for n_in, n_out in pairwise(sizes)
         )
         self.activation = activation_class()
         self.input_gates = AgentLinear(sizes[-1], 3 * hidden_size, n_agents, share_params)
@@ -74,11 +75,11 @@ class MultiAgentGRU(nn.Module):
         mark the start of every slice, and the stored state of an episode's first step is zero anyway.
         """
         gates = self._input_gates(x)
-        keep = (~is_init).unsqueeze(-1).to(x.dtype)
+        resets = is_init.unsqueeze(-1)
         before, after = [], []
         for t in range(x.shape[-3]):
             if t > 0:
-                hidden = hidden * keep[..., t, :, :]
+                hidden = hidden.masked_fill(resets[..., t, :, :], 0.0)
             before.append(hidden)
             hidden = self._cell(gates[..., t, :, :], hidden)
             after.append(hidden)

@@ -51,7 +51,13 @@ class Input(nn.Module):
         x = torch.cat([_read(tensordict, *part) for part in self.parts], -1)
         if self.norm is not None:
             x = self.norm(x)
-        x = x.expand(*x.shape[:-2], self.n_agents, x.shape[-1])
+        if all(dims > 0 for *_, dims in self.parts):
+            x = x.expand(*x.shape[:-2], self.n_agents, x.shape[-1])
+        elif x.shape[-2] != self.n_agents:
+            raise UserError(
+                f"key {self.parts[0][0]}: expected [*B, n_agents={self.n_agents}, F], found features of shape "
+                f"{list(x.shape)}; expand it over the agents first"
+            )
         if self.ids is None:
             return x
         return torch.cat([x, self.ids.to(x.dtype).expand(*x.shape[:-1], self.ids.shape[-1])], -1)
@@ -65,14 +71,22 @@ class Input(nn.Module):
 
 
 def _read(tensordict: TensorDictBase, key: Key, mask_key: Key | None, dims: int) -> Tensor:
-    value: Any = tensordict.get(key, None)
-    if value is None:
-        raise UserError(f"key {key!r} is missing: expected one of {sorted(map(str, tensordict.keys(True, True)))}")
+    value = _entry(tensordict, key)
     if mask_key is not None:
-        value = value.masked_fill(~tensordict.get(mask_key).unsqueeze(-1), 0)
+        mask = _entry(tensordict, mask_key)
+        if mask.shape != value.shape[:-1]:
+            raise UserError(f"key {mask_key}: expected {list(value.shape[:-1])} like {key}, found {list(mask.shape)}")
+        value = value.masked_fill(~mask.unsqueeze(-1), 0)
     if dims == 0:
         return value
     return value.flatten(-dims).unsqueeze(-2)
+
+
+def _entry(tensordict: TensorDictBase, key: Key) -> Tensor:
+    value: Any = tensordict.get(key, None)
+    if value is None:
+        raise UserError(f"key {key!r} is missing: expected one of {sorted(map(str, tensordict.keys(True, True)))}")
+    return value
 
 
 def own_observation(group: GroupSpec, *, agent_id: bool = False, normalize: bool = False) -> Input:
@@ -120,6 +134,8 @@ def agent_state(group: GroupSpec, *, agent_id: bool = False, normalize: bool = F
     """
     keys: GroupKeys = group.keys
     if group.state_dim is None:
-        raise UserError(f"critic input `agent_state`: this env writes no key {keys.state}; use `critic=centralized` instead")
+        raise UserError(
+            f"critic input `agent_state`: this env writes no key {keys.state}; use `critic=centralized` instead"
+        )
     part = (keys.state, keys.mask if group.mask else None, 0)
     return Input([part], group.n_agents, group.state_dim, agent_id=agent_id, normalize=normalize)

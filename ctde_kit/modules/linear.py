@@ -61,7 +61,8 @@ class AgentLinear(nn.Module):
 
     def for_agent(self, agent: int) -> AgentLinear:
         """The layer of one agent, ``[*B, 1, F] -> [*B, 1, G]``, on the same storage."""
-        layer = AgentLinear(self.in_features, self.out_features, 1)
+        with torch.device("meta"):  # nothing is allocated, and no random number drawn
+            layer = AgentLinear(self.in_features, self.out_features, 1)
         index = self.sets[agent]
         layer.weight = nn.Parameter(self.weight.data[index : index + 1])
         layer.bias = nn.Parameter(self.bias.data[index : index + 1])

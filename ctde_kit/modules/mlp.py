@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import Tensor, nn
 
@@ -43,9 +44,7 @@ class MultiAgentMLP(nn.Module):
     ):
         super().__init__()
         sizes = [in_features, *num_cells, out_features]
-        self.layers = nn.ModuleList(
-            AgentLinear(n_in, n_out, n_agents, share_params) for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True)
-        )
+        self.layers = nn.ModuleList(AgentLinear(n_in, n_out, n_agents, share_params) for n_in, n_out in pairwise(sizes))
         self.activation = activation_class()
         initialize(self.layers, out_gain)
 

@@ -67,14 +67,13 @@ class AgentNetwork(TensorDictModuleBase):
     @property
     def decentralized(self) -> bool:
         """Whether agent i's output depends on agent i's own data alone."""
-        return self.inputs.decentralized and getattr(self.network, "decentralized", True)
+        # TorchRL's multi-agent networks say `centralized`.
+        mixes_agents = getattr(self.network, "centralized", False)
+        return self.inputs.decentralized and getattr(self.network, "decentralized", not mixes_agents)
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         x = self.inputs(tensordict)
-        if self.hidden_key is None:
-            outputs = self.network(x)
-        else:
-            outputs = self._recurrent_forward(tensordict, x)
+        outputs = self.network(x) if self.hidden_key is None else self._recurrent_forward(tensordict, x)
         parts = (outputs,) if self.split is None else self.split(outputs)
         for key, part in zip(self._written, parts, strict=True):
             tensordict.set(key, part)
@@ -86,7 +85,9 @@ class AgentNetwork(TensorDictModuleBase):
         if is_init is None:
             raise UserError(f"key {IS_INIT!r} is missing: append torchrl.envs.InitTracker() to the env")
         if hidden is None:
-            raise UserError(f"key {self.hidden_key} is missing: append the module's make_tensordict_primer() to the env")
+            raise UserError(
+                f"key {self.hidden_key} is missing: append the module's make_tensordict_primer() to the env"
+            )
         if recurrent_mode():
             outputs, after, before = self.network.unroll(x, hidden.select(tensordict.ndim - 1, 0), is_init)
         else:
@@ -95,7 +96,9 @@ class AgentNetwork(TensorDictModuleBase):
         tensordict.set(next_key(self.hidden_key), after)
         return outputs
 
-    def make_tensordict_primer(self, batch_size: Sequence[int] = (), device: torch.device | None = None) -> TensorDictPrimer:
+    def make_tensordict_primer(
+        self, batch_size: Sequence[int] = (), device: torch.device | None = None
+    ) -> TensorDictPrimer:
         """The env transform that provides the hidden state: append it to envs of this batch size.
 
         Raises:
@@ -119,5 +122,5 @@ class AgentNetwork(TensorDictModuleBase):
             self.network.for_agent(agent),
             self._written,
             hidden_key=self.hidden_key,
-            split=self.split,
+            split=self.split.for_agent(agent) if hasattr(self.split, "for_agent") else self.split,
         )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ctde_kit.errors import UserError
+
 
 class ValueNorm(nn.Module):
     """Mean and variance of returns: the critic predicts normalized values, advantages use denormalized ones.
@@ -39,6 +41,10 @@ class ValueNorm(nn.Module):
         returns = returns.to(torch.float64)
         if mask is None:
             mask = torch.ones_like(returns, dtype=torch.bool)
+        if mask.shape != returns.shape:
+            raise UserError(
+                f"ValueNorm: expected a mask of the returns' shape {list(returns.shape)}, found {list(mask.shape)}"
+            )
         count = mask.sum()
         kept = returns.masked_fill(~mask, 0)
         share = torch.where(count > 0, 1 - self.decay, 0.0)

@@ -11,8 +11,14 @@ from torch import Tensor, nn
 from torchrl.modules import set_recurrent_mode
 
 from ctde_kit.errors import UserError
-from ctde_kit.keys import IS_INIT, NEXT, GroupKeys
-from ctde_kit.objectives.masking import AdvantageNormalization, agent_flags, normalize_advantage
+from ctde_kit.keys import IS_INIT, NEXT, GroupKeys, next_key
+from ctde_kit.objectives.masking import (
+    AdvantageNormalization,
+    agent_flags,
+    check_same_shape,
+    normalize_advantage,
+    required_entry,
+)
 from ctde_kit.objectives.returns import generalized_advantage_estimate
 
 
@@ -63,13 +69,12 @@ class AdvantageEstimator(nn.Module):
             value, next_value = self.value_norm.denormalize(value), self.value_norm.denormalize(next_value)
         alive = tensordict.get(self.keys.mask, None)
         mask = None if alive is None else alive.unsqueeze(-1)
-        reward = tensordict.get((NEXT, *self.keys.reward))
+        reward = required_entry(tensordict, next_key(self.keys.reward), "the env must write it for each agent")
         done, terminated = agent_flags(tensordict, self.keys, reward)
         if mask is not None:
-            reward = reward.masked_fill(~mask, 0)
-        advantage = generalized_advantage_estimate(
-            self.gamma, self.lmbda, value, next_value, reward, done, terminated
-        )
+            check_same_shape(reward=reward, mask=mask, state_value=value)
+            reward, value, next_value = (x.masked_fill(~mask, 0) for x in (reward, value, next_value))
+        advantage = generalized_advantage_estimate(self.gamma, self.lmbda, value, next_value, reward, done, terminated)
         target = advantage + value
         if self.value_norm is not None:
             self.value_norm.update(target, mask)
@@ -100,23 +105,27 @@ class AdvantageEstimator(nn.Module):
         return value, next_value
 
     def _alive_next(self, tensordict: TensorDictBase, keys: GroupKeys) -> Tensor:
-        """Who is bootstrapped: envs call an agent dead once its time is up, yet a time limit ends no agent."""
-        alive = tensordict.get(keys.mask)
+        """Who is there after the step, also those whose time is up: envs call them dead, yet they are bootstrapped."""
+        alive = required_entry(tensordict, keys.mask, "the env must write it, shape [*B, n_agents]")
         _, terminated = agent_flags(tensordict, keys, alive.unsqueeze(-1))
-        return alive & ~terminated.squeeze(-1)
+        stays = alive & ~terminated.squeeze(-1)
+        arrives = tensordict.get(next_key(keys.mask), None)
+        return stays if arrives is None else stays | arrives
 
     def _stored_hidden(self, batch: TensorDictBase) -> Tensor:
         """The critic's state at the batch's first step, repeated along time as the module reads its first entry."""
+        is_init = required_entry(batch, IS_INIT, "append torchrl.envs.InitTracker() to the env")
         n_envs, length = batch.shape
         shape = (n_envs, self.critic.inputs.n_agents, self.critic.network.hidden_size)
         if self.critic_hidden is None:
-            self.critic_hidden = torch.zeros(shape, device=batch.device)
+            self.critic_hidden = torch.zeros(shape)
         if self.critic_hidden.shape != shape:
             raise UserError(
                 f"advantages: the batch has {n_envs} envs, the critic's carried state {len(self.critic_hidden)}: "
                 "feed batches of the same envs in order"
             )
-        first = self.critic_hidden.masked_fill(batch.get(IS_INIT)[:, 0].unsqueeze(-1), 0)
+        # A checkpoint is read onto the CPU, and no module moves this state.
+        first = self.critic_hidden.to(is_init.device).masked_fill(is_init[:, 0].unsqueeze(-1), 0)
         return first.unsqueeze(1).expand(n_envs, length, *shape[1:])
 
     def get_extra_state(self) -> dict[str, Any]:

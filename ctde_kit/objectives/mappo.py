@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -27,9 +27,9 @@ class MAPPOLoss(LossModule):
 
     Reads ``[*B, n_agents, ...]`` under the group: what actor and critic read, ``action``, ``action_log_prob``
     ``[*B, n_agents]``, ``advantage``, ``value_target`` (units of returns) and ``state_value`` (the critic's units when
-    the batch was fresh) ``[*B, n_agents, 1]``; ``mask`` ``[*B, n_agents]`` where agents die: what stands in dead agents'
-    entries matters nowhere. Gives scalars ``loss_objective``, ``loss_critic``, ``loss_entropy`` (their sum is to be
-    minimized) and, detached, ``entropy``, ``approx_kl``, ``clip_fraction``, ``explained_variance``.
+    the batch was fresh) ``[*B, n_agents, 1]``; ``mask`` ``[*B, n_agents]`` where agents die: what stands in dead
+    agents' entries matters nowhere. Gives scalars ``loss_objective``, ``loss_critic``, ``loss_entropy`` (their sum is
+    to be minimized) and, detached, ``entropy``, ``approx_kl``, ``clip_fraction``, ``explained_variance``.
 
     Differs from TorchRL's ``MAPPOLoss``: the critic's target is normalized and its output is not, so values really
     are learnt in normalized units; dead agents are masked; modules are held as they are, not as functional
@@ -89,6 +89,8 @@ class MAPPOLoss(LossModule):
         value_norm: nn.Module | None = None,
     ):
         super().__init__()
+        if loss_critic_type not in get_args(CriticLoss):
+            raise UserError(f"loss_critic_type={loss_critic_type!r}: expected one of {', '.join(get_args(CriticLoss))}")
         self.actor_network, self.critic_network, self.value_norm = actor, critic, value_norm
         self.clip_epsilon, self.clip_value = clip_epsilon, clip_value
         self.entropy_coeff, self.critic_coeff = entropy_coeff, critic_coeff
@@ -127,7 +129,14 @@ class MAPPOLoss(LossModule):
         dist = self.actor_network.get_dist(tensordict.copy())
         log_prob = dist.log_prob(action)
         check_same_shape(log_prob=log_prob, sample_log_prob=old_log_prob, advantage=advantage)
+        if action.shape[: log_prob.ndim] != log_prob.shape:
+            raise UserError(
+                f"key {keys.action}: expected {list(log_prob.shape)} and the action's own dimensions, found "
+                f"{list(action.shape)}; expand it over the agents first"
+            )
         log_ratio = log_prob - old_log_prob
+        if alive is not None:
+            log_ratio = log_ratio.masked_fill(~alive, 0)
         ratio = log_ratio.exp()
         clipped = ratio.clamp(1 - self.clip_epsilon, 1 + self.clip_epsilon)
         gain = torch.minimum(ratio * advantage, clipped * advantage)
@@ -175,6 +184,8 @@ class MAPPOLoss(LossModule):
         return nn.functional.huber_loss(value, target, reduction="none", delta=self.huber_delta)
 
     def _entropy(self, dist: torch.distributions.Distribution) -> Tensor:
+        if hasattr(dist, "sampled_entropy"):
+            return dist.sampled_entropy(self.samples_mc_entropy)
         try:
             return dist.entropy()
         except NotImplementedError:
@@ -184,7 +195,13 @@ class MAPPOLoss(LossModule):
     def _entry(self, tensordict: TensorDictBase, key: NestedKey, alive: Tensor | None) -> Tensor:
         value = tensordict.get(key, None)
         if value is None:
-            raise UserError(f"{type(self).__name__}: key {key!r} is missing; prepare the batch, or change it with set_keys")
+            raise UserError(f"MAPPOLoss: key {key!r} is missing; prepare the batch, or change it with set_keys")
+        value = value.detach()
         if alive is None:
             return value
+        if value.shape[: alive.ndim] != alive.shape:
+            raise UserError(
+                f"key {key}: expected {list(alive.shape)}, the mask's shape, and the entry's own dimensions, found "
+                f"{list(value.shape)}; expand it over the agents first"
+            )
         return value.masked_fill(~alive.reshape(*alive.shape, *[1] * (value.ndim - alive.ndim)), 0)

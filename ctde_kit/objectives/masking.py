@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 from tensordict import TensorDictBase
 from torch import Tensor
@@ -33,10 +33,12 @@ def normalize_advantage(
 
     Entries outside ``mask`` (bool, same shape) count nowhere and become 0.
     """
-    if over == "none":
-        return advantage
+    if over not in get_args(AdvantageNormalization):
+        raise UserError(f"normalize={over!r}: expected one of {', '.join(get_args(AdvantageNormalization))}")
     if mask is not None:
         check_same_shape(advantage=advantage, mask=mask)
+    if over == "none":
+        return advantage if mask is None else advantage.masked_fill(~mask, 0)
     dims = tuple(d for d in range(advantage.ndim) if over == "joint" or d != advantage.ndim - 2)
     keep = advantage.new_ones(advantage.shape) if mask is None else mask.to(advantage.dtype)
     kept = advantage if mask is None else advantage.masked_fill(~mask, 0)
@@ -47,11 +49,19 @@ def normalize_advantage(
     return centered / (deviation + epsilon)
 
 
+def required_entry(tensordict: TensorDictBase, key: Key, what_to_do: str) -> Tensor:
+    """The entry at ``key``; a ``UserError`` that names it where it is missing."""
+    value = tensordict.get(key, None)
+    if value is None:
+        raise UserError(f"key {key!r} is missing: {what_to_do}")
+    return value
+
+
 def check_same_shape(**tensors: Tensor) -> None:
     """Raise ``UserError`` unless all tensors have one shape: a silent broadcast over agents is a wrong loss."""
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if len(set(shapes.values())) > 1:
-        raise UserError(f"expected one shape for {', '.join(shapes)}, found {shapes}; expand them over the agents first")
+        raise UserError(f"expected one shape for {', '.join(shapes)}, found {shapes}; expand them over agents first")
 
 
 def agent_flags(tensordict: TensorDictBase, keys: GroupKeys, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -64,7 +74,8 @@ def agent_flags(tensordict: TensorDictBase, keys: GroupKeys, like: Tensor) -> tu
 
 
 def _flag(tensordict: TensorDictBase, root_key: str, group_key: Key, like: Tensor) -> Tensor:
-    flag = tensordict.get(next_key(root_key)).unsqueeze(-2).expand_as(like)
+    team = required_entry(tensordict, next_key(root_key), "the env must write it, shape [*B, 1]")
+    flag = team.unsqueeze(-2).expand_as(like)
     own = tensordict.get(next_key(group_key), None)
     if own is None:
         return flag

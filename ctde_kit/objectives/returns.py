@@ -37,12 +37,12 @@ def generalized_advantage_estimate(
     tensor([4.5000, 3.0000])
     """
     _check_shapes(value=value, next_value=next_value, reward=reward, done=done, terminated=terminated)
-    delta = reward + gamma * next_value * (~terminated) - value
-    decay = gamma * lmbda * (~done).to(value.dtype)
+    # Filled, not multiplied: what stands behind an end may be anything, and 0 * nan is nan.
+    delta = reward + gamma * next_value.masked_fill(terminated, 0) - value
     advantage = torch.empty_like(delta)
     trace = torch.zeros_like(delta.select(-3, 0))
     for t in reversed(range(delta.shape[-3])):
-        trace = delta.select(-3, t) + decay.select(-3, t) * trace
+        trace = delta.select(-3, t) + gamma * lmbda * trace.masked_fill(done.select(-3, t), 0)
         advantage.select(-3, t).copy_(trace)
     return advantage
 
@@ -60,14 +60,12 @@ def td_lambda_return(
     for t in reversed(range(reward.shape[-3])):
         value, ends = next_value.select(-3, t), done.select(-3, t)
         mixed = torch.where(ends, value, (1 - lmbda) * value + lmbda * following)
-        following = reward.select(-3, t) + gamma * mixed * (~terminated.select(-3, t))
+        following = reward.select(-3, t) + gamma * mixed.masked_fill(terminated.select(-3, t), 0)
         target.select(-3, t).copy_(following)
     return target
 
 
-def n_step_return(
-    gamma: float, n: int, next_value: Tensor, reward: Tensor, done: Tensor, terminated: Tensor
-) -> Tensor:
+def n_step_return(gamma: float, n: int, next_value: Tensor, reward: Tensor, done: Tensor, terminated: Tensor) -> Tensor:
     """Returns over ``n`` steps, fewer where the episode or the batch ends before, then bootstrapped.
 
     Shapes and errors as in ``generalized_advantage_estimate``; ``n`` in steps.
@@ -76,7 +74,7 @@ def n_step_return(
     if n < 1:
         raise UserError(f"n_step_return: n={n}, expected at least 1 step")
     length = reward.shape[-3]
-    bootstrapped = reward + gamma * next_value * (~terminated)
+    bootstrapped = reward + gamma * next_value.masked_fill(terminated, 0)
     target = bootstrapped
     for _ in range(n - 1):
         later = torch.cat([target.narrow(-3, 1, length - 1), target.narrow(-3, length - 1, 1)], -3)
@@ -89,4 +87,4 @@ def n_step_return(
 def _check_shapes(**tensors: Tensor) -> None:
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if len(set(shapes.values())) > 1 or len(next(iter(shapes.values()))) < 3:
-        raise UserError(f"targets: expected tensors of one shape [*B, T, n_agents, 1], found {shapes}; expand them first")
+        raise UserError(f"targets: expected one shape [*B, T, n_agents, 1], found {shapes}; expand them first")

@@ -58,7 +58,9 @@ def read_checkpoint(path: Path, *, algorithm: str) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        raise UserError(f"checkpoint {path} is truncated or not a checkpoint: delete it, the one before is kept") from error
+        raise UserError(
+            f"checkpoint {path} is truncated or not a checkpoint: delete it, the one before is kept"
+        ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"checkpoint {path} is of another format: expected {FORMAT}; train anew or use its version")
     if content["algorithm"] != algorithm:

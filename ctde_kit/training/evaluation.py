@@ -67,7 +67,7 @@ def evaluate(
         torch.manual_seed(seed)
         env.set_seed(seed)
         carrier = env.reset()
-        running = {group: 0.0 for group in groups}
+        running = dict.fromkeys(groups, 0.0)
         counts = torch.zeros(n_envs, dtype=torch.long, device=env.device)
         while counts.min() < quota:
             step, carrier = env.step_and_maybe_reset(policy(carrier))

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from ctde_kit.keys import DONE, NEXT, GroupKeys
 from ctde_kit.training.checkpoint import save_checkpoint
 from ctde_kit.training.parts import Parts, iterate
-from ctde_kit.training.plots import plot_run
+from ctde_kit.training.plots import plot_run, shown_returns
 from ctde_kit.training.run_directory import RunDirectory
 
 KEPT_CHECKPOINTS = 2
@@ -58,7 +58,7 @@ def run(parts: Parts, settings: Run) -> dict[str, Any]:
     Rows of ``metrics.csv``: ``frames``, ``seconds`` (wall-clock, evaluation included), ``train/...`` means over the
     iteration, ``eval/...`` where evaluated.
     """
-    directory, frames = settings.directory, parts.collector.frames
+    frames = parts.collector.frames
     clock = time.perf_counter() - settings.started_seconds
     training_seconds = 0.0
     last_evaluation, last_checkpoint = frames, frames
@@ -122,9 +122,7 @@ def _log(row: dict[str, float], settings: Run) -> None:
 
 def _postfix(row: dict[str, float], evaluation: dict[str, float]) -> str:
     shown = {**row, **evaluation}
-    return ", ".join(
-        f"{name.removesuffix('_mean')} {value:.2f}" for name, value in shown.items() if name.endswith("return_mean")
-    )
+    return ", ".join(f"{name.removesuffix('_mean')} {shown[name]:.2f}" for name in shown_returns(shown))
 
 
 def _finish(
@@ -139,6 +137,10 @@ def _finish(
         "frames_per_second": frames_per_second,
         **evaluation,
     }
-    plot_run(settings.directory.rows, settings.directory.plots, f"{settings.algorithm} on {settings.task}, seed {settings.seed}")
+    plot_run(
+        settings.directory.rows,
+        settings.directory.plots,
+        f"{settings.algorithm} on {settings.task}, seed {settings.seed}",
+    )
     settings.directory.write_summary(summary)
     return summary

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+LEARNING = ("approx_kl", "entropy", "explained_variance")
 Rows = Sequence[dict[str, float]]
 
 
@@ -20,14 +21,24 @@ def plot_run(rows: Rows, directory: Path, title: str) -> list[Path]:
         title: of the figures.
     """
     names = list(dict.fromkeys(name for row in rows for name in row))
-    returns = [name for name in names if name.endswith("return_mean")]
-    losses = [name for name in names if "loss_" in name or name.endswith(("approx_kl", "entropy", "explained_variance"))]
+    returns = shown_returns(names)
+    losses = [
+        name for name in names if "loss_" in name or name.endswith(("approx_kl", "entropy", "explained_variance"))
+    ]
     paths = []
     if returns:
         paths.append(_plot(rows, [returns], directory / "return.png", title, "episode return, mean over agents"))
     if losses:
         paths.append(_plot(rows, [[name] for name in losses], directory / "losses.png", title, None))
     return paths
+
+
+def shown_returns(names: Iterable[str]) -> list[str]:
+    """The mean returns worth showing: a group's evaluation only where there is none of all agents together."""
+    returns = [name for name in names if name.endswith("return_mean")]
+    if "eval/return_mean" not in returns:
+        return returns
+    return [name for name in returns if name == "eval/return_mean" or not name.startswith("eval/")]
 
 
 def _plot(rows: Rows, panels: list[list[str]], path: Path, title: str, ylabel: str | None) -> Path:

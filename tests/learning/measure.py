@@ -21,6 +21,7 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
+
 from tests.learning.experiments import EXPERIMENTS, Experiment
 
 ROOT = Path(__file__).parents[2]
@@ -47,7 +48,14 @@ def run_experiment(name: str, experiment: Experiment, runs: Path) -> dict[str, A
     for seed, directory in zip(experiment.seeds, directories, strict=True):
         if not (directory / "summary.json").exists():
             module = f"ctde_kit.recipes.{experiment.recipe}"
-            command = [sys.executable, "-m", module, *experiment.overrides, f"seed={seed}", f"hydra.run.dir={directory}"]
+            command = [
+                sys.executable,
+                "-m",
+                module,
+                *experiment.overrides,
+                f"seed={seed}",
+                f"hydra.run.dir={directory}",
+            ]
             subprocess.run(command, check=True)
     summaries = [json.loads((directory / "summary.json").read_text()) for directory in directories]
     figures = [round(summary[experiment.figure], 3) for summary in summaries]

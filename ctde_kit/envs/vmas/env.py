@@ -101,7 +101,7 @@ class VmasEnv(TorchRLVmasEnv):
         if not self.with_info:
             observation = self.full_observation_spec_unbatched
             for group in self.group_map:
-                if "info" in observation[group].keys():
+                if (group, "info") in observation.keys(True):
                     del observation[group, "info"]
             self.full_observation_spec_unbatched = observation
 
@@ -138,7 +138,9 @@ class VmasEnv(TorchRLVmasEnv):
         output = self._observe()
         after = WorldState.read(self.world)
         obstacles = before.changed_python(after)
-        obstacles += [path for path, value in after.values.items() if not self._is_batched(before.values.get(path), value)]
+        obstacles += [
+            path for path, value in after.values.items() if not self._is_batched(before.values.get(path), value)
+        ]
         merged: dict[tuple[int, int], Tensor] = {}
         if obstacles:
             before.restore_python()
@@ -204,7 +206,9 @@ class VmasEnv(TorchRLVmasEnv):
         for group, agent_names in self.group_map.items():
             indices = [self.agent_names_to_indices_map[name] for name in agent_names]
             read = [self.read_obs(observations[i]) for i in indices]
-            agents = TensorDict({"observation": torch.stack(read, 1)}, [*self.batch_size, len(indices)], device=self.device)
+            agents = TensorDict(
+                {"observation": torch.stack(read, 1)}, [*self.batch_size, len(indices)], device=self.device
+            )
             if self.with_info and infos[indices[0]]:
                 agents.set("info", torch.stack([self.read_info(infos[i]) for i in indices], 1))
             output.set(group, agents)
@@ -237,7 +241,6 @@ class VmasEnv(TorchRLVmasEnv):
         self.__dict__["_last"] = None if state_dict["last"] is None else self._from_dict(state_dict["last"])
         self.random_stream.load_state_dict(state_dict["random_stream"])
         self.__dict__["python_state"] = tuple(state_dict["python_state"])
-
 
     def _from_dict(self, saved: dict[str, dict[str, Any]]) -> TensorDict:
         output = TensorDict({}, batch_size=self.batch_size, device=self.device)
