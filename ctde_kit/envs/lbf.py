@@ -13,6 +13,8 @@ from pettingzoo import ParallelEnv
 
 from ctde_kit.errors import UserError
 
+_N_ACTIONS = 6
+
 
 class LBFParallelEnv(ParallelEnv[str, Any, Any]):
     """Level-based foraging (``lbforaging``) through PettingZoo's parallel interface; see :func:`lbf_parallel_env`."""
@@ -22,7 +24,7 @@ class LBFParallelEnv(ParallelEnv[str, Any, Any]):
         # Its own limit is reported as a termination.
         self._env._max_episode_steps = math.inf
         self._max_steps, self._step = max_steps, 0
-        self.metadata = {"name": env_id, "render_modes": ["human", "rgb_array"]}
+        self.metadata = {"name": env_id}
         self.possible_agents = [f"agent_{index}" for index in range(self._env.n_agents)]
         self.agents: list[str] = []
         self.group_map = {"agents": self.possible_agents}
@@ -42,7 +44,7 @@ class LBFParallelEnv(ParallelEnv[str, Any, Any]):
 
     def action_space(self, agent: str) -> Space[Any]:
         """none, north, south, west, east, load."""
-        return Discrete(int(self._env.action_space[self._index[agent]].n))
+        return Discrete(_N_ACTIONS)
 
     def reset(
         self, seed: int | None = None, options: dict[str, Any] | None = None
@@ -70,7 +72,7 @@ class LBFParallelEnv(ParallelEnv[str, Any, Any]):
     def _infos(self) -> dict[str, dict[str, np.ndarray]]:
         infos = {}
         for agent, player in zip(self.possible_agents, self._env.players, strict=True):
-            mask = np.zeros(int(self.action_space(agent).n), np.int8)  # type: ignore[attr-defined]
+            mask = np.zeros(_N_ACTIONS, np.int8)
             mask[[action.value for action in self._env._valid_actions[player]]] = 1
             infos[agent] = {"action_mask": mask}
         return infos
@@ -78,10 +80,6 @@ class LBFParallelEnv(ParallelEnv[str, Any, Any]):
     def state(self) -> np.ndarray:
         """All observations in a row."""
         return np.concatenate([self._observations[agent].ravel() for agent in self.possible_agents])
-
-    def render(self) -> Any:
-        """A frame, ``[H, W, 3]`` uint8; needs a display."""
-        return self._env.render(mode="rgb_array")
 
     def close(self) -> None:
         """Close the ``lbforaging`` environment."""
@@ -91,9 +89,9 @@ class LBFParallelEnv(ParallelEnv[str, Any, Any]):
 def lbf_parallel_env(env_id: str, max_steps: int = 50) -> LBFParallelEnv:
     """Level-based foraging (Papoudakis et al. 2021), for :func:`~ctde_kit.envs.workers.worker_env`.
 
-    Agents ``agent_0``, ... of one group ``agents``; the actions none, north, south, west, east, load, with the invalid ones
-    masked in the infos; ``state()`` is all observations in a row. Rewards are the agents' own, and sum to 1 over agents
-    and an episode in which everything is eaten.
+    Agents ``agent_0``, ... of one group ``agents``; the actions none, north, south, west, east, load, with the invalid
+    ones masked in the infos; ``state()`` is all observations in a row. Rewards are the agents' own, and sum to 1 over
+    agents and an episode in which everything is eaten.
 
     Args:
         env_id: as registered by ``lbforaging``, e.g. ``Foraging-8x8-2p-2f-coop-v3``.

@@ -80,7 +80,7 @@ def load_parts(content: dict[str, Any], parts: Parts) -> int:
     stateful = _stateful(parts)
     if stateful.keys() != content["parts"].keys():
         raise UserError(
-            f"the checkpoint has the parts {sorted(content['parts'])}, this run {sorted(stateful)}: build it as it was saved"
+            f"the checkpoint has the parts {sorted(content['parts'])}, this run {sorted(stateful)}: build it alike"
         )
     for name, part in stateful.items():
         try:

@@ -22,9 +22,7 @@ def plot_run(rows: Rows, directory: Path, title: str) -> list[Path]:
     """
     names = list(dict.fromkeys(name for row in rows for name in row))
     returns = shown_returns(names)
-    losses = [
-        name for name in names if "loss_" in name or name.endswith(("approx_kl", "entropy", "explained_variance"))
-    ]
+    losses = [name for name in names if "loss_" in name or name.endswith(LEARNING)]
     paths = []
     if returns:
         paths.append(_plot(rows, [returns], directory / "return.png", title, "episode return, mean over agents"))

@@ -13,6 +13,7 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 from ctde_kit.keys import GroupKeys
 from ctde_kit.modules import (
     AgentNetwork,
+    LearnedScale,
     MultiAgentActor,
     MultiAgentGRU,
     MultiAgentMLP,
@@ -56,10 +57,15 @@ def make_network(recurrent: bool, share: Any = True) -> Any:
     return make
 
 
-def make_actor(group: GroupSpec, recurrent: bool = False, share: Any = True, agent_id: bool = False) -> MultiAgentActor:
+def make_actor(
+    group: GroupSpec, recurrent: bool = False, share: Any = True, agent_id: bool = False, learned_scale: bool = False
+) -> MultiAgentActor:
+    """A small actor; with ``learned_scale`` the deviation of its continuous actions is a parameter."""
     inputs = own_observation(group, agent_id=agent_id)
-    network = make_network(recurrent, share)(inputs.features, group.action.n_parameters, group.n_agents)
-    return MultiAgentActor(group, inputs, network)
+    outputs = group.action.sizes[0] if learned_scale else group.action.n_parameters
+    network = make_network(recurrent, share)(inputs.features, outputs, group.n_agents)
+    scale = LearnedScale(outputs, group.n_agents, sharing(share, group.n_agents)) if learned_scale else None
+    return MultiAgentActor(group, inputs, network, scale)
 
 
 def observe(team: TeamSpec, *batch: int) -> TensorDict:

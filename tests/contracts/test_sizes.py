@@ -66,3 +66,17 @@ def test_actor_and_critic_fit(kind: str, action_mask: bool, recurrent: bool, sha
         AdvantageEstimator(critic, group.keys, gamma=0.9, lmbda=0.8, value_norm=norm)(batch)
         loss = MAPPOLoss(actors[group.name], critic, keys=group.keys, entropy_coeff=0.01, value_norm=norm)
         check_group(batch, loss, group)
+
+
+@pytest.mark.parametrize("share", SHARINGS)
+@pytest.mark.parametrize("recurrent", [False, True], ids=["mlp", "gru"])
+def test_an_actor_with_a_learned_scale_fits(recurrent: bool, share: Any) -> None:
+    team = two_groups("continuous", False)
+    actors = {group.name: make_actor(group, recurrent, share, learned_scale=True) for group in team}
+    batch, _ = collect(team, actors, *endings())
+    for group in team:
+        critic = value_critic(team, group, make_network(recurrent, share))
+        AdvantageEstimator(critic, group.keys, gamma=0.9, lmbda=0.8)(batch)
+        loss = MAPPOLoss(actors[group.name], critic, keys=group.keys, entropy_coeff=0.01)
+        check_group(batch, loss, group)
+        assert loss(batch)["approx_kl"].abs() < 1e-8

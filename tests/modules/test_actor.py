@@ -194,7 +194,6 @@ def test_masked_actions_reach_no_env() -> None:
 
 
 def test_learned_scale_depends_on_no_input_and_slices_by_agent() -> None:
-    torch.manual_seed(0)
     group = GroupSpec("agents", 3, 5, ActionSpec("continuous", (2,), ((-1.0, -1.0),) * 3, ((1.0, 1.0),) * 3))
     inputs = own_observation(group)
     scale = LearnedScale(2, 3, share_params=[0, 1, 0], initial=0.5)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from tests.recipes.small import SMALL_OVERRIDES
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}

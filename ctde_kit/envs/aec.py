@@ -1,0 +1,131 @@
+"""PettingZoo's AEC environments, seen through the parallel interface."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from gymnasium.spaces import Space
+from pettingzoo import AECEnv, ParallelEnv
+from pettingzoo.utils.conversions import aec_to_parallel_wrapper, parallel_to_aec_wrapper
+from pettingzoo.utils.wrappers import OrderEnforcingWrapper
+
+from ctde_kit.errors import UserError
+
+
+class AECAsParallel(ParallelEnv[str, Any, Any]):
+    """An AEC environment whose ``step`` takes the actions of ``acting_agents`` as a dictionary.
+
+    A cycle of a parallelizable environment (``metadata["is_parallelizable"]``) is one step. Of any other
+    environment one step is one agent's turn: ``acting_agents`` names the agent on turn, everyone observes and is
+    rewarded at every step, and an agent that ended is removed without a step of its own.
+
+    Differences from ``pettingzoo.utils.conversions``: the two conversions are one class; nothing is observed twice (a
+    third of the time of an MPE step), and the wrapper that only checks the order of calls is left out.
+
+    Raises ``RuntimeError`` where a parallelizable environment breaks its promise (an agent ends within a cycle).
+
+    >>> from mpe2 import simple_spread_v3
+    >>> env = AECAsParallel(simple_spread_v3.env())
+    >>> env.turn_based, env.acting_agents
+    (False, ['agent_0', 'agent_1', 'agent_2'])
+    """
+
+    def __init__(self, aec: AECEnv[str, Any, Any]) -> None:
+        # A check that costs 15 % of an MPE step: the callers here always reset before they step.
+        self._aec: Any = aec.env if type(aec) is OrderEnforcingWrapper else aec
+        self.metadata = aec.metadata
+        self.turn_based = not aec.metadata.get("is_parallelizable", False)
+        self.possible_agents = list(aec.possible_agents)
+        self.agents = list(aec.possible_agents)
+        self.render_mode = getattr(aec, "render_mode", None)
+
+    @property
+    def acting_agents(self) -> list[str]:
+        """The agents whose actions the next ``step`` takes."""
+        if self.turn_based and self.agents:
+            return [self._aec.agent_selection]
+        return list(self.agents)
+
+    @property
+    def unwrapped(self) -> Any:
+        """The innermost AEC environment."""
+        return self._aec.unwrapped
+
+    def observation_space(self, agent: str) -> Space[Any]:
+        """The space of ``agent``'s observations."""
+        return self._aec.observation_space(agent)
+
+    def action_space(self, agent: str) -> Space[Any]:
+        """The space of ``agent``'s actions."""
+        return self._aec.action_space(agent)
+
+    def reset(
+        self, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Start an episode."""
+        aec = self._aec
+        aec.reset(seed=seed, options=options)
+        self.agents = list(aec.agents)
+        return {agent: aec.observe(agent) for agent in self.agents}, dict(aec.infos)
+
+    def step(
+        self, actions: dict[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, float], dict[str, bool], dict[str, bool], dict[str, Any]]:
+        """Step every acting agent, in turn."""
+        aec = self._aec
+        rewards: dict[str, float] = dict.fromkeys(aec.agents, 0.0)
+        for agent in self.acting_agents:
+            if agent != aec.agent_selection:
+                raise RuntimeError(
+                    f"{aec}: expected the turn of {agent!r}, found that of {aec.agent_selection!r}: an agent ended "
+                    'within a cycle; set metadata["is_parallelizable"] = False'
+                )
+            aec.step(actions[agent])
+            for other, reward in aec.rewards.items():
+                rewards[other] += reward
+        terminations, truncations, infos = dict(aec.terminations), dict(aec.truncations), dict(aec.infos)
+        observations = {agent: aec.observe(agent) for agent in aec.agents}
+        self._remove_ended()
+        return observations, rewards, terminations, truncations, infos
+
+    def _remove_ended(self) -> None:
+        aec = self._aec
+        while aec.agents and (aec.terminations[aec.agent_selection] or aec.truncations[aec.agent_selection]):
+            aec.step(None)
+        self.agents = list(aec.agents)
+
+    def state(self) -> np.ndarray:
+        """The global state, where the environment has one."""
+        return self._aec.state()
+
+    def render(self) -> Any:
+        """A frame, as the environment's ``render_mode`` has it."""
+        return self._aec.render()
+
+    def close(self) -> None:
+        """Close the AEC environment."""
+        self._aec.close()
+
+
+def as_parallel(env: Any) -> ParallelEnv[str, Any, Any]:
+    """The fastest parallel view of a PettingZoo environment of either interface.
+
+    Raises ``UserError`` where ``env`` is neither a ``ParallelEnv`` nor an ``AECEnv``.
+
+    >>> from mpe2 import simple_spread_v3
+    >>> type(as_parallel(simple_spread_v3.parallel_env())).__name__
+    'AECAsParallel'
+    """
+    if type(env) is aec_to_parallel_wrapper:
+        env = env.aec_env
+    if type(env) is OrderEnforcingWrapper and type(env.env) is parallel_to_aec_wrapper:
+        env = env.env.env
+    if isinstance(env, ParallelEnv):
+        return env
+    if isinstance(env, AECEnv):
+        return AECAsParallel(env)
+    raise UserError(
+        f"factory: expected it to return a pettingzoo ParallelEnv or AECEnv, found {type(env).__name__}; "
+        "wrap the environment in one of the two"
+    )

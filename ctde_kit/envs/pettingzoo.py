@@ -1,0 +1,86 @@
+"""PettingZoo environments by name."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from ctde_kit.errors import UserError
+
+_FAMILIES = {name: f"pettingzoo.{name}" for name in ("atari", "butterfly", "classic", "sisl")} | {"mpe2": "mpe2"}
+_VERSIONED = re.compile(r".+_v\d+")
+
+
+@dataclass(frozen=True)
+class PettingZooFactory:
+    """Builds one environment at every call: the parallel one where the module has it, else the AEC one.
+
+    Raises ``UserError`` for a keyword argument that the environment does not know.
+    """
+
+    name: str
+    module: ModuleType
+    kwargs: Mapping[str, Any]
+
+    def __call__(self) -> Any:
+        build = getattr(self.module, "parallel_env", None) or self.module.env
+        try:
+            return build(**self.kwargs)
+        except TypeError as error:
+            unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+            if unknown is None or unknown[1] not in self.kwargs:
+                raise
+            known = [
+                name for name in inspect.signature(self.module.raw_env).parameters if name not in ("args", "kwargs")
+            ]
+            raise UserError(f"{self.name}: unknown argument {unknown[1]!r}{_suggest(unknown[1], known)}") from error
+
+
+def pettingzoo_factory(name: str, **kwargs: Any) -> PettingZooFactory:
+    """A factory of the environment ``name``, ``FAMILY/MODULE``, for :func:`~ctde_kit.envs.workers.worker_env`.
+
+    ``FAMILY`` is one of PettingZoo's (atari, butterfly, classic, sisl), mpe2, or any importable package that has
+    environment modules; ``kwargs`` go to the environment. The module is imported here, the environment is not built.
+
+    Raises ``UserError`` for unknown names, with those that are close, and where a dependency is missing.
+
+    >>> env = pettingzoo_factory("mpe2/simple_spread_v3", N=2)()
+    >>> env.possible_agents
+    ['agent_0', 'agent_1']
+    """
+    family, _, module = name.partition("/")
+    package = _FAMILIES.get(family, family)
+    known = _versioned_modules(package) if family.isidentifier() else []
+    if not known:
+        raise UserError(f"environment {name!r}: unknown family {family!r}{_suggest(family, list(_FAMILIES))}")
+    if module not in known:
+        raise UserError(f"environment {name!r}: unknown module {module!r}{_suggest(module, known)}")
+    try:
+        return PettingZooFactory(name, importlib.import_module(f"{package}.{module}"), kwargs)
+    except ModuleNotFoundError as error:
+        extra = (
+            f'pip install "pettingzoo[{family}]"' if package.startswith("pettingzoo.") else f"pip install {error.name}"
+        )
+        raise UserError(f"environment {name!r}: needs the package {error.name!r}; {extra}") from error
+
+
+def _versioned_modules(package: str) -> list[str]:
+    if importlib.util.find_spec(package) is None:
+        return []
+    path = getattr(importlib.import_module(package), "__path__", [])
+    return [entry.name for entry in pkgutil.iter_modules(path) if _VERSIONED.fullmatch(entry.name)]
+
+
+def _suggest(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, cutoff=0.5)
+    if close:
+        return f"; did you mean {', '.join(close)}?"
+    return f"; expected one of {', '.join(sorted(known))}" if known else "; see the environment's documentation"

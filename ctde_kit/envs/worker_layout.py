@@ -1,0 +1,176 @@
+"""Who is where in the block of memory that a worker env shares with its processes."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import IO, Any
+
+import numpy as np
+from gymnasium.spaces import Box, Discrete, MultiDiscrete, Space
+
+from ctde_kit.errors import UserError
+from ctde_kit.keys import DONE, STATE, TERMINATED, TRUNCATED, GroupKeys, Key
+
+SELECTED = "_selected"
+"""``[n_envs]`` bool: the envs that the next command is for."""
+SEED = "_seed"
+"""``[n_envs]`` int64: the seed of an env's next reset; negative: go on with the env's own random stream."""
+
+_ALIGNMENT = 64
+Block = Mapping[Key, np.ndarray]
+
+
+@dataclass(frozen=True)
+class AgentDescription:
+    """What one agent sees and does."""
+
+    observation_shape: tuple[int, ...]
+    action_space: Space[Any]
+    has_action_mask: bool
+
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """What must be equal for two agents to share a group; bounds of continuous actions and of observations may
+        differ."""
+        space = self.action_space
+        if isinstance(space, Discrete):
+            size: object = int(space.n)
+        else:
+            size = tuple(space.nvec.tolist()) if isinstance(space, MultiDiscrete) else space.dtype
+        return (self.observation_shape, type(space), space.shape, size, self.has_action_mask)
+
+
+@dataclass(frozen=True)
+class EnvDescription:
+    """What a worker tells of an environment before there is a block."""
+
+    agents: dict[str, AgentDescription]
+    state_shape: tuple[int, ...] | None
+    turn_based: bool
+    group_map: dict[str, list[str]] | None
+
+
+@dataclass(frozen=True)
+class GroupLayout:
+    """One group: agents whose spaces are of one kind."""
+
+    name: str
+    agents: dict[str, AgentDescription]
+
+    @property
+    def first(self) -> AgentDescription:
+        """The agent that speaks for the group's shapes."""
+        return next(iter(self.agents.values()))
+
+    def fields(self, n_envs: int) -> dict[Key, tuple[tuple[int, ...], np.dtype]]:
+        """Shape and dtype of every entry."""
+        keys, batch, flag = GroupKeys(self.name), (n_envs, len(self.agents)), np.dtype(np.bool_)
+        space = self.first.action_space
+        action_dtype = space.dtype if isinstance(space, Box) else np.dtype(np.int64)
+        fields: dict[Key, tuple[tuple[int, ...], np.dtype]] = {
+            keys.observation: ((*batch, *self.first.observation_shape), np.dtype(np.float32)),
+            keys.reward: ((*batch, 1), np.dtype(np.float32)),
+            keys.done: ((*batch, 1), flag),
+            keys.terminated: ((*batch, 1), flag),
+            keys.truncated: ((*batch, 1), flag),
+            keys.mask: (batch, flag),
+            keys.action: ((*batch, *(space.shape or ())), np.dtype(action_dtype)),
+        }
+        if self.first.has_action_mask and isinstance(space, Discrete):
+            fields[keys.action_mask] = ((*batch, int(space.n)), flag)
+        return fields
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Every entry of a worker env."""
+
+    n_envs: int
+    groups: tuple[GroupLayout, ...]
+    state_shape: tuple[int, ...] | None
+    max_steps: int | None
+
+    def fields(self) -> dict[Key, tuple[tuple[int, ...], np.dtype]]:
+        """Shape and dtype of every entry, the processes' own included."""
+        fields: dict[Key, tuple[tuple[int, ...], np.dtype]] = {
+            SELECTED: ((self.n_envs,), np.dtype(np.bool_)),
+            SEED: ((self.n_envs,), np.dtype(np.int64)),
+        }
+        for name in (DONE, TERMINATED, TRUNCATED):
+            fields[name] = ((self.n_envs, 1), np.dtype(np.bool_))
+        if self.state_shape is not None:
+            fields[STATE] = ((self.n_envs, *self.state_shape), np.dtype(np.float32))
+        for group in self.groups:
+            fields.update(group.fields(self.n_envs))
+        return fields
+
+    @property
+    def size(self) -> int:
+        """Bytes of the block."""
+        return sum(_aligned(shape, dtype) for shape, dtype in self.fields().values())
+
+    def map(self, file: IO[bytes]) -> Block:
+        """Views of the block that is ``file``, which must be ``size`` bytes long."""
+        memory, offset, block = mmap.mmap(file.fileno(), self.size), 0, {}
+        for key, (shape, dtype) in self.fields().items():
+            block[key] = np.frombuffer(memory, dtype, count=prod(shape), offset=offset).reshape(shape)
+            offset += _aligned(shape, dtype)
+        return block
+
+
+def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> int:
+    return -(-prod(shape) * dtype.itemsize // _ALIGNMENT) * _ALIGNMENT
+
+
+def group_by_name(agents: Iterable[str]) -> dict[str, list[str]]:
+    """TorchRL's default grouping of parallel environments: ``name_INT`` goes to group ``name``, any other agent alone.
+
+    >>> group_by_name(["adversary_0", "agent_0", "agent_1", "referee"])
+    {'adversary': ['adversary_0'], 'agent': ['agent_0', 'agent_1'], 'referee': ['referee']}
+    """
+    groups: dict[str, list[str]] = {}
+    for agent in agents:
+        stem, separator, number = agent.rpartition("_")
+        groups.setdefault(stem if separator and number.isdecimal() else agent, []).append(agent)
+    return groups
+
+
+def make_groups(
+    description: EnvDescription, group_map: Mapping[str, Iterable[str]] | None = None
+) -> tuple[GroupLayout, ...]:
+    """The groups of an environment.
+
+    In order of precedence: ``group_map``, the environment's own ``group_map`` attribute, and TorchRL's defaults (one
+    group an agent where agents act in turn, else :func:`group_by_name`). A default group whose agents differ in the
+    shape of their observations or in the kind of their actions is split: agents of one kind stay together, and each
+    part is named after its first agent. A group asked for is never split.
+
+    Raises ``UserError`` where a group map does not name every agent once, or joins agents that differ.
+    """
+    chosen = group_map if group_map is not None else description.group_map
+    if chosen is None:
+        by_agent = {agent: [agent] for agent in description.agents}
+        default = by_agent if description.turn_based else group_by_name(description.agents)
+        chosen = {name: agents for group in default.items() for name, agents in _split(*group, description).items()}
+    chosen = {name: list(agents) for name, agents in chosen.items()}
+    named = sorted(agent for agents in chosen.values() for agent in agents)
+    if named != sorted(description.agents):
+        raise UserError(f"group_map: expected every one of {sorted(description.agents)} once, found {named}")
+    for name, agents in chosen.items():
+        if len(_split(name, agents, description)) > 1:
+            raise UserError(
+                f"group_map: the agents of {name!r} differ in the shape of their observations or in the kind of their "
+                "actions; put agents of different kinds into different groups"
+            )
+    return tuple(GroupLayout(name, {agent: description.agents[agent] for agent in chosen[name]}) for name in chosen)
+
+
+def _split(name: str, agents: list[str], description: EnvDescription) -> dict[str, list[str]]:
+    kinds: dict[tuple[object, ...], list[str]] = {}
+    for agent in agents:
+        kinds.setdefault(description.agents[agent].kind, []).append(agent)
+    parts = list(kinds.values())
+    return {name: agents} if len(parts) == 1 else {part[0]: part for part in parts}

@@ -1,0 +1,200 @@
+"""The parent's side of the worker processes: start, command, wait, report, end."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import pickle
+import selectors
+import signal
+import tempfile
+import time
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import IO, Any
+
+import numpy as np
+
+from ctde_kit.envs.worker_layout import SEED, SELECTED, Block, EnvDescription, Layout
+from ctde_kit.envs.worker_process import CLOSE, DONE, RESET, STEP, Failure, serve
+from ctde_kit.errors import UserError
+
+_LOOK_AGAIN = 1.0
+"""Seconds after which a silent worker's process is looked at, whatever the pipes say."""
+_GRACE = 2.0
+"""Seconds that a worker gets to close its environments before it is ended."""
+
+
+class WorkerError(RuntimeError):
+    """A worker raised or died; the message is one line, the worker's traceback is a note."""
+
+
+class WorkerPool:
+    """``n_envs`` environments in ``n_workers`` forked processes, in contiguous shares.
+
+    Forking lets the factory be anything callable: a lambda, a local function, a closure over a lock.
+
+    Raises ``UserError`` where the system cannot fork, and what the factory raises as :class:`WorkerError` (or
+    ``UserError`` where it was one).
+    """
+
+    def __init__(self, factory: Callable[[], Any], n_envs: int, n_workers: int) -> None:
+        if "fork" not in multiprocessing.get_all_start_methods():
+            raise UserError("workers: expected a system that can fork processes (Linux, macOS); found none here")
+        self._shares = [share.tolist() for share in np.array_split(np.arange(n_envs), n_workers)]
+        self._block_file = _anonymous_file()
+        self._selector = selectors.DefaultSelector()
+        self._pipes: list[Connection] = []
+        self._processes: list[BaseProcess] = []
+        resources = (self._processes, self._pipes, self._selector, self._block_file)
+        self._end = weakref.finalize(self, _end_workers, *resources, os.getpid())
+        try:
+            self._start(factory)
+            self.description = self._describe()
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self, factory: Callable[[], Any]) -> None:
+        context = multiprocessing.get_context("fork")
+        for worker, share in enumerate(self._shares):
+            pipe, childs_end = context.Pipe()
+            process = context.Process(
+                target=serve,
+                args=(childs_end, factory, share, self._block_file, pipe),
+                name=f"env-worker-{worker}",
+                daemon=True,
+            )
+            process.start()
+            childs_end.close()
+            self._pipes.append(pipe)
+            self._processes.append(process)
+            for ready in (pipe, process.sentinel):
+                self._selector.register(ready, selectors.EVENT_READ, worker)
+
+    def _describe(self) -> EnvDescription:
+        replies = self._collect(range(len(self._shares)))
+        found = [description for worker in sorted(replies) for description in replies[worker]]
+        for env, description in enumerate(found):
+            if description != found[0]:
+                raise UserError(
+                    f"factory: expected every environment alike, found env {env} with other agents, spaces or state "
+                    "than env 0; make the factory return the same kind of environment at every call"
+                )
+        return found[0]
+
+    def attach(self, layout: Layout) -> Block:
+        """Make the shared block; return this process's views of it."""
+        self._block_file.truncate(layout.size)
+        self._block = layout.map(self._block_file)
+        self._send(pickle.dumps(layout), range(len(self._shares)))
+        self._block_file.close()
+        return self._block
+
+    def reset(self, selected: np.ndarray, seeds: np.ndarray) -> None:
+        """Reset the ``selected`` envs (``[n_envs]`` bool), those with a ``seeds`` entry >= 0 from that seed."""
+        self._block[SEED][...] = seeds
+        self._run(RESET, selected)
+
+    def step(self, selected: np.ndarray) -> None:
+        """Step the ``selected`` envs (``[n_envs]`` bool) with the actions in the block."""
+        self._run(STEP, selected)
+
+    def _run(self, command: bytes, selected: np.ndarray) -> None:
+        self._block[SELECTED][...] = selected
+        self._send(command, [worker for worker, share in enumerate(self._shares) if selected[share].any()])
+
+    def _send(self, message: bytes, workers: Sequence[int]) -> None:
+        if not self._end.alive:
+            raise WorkerError("the worker processes have been closed; build the environment anew")
+        try:
+            for worker in workers:
+                # A dead worker is found, and named, by waiting for its reply.
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                    self._pipes[worker].send_bytes(message)
+            self._collect(workers)
+        except BaseException:
+            self.close()
+            raise
+
+    def _collect(self, workers: Iterable[int]) -> dict[int, Any]:
+        """What each of ``workers`` replies; raises as soon as any worker failed."""
+        replies: dict[int, Any] = {}
+        waiting = set(workers)
+        while waiting:
+            ready = {key.data for key, _ in self._selector.select(_LOOK_AGAIN)}
+            for worker in ready or {worker for worker in waiting if not self._processes[worker].is_alive()}:
+                message = self._receive(worker)
+                reply = None if message == DONE else pickle.loads(message)
+                if isinstance(reply, Failure):
+                    raise self._failure(worker, reply)
+                replies[worker] = reply
+                waiting.discard(worker)
+        return replies
+
+    def _receive(self, worker: int) -> bytes:
+        with contextlib.suppress(EOFError, OSError):
+            # A worker that failed leaves its last words in the pipe.
+            if self._pipes[worker].poll():
+                return self._pipes[worker].recv_bytes()
+        process = self._processes[worker]
+        process.join(_GRACE)
+        raise WorkerError(f"{self._name(worker)} died: {_exit(process.exitcode)}")
+
+    def _failure(self, worker: int, failure: Failure) -> Exception:
+        if failure.user_error:
+            return UserError(failure.cause)
+        where = "" if failure.env is None else f" of env {failure.env}"
+        error = WorkerError(f"{self._name(worker)} failed in {failure.doing}{where}: {failure.cause}")
+        error.add_note(failure.trace)
+        return error
+
+    def _name(self, worker: int) -> str:
+        first, last = self._shares[worker][0], self._shares[worker][-1]
+        return f"worker {worker} (env {first})" if first == last else f"worker {worker} (envs {first}-{last})"
+
+    def close(self) -> None:
+        """End every process; may be called again."""
+        self._end()
+
+
+def _exit(code: int | None) -> str:
+    if code is not None and code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    return f"exit code {code}"
+
+
+def _anonymous_file() -> IO[bytes]:
+    # No name: nothing is left behind however the processes end.
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("ctde_kit"), "w+b")
+    return tempfile.TemporaryFile()
+
+
+def _end_workers(
+    processes: list[BaseProcess],
+    pipes: list[Connection],
+    selector: selectors.BaseSelector,
+    block_file: IO[bytes],
+    owner: int,
+) -> None:
+    """Close, then terminate, then kill; a finalizer, so it runs at the latest when the interpreter exits."""
+    if os.getpid() != owner:
+        return
+    for pipe in pipes:
+        with contextlib.suppress(OSError):
+            pipe.send_bytes(CLOSE)
+    for end in (None, "terminate", "kill"):
+        deadline = time.monotonic() + _GRACE
+        for process in processes:
+            if end is not None and process.is_alive():
+                getattr(process, end)()
+        for process in processes:
+            process.join(max(0.0, deadline - time.monotonic()))
+    selector.close()
+    block_file.close()
+    for pipe in pipes:
+        pipe.close()

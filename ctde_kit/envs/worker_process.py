@@ -1,0 +1,132 @@
+"""What runs in a worker process: it builds its environments and steps them when told to."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import pickle
+import signal
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import IO, Any
+
+import torch
+
+from ctde_kit.envs.aec import as_parallel
+from ctde_kit.envs.worker_layout import SELECTED, EnvDescription, Layout
+from ctde_kit.envs.worker_rows import EnvRow, describe
+from ctde_kit.errors import UserError
+
+RESET, STEP, CLOSE, DONE = b"reset", b"step", b"close", b"done"
+
+_PARENT_CHECK = 2.0
+"""Seconds between two looks at whether the parent still lives."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What a worker tells of an exception: strings, since the exception itself may not pickle."""
+
+    env: int | None
+    doing: str
+    cause: str
+    trace: str
+    user_error: bool
+
+
+class Worker:
+    """The environments of one process, and what it is doing with which."""
+
+    def __init__(self, factory: Callable[[], Any], indices: Sequence[int], block_file: IO[bytes]) -> None:
+        self._factory, self._indices, self._block_file = factory, indices, block_file
+        self._envs: list[Any] = []
+        self._rows: list[EnvRow] = []
+        self._current: int | None = None
+        self._doing = ""
+
+    def build(self) -> list[EnvDescription]:
+        """Make the environments."""
+        descriptions = []
+        for index in self._indices:
+            self._current, self._doing = index, "the factory"
+            env = as_parallel(self._factory())
+            self._envs.append(env)
+            self._doing = "a first look"
+            descriptions.append(describe(env))
+        return descriptions
+
+    def attach(self, layout: Layout) -> None:
+        """Map the shared block."""
+        self._current, self._doing = None, "sharing memory"
+        block = layout.map(self._block_file)
+        self._block_file.close()
+        self._selected = block[SELECTED]
+        self._rows = [EnvRow(i, env, layout, block) for i, env in zip(self._indices, self._envs, strict=True)]
+
+    def run(self, command: bytes) -> None:
+        """Reset or step the selected environments."""
+        self._doing = command.decode()
+        resets = command == RESET
+        for row in self._rows:
+            self._current = row.index
+            if self._selected[row.index]:
+                row.reset() if resets else row.step()
+
+    def close(self) -> None:
+        """Close the environments."""
+        for env in self._envs:
+            env.close()
+
+    def failure(self, error: BaseException) -> Failure:
+        """What to tell the parent of ``error``."""
+        message = " ".join(str(error).split())
+        user_error = isinstance(error, UserError)
+        cause = message if user_error else f"{type(error).__name__}: {message}" if message else type(error).__name__
+        return Failure(self._current, self._doing, cause, traceback.format_exc(), user_error)
+
+
+def serve(
+    pipe: Connection, factory: Callable[[], Any], indices: Sequence[int], block_file: IO[bytes], parents_end: Connection
+) -> None:
+    """The life of a worker: descriptions, then the layout, then commands until the parent closes or is gone."""
+    parent = os.getppid()
+    parents_end.close()
+    _leave_the_parent_behind()
+    worker = Worker(factory, indices, block_file)
+    try:
+        pipe.send_bytes(pickle.dumps(worker.build()))
+        command = _receive(pipe, parent)
+        if command != CLOSE:
+            worker.attach(pickle.loads(command))
+            pipe.send_bytes(DONE)
+        while command != CLOSE and (command := _receive(pipe, parent)) != CLOSE:
+            worker.run(command)
+            pipe.send_bytes(DONE)
+        worker.close()
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            pipe.send_bytes(pickle.dumps(worker.failure(error)))
+
+
+def _receive(pipe: Connection, parent: int) -> bytes:
+    # Other workers hold copies of the pipe, so its end is no sure sign of the parent's death; its process id is.
+    while not pipe.poll(_PARENT_CHECK):
+        if os.getppid() != parent:
+            return CLOSE
+    try:
+        return pipe.recv_bytes()
+    except (EOFError, ConnectionResetError):
+        return CLOSE
+
+
+def _leave_the_parent_behind() -> None:
+    # The parent's objects are not this process's to collect: finalizers would act on the parent's resources.
+    gc.freeze()
+    # The terminal sends an interrupt to both; the parent closes its workers. Its own handlers are not for them.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # Threads of the parent's pools do not exist here: a parallel region would wait for them.
+    torch.set_num_threads(1)

@@ -1,0 +1,217 @@
+"""One environment of a worker process, and its rows of the shared block: numpy only, since a step is ~100 us."""
+
+from __future__ import annotations
+
+import random
+from typing import Any, cast
+
+import numpy as np
+from gymnasium import spaces
+from pettingzoo import ParallelEnv
+
+from ctde_kit.envs.aec import AECAsParallel
+from ctde_kit.envs.worker_layout import SEED, AgentDescription, Block, EnvDescription, GroupLayout, Layout
+from ctde_kit.errors import UserError
+from ctde_kit.keys import DONE, STATE, TERMINATED, TRUNCATED, GroupKeys
+
+ACTION_MASK = "action_mask"
+
+
+class ObservationReader:
+    """Reads one agent's observation as a float32 array, and its action mask where the observation carries it."""
+
+    def __init__(self, space: spaces.Space[Any]) -> None:
+        self.has_action_mask = isinstance(space, spaces.Dict) and ACTION_MASK in space.spaces
+        self._entry: str | None = None
+        if isinstance(space, spaces.Dict) and self.has_action_mask:
+            rest = {key: value for key, value in space.spaces.items() if key != ACTION_MASK}
+            self._entry = next(iter(rest)) if len(rest) == 1 else None
+            space = rest[self._entry] if self._entry is not None else spaces.Dict(rest)
+        self._space = space
+        self._flatten = not isinstance(space, spaces.Box)
+        shape = spaces.flatten_space(space).shape if self._flatten else space.shape
+        self.shape: tuple[int, ...] = shape or (1,)
+
+    def __call__(self, observation: Any) -> np.ndarray:
+        """The observation without its action mask; raises ``ValueError`` where the shape is not the space's."""
+        if self._entry is not None:
+            observation = observation[self._entry]
+        elif self.has_action_mask:
+            observation = {key: value for key, value in observation.items() if key != ACTION_MASK}
+        if self._flatten:
+            observation = spaces.flatten(self._space, observation)
+        if (np.shape(observation) or (1,)) != self.shape:
+            raise ValueError(f"expected an observation of shape {self.shape}, found {np.shape(observation)}")
+        return observation
+
+
+def describe(env: ParallelEnv[str, Any, Any]) -> EnvDescription:
+    """What the parent needs to know of ``env`` before it makes the block; resets ``env`` once.
+
+    Raises ``UserError`` for an action space that is not ``Discrete``, ``MultiDiscrete`` or ``Box``, and for action
+    masks of actions that are not ``Discrete``.
+    """
+    _, infos = env.reset()
+    agents = {}
+    for agent in env.possible_agents:
+        reader, action_space = ObservationReader(env.observation_space(agent)), env.action_space(agent)
+        if not isinstance(action_space, spaces.Discrete | spaces.MultiDiscrete | spaces.Box):
+            raise UserError(
+                f"action_space of {agent!r}: expected Discrete, MultiDiscrete or Box, found {action_space}; wrap the "
+                "environment"
+            )
+        masked = reader.has_action_mask or ACTION_MASK in infos.get(agent, {})
+        if masked and not isinstance(action_space, spaces.Discrete):
+            raise UserError(f"action_mask of {agent!r}: expected a Discrete action space, found {action_space}")
+        agents[agent] = AgentDescription(reader.shape, action_space, masked)
+    group_map = getattr(env, "group_map", None)
+    return EnvDescription(agents, _state_shape(env), getattr(env, "turn_based", False), group_map)
+
+
+def _state_shape(env: ParallelEnv[str, Any, Any]) -> tuple[int, ...] | None:
+    try:
+        return np.shape(env.state())
+    except (NotImplementedError, AttributeError):
+        return None
+
+
+class AgentRow:
+    """Views of one agent's entries in one env's row."""
+
+    def __init__(self, index: int, position: int, agent: str, group: GroupLayout, env: Any, block: Block) -> None:
+        keys, here = GroupKeys(group.name), (index, slice(position, position + 1))
+        self.agent = agent
+        self.alive = False
+        self._read = ObservationReader(env.observation_space(agent))
+        self._space = group.agents[agent].action_space
+        self._observation = block[keys.observation][index, position]
+        self._action = block[keys.action][index]
+        self._position = position
+        self.reward, self.done = block[keys.reward][here], block[keys.done][here]
+        self.terminated, self.truncated = block[keys.terminated][here], block[keys.truncated][here]
+        self._mask = block[keys.mask][here]
+        self._action_mask = block[keys.action_mask][index, position] if keys.action_mask in block else None
+
+    def action(self) -> Any:
+        """The action as the environment's own space has it; a copy, since an environment may keep it."""
+        action = self._action[self._position]
+        return action + self._space.start if isinstance(self._space, spaces.Discrete) else action.copy()
+
+    def write(self, observation: Any, reward: float, terminated: bool, truncated: bool) -> None:
+        """What a live agent got from a step, its last one included; a missing observation is zeros."""
+        self._observation[...] = 0 if observation is None else self._read(observation)
+        self.reward[0] = reward
+        self.terminated[0], self.truncated[0], self.done[0] = terminated, truncated, terminated or truncated
+
+    def clear(self) -> None:
+        """What an agent gets that is not there: the flags it ended with stay."""
+        self._observation[...] = 0
+        self.reward[0] = 0
+
+    def write_masks(self, there: bool, acts: bool, observation: Any, info: Any) -> None:
+        """Whether the agent counts, and what it may do; an agent that does not act may do anything, since nobody
+        listens."""
+        self._mask[0] = there
+        if self._action_mask is None:
+            return
+        if not acts:
+            self._action_mask[...] = True
+            return
+        source = observation if self._read.has_action_mask else info
+        self._action_mask[...] = True if source is None or ACTION_MASK not in source else source[ACTION_MASK]
+        if not self._action_mask.any():
+            raise ValueError(f"{self.agent!r} is to act, but its action_mask allows no action")
+
+
+class EnvRow:
+    """One environment and its row of the block; see :class:`~ctde_kit.envs.workers.WorkerEnv` for the rules."""
+
+    def __init__(self, index: int, env: ParallelEnv[str, Any, Any], layout: Layout, block: Block) -> None:
+        self.index, self._env, self._max_steps = index, env, layout.max_steps
+        self._turn_based = getattr(env, "turn_based", False)
+        self._agents = [
+            AgentRow(index, position, agent, group, env, block)
+            for group in layout.groups
+            for position, agent in enumerate(group.agents)
+        ]
+        self._alive: list[AgentRow] = []
+        self._steps, self._finished = 0, True
+        self._seed = block[SEED]
+        self._done, self._terminated, self._truncated = (block[name][index] for name in (DONE, TERMINATED, TRUNCATED))
+        self._state = block[STATE][index] if STATE in block else None
+
+    def reset(self) -> None:
+        """Start an episode: from the seed in the block, or on the env's own random stream."""
+        seed = int(self._seed[self.index])
+        if seed >= 0:
+            # For environments that draw from the global generators, against PettingZoo's contract.
+            random.seed(seed)
+            np.random.seed(seed)
+        observations, infos = self._env.reset(seed=seed if seed >= 0 else None)
+        self._steps, self._finished = 0, False
+        present = set(self._env.agents)
+        for row in self._agents:
+            row.alive = row.agent in present
+            row.write(observations.get(row.agent) if row.alive else None, 0.0, False, False)
+        self._alive = [row for row in self._agents if row.alive]
+        self._done[0] = self._terminated[0] = self._truncated[0] = False
+        acting = self._acting()
+        self._write_masks(acting, acting, observations, infos)
+        self._write_state()
+
+    def step(self) -> None:
+        """One step; an episode that is over stays as it is, with rewards of zero."""
+        if self._finished:
+            for row in self._agents:
+                row.reward[0] = 0
+            return
+        actions = {row.agent: row.action() for row in self._acting()}
+        observations, rewards, terminations, truncations, infos = self._env.step(actions)
+        self._steps += 1
+        present, before = set(self._env.agents), self._alive
+        for row in self._agents:
+            agent = row.agent
+            if row.done[0] or not (row.alive or agent in present):
+                row.clear()
+                continue
+            truncated = bool(truncations.get(agent, False))
+            terminated = bool(terminations.get(agent, False)) or (agent not in present and not truncated)
+            row.write(observations.get(agent), rewards.get(agent, 0.0), terminated, truncated)
+            row.alive = not (terminated or truncated)
+        self._alive = [row for row in self._agents if row.alive]
+        there = self._write_end(before)
+        self._write_masks(self._acting(), there, observations, infos)
+        self._write_state()
+
+    def _write_end(self, before: list[AgentRow]) -> list[AgentRow]:
+        """Write whether the episode is over; return the agents that count in this observation."""
+        done, cut = not self._alive, self._steps == self._max_steps
+        if cut:
+            for row in self._alive:
+                row.truncated[0] = row.done[0] = True
+        self._finished = done or cut
+        terminated = done and all(row.terminated[0] for row in before)
+        self._done[0], self._terminated[0] = self._finished, terminated
+        self._truncated[0] = self._finished and not terminated
+        # Whom a time limit stopped is still there in the last observation: its value is bootstrapped.
+        return [row for row in before if not row.terminated[0]] if done else self._acting()
+
+    def _acting(self) -> list[AgentRow]:
+        if not self._turn_based:
+            return self._alive
+        turns = cast("AECAsParallel", self._env).acting_agents
+        return [row for row in self._alive if row.agent in turns]
+
+    def _write_masks(
+        self, acting: list[AgentRow], there: list[AgentRow], observations: dict[str, Any], infos: dict[str, Any]
+    ) -> None:
+        for row in self._agents:
+            row.write_masks(row in there, row in acting, observations.get(row.agent), infos.get(row.agent))
+
+    def _write_state(self) -> None:
+        if self._state is None:
+            return
+        state = self._env.state()
+        if np.shape(state) != self._state.shape:
+            raise ValueError(f"expected a state of shape {self._state.shape}, found {np.shape(state)}")
+        self._state[...] = state

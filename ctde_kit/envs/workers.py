@@ -1,0 +1,207 @@
+"""Many PettingZoo environments in worker processes, as one batched TorchRL environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, cast
+
+import numpy as np
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torchrl.data import Categorical
+from torchrl.envs import EnvBase
+
+from ctde_kit.envs.worker_layout import Block, Layout, make_groups
+from ctde_kit.envs.worker_pool import WorkerPool
+from ctde_kit.envs.worker_specs import action_specs, done_specs, observation_specs, reward_specs
+from ctde_kit.errors import UserError
+from ctde_kit.keys import GroupKeys, Key
+
+
+def env_seed(seed: int, epoch: int, index: int) -> int:
+    """The seed (31 bits) that env ``index`` is reset with in epoch ``epoch`` of a run with ``seed``.
+
+    >>> env_seed(0, 0, 1) == env_seed(0, 0, 1), env_seed(0, 0, 1) == env_seed(0, 1, 1)
+    (True, False)
+    """
+    return int(np.random.SeedSequence((seed, epoch, index)).generate_state(1)[0] >> 1)
+
+
+class WorkerEnv(EnvBase):
+    """``n_envs`` PettingZoo environments, stepped side by side; made by :func:`worker_env`.
+
+    Entries, with ``n_agents`` of each group (the layout of TorchRL's ``PettingZooWrapper(use_mask=True,
+    done_on_any=False, categorical_actions=True)`` with a batch dimension):
+
+    - read by ``step``: ``(group, "action")`` ``[n_envs, n_agents]`` int64, or ``[n_envs, n_agents, F]``;
+    - written by ``reset`` and ``step``: ``(group, "observation")`` ``[n_envs, n_agents, F]`` float32,
+      ``(group, "mask")`` ``[n_envs, n_agents]`` bool, ``(group, "action_mask")`` ``[n_envs, n_agents, n_actions]`` bool
+      where the environment has action masks, ``state`` ``[n_envs, S]`` float32 where it has ``state()``; ``done``,
+      ``terminated``, ``truncated`` ``[n_envs, 1]`` bool, and each agent's ``(group, "done")``, ...
+      ``[n_envs, n_agents, 1]``;
+    - written by ``step``: ``(group, "reward")`` ``[n_envs, n_agents, 1]`` float32.
+
+    Rules, and where they differ from TorchRL's wrapper:
+
+    - The team is done when no agent is left. It terminated if every agent still there before that step terminated; else
+      it was truncated, also where some agents terminated and others were truncated in one step (TorchRL: neither).
+    - ``max_steps`` truncates the team and whoever is alive; a time limit is never a termination.
+    - An agent that ended keeps the flags it ended with until the reset (TorchRL: terminated and truncated at once),
+      with observation and reward zero whatever the environment still says of it, and mask False. Its actions are
+      dropped (TorchRL passes them on).
+    - The mask is True for agents that may act next, and in the last observation of an episode for those that a time
+      limit stopped, since their value is bootstrapped (TorchRL: False for all). Where agents act in turn it marks the
+      agent on turn; rewards come when they are earned, also between an agent's turns.
+    - The action mask of an agent that does not act is all True. Random actions obey the masks.
+    - ``(group, "observation")`` is always one float32 array: a dictionary's action mask is taken out, other spaces than
+      ``Box`` are flattened (``gymnasium.spaces.flatten``). Infos are dropped, their action masks apart.
+    - ``Discrete`` actions count from 0, wherever the space starts. Observation specs are unbounded.
+    - A default group whose agents differ is split, see :func:`~ctde_kit.envs.worker_layout.make_groups`.
+    - Episodes start anew only through ``reset``, with or without a ``_reset`` mask: an env whose episode is over stays
+      as it is, with rewards of zero.
+
+    The state of the environments cannot be captured (``state_is_captured`` is False), so a checkpoint resets them in
+    both runs: ``state_dict()`` starts a new epoch of seeds, and the next full ``reset``, which must follow in the run
+    that goes on as in the one that loads, seeds every env anew. It holds only the seed and the epoch.
+
+    Raises :class:`~ctde_kit.envs.worker_pool.WorkerError` where an environment raises or its process dies, and
+    ``UserError`` for actions of the wrong shape.
+    """
+
+    state_is_captured = False
+
+    def __init__(self, pool: WorkerPool, layout: Layout, seed: int | None, device: torch.device) -> None:
+        super().__init__(device=device, batch_size=torch.Size((layout.n_envs,)))
+        self.group_map = {group.name: list(group.agents) for group in layout.groups}
+        self.action_spec = action_specs(layout).to(device)
+        self.observation_spec = observation_specs(layout).to(device)
+        self.reward_spec = reward_specs(layout).to(device)
+        self.done_spec = done_specs(layout).to(device)
+        self._pool = pool
+        self._everyone = np.ones(layout.n_envs, dtype=np.bool_)
+        self._share(pool.attach(layout), layout)
+        self._set_seed(seed)
+        self.is_closed = False
+
+    def _share(self, block: Block, layout: Layout) -> None:
+        tensors = {key: torch.from_numpy(array) for key, array in block.items()}
+        self._actions = {GroupKeys(group.name).action: tensors[GroupKeys(group.name).action] for group in layout.groups}
+        at_reset = cast(TensorDict, self.observation_spec.zero().update(self.full_done_spec.zero()).to("cpu"))
+        at_step = at_reset.copy().update(self.full_reward_spec.zero().to("cpu"))
+        self._at_reset, self._at_step = (
+            data.named_apply(lambda key, _: tensors[key], nested_keys=True) for data in (at_reset, at_step)
+        )
+        self._masked = [
+            (keys.action, keys.action_mask) for keys in map(GroupKeys, self.group_map) if keys.action_mask in block
+        ]
+
+    def _set_seed(self, seed: int | None) -> None:
+        if seed is not None and seed < 0:
+            raise UserError(f"seed: expected an integer >= 0 or None, found {seed}")
+        self._seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
+        self._epoch, self._reseed = 0, False
+        self._unseeded = self._everyone.copy()
+
+    def get_extra_state(self) -> dict[str, int]:
+        """What ``state_dict`` holds; starts a new epoch of seeds from the next full reset on."""
+        self._epoch, self._reseed = self._epoch + 1, True
+        return {"seed": self._seed, "epoch": self._epoch}
+
+    def set_extra_state(self, state: dict[str, int]) -> None:
+        """Go on, from the next full reset, where the run that saved ``state`` went on."""
+        self._seed, self._epoch, self._reseed = state["seed"], state["epoch"], True
+
+    def _reset(self, tensordict: TensorDictBase | None = None) -> TensorDictBase:
+        selected = self._selected(tensordict, "_reset")
+        if self._reseed and selected.all():
+            self._unseeded, self._reseed = self._everyone.copy(), False
+        seeds = np.full(len(selected), -1, dtype=np.int64)
+        for index in np.flatnonzero(selected & self._unseeded).tolist():
+            seeds[index] = env_seed(self._seed, self._epoch, index)
+        self._unseeded = self._unseeded & ~selected
+        self._pool.reset(selected, seeds)
+        return self._read(self._at_reset)
+
+    def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
+        for key, shared in self._actions.items():
+            action = tensordict.get(key)
+            if action.shape != shared.shape:
+                raise UserError(f"{key}: expected shape {tuple(shared.shape)}, found {tuple(action.shape)}")
+            shared.copy_(action)
+        self._pool.step(self._selected(tensordict, "_step"))
+        return self._read(self._at_step)
+
+    def _selected(self, tensordict: TensorDictBase | None, key: Key) -> np.ndarray:
+        mask = None if tensordict is None else tensordict.get(key, None)
+        return self._everyone if mask is None else mask.view(-1).cpu().numpy()
+
+    def _read(self, shared: TensorDictBase) -> TensorDictBase:
+        """A copy of the shared block: the block itself changes under whoever keeps it."""
+        data = shared.clone().to(self.device)
+        for action, action_mask in self._masked:
+            # Random actions obey the masks of the present observations.
+            cast(Categorical, self.full_action_spec[action]).update_mask(data.get(action_mask))
+        return data
+
+    def close(self, *, raise_if_closed: bool = True) -> None:
+        """End the worker processes; may be called again, whatever ``raise_if_closed`` says."""
+        self._pool.close()
+        super().close(raise_if_closed=raise_if_closed)
+
+
+def worker_env(
+    factory: Callable[[], Any],
+    *,
+    n_envs: int,
+    n_workers: int | None = None,
+    max_steps: int | None = None,
+    seed: int | None = None,
+    group_map: Mapping[str, Iterable[str]] | None = None,
+    return_state: bool | None = None,
+    device: torch.device | str = "cpu",
+) -> WorkerEnv:
+    """Start ``n_envs`` environments that ``factory`` builds in ``n_workers`` processes.
+
+    ``factory`` takes no argument and returns a PettingZoo ``ParallelEnv`` or ``AECEnv``. It is called in the workers,
+    which are forked, so it need not pickle. An ``AECEnv`` is stepped in cycles where its metadata says
+    ``is_parallelizable``, else turn by turn.
+
+    Args:
+        n_workers: processes; default: one a CPU core, at most ``n_envs``. They do not change the data.
+        max_steps: environment steps after which an episode is truncated, beside the environment's own limit (MPE2:
+            ``max_cycles=25``), which counts on.
+        seed: env ``k`` is seeded from ``(seed, k)`` at its first reset and goes on with its own random stream from
+            there; default: from the operating system. Torch's, numpy's and Python's generators of this process are not
+            used. (Environments that draw from global generators are seeded too, but share them within a worker.)
+        group_map: groups to lists of agents; default: as :func:`~ctde_kit.envs.worker_layout.make_groups` has it.
+        return_state: whether ``state`` is written; default: where the environment has ``state()``.
+
+    Raises ``UserError`` for arguments out of range and environments that do not fit, and
+    :class:`~ctde_kit.envs.worker_pool.WorkerError` where the factory raises.
+
+    >>> from ctde_kit.envs.pettingzoo import pettingzoo_factory
+    >>> env = worker_env(pettingzoo_factory("mpe2/simple_tag_v3"), n_envs=4, n_workers=2, max_steps=10, seed=0)
+    >>> env.rollout(3)["next", "adversary", "reward"].shape
+    torch.Size([4, 3, 3, 1])
+    >>> env.close()
+    """
+    _check("n_envs", n_envs)
+    _check("max_steps", max_steps)
+    _check("n_workers", n_workers)
+    pool = WorkerPool(factory, n_envs, min(n_workers or os.cpu_count() or 1, n_envs))
+    try:
+        description = pool.description
+        if return_state and description.state_shape is None:
+            raise UserError("return_state: expected an environment with state(), found none; leave return_state out")
+        state_shape = None if return_state is False else description.state_shape
+        layout = Layout(n_envs, make_groups(description, group_map), state_shape, max_steps)
+        return WorkerEnv(pool, layout, seed, torch.device(device))
+    except BaseException:
+        pool.close()
+        raise
+
+
+def _check(name: str, value: int | None) -> None:
+    if value is not None and value < 1:
+        raise UserError(f"{name}: expected an integer >= 1, found {value}")

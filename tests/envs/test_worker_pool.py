@@ -1,0 +1,212 @@
+"""Worker processes that fail, die, or should end; factories that do not pickle."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from ctde_kit.envs.worker_pool import WorkerError
+from ctde_kit.envs.workers import worker_env
+from ctde_kit.errors import UserError
+from tests.envs.toys import Make, ToyEnv, TurnEnv, make_and_close, step, tags
+
+pytestmark = pytest.mark.timeout(60)
+make = pytest.fixture(name="make")(make_and_close)
+
+
+class Failing(ToyEnv):
+    """Does ``what`` in step ``at`` of the env whose first tag is ``tag``."""
+
+    def __init__(self, what: Callable[[], Any], at: int, tag: int) -> None:
+        super().__init__()
+        self.what, self.at, self.only = what, at, tag
+
+    def step(self, actions: dict[str, Any]) -> Any:
+        if self.tag == self.only and self.time + 1 == self.at:
+            self.what()
+        return super().step(actions)
+
+
+def explode() -> None:
+    raise ArithmeticError("two\nlines")
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        (explode, "worker 1 (envs 2-3) failed in step of env 3: ArithmeticError: two lines"),
+        (lambda: sys.exit("bye"), "worker 1 (envs 2-3) failed in step of env 3: SystemExit: bye"),
+        (lambda: os._exit(3), "worker 1 (envs 2-3) died: exit code 3"),
+        (lambda: os.kill(os.getpid(), signal.SIGKILL), "worker 1 (envs 2-3) died: killed by SIGKILL"),
+    ],
+    ids=["raises", "exits", "os._exit", "SIGKILL"],
+)
+def test_a_failing_worker_is_one_line_and_never_a_hang(make: Make, what: Callable[[], Any], message: str) -> None:
+    env = make(lambda: Failing(what, 2, tags(7, 0, 3, 1)[0]))
+    data = step(env, env.reset())
+    start = time.monotonic()
+    with pytest.raises(WorkerError) as caught:
+        step(env, data)
+    assert str(caught.value) == message
+    assert time.monotonic() - start < 10
+    assert not multiprocessing.active_children()
+    with pytest.raises(WorkerError, match="have been closed; build the environment anew"):
+        step(env, data)
+
+
+def test_a_worker_that_died_between_two_steps_is_found(make: Make) -> None:
+    env = make(ToyEnv)
+    data = env.reset()
+    victim = multiprocessing.active_children()[0]
+    os.kill(victim.pid or 0, signal.SIGKILL)
+    victim.join()
+    with pytest.raises(WorkerError, match=r"died: killed by SIGKILL"):
+        step(env, data)
+
+
+def fork_and_die() -> None:
+    """Leaves a process behind that keeps the worker's ends of all pipes open."""
+    if os.fork() == 0:
+        time.sleep(20)
+        os._exit(0)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_worker_whose_pipes_stay_open_is_found_dead(make: Make) -> None:
+    env = make(lambda: Failing(fork_and_die, 2, tags(7, 0, 3, 1)[0]))
+    data = step(env, env.reset())
+    start = time.monotonic()
+    with pytest.raises(WorkerError, match=r"worker 1 \(envs 2-3\) died: killed by SIGKILL"):
+        step(env, data)
+    assert time.monotonic() - start < 10
+
+
+def test_a_failing_factory(make: Make) -> None:
+    with pytest.raises(
+        WorkerError, match=r"^worker \d \(envs \d-\d\) failed in the factory of env \d: ArithmeticError: two"
+    ):
+        make(explode)
+    with pytest.raises(UserError, match="expected it to return a pettingzoo ParallelEnv or AECEnv, found int"):
+        make(lambda: 3)
+    with pytest.raises(WorkerError, match=r"died: exit code 4"):
+        make(lambda: os._exit(4))
+
+
+def test_a_failing_reset(make: Make) -> None:
+    class Stuck(ToyEnv):
+        def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+            if seed is not None:
+                raise LookupError
+            return super().reset(seed, options)
+
+    with pytest.raises(WorkerError, match=r"^worker \d \(envs \d-\d\) failed in reset of env \d: LookupError\n"):
+        make(Stuck).reset()
+
+
+class Wrong(ToyEnv):
+    def _observe(self, agent: str, action: float) -> Any:
+        return np.zeros(1, np.float32) if self.time > 1 else super()._observe(agent, action)
+
+
+def test_observations_are_not_broadcast(make: Make) -> None:
+    with pytest.raises(WorkerError, match=r"ValueError: expected an observation of shape \(4,\), found \(1,\)"):
+        make(Wrong).rollout(3)
+
+
+def test_unlike_environments_are_refused(make: Make) -> None:
+    lock, made = threading.Lock(), []
+
+    def factory() -> ToyEnv:
+        with lock:
+            made.append(None)
+        return ToyEnv(masks=len(made) > 1)
+
+    with pytest.raises(UserError, match="expected every environment alike, found env 1"):
+        make(factory)
+    assert not made
+
+
+def test_a_factory_need_not_pickle(make: Make) -> None:
+    lock = threading.Lock()
+
+    class Local(ToyEnv):
+        def step(self, actions: dict[str, Any]) -> Any:
+            with lock:
+                return super().step(actions)
+
+    assert make(lambda: Local(limit=3)).rollout(5).shape == (4, 3)
+
+
+@pytest.mark.parametrize("name", ["n_envs", "n_workers", "max_steps"])
+def test_arguments_out_of_range(name: str) -> None:
+    with pytest.raises(UserError, match=f"{name}: expected an integer >= 1, found 0"):
+        worker_env(ToyEnv, **cast(Any, {"n_envs": 2} | {name: 0}))
+
+
+def test_seeds_out_of_range_and_states_that_are_not_there(make: Make) -> None:
+    with pytest.raises(UserError, match="seed: expected an integer >= 0 or None, found -1"):
+        make(ToyEnv, seed=-1)
+    assert "state" not in make(ToyEnv, return_state=False).reset()
+    assert "state" not in make(TurnEnv).reset()
+    with pytest.raises(UserError, match=r"return_state: expected an environment with state\(\)"):
+        make(TurnEnv, return_state=True)
+
+
+class Slow(ToyEnv):
+    def close(self) -> None:
+        time.sleep(60)
+
+
+def test_closing_does_not_wait_for_a_stuck_environment() -> None:
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        env = worker_env(Slow, n_envs=2, n_workers=2)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    workers = multiprocessing.active_children()
+    start = time.monotonic()
+    env.close()
+    env.close()
+    assert time.monotonic() - start < 15
+    # This process's handlers are not the workers': they ended when told to, and did not have to be killed.
+    assert [worker.exitcode for worker in workers] == [-signal.SIGTERM] * 2
+
+
+SCRIPT = """
+import os, sys, signal, time
+sys.path.insert(0, {path!r})
+from tests.envs.toys import ToyEnv
+from ctde_kit.envs.workers import worker_env
+env = worker_env(ToyEnv, n_envs=2, n_workers=2)
+other = worker_env(ToyEnv, n_envs=2, n_workers=2)
+env.reset()
+print(*[process.pid for pool in (env._pool, other._pool) for process in pool._processes], flush=True)
+if os.fork() == 0:
+    # A process that has all of the parent's pipes open, as another child of a training run would.
+    os.close(1), os.close(2), time.sleep(25), os._exit(0)
+{end}
+"""
+
+
+@pytest.mark.parametrize("end", ["", "raise KeyboardInterrupt", "os.kill(os.getpid(), signal.SIGKILL)"])
+def test_no_worker_outlives_its_parent(end: str) -> None:
+    code = SCRIPT.format(path=str(Path(__file__).parents[2]), end=end)
+    start = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=False)
+    pids = [int(pid) for pid in done.stdout.split()]
+    assert len(pids) == 4, done.stderr
+    while time.monotonic() < start + 20 and any(os.path.exists(f"/proc/{pid}") for pid in pids):
+        time.sleep(0.1)
+    assert not [pid for pid in pids if os.path.exists(f"/proc/{pid}")]
+    assert time.monotonic() < start + 20
