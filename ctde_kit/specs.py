@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torchrl.data import Bounded, Categorical, Composite, MultiCategorical, OneHot, TensorSpec
@@ -114,7 +114,7 @@ class TeamSpec:
                     f"the env {type(env).__name__} has the root action {key!r}, so it has a single agent: "
                     "expected actions under (group, 'action'); use a multi-agent env"
                 )
-            groups.append(_group_spec(key[0], env.full_action_spec[key], observation_spec, batch_dims))
+            groups.append(_group_spec(str(key[0]), env.full_action_spec[key], observation_spec, batch_dims))
         return cls(tuple(groups), _flat_dim(observation_spec, STATE, batch_dims))
 
 
@@ -165,7 +165,8 @@ def _action_spec(name: str, spec: TensorSpec, batch_dims: int) -> ActionSpec:
         return ActionSpec("categorical", (int(spec.space.n),))
     if isinstance(spec, Bounded):
         first_env = (0,) * batch_dims
-        low, high = spec.space.low[first_env], spec.space.high[first_env]
+        space: Any = spec.space
+        low, high = space.low[first_env], space.high[first_env]
         if not (torch.isfinite(low).all() and torch.isfinite(high).all()):
             raise UserError(
                 f"the actions of group {name!r} are unbounded: expected finite bounds; bound them in the env"

@@ -39,6 +39,7 @@ class LoggerConfig:
             raise UserError(f'logger={self.name}: not installed; run pip install "ctde-kit[{self.name}]"')
         from torchrl.record.loggers import get_logger
 
+        kind: Any = self.name
         options: dict[str, Any] = {}
         if self.name == "wandb":
             options["wandb_kwargs"] = {"project": self.project, "offline": self.offline}
@@ -47,7 +48,7 @@ class LoggerConfig:
             options["mlflow_kwargs"] = {"tracking_uri": uri}
         return [
             get_logger(
-                self.name, logger_name=str(directory / self.name), experiment_name=self._experiment(run_name), **options
+                kind, logger_name=str(directory / self.name), experiment_name=self._experiment(run_name), **options
             )
         ]
 

@@ -52,20 +52,20 @@ class RecallEnv(EnvBase):
         self.generator = torch.Generator(device=self.device).manual_seed(seed)
         self.cue = torch.zeros(num_envs, n_agents, dtype=torch.long, device=self.device)
         self.elapsed = torch.zeros(num_envs, 1, dtype=torch.long, device=self.device)
-        keys, agents = GroupKeys(), (num_envs, n_agents)
+        keys, agents = GroupKeys(), torch.Size((num_envs, n_agents))
         group = keys.group
         self.observation_spec = Composite(
-            {group: Composite({"observation": Unbounded((*agents, n_cues + 1))}, shape=agents)}, shape=(num_envs,)
+            {group: Composite({"observation": Unbounded(torch.Size((*agents, n_cues + 1)))}, shape=agents)}, shape=self.batch_size
         ).to(self.device)
         self.action_spec = Composite(
-            {group: Composite({"action": Categorical(n_cues, shape=agents)}, shape=agents)}, shape=(num_envs,)
+            {group: Composite({"action": Categorical(n_cues, shape=agents)}, shape=agents)}, shape=self.batch_size
         ).to(self.device)
         self.reward_spec = Composite(
-            {group: Composite({"reward": Unbounded((*agents, 1))}, shape=agents)}, shape=(num_envs,)
+            {group: Composite({"reward": Unbounded(torch.Size((*agents, 1)))}, shape=agents)}, shape=self.batch_size
         ).to(self.device)
-        flag = Categorical(2, shape=(num_envs, 1), dtype=torch.bool)
+        flag = Categorical(2, shape=torch.Size((num_envs, 1)), dtype=torch.bool)
         self.done_spec = Composite(
-            {DONE: flag, TERMINATED: flag.clone(), TRUNCATED: flag.clone()}, shape=(num_envs,)
+            {DONE: flag, TERMINATED: flag.clone(), TRUNCATED: flag.clone()}, shape=self.batch_size
         ).to(self.device)
 
     def _set_seed(self, seed: int | None) -> None:

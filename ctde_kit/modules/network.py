@@ -107,7 +107,9 @@ class AgentNetwork(TensorDictModuleBase):
         if self.hidden_key is None:
             raise UserError("this network is feed-forward: it has no hidden state and needs no primer")
         shape = (*batch_size, self.inputs.n_agents, self.network.hidden_size)
-        return TensorDictPrimer({self.hidden_key: Unbounded(shape, device=device)}, expand_specs=True)
+        # The team's reset: where agents have done flags of their own, TorchRL cannot guess which one counts.
+        spec = {self.hidden_key: Unbounded(shape, device=device)}
+        return TensorDictPrimer(spec, expand_specs=True, reset_key="_reset")
 
     def for_agent(self, agent: int) -> AgentNetwork:
         """The network of one agent, on the same storage: entries without the agent axis, ``[*B, F] -> [*B, 1, G]``.

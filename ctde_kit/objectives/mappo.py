@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchrl.objectives.common import LossModule
 
 from ctde_kit.errors import UserError
-from ctde_kit.keys import GroupKeys
+from ctde_kit.keys import IS_INIT, GroupKeys
 from ctde_kit.objectives.masking import check_same_shape, masked_mean
 
 CriticLoss = Literal["huber", "l2"]
@@ -49,7 +49,7 @@ class MAPPOLoss(LossModule):
         value_norm: normalizes the targets; the same object that the advantages were made with.
 
     Raises:
-        UserError: for a missing entry, or entries that would broadcast over agents.
+        UserError: for a missing entry, entries that would broadcast over agents, or recurrent networks' single steps.
     """
 
     @dataclass
@@ -121,6 +121,11 @@ class MAPPOLoss(LossModule):
 
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
         keys = self.tensor_keys
+        if tensordict.ndim < 2 and IS_INIT in self.in_keys:
+            raise UserError(
+                f"MAPPOLoss: recurrent networks learn sequences [*B, T], found single steps {list(tensordict.shape)}; "
+                "give the buffer a sequence_length, or unsqueeze(0) a single sequence"
+            )
         alive = tensordict.get(keys.mask, None)
         advantage = self._entry(tensordict, keys.advantage, alive).squeeze(-1)
         action = self._entry(tensordict, keys.action, alive)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,8 @@ from torchrl.envs import EnvBase
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from ctde_kit.keys import DONE, NEXT, GroupKeys
+
+GREEDY: Any = ExplorationType.DETERMINISTIC
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ def evaluate(
     *,
     episodes: int,
     seed: int,
-    exploration: ExplorationType = ExplorationType.DETERMINISTIC,
+    exploration: ExplorationType = GREEDY,
 ) -> Returns:
     """The returns of ``episodes`` episodes; every env of the batch gives the same number, its first ones.
 

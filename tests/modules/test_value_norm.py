@@ -39,6 +39,12 @@ def test_batches_are_averaged_with_decaying_weights() -> None:
     assert norm.denormalize(torch.tensor(1.0)).item() == pytest.approx(mean + variance**0.5)
 
 
+def test_a_small_spread_around_a_large_mean_is_not_lost() -> None:
+    norm, returns = ValueNorm(), 10_000 + torch.randn(5000)
+    norm.update(returns)
+    assert norm.normalize(returns).std().item() == pytest.approx(1, abs=0.01)
+
+
 def test_equal_returns_do_not_divide_by_zero() -> None:
     norm = ValueNorm(epsilon=0.01)
     norm.update(torch.full((4,), 7.0))

@@ -275,6 +275,12 @@ def test_the_loss_does_not_depend_on_the_slices_length(
     torch.testing.assert_close(loss(batch), loss(sliced(batch, length)), rtol=1e-4, atol=1e-6)
 
 
+def test_shuffled_steps_are_no_sequence(recurrent_case: tuple[MAPPOLoss, TensorDictBase]) -> None:
+    loss, batch = recurrent_case
+    with pytest.raises(UserError, match="sequence_length"):
+        loss(batch.reshape(-1))
+
+
 @pytest.mark.parametrize("garbage", GARBAGE)
 @pytest.mark.parametrize("recurrent", [False, True], ids=["mlp", "gru"])
 @pytest.mark.parametrize("kind", KINDS)

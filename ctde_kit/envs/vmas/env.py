@@ -68,12 +68,12 @@ class VmasEnv(TorchRLVmasEnv):
         name = scenario if isinstance(scenario, str) else type(scenario).__name__
         scenario = load_scenario(scenario)
         check_arguments(scenario, scenario_kwargs or {})
-        self.__dict__["max_episode_steps"] = max_steps
-        self.__dict__["with_info"] = info
+        self.max_episode_steps = max_steps
+        self.with_info = info
         # TorchRL's wrapper looks an attribute that it lacks up in VMAS's env, which takes 0.1 ms each time.
-        self.__dict__["continuous_actions"] = continuous_actions
-        self.__dict__["python_state"] = ()
-        self.__dict__["random_stream"] = RandomStream(seed, device)
+        self.continuous_actions = continuous_actions
+        self.python_state = ()
+        self.random_stream = RandomStream(seed, device)
         with self.random_stream.active():
             super().__init__(
                 scenario,
@@ -83,8 +83,8 @@ class VmasEnv(TorchRLVmasEnv):
                 scenario_kwargs=scenario_kwargs,
             )
         self.scenario_name = name
-        self.__dict__["elapsed"] = torch.zeros(num_envs, 1, dtype=torch.long, device=self.device)
-        self.__dict__["_last"] = None
+        self.elapsed = torch.zeros(num_envs, 1, dtype=torch.long, device=self.device)
+        self._last = None
 
     @property
     def world(self) -> Environment:
@@ -92,7 +92,7 @@ class VmasEnv(TorchRLVmasEnv):
         return self._env
 
     def _make_specs(self, env: Environment) -> None:
-        self.group_map = split_groups(env, self.group_map or self._get_default_group_map([a.name for a in env.agents]))
+        self.group_map = split_groups(env, self._get_default_group_map([agent.name for agent in env.agents]))
         super()._make_specs(env)
         done = self.full_done_spec_unbatched
         for key in ("terminated", "truncated"):
@@ -117,7 +117,7 @@ class VmasEnv(TorchRLVmasEnv):
                 output = self._observe()
             else:
                 output = self._partial_reset(mask)
-        self.__dict__["_last"] = output
+        self._last = output
         return self._with_done(output.copy(), self.world.scenario.done().clone())
 
     def _partial_reset(self, mask: Tensor) -> TensorDict:
@@ -170,7 +170,7 @@ class VmasEnv(TorchRLVmasEnv):
         return value.ndim > 0 and value.shape[0] == self.batch_size[0]
 
     def _fall_back(self, obstacles: list[str]) -> None:
-        self.__dict__["python_state"] = tuple(obstacles)
+        self.python_state = tuple(obstacles)
         warnings.warn(
             f"scenario {self.scenario_name!r} keeps state for the whole batch in {', '.join(obstacles[:3])}: "
             "partial resets go env by env",
@@ -187,7 +187,7 @@ class VmasEnv(TorchRLVmasEnv):
             observations, rewards, terminated, infos = Environment.step.__wrapped__(self.world, actions)
         self.elapsed.add_(1)
         output = self._gather(observations, infos)
-        self.__dict__["_last"] = output
+        self._last = output
         output = output.copy()
         for group, agent_names in self.group_map.items():
             indices = [self.agent_names_to_indices_map[name] for name in agent_names]
@@ -238,9 +238,9 @@ class VmasEnv(TorchRLVmasEnv):
         """Go on from a state that an env built with the same arguments gave."""
         WorldState.read(self.world).restore(state_dict["world"])
         self.elapsed.copy_(state_dict["elapsed"])
-        self.__dict__["_last"] = None if state_dict["last"] is None else self._from_dict(state_dict["last"])
+        self._last = None if state_dict["last"] is None else self._from_dict(state_dict["last"])
         self.random_stream.load_state_dict(state_dict["random_stream"])
-        self.__dict__["python_state"] = tuple(state_dict["python_state"])
+        self.python_state = tuple(state_dict["python_state"])
 
     def _from_dict(self, saved: dict[str, dict[str, Any]]) -> TensorDict:
         output = TensorDict({}, batch_size=self.batch_size, device=self.device)

@@ -14,12 +14,14 @@ def split_groups(env: Environment, group_map: dict[str, list[str]]) -> dict[str,
     one agent takes that agent's name.
     """
     index = {agent.name: i for i, agent in enumerate(env.agents)}
+    observations: Any = env.observation_space
+    actions: Any = env.action_space
     result: dict[str, list[str]] = {}
     for group, names in group_map.items():
         parts: dict[Any, list[str]] = {}
         for name in names:
             agent = index[name]
-            spaces = str((env.observation_space[agent], env.action_space[agent]))
+            spaces = str((observations[agent], actions[agent]))
             parts.setdefault(spaces, []).append(name)
         if len(parts) == 1:
             result[group] = names

@@ -1,0 +1,66 @@
+"""The recipe on environments in worker processes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from ctde_kit.errors import UserError
+from ctde_kit.recipes.mappo import MAPPOConfig, build
+from ctde_kit.recipes.tasks import LbfTask, PettingZooTask
+from ctde_kit.training import Parts, iterate, load_parts, read_checkpoint, save_checkpoint
+from tests.recipes.small import small_config
+
+SPREAD = PettingZooTask(
+    name="pettingzoo/simple_spread",
+    env="mpe2/simple_spread_v3",
+    n_envs=6,
+    n_workers=2,
+    max_steps=7,
+    params={"N": 2, "max_cycles": 7},
+)
+FORAGING = LbfTask(name="lbf/foraging", env_id="Foraging-8x8-2p-2f-coop-v3", n_envs=6, n_workers=2, max_steps=7)
+TAG = PettingZooTask(
+    name="pettingzoo/simple_tag", env="mpe2/simple_tag_v3", n_envs=6, max_steps=7, params={"max_cycles": 7}
+)
+
+
+def advance(parts: Parts, iterations: int) -> None:
+    loop = iterate(parts)
+    for _ in range(iterations):
+        next(loop)
+
+
+def weights(parts: Parts) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in parts.update.losses.parameters()])
+
+
+@pytest.mark.parametrize("kind", ["mlp", "gru"])
+@pytest.mark.parametrize("task", [SPREAD, FORAGING, TAG], ids=["spread", "foraging", "tag"])
+def test_a_checkpoint_resets_the_envs_in_both_runs(task: PettingZooTask | LbfTask, kind: str, tmp_path: Path) -> None:
+    config: MAPPOConfig = small_config(kind, task=task)
+    going_on = build(config)
+    advance(going_on, 2)
+    save_checkpoint(tmp_path / "c.pt", going_on, algorithm="mappo", frames=120)
+    before = weights(going_on)
+    advance(going_on, 2)
+
+    resumed = build(config)
+    load_parts(read_checkpoint(tmp_path / "c.pt", algorithm="mappo"), resumed)
+    assert torch.equal(weights(resumed), before)
+    advance(resumed, 2)
+    assert torch.equal(weights(resumed), weights(going_on))
+    assert not torch.equal(weights(resumed), before)
+    for parts in (going_on, resumed):
+        parts.collector.shutdown()
+
+
+def test_unknown_env_and_argument_are_named() -> None:
+    wrong_name = PettingZooTask(name="x", env="mpe2/simple_sprad_v3", n_envs=2)
+    with pytest.raises(UserError, match="simple_spread_v3"):
+        wrong_name.build(seed=0, device="cpu")
+    wrong_argument = PettingZooTask(name="x", env="mpe2/simple_spread_v3", n_envs=2, params={"M": 3})
+    with pytest.raises(UserError, match="unknown argument 'M'"):
+        wrong_argument.build(seed=0, device="cpu")
