@@ -167,9 +167,10 @@ def _action_spec(name: str, spec: TensorSpec, batch_dims: int) -> ActionSpec:
         first_env = (0,) * batch_dims
         space: Any = spec.space
         low, high = space.low[first_env], space.high[first_env]
-        if not (torch.isfinite(low).all() and torch.isfinite(high).all()):
+        if not (torch.isfinite(low).all() and torch.isfinite(high).all() and (low < high).all()):
             raise UserError(
-                f"the actions of group {name!r} are unbounded: expected finite bounds; bound them in the env"
+                f"the actions of group {name!r} have the bounds {low.tolist()} and {high.tolist()}: expected finite "
+                "ones, low < high; set them in the env"
             )
         return ActionSpec("continuous", (shape[-1],), _as_tuple(low), _as_tuple(high))
     raise UserError(

@@ -55,7 +55,8 @@ class RecallEnv(EnvBase):
         keys, agents = GroupKeys(), torch.Size((num_envs, n_agents))
         group = keys.group
         self.observation_spec = Composite(
-            {group: Composite({"observation": Unbounded(torch.Size((*agents, n_cues + 1)))}, shape=agents)}, shape=self.batch_size
+            {group: Composite({"observation": Unbounded(torch.Size((*agents, n_cues + 1)))}, shape=agents)},
+            shape=self.batch_size,
         ).to(self.device)
         self.action_spec = Composite(
             {group: Composite({"action": Categorical(n_cues, shape=agents)}, shape=agents)}, shape=self.batch_size

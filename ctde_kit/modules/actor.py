@@ -47,6 +47,8 @@ class MultiAgentActor(ProbabilisticActor):
 
     def __init__(self, group: GroupSpec, inputs: Input, network: nn.Module, scale: LearnedScale | None = None):
         keys = group.keys
+        if group.action.discrete and scale is not None:
+            raise UserError(f"MultiAgentActor: group {group.name!r} has discrete actions; leave scale=None")
         if group.action.discrete:
             module = AgentNetwork(inputs, network, [keys.logits], hidden_key=keys.hidden("actor"))
         else:

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 from ctde_kit.modules.sharing import ShareParams, parameter_sets
 
+SMALLEST = 1e-3
+
 
 class LearnedScale(nn.Module):
     """Gives a location ``[*B, n_agents, D]`` back with a deviation of the same shape that no input changes.
@@ -32,7 +34,7 @@ class LearnedScale(nn.Module):
         self.log_scale = nn.Parameter(torch.full((max(self.sets) + 1, size), initial).log())
 
     def forward(self, loc: Tensor) -> tuple[Tensor, Tensor]:
-        return loc, self.log_scale.exp()[list(self.sets)].expand_as(loc)
+        return loc, self.log_scale.exp().clamp(min=SMALLEST)[list(self.sets)].expand_as(loc)
 
     def for_agent(self, agent: int) -> LearnedScale:
         """The deviation of one agent, on the same storage."""
