@@ -17,7 +17,7 @@ class LoggerConfig:
     Args:
         name: csv (nothing more), tensorboard, wandb or mlflow.
         project: the project or experiment name of wandb and mlflow.
-        tracking_uri: of mlflow; null for a folder in the run directory.
+        tracking_uri: of mlflow; null for a database in the run directory.
         offline: wandb writes into the run directory alone.
     """
 
@@ -37,20 +37,17 @@ class LoggerConfig:
             return []
         if importlib.util.find_spec(self.name) is None:
             raise UserError(f'logger={self.name}: not installed; run pip install "ctde-kit[{self.name}]"')
-        from torchrl.record.loggers import get_logger
-
-        kind: Any = self.name
-        options: dict[str, Any] = {}
-        if self.name == "wandb":
-            options["wandb_kwargs"] = {"project": self.project, "offline": self.offline}
+        target = directory / self.name
         if self.name == "mlflow":
-            uri = self.tracking_uri or (directory / "mlflow").absolute().as_uri()
-            options["mlflow_kwargs"] = {"tracking_uri": uri}
-        return [
-            get_logger(
-                kind, logger_name=str(directory / self.name), experiment_name=self._experiment(run_name), **options
-            )
-        ]
+            from torchrl.record.loggers.mlflow import MLFlowLogger
 
-    def _experiment(self, run_name: str) -> str:
-        return self.project if self.name == "mlflow" else run_name
+            uri = self.tracking_uri or f"sqlite:///{directory.absolute() / 'mlflow.db'}"
+            return [MLFlowLogger(exp_name=self.project, tracking_uri=uri)]
+        if self.name == "wandb":
+            from torchrl.record.loggers.wandb import WandbLogger
+
+            options = {"project": self.project, "offline": self.offline}
+            return [WandbLogger(exp_name=run_name, log_dir=str(target), **options)]
+        from torchrl.record.loggers.tensorboard import TensorboardLogger
+
+        return [TensorboardLogger(exp_name=run_name, log_dir=str(target))]

@@ -14,6 +14,7 @@ from ctde_kit.recipes.loading import instantiate_config
 from omegaconf import DictConfig, OmegaConf
 
 from ctde_kit.errors import UserError
+from ctde_kit.modules import TeamPolicy
 from ctde_kit.specs import TeamSpec
 from ctde_kit.training import (
     Parts,
@@ -58,13 +59,18 @@ def _recipe(config: Any) -> Any:
     return importlib.import_module(f"ctde_kit.recipes.{config.algorithm}")
 
 
+def _policy(parts: Parts) -> TeamPolicy:
+    assert isinstance(parts.policy, TeamPolicy)
+    return parts.policy
+
+
 def _train(config: Any, parts: Parts, directory: RunDirectory, seconds: float) -> dict[str, Any]:
     task, device = config.task, resolve_device(config.device)
     team = TeamSpec.from_env(parts.collector.env)
     groups = [group.name for group in team]
     episodes, seed = config.evaluation.episodes, EVALUATION_SEED + config.seed
     n_envs = task.evaluation_envs(episodes)
-    env = with_transforms(task.build(seed=seed, device=device, n_envs=n_envs), team, parts.policy)
+    env = with_transforms(task.build(seed=seed, device=device, n_envs=n_envs), team, _policy(parts))
     record = _video(config, parts, team, directory, seed, device) if config.video else None
 
     def evaluate_greedy() -> dict[str, float]:
@@ -97,7 +103,7 @@ def _video(
     config: Any, parts: Parts, team: TeamSpec, directory: RunDirectory, seed: int, device: str
 ) -> Callable[[], None]:
     """Records a greedy episode when called; whether the task can be drawn shows before training starts."""
-    env = with_transforms(config.task.build(seed=seed, device=device, n_envs=1), team, parts.policy)
+    env = with_transforms(config.task.build(seed=seed, device=device, n_envs=1), team, _policy(parts))
     render = config.task.renderer(env)
     if render is None:
         env.close()

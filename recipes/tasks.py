@@ -54,10 +54,12 @@ class VmasTask:
 
     def renderer(self, env: EnvBase) -> Callable[[], np.ndarray]:
         """Draws the first environment of the batch."""
+        from ctde_kit.envs.vmas import VmasEnv
         from ctde_kit.envs.vmas.rendering import render_frame
 
-        world = env.base_env.world  # type: ignore[attr-defined]
-        return lambda: render_frame(world)
+        base_env = env.base_env
+        assert isinstance(base_env, VmasEnv)
+        return lambda: render_frame(base_env.world)
 
     def evaluation_envs(self, episodes: int) -> int:
         """How wide an evaluation env is: VMAS runs all episodes side by side."""

@@ -97,7 +97,7 @@ class RolloutCollector:
 
 
 def _base(env: EnvBase) -> Stateful:
-    return getattr(env, "base_env", env)  # type: ignore[return-value]
+    return getattr(env, "base_env", env)
 
 
 def _join(key: str | tuple[str, ...]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from tensordict import TensorDictBase
 from tensordict.nn import NormalParamExtractor, TensorDictModuleBase, TensorDictSequential
+from tensordict.utils import NestedKey
 from torch import nn
 from torchrl.envs import TensorDictPrimer
 from torchrl.modules import ProbabilisticActor
@@ -52,16 +53,20 @@ class MultiAgentActor(ProbabilisticActor):
         if group.action.discrete:
             module = AgentNetwork(inputs, network, [keys.logits], hidden_key=keys.hidden("actor"))
         else:
-            split = NormalParamExtractor(scale_lb=1e-3) if scale is None else scale
+            split = scale
+            if split is None:
+                # It asks for a `numbers.Number`, which a float is when run but not for a type checker.
+                split = NormalParamExtractor(scale_lb=1e-3)  # pyright: ignore[reportArgumentType]
             module = AgentNetwork(inputs, network, [keys.loc, keys.scale], hidden_key=keys.hidden("actor"), split=split)
         self._assemble(group, module, group.action.low, group.action.high)
 
     def _assemble(self, group: GroupSpec, module: AgentNetwork, low: tuple, high: tuple) -> None:
         keys = group.keys
         distribution, arguments, in_keys = _distribution(group, keys, low, high)
+        # TorchRL takes any TensorDict module, and a dict of keys, though its annotations do not say so.
         super().__init__(
-            module,
-            in_keys=in_keys,
+            module,  # pyright: ignore[reportArgumentType]
+            in_keys=in_keys,  # pyright: ignore[reportArgumentType]
             out_keys=[keys.action],
             distribution_class=distribution,
             distribution_kwargs=arguments,
@@ -72,7 +77,9 @@ class MultiAgentActor(ProbabilisticActor):
 
     @property
     def agent_network(self) -> AgentNetwork:
-        return self.module[0]  # type: ignore[return-value]
+        network = self.module[0]
+        assert isinstance(network, AgentNetwork)
+        return network
 
     @property
     def decentralized(self) -> bool:
@@ -99,6 +106,9 @@ class SingleAgentActor(TensorDictModuleBase):
 
     A recurrent one reads and writes its hidden state ``[*B, 1, H]``.
     """
+
+    in_keys: list[NestedKey]
+    out_keys: list[NestedKey]
 
     def __init__(self, actor: MultiAgentActor, agent: int):
         super().__init__()
@@ -146,12 +156,13 @@ class TeamPolicy(TensorDictSequential):
     """The policies of all groups, one after the other, as one TensorDict module."""
 
     def __init__(self, actors: dict[str, MultiAgentActor]):
-        super().__init__(*actors.values())
+        super().__init__([*actors.values()])
         self.groups = list(actors)
 
     @property
     def actors(self) -> dict[str, MultiAgentActor]:
-        return dict(zip(self.groups, self.module, strict=True))  # type: ignore[arg-type]
+        # `module` is a ModuleList, whose elements have no type of their own.
+        return dict(zip(self.groups, self.module, strict=True))  # pyright: ignore[reportReturnType]
 
     @property
     def decentralized(self) -> bool:

@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from ctde_kit.modules.linear import AgentLinear
+from ctde_kit.modules.linear import AgentLinear, layers_for_agent
 from ctde_kit.modules.mlp import initialize
 from ctde_kit.modules.sharing import ShareParams
 
@@ -53,14 +53,13 @@ class MultiAgentGRU(nn.Module):
         super().__init__()
         self.hidden_size = hidden_size
         sizes = [in_features, *num_cells]
-        self.encoder = nn.ModuleList(
-            AgentLinear(n_in, n_out, n_agents, share_params) for n_in, n_out in pairwise(sizes)
-        )
+        encoder = [AgentLinear(n_in, n_out, n_agents, share_params) for n_in, n_out in pairwise(sizes)]
+        self.encoder = nn.ModuleList(encoder)
         self.activation = activation_class()
         self.input_gates = AgentLinear(sizes[-1], 3 * hidden_size, n_agents, share_params)
         self.hidden_gates = AgentLinear(hidden_size, 3 * hidden_size, n_agents, share_params)
         self.head = AgentLinear(hidden_size, out_features, n_agents, share_params)
-        initialize([*self.encoder, self.head], out_gain)
+        initialize([*encoder, self.head], out_gain)
 
     def forward(self, x: Tensor, hidden: Tensor, is_init: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """One step: outputs, the next hidden state, and the hidden state that the step started from."""
@@ -104,7 +103,7 @@ class MultiAgentGRU(nn.Module):
         network = MultiAgentGRU.__new__(MultiAgentGRU)
         nn.Module.__init__(network)
         network.hidden_size, network.activation = self.hidden_size, self.activation
-        network.encoder = nn.ModuleList(layer.for_agent(agent) for layer in self.encoder)
+        network.encoder = layers_for_agent(self.encoder, agent)
         for name in ("input_gates", "hidden_gates", "head"):
             setattr(network, name, getattr(self, name).for_agent(agent))
         return network

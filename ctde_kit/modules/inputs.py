@@ -27,6 +27,8 @@ class Input(nn.Module):
         decentralized: whether agent i's features depend on its own data alone.
     """
 
+    ids: Tensor | None
+
     def __init__(
         self,
         parts: list[tuple[Key, Key | None, int]],

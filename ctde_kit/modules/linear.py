@@ -70,3 +70,12 @@ class AgentLinear(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, n_agents={self.n_agents}, parameter_sets={len(self.weight)}"
+
+
+def layers_for_agent(layers: nn.ModuleList, agent: int) -> nn.ModuleList:
+    """One agent's layers, on the same storage."""
+    single = nn.ModuleList()
+    for layer in layers:
+        assert isinstance(layer, AgentLinear)
+        single.append(layer.for_agent(agent))
+    return single

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from ctde_kit.modules.linear import AgentLinear
+from ctde_kit.modules.linear import AgentLinear, layers_for_agent
 from ctde_kit.modules.sharing import ShareParams
 
 
@@ -44,9 +44,10 @@ class MultiAgentMLP(nn.Module):
     ):
         super().__init__()
         sizes = [in_features, *num_cells, out_features]
-        self.layers = nn.ModuleList(AgentLinear(n_in, n_out, n_agents, share_params) for n_in, n_out in pairwise(sizes))
+        layers = [AgentLinear(n_in, n_out, n_agents, share_params) for n_in, n_out in pairwise(sizes)]
+        self.layers = nn.ModuleList(layers)
         self.activation = activation_class()
-        initialize(self.layers, out_gain)
+        initialize(layers, out_gain)
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers[:-1]:
@@ -57,12 +58,12 @@ class MultiAgentMLP(nn.Module):
         """The network of one agent, on the same storage."""
         network = MultiAgentMLP.__new__(MultiAgentMLP)
         nn.Module.__init__(network)
-        network.layers = nn.ModuleList(layer.for_agent(agent) for layer in self.layers)
+        network.layers = layers_for_agent(self.layers, agent)
         network.activation = self.activation
         return network
 
 
-def initialize(layers: Sequence[nn.Module] | nn.ModuleList, out_gain: float | None) -> None:
+def initialize(layers: Sequence[AgentLinear], out_gain: float | None) -> None:
     """Orthogonal weights, ``sqrt(2)`` and ``out_gain`` for the last layer, unless ``out_gain`` is ``None``."""
     if out_gain is None:
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 import torch
 from tensordict import TensorDictBase
@@ -18,6 +19,37 @@ from ctde_kit.keys import IS_INIT, Key, next_key
 from ctde_kit.modules.inputs import Input
 
 __all__ = ["AgentNetwork", "set_recurrent_mode"]
+
+
+Split = Callable[[Tensor], Sequence[Tensor]]
+
+
+class RecurrentNetwork(Protocol):
+    """What ``AgentNetwork`` uses of a network whose ``recurrent`` is true, such as ``MultiAgentGRU``."""
+
+    hidden_size: int
+
+    def __call__(self, x: Tensor, hidden: Tensor, is_init: Tensor, /) -> tuple[Tensor, Tensor, Tensor]:
+        """One step: outputs, the next hidden state, the one that was used."""
+        ...
+
+    def unroll(self, x: Tensor, hidden: Tensor, is_init: Tensor, /) -> tuple[Tensor, Tensor, Tensor]:
+        """The same along time."""
+        ...
+
+
+@runtime_checkable
+class SplitPerAgent(Protocol):
+    """A split that differs from agent to agent."""
+
+    def for_agent(self, agent: int, /) -> Split:
+        """The split of one agent."""
+        ...
+
+
+def is_recurrent(network: nn.Module) -> TypeGuard[RecurrentNetwork]:
+    """Whether a network says that it is recurrent."""
+    return bool(getattr(network, "recurrent", False))
 
 
 class AgentNetwork(TensorDictModuleBase):
@@ -42,6 +74,11 @@ class AgentNetwork(TensorDictModuleBase):
             ``make_tensordict_primer()`` to the env.
     """
 
+    network: nn.Module
+    split: Split | None
+    in_keys: list[Key]
+    out_keys: list[Key]
+
     def __init__(
         self,
         inputs: Input,
@@ -49,7 +86,7 @@ class AgentNetwork(TensorDictModuleBase):
         out_keys: Sequence[Key],
         *,
         hidden_key: Key | None = None,
-        split: Callable[[Tensor], Sequence[Tensor]] | None = None,
+        split: Split | None = None,
     ):
         super().__init__()
         self.inputs, self.network, self.split = inputs, network, split
@@ -62,7 +99,7 @@ class AgentNetwork(TensorDictModuleBase):
 
     @property
     def recurrent(self) -> bool:
-        return bool(getattr(self.network, "recurrent", False))
+        return is_recurrent(self.network)
 
     @property
     def decentralized(self) -> bool:
@@ -80,7 +117,9 @@ class AgentNetwork(TensorDictModuleBase):
         return tensordict
 
     def _recurrent_forward(self, tensordict: TensorDictBase, x: Tensor) -> Tensor:
+        network = self.network
         assert self.hidden_key is not None
+        assert is_recurrent(network)
         is_init, hidden = tensordict.get(IS_INIT, None), tensordict.get(self.hidden_key, None)
         if is_init is None:
             raise UserError(f"key {IS_INIT!r} is missing: append torchrl.envs.InitTracker() to the env")
@@ -89,9 +128,9 @@ class AgentNetwork(TensorDictModuleBase):
                 f"key {self.hidden_key} is missing: append the module's make_tensordict_primer() to the env"
             )
         if recurrent_mode():
-            outputs, after, before = self.network.unroll(x, hidden.select(tensordict.ndim - 1, 0), is_init)
+            outputs, after, before = network.unroll(x, hidden.select(tensordict.ndim - 1, 0), is_init)
         else:
-            outputs, after, before = self.network(x, hidden, is_init)
+            outputs, after, before = network(x, hidden, is_init)
         tensordict.set(self.hidden_key, before)
         tensordict.set(next_key(self.hidden_key), after)
         return outputs
@@ -104,11 +143,12 @@ class AgentNetwork(TensorDictModuleBase):
         Raises:
             UserError: for a feed-forward network, which has no hidden state.
         """
-        if self.hidden_key is None:
+        network = self.network
+        if self.hidden_key is None or not is_recurrent(network):
             raise UserError("this network is feed-forward: it has no hidden state and needs no primer")
-        shape = (*batch_size, self.inputs.n_agents, self.network.hidden_size)
+        shape = (*batch_size, self.inputs.n_agents, network.hidden_size)
         # The team's reset: where agents have done flags of their own, TorchRL cannot guess which one counts.
-        spec = {self.hidden_key: Unbounded(shape, device=device)}
+        spec = {self.hidden_key: Unbounded(torch.Size(shape), device=device)}
         return TensorDictPrimer(spec, expand_specs=True, reset_key="_reset")
 
     def for_agent(self, agent: int) -> AgentNetwork:
@@ -119,10 +159,11 @@ class AgentNetwork(TensorDictModuleBase):
         """
         if not self.decentralized:
             raise UserError("for_agent: this network reads other agents' data, so no agent can run it alone")
+        network: Any = self.network  # any module that has `for_agent`
         return AgentNetwork(
             self.inputs.for_agent(agent),
-            self.network.for_agent(agent),
+            network.for_agent(agent),
             self._written,
             hidden_key=self.hidden_key,
-            split=self.split.for_agent(agent) if hasattr(self.split, "for_agent") else self.split,
+            split=self.split.for_agent(agent) if isinstance(self.split, SplitPerAgent) else self.split,
         )

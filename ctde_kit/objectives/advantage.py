@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol, TypeGuard
 
 import torch
 from tensordict import TensorDictBase
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchrl.modules import set_recurrent_mode
 
 from ctde_kit.errors import UserError
-from ctde_kit.keys import IS_INIT, NEXT, GroupKeys, next_key
+from ctde_kit.keys import IS_INIT, NEXT, GroupKeys, Key, next_key
 from ctde_kit.objectives.masking import (
     AdvantageNormalization,
     agent_flags,
@@ -20,6 +20,27 @@ from ctde_kit.objectives.masking import (
     required_entry,
 )
 from ctde_kit.objectives.returns import generalized_advantage_estimate
+from ctde_kit.protocols import ReturnScale
+
+
+class _Agents(Protocol):
+    n_agents: int
+
+
+class _Hidden(Protocol):
+    hidden_size: int
+
+
+class RecurrentCritic(Protocol):
+    """What the estimator uses of a critic that has a ``hidden_key``, as a recurrent ``AgentNetwork`` does."""
+
+    hidden_key: Key
+    inputs: _Agents
+    network: _Hidden
+
+
+def _is_recurrent(critic: TensorDictModuleBase) -> TypeGuard[RecurrentCritic]:
+    return getattr(critic, "hidden_key", None) is not None
 
 
 class AdvantageEstimator(nn.Module):
@@ -44,6 +65,11 @@ class AdvantageEstimator(nn.Module):
         normalize: over all agents' entries (``joint``), each ``agent``'s own, or ``none``.
     """
 
+    critic: TensorDictModuleBase
+    normalize: AdvantageNormalization
+    value_norm: ReturnScale | None
+    critic_hidden: Tensor | None
+
     def __init__(
         self,
         critic: TensorDictModuleBase,
@@ -51,7 +77,7 @@ class AdvantageEstimator(nn.Module):
         *,
         gamma: float,
         lmbda: float,
-        value_norm: nn.Module | None = None,
+        value_norm: ReturnScale | None = None,
         normalize: AdvantageNormalization = "joint",
     ):
         super().__init__()
@@ -59,7 +85,7 @@ class AdvantageEstimator(nn.Module):
         self.__dict__["critic"] = critic
         self.keys, self.gamma, self.lmbda, self.normalize = keys, gamma, lmbda, normalize
         self.value_norm = value_norm
-        self.critic_hidden: Tensor | None = None
+        self.critic_hidden = None
 
     @torch.no_grad()
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
@@ -84,11 +110,12 @@ class AdvantageEstimator(nn.Module):
         return tensordict
 
     def _values(self, tensordict: TensorDictBase) -> tuple[Tensor, Tensor]:
-        hidden_key = getattr(self.critic, "hidden_key", None)
+        critic, hidden_key = self.critic, None
         here = tensordict.copy()
         following = tensordict.get(NEXT).copy()
-        if hidden_key is not None:
-            here.set(hidden_key, self._stored_hidden(here))
+        if _is_recurrent(critic):
+            hidden_key = critic.hidden_key
+            here.set(hidden_key, self._stored_hidden(critic, here))
         with set_recurrent_mode(True):
             value = self.critic(here).get(self.keys.state_value)
         if hidden_key is not None:
@@ -99,7 +126,7 @@ class AdvantageEstimator(nn.Module):
             self.critic_hidden = after[:, -1].clone()
         for key in self.critic.in_keys:
             if key[-1] == "mask":
-                following.set(key, self._alive_next(tensordict, GroupKeys(key[0])))
+                following.set(key, self._alive_next(tensordict, GroupKeys(str(key[0]))))
         with set_recurrent_mode(False):
             next_value = self.critic(following).get(self.keys.state_value)
         return value, next_value
@@ -112,11 +139,11 @@ class AdvantageEstimator(nn.Module):
         arrives = tensordict.get(next_key(keys.mask), None)
         return stays if arrives is None else stays | arrives
 
-    def _stored_hidden(self, batch: TensorDictBase) -> Tensor:
+    def _stored_hidden(self, critic: RecurrentCritic, batch: TensorDictBase) -> Tensor:
         """The critic's state at the batch's first step, repeated along time as the module reads its first entry."""
         is_init = required_entry(batch, IS_INIT, "append torchrl.envs.InitTracker() to the env")
         n_envs, length = batch.shape
-        shape = (n_envs, self.critic.inputs.n_agents, self.critic.network.hidden_size)
+        shape = (n_envs, critic.inputs.n_agents, critic.network.hidden_size)
         if self.critic_hidden is None:
             self.critic_hidden = torch.zeros(shape)
         if self.critic_hidden.shape != shape:

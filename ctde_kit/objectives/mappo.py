@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 import torch
 from tensordict import TensorDict, TensorDictBase
-from tensordict.nn import TensorDictModuleBase
+from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor, nn
 from torchrl.objectives.common import LossModule
@@ -15,6 +15,7 @@ from torchrl.objectives.common import LossModule
 from ctde_kit.errors import UserError
 from ctde_kit.keys import IS_INIT, GroupKeys
 from ctde_kit.objectives.masking import check_same_shape, masked_mean
+from ctde_kit.protocols import ReturnScale
 
 CriticLoss = Literal["huber", "l2"]
 
@@ -62,8 +63,9 @@ class MAPPOLoss(LossModule):
         mask: NestedKey = ("agents", "mask")
 
     tensor_keys: _AcceptedKeys
+    value_norm: ReturnScale | None
     default_keys = _AcceptedKeys
-    out_keys = [  # noqa: RUF012
+    out_keys: list[NestedKey] = [  # noqa: RUF012
         "loss_objective",
         "loss_critic",
         "loss_entropy",
@@ -75,7 +77,7 @@ class MAPPOLoss(LossModule):
 
     def __init__(
         self,
-        actor: TensorDictModuleBase,
+        actor: ProbabilisticTensorDictSequential,
         critic: TensorDictModuleBase,
         *,
         keys: GroupKeys | None = None,
@@ -86,7 +88,7 @@ class MAPPOLoss(LossModule):
         huber_delta: float = 10.0,
         clip_value: float | None = 0.2,
         samples_mc_entropy: int = 1,
-        value_norm: nn.Module | None = None,
+        value_norm: ReturnScale | None = None,
     ):
         super().__init__()
         if loss_critic_type not in get_args(CriticLoss):
@@ -189,8 +191,9 @@ class MAPPOLoss(LossModule):
         return nn.functional.huber_loss(value, target, reduction="none", delta=self.huber_delta)
 
     def _entropy(self, dist: torch.distributions.Distribution) -> Tensor:
-        if hasattr(dist, "sampled_entropy"):
-            return dist.sampled_entropy(self.samples_mc_entropy)
+        sampled_entropy = getattr(dist, "sampled_entropy", None)
+        if sampled_entropy is not None:
+            return sampled_entropy(self.samples_mc_entropy)
         try:
             return dist.entropy()
         except NotImplementedError:

@@ -23,7 +23,9 @@ class GradientStep:
         max_grad_norm: largest norm of a network's gradient.
     """
 
-    def __init__(self, losses: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer, max_grad_norm: float):
+    def __init__(
+        self, losses: Mapping[str, nn.Module] | nn.ModuleDict, optimizer: torch.optim.Optimizer, max_grad_norm: float
+    ):
         self.losses = nn.ModuleDict(dict(losses))
         self.optimizer, self.max_grad_norm = optimizer, max_grad_norm
         self._networks = {

@@ -70,6 +70,15 @@ def test_partial_reset_changes_only_the_rows_asked_for(scenario: str) -> None:
     assert env.elapsed.flatten().tolist() == [2, 0, 2, 0, 2]
 
 
+def test_partial_reset_gives_the_unfinished_their_last_observation() -> None:
+    env = make(max_steps=100)
+    carrier = reset_rows(env, [1])
+    after = env._reset(carrier.select("_reset"))
+    kept = [0, 2, 3, 4]
+    assert torch.equal(after["agents", "observation"][kept], carrier["agents", "observation"][kept])
+    assert not torch.equal(after["agents", "observation"][1], carrier["agents", "observation"][1])
+
+
 def test_partial_reset_follows_the_distribution_of_full_resets() -> None:
     env = make("navigation", num_envs=2000, max_steps=100)
     carrier = env.reset()

@@ -92,7 +92,9 @@ class VmasEnv(TorchRLVmasEnv):
         return self._env
 
     def _make_specs(self, env: Environment) -> None:
-        self.group_map = split_groups(env, self._get_default_group_map([agent.name for agent in env.agents]))
+        groups = self._get_default_group_map([agent.name for agent in env.agents])
+        assert groups is not None
+        self.group_map = split_groups(env, groups)
         super()._make_specs(env)
         done = self.full_done_spec_unbatched
         for key in ("terminated", "truncated"):
@@ -196,16 +198,18 @@ class VmasEnv(TorchRLVmasEnv):
         return self._with_done(output, terminated)
 
     def _observe(self) -> TensorDict:
-        observations, infos = self.world._get_from_scenario(
+        entries = self.world._get_from_scenario(
             get_observations=True, get_infos=True, get_rewards=False, get_dones=False
         )
+        assert entries is not None
+        observations, infos = entries
         return self._gather(observations, infos)
 
     def _gather(self, observations: list[Any], infos: list[dict[str, Tensor]]) -> TensorDict:
         output = TensorDict({}, batch_size=self.batch_size, device=self.device)
         for group, agent_names in self.group_map.items():
             indices = [self.agent_names_to_indices_map[name] for name in agent_names]
-            read = [self.read_obs(observations[i]) for i in indices]
+            read: list[Any] = [self.read_obs(observations[i]) for i in indices]
             agents = TensorDict(
                 {"observation": torch.stack(read, 1)}, [*self.batch_size, len(indices)], device=self.device
             )
