@@ -7,7 +7,11 @@ from typing import Any
 import numpy as np
 from gymnasium.spaces import Space
 from pettingzoo import AECEnv, ParallelEnv
-from pettingzoo.utils.conversions import aec_to_parallel_wrapper, parallel_to_aec_wrapper
+from pettingzoo.utils.conversions import (
+    aec_to_parallel_wrapper,
+    parallel_to_aec_wrapper,
+    turn_based_aec_to_parallel_wrapper,
+)
 from pettingzoo.utils.wrappers import OrderEnforcingWrapper
 
 from ctde_kit.errors import UserError
@@ -17,8 +21,9 @@ class AECAsParallel(ParallelEnv[str, Any, Any]):
     """An AEC environment whose ``step`` takes the actions of ``acting_agents`` as a dictionary.
 
     A cycle of a parallelizable environment (``metadata["is_parallelizable"]``) is one step. Of any other
-    environment one step is one agent's turn: ``acting_agents`` names the agent on turn, everyone observes and is
-    rewarded at every step, and an agent that ended is removed without a step of its own.
+    environment one step is one agent's turn: ``acting_agents`` names the agent on turn, whose action alone is read;
+    everyone observes and is rewarded at every step, and an agent that ended is removed without a step of its own.
+    Whoever goes on observes after the removal, when it is settled whose turn it is; whoever ended, before it.
 
     Differences from ``pettingzoo.utils.conversions``: the two conversions are one class; nothing is observed twice (a
     third of the time of an MPE step), and the wrapper that only checks the order of calls is left out.
@@ -85,8 +90,12 @@ class AECAsParallel(ParallelEnv[str, Any, Any]):
             for other, reward in aec.rewards.items():
                 rewards[other] += reward
         terminations, truncations, infos = dict(aec.terminations), dict(aec.truncations), dict(aec.infos)
-        observations = {agent: aec.observe(agent) for agent in aec.agents}
+        ended = [agent for agent in aec.agents if terminations[agent] or truncations[agent]]
+        # What ended can be observed only now. For whoever goes on it is too early: until the ended are removed they may
+        # be on turn, and an environment that tells only the agent on turn what it may do tells the next one nothing.
+        observations = {agent: aec.observe(agent) for agent in ended}
         self._remove_ended()
+        observations.update({agent: aec.observe(agent) for agent in aec.agents if agent not in observations})
         return observations, rewards, terminations, truncations, infos
 
     def _remove_ended(self) -> None:
@@ -117,7 +126,8 @@ def as_parallel(env: Any) -> ParallelEnv[str, Any, Any]:
     >>> type(as_parallel(simple_spread_v3.parallel_env())).__name__
     'AECAsParallel'
     """
-    if type(env) is aec_to_parallel_wrapper:
+    # Not their subclasses, which may do more.
+    if type(env) in (aec_to_parallel_wrapper, turn_based_aec_to_parallel_wrapper):
         env = env.aec_env
     if type(env) is OrderEnforcingWrapper and type(env.env) is parallel_to_aec_wrapper:
         env = env.env.env

@@ -32,14 +32,19 @@ class AgentDescription:
     has_action_mask: bool
 
     @property
+    def n_choices(self) -> tuple[int, ...]:
+        """How many options each part of a discrete action has, ``()`` of a continuous one."""
+        space = self.action_space
+        if isinstance(space, Discrete):
+            return (int(space.n),)
+        return tuple(space.nvec.tolist()) if isinstance(space, MultiDiscrete) else ()
+
+    @property
     def kind(self) -> tuple[object, ...]:
         """What must be equal for two agents to share a group; bounds of continuous actions and of observations may
         differ."""
         space = self.action_space
-        if isinstance(space, Discrete):
-            size: object = int(space.n)
-        else:
-            size = tuple(space.nvec.tolist()) if isinstance(space, MultiDiscrete) else space.dtype
+        size: object = self.n_choices or space.dtype
         return (self.observation_shape, type(space), space.shape, size, self.has_action_mask)
 
 
@@ -79,8 +84,8 @@ class GroupLayout:
             keys.mask: (batch, flag),
             keys.action: ((*batch, *(space.shape or ())), np.dtype(action_dtype)),
         }
-        if self.first.has_action_mask and isinstance(space, Discrete):
-            fields[keys.action_mask] = ((*batch, int(space.n)), flag)
+        if self.first.has_action_mask:
+            fields[keys.action_mask] = ((*batch, sum(self.first.n_choices)), flag)
         return fields
 
 

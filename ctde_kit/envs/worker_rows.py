@@ -48,10 +48,13 @@ class ObservationReader:
 def describe(env: ParallelEnv[str, Any, Any]) -> EnvDescription:
     """What the parent needs to know of ``env`` before it makes the block; resets ``env`` once.
 
-    Raises ``UserError`` for an action space that is not ``Discrete``, ``MultiDiscrete`` or ``Box``, and for action
-    masks of actions that are not ``Discrete``.
+    Every agent of a turn-based environment has an action mask, which says that it is not on turn.
+
+    Raises ``UserError`` for an action space that is not ``Discrete``, ``MultiDiscrete`` or ``Box``, for a ``Box`` where
+    agents act in turn, and for an environment's action masks of actions that are not ``Discrete``.
     """
     _, infos = env.reset()
+    turn_based: bool = getattr(env, "turn_based", False)
     agents = {}
     for agent in env.possible_agents:
         reader, action_space = ObservationReader(env.observation_space(agent)), env.action_space(agent)
@@ -63,9 +66,14 @@ def describe(env: ParallelEnv[str, Any, Any]) -> EnvDescription:
         masked = reader.has_action_mask or ACTION_MASK in infos.get(agent, {})
         if masked and not isinstance(action_space, spaces.Discrete):
             raise UserError(f"action_mask of {agent!r}: expected a Discrete action space, found {action_space}")
-        agents[agent] = AgentDescription(reader.shape, action_space, masked)
+        if turn_based and isinstance(action_space, spaces.Box):
+            raise UserError(
+                f"action_space of {agent!r}: expected Discrete or MultiDiscrete where agents act in turn, found "
+                f"{action_space}; wrap the environment so that its actions are discrete"
+            )
+        agents[agent] = AgentDescription(reader.shape, action_space, masked or turn_based)
     group_map = getattr(env, "group_map", None)
-    return EnvDescription(agents, _state_shape(env), getattr(env, "turn_based", False), group_map)
+    return EnvDescription(agents, _state_shape(env), turn_based, group_map)
 
 
 def _state_shape(env: ParallelEnv[str, Any, Any]) -> tuple[int, ...] | None:
@@ -91,6 +99,7 @@ class AgentRow:
         self.terminated, self.truncated = block[keys.terminated][here], block[keys.truncated][here]
         self._mask = block[keys.mask][here]
         self._action_mask = block[keys.action_mask][index, position] if keys.action_mask in block else None
+        self._waiting = [choice == 0 for n in group.agents[agent].n_choices for choice in range(n)]
 
     def action(self) -> Any:
         """The action as the environment's own space has it; a copy, since an environment may keep it."""
@@ -109,13 +118,14 @@ class AgentRow:
         self.reward[0] = 0
 
     def write_masks(self, there: bool, acts: bool, observation: Any, info: Any) -> None:
-        """Whether the agent counts, and what it may do; an agent that does not act may do anything, since nobody
-        listens."""
+        """Whether the agent counts, and what it may do: action 0 alone while another is on turn, anything after its
+        end, since nobody listens."""
         self._mask[0] = there
         if self._action_mask is None:
             return
         if not acts:
-            self._action_mask[...] = True
+            # One action left means: log-probability and entropy 0, so that whoever waits learns values and no policy.
+            self._action_mask[...] = self._waiting if self.alive else True
             return
         source = observation if self._read.has_action_mask else info
         self._action_mask[...] = True if source is None or ACTION_MASK not in source else source[ACTION_MASK]
@@ -155,8 +165,7 @@ class EnvRow:
             row.write(observations.get(row.agent) if row.alive else None, 0.0, False, False)
         self._alive = [row for row in self._agents if row.alive]
         self._done[0] = self._terminated[0] = self._truncated[0] = False
-        acting = self._acting()
-        self._write_masks(acting, acting, observations, infos)
+        self._write_masks(self._alive, observations, infos)
         self._write_state()
 
     def step(self) -> None:
@@ -180,7 +189,7 @@ class EnvRow:
             row.alive = not (terminated or truncated)
         self._alive = [row for row in self._agents if row.alive]
         there = self._write_end(before)
-        self._write_masks(self._acting(), there, observations, infos)
+        self._write_masks(there, observations, infos)
         self._write_state()
 
     def _write_end(self, before: list[AgentRow]) -> list[AgentRow]:
@@ -194,7 +203,7 @@ class EnvRow:
         self._done[0], self._terminated[0] = self._finished, terminated
         self._truncated[0] = self._finished and not terminated
         # Whom a time limit stopped is still there in the last observation: its value is bootstrapped.
-        return [row for row in before if not row.terminated[0]] if done else self._acting()
+        return [row for row in before if not row.terminated[0]] if done else self._alive
 
     def _acting(self) -> list[AgentRow]:
         if not self._turn_based:
@@ -202,9 +211,8 @@ class EnvRow:
         turns = cast("AECAsParallel", self._env).acting_agents
         return [row for row in self._alive if row.agent in turns]
 
-    def _write_masks(
-        self, acting: list[AgentRow], there: list[AgentRow], observations: dict[str, Any], infos: dict[str, Any]
-    ) -> None:
+    def _write_masks(self, there: list[AgentRow], observations: dict[str, Any], infos: dict[str, Any]) -> None:
+        acting = self._acting()
         for row in self._agents:
             row.write_masks(row in there, row in acting, observations.get(row.agent), infos.get(row.agent))
 

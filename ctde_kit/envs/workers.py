@@ -37,9 +37,9 @@ class WorkerEnv(EnvBase):
     - read by ``step``: ``(group, "action")`` ``[n_envs, n_agents]`` int64, or ``[n_envs, n_agents, F]``;
     - written by ``reset`` and ``step``: ``(group, "observation")`` ``[n_envs, n_agents, F]`` float32,
       ``(group, "mask")`` ``[n_envs, n_agents]`` bool, ``(group, "action_mask")`` ``[n_envs, n_agents, n_actions]`` bool
-      where the environment has action masks, ``state`` ``[n_envs, S]`` float32 where it has ``state()``; ``done``,
-      ``terminated``, ``truncated`` ``[n_envs, 1]`` bool, and each agent's ``(group, "done")``, ...
-      ``[n_envs, n_agents, 1]``;
+      where the environment has action masks or agents act in turn (there ``n_actions`` of a ``MultiDiscrete`` is the
+      sum of its sizes), ``state`` ``[n_envs, S]`` float32 where it has ``state()``; ``done``, ``terminated``,
+      ``truncated`` ``[n_envs, 1]`` bool, and each agent's ``(group, "done")``, ... ``[n_envs, n_agents, 1]``;
     - written by ``step``: ``(group, "reward")`` ``[n_envs, n_agents, 1]`` float32.
 
     Rules, and where they differ from TorchRL's wrapper:
@@ -50,10 +50,14 @@ class WorkerEnv(EnvBase):
     - An agent that ended keeps the flags it ended with until the reset (TorchRL: terminated and truncated at once),
       with observation and reward zero whatever the environment still says of it, and mask False. Its actions are
       dropped (TorchRL passes them on).
-    - The mask is True for agents that may act next, and in the last observation of an episode for those that a time
-      limit stopped, since their value is bootstrapped (TorchRL: False for all). Where agents act in turn it marks the
-      agent on turn; rewards come when they are earned, also between an agent's turns.
-    - The action mask of an agent that does not act is all True. Random actions obey the masks.
+    - The mask is True for agents that are alive, and in the last observation of an episode for those that a time limit
+      stopped, since their value is bootstrapped (TorchRL: False for all).
+    - Where agents act in turn, an agent waits while another is on turn: it is alive, its mask is True (TorchRL: False),
+      it observes and is rewarded at every step, for whatever it earns in that step. Its action mask allows action 0
+      alone (TorchRL: everything, or no mask), so that a policy's log-probability and entropy are 0 there, and its
+      action is dropped. The action mask of the agent on turn is the environment's own, all True where it has none.
+      Actions must be discrete, since there is no mask to say this of continuous ones.
+    - The action mask of a dead agent is all True. Random actions obey the masks.
     - ``(group, "observation")`` is always one float32 array: a dictionary's action mask is taken out, other spaces than
       ``Box`` are flattened (``gymnasium.spaces.flatten``). Infos are dropped, their action masks apart.
     - ``Discrete`` actions count from 0, wherever the space starts. Observation specs are unbounded.

@@ -159,7 +159,11 @@ class AgentNetwork(TensorDictModuleBase):
         """
         if not self.decentralized:
             raise UserError("for_agent: this network reads other agents' data, so no agent can run it alone")
-        network: Any = self.network  # any module that has `for_agent`
+        network: Any = self.network
+        if not hasattr(network, "for_agent"):
+            raise UserError(
+                f"for_agent: {type(network).__name__} has no for_agent(agent); use MultiAgentMLP or MultiAgentGRU"
+            )
         return AgentNetwork(
             self.inputs.for_agent(agent),
             network.for_agent(agent),

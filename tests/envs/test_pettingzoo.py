@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from pettingzoo.utils.conversions import aec_to_parallel, parallel_to_aec
+from pettingzoo.utils.conversions import aec_to_parallel, parallel_to_aec, turn_based_aec_to_parallel
 from tensordict import TensorDictBase
 from torchrl.envs import RewardSum, TransformedEnv
 from torchrl.envs.libs.pettingzoo import PettingZooWrapper
@@ -136,20 +136,51 @@ def test_where_mixed_ends_differ_from_torchrls() -> None:
     assert [data["next", name][0].item() for name in FLAGS] == [True, False, True]
 
 
+def waiting(data: Any, index: int) -> Any:
+    """Where player ``index`` of two waits ``[n_envs, T]``, by the moves since the last reset."""
+    moves, found = torch.zeros(len(data), dtype=torch.int64), []
+    for done in data["next", "done"].squeeze(-1).unbind(1):
+        found.append(moves % 2 != index)
+        moves = (moves + 1).masked_fill(done, 0)
+    return torch.stack(found, 1)
+
+
 @pytest.mark.parametrize("name", ["classic/tictactoe_v3", "classic/connect_four_v3"])
 def test_turn_based_games(name: str) -> None:
+    """TorchRL's wrapper but for whoever waits: it is alive, and may do action 0 alone."""
     factory = pettingzoo_factory(name)
     env, data = rollout(factory, 60)
-    assert len(env.group_map) == 2
-    first, second = env.group_map
-    assert (data[first, "mask"] ^ data[second, "mask"]).all()
-    ends = data["next", "done"].squeeze(-1)
-    assert ends.any(-1).all()
-    # Legal actions only: an illegal one ends the game with -1 against 0.
-    assert torch.equal(data["next", first, "reward"], -data["next", second, "reward"])
+    for position, group in enumerate(env.group_map):
+        waits = waiting(data, position)
+        assert data[group, "mask"].all()
+        assert not data[group, "action_mask"][..., 1:][waits].any()
+        assert data[group, "action_mask"][..., 0][waits].all()
     for index in range(N_ENVS):
         expected = torchrls(factory(), data.select(*env.action_keys)[index], env_seed(5, 0, index))
+        for group in env.group_map:
+            for prefix in ((), ("next",)):
+                waits = ~expected[(*prefix, group, "mask")] & ~expected[(*prefix, "done")]
+                expected[(*prefix, group, "mask")] |= waits
+                allowed: Any = expected[(*prefix, group, "action_mask")]
+                allowed[waits] = torch.arange(allowed.shape[-1]) == 0
         assert_same(without_last_masks(env, data[index]), without_last_masks(env, expected))
+
+
+@pytest.mark.parametrize("name", ["classic/tictactoe_v3", "classic/connect_four_v3"])
+def test_returns_of_games_are_zero_sum_under_the_masks(name: str) -> None:
+    env, data = rollout(pettingzoo_factory(name), 90)
+    first, second = ((data["next", group, "reward"] * data[group, "mask"].unsqueeze(-1)) for group in env.group_map)
+    ends, returns = data["next", "done"].squeeze(-1), []
+    for index in range(N_ENVS):
+        start = 0
+        for end in (ends[index].nonzero().flatten() + 1).tolist():
+            returns.append([reward[index, start:end].sum().item() for reward in (first, second)])
+            start = end
+    assert len(returns) >= 2 * N_ENVS
+    # Legal actions only: an illegal one would end the game with -1 against 0.
+    assert all(pair in ([1, -1], [-1, 1], [0, 0]) for pair in returns)
+    assert [1, -1] in returns
+    assert [-1, 1] in returns
 
 
 def test_parallel_views_of_aec_environments() -> None:
@@ -161,6 +192,9 @@ def test_parallel_views_of_aec_environments() -> None:
         view: Any = as_parallel(env)
         assert isinstance(view, AECAsParallel)
         assert not view.turn_based
+    turns: Any = as_parallel(turn_based_aec_to_parallel(TurnEnv()))
+    assert isinstance(turns, AECAsParallel)
+    assert turns.turn_based
     drawn: Any = as_parallel(pettingzoo_factory("mpe2/simple_spread_v3", render_mode="rgb_array")())
     drawn.reset(seed=0)
     assert drawn.render().shape == (700, 700, 3)
@@ -174,7 +208,7 @@ def test_a_cycle_of_a_parallelizable_environment_is_one_step() -> None:
     env.reset()
     observations, rewards, _, _, _ = env.step(dict.fromkeys(env.agents, 0))
     assert rewards == {"player_0": 1, "player_1": -1}
-    assert observations["player_0"].tolist() == [2, 0]
+    assert observations["player_0"].tolist() == [2, 0, 0]
 
 
 def test_an_agent_that_ends_within_a_cycle_is_an_error() -> None:

@@ -8,10 +8,12 @@ from typing import Any, cast
 import numpy as np
 import pytest
 from gymnasium import spaces
+from torchrl.envs.utils import check_env_specs
 
 from ctde_kit.envs.worker_pool import WorkerError
+from ctde_kit.envs.workers import WorkerEnv
 from ctde_kit.errors import UserError
-from tests.envs.toys import BOSSES, WALKERS, Make, ToyEnv, flags, make_and_close, step, tags
+from tests.envs.toys import BOSSES, WALKERS, Make, ToyEnv, TurnEnv, flags, make_and_close, step, tags
 
 pytestmark = pytest.mark.timeout(60)
 make = pytest.fixture(name="make")(make_and_close)
@@ -204,3 +206,92 @@ class Boxed(Helpless):
 def test_action_spaces_that_do_not_fit_are_named(make: Make) -> None:
     with pytest.raises(UserError, match="action_space of 'walker_0': expected Discrete, MultiDiscrete or Box"):
         make(Boxed)
+
+
+# --- turns
+
+
+def of_env(env: WorkerEnv, data: Any, name: str) -> list[Any]:
+    """Entry ``name`` of every player of env 2."""
+    values = [data[player, name][2, 0].int().tolist() for player in env.group_map]
+    return [value[0] if name == "reward" else value for value in values]
+
+
+def play(env: WorkerEnv, steps: int, on_turn: int = 1, waiting: int = 2) -> list[Any]:
+    """The reset and each ``next``, where the players, in turn, do ``on_turn`` and whoever waits does ``waiting``."""
+    seen = [env.reset()]
+    for time in range(steps):
+        data = seen[-1].copy().update(env.full_action_spec.zero())
+        for index, player in enumerate(env.group_map):
+            data[player, "action"] += on_turn if index == time % len(env.group_map) else waiting
+        seen.append(env.step(data)["next"].clone())
+    return seen
+
+
+def test_whoever_waits_is_alive_observes_and_earns(make: Make) -> None:
+    env = make(partial(TurnEnv, last=5))
+    assert env.group_map == {"player_0": ["player_0"], "player_1": ["player_1"]}
+    check_env_specs(env)
+    seen = play(env, 5)
+    assert [of_env(env, data, "mask") for data in seen] == [[1, 1]] * 5 + [[0, 0]]
+    # The loser's -1 comes with its opponent's move, at a step at which it counts (the mask before it is True).
+    assert [of_env(env, data, "reward") for data in seen[1:]] == [[1, -1], [0, 0]] * 2 + [[1, -1]]
+    # Everyone sees every move, the last one too, and what whoever waited did (2) reached nobody.
+    assert of_env(env, seen[0], "observation") == [[0, 0, -1], [0, 1, -1]]
+    for time, data in enumerate(seen[1:], 1):
+        assert of_env(env, data, "observation") == [[time, 0, 1], [time, 1, 1]]
+    anything, nothing = [1, 1, 1], [1, 0, 0]
+    turns = [[anything, nothing], [nothing, anything]]
+    assert [of_env(env, data, "action_mask") for data in seen] == [*turns, *turns, turns[0], [anything] * 2]
+    assert seen[-1]["terminated"].all()
+    assert not seen[-1]["truncated"].any()
+    done: Any = env.rollout(12, break_when_any_done=False)["next", "done"]
+    assert done[2].flatten().nonzero().flatten().tolist() == [4, 9]
+
+
+def test_a_player_that_is_out_is_dead_and_the_next_one_knows_its_moves(make: Make) -> None:
+    """Player 2 goes out with player 0's second move; the game tells moves only to whom it has on turn."""
+    env = make(partial(TurnEnv, last=6, players=3, masks=True, out={"player_2": 4}))
+    seen = [env.reset()]
+    for _ in range(6):
+        seen.append(env.step(env.rand_action(seen[-1]))["next"].clone())
+    assert [of_env(env, data, "mask") for data in seen] == [[1, 1, 1]] * 4 + [[1, 1, 0]] * 2 + [[0, 0, 0]]
+    nobody = [0, 0, 0]
+    wins = [[1, -1, -1], nobody, nobody, [1, -1, -1], nobody, [1, -1, 0]]
+    assert [of_env(env, data, "reward") for data in seen[1:]] == wins
+    nothing, anything = [1, 0, 0], [1, 1, 1]
+    assert [of_env(env, data, "action_mask") for data in seen] == [
+        [[0, 1, 1], nothing, nothing],
+        [nothing, [1, 0, 1], nothing],
+        [nothing, nothing, [1, 1, 0]],
+        [[0, 1, 1], nothing, nothing],
+        [nothing, [1, 0, 1], anything],
+        [[1, 1, 0], nothing, anything],
+        [anything] * 3,
+    ]
+    assert [of_env(env, data, "observation")[2][:2] for data in seen[3:6]] == [[3, 2], [4, 2], [0, 0]]
+    # A masked action raises in the game, so random actions obey its masks.
+    env.rollout(30, break_when_any_done=False)
+
+
+@pytest.mark.parametrize("ours", [True, False], ids=["ours", "the game's"])
+def test_whom_a_time_limit_stops_counts_on_turn_or_not(make: Make, ours: bool) -> None:
+    env = make(partial(TurnEnv, last=9 if ours else 3, way="truncated"), max_steps=3 if ours else None)
+    last = play(env, 3)[-1]
+    assert last["truncated"].all()
+    assert not last["terminated"].any()
+    assert of_env(env, last, "mask") == [1, 1]
+    assert of_env(env, last, "observation") == [[3, 0, 1], [3, 1, 1]]
+
+
+def test_actions_of_several_parts_wait_too(make: Make) -> None:
+    env = make(partial(TurnEnv, actions=spaces.MultiDiscrete([3, 2])))
+    check_env_specs(env)
+    first, second = play(env, 1, waiting=0)
+    assert of_env(env, first, "action_mask") == [[1, 1, 1, 1, 1], [1, 0, 0, 1, 0]]
+    assert of_env(env, second, "action_mask") == [[1, 0, 0, 1, 0], [1, 1, 1, 1, 1]]
+
+
+def test_continuous_actions_in_turn_are_refused(make: Make) -> None:
+    with pytest.raises(UserError, match="'player_0': expected Discrete or MultiDiscrete where agents act in turn"):
+        make(partial(TurnEnv, actions=spaces.Box(-1, 1, (2,))))

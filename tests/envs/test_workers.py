@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import random
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
 from torchrl.collectors import Collector
-from torchrl.envs.utils import check_env_specs
+from torchrl.envs.utils import ExplorationType, check_env_specs, set_exploration_type
 
 from ctde_kit.envs.worker_layout import group_by_name
 from ctde_kit.envs.workers import WorkerEnv
 from ctde_kit.errors import UserError
+from ctde_kit.modules import value_critic
+from ctde_kit.modules.actor import TeamPolicy
+from ctde_kit.objectives import AdvantageEstimator, MAPPOLoss
+from ctde_kit.specs import TeamSpec
+from tests.contracts.fakes import make_actor, make_network
 from tests.envs.toys import BOSSES, WALKERS, Make, ToyEnv, TurnEnv, actions, make_and_close, step, tags
 
 pytestmark = pytest.mark.timeout(60)
@@ -269,20 +274,25 @@ def test_a_partial_reset_does_not_start_the_checkpoints_epoch(make: Make) -> Non
 # --- turns
 
 
-def test_agents_that_act_in_turn(make: Make) -> None:
+def test_whoever_waits_learns_values_and_no_policy(make: Make) -> None:
+    """A batch of a game through the objectives; its last move is player 0's, who wins while player 1 waits."""
+    torch.manual_seed(0)
     env = make(partial(TurnEnv, last=5))
-    assert env.group_map == {"player_0": ["player_0"], "player_1": ["player_1"]}
-    check_env_specs(env)
-    data = env.reset()
-    masks, rewards = [], []
-    for _ in range(5):
-        masks.append([bool(data[player, "mask"][0]) for player in env.group_map])
-        data = env.step(env.rand_action(data))["next"].clone()
-        rewards.append([data[player, "reward"][0].item() for player in env.group_map])
-        assert data["player_1", "observation"][3].tolist() == [[len(masks), 1]]
-    assert masks == [[True, False], [False, True]] * 2 + [[True, False]]
-    assert rewards == [[1, -1], [0, 0]] * 2 + [[1, -1]]
-    assert data["terminated"].all()
-    assert not data["truncated"].any()
-    done: Any = env.rollout(12, break_when_any_done=False)["next", "done"]
-    assert done[2].flatten().nonzero().flatten().tolist() == [4, 9]
+    team = TeamSpec.from_env(env)
+    actors = {group.name: make_actor(group) for group in team}
+    with set_exploration_type(ExplorationType.RANDOM):
+        batch: Any = env.rollout(12, TeamPolicy(actors), break_when_any_done=False)
+    for index, (group, actor) in enumerate(zip(team, actors.values(), strict=True)):
+        keys, waits = group.keys, torch.arange(12) % 5 % 2 != index
+        critic, logits = value_critic(team, group, make_network(False)), cast(Any, [])
+        AdvantageEstimator(critic, keys, gamma=0.9, lmbda=0.9)(batch)
+        target, advantage = batch[keys.value_target].flatten(2), batch[keys.advantage].flatten(2)
+        assert torch.allclose(target[batch["next", "done"].squeeze(-1)], torch.tensor([1.0, -1.0][index]))
+        assert (advantage != 0).all()
+
+        actor.agent_network.network.register_forward_hook(lambda _, __, out, seen=logits: seen.append(out))
+        losses = MAPPOLoss(actor, critic, keys=keys, entropy_coeff=0.1)(batch)
+        (gradient,) = torch.autograd.grad(losses["loss_objective"] + losses["loss_entropy"], logits)
+        assert not batch[keys.action_log_prob][:, waits].any()
+        assert not gradient[:, waits].any()
+        assert (gradient[:, ~waits] != 0).all()

@@ -111,41 +111,69 @@ class ToyEnv(ParallelEnv[str, Any, Any]):
 
 
 class TurnEnv(AECEnv[str, Any, Any]):
-    """Two players in turn, who count to ``last``; player 0 gets +1 and player 1 -1 with each of player 0's moves."""
+    """Players in turn, who count to ``last``, where all end in the way ``way`` ("terminated" or "truncated").
 
-    def __init__(self, last: int = 5) -> None:
+    With each of player 0's moves, it gets +1 and everyone else -1. Observation: ``[moves, player, last action or -1]``.
+    ``out`` has the number of moves after which a player ends. With ``masks``, the player on turn may not do action
+    ``moves % 3`` and a masked action raises; nobody else may do anything, as in PettingZoo's own games.
+    """
+
+    def __init__(
+        self,
+        last: int = 5,
+        players: int = 2,
+        masks: bool = False,
+        out: Mapping[str, int] | None = None,
+        way: str = "terminated",
+        actions: spaces.Space[Any] | None = None,
+    ) -> None:
         super().__init__()
         self.metadata = {"name": "turns", "is_parallelizable": False}
-        self.possible_agents, self.last_step = ["player_0", "player_1"], last
+        self.possible_agents, self.last_step = [f"player_{index}" for index in range(players)], last
+        self.masks, self.out, self.way, self.actions = masks, out or {}, way, actions or spaces.Discrete(3)
         self.render_mode = None
 
     def observation_space(self, agent: str) -> spaces.Space[Any]:
-        return spaces.Box(0, np.inf, (2,), np.float32)
+        box = spaces.Box(-1, np.inf, (3,), np.float32)
+        mask = spaces.Box(0, 1, (3,), np.int8)
+        return spaces.Dict({"observation": box, "action_mask": mask}) if self.masks else box
 
     def action_space(self, agent: str) -> spaces.Space[Any]:
-        return spaces.Discrete(3)
+        return self.actions
 
-    def observe(self, agent: str) -> np.ndarray:
-        return np.array([self.time, self.possible_agents.index(agent)], np.float32)
+    def _allowed(self, agent: str) -> np.ndarray:
+        return ((np.arange(3) != self.time % 3) & (agent == self.agent_selection)).astype(np.int8)
+
+    def observe(self, agent: str) -> Any:
+        observation = np.array([self.time, self.possible_agents.index(agent), self.action], np.float32)
+        return {"observation": observation, "action_mask": self._allowed(agent)} if self.masks else observation
 
     def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> None:
-        self.agents, self.time = self.possible_agents[:], 0
+        self.agents, self.time, self.action = self.possible_agents[:], 0, -1
         self.terminations, self.truncations = dict.fromkeys(self.agents, False), dict.fromkeys(self.agents, False)
         self.rewards, self._cumulative_rewards = dict.fromkeys(self.agents, 0.0), dict.fromkeys(self.agents, 0.0)
         self.infos = {agent: {} for agent in self.agents}
         self.agent_selection = self.agents[0]
 
     def step(self, action: Any) -> None:
-        if self.terminations[self.agent_selection]:
+        mover = self.agent_selection
+        if self.terminations[mover] or self.truncations[mover]:
             return self._was_dead_step(action)
-        first = self.agent_selection == "player_0"
-        self.rewards = {"player_0": 1.0 if first else 0.0, "player_1": -1.0 if first else 0.0}
+        if self.masks and not self._allowed(mover)[action]:
+            raise ValueError(f"{mover} did what it may not")
+        first = mover == "player_0"
+        self.rewards = {agent: (1.0 if agent == "player_0" else -1.0) if first else 0.0 for agent in self.agents}
         self._accumulate_rewards()
-        self.time += 1
-        self.agent_selection = "player_1" if first else "player_0"
-        if self.time == self.last_step:
-            self.terminations = dict.fromkeys(self.agents, True)
-            self._deads_step_first()
+        self.time, self.action = self.time + 1, int(np.ravel(action)[0])
+        ends = {agent: self.time in (self.last_step, self.out.get(agent)) for agent in self.agents}
+        if self.way == "terminated":
+            self.terminations = ends
+        else:
+            self.truncations = ends
+        place = self.agents.index(mover) + 1
+        rest = [agent for agent in self.agents[place:] + self.agents[:place] if not ends[agent]]
+        self.agent_selection = rest[0] if rest else mover
+        self._deads_step_first()
         return None
 
 
