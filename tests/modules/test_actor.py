@@ -213,7 +213,7 @@ def test_learned_scale_depends_on_no_input_and_slices_by_agent() -> None:
 
 def test_for_agent_names_a_network_that_cannot_be_taken_apart() -> None:
     group = GroupSpec("agents", 3, 5, ActionSpec("categorical", (4,)))
-    network = TorchRLMultiAgentMLP(5, 4, n_agents=3, centralized=False, share_params=True, num_cells=8)
+    network = TorchRLMultiAgentMLP(5, 4, n_agents=3, centralized=False, share_params=True, depth=1, num_cells=8)
     actor = MultiAgentActor(group, own_observation(group), network)
     with pytest.raises(UserError, match="has no for_agent"):
         actor.for_agent(0)
