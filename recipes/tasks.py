@@ -117,6 +117,7 @@ class PettingZooTask:
         n_workers: processes; null for one a core.
         max_steps: steps an episode.
         continuous_actions: for environments that offer both; null for those that do not.
+        return_state: write the env's global state; null where it has one.
         params: the environment's own arguments.
         groups_compete: report returns a group only.
     """
@@ -127,6 +128,7 @@ class PettingZooTask:
     n_workers: int | None = None
     max_steps: int = 25
     continuous_actions: bool | None = False
+    return_state: bool | None = None
     params: dict[str, Any] = field(default_factory=dict)
     groups_compete: bool = False
     _target_: str = "ctde_kit.recipes.tasks.PettingZooTask"
@@ -150,6 +152,7 @@ class PettingZooTask:
             n_workers=self.n_workers,
             max_steps=self.max_steps,
             seed=seed,
+            return_state=self.return_state,
             device=device,
         )
 

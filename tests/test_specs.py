@@ -1,0 +1,123 @@
+"""What is read off environments."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torchrl.data import Bounded, Categorical, Composite, MultiCategorical, OneHot, TensorSpec, Unbounded
+from torchrl.envs import EnvBase, GymEnv
+
+from ctde_kit.envs.pettingzoo import pettingzoo_factory
+from ctde_kit.envs.vmas import VmasEnv
+from ctde_kit.envs.workers import worker_env
+from ctde_kit.errors import UserError
+from ctde_kit.keys import GroupKeys
+from ctde_kit.specs import ActionSpec, TeamSpec
+
+
+class SpecOnlyEnv(EnvBase):
+    """An env of 5 with one group of 3 agents, for its specs alone."""
+
+    def __init__(self, action: TensorSpec, **observation: TensorSpec):
+        super().__init__(batch_size=torch.Size([5]))
+        agents = Composite({"observation": Unbounded((5, 3, 7)), **observation}, shape=(5, 3))
+        self.observation_spec = Composite({"agents": agents, "state": Unbounded((5, 11))}, shape=(5,))
+        self.action_spec = Composite({"agents": Composite({"action": action}, shape=(5, 3))}, shape=(5,))
+        self.reward_spec = Composite({"agents": Composite({"reward": Unbounded((5, 3, 1))}, shape=(5, 3))}, shape=(5,))
+
+    def _reset(self, tensordict=None):
+        raise AssertionError
+
+    def _step(self, tensordict):
+        raise AssertionError
+
+    def _set_seed(self, seed):
+        raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        (Categorical(4, shape=(5, 3)), ActionSpec("categorical", (4,))),
+        (OneHot(4, shape=(5, 3, 4)), ActionSpec("one_hot", (4,))),
+        (MultiCategorical([2, 6], shape=(5, 3, 2)), ActionSpec("multi_discrete", (2, 6))),
+        (
+            Bounded(torch.tensor([-1.0, -2.0]).expand(5, 3, 2), torch.tensor([1.0, 0.5]).expand(5, 3, 2)),
+            ActionSpec("continuous", (2,), ((-1.0, -2.0),) * 3, ((1.0, 0.5),) * 3),
+        ),
+    ],
+)
+def test_every_action_kind(spec: TensorSpec, expected: ActionSpec) -> None:
+    team = TeamSpec.from_env(SpecOnlyEnv(spec))
+    assert team["agents"].action == expected
+    assert team["agents"].n_agents == 3
+    assert team["agents"].observation_dim == 7
+    assert team.state_dim == 11
+    assert team.observation_dim == 21
+
+
+def test_masks_and_agent_specific_state_are_seen() -> None:
+    env = SpecOnlyEnv(
+        Categorical(4, shape=(5, 3)),
+        state=Unbounded((5, 3, 13)),
+        mask=Categorical(2, shape=(5, 3), dtype=torch.bool),
+        action_mask=Categorical(2, shape=(5, 3, 4), dtype=torch.bool),
+    )
+    group = TeamSpec.from_env(env)["agents"]
+    assert (group.mask, group.action_mask, group.state_dim) == (True, True, 13)
+    plain = TeamSpec.from_env(SpecOnlyEnv(Categorical(4, shape=(5, 3))))["agents"]
+    assert (plain.mask, plain.action_mask, plain.state_dim) == (False, False, None)
+
+
+def test_n_parameters() -> None:
+    assert ActionSpec("multi_discrete", (2, 6)).n_parameters == 8
+    assert ActionSpec("categorical", (4,)).n_parameters == 4
+    assert ActionSpec("continuous", (3,)).n_parameters == 6
+
+
+def test_several_groups_of_different_sizes() -> None:
+    team = TeamSpec.from_env(VmasEnv("simple_tag", num_envs=2, continuous_actions=False))
+    assert [(g.name, g.n_agents, g.observation_dim, g.action.sizes) for g in team] == [
+        ("adversary", 3, 16, (9,)),
+        ("agent", 1, 14, (9,)),
+    ]
+    assert team.observation_dim == 3 * 16 + 14
+
+
+def test_a_pettingzoo_team() -> None:
+    env = worker_env(pettingzoo_factory("mpe2/simple_spread_v3", N=2), n_envs=2, n_workers=1, seed=0)
+    team = TeamSpec.from_env(env)
+    env.close()
+    assert [(g.name, g.n_agents, g.action, g.mask) for g in team] == [
+        ("agent", 2, ActionSpec("categorical", (5,)), True)
+    ]
+    assert team.state_dim == team.observation_dim
+
+
+def test_a_single_agent_env_is_refused() -> None:
+    with pytest.raises(UserError, match=r"has a single agent: expected actions under \(group, 'action'\)"):
+        TeamSpec.from_env(GymEnv("CartPole-v1"))
+
+
+def test_unbounded_and_empty_bounds_are_refused() -> None:
+    low = torch.zeros(5, 3, 2)
+    with pytest.raises(UserError, match="expected finite ones, low < high"):
+        TeamSpec.from_env(SpecOnlyEnv(Bounded(low, low)))
+    with pytest.raises(UserError, match="Unbounded"):
+        TeamSpec.from_env(SpecOnlyEnv(Unbounded((5, 3, 2))))
+
+
+def test_an_image_observation_is_refused() -> None:
+    with pytest.raises(UserError, match=r"expected one feature dimension, found shape \[4, 4\]"):
+        TeamSpec.from_env(SpecOnlyEnv(Categorical(4, shape=(5, 3)), observation=Unbounded((5, 3, 4, 4))))
+
+
+def test_an_unknown_group_is_named() -> None:
+    with pytest.raises(UserError, match="no group 'prey': this team has"):
+        TeamSpec.from_env(SpecOnlyEnv(Categorical(4, shape=(5, 3))))["prey"]
+
+
+def test_group_keys() -> None:
+    keys = GroupKeys("prey")
+    assert keys.observation == ("prey", "observation")
+    assert keys.team_hidden("critic") == "prey_critic_hidden"
