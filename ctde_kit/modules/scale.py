@@ -14,8 +14,6 @@ class LearnedScale(nn.Module):
     """Gives a location ``[*B, n_agents, D]`` back with a deviation of the same shape that no input changes.
 
     As in the MAPPO authors' code for continuous actions; TorchRL's and BenchMARL's actors let a network output both.
-    With it the greedy action, the squashed location, keeps its meaning: a network that outputs both can lean on the
-    noise, and its greedy policy does worse than the sampled one.
 
     Args:
         size: D.

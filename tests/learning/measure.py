@@ -25,6 +25,7 @@ from omegaconf import OmegaConf
 from tests.learning.experiments import EXPERIMENTS, Experiment
 
 ROOT = Path(__file__).parents[2]
+BEGIN, END = "<!-- results -->", "<!-- end of results -->"
 
 
 def main() -> None:
@@ -78,7 +79,39 @@ def run_experiment(name: str, experiment: Experiment, runs: Path) -> dict[str, A
     target.parent.mkdir(exist_ok=True)
     target.write_text(json.dumps(result, indent=1) + "\n")
     plot(name, experiment, directories)
+    write_page(ROOT / "docs" / "recipes" / "mappo.md")
     return result
+
+
+def write_page(page: Path) -> None:
+    """Put every result that was measured into the page, between its two marks."""
+    lines = []
+    for name in EXPERIMENTS:
+        path = ROOT / "docs" / "results" / f"{name}.json"
+        if not path.exists():
+            continue
+        result = json.loads(path.read_text())
+        task = {key: value for key, value in result["config"]["task"].items() if not key.startswith("_")}
+        figures = ", ".join(
+            f"{figure} (seed {s})" for s, figure in zip(result["seeds"], result["figures"], strict=True)
+        )
+        lines += [
+            f"### {name.replace('_', ' ')}",
+            "",
+            f"`{result['figure']}`: **{figures}**; asked for {result['bar']}. {result['episodes']} greedy episodes; "
+            f"{result['config']['total_frames']} frames in {min(result['seconds'])} to {max(result['seconds'])} s, "
+            f"beside other jobs; {result['machine']}; {result['date']}.",
+            "",
+            "```",
+            result["command"],
+            f"task: {json.dumps(task)}",
+            "```",
+            "",
+            f"![{name}](../images/{name}.png)",
+            "",
+        ]
+    before, rest = page.read_text().split(BEGIN)
+    page.write_text(f"{before}{BEGIN}\n" + "\n".join(lines) + f"{END}{rest.split(END)[1]}")
 
 
 def machine() -> str:
