@@ -46,6 +46,7 @@ class MAPPOConfig:
         clip_epsilon: clip of the ratio.
         clip_value: clip of the value loss in normalized units; null for none.
         entropy_coeff: weight of the entropy bonus.
+        samples_mc_entropy: samples for the entropy of continuous actions, which has no closed form.
         critic_coeff: weight of the value loss.
         loss_critic_type: huber or l2.
         max_grad_norm: largest gradient norm of each network.
@@ -77,6 +78,7 @@ class MAPPOConfig:
     clip_epsilon: float = 0.2
     clip_value: float | None = None
     entropy_coeff: float = 0.01
+    samples_mc_entropy: int = 1
     critic_coeff: float = 1.0
     loss_critic_type: str = "huber"
     max_grad_norm: float = 5.0
@@ -96,6 +98,7 @@ class MAPPOConfig:
             frames_per_batch=self.frames_per_batch,
             minibatch_frames=self.minibatch_frames,
             epochs=self.epochs,
+            samples_mc_entropy=self.samples_mc_entropy,
             sequence_length=self.sequence_length,
             lr=self.lr,
             clip_epsilon=self.clip_epsilon,
@@ -127,6 +130,7 @@ def build(cfg: MAPPOConfig) -> Parts:
             keys=group.keys,
             clip_epsilon=cfg.clip_epsilon,
             entropy_coeff=cfg.entropy_coeff,
+            samples_mc_entropy=cfg.samples_mc_entropy,
             critic_coeff=cfg.critic_coeff,
             loss_critic_type=cfg.loss_critic_type,  # type: ignore[arg-type]
             clip_value=cfg.clip_value,
