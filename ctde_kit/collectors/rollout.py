@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from tensordict import TensorDict, TensorDictBase, stack
 from tensordict.nn import TensorDictModuleBase
-from torchrl.envs import EnvBase
+from torchrl.envs import EnvBase, TransformedEnv
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from ctde_kit.errors import UserError
@@ -75,7 +75,9 @@ class RolloutCollector:
 
     def state_dict(self) -> dict[str, Any]:
         base_env = _base(self.env)
-        state = {"frames": self.frames, "env": base_env.state_dict(), "carrier": None}
+        state = {"frames": self.frames, "env": base_env.state_dict(), "transforms": {}, "carrier": None}
+        if isinstance(self.env, TransformedEnv):
+            state["transforms"] = self.env.transform.state_dict()
         if getattr(base_env, "state_is_captured", True):
             if self._carrier is not None:
                 state["carrier"] = {_join(k): v.clone() for k, v in self._carrier.items(True, True)}
@@ -93,6 +95,8 @@ class RolloutCollector:
             self._carrier = like.empty().update(_unflatten(carrier, like))
         else:
             self._carrier = None
+        if isinstance(self.env, TransformedEnv):
+            self.env.transform.load_state_dict(state_dict["transforms"])
         base_env.load_state_dict(state_dict["env"])
 
 
