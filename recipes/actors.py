@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ctde_kit.recipes.networks import GRUNetwork, MLPNetwork
 
+from ctde_kit.errors import UserError
 from ctde_kit.modules import LearnedScale, MultiAgentActor, own_observation
 from ctde_kit.specs import GroupSpec
 
@@ -14,6 +15,8 @@ def stochastic_actor(
     """A decentralized actor; the deviation of continuous actions is a parameter unless it depends on the state."""
     inputs = own_observation(group, agent_id=network.agent_id, normalize=network.normalize)
     action = group.action
+    if action.discrete and state_dependent_scale:
+        raise UserError(f"state_dependent_scale=true: the actions of group {group.name!r} are discrete; leave it out")
     if action.discrete or state_dependent_scale:
         return MultiAgentActor(group, inputs, network.build(inputs.features, action.n_parameters, group.n_agents))
     scale = LearnedScale(action.sizes[0], group.n_agents, network.share_params)

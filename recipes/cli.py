@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import sys
@@ -45,20 +46,28 @@ def command_line(algorithm: str) -> Callable[[], None]:
 
 def _compose_and_start(algorithm: str, arguments: list[str]) -> None:
     _register()
-    errors: list[Exception] = []
+    multirun = any(argument in ("-m", "--multirun") for argument in arguments)
+    if multirun and any(argument.startswith("hydra.run.dir=") for argument in arguments):
+        raise UserError("hydra.run.dir: several runs need several directories; use hydra.sweep.dir with -m")
+    errors: list[tuple[Path, Exception]] = []
 
     def job(cfg: DictConfig) -> None:
         from ctde_kit.recipes.running import start
 
+        path = Path(HydraConfig.get().runtime.output_dir)
         # An exception that leaves the job makes hydra print a line of its own.
         try:
-            start(cfg, Path(HydraConfig.get().runtime.output_dir))
+            if cfg.algorithm != algorithm:
+                raise UserError(f"algorithm={cfg.algorithm}: this is ctde-{algorithm}; run ctde-{cfg.algorithm}")
+            start(cfg, path)
         except Exception as error:
-            errors.append(error)
+            errors.append((path, error))
+            with contextlib.suppress(OSError):
+                path.rmdir()  # only where nothing was written
 
     # Without this variable hydra prints its mistakes itself, in several lines, and exits with code 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    sys.argv = [sys.argv[0], *map(_scenario_argument, arguments)]
+    sys.argv = [sys.argv[0], *map(_scenario_argument, sorted(arguments, key=lambda a: not a.startswith("-")))]
     try:
         hydra.main(version_base="1.3", config_path="pkg://ctde_kit.recipes.conf", config_name=algorithm)(job)()
     except MissingConfigException as error:
@@ -66,11 +75,16 @@ def _compose_and_start(algorithm: str, arguments: list[str]) -> None:
     except OSError as error:
         if error.filename is None:
             raise
-        raise UserError(
-            f"{error.filename} cannot be written ({error.strerror}): choose another hydra.run.dir"
-        ) from error
+        directory = "hydra.sweep.dir" if multirun else "hydra.run.dir"
+        raise UserError(f"{error.filename} cannot be written ({error.strerror}): choose another {directory}") from error
     if errors:
-        raise errors[0]
+        for path, error in errors[:-1]:
+            print(f"ctde-{algorithm}: error: {path.name}: {_one_line(error)}", file=sys.stderr)
+        raise errors[-1][1]
+
+
+def _scenario_argument(argument: str) -> str:
+    return f"++{argument}" if argument.startswith("task.params.") else argument
 
 
 def _unknown_option(error: MissingConfigException) -> UserError:
@@ -114,7 +128,13 @@ def _resume(algorithm: str, arguments: list[str]) -> None:
     logger = values.pop("logger", None)
     if logger is not None:
         cfg.logger.name = logger
-    cfg.merge_with_dotlist([f"{name}={value}" for name, value in values.items()])
+    if "total_frames" in values:
+        try:
+            cfg.total_frames = int(values["total_frames"])
+        except ValueError as error:
+            raise UserError(f"total_frames={values['total_frames']}: expected a whole number of frames") from error
+    if "device" in values:
+        cfg.device = values["device"]
     resume(cfg, directory)
 
 

@@ -36,7 +36,7 @@ class CheckpointConfig:
         every_frames: how far apart, in frames.
     """
 
-    every_frames: int = 50_000
+    every_frames: int = 20_000
     _target_: str = "ctde_kit.recipes.config.CheckpointConfig"
 
     def __post_init__(self) -> None:
@@ -50,9 +50,11 @@ def check_run(config: Any) -> None:
         UserError: naming the option.
     """
     check_choice("device", config.device, ("auto", "cpu", "cuda"))
+    if not isinstance(config.total_frames, int) or isinstance(config.total_frames, bool):
+        raise UserError(f"total_frames={config.total_frames}: expected a whole number of frames")
     check_positive(total_frames=config.total_frames)
-    if config.seed < 0:
-        raise UserError(f"seed={config.seed}: expected 0 or more")
+    if not 0 <= config.seed < 2**32:
+        raise UserError(f"seed={config.seed}: expected 0 to {2**32 - 1}")
 
 
 def resolve_device(device: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from ctde_kit.recipes.checks import check_choice
 from omegaconf import MISSING
 
+from ctde_kit.errors import UserError
 from ctde_kit.modules import AgentNetwork, value_critic
 from ctde_kit.specs import GroupSpec, TeamSpec
 
@@ -30,6 +31,13 @@ class ValueCriticConfig:
     def __post_init__(self) -> None:
         check_choice("critic.sees", self.sees, ("observation", "team", "state", "agent_state"))
         check_choice("critic.heads", self.heads, ("one", "agent", "network"))
+        if isinstance(self.network, str) or self.network is None:
+            raise UserError("critic.network is missing: choose one, such as network@critic.network=mlp")
+        if self.sees in ("observation", "agent_state") and self.heads != "agent":
+            raise UserError(f"critic.heads={self.heads}: it is for critics that see team or state; leave it out")
+        shared = self.network.share_params is True
+        if self.sees in ("team", "state") and self.heads != "network" and not shared and not self.network.agent_id:
+            raise UserError("critic.network.share_params: one network serves all agents here; use critic.heads=network")
 
     def build(self, team: TeamSpec, group: GroupSpec) -> AgentNetwork:
         return value_critic(

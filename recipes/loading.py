@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import random
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import hydra.utils
+import numpy as np
+import torch
+import yaml
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -41,17 +45,31 @@ class LoadedRun:
         return self.parts.collector.env
 
 
-def load(run_directory: str | Path) -> LoadedRun:
+def load(run_directory: str | Path, device: str | None = None) -> LoadedRun:
     """Load a run directory: ``policy = load("runs/...").policy``.
+
+    The program's random state is left as it was.
+
+    Args:
+        run_directory: as the command line printed it.
+        device: where to put it, ``None`` for where the run was.
 
     Raises:
         UserError: where it holds no configuration or no whole checkpoint.
     """
     directory = Path(run_directory)
-    config = instantiate_config(read_config(directory))
+    cfg = read_config(directory)
+    if device is not None:
+        cfg.device = device
+    config = instantiate_config(cfg)
     content = read_checkpoint(latest_checkpoint(directory / "checkpoints"), algorithm=config.algorithm)
-    parts = importlib.import_module(f"ctde_kit.recipes.{config.algorithm}").build(config)
-    return LoadedRun(config, parts, load_parts(content, parts))
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng():
+        parts = importlib.import_module(f"ctde_kit.recipes.{config.algorithm}").build(config)
+        frames = load_parts(content, parts)
+    random.setstate(python)
+    np.random.set_state(numpy)
+    return LoadedRun(config, parts, frames)
 
 
 def read_config(directory: Path) -> DictConfig:
@@ -61,10 +79,10 @@ def read_config(directory: Path) -> DictConfig:
         raise UserError(f"{directory} is no run directory: it has no config.yaml")
     try:
         config = OmegaConf.load(path)
-    except (OSError, ValueError, OmegaConfBaseException) as error:
+    except (OSError, ValueError, OmegaConfBaseException, yaml.YAMLError) as error:
         raise UserError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from error
-    if not isinstance(config, DictConfig) or "algorithm" not in config:
-        raise UserError(f"{path} is no run's configuration: it names no algorithm")
+    if not isinstance(config, DictConfig) or not {"algorithm", "_target_"} <= set(config):
+        raise UserError(f"{path} is no whole configuration of a run: restore it, or start a new run")
     return config
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ctde_kit.recipes.checks import check_choice
+
 from ctde_kit.errors import UserError
 
 
@@ -26,6 +28,9 @@ class LoggerConfig:
     tracking_uri: str | None = None
     offline: bool = False
     _target_: str = "ctde_kit.recipes.loggers.LoggerConfig"
+
+    def __post_init__(self) -> None:
+        check_choice("logger", self.name, ("csv", "tensorboard", "wandb", "mlflow"))
 
     def build(self, directory: Path, run_name: str) -> list[Any]:
         """The loggers; each has ``log_scalar``.

@@ -16,6 +16,7 @@ from torch import nn
 
 from ctde_kit.collectors import RolloutCollector
 from ctde_kit.data import OnPolicyBuffer
+from ctde_kit.errors import UserError
 from ctde_kit.modules import AgentNetwork, TeamPolicy, ValueNorm
 from ctde_kit.objectives import AdvantageEstimator, MAPPOLoss
 from ctde_kit.specs import TeamSpec
@@ -92,6 +93,10 @@ class MAPPOConfig:
     _target_: str = "ctde_kit.recipes.mappo.MAPPOConfig"
 
     def __post_init__(self) -> None:
+        check_choice("algorithm", self.algorithm, ("mappo", "ippo"))
+        for name in ("task", "actor", "critic", "logger"):
+            if isinstance(getattr(self, name), str):
+                raise UserError(f"MAPPOConfig: {name} is missing; give a configuration of ctde_kit.recipes")
         check_run(self)
         check_ratio(gamma=self.gamma, lmbda=self.lmbda)
         check_positive(
@@ -148,6 +153,8 @@ def build(cfg: MAPPOConfig) -> Parts:
     policy = TeamPolicy(actors)
     optimizer = torch.optim.Adam(losses.parameters(), lr=cfg.lr, eps=1e-5, fused=True)
     recurrent = any(module.recurrent for module in losses.modules() if isinstance(module, AgentNetwork))
+    if cfg.sequence_length is not None and not recurrent:
+        raise UserError("sequence_length: these networks are feed-forward; leave it out, or use network@actor=gru")
     length = cfg.frames_per_batch // base_env.batch_size[0]
     return Parts(
         collector=RolloutCollector(

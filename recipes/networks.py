@@ -8,6 +8,7 @@ from typing import Any
 from ctde_kit.recipes.checks import check_choice, check_positive
 from torch import nn
 
+from ctde_kit.errors import UserError
 from ctde_kit.modules import MultiAgentGRU, MultiAgentMLP
 
 ACTIVATIONS = ("tanh", "relu", "elu", "gelu", "silu")
@@ -36,6 +37,7 @@ class MLPNetwork:
 
     def __post_init__(self) -> None:
         check_choice("activation", self.activation, ACTIVATIONS)
+        check_share_params(self.share_params)
         check_positive(**{f"num_cells[{i}]": cells for i, cells in enumerate(self.num_cells)})
 
     def build(self, in_features: int, out_features: int, n_agents: int) -> nn.Module:
@@ -72,6 +74,7 @@ class GRUNetwork:
 
     def __post_init__(self) -> None:
         check_choice("activation", self.activation, ACTIVATIONS)
+        check_share_params(self.share_params)
         check_positive(hidden_size=self.hidden_size, **{f"num_cells[{i}]": n for i, n in enumerate(self.num_cells)})
 
     def build(self, in_features: int, out_features: int, n_agents: int) -> nn.Module:
@@ -85,6 +88,13 @@ class GRUNetwork:
             activation_class=activation_class(self.activation),
             out_gain=self.out_gain,
         )
+
+
+def check_share_params(value: Any) -> None:
+    """Raise ``UserError`` unless ``value`` is true, false or a list of whole numbers."""
+    is_mapping = isinstance(value, (list, tuple)) and all(isinstance(index, int) for index in value)
+    if not isinstance(value, bool) and not is_mapping:
+        raise UserError(f"share_params={value}: expected true, false, or a parameter set an agent, such as [0,0,1]")
 
 
 def activation_class(name: str) -> type[nn.Module]:

@@ -35,10 +35,16 @@ EVALUATION_SEED = 1_000_000
 
 
 def start(cfg: DictConfig, path: Path) -> dict[str, Any]:
-    """A new run in ``path``."""
-    directory = RunDirectory(path)
+    """A new run in ``path``.
+
+    Raises:
+        UserError: where ``path`` holds a run already, and for mistakes in the configuration.
+    """
+    if (path / "config.yaml").exists():
+        raise UserError(f"{path} holds a run already: go on with resume={path}, or choose another hydra.run.dir")
     config = instantiate_config(cfg)
     parts = _recipe(config).build(config)
+    directory = RunDirectory(path)
     OmegaConf.save(cfg, directory.path / "config.yaml", resolve=True)
     return _train(config, parts, directory, seconds=0.0)
 
@@ -48,8 +54,15 @@ def resume(cfg: DictConfig, path: Path) -> dict[str, Any]:
     directory = RunDirectory(path)
     config = instantiate_config(cfg)
     content = read_checkpoint(latest_checkpoint(directory.checkpoints), algorithm=config.algorithm)
+    finished = (path / "summary.json").exists()
+    if finished and config.total_frames <= content["frames"]:
+        raise UserError(
+            f"total_frames={config.total_frames}: {path} has {content['frames']} frames already; ask for more"
+        )
     parts = _recipe(config).build(config)
     frames = load_parts(content, parts)
+    # The schedule may be another one now: with more total_frames the learning rate falls more slowly.
+    parts.anneal(frames)
     seconds = directory.read_rows(frames)
     OmegaConf.save(cfg, directory.path / "config.yaml", resolve=True)
     return _train(config, parts, directory, seconds)
@@ -91,6 +104,7 @@ def _train(config: Any, parts: Parts, directory: RunDirectory, seconds: float) -
         started_seconds=seconds,
         progress=sys.stderr.isatty(),
     )
+    print(f"run directory: {directory.path}")
     summary = run(parts, settings)
     if record is not None:
         record()

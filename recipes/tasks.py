@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +13,18 @@ from omegaconf import MISSING
 from torchrl.envs import EnvBase
 
 from ctde_kit.errors import UserError
+
+
+@contextlib.contextmanager
+def naming_params(task: str, params: dict[str, Any]) -> Iterator[None]:
+    """Turn whatever an environment raises at wrong arguments into a ``UserError`` that names them."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise UserError(f"{task} does not build with task.params={params} ({reason}); change task.params") from error
 
 
 @dataclass
@@ -42,15 +55,16 @@ class VmasTask:
         """The environment, ``n_envs`` wide."""
         from ctde_kit.envs.vmas import VmasEnv
 
-        return VmasEnv(
-            self.name.split("/", 1)[-1],
-            num_envs=n_envs or self.n_envs,
-            max_steps=self.max_steps,
-            continuous_actions=self.continuous_actions,
-            seed=seed,
-            device=device,
-            scenario_kwargs=self.params,
-        )
+        with naming_params(self.name, self.params):
+            return VmasEnv(
+                self.name.split("/", 1)[-1],
+                num_envs=n_envs or self.n_envs,
+                max_steps=self.max_steps,
+                continuous_actions=self.continuous_actions,
+                seed=seed,
+                device=device,
+                scenario_kwargs=self.params,
+            )
 
     def renderer(self, env: EnvBase) -> Callable[[], np.ndarray]:
         """Draws the first environment of the batch."""
@@ -95,7 +109,8 @@ class RecallTask:
         """The environment, ``n_envs`` wide."""
         from ctde_kit.envs.recall import RecallEnv
 
-        return RecallEnv(n_envs or self.n_envs, length=self.max_steps, seed=seed, device=device, **self.params)
+        with naming_params(self.name, self.params):
+            return RecallEnv(n_envs or self.n_envs, length=self.max_steps, seed=seed, device=device, **self.params)
 
     def renderer(self, env: EnvBase) -> None:
         """There is nothing to draw."""
@@ -146,15 +161,16 @@ class PettingZooTask:
         params = dict(self.params)
         if self.continuous_actions is not None:
             params["continuous_actions"] = self.continuous_actions
-        return worker_env(
-            pettingzoo_factory(self.env, **params),
-            n_envs=n_envs or self.n_envs,
-            n_workers=self.n_workers,
-            max_steps=self.max_steps,
-            seed=seed,
-            return_state=self.return_state,
-            device=device,
-        )
+        with naming_params(self.name, params):
+            return worker_env(
+                pettingzoo_factory(self.env, **params),
+                n_envs=n_envs or self.n_envs,
+                n_workers=self.n_workers,
+                max_steps=self.max_steps,
+                seed=seed,
+                return_state=self.return_state,
+                device=device,
+            )
 
     def renderer(self, env: EnvBase) -> None:
         """There is none: the environments live in other processes."""

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import pickle
 import random
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +55,9 @@ def read_checkpoint(path: Path, *, algorithm: str) -> dict[str, Any]:
         raise UserError(f"no checkpoint at {path}: give a run directory that has one in checkpoints/")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+    except Exception as error:  # a damaged file fails in as many ways as there are bytes
         raise UserError(
-            f"checkpoint {path} is truncated or not a checkpoint: delete it, the one before is kept"
+            f"checkpoint {path} is truncated or not a checkpoint: delete it to use the one before, if there is one"
         ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"checkpoint {path} is of another format: expected {FORMAT}; train anew or use its version")
@@ -98,7 +96,7 @@ def latest_checkpoint(directory: Path) -> Path:
     Raises:
         UserError: where there is none.
     """
-    paths = sorted(directory.glob("*.pt"), key=lambda path: int(path.stem.rsplit("_", 1)[-1]))
+    paths = sorted(directory.glob("frames_*.pt"), key=lambda path: int(path.stem.rsplit("_", 1)[-1]))
     if not paths:
         raise UserError(f"no checkpoint in {directory}: the run was stopped before its first one; start it anew")
     return paths[-1]

@@ -61,7 +61,7 @@ def run(parts: Parts, settings: Run) -> dict[str, Any]:
     frames = parts.collector.frames
     clock = time.perf_counter() - settings.started_seconds
     training_seconds = 0.0
-    last_evaluation, last_checkpoint = frames, frames
+    last_evaluation, last_checkpoint = _last_evaluated(settings.directory), frames
     first_frames, evaluation = frames, {}
     with tqdm(
         total=settings.total_frames, initial=frames, unit="frame", disable=not settings.progress, dynamic_ncols=True
@@ -87,6 +87,11 @@ def run(parts: Parts, settings: Run) -> dict[str, Any]:
         evaluation = {f"eval/{name}": value for name, value in settings.evaluate().items()}
     parts.collector.shutdown()
     return _finish(settings, frames, (frames - first_frames) / max(training_seconds, 1e-9), evaluation, clock)
+
+
+def _last_evaluated(directory: RunDirectory) -> float:
+    evaluated = [row["frames"] for row in directory.rows if any(name.startswith("eval/") for name in row)]
+    return evaluated[-1] if evaluated else 0
 
 
 def checkpoint(parts: Parts, settings: Run, frames: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,14 +70,21 @@ class RunDirectory:
     def read_rows(self, frames: int) -> float:
         """Take over the rows up to ``frames`` and drop those past it; gives the seconds of the last one kept."""
         if self.metrics.is_file():
-            with open(self.metrics, newline="") as file:
-                for row in csv.DictReader(file):
-                    values = {name: float(value) for name, value in row.items() if name and value not in ("", None)}
-                    if values and values["frames"] <= frames:
-                        self.rows.append(values)
+            try:
+                rows = list(self._saved_rows())
+            except (ValueError, KeyError, TypeError) as error:
+                raise UserError(f"{self.metrics} cannot be read ({error}): move it away, and resume again") from error
+            self.rows += [row for row in rows if row["frames"] <= frames]
         self._columns = list(dict.fromkeys(name for row in self.rows for name in row))
         self._rewrite()
         return self.rows[-1]["seconds"] if self.rows else 0.0
+
+    def _saved_rows(self) -> Iterator[dict[str, float]]:
+        with open(self.metrics, newline="") as file:
+            for row in csv.DictReader(file):
+                values = {name: float(value) for name, value in row.items() if name and value not in ("", None)}
+                if values:
+                    yield {"frames": values.pop("frames"), **values}
 
     def _rewrite(self) -> None:
         beside = self.metrics.with_suffix(".partial")

@@ -267,3 +267,18 @@ def test_users_own_scenario_with_python_state_is_reset_env_by_env() -> None:
 def test_mistakes_are_named(scenario: str, arguments: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         VmasEnv(scenario, num_envs=2, scenario_kwargs=arguments)
+
+
+def test_a_restored_world_lives_where_the_env_lives() -> None:
+    env = make()
+    env.reset()
+    snapshot = WorldState.read(env.world).snapshot()
+    moved = [
+        (path, owner, key, (kind, value.to("meta") if kind == "tensor" else value))
+        for path, owner, key, (kind, value) in snapshot["entries"]
+    ]
+    env.world._device = torch.device("meta")
+    world = WorldState.read(env.world)
+    world.restore(snapshot)
+    assert env.world.agents[0].state.pos.device.type == "meta"
+    assert moved

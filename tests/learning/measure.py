@@ -12,6 +12,7 @@ import datetime
 import json
 import platform
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -31,11 +32,14 @@ BEGIN, END = "<!-- results -->", "<!-- end of results -->"
 def main() -> None:
     """Run what the command line names, all by default."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", choices=[[], *EXPERIMENTS], default=list(EXPERIMENTS))
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(EXPERIMENTS)}; all by default")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "experiments", help="where the runs go")
     arguments = parser.parse_args()
+    unknown = [name for name in arguments.names if name not in EXPERIMENTS]
+    if unknown:
+        parser.error(f"no experiment {unknown[0]!r}: choose of {', '.join(EXPERIMENTS)}")
     failed = []
-    for name in arguments.names:
+    for name in arguments.names or EXPERIMENTS:
         result = run_experiment(name, EXPERIMENTS[name], arguments.runs)
         print(f"{name}: {result['figures']} (bar {result['bar']}): {'reached' if result['reached'] else 'MISSED'}")
         if not result["reached"]:
@@ -44,20 +48,19 @@ def main() -> None:
 
 
 def run_experiment(name: str, experiment: Experiment, runs: Path) -> dict[str, Any]:
-    """Train every seed that has no finished run yet, then write result and plot."""
+    """Train every seed that has no finished run of the same overrides yet, then write result and plot."""
     directories = [runs / name / f"seed_{seed}" for seed in experiment.seeds]
     for seed, directory in zip(experiment.seeds, directories, strict=True):
-        if not (directory / "summary.json").exists():
-            module = f"ctde_kit.recipes.{experiment.recipe}"
-            command = [
-                sys.executable,
-                "-m",
-                module,
-                *experiment.overrides,
-                f"seed={seed}",
-                f"hydra.run.dir={directory}",
-            ]
-            subprocess.run(command, check=True)
+        told = {"overrides": experiment.overrides, "machine": machine(), "date": datetime.date.today().isoformat()}
+        record = directory / "experiment.json"
+        if record.exists() and json.loads(record.read_text())["overrides"] == experiment.overrides:
+            continue
+        shutil.rmtree(directory, ignore_errors=True)
+        own = [f"seed={seed}", f"hydra.run.dir={directory}"]
+        command = [sys.executable, "-m", f"ctde_kit.recipes.{experiment.recipe}", *experiment.overrides, *own]
+        subprocess.run(command, check=True)
+        record.write_text(json.dumps(told))
+    told = json.loads((directories[-1] / "experiment.json").read_text())
     summaries = [json.loads((directory / "summary.json").read_text()) for directory in directories]
     figures = [round(summary[experiment.figure], 3) for summary in summaries]
     reached = all(figure >= experiment.bar if experiment.above else figure <= experiment.bar for figure in figures)
@@ -71,8 +74,8 @@ def run_experiment(name: str, experiment: Experiment, runs: Path) -> dict[str, A
         "figures": figures,
         "seconds": [round(summary["seconds"]) for summary in summaries],
         "episodes": summaries[0]["eval/episodes"],
-        "machine": machine(),
-        "date": datetime.date.today().isoformat(),
+        "machine": told["machine"],
+        "date": told["date"],
         "config": {key: value for key, value in config.items() if key not in ("logger",)},
     }
     target = ROOT / "docs" / "results" / f"{name}.json"

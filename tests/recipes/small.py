@@ -28,7 +28,7 @@ def small_config(kind: str = "mlp", **kwargs: Any) -> MAPPOConfig:
         "total_frames": 240,
         "frames_per_batch": 60,
         "minibatch_frames": 20,
-        "sequence_length": 5,
+        "sequence_length": 5 if kind == "gru" else None,
         "epochs": 2,
         "device": "cpu",
         "evaluation": EvaluationConfig(every_frames=120, episodes=4),

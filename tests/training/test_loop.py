@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from ctde_kit.recipes import load
 from ctde_kit.recipes.config import EvaluationConfig
 from ctde_kit.recipes.mappo import build
@@ -16,6 +17,7 @@ from omegaconf import OmegaConf
 
 from ctde_kit.errors import UserError
 from ctde_kit.training import NotFiniteError, RunDirectory, iterate
+from ctde_kit.training.parts import summarize
 from tests.recipes.small import small_config
 
 
@@ -104,8 +106,58 @@ def test_unwritable_run_directory_is_named() -> None:
 
 def test_first_minibatch_after_collection_has_ratio_one() -> None:
     for kind in ("mlp", "gru"):
-        parts = build(small_config(kind, epochs=1, minibatch_frames=60, sequence_length=10, total_frames=300))
+        length = 10 if kind == "gru" else None
+        parts = build(small_config(kind, epochs=1, minibatch_frames=60, sequence_length=length, total_frames=300))
         for iteration in iterate(parts):
             assert abs(iteration.metrics["approx_kl"]) < 1e-6, (kind, iteration.frames)
             assert iteration.metrics["clip_fraction"] == 0
             assert abs(iteration.metrics["loss_objective"]) < 1e-5
+
+
+def test_a_directory_that_holds_a_run_is_not_overwritten(tmp_path: Path) -> None:
+    run(tmp_path / "r", total_frames=60)
+    before = sorted(path.name for path in (tmp_path / "r" / "checkpoints").iterdir())
+    with pytest.raises(UserError, match="holds a run already"):
+        run(tmp_path / "r", total_frames=120, seed=5)
+    assert sorted(path.name for path in (tmp_path / "r" / "checkpoints").iterdir()) == before
+
+
+def test_a_run_that_goes_on_longer_takes_up_its_learning_rate(tmp_path: Path) -> None:
+    run(tmp_path / "r", total_frames=120, lr=1e-2)
+    cfg = OmegaConf.load(tmp_path / "r" / "config.yaml")
+    cfg.total_frames = 240
+    resume(cfg, tmp_path / "r")
+    assert abs(float(rows(tmp_path / "r")[2]["train/approx_kl"])) > 1e-6  # type: ignore[arg-type]
+
+
+def test_evaluations_fall_where_they_would_have_without_the_stop(tmp_path: Path) -> None:
+    every = EvaluationConfig(every_frames=180, episodes=2)
+    run(tmp_path / "whole", total_frames=480, evaluation=every)
+    run(tmp_path / "stopped", total_frames=240, evaluation=every)
+    kept = rows(tmp_path / "stopped")
+    (tmp_path / "stopped" / "checkpoints" / "frames_240.pt").unlink()
+    cfg = OmegaConf.load(tmp_path / "stopped" / "config.yaml")
+    cfg.total_frames = 480
+    resume(cfg, tmp_path / "stopped")
+    assert len(kept) == 4
+    evaluated = [
+        [int(float(row["frames"])) for row in rows(tmp_path / name) if row["eval/return_mean"]]
+        for name in ("whole", "stopped")
+    ]
+    assert evaluated[0] == evaluated[1] == [180, 360, 480]
+
+
+def test_loading_a_run_leaves_the_random_state_alone(tmp_path: Path) -> None:
+    run(tmp_path / "r", total_frames=60)
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    load(tmp_path / "r", device="cpu")
+    assert torch.equal(torch.rand(2), expected)
+
+
+def test_only_losses_and_gradients_must_be_finite() -> None:
+    history = [{"loss_critic": torch.tensor(1.0), "explained_variance": torch.tensor(float("-inf"))}]
+    assert summarize(history, 60)["loss_critic"] == 1.0
+    with pytest.raises(NotFiniteError, match="grad_norm is inf in update 1 of 1 at 60 frames"):
+        summarize([{"grad_norm": torch.tensor(float("inf"))}], 60)

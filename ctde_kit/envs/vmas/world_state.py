@@ -117,7 +117,8 @@ class WorldState:
             if kind == "container" and path in self.objects:
                 continue
             if kind == "tensor":
-                value = copies.setdefault(id(value), value.clone())
+                # A checkpoint is read onto the CPU, wherever the env lives.
+                value = copies.setdefault(id(value), value.to(self.objects["env"].device, copy=True))
             elif kind == "reference":
                 value = self._object(value)
             elif kind == "container":
