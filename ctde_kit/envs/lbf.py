@@ -23,6 +23,12 @@ class LBFParallelEnv(ParallelEnv[str, Any, Any]):
         self._env: Any = gymnasium.make(env_id, disable_env_checker=True).unwrapped
         # Its own limit is reported as a termination.
         self._env._max_episode_steps = math.inf
+        # It resolves loads in the order of a set of players, by memory address: with these the same seed gives the
+        # same episode in every process.
+        for number, player in enumerate(self._env.players):
+            player.__class__ = type(
+                type(player).__name__, (type(player),), {"__hash__": lambda _, number=number: number}
+            )
         self._max_steps, self._step = max_steps, 0
         self.metadata = {"name": env_id}
         self.possible_agents = [f"agent_{index}" for index in range(self._env.n_agents)]
@@ -50,6 +56,10 @@ class LBFParallelEnv(ParallelEnv[str, Any, Any]):
         self, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Start an episode."""
+        if seed is not None:
+            # Where players stood in the last episode counts as taken while new places are drawn.
+            for player in self._env.players:
+                player.position = None
         observations, _ = self._env.reset(seed=seed, options=options)
         self._step, self.agents = 0, list(self.possible_agents)
         self._observations = dict(zip(self.agents, observations, strict=True))

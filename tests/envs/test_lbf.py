@@ -113,3 +113,27 @@ def test_mistakes_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "lbforaging", None)
     with pytest.raises(UserError, match=r'pip install "ctde-kit\[lbf\]"'):
         lbf_parallel_env(TASK)
+
+
+def test_loads_are_resolved_in_the_players_order_not_in_that_of_memory_addresses() -> None:
+    env = lbf_parallel_env("Foraging-8x8-2p-2f-coop-v3")
+    env.reset(seed=0)
+    first, second = env.unwrapped.players
+    assert (hash(first), hash(second)) == (0, 1)
+    assert first != second
+    for order in ((first, second), (second, first)):
+        players = set(order)
+        assert players.pop() is first
+
+
+def test_a_seeded_reset_does_not_depend_on_the_last_episode() -> None:
+    fresh = lbf_parallel_env("Foraging-8x8-2p-2f-coop-v3")
+    used = lbf_parallel_env("Foraging-8x8-2p-2f-coop-v3")
+    for seed in range(200):
+        used.reset(seed=seed + 1)
+        for player in used.unwrapped.players:
+            player.position = fresh.unwrapped.players[0].position or (0, 0)
+        observations, _ = fresh.reset(seed=seed)
+        again, _ = used.reset(seed=seed)
+        assert all((observations[agent] == again[agent]).all() for agent in observations)
+        fresh.reset(seed=seed)
