@@ -141,7 +141,8 @@ def plot(name: str, experiment: Experiment, directories: list[Path]) -> None:
         axis.plot(*zip(*experiment.reference, strict=True), "k--", linewidth=1, label=experiment.reference_name)
     for label, value in experiment.horizontals.items():
         axis.axhline(value, color="gray", linewidth=0.8, linestyle=":")
-        axis.annotate(label, (0, value), fontsize=8, color="gray", va="bottom")
+        at = axis.get_yaxis_transform()
+        axis.text(0.01, value, label, transform=at, fontsize=8, color="gray", va="bottom")
     axis.set(xlabel="frames", ylabel=experiment.ylabel, title=name.replace("_", " "))
     axis.grid(alpha=0.3)
     axis.legend(frameon=False, fontsize=8)
