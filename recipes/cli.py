@@ -20,6 +20,8 @@ from omegaconf.errors import OmegaConfBaseException
 from ctde_kit.errors import UserError
 from ctde_kit.training import NotFiniteError
 
+# Hydra takes these before the options alone.
+MULTIRUN = ("-m", "--multirun")
 OVERRIDABLE_ON_RESUME = ("total_frames", "device", "logger")
 
 
@@ -46,7 +48,7 @@ def command_line(algorithm: str) -> Callable[[], None]:
 
 def _compose_and_start(algorithm: str, arguments: list[str]) -> None:
     _register()
-    multirun = any(argument in ("-m", "--multirun") for argument in arguments)
+    multirun = any(argument in MULTIRUN for argument in arguments)
     if multirun and any(argument.startswith("hydra.run.dir=") for argument in arguments):
         raise UserError("hydra.run.dir: several runs need several directories; use hydra.sweep.dir with -m")
     errors: list[tuple[Path, Exception]] = []
@@ -67,7 +69,7 @@ def _compose_and_start(algorithm: str, arguments: list[str]) -> None:
 
     # Without this variable hydra prints its mistakes itself, in several lines, and exits with code 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    sys.argv = [sys.argv[0], *map(_scenario_argument, sorted(arguments, key=lambda a: not a.startswith("-")))]
+    sys.argv = [sys.argv[0], *map(_scenario_argument, sorted(arguments, key=lambda a: a not in MULTIRUN))]
     try:
         hydra.main(version_base="1.3", config_path="pkg://ctde_kit.recipes.conf", config_name=algorithm)(job)()
     except MissingConfigException as error:
@@ -81,10 +83,6 @@ def _compose_and_start(algorithm: str, arguments: list[str]) -> None:
         for path, error in errors[:-1]:
             print(f"ctde-{algorithm}: error: {path.name}: {_one_line(error)}", file=sys.stderr)
         raise errors[-1][1]
-
-
-def _scenario_argument(argument: str) -> str:
-    return f"++{argument}" if argument.startswith("task.params.") else argument
 
 
 def _unknown_option(error: MissingConfigException) -> UserError:

@@ -90,13 +90,18 @@ def load_parts(content: dict[str, Any], parts: Parts) -> int:
     return content["frames"]
 
 
+def checkpoint_paths(directory: Path) -> list[Path]:
+    """The checkpoints in ``directory``, those with the fewest frames first."""
+    return sorted(directory.glob("frames_*.pt"), key=lambda path: int(path.stem.rsplit("_", 1)[-1]))
+
+
 def latest_checkpoint(directory: Path) -> Path:
     """The checkpoint with the most frames in ``directory``.
 
     Raises:
         UserError: where there is none.
     """
-    paths = sorted(directory.glob("frames_*.pt"), key=lambda path: int(path.stem.rsplit("_", 1)[-1]))
+    paths = checkpoint_paths(directory)
     if not paths:
         raise UserError(f"no checkpoint in {directory}: the run was stopped before its first one; start it anew")
     return paths[-1]

@@ -12,7 +12,7 @@ from tensordict import TensorDictBase
 from tqdm import tqdm
 
 from ctde_kit.keys import DONE, NEXT, GroupKeys
-from ctde_kit.training.checkpoint import save_checkpoint
+from ctde_kit.training.checkpoint import checkpoint_paths, save_checkpoint
 from ctde_kit.training.parts import Parts, iterate
 from ctde_kit.training.plots import plot_run, shown_returns
 from ctde_kit.training.run_directory import RunDirectory
@@ -98,8 +98,7 @@ def checkpoint(parts: Parts, settings: Run, frames: int) -> None:
     """Write a checkpoint and delete all but the latest two."""
     directory = settings.directory.checkpoints
     save_checkpoint(directory / f"frames_{frames}.pt", parts, algorithm=settings.algorithm, frames=frames)
-    paths = sorted(directory.glob("frames_*.pt"), key=lambda path: int(path.stem.rsplit("_", 1)[-1]))
-    for path in paths[:-KEPT_CHECKPOINTS]:
+    for path in checkpoint_paths(directory)[:-KEPT_CHECKPOINTS]:
         path.unlink()
 
 
