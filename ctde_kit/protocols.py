@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any, Protocol, runtime_checkable
 
+from tensordict import TensorDictBase
 from torch import Tensor
 
 
@@ -33,4 +35,34 @@ class ReturnScale(Protocol):
 
     def denormalize(self, values: Tensor, /) -> Tensor:
         """The critic's outputs in units of returns."""
+        ...
+
+
+class StateAccess(Protocol):
+    """An env's state as a TensorDict."""
+
+    def read(self) -> TensorDictBase:
+        """The state at this moment."""
+        ...
+
+    def write(self, state: TensorDictBase, /) -> None:
+        """Take over a state."""
+        ...
+
+
+@runtime_checkable
+class PureEnv(Protocol):
+    """An env whose step and partial reset can be functions of tensors alone."""
+
+    @property
+    def tensor_state(self) -> StateAccess:
+        """Reads and writes its state; raises ``TraceError`` where that cannot be done."""
+        ...
+
+    def draw_initial_states(self, count: int, /) -> TensorDictBase:
+        """At least ``count`` fresh initial states, one a row, as a part of what ``tensor_state`` reads."""
+        ...
+
+    def resets_to(self, fresh: TensorDictBase, /) -> AbstractContextManager[None]:
+        """Partial resets inside the block take the rows of ``fresh`` ``[n_envs]`` instead of drawing."""
         ...

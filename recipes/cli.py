@@ -22,7 +22,7 @@ from ctde_kit.training import NotFiniteError
 
 # Hydra takes these before the options alone.
 MULTIRUN = ("-m", "--multirun")
-OVERRIDABLE_ON_RESUME = ("total_frames", "device", "logger")
+OVERRIDABLE_ON_RESUME = ("total_frames", "device", "compile", "logger")
 
 
 def command_line(algorithm: str) -> Callable[[], None]:
@@ -131,8 +131,9 @@ def _resume(algorithm: str, arguments: list[str]) -> None:
             cfg.total_frames = int(values["total_frames"])
         except ValueError as error:
             raise UserError(f"total_frames={values['total_frames']}: expected a whole number of frames") from error
-    if "device" in values:
-        cfg.device = values["device"]
+    for name in ("device", "compile"):
+        if name in values:
+            cfg[name] = values[name]
     resume(cfg, directory)
 
 

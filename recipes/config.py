@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from ctde_kit.recipes.checks import check_choice, check_positive
 
 from ctde_kit.errors import UserError
+from ctde_kit.graph import missing_toolchain, report_fallback
 
 
 @dataclass
@@ -43,6 +46,10 @@ class CheckpointConfig:
         check_positive(**{"checkpoint.every_frames": self.every_frames})
 
 
+# Below, compiling for the first time (20 to 60 s) costs more than it spares.
+WORTH_COMPILING = 100_000
+
+
 def check_run(config: Any) -> None:
     """Check the common part of a recipe's configuration.
 
@@ -50,6 +57,7 @@ def check_run(config: Any) -> None:
         UserError: naming the option.
     """
     check_choice("device", config.device, ("auto", "cpu", "cuda"))
+    check_choice("compile", config.compile, ("auto", "on", "off"))
     if not isinstance(config.total_frames, int) or isinstance(config.total_frames, bool):
         raise UserError(f"total_frames={config.total_frames}: expected a whole number of frames")
     check_positive(total_frames=config.total_frames)
@@ -68,3 +76,18 @@ def resolve_device(device: str) -> str:
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("device=cuda: PyTorch sees no CUDA device; use device=cpu, or install a CUDA build of torch")
     return device
+
+
+def resolve_compile(compile: str, total_frames: int) -> bool:
+    """Whether to compile: ``auto`` does where the run is long enough, so that the same run always decides alike.
+
+    What cannot be compiled runs plainly in any case, and says so in one line. Compiled code is kept in
+    ``~/.cache/ctde_kit``, or where ``TORCHINDUCTOR_CACHE_DIR`` points to.
+    """
+    if compile == "off" or (compile == "auto" and total_frames < WORTH_COMPILING):
+        return False
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path.home() / ".cache" / "ctde_kit"))
+    missing = missing_toolchain()
+    if missing is not None:
+        report_fallback("this run", missing)
+    return missing is None

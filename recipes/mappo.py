@@ -9,7 +9,7 @@ import torch
 from ctde_kit.recipes.actors import stochastic_actor
 from ctde_kit.recipes.checks import check_choice, check_not_negative, check_positive, check_ratio
 from ctde_kit.recipes.cli import command_line
-from ctde_kit.recipes.config import CheckpointConfig, EvaluationConfig, check_run, resolve_device
+from ctde_kit.recipes.config import CheckpointConfig, EvaluationConfig, check_run, resolve_compile, resolve_device
 from ctde_kit.recipes.envs import with_transforms
 from omegaconf import MISSING
 from torch import nn
@@ -35,6 +35,7 @@ class MAPPOConfig:
         logger: where metrics go beside metrics.csv.
         seed: of everything that is random.
         device: auto, cpu or cuda.
+        compile: rollouts and updates as compiled graphs: auto (where the run is long enough), on or off.
         total_frames: env transitions to collect.
         frames_per_batch: frames an iteration, a multiple of task.n_envs.
         minibatch_frames: frames a gradient step.
@@ -67,6 +68,7 @@ class MAPPOConfig:
     logger: Any = MISSING
     seed: int = 0
     device: str = "auto"
+    compile: str = "auto"
     total_frames: int = 300_000
     frames_per_batch: int = 6_000
     minibatch_frames: int = 400
@@ -120,6 +122,7 @@ def build(cfg: MAPPOConfig) -> Parts:
     """Wire MAPPO's parts."""
     torch.manual_seed(cfg.seed)
     device = resolve_device(cfg.device)
+    compiled = resolve_compile(cfg.compile, cfg.total_frames)
     base_env = cfg.task.build(seed=cfg.seed, device=device)
     team = TeamSpec.from_env(base_env)
 
@@ -162,11 +165,13 @@ def build(cfg: MAPPOConfig) -> Parts:
             policy,
             frames_per_batch=cfg.frames_per_batch,
             total_frames=cfg.total_frames,
+            compile=compiled,
         ),
         prepare=nn.Sequential(*estimators.values()),
         buffer=OnPolicyBuffer(cfg.minibatch_frames, (cfg.sequence_length or length) if recurrent else None),
         schedule=Epochs(cfg.epochs, cfg.target_kl),
-        update=GradientStep(losses, optimizer, cfg.max_grad_norm),
+        # A recurrent network's unrolled sequence is too long a graph.
+        update=GradientStep(losses, optimizer, cfg.max_grad_norm, compile=compiled and not recurrent),
         policy=policy,
         anneal=LinearLearningRate(optimizer, cfg.lr, 0.0 if cfg.anneal_lr else cfg.lr, cfg.total_frames),
     )

@@ -11,7 +11,9 @@ from tensordict.nn import TensorDictModuleBase
 from torchrl.envs import EnvBase, TransformedEnv
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
+from ctde_kit.collectors.compiled_rollout import CompiledRollout
 from ctde_kit.errors import UserError
+from ctde_kit.graph import TraceError, report_fallback
 from ctde_kit.protocols import Stateful
 
 
@@ -29,12 +31,23 @@ class RolloutCollector:
         policy: writes the action; it explores as ``ExplorationType.RANDOM`` has it.
         frames_per_batch: frames (env transitions, not agent steps) a batch, a multiple of ``n_envs``.
         total_frames: stop once this many frames are collected.
+        compile: run policy and env as one compiled step, where the env is a ``PureEnv`` that can be traced; else it
+            says in one line why not, and steps plainly. Envs that end within a batch go on from fresh initial states
+            that were drawn before it; where these do not suffice, the batch is collected once more, plainly.
 
     Raises:
         UserError: for an env without a batch dimension, or a number of frames that ``n_envs`` does not divide.
     """
 
-    def __init__(self, env: EnvBase, policy: TensorDictModuleBase, *, frames_per_batch: int, total_frames: int):
+    def __init__(
+        self,
+        env: EnvBase,
+        policy: TensorDictModuleBase,
+        *,
+        frames_per_batch: int,
+        total_frames: int,
+        compile: bool = False,
+    ):
         if len(env.batch_size) != 1:
             raise UserError(f"collector: expected an env of batch size [n_envs], found {list(env.batch_size)}")
         n_envs = env.batch_size[0]
@@ -46,6 +59,8 @@ class RolloutCollector:
         self.env, self.policy = env, policy
         self.length = frames_per_batch // n_envs
         self.total_frames, self.frames = total_frames, 0
+        self.compile, self.resets_seen = compile, 0.0
+        self._compiled: CompiledRollout | None = None
         self._carrier: TensorDictBase | None = None
 
     def __iter__(self) -> Iterator[TensorDictBase]:
@@ -58,6 +73,13 @@ class RolloutCollector:
     def rollout(self) -> TensorDictBase:
         """One batch ``[n_envs, T]``."""
         carrier = self.env.reset() if self._carrier is None else self._carrier
+        if self.compile and self._compiled is None:
+            self._compile(carrier)
+        if self.compile and self._compiled is not None:
+            batch, carrier, self.resets_seen = self._compiled(carrier, self.resets_seen)
+            if batch is not None:
+                self._carrier = carrier
+                return batch
         steps = []
         with set_exploration_type(ExplorationType.RANDOM):
             for _ in range(self.length):
@@ -65,6 +87,13 @@ class RolloutCollector:
                 steps.append(step)
         self._carrier = carrier
         return stack(steps, 1)
+
+    def _compile(self, carrier: TensorDictBase) -> None:
+        try:
+            self._compiled = CompiledRollout(self.env, self.policy, carrier, self.length)
+        except TraceError as reason:
+            self.compile = False
+            report_fallback("the rollout", reason)
 
     def update_policy_weights_(self, *_: Any, **__: Any) -> None:
         """Nothing to do: the policy is the very object that the update changes."""
@@ -76,6 +105,8 @@ class RolloutCollector:
     def state_dict(self) -> dict[str, Any]:
         base_env = _base(self.env)
         state = {"frames": self.frames, "env": base_env.state_dict(), "transforms": {}, "carrier": None}
+        # How many fresh states a compiled rollout draws, and so its random stream, follows from this.
+        state["resets_seen"] = self.resets_seen
         if isinstance(self.env, TransformedEnv):
             state["transforms"] = self.env.transform.state_dict()
         if getattr(base_env, "state_is_captured", True):
@@ -86,7 +117,7 @@ class RolloutCollector:
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.frames = state_dict["frames"]
+        self.frames, self.resets_seen = state_dict["frames"], state_dict["resets_seen"]
         base_env = _base(self.env)
         carrier = state_dict["carrier"]
         if carrier is not None:

@@ -9,6 +9,9 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
+from ctde_kit.graph import TraceError, report_fallback
+from ctde_kit.training.compiled_gradients import CompiledGradients
+
 
 class GradientStep:
     """Minibatch -> loss of every group, backward, clip, one optimizer step; gives the metrics, still on the device.
@@ -21,35 +24,70 @@ class GradientStep:
         losses: a ``LossModule`` for each group; entries that start with ``loss_`` are summed.
         optimizer: over the losses' parameters.
         max_grad_norm: largest norm of a network's gradient.
+        compile: run loss, backward and clip as one compiled graph a shape of minibatch, where they can be traced;
+            else it says in one line why not.
     """
 
     def __init__(
-        self, losses: Mapping[str, nn.Module] | nn.ModuleDict, optimizer: torch.optim.Optimizer, max_grad_norm: float
+        self,
+        losses: Mapping[str, nn.Module] | nn.ModuleDict,
+        optimizer: torch.optim.Optimizer,
+        max_grad_norm: float,
+        *,
+        compile: bool = False,
     ):
         self.losses = nn.ModuleDict(dict(losses))
         self.optimizer, self.max_grad_norm = optimizer, max_grad_norm
+        self.compile = compile
+        self.parameters = list(dict.fromkeys(self.losses.parameters()))
         self._networks = {
             group: [params for child in loss.children() if (params := list(child.parameters()))]
             for group, loss in losses.items()
         }
+        self._compiled: dict[torch.Size, CompiledGradients] = {}
 
     def __call__(self, minibatch: TensorDictBase) -> dict[str, Tensor]:
+        metrics, gradients = self._compute(minibatch)
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+            parameter.grad = gradient
+        self.optimizer.step()
+        return metrics
+
+    def _compute(self, minibatch: TensorDictBase) -> tuple[dict[str, Tensor], list[Tensor | None]]:
+        if self.compile and minibatch.shape not in self._compiled:
+            live = [*self.losses.parameters(), *self.losses.buffers()]
+            try:
+                self._compiled[minibatch.shape] = CompiledGradients(self.gradients, minibatch, live)
+            except TraceError as reason:
+                self.compile = False
+                report_fallback("the gradient step", reason)
+        return (self._compiled[minibatch.shape] if self.compile else self.gradients)(minibatch)
+
+    def gradients(self, minibatch: TensorDictBase) -> tuple[dict[str, Tensor], list[Tensor | None]]:
+        """The metrics, and the clipped gradient of each of ``parameters``; ``None`` for one that no loss uses."""
         metrics: dict[str, Tensor] = {}
         total = torch.zeros((), device=minibatch.device)
         for group, loss in self.losses.items():
-            prefix = f"{group}/" if len(self.losses) > 1 else ""
             for name, value in loss(minibatch).items():
-                metrics[prefix + name] = value.detach()
+                metrics[self._prefix(group) + name] = value.detach()
                 if name.startswith("loss_"):
                     total = total + value
-        self.optimizer.zero_grad(set_to_none=True)
-        total.backward()
+        raw = torch.autograd.grad(total, self.parameters, allow_unused=True)
+        found = {p: gradient for p, gradient in zip(self.parameters, raw, strict=True) if gradient is not None}
         for group, networks in self._networks.items():
-            norms = [nn.utils.clip_grad_norm_(params, self.max_grad_norm) for params in networks]
-            prefix = f"{group}/" if len(self.losses) > 1 else ""
-            metrics[f"{prefix}grad_norm"] = torch.stack(norms).square().sum().sqrt()
-        self.optimizer.step()
-        return metrics
+            norms = [self._clip(found, [p for p in network if p in found]) for network in networks]
+            metrics[f"{self._prefix(group)}grad_norm"] = torch.stack(norms).square().sum().sqrt()
+        return metrics, [found.get(parameter) for parameter in self.parameters]
+
+    def _prefix(self, group: str) -> str:
+        return f"{group}/" if len(self.losses) > 1 else ""
+
+    def _clip(self, gradients: dict[nn.Parameter, Tensor], network: list[nn.Parameter]) -> Tensor:
+        norm = torch.stack([gradients[p].norm() for p in network]).norm()
+        factor = (self.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
+        for parameter in network:
+            gradients[parameter] = gradients[parameter] * factor
+        return norm
 
     def state_dict(self) -> dict[str, Any]:
         return {"losses": self.losses.state_dict(), "optimizer": self.optimizer.state_dict()}

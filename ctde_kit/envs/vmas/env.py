@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -14,9 +16,12 @@ from vmas.simulator.environment import Environment
 from vmas.simulator.scenario import BaseScenario
 
 from ctde_kit.envs.vmas.grouping import split_groups
+from ctde_kit.envs.vmas.initial_states import draw_initial_states, take_initial_states
 from ctde_kit.envs.vmas.random_stream import RandomStream
 from ctde_kit.envs.vmas.scenario_arguments import check_arguments, load_scenario
+from ctde_kit.envs.vmas.tensor_state import TensorState
 from ctde_kit.envs.vmas.world_state import WorldState
+from ctde_kit.graph import drawing_from
 
 
 class VmasEnv(TorchRLVmasEnv):
@@ -74,7 +79,7 @@ class VmasEnv(TorchRLVmasEnv):
         self.continuous_actions = continuous_actions
         self.python_state = ()
         self.random_stream = RandomStream(seed, device)
-        with self.random_stream.active():
+        with drawing_from(self.random_stream):
             super().__init__(
                 scenario,
                 num_envs=num_envs,
@@ -85,6 +90,8 @@ class VmasEnv(TorchRLVmasEnv):
         self.scenario_name = name
         self.elapsed = torch.zeros(num_envs, 1, dtype=torch.long, device=self.device)
         self._last = None
+        self._tensor_state: TensorState | None = None
+        self._fresh: TensorDictBase | None = None
 
     @property
     def world(self) -> Environment:
@@ -112,7 +119,11 @@ class VmasEnv(TorchRLVmasEnv):
 
     def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDictBase:
         mask = None if tensordict is None else tensordict.get("_reset", None)
-        with self.random_stream.active():
+        if self._fresh is not None and mask is not None:
+            take_initial_states(self.tensor_state, mask.squeeze(-1), self._fresh)
+            assert self._last is not None
+            return self._with_done(self._last.copy(), self.world.scenario.done().clone())
+        with drawing_from(self.random_stream):
             if mask is None or self._last is None or bool(mask.all()):
                 self.world._reset(return_observations=False)
                 self.elapsed.zero_()
@@ -185,7 +196,7 @@ class VmasEnv(TorchRLVmasEnv):
             group_actions = self.read_action(tensordict.get((group, "action")), group=group)
             for name, action in zip(agent_names, group_actions, strict=True):
                 actions[self.agent_names_to_indices_map[name]] = action
-        with self.random_stream.active():
+        with drawing_from(self.random_stream):
             observations, rewards, terminated, infos = Environment.step.__wrapped__(self.world, actions)
         self.elapsed.add_(1)
         output = self._gather(observations, infos)
@@ -227,6 +238,26 @@ class VmasEnv(TorchRLVmasEnv):
         output.set("truncated", truncated)
         output.set("done", terminated | truncated)
         return output
+
+    @property
+    def tensor_state(self) -> TensorState:
+        """Reads and writes the state as a TensorDict; building it raises ``TraceError`` where that cannot be done."""
+        if self._tensor_state is None:
+            self._tensor_state = TensorState(self)
+        return self._tensor_state
+
+    def draw_initial_states(self, count: int) -> TensorDict:
+        """At least ``count`` fresh initial states, one a row; the env goes on as if nothing had happened."""
+        return draw_initial_states(self, self.tensor_state, count)
+
+    @contextlib.contextmanager
+    def resets_to(self, fresh: TensorDictBase) -> Iterator[None]:
+        """Partial resets inside the block take the rows of ``fresh`` ``[n_envs]`` instead of drawing."""
+        self._fresh = fresh
+        try:
+            yield
+        finally:
+            self._fresh = None
 
     def state_dict(self) -> dict[str, Any]:
         """The whole world, the episodes' elapsed steps and the random stream."""

@@ -1,0 +1,20 @@
+"""Functions of tensors as straight graphs, compiled to machine code."""
+
+from ctde_kit.graph.draws import drawing_from
+from ctde_kit.graph.errors import TraceError
+from ctde_kit.graph.packing import Layout, RowLayout
+from ctde_kit.graph.toolchain import missing_toolchain, report_fallback
+from ctde_kit.graph.tracing import Compiled, Graph, compile_graph, trace
+
+__all__ = [
+    "Compiled",
+    "Graph",
+    "Layout",
+    "RowLayout",
+    "TraceError",
+    "compile_graph",
+    "drawing_from",
+    "missing_toolchain",
+    "report_fallback",
+    "trace",
+]

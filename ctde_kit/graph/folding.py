@@ -1,0 +1,62 @@
+"""What a graph computes from constants alone, computed once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+_aten = torch.ops.aten
+_FACTORIES = (_aten.full.default, _aten.zeros.default, _aten.ones.default, _aten.scalar_tensor.default)
+_SMALL = 64
+
+
+def fold_constants(module: fx.GraphModule, constants: list[Tensor]) -> None:
+    """Replace the last placeholders, which stand for ``constants``, and all that follows from them, by values.
+
+    The graph must be functional: nothing may be changed in place.
+    """
+    graph = module.graph
+    placeholders = [node for node in graph.nodes if node.op == "placeholder"]
+    n_inputs = len(placeholders) - len(constants)
+    known: dict[fx.Node, Any] = dict(zip(placeholders[n_inputs:], constants, strict=True))
+    for node in graph.nodes:
+        if node.op == "call_function" and _is_known(node, known):
+            value = node.target(*_values(node.args, known), **_values(node.kwargs, known))
+            if node.all_input_nodes or value.numel() <= _SMALL:
+                known[node] = value
+    anchor = placeholders[n_inputs - 1] if n_inputs else None
+    for number, (node, value) in enumerate(known.items()):
+        users = [user for user in node.users if user not in known]
+        if users and isinstance(value, Tensor):
+            with graph.inserting_after(anchor) if anchor else graph.inserting_before(next(iter(graph.nodes))):
+                constant = _constant(module, f"_constant_{number}", value)
+            constant.meta["val"] = node.meta["val"]
+            node.replace_all_uses_with(constant, delete_user_cb=lambda user: user not in known)
+    for node in reversed(list(known)):
+        if not node.users:
+            graph.erase_node(node)
+    graph.eliminate_dead_code()
+    graph.lint()
+    module.recompile()
+
+
+def _is_known(node: fx.Node, known: dict[fx.Node, Any]) -> bool:
+    if node.all_input_nodes:
+        return all(source in known for source in node.all_input_nodes)
+    return node.target in _FACTORIES
+
+
+def _values(structure: Any, known: dict[fx.Node, Any]) -> Any:
+    return fx.node.map_arg(structure, lambda node: known[node])
+
+
+def _constant(module: fx.GraphModule, name: str, value: Tensor) -> fx.Node:
+    """A uniform value as ``full``, which the compiler writes into the code; another as an attribute."""
+    first = value.flatten()[:1]
+    if value.numel() and torch.equal(value, first.expand_as(value.flatten()).reshape(value.shape)):
+        options = {"dtype": value.dtype, "device": value.device, "pin_memory": False}
+        return module.graph.call_function(_aten.full.default, (list(value.shape), first.item()), options)
+    module.register_buffer(name, value, persistent=False)
+    return module.graph.get_attr(name)

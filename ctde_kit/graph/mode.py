@@ -1,0 +1,117 @@
+"""What a function must not do while it is traced, caught where Python calls torch."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import sys
+from collections.abc import Callable, Hashable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from ctde_kit.graph.draws import DrawSpec, intercept_draw
+from ctde_kit.graph.errors import TraceError, calling_frame, site
+from ctde_kit.graph.masked import MaskedRows, read_masked, split_mask, write_masked
+
+# Their branches on data are shortcuts: over some rows, but not all, they do what the general branch does.
+_SHORTCUTS = ("vmas/simulator/", "torchrl/", "tensordict/", "ctde_kit/")
+_ANY, _ALL = (torch.any, Tensor.any), (torch.all, Tensor.all)
+_TO_PYTHON = {
+    Tensor.item: "item()",
+    Tensor.tolist: "tolist()",
+    Tensor.__float__: "float()",
+    Tensor.__int__: "int()",
+    Tensor.__index__: "an index",
+    Tensor.numpy: "numpy()",
+    Tensor.nonzero: "nonzero()",
+    torch.nonzero: "nonzero()",
+    torch.argwhere: "argwhere()",
+    torch.masked_select: "masked_select()",
+    Tensor.masked_select: "masked_select()",
+    torch.unique: "unique()",
+    Tensor.unique: "unique()",
+}
+
+
+class TracingMode(TorchFunctionMode):
+    """Turns masked reads and writes into ``where``, takes random numbers from outside, and decides shortcuts.
+
+    Args:
+        is_traced: whether a tensor depends on the graph's inputs.
+        draw: gives the numbers of a random call, as an input of the graph.
+        real_value: the value of a boolean while tracing.
+        identity: the same for tensors that are computed alike.
+    """
+
+    def __init__(
+        self,
+        is_traced: Callable[[Tensor], bool],
+        draw: Callable[[DrawSpec], Tensor],
+        real_value: Callable[[Tensor], bool],
+        identity: Callable[[Tensor], Hashable],
+    ):
+        super().__init__()
+        self.is_traced, self.draw, self.real_value, self.identity = is_traced, draw, real_value, identity
+        self._masks: dict[Hashable, Tensor] = {}
+        self._shortcuts: dict[int, tuple[Tensor, bool]] = {}
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if any(isinstance(x, MaskedRows) for x in (*args, *kwargs.values())) and func is not Tensor.__setitem__:
+            return MaskedRows.__torch_function__(func, types, args, kwargs)
+        if func is Tensor.__bool__:
+            return self._decide(args[0])
+        if func in _TO_PYTHON and self.is_traced(args[0]):
+            raise TraceError(f"reads {_TO_PYTHON[func]} of a tensor at {site(calling_frame())}")
+        if func in (Tensor.__getitem__, Tensor.__setitem__):
+            masked = split_mask(args[1])
+            if masked is not None and (self.is_traced(args[0]) or self.is_traced(masked[0])):
+                mask = self._masks.setdefault(self.identity(masked[0]), masked[0])
+                access = read_masked if func is Tensor.__getitem__ else write_masked
+                return access(args[0], mask, masked[1], *args[2:])
+            return func(*args, **kwargs)
+        drawn = intercept_draw(func, args, kwargs, self.draw)
+        if drawn is not None:
+            return drawn
+        result = func(*args, **kwargs)
+        if func in _ANY or func in _ALL:
+            self._shortcuts[id(result)] = (result, func in _ANY)
+        return result
+
+    def _decide(self, condition: Tensor) -> bool:
+        value = self.real_value(condition)
+        if not self.is_traced(condition):
+            return value
+        frame = calling_frame()
+        if _validates_arguments() or _in_assertion(frame):
+            return value
+        shortcut = self._shortcuts.get(id(condition))
+        if shortcut is None or not any(part in frame.f_code.co_filename for part in _SHORTCUTS):
+            raise TraceError(f"branches on a tensor at {site(frame)}")
+        return shortcut[1]
+
+
+def _validates_arguments() -> bool:
+    """Whether torch.distributions checks its arguments, which it does by branches instead of assertions."""
+    frame: FrameType | None = sys._getframe(3)
+    return frame is not None and frame.f_code.co_filename.endswith("torch/distributions/distribution.py")
+
+
+def _in_assertion(frame: FrameType) -> bool:
+    return frame.f_lineno in _assertion_lines(frame.f_code.co_filename)
+
+
+@functools.cache
+def _assertion_lines(filename: str) -> frozenset[int]:
+    path = Path(filename)
+    if not path.is_file():
+        return frozenset()
+    statements = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Assert)]
+    return frozenset(line for node in statements for line in range(node.lineno, (node.end_lineno or node.lineno) + 1))

@@ -1,0 +1,25 @@
+"""Whether this machine can compile."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sysconfig
+from pathlib import Path
+
+logger = logging.getLogger("ctde_kit")
+
+
+def missing_toolchain() -> str | None:
+    """What is missing to compile for a CPU, in a few words; ``None`` where nothing is."""
+    if shutil.which(os.environ.get("CXX", "g++")) is None and shutil.which("clang++") is None:
+        return "no C++ compiler is found (install g++, or set CXX)"
+    if not (Path(sysconfig.get_paths()["include"]) / "Python.h").is_file():
+        return "Python's headers are not found (install python3-dev)"
+    return None
+
+
+def report_fallback(what: str, reason: object) -> None:
+    """Say in one line that ``what`` runs without being compiled, and why."""
+    logger.warning("%s is not compiled: %s", what, " ".join(str(reason).split()))

@@ -1,0 +1,208 @@
+"""The one place that uses what torch does not promise: ``make_fx`` at this level, and inductor on a flat graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch._guards import TracingContext, tracing
+from torch._inductor import config as inductor_config
+from torch._inductor.compile_fx import compile_fx_inner
+from torch._inductor.decomposition import select_decomp_table
+from torch.func import functionalize
+from torch.fx.experimental.proxy_tensor import (
+    disable_proxy_modes_tracing,
+    get_proxy_mode,
+    get_proxy_slot,
+    make_fx,
+    track_tensor_tree,
+)
+
+from ctde_kit.graph.draws import DrawSpec, Source, current_source, draw_all
+from ctde_kit.graph.errors import TraceError
+from ctde_kit.graph.folding import fold_constants
+from ctde_kit.graph.mode import TracingMode
+from ctde_kit.graph.toolchain import missing_toolchain
+
+Function = Callable[[list[Tensor]], Sequence[Tensor]]
+Compiled = Callable[[list[Tensor]], Sequence[Tensor]]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A function of tensors as a straight list of operations, none of which changes a tensor in place.
+
+    Args:
+        module: takes the inputs, the drawn numbers and the live tensors; gives the outputs as a tuple.
+        draws: what to draw before each call, in this order.
+        live: tensors from elsewhere, whose value is read at each call.
+    """
+
+    module: fx.GraphModule
+    draws: tuple[tuple[Source | None, DrawSpec], ...]
+    live: tuple[Tensor, ...]
+
+    def draw(self) -> list[Tensor]:
+        """Fresh random numbers for one call."""
+        return draw_all(self.draws)
+
+    def __call__(self, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Run it operation by operation on the inputs and the drawn numbers."""
+        return self.module(*inputs, *self.live)
+
+
+def trace(function: Function, inputs: Sequence[Tensor], live: Iterable[Tensor] = ()) -> Graph:
+    """Record what ``function`` does to ``inputs``.
+
+    Args:
+        function: of a list of tensors.
+        inputs: an example; shapes, dtypes and devices are the graph's from then on.
+        live: what the function reads beside its inputs and what changes in place between calls, such as parameters;
+            any other tensor that it takes from elsewhere is a constant of the graph.
+
+    Raises:
+        TraceError: where it branches on data, turns data into Python values, or draws random numbers in a way that
+            cannot be done beforehand.
+    """
+    draws: list[tuple[Source | None, DrawSpec]] = []
+    try:
+        module = make_fx(_observed(function, draws), tracing_mode="real")([x.detach() for x in inputs])
+    except RuntimeError as error:
+        if "get value out of a tracing tensor" not in str(error):
+            raise
+        raise TraceError(f"turns a tensor into a Python value: {str(error).split(' - ')[0]}") from error
+    used, constants = _lift_constants(module, {id(tensor) for tensor in live})
+    with disable_proxy_modes_tracing(), torch.no_grad():
+        example = [x.detach() for x in (*inputs, *[draw() for _, draw in draws], *used, *constants)]
+        pure = make_fx(
+            functionalize(lambda *arguments: module(*arguments)),
+            decomposition_table=select_decomp_table(),
+            tracing_mode="fake",
+        )(*example)
+        fold_constants(pure, constants)
+    _check(pure)
+    return Graph(pure, tuple(draws), tuple(tensor.detach() for tensor in used))
+
+
+def _observed(function: Function, draws: list[tuple[Source | None, DrawSpec]]) -> Function:
+    """``function`` under a ``TracingMode`` that knows the tracer."""
+
+    def observed(inputs: list[Tensor]) -> list[Tensor]:
+        proxy_mode = get_proxy_mode()
+        assert proxy_mode is not None
+        tracer = proxy_mode.tracer
+
+        def node_of(tensor: Tensor) -> fx.Node | None:
+            slot = get_proxy_slot(tensor, tracer, None)
+            return None if slot is None else slot.proxy.node
+
+        def draw(spec: DrawSpec) -> Tensor:
+            with disable_proxy_modes_tracing():
+                value = spec()
+            proxy = tracer.create_proxy("placeholder", f"draw_{len(draws)}", (), {})
+            draws.append((current_source(), spec))
+            track_tensor_tree(value, proxy, constant=None, tracer=tracer)
+            return value
+
+        def is_traced(tensor: Tensor) -> bool:
+            slot = get_proxy_slot(tensor, tracer, None)
+            return slot is not None and slot.constant is None
+
+        def real_value(tensor: Tensor) -> bool:
+            with disable_proxy_modes_tracing():
+                return bool(tensor)
+
+        expressions = _Expressions()
+
+        def identity(tensor: Tensor) -> Hashable:
+            node = node_of(tensor)
+            return id(tensor) if node is None else expressions(node)
+
+        with TracingMode(is_traced, draw, real_value, identity):
+            return list(function(inputs))
+
+    return observed
+
+
+class _Expressions:
+    """Numbers nodes so that two that compute the same thing have the same number."""
+
+    def __init__(self) -> None:
+        self._of_node: dict[fx.Node, int] = {}
+        self._numbers: dict[Hashable, int] = {}
+
+    def __call__(self, node: fx.Node) -> int:
+        if node not in self._of_node:
+            key: Hashable = node
+            if node.op == "call_function":
+                key = (node.target, self._key(node.args), self._key(tuple(node.kwargs.items())))
+            self._of_node[node] = self._numbers.setdefault(key, len(self._numbers))
+        return self._of_node[node]
+
+    def _key(self, value: Any) -> Hashable:
+        if isinstance(value, fx.Node):
+            return ("node", self(value))
+        return tuple(map(self._key, value)) if isinstance(value, (tuple, list)) else value
+
+
+def _lift_constants(module: fx.GraphModule, live: set[int]) -> tuple[list[Tensor], list[Tensor]]:
+    """Make placeholders, behind inputs and draws, of the tensors taken from elsewhere: live ones, then constants."""
+    graph = module.graph
+    graph.set_codegen(fx.graph.CodeGen())
+    nodes = [node for node in graph.nodes if node.op == "placeholder"]
+    attributes = [node for node in graph.nodes if node.op == "get_attr"]
+    attributes.sort(key=lambda node: id(getattr(module, node.target)) not in live)
+    lifted: dict[int, fx.Node] = {}
+    tensors: list[Tensor] = []
+    for node in attributes:
+        tensor = getattr(module, node.target)
+        if id(tensor) not in lifted:
+            lifted[id(tensor)] = graph.placeholder(f"outside_{len(tensors)}")
+            nodes.append(lifted[id(tensor)])
+            tensors.append(tensor)
+        node.replace_all_uses_with(lifted[id(tensor)])
+        graph.erase_node(node)
+    for node in reversed(nodes):
+        next(iter(graph.nodes)).prepend(node)
+    output = next(node for node in graph.nodes if node.op == "output")
+    output.args = (tuple(output.args[0]),)
+    graph.lint()
+    module.recompile()
+    used = [tensor for tensor in tensors if id(tensor) in live]
+    return used, tensors[len(used) :]
+
+
+def _check(module: fx.GraphModule) -> None:
+    for node in module.graph.nodes:
+        if node.op == "call_function" and torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+            raise TraceError(f"draws random numbers inside {node.target}")
+
+
+def compile_graph(graph: Graph, *, threads: int | None = None, largest: int = 12_000) -> Compiled:
+    """The graph as machine code: takes a list of the inputs and the drawn numbers.
+
+    Args:
+        graph: of fixed shapes and devices.
+        threads: of the compiled loops on a CPU; ``None`` for torch's own number.
+        largest: operations.
+
+    Raises:
+        TraceError: where the graph has more operations than ``largest``, or no compiler is found.
+    """
+    missing = missing_toolchain()
+    if missing is not None:
+        raise TraceError(missing)
+    if len(graph.module.graph.nodes) > largest:
+        raise TraceError(f"its graph has {len(graph.module.graph.nodes)} operations, more than {largest}")
+    placeholders = [node.meta["val"] for node in graph.module.graph.nodes if node.op == "placeholder"]
+    options = {"cpp.threads": threads or -1, "triton.cudagraphs": True}
+    fake_mode = placeholders[0].fake_mode
+    fake_mode.allow_non_fake_inputs = True  # the constants
+    context = TracingContext(fake_mode)
+    with torch.no_grad(), tracing(context), inductor_config.patch(options):
+        compiled: Any = compile_fx_inner(graph.module, placeholders)
+    live = graph.live
+    return lambda inputs: compiled([*inputs, *live])

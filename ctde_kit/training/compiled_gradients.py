@@ -1,0 +1,57 @@
+"""A function from a minibatch to metrics and gradients, as one compiled graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
+
+from ctde_kit.graph import compile_graph, trace
+
+Gradients = tuple[dict[str, Tensor], list[Tensor | None]]
+
+
+class CompiledGradients:
+    """Stands where ``function`` stands, for minibatches of one shape.
+
+    Args:
+        function: minibatch -> metrics (scalars) and gradients.
+        minibatch: an example.
+        live: parameters and buffers that ``function`` reads, changed in place between calls.
+
+    Raises:
+        TraceError: where ``function`` branches on data, or its graph is too long.
+    """
+
+    def __init__(
+        self, function: Callable[[TensorDictBase], Gradients], minibatch: TensorDictBase, live: Iterable[Tensor]
+    ):
+        self.empty = minibatch.empty(recurse=True)
+        self.keys = [key for key, _ in minibatch.items(True, True)]
+        self.names: list[str] = []
+        self.used: list[bool] = []
+        self.function = function
+        self.graph = trace(self._flat, self._leaves(minibatch), live)
+        self.compiled = compile_graph(self.graph)
+
+    def _leaves(self, minibatch: TensorDictBase) -> list[Tensor]:
+        return [minibatch.get(key) for key in self.keys]
+
+    def _flat(self, leaves: list[Tensor]) -> list[Tensor]:
+        minibatch: TensorDictBase = self.empty.copy()
+        assert isinstance(minibatch, TensorDict)
+        for key, leaf in zip(self.keys, leaves, strict=True):
+            minibatch.set(key, leaf)
+        with torch.enable_grad():
+            metrics, gradients = self.function(minibatch)
+        self.names, self.used = list(metrics), [gradient is not None for gradient in gradients]
+        values = torch.stack([value.detach().float() for value in metrics.values()])
+        return [values, *[gradient for gradient in gradients if gradient is not None]]
+
+    def __call__(self, minibatch: TensorDictBase) -> Gradients:
+        values, *found = self.compiled([*self._leaves(minibatch), *self.graph.draw()])
+        gradients = iter(found)
+        metrics = dict(zip(self.names, values.unbind(), strict=True))
+        return metrics, [next(gradients) if used else None for used in self.used]
