@@ -64,5 +64,5 @@ class PureEnv(Protocol):
         ...
 
     def resets_to(self, fresh: TensorDictBase, /) -> AbstractContextManager[None]:
-        """Partial resets inside the block take the rows of ``fresh`` ``[n_envs]`` instead of drawing."""
+        """Inside the block steps are plain, and partial resets take the rows of ``fresh`` ``[n_envs]``."""
         ...

@@ -73,8 +73,12 @@ class CompiledStep:
         mask, used, available = packed
         # VMAS changes some of its tensors in place.
         self.base_env.tensor_state.write(self.state_layout.unpack(state).clone())
-        root = self._reset(self.carrier_layout.unpack(carrier).clone(), mask, fresh)
-        with set_exploration_type(ExplorationType.RANDOM):
+        root = self.carrier_layout.unpack(carrier).clone().set(RESET, mask)
+        with (
+            self.base_env.resets_to(self.fresh_layout.unpack(fresh)),
+            set_exploration_type(ExplorationType.RANDOM),
+        ):
+            root = root.exclude(RESET).update(self.env._reset(root))
             step = self.env.step(self.policy(root))
         following = self.env.step_mdp(step)
         done = following.get(DONE)
@@ -88,13 +92,6 @@ class CompiledStep:
             torch.minimum(order, available).clamp(min=1) - 1,
             order[-1].clone(),
         ]
-
-    def _reset(self, carrier: TensorDictBase, mask: Tensor, packed_fresh: Sequence[Tensor]) -> TensorDictBase:
-        fresh = self.fresh_layout.unpack(packed_fresh)
-        carrier.set(RESET, mask)
-        with self.base_env.resets_to(fresh):
-            reset = self.env._reset(carrier)
-        return carrier.exclude(RESET).update(reset)
 
     @torch.no_grad()
     def rollout(

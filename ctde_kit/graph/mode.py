@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 from ctde_kit.graph.draws import DrawSpec, intercept_draw
 from ctde_kit.graph.errors import TraceError, calling_frame, site
 from ctde_kit.graph.masked import MaskedRows, read_masked, split_mask, write_masked
+from ctde_kit.graph.predicates import Predicates, changes_its_input, undo_where_false
 
 # Their branches on data are shortcuts: over some rows, but not all, they do what the general branch does.
 _SHORTCUTS = ("vmas/simulator/", "torchrl/", "tensordict/", "ctde_kit/")
@@ -57,6 +58,7 @@ class TracingMode(TorchFunctionMode):
     ):
         super().__init__()
         self.is_traced, self.draw, self.real_value, self.identity = is_traced, draw, real_value, identity
+        self._predicates = Predicates()
         self._masks: dict[Hashable, Tensor] = {}
         self._shortcuts: dict[int, tuple[Tensor, bool]] = {}
 
@@ -64,6 +66,15 @@ class TracingMode(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        conditions = self._predicates.active(sys._getframe(1)) if changes_its_input(func) else []
+        if not conditions or not isinstance(args[0], Tensor):
+            return self._call(func, types, args, kwargs)
+        before = args[0].clone()
+        result = self._call(func, types, args, kwargs)
+        undo_where_false(conditions, args[0], before)
+        return result
+
+    def _call(self, func: Callable[..., Any], types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if any(isinstance(x, MaskedRows) for x in (*args, *kwargs.values())) and func is not Tensor.__setitem__:
             return MaskedRows.__torch_function__(func, types, args, kwargs)
         if func is Tensor.__bool__:
@@ -95,6 +106,12 @@ class TracingMode(TorchFunctionMode):
         shortcut = self._shortcuts.get(id(condition))
         if shortcut is None or not any(part in frame.f_code.co_filename for part in _SHORTCUTS):
             raise TraceError(f"branches on a tensor at {site(frame)}")
+        if (
+            frame.f_code.co_name == "collides"
+            and frame.f_back
+            and frame.f_back.f_code.co_filename != frame.f_code.co_filename
+        ):
+            self._predicates.enter(frame.f_back, condition)
         return shortcut[1]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -15,13 +15,15 @@ from torchrl.envs.libs.vmas import VmasEnv as TorchRLVmasEnv
 from vmas.simulator.environment import Environment
 from vmas.simulator.scenario import BaseScenario
 
+from ctde_kit.envs.vmas.compiled_step import CompiledVmasStep
 from ctde_kit.envs.vmas.grouping import split_groups
 from ctde_kit.envs.vmas.initial_states import draw_initial_states, take_initial_states
+from ctde_kit.envs.vmas.masked_reset import masked_reset
 from ctde_kit.envs.vmas.random_stream import RandomStream
 from ctde_kit.envs.vmas.scenario_arguments import check_arguments, load_scenario
 from ctde_kit.envs.vmas.tensor_state import TensorState
 from ctde_kit.envs.vmas.world_state import WorldState
-from ctde_kit.graph import drawing_from
+from ctde_kit.graph import TraceError, drawing_from, report_fallback
 
 
 class VmasEnv(TorchRLVmasEnv):
@@ -47,6 +49,8 @@ class VmasEnv(TorchRLVmasEnv):
         seed: seed of the env's random stream.
         device: where the world lives.
         info: also write the scenario's ``(group, "info", ...)`` entries.
+        compile_step: run a step as one compiled graph; a scenario that cannot be traced says in one line why not, and
+            steps plainly. ``RolloutCollector(compile=True)`` compiles policy and env together, and does not need this.
         scenario_kwargs: the scenario's own arguments.
 
     Raises:
@@ -68,6 +72,7 @@ class VmasEnv(TorchRLVmasEnv):
         seed: int = 0,
         device: torch.device | str = "cpu",
         info: bool = False,
+        compile_step: bool = False,
         scenario_kwargs: dict[str, Any] | None = None,
     ):
         name = scenario if isinstance(scenario, str) else type(scenario).__name__
@@ -92,10 +97,14 @@ class VmasEnv(TorchRLVmasEnv):
         self._last = None
         self._tensor_state: TensorState | None = None
         self._fresh: TensorDictBase | None = None
+        self.compile_step = compile_step
+        self._compiled: CompiledVmasStep | None = None
 
     @property
     def world(self) -> Environment:
         """The VMAS environment underneath."""
+        if self._compiled is not None:
+            self._compiled.flush()
         return self._env
 
     def _make_specs(self, env: Environment) -> None:
@@ -119,68 +128,31 @@ class VmasEnv(TorchRLVmasEnv):
 
     def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDictBase:
         mask = None if tensordict is None else tensordict.get("_reset", None)
+        world = self.world  # what a compiled step holds is written back here
         if self._fresh is not None and mask is not None:
             take_initial_states(self.tensor_state, mask.squeeze(-1), self._fresh)
             assert self._last is not None
-            return self._with_done(self._last.copy(), self.world.scenario.done().clone())
+            return self._with_done(self._last.copy(), world.scenario.done().clone())
         with drawing_from(self.random_stream):
             if mask is None or self._last is None or bool(mask.all()):
-                self.world._reset(return_observations=False)
+                world._reset(return_observations=False)
                 self.elapsed.zero_()
-                output = self._observe()
+                output = self.observe()
             else:
                 output = self._partial_reset(mask)
         self._last = output
-        return self._with_done(output.copy(), self.world.scenario.done().clone())
+        return self._with_done(output.copy(), world.scenario.done().clone())
 
     def _partial_reset(self, mask: Tensor) -> TensorDict:
         self.elapsed.masked_fill_(mask, 0)
         if not self.python_state:
-            output = self._masked_reset(mask.squeeze(-1))
+            output, obstacles = masked_reset(self, mask.squeeze(-1), self._last)
             if output is not None:
                 return output
+            self._fall_back(obstacles)
         for index in mask.squeeze(-1).nonzero().flatten().tolist():
             self.world._reset_at(index, return_observations=False)
-        return self._observe()
-
-    def _masked_reset(self, mask: Tensor) -> TensorDict | None:
-        """Reset all, then keep the new state where asked; ``None``, with nothing changed, where that would be wrong."""
-        before = WorldState.read(self.world)
-        before_values = {path: value.clone() for path, value in before.values.items()}
-        self.world._reset(return_observations=False)
-        output = self._observe()
-        after = WorldState.read(self.world)
-        obstacles = before.changed_python(after)
-        obstacles += [
-            path for path, value in after.values.items() if not self._is_batched(before.values.get(path), value)
-        ]
-        merged: dict[tuple[int, int], Tensor] = {}
-        if obstacles:
-            before.restore_python()
-            for path, slot in before.tensors.items():
-                slot.set(before_values[path])
-            self._fall_back(obstacles)
-            return None
-        for path, slot in after.tensors.items():
-            old, new = before.values[path], after.values[path]
-            if not self._has_rows(new) or (new is old and torch.equal(new, before_values[path])):
-                continue
-            kept = merged.get((id(old), id(new)))
-            if kept is None:
-                kept = _where(mask, new, before_values[path])
-                merged[id(old), id(new)] = kept
-            slot.set(kept)
-        last = self._last
-        return output.apply(lambda new, old: _where(mask, new, old), last)
-
-    def _is_batched(self, old: Tensor | None, new: Tensor) -> bool:
-        """Whether a slot either did not change or has one row an env."""
-        if old is None or old.shape != new.shape:
-            return False
-        return old is new or self._has_rows(new) or torch.equal(old, new)
-
-    def _has_rows(self, value: Tensor) -> bool:
-        return value.ndim > 0 and value.shape[0] == self.batch_size[0]
+        return self.observe()
 
     def _fall_back(self, obstacles: list[str]) -> None:
         self.python_state = tuple(obstacles)
@@ -191,11 +163,22 @@ class VmasEnv(TorchRLVmasEnv):
         )
 
     def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
+        if self.compile_step and self._fresh is None and self._compiled is None:
+            try:
+                self._compiled = CompiledVmasStep(self, tensordict)
+            except TraceError as reason:
+                self.compile_step = False
+                report_fallback(f"the step of {self.scenario_name}", reason)
+        if self.compile_step and self._fresh is None and self._compiled is not None:
+            return self._compiled(tensordict)
+        return self.plain_step([tensordict.get((group, "action")) for group in self.group_map])
+
+    def plain_step(self, group_actions: Sequence[Tensor]) -> TensorDict:
+        """VMAS's own step: an action ``[n_envs, n_agents, ...]`` a group -> outputs."""
         actions: list[Tensor] = [torch.empty(0)] * len(self.agent_names)
-        for group, agent_names in self.group_map.items():
-            group_actions = self.read_action(tensordict.get((group, "action")), group=group)
-            for name, action in zip(agent_names, group_actions, strict=True):
-                actions[self.agent_names_to_indices_map[name]] = action
+        for (group, agent_names), action in zip(self.group_map.items(), group_actions, strict=True):
+            for name, part in zip(agent_names, self.read_action(action, group=group), strict=True):
+                actions[self.agent_names_to_indices_map[name]] = part
         with drawing_from(self.random_stream):
             observations, rewards, terminated, infos = Environment.step.__wrapped__(self.world, actions)
         self.elapsed.add_(1)
@@ -208,7 +191,8 @@ class VmasEnv(TorchRLVmasEnv):
             output.set((group, "reward"), reward)
         return self._with_done(output, terminated)
 
-    def _observe(self) -> TensorDict:
+    def observe(self) -> TensorDict:
+        """What the agents see at this moment."""
         entries = self.world._get_from_scenario(
             get_observations=True, get_infos=True, get_rewards=False, get_dones=False
         )
@@ -252,7 +236,7 @@ class VmasEnv(TorchRLVmasEnv):
 
     @contextlib.contextmanager
     def resets_to(self, fresh: TensorDictBase) -> Iterator[None]:
-        """Partial resets inside the block take the rows of ``fresh`` ``[n_envs]`` instead of drawing."""
+        """Inside the block steps are plain, and partial resets take the rows of ``fresh`` ``[n_envs]``."""
         self._fresh = fresh
         try:
             yield
@@ -283,7 +267,3 @@ class VmasEnv(TorchRLVmasEnv):
             batch_size = [*self.batch_size, len(names)]
             output.set(group, TensorDict(saved[group], batch_size, device=self.device).clone())
         return output
-
-
-def _where(mask: Tensor, new: Tensor, old: Tensor) -> Tensor:
-    return torch.where(mask.reshape(-1, *[1] * (new.ndim - 1)), new, old)
