@@ -117,8 +117,13 @@ class TracingMode(TorchFunctionMode):
 
 def _validates_arguments() -> bool:
     """Whether torch.distributions checks its arguments, which it does by branches instead of assertions."""
-    frame: FrameType | None = sys._getframe(3)
-    return frame is not None and frame.f_code.co_filename.endswith("torch/distributions/distribution.py")
+    frame: FrameType | None = sys._getframe(1)
+    outside = calling_frame()
+    while frame is not None and frame is not outside:
+        if frame.f_code.co_filename.endswith("torch/distributions/distribution.py"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _in_assertion(frame: FrameType) -> bool:
