@@ -7,6 +7,7 @@ from typing import Any
 from ctde_kit.recipes.critics import ValueCriticConfig
 from ctde_kit.recipes.loggers import LoggerConfig
 from ctde_kit.recipes.mappo import MAPPOConfig
+from ctde_kit.recipes.matrix_task import MatrixTask
 from ctde_kit.recipes.networks import GRUNetwork, MLPNetwork
 from ctde_kit.recipes.tasks import LbfTask, PettingZooTask, RecallTask, VmasTask
 
@@ -16,6 +17,7 @@ SCHEMAS: dict[tuple[str | None, str], Any] = {
     ("schema/task", "pettingzoo"): PettingZooTask,
     ("schema/task", "lbf"): LbfTask,
     ("schema/task", "recall"): RecallTask,
+    ("schema/task", "matrix"): MatrixTask,
     ("schema/network", "mlp"): MLPNetwork,
     ("schema/network", "gru"): GRUNetwork,
     ("schema/critic", "value"): ValueCriticConfig,
