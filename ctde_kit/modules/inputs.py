@@ -91,13 +91,22 @@ def _entry(tensordict: TensorDictBase, key: Key) -> Tensor:
     return value
 
 
-def own_observation(group: GroupSpec, *, agent_id: bool = False, normalize: bool = False) -> Input:
-    """Each agent's own observation ``[*B, n_agents, F]``: a decentralized input."""
+def own_observation(
+    group: GroupSpec, *, agent_id: bool = False, last_action: bool = False, normalize: bool = False
+) -> Input:
+    """Each agent's own observation ``[*B, n_agents, F]``: a decentralized input.
+
+    With ``last_action`` its own action of the step before follows, one-hot, as ``envs.last_action.LastAction`` writes
+    it; ``normalize`` is then over both.
+    """
     keys = group.keys
-    part = (keys.observation, keys.mask if group.mask else None, 0)
-    return Input(
-        [part], group.n_agents, group.observation_dim, agent_id=agent_id, normalize=normalize, decentralized=True
-    )
+    mask = keys.mask if group.mask else None
+    parts: list[tuple[Key, Key | None, int]] = [(keys.observation, mask, 0)]
+    features = group.observation_dim
+    if last_action:
+        parts.append((keys.last_action, mask, 0))
+        features += sum(group.action.sizes)
+    return Input(parts, group.n_agents, features, agent_id=agent_id, normalize=normalize, decentralized=True)
 
 
 def team_observation(
