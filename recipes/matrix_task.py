@@ -33,6 +33,11 @@ class MatrixTask:
     def __post_init__(self) -> None:
         check_positive(**{"task.n_envs": self.n_envs})
 
+    @property
+    def max_steps(self) -> int:
+        """The longest a game can take: each step leads to a later state."""
+        return 1 if self.next_state is None else len(self.payoff)
+
     def build(self, *, seed: int, device: str, n_envs: int | None = None) -> EnvBase:
         """The environment, ``n_envs`` wide; it draws nothing, so ``seed`` changes nothing."""
         from ctde_kit.envs.matrix import MatrixGameEnv

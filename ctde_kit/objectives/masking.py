@@ -81,3 +81,15 @@ def _flag(tensordict: TensorDictBase, root_key: str, group_key: Key, like: Tenso
         return flag
     check_same_shape(reward=like, **{str(group_key): own})
     return flag | own
+
+
+def alive_next(tensordict: TensorDictBase, keys: GroupKeys) -> Tensor:
+    """Who is there after the step ``[*B, n_agents]``, also those whose time is up.
+
+    Envs call agents dead once their time is up, yet they are bootstrapped.
+    """
+    alive = required_entry(tensordict, keys.mask, "the env must write it, shape [*B, n_agents]")
+    _, terminated = agent_flags(tensordict, keys, alive.unsqueeze(-1))
+    stays = alive & ~terminated.squeeze(-1)
+    arrives = tensordict.get(next_key(keys.mask), None)
+    return stays if arrives is None else stays | arrives

@@ -29,8 +29,7 @@ class GradientStep:
         self.losses = nn.ModuleDict(dict(losses))
         self.optimizer, self.max_grad_norm = optimizer, max_grad_norm
         self._networks = {
-            group: [params for child in loss.children() if (params := list(child.parameters()))]
-            for group, loss in losses.items()
+            group: [params for child in loss.children() if (params := _learnt(child))] for group, loss in losses.items()
         }
 
     def __call__(self, minibatch: TensorDictBase) -> dict[str, Tensor]:
@@ -57,3 +56,7 @@ class GradientStep:
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.losses.load_state_dict(state_dict["losses"])
         self.optimizer.load_state_dict(state_dict["optimizer"])
+
+
+def _learnt(network: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in network.parameters() if parameter.requires_grad]
