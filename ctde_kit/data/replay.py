@@ -12,7 +12,7 @@ from tensordict.utils import NestedKey
 from torchrl.data import LazyMemmapStorage, TensorDictReplayBuffer
 from torchrl.data.replay_buffers import PrioritizedSampler, RandomSampler
 
-from ctde_kit.data.storage import StoredOn, check_disk, make_storage, reserve_disk
+from ctde_kit.data.storage import StoredOn, check_disk, make_storage, reserve_disk, without_notes
 from ctde_kit.data.tensordict_state import from_state, to_state
 from ctde_kit.errors import UserError
 from ctde_kit.keys import TD_ERROR
@@ -141,7 +141,8 @@ class Replay:
         if first and isinstance(storage, LazyMemmapStorage):
             check_disk(storage.max_size, items[0], self.directory)
         # More than fits would overwrite itself, in no order that is promised.
-        self._buffer.extend(items[-storage.max_size :])
+        with without_notes():
+            self._buffer.extend(items[-storage.max_size :])
         if first and isinstance(storage, LazyMemmapStorage):
             reserve_disk(storage)
 

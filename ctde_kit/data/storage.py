@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, get_args
 
 import torch
 from tensordict import TensorDictBase
+from torchrl._utils import logger as torchrl_logger
 from torchrl.data import LazyMemmapStorage, LazyTensorStorage
 
 from ctde_kit.errors import UserError
@@ -38,6 +41,17 @@ def make_storage(
         except OSError as error:
             raise UserError(f"replay.directory={directory}: it cannot be written ({error.strerror})") from error
     return LazyTensorStorage(capacity, device=torch.device(device if on == "device" else "cpu"))
+
+
+@contextlib.contextmanager
+def without_notes() -> Iterator[None]:
+    """Keep TorchRL from logging, on everyone's terminal, that it allocates a storage."""
+    level = torchrl_logger.level
+    torchrl_logger.setLevel("WARNING")
+    try:
+        yield
+    finally:
+        torchrl_logger.setLevel(level)
 
 
 def check_disk(capacity: int, item: TensorDictBase, directory: str | None) -> None:

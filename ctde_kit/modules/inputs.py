@@ -73,9 +73,9 @@ class Input(nn.Module):
 
 
 def _read(tensordict: TensorDictBase, key: Key, mask_key: Key | None, dims: int) -> Tensor:
-    value = _entry(tensordict, key)
+    value = entry(tensordict, key)
     if mask_key is not None:
-        mask = _entry(tensordict, mask_key)
+        mask = entry(tensordict, mask_key)
         if mask.shape != value.shape[:-1]:
             raise UserError(f"key {mask_key}: expected {list(value.shape[:-1])} like {key}, found {list(mask.shape)}")
         value = value.masked_fill(~mask.unsqueeze(-1), 0)
@@ -84,7 +84,8 @@ def _read(tensordict: TensorDictBase, key: Key, mask_key: Key | None, dims: int)
     return value.flatten(-dims).unsqueeze(-2)
 
 
-def _entry(tensordict: TensorDictBase, key: Key) -> Tensor:
+def entry(tensordict: TensorDictBase, key: Key) -> Tensor:
+    """The entry at ``key``; a ``UserError`` that names it, and what is there, where it is missing."""
     value: Any = tensordict.get(key, None)
     if value is None:
         raise UserError(f"key {key!r} is missing: expected one of {sorted(map(str, tensordict.keys(True, True)))}")

@@ -11,7 +11,7 @@ from torchrl.envs import TensorDictPrimer
 from torchrl.envs.utils import ExplorationType, exploration_type
 
 from ctde_kit.errors import UserError
-from ctde_kit.modules.inputs import Input
+from ctde_kit.modules.inputs import Input, entry
 from ctde_kit.modules.network import AgentNetwork
 from ctde_kit.specs import GroupSpec
 
@@ -87,16 +87,16 @@ class MultiAgentQActor(TensorDictModuleBase):
 
     def greedy(self, tensordict: TensorDictBase) -> Tensor:
         """The index ``[*B, n_agents]`` of each agent's best allowed action, by the action values that are there."""
-        return self._best(tensordict.get(self.group.keys.action_value), tensordict)
+        return self._best(entry(tensordict, self.group.keys.action_value), tensordict)
 
     def _best(self, values: Tensor, tensordict: TensorDictBase) -> Tensor:
         keys = self.group.keys
         if self.group.action_mask:
             # A row that allows nothing is all minus infinity, whose argmax is 0, the no-op.
-            values = values.masked_fill(~tensordict.get(keys.action_mask), -torch.inf)
+            values = values.masked_fill(~entry(tensordict, keys.action_mask), -torch.inf)
         index = values.argmax(-1)
         if self.group.mask:
-            index = index.masked_fill(~tensordict.get(keys.mask), 0)
+            index = index.masked_fill(~entry(tensordict, keys.mask), 0)
         return index
 
     def encode(self, index: Tensor) -> Tensor:
