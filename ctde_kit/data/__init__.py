@@ -2,8 +2,9 @@
 
 from ctde_kit.data.episodes import Episodes
 from ctde_kit.data.on_policy import OnPolicyBuffer
-from ctde_kit.data.replay import Prioritized, Replay
+from ctde_kit.data.priority import Prioritized, PrioritySampler
+from ctde_kit.data.replay import Replay
 from ctde_kit.data.sequences import Sequences
 from ctde_kit.data.transitions import Transitions
 
-__all__ = ["Episodes", "OnPolicyBuffer", "Prioritized", "Replay", "Sequences", "Transitions"]
+__all__ = ["Episodes", "OnPolicyBuffer", "Prioritized", "PrioritySampler", "Replay", "Sequences", "Transitions"]

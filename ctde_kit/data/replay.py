@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from tensordict import TensorDictBase
 from tensordict.utils import NestedKey
 from torchrl.data import LazyMemmapStorage, TensorDictReplayBuffer
-from torchrl.data.replay_buffers import PrioritizedSampler, RandomSampler
+from torchrl.data.replay_buffers import RandomSampler
 
+from ctde_kit.data.priority import Prioritized, PrioritySampler
 from ctde_kit.data.storage import StoredOn, check_disk, make_storage, reserve_disk, without_notes
 from ctde_kit.data.tensordict_state import from_state, to_state
 from ctde_kit.errors import UserError
@@ -39,31 +39,14 @@ class Form(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Prioritized:
-    """Sampling by priority (Schaul et al. 2016, section 3.3 and 3.4).
-
-    Args:
-        alpha: exponent of the priorities, 0 for uniform.
-        beta: exponent of the importance weights, 1 for full correction.
-    """
-
-    alpha: float = 0.6
-    beta: float = 0.4
-
-    def __post_init__(self) -> None:
-        if not (self.alpha >= 0 and self.beta >= 0):
-            raise UserError(f"replay.alpha={self.alpha}, replay.beta={self.beta}: expected 0 or more")
-
-
 class Replay:
     """Keeps the latest ``capacity`` frames and gives random items of them, over many iterations.
 
-    Underneath are TorchRL's ``TensorDictReplayBuffer``, storages and ``RandomSampler`` or ``PrioritizedSampler``. What
-    it adds is how a batch ``[n_envs, T]`` becomes items (``form``), and a state that is whole: TorchRL's prioritized
-    sampler keeps its trees as objects that a checkpoint cannot read back safely. TorchRL's ``SliceSampler`` is not
-    used: it searches the whole storage for ends of episodes after every new batch, never crosses one, and drops what
-    is shorter than a slice; sequences are cut when they are stored instead, so that their shapes are fixed.
+    Underneath are TorchRL's ``TensorDictReplayBuffer`` and storages, and its ``RandomSampler`` or the kit's
+    ``PrioritySampler``. What it adds is how a batch ``[n_envs, T]`` becomes items (``form``), and a state that is
+    whole. TorchRL's ``SliceSampler`` is not used: it searches the whole storage for ends of episodes after every new
+    batch, never crosses one, and drops what is shorter than a slice; sequences are cut when they are stored instead, so
+    that their shapes are fixed.
 
     A priority belongs to an item (a time step, a sequence of them, or an episode), never to an agent: the loss writes
     ``td_error``, and ``update_priority`` gives it back. Samples hold ``index`` and, where prioritized,
@@ -115,10 +98,11 @@ class Replay:
         self.keys = None if keys is None else list(keys)
         self.frames = 0
         self.directory = directory
+        storage = make_storage(n_items, stored_on, device, directory)
+        on = storage.device
         self._buffer = TensorDictReplayBuffer(
-            storage=make_storage(n_items, stored_on, device, directory),
-            sampler=RandomSampler() if prioritized is None else _sampler(n_items, prioritized),
-            priority_key=TD_ERROR,
+            storage=storage,
+            sampler=RandomSampler() if prioritized is None else PrioritySampler(n_items, prioritized, on),
             batch_size=batch_size,
         )
 
@@ -157,7 +141,10 @@ class Replay:
 
     def update_priority(self, sampled: TensorDictBase) -> None:
         """Take over the ``td_error`` that a loss wrote into a sample; without priorities this does nothing."""
-        self._buffer.update_tensordict_priority(sampled)
+        sampler = self._buffer.sampler
+        if isinstance(sampler, PrioritySampler):
+            index, error = (sampled.get(key).reshape(len(sampled), -1)[:, 0] for key in ("index", TD_ERROR))
+            sampler.update_priority(index, error)
 
     def state_dict(self) -> dict[str, Any]:
         storage: Any = self._buffer.storage
@@ -167,7 +154,7 @@ class Replay:
             "form": self.form.state_dict(),
             "items": to_state(stored),
             "writer": self._buffer.writer.state_dict(),
-            "priorities": _priorities(self._buffer.sampler, len(self)),
+            "sampler": self._buffer.sampler.state_dict(),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -178,36 +165,4 @@ class Replay:
         if items is not None:
             self._store(items)
         self._buffer.writer.load_state_dict(state_dict["writer"])
-        _restore_priorities(self._buffer.sampler, state_dict["priorities"])
-
-
-def _sampler(n_items: int, prioritized: Prioritized) -> PrioritizedSampler:
-    return PrioritizedSampler(n_items, alpha=prioritized.alpha, beta=prioritized.beta)
-
-
-def _priorities(sampler: Any, count: int) -> dict[str, Any] | None:
-    if not isinstance(sampler, PrioritizedSampler):
-        return None
-    state, index = sampler.state_dict(), torch.arange(count)
-    largest, where = state["_max_priority"]
-    return {
-        "values": torch.as_tensor(state["_sum_tree"][index]).clone() if count else torch.zeros(0),
-        "largest": None if largest is None else float(largest),
-        "where": None if where is None else int(where),
-    }
-
-
-def _restore_priorities(sampler: Any, priorities: dict[str, Any] | None) -> None:
-    if priorities is None or not isinstance(sampler, PrioritizedSampler):
-        return
-    state = sampler.state_dict()
-    values, largest, where = priorities["values"], priorities["largest"], priorities["where"]
-    if len(values):
-        index = torch.arange(len(values))
-        state["_sum_tree"][index] = values
-        state["_min_tree"][index] = values
-    state["_max_priority"] = (
-        None if largest is None else torch.tensor(largest),
-        None if where is None else torch.tensor(where),
-    )
-    sampler.load_state_dict(state)
+        self._buffer.sampler.load_state_dict(state_dict["sampler"])

@@ -35,8 +35,9 @@ def make_storage(
         raise UserError(f"replay.stored_on={on!r}: expected one of {', '.join(get_args(StoredOn))}")
     if on == "disk":
         try:
-            if directory is not None:
-                Path(directory).mkdir(parents=True, exist_ok=True)
+            if directory is None:
+                return LazyMemmapStorage(capacity, scratch_dir=tempfile.mkdtemp(prefix="replay_"), auto_cleanup=True)
+            Path(directory).mkdir(parents=True, exist_ok=True)
             return LazyMemmapStorage(capacity, scratch_dir=directory, existsok=True)
         except OSError as error:
             raise UserError(f"replay.directory={directory}: it cannot be written ({error.strerror})") from error
