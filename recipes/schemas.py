@@ -10,6 +10,7 @@ from ctde_kit.recipes.mappo import MAPPOConfig
 from ctde_kit.recipes.matrix_task import MatrixTask
 from ctde_kit.recipes.mixers import NoMixer, QMixerConfig, QPLEXMixerConfig, VDNMixerConfig
 from ctde_kit.recipes.networks import GRUNetwork, MLPNetwork
+from ctde_kit.recipes.pqn import PQNConfig
 from ctde_kit.recipes.qmix import QMIXConfig
 from ctde_kit.recipes.replays import EpisodeForm, ReplayConfig, SequenceForm, TransitionForm
 from ctde_kit.recipes.target_rules import HardTarget, PolyakTarget
@@ -18,6 +19,7 @@ from ctde_kit.recipes.tasks import LbfTask, PettingZooTask, RecallTask, VmasTask
 SCHEMAS: dict[tuple[str | None, str], Any] = {
     (None, "mappo_schema"): MAPPOConfig,
     (None, "qmix_schema"): QMIXConfig,
+    (None, "pqn_schema"): PQNConfig,
     ("schema/task", "vmas"): VmasTask,
     ("schema/task", "pettingzoo"): PettingZooTask,
     ("schema/task", "lbf"): LbfTask,
