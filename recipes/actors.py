@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from ctde_kit.recipes.networks import GRUNetwork, MLPNetwork
+
 from ctde_kit.errors import UserError
 from ctde_kit.modules import LearnedScale, MultiAgentActor, own_observation
-from ctde_kit.recipes.networks import GRUNetwork, MLPNetwork
 from ctde_kit.specs import GroupSpec
 
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from ctde_kit.recipes.checks import check_choice, check_positive
 
 from ctde_kit.errors import UserError
-from ctde_kit.recipes.checks import check_choice, check_positive
 
 
 @dataclass

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ctde_kit.recipes.checks import check_choice
 from omegaconf import MISSING
 
 from ctde_kit.errors import UserError
 from ctde_kit.modules import AgentNetwork, value_critic
-from ctde_kit.recipes.checks import check_choice
 from ctde_kit.specs import GroupSpec, TeamSpec
 
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ctde_kit.errors import UserError
 from ctde_kit.recipes.checks import check_choice
+
+from ctde_kit.errors import UserError
 
 
 @dataclass

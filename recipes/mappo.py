@@ -6,6 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from ctde_kit.recipes.actors import stochastic_actor
+from ctde_kit.recipes.checks import check_choice, check_not_negative, check_positive, check_ratio
+from ctde_kit.recipes.cli import command_line
+from ctde_kit.recipes.config import CheckpointConfig, EvaluationConfig, check_run, resolve_device
+from ctde_kit.recipes.envs import with_transforms
 from omegaconf import MISSING
 from torch import nn
 
@@ -14,11 +19,6 @@ from ctde_kit.data import OnPolicyBuffer
 from ctde_kit.errors import UserError
 from ctde_kit.modules import AgentNetwork, TeamPolicy, ValueNorm
 from ctde_kit.objectives import AdvantageEstimator, MAPPOLoss
-from ctde_kit.recipes.actors import stochastic_actor
-from ctde_kit.recipes.checks import check_choice, check_not_negative, check_positive, check_ratio
-from ctde_kit.recipes.cli import command_line
-from ctde_kit.recipes.config import CheckpointConfig, EvaluationConfig, check_run, resolve_device
-from ctde_kit.recipes.envs import with_transforms
 from ctde_kit.specs import TeamSpec
 from ctde_kit.training import Epochs, GradientStep, LinearLearningRate, Parts
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ctde_kit.recipes.checks import check_positive
 from omegaconf import MISSING
 from torchrl.envs import EnvBase
-
-from ctde_kit.recipes.checks import check_positive
 
 
 @dataclass

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ctde_kit.modules import QMixer, QPLEXMixer, VDNMixer, mixer_state
 from ctde_kit.recipes.checks import check_choice, check_positive
+
+from ctde_kit.modules import QMixer, QPLEXMixer, VDNMixer, mixer_state
 from ctde_kit.specs import TeamSpec
 
 SEES = ("auto", "state", "team")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from ctde_kit.recipes.checks import check_choice, check_positive
 from torch import nn
 
 from ctde_kit.errors import UserError
 from ctde_kit.modules import MultiAgentGRU, MultiAgentMLP
-from ctde_kit.recipes.checks import check_choice, check_positive
 
 ACTIVATIONS = ("tanh", "relu", "elu", "gelu", "silu")
 

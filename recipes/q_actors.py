@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from ctde_kit.recipes.networks import GRUNetwork, MLPNetwork
+
 from ctde_kit.modules import MultiAgentQActor, own_observation
 from ctde_kit.modules.q_actor import check_discrete
-from ctde_kit.recipes.networks import GRUNetwork, MLPNetwork
 from ctde_kit.specs import GroupSpec, TeamSpec
 
 

@@ -6,17 +6,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from ctde_kit.recipes.checks import check_choice, check_not_negative, check_positive, check_ratio
+from ctde_kit.recipes.cli import command_line
+from ctde_kit.recipes.config import CheckpointConfig, EvaluationConfig, check_run, resolve_device
+from ctde_kit.recipes.envs import with_transforms
+from ctde_kit.recipes.q_actors import q_actors
 from omegaconf import MISSING
 
 from ctde_kit.collectors import RolloutCollector
 from ctde_kit.errors import UserError
 from ctde_kit.modules import TeamPolicy
 from ctde_kit.objectives import QMixLoss, TeamReward
-from ctde_kit.recipes.checks import check_choice, check_not_negative, check_positive, check_ratio
-from ctde_kit.recipes.cli import command_line
-from ctde_kit.recipes.config import CheckpointConfig, EvaluationConfig, check_run, resolve_device
-from ctde_kit.recipes.envs import with_transforms
-from ctde_kit.recipes.q_actors import q_actors
 from ctde_kit.specs import TeamSpec
 from ctde_kit.training import (
     Annealing,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ctde_kit.recipes.checks import check_choice, check_not_negative, check_positive
 from omegaconf import MISSING
 
 from ctde_kit.data import Episodes, Prioritized, Replay, Sequences, Transitions
-from ctde_kit.recipes.checks import check_choice, check_not_negative, check_positive
 
 
 @dataclass

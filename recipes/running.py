@@ -8,13 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ctde_kit.recipes.config import resolve_device
+from ctde_kit.recipes.envs import with_transforms
+from ctde_kit.recipes.loading import instantiate_config
 from omegaconf import DictConfig, OmegaConf
 
 from ctde_kit.errors import UserError
 from ctde_kit.modules import TeamPolicy
-from ctde_kit.recipes.config import resolve_device
-from ctde_kit.recipes.envs import with_transforms
-from ctde_kit.recipes.loading import instantiate_config
 from ctde_kit.specs import TeamSpec
 from ctde_kit.training import (
     Parts,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ctde_kit.recipes.checks import check_positive, check_ratio
+
 from ctde_kit.training import HardUpdate, PolyakUpdate
 
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from ctde_kit.recipes.checks import check_positive
 from omegaconf import MISSING
 from torchrl.envs import EnvBase
 
 from ctde_kit.errors import UserError
-from ctde_kit.recipes.checks import check_positive
 
 
 @contextlib.contextmanager

@@ -6,16 +6,16 @@ from itertools import product
 from typing import Any
 
 import torch
-
-from ctde_kit.keys import GroupKeys
-from ctde_kit.objectives import NStepReturn
-from ctde_kit.objectives.q_values import joint_value, write_values
 from ctde_kit.recipes.loggers import LoggerConfig
 from ctde_kit.recipes.matrix_task import MatrixTask
 from ctde_kit.recipes.networks import MLPNetwork
 from ctde_kit.recipes.qmix import QMIXConfig, build
 from ctde_kit.recipes.replays import ReplayConfig, TransitionForm
 from ctde_kit.recipes.target_rules import PolyakTarget
+
+from ctde_kit.keys import GroupKeys
+from ctde_kit.objectives import NStepReturn
+from ctde_kit.objectives.q_values import joint_value, write_values
 from ctde_kit.training import Parts, evaluate, iterate
 
 TWO_STEP = MatrixTask(

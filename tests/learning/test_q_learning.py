@@ -6,8 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-
-from ctde_kit.objectives import NStepReturn
 from ctde_kit.recipes.envs import with_transforms
 from ctde_kit.recipes.loggers import LoggerConfig
 from ctde_kit.recipes.mixers import QMixerConfig, QPLEXMixerConfig, VDNMixerConfig
@@ -16,6 +14,8 @@ from ctde_kit.recipes.qmix import QMIXConfig
 from ctde_kit.recipes.replays import ReplayConfig, SequenceForm
 from ctde_kit.recipes.target_rules import PolyakTarget
 from ctde_kit.recipes.tasks import RecallTask
+
+from ctde_kit.objectives import NStepReturn
 from ctde_kit.specs import TeamSpec
 from ctde_kit.training import evaluate
 from tests.learning.matrix_games import CLIMBING, TWO_STEP, greedy_return, joint_values, matrix_config, train

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from torchrl.envs import InitTracker, TransformedEnv
-from torchrl.envs.utils import ExplorationType
-
 from ctde_kit.recipes.config import EvaluationConfig
 from ctde_kit.recipes.critics import ValueCriticConfig
 from ctde_kit.recipes.envs import with_transforms
@@ -13,6 +10,9 @@ from ctde_kit.recipes.loggers import LoggerConfig
 from ctde_kit.recipes.mappo import MAPPOConfig, build
 from ctde_kit.recipes.networks import GRUNetwork, MLPNetwork
 from ctde_kit.recipes.tasks import RecallTask, VmasTask
+from torchrl.envs import InitTracker, TransformedEnv
+from torchrl.envs.utils import ExplorationType
+
 from ctde_kit.specs import TeamSpec
 from ctde_kit.training import evaluate, iterate
 

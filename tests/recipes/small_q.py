@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from ctde_kit.objectives import NStepReturn, TDLambdaReturn
 from ctde_kit.recipes.config import CheckpointConfig, EvaluationConfig
 from ctde_kit.recipes.loggers import LoggerConfig
 from ctde_kit.recipes.mixers import QMixerConfig, VDNMixerConfig
@@ -13,6 +12,8 @@ from ctde_kit.recipes.qmix import QMIXConfig
 from ctde_kit.recipes.replays import EpisodeForm, ReplayConfig, SequenceForm, TransitionForm
 from ctde_kit.recipes.target_rules import PolyakTarget
 from ctde_kit.recipes.tasks import VmasTask
+
+from ctde_kit.objectives import NStepReturn, TDLambdaReturn
 from tests.recipes.small import network
 
 FORMS = {

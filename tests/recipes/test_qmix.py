@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-
-from ctde_kit.errors import UserError
 from ctde_kit.recipes import pqn, qmix
 from ctde_kit.recipes.matrix_task import MatrixTask
 from ctde_kit.recipes.mixers import NoMixer, QMixerConfig, QPLEXMixerConfig
 from ctde_kit.recipes.replays import ReplayConfig, SequenceForm
 from ctde_kit.recipes.target_rules import HardTarget
 from ctde_kit.recipes.tasks import LbfTask, PettingZooTask, VmasTask
+
+from ctde_kit.errors import UserError
 from ctde_kit.training import Parts, iterate, load_parts, read_checkpoint, save_checkpoint
 from tests.recipes.small import network
 from tests.recipes.small_q import navigation, small_pqn_config, small_q_config

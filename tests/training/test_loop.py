@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import OmegaConf
-
-from ctde_kit.errors import UserError
 from ctde_kit.recipes import load
 from ctde_kit.recipes.config import EvaluationConfig
 from ctde_kit.recipes.mappo import build
 from ctde_kit.recipes.running import resume, start
+from omegaconf import OmegaConf
+
+from ctde_kit.errors import UserError
 from ctde_kit.training import NotFiniteError, RunDirectory, iterate
 from ctde_kit.training.parts import summarize
 from tests.recipes.small import small_config
