@@ -6,12 +6,11 @@ from typing import Any
 
 import torch
 from tensordict import TensorDictBase
-from torch import Tensor
 from torchrl.data import TensorSpec, Unbounded
 from torchrl.envs.transforms import Transform
 
 from ctde_kit.keys import Key
-from ctde_kit.specs import GroupSpec, TeamSpec
+from ctde_kit.specs import TeamSpec
 
 
 class LastAction(Transform):
@@ -38,20 +37,12 @@ class LastAction(Transform):
         self.groups = tuple(team)
 
     def _reset(self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase) -> TensorDictBase:
-        mask = None if tensordict is None else tensordict.get("_reset", None)
+        # Of a partial reset TorchRL takes the rows that are reset alone.
         for group in self.groups:
-            tensordict_reset.set(group.keys.last_action, self._after_reset(group, tensordict, tensordict_reset, mask))
+            shape = (*tensordict_reset.batch_size, group.n_agents, sum(group.action.sizes))
+            device = tensordict_reset.get(group.keys.observation).device
+            tensordict_reset.set(group.keys.last_action, torch.zeros(shape, device=device))
         return tensordict_reset
-
-    def _after_reset(
-        self, group: GroupSpec, before: TensorDictBase | None, after: TensorDictBase, mask: Tensor | None
-    ) -> Tensor:
-        shape = (*after.batch_size, group.n_agents, sum(group.action.sizes))
-        zeros = torch.zeros(shape, device=after.get(group.keys.observation).device)
-        kept = None if mask is None or before is None else before.get(group.keys.last_action, None)
-        if kept is None or mask is None:
-            return zeros
-        return kept.masked_fill(mask.unsqueeze(-1), 0)
 
     def _step(self, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> TensorDictBase:
         for group in self.groups:

@@ -71,6 +71,7 @@ def test_games_go_on_by_themselves_and_a_partial_reset_touches_only_what_is_done
     _, carrier = play(env, env.reset(), 1, 0)
     carrier["_reset"] = torch.tensor([[True], [False], [False], [True]])
     assert env.reset(carrier)["state"].argmax(-1).tolist() == [0, 2, 2, 0]
+    assert env.stage.tolist() == [0, 2, 2, 0]
 
 
 def test_state_is_restored() -> None:

@@ -108,6 +108,13 @@ def test_replay_gives_frames_of_earlier_iterations() -> None:
     assert any(of_last)
 
 
+def test_errors_become_priorities_and_weights() -> None:
+    parts = advance(qmix.build(small_q_config(replay={"prioritized": True, "batch_size": 16})), 3)
+    assert len(parts.buffer.sample()["priority_weight"].unique()) > 4
+    uniform = advance(qmix.build(small_q_config()), 3)
+    assert "priority_weight" not in uniform.buffer.sample()
+
+
 def test_updates_follow_frames_not_iterations() -> None:
     for n_envs, frames_per_batch in ((6, 60), (12, 120)):
         task = navigation()
