@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from tensordict import TensorDictBase
+from tensordict import TensorDictBase, cat
 from torch import Tensor
 
 from ctde_kit.data.tensordict_state import from_state, to_state
@@ -43,12 +43,12 @@ class Episodes:
         """The episodes ``[n, max_steps]`` that end in a batch ``[n_envs, T]``, ``None`` where none does."""
         if self._open is None:
             shape = (len(batch), self.max_steps)
-            self._open = torch.zeros_like(batch[:, :1].expand(*shape)).contiguous()
+            self._open = batch[:, :1].expand(*shape).clone().zero_()
             self._length = torch.zeros(len(batch), dtype=torch.long, device=batch.device)
         if len(self._open) != len(batch):
             raise UserError(f"replay: expected batches of the same {len(self._open)} envs, found {len(batch)}")
         finished = [item for t in range(batch.shape[1]) if (item := self._take(batch[:, t])) is not None]
-        return torch.cat(finished) if finished else None
+        return cat(finished) if finished else None
 
     def _take(self, step: TensorDictBase) -> TensorDictBase | None:
         assert self._open is not None

@@ -58,7 +58,7 @@ class PrioritySampler(Sampler):
         self._smallest = torch.full_like(self._sums, torch.inf)
         self._highest = torch.ones((), dtype=torch.float64, device=self._values.device)
 
-    def sample(self, storage: Storage, batch_size: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def sample(self, storage: Any, batch_size: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Indices ``[batch_size]`` and their weights, at most 1."""
         sums = self._sums.cumsum(0)
         mass = torch.rand(batch_size, dtype=torch.float64, device=sums.device) * sums[-1]

@@ -99,7 +99,7 @@ class Replay:
         self.frames = 0
         self.directory = directory
         storage = make_storage(n_items, stored_on, device, directory)
-        on = storage.device
+        on = storage.device or self.device
         self._buffer = TensorDictReplayBuffer(
             storage=storage,
             sampler=RandomSampler() if prioritized is None else PrioritySampler(n_items, prioritized, on),

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-from tensordict import TensorDictBase
+from tensordict import TensorDictBase, cat, stack
 
 from ctde_kit.data.tensordict_state import from_state, to_state
 from ctde_kit.errors import UserError
@@ -23,6 +22,7 @@ class Sequences:
         length: steps that are learnt.
         burn_in: steps before them.
 
+    >>> import torch
     >>> from tensordict import TensorDict
     >>> sequences = Sequences(length=4, burn_in=1)
     >>> sequences.cut(TensorDict({"t": torch.arange(10).expand(2, 10)}, [2, 10]))["t"].tolist()
@@ -44,12 +44,12 @@ class Sequences:
         """The items ``[n, burn_in + length]`` that a batch ``[n_envs, T]`` completes, ``None`` for none."""
         if self._waiting is not None and len(self._waiting) != len(batch):
             raise UserError(f"replay: expected batches of the same {len(self._waiting)} envs, found {len(batch)}")
-        steps = batch if self._waiting is None else torch.cat([self._waiting, batch], 1)
+        steps = batch if self._waiting is None else cat([self._waiting, batch], 1)
         count = (steps.shape[1] - self.burn_in) // self.length
         items = None
         if count > 0:
             starts = range(0, count * self.length, self.length)
-            items = torch.stack([steps[:, start : start + self.frames_per_item] for start in starts], 1).flatten(0, 1)
+            items = stack([steps[:, start : start + self.frames_per_item] for start in starts], 1).flatten(0, 1)
             steps = steps[:, count * self.length :]
         self._waiting = steps.clone() if steps.shape[1] else None
         return items

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from tensordict import TensorDictBase
@@ -73,7 +73,8 @@ def reserve_disk(storage: LazyMemmapStorage) -> None:
     Raises:
         UserError: where the disk is full.
     """
-    for leaf in storage._storage.values(True, True):  # TorchRL has no public way to its files
+    content: Any = storage._storage  # TorchRL has no public way to its files
+    for leaf in content.values(True, True):
         descriptor = os.open(leaf.filename, os.O_RDWR)
         try:
             os.posix_fallocate(descriptor, 0, os.fstat(descriptor).st_size)

@@ -183,7 +183,7 @@ class TeamPolicy(TensorDictSequential):
     """The policies of all groups, one after the other, as one TensorDict module."""
 
     def __init__(self, actors: Mapping[str, GroupActor]):
-        super().__init__([*actors.values()])  # pyright: ignore[reportArgumentType]
+        super().__init__([*actors.values()])  # pyright: ignore[reportCallIssue, reportArgumentType]
         self.groups = list(actors)
 
     @property

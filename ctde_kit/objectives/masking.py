@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 from tensordict import TensorDictBase
+from tensordict.utils import NestedKey
 from torch import Tensor
 
 from ctde_kit.errors import UserError
@@ -49,7 +50,7 @@ def normalize_advantage(
     return centered / (deviation + epsilon)
 
 
-def required_entry(tensordict: TensorDictBase, key: Key, what_to_do: str) -> Tensor:
+def required_entry(tensordict: TensorDictBase, key: NestedKey, what_to_do: str) -> Tensor:
     """The entry at ``key``; a ``UserError`` that names it where it is missing."""
     value = tensordict.get(key, None)
     if value is None:

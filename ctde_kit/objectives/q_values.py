@@ -8,10 +8,11 @@ from typing import Any, Protocol
 import torch
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
+from tensordict.utils import NestedKey
 from torch import Tensor
 
 from ctde_kit.errors import UserError
-from ctde_kit.keys import NEXT, Key
+from ctde_kit.keys import NEXT
 from ctde_kit.objectives.masking import alive_next, required_entry
 from ctde_kit.specs import GroupSpec
 
@@ -70,7 +71,7 @@ def write_values(actor: QActor, tensordict: TensorDictBase, values: Tensor, inde
 
 
 def joint_value(
-    actors: Mapping[str, QActor], mixer: TensorDictModuleBase | None, tensordict: TensorDictBase, mixed: Key
+    actors: Mapping[str, QActor], mixer: TensorDictModuleBase | None, tensordict: TensorDictBase, mixed: NestedKey
 ) -> Tensor:
     """The team's value ``[*B, T, 1, 1]`` as the mixer gives it, or every agent's own ``[*B, T, N, 1]``."""
     if mixer is not None:

@@ -30,7 +30,7 @@ from ctde_kit.objectives.masking import agent_flags, check_same_shape, masked_me
 from ctde_kit.objectives.q_targets import NStepReturn, ReturnEstimator
 from ctde_kit.objectives.q_values import at_next, joint_value, stored_choice, write_values
 from ctde_kit.objectives.team_reward import REWARD
-from ctde_kit.objectives.unroll import check_burn_in, is_recurrent, next_outputs, trace_ends, unroll
+from ctde_kit.objectives.unroll import check_burn_in, hidden_key, next_outputs, trace_ends, unroll
 
 LossFunction = Literal["huber", "l2"]
 MAX_SHARE = 0.9
@@ -211,7 +211,7 @@ class QMixLoss(LossModule):
             index = actor.greedy(following.set(key, values))
             if self.delayed is not None:
                 network: Any = self.delayed[f"actor_{name}"]
-                past = unroll(network, data, self.burn_in, self.from_stored) if is_recurrent(network) else steps
+                past = unroll(network, data, self.burn_in, self.from_stored) if hidden_key(network) else steps
                 values = next_outputs(network, steps, past).get(key)
             write_values(actor, following, values, index)
         return joint_value(self._groups, mixer, following, self.tensor_keys.chosen_action_value)
@@ -280,7 +280,7 @@ class QMixLoss(LossModule):
         tensordict.set(self.tensor_keys.priority, priority)
 
     def _check_form(self, tensordict: TensorDictBase) -> None:
-        recurrent = any(is_recurrent(actor.agent_network) for actor in self._groups.values())
+        recurrent = any(hidden_key(actor.agent_network) for actor in self._groups.values())
         if tensordict.ndim < 2 and (recurrent or self.returns.needs_sequences or self.burn_in):
             reason = "recurrent networks learn" if recurrent else "these returns need"
             raise UserError(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, TypeGuard
-
 import torch
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
@@ -15,15 +13,9 @@ from ctde_kit.keys import IS_INIT, NEXT, GroupKeys, Key, next_key
 from ctde_kit.objectives.masking import alive_next, required_entry
 
 
-class Recurrent(Protocol):
-    """What is used of a network with a hidden state, as ``AgentNetwork`` has it."""
-
-    hidden_key: Key
-
-
-def is_recurrent(network: Any) -> TypeGuard[Recurrent]:
-    """Whether the network carries a hidden state."""
-    return getattr(network, "hidden_key", None) is not None
+def hidden_key(network: TensorDictModuleBase) -> Key | None:
+    """Where a recurrent network, such as ``AgentNetwork``, keeps its hidden state; ``None`` for a feed-forward one."""
+    return getattr(network, "hidden_key", None)
 
 
 def unroll(
@@ -36,23 +28,31 @@ def unroll(
     back also holds the hidden state after each step under ``next``, for ``next_outputs``.
     """
     inputs = tensordict.select(*network.in_keys, strict=False)
-    if not is_recurrent(network):
-        return network(inputs[..., burn_in:] if burn_in else inputs)
+    key = hidden_key(network)
+    if key is None:
+        return network(_steps(inputs, burn_in, None))
     time = inputs.ndim - 1
-    hidden = required_entry(inputs, network.hidden_key, "append the actor's make_tensordict_primer() to the env")
+    hidden = required_entry(inputs, key, "append the actor's make_tensordict_primer() to the env")
     if not from_stored:
-        inputs.set(network.hidden_key, torch.zeros_like(hidden))
+        inputs.set(key, torch.zeros_like(hidden))
     with set_recurrent_mode(True):
         if burn_in == 0:
             return network(inputs)
         with torch.no_grad():
-            carried = network(inputs[..., :burn_in]).get(next_key(network.hidden_key)).select(time, -1)
-        later = inputs[..., burn_in:]
+            carried = network(_steps(inputs, 0, burn_in)).get(next_key(key)).select(time, -1)
+        later = _steps(inputs, burn_in, None)
         # An unroll takes its first step's hidden state as it is, so a reset just there is for us to do.
         fresh = later.get(IS_INIT).select(time, 0).unsqueeze(-1)
         carried = carried.masked_fill(fresh, 0).unsqueeze(time)
-        later.set(network.hidden_key, carried.expand_as(later.get(network.hidden_key)))
+        later.set(key, carried.expand_as(later.get(key)))
         return network(later)
+
+
+def _steps(tensordict: TensorDictBase, start: int, stop: int | None) -> TensorDictBase:
+    """The steps from ``start`` to ``stop`` along time, as views."""
+    steps = tensordict[..., start:stop]
+    assert isinstance(steps, TensorDictBase)
+    return steps
 
 
 @torch.no_grad()
@@ -63,8 +63,9 @@ def next_outputs(network: TensorDictModuleBase, tensordict: TensorDictBase, unro
     any reset; an unroll over T + 1 steps would take the one after.
     """
     following = tensordict.get(NEXT).select(*network.in_keys, strict=False)
-    if is_recurrent(network):
-        following.set(network.hidden_key, unrolled.get(next_key(network.hidden_key)).detach())
+    own = hidden_key(network)
+    if own is not None:
+        following.set(own, unrolled.get(next_key(own)).detach())
         following.set(IS_INIT, torch.zeros_like(unrolled.get(IS_INIT)))
     for key in network.in_keys:
         if key[-1] == "mask":

@@ -49,7 +49,7 @@ class PolyakUpdate:
 
     @torch.no_grad()
     def __call__(self) -> None:
-        torch._foreach_lerp_(self.delayed, self.online, self.tau)
+        torch._foreach_lerp_(self.delayed, self.online, self.tau)  # pyright: ignore[reportPrivateImportUsage]
 
     def state_dict(self) -> dict[str, Any]:
         return {}
@@ -75,7 +75,7 @@ class HardUpdate:
     def __call__(self) -> None:
         self.updates += 1
         if self.updates % self.every == 0:
-            torch._foreach_copy_(self.delayed, self.online)
+            torch._foreach_copy_(self.delayed, self.online)  # pyright: ignore[reportPrivateImportUsage]
 
     def state_dict(self) -> dict[str, Any]:
         return {"updates": self.updates}
