@@ -66,9 +66,8 @@ def team_alive(tensordict: TensorDictBase, team: TeamSpec) -> Tensor:
     """Which of all agents are alive, bool ``[*B, N]``."""
     parts = []
     for group in team:
-        shape = (*tensordict.batch_size, group.n_agents)
-        alive = tensordict.get(group.keys.mask) if group.mask else torch.ones(shape, dtype=torch.bool)
-        parts.append(alive.to(tensordict.get(group.keys.chosen_action_value).device))
+        value = tensordict.get(group.keys.chosen_action_value).squeeze(-1)
+        parts.append(tensordict.get(group.keys.mask) if group.mask else torch.ones_like(value, dtype=torch.bool))
     return torch.cat(parts, -1)
 
 

@@ -59,3 +59,16 @@ def test_the_teams_reward_is_the_mean_or_sum_of_all_agents_of_all_groups(reducti
     result = TeamReward(team, reduction)(batch)["next", "reward"]
     assert result.shape == (N_ENVS, LENGTH, 1)
     torch.testing.assert_close(result, expected / 5 if reduction == "mean" else expected)
+
+
+@pytest.mark.parametrize("name", ["iql", "qmix", "qplex"])
+@pytest.mark.parametrize("recurrent", [False, True], ids=["mlp", "gru"])
+def test_the_loss_is_one_graph(recurrent: bool, name: str) -> None:
+    wolves, sheep = group_spec("wolves", 3, action_mask=True), group_spec("sheep", 2, observation_dim=8, mask=True)
+    team = TeamSpec((wolves, sheep), 10)
+    actors = {group.name: make_q_actor(group, recurrent) for group in team}
+    batch = TeamReward(team, "mean")(collect(team, actors, *endings())[0])
+    loss = QMixLoss(actors, MIXERS[name](team), gamma=0.9, returns=TDLambdaReturn(0.7), burn_in=2 * recurrent)
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda data: loss(data)["loss_qvalue"], backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(batch.clone()), loss(batch.clone())["loss_qvalue"])
