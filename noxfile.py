@@ -77,6 +77,10 @@ def wheel(session: nox.Session) -> None:
     with tempfile.TemporaryDirectory() as elsewhere, session.chdir(elsewhere):
         for script in ("ctde-mappo", "ctde-ippo"):
             session.run(script, *quick)
+        discrete = ["task.continuous_actions=false", *quick[:-1]]
+        for script in ("ctde-qmix", "ctde-vdn", "ctde-iql", "ctde-qplex"):
+            session.run(script, *discrete, "updates_per_frame=0.02")
+        session.run("ctde-pqn", *discrete, "minibatch_frames=100")
         session.run("python", "-m", "ctde_kit.recipes.mappo", "--help", silent=True)
 
 

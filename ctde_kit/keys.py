@@ -12,6 +12,10 @@ TRUNCATED = "truncated"
 IS_INIT = "is_init"
 STATE = "state"
 NEXT = "next"
+CHOSEN_ACTION_VALUE = "chosen_action_value"
+PADDING_MASK = ("collector", "mask")
+PRIORITY_WEIGHT = "priority_weight"
+TD_ERROR = "td_error"
 
 
 def next_key(key: Key) -> tuple[str, ...]:
@@ -64,6 +68,11 @@ class GroupKeys:
         return self("action")
 
     @property
+    def last_action(self) -> tuple[str, str]:
+        """The action of the step before, one-hot."""
+        return self("last_action")
+
+    @property
     def action_mask(self) -> tuple[str, str]:
         return self("action_mask")
 
@@ -107,6 +116,20 @@ class GroupKeys:
     @property
     def action_log_prob(self) -> tuple[str, str]:
         return self("action_log_prob")
+
+    @property
+    def action_value(self) -> tuple[str, str]:
+        """The value of every action."""
+        return self("action_value")
+
+    @property
+    def chosen_action_value(self) -> tuple[str, str]:
+        return self(CHOSEN_ACTION_VALUE)
+
+    @property
+    def max_action_value(self) -> tuple[str, str]:
+        """The value of the best action that is allowed."""
+        return self("max_action_value")
 
     @property
     def state_value(self) -> tuple[str, str]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from torchrl.envs import EnvBase, InitTracker, RewardSum, TransformedEnv
 
+from ctde_kit.envs.last_action import LastAction
 from ctde_kit.modules import TeamPolicy
 from ctde_kit.specs import TeamSpec
 
 
 def with_transforms(env: EnvBase, team: TeamSpec, policy: TeamPolicy) -> TransformedEnv:
-    """Add ``is_init``, episode returns ``(group, "episode_reward")``, and the hidden states of recurrent policies."""
+    """Add ``is_init``, episode returns ``(group, "episode_reward")``, and last actions and hidden states where read."""
     transformed = TransformedEnv(env, InitTracker())
     keys = [group.keys for group in team]
     transformed.append_transform(
@@ -19,6 +20,8 @@ def with_transforms(env: EnvBase, team: TeamSpec, policy: TeamPolicy) -> Transfo
             reset_keys=["_reset"] * len(keys),
         )
     )
+    if any(group.keys.last_action in policy.actors[group.name].agent_network.in_keys for group in team):
+        transformed.append_transform(LastAction(team))
     for actor in policy.actors.values():
         if actor.agent_network.recurrent:
             transformed.append_transform(actor.make_tensordict_primer())

@@ -24,6 +24,7 @@ class MLPNetwork:
         share_params: true, false, or the parameter set of each agent, such as [0,0,1].
         agent_id: append the agent's one-hot index to the input.
         normalize: normalize the input's features.
+        layer_norm: normalize each hidden layer before its activation.
         out_gain: gain of an orthogonal initialization of the last layer; null for PyTorch's default.
     """
 
@@ -32,6 +33,7 @@ class MLPNetwork:
     share_params: Any = True
     agent_id: bool = False
     normalize: bool = False
+    layer_norm: bool = False
     out_gain: float | None = None
     _target_: str = "ctde_kit.recipes.networks.MLPNetwork"
 
@@ -48,6 +50,7 @@ class MLPNetwork:
             share_params=self.share_params,
             num_cells=self.num_cells,
             activation_class=activation_class(self.activation),
+            layer_norm=self.layer_norm,
             out_gain=self.out_gain,
         )
 
@@ -69,6 +72,7 @@ class GRUNetwork:
     share_params: Any = True
     agent_id: bool = False
     normalize: bool = False
+    layer_norm: bool = False
     out_gain: float | None = None
     _target_: str = "ctde_kit.recipes.networks.GRUNetwork"
 
@@ -86,6 +90,7 @@ class GRUNetwork:
             hidden_size=self.hidden_size,
             num_cells=self.num_cells,
             activation_class=activation_class(self.activation),
+            layer_norm=self.layer_norm,
             out_gain=self.out_gain,
         )
 

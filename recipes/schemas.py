@@ -7,17 +7,36 @@ from typing import Any
 from ctde_kit.recipes.critics import ValueCriticConfig
 from ctde_kit.recipes.loggers import LoggerConfig
 from ctde_kit.recipes.mappo import MAPPOConfig
+from ctde_kit.recipes.matrix_task import MatrixTask
+from ctde_kit.recipes.mixers import NoMixer, QMixerConfig, QPLEXMixerConfig, VDNMixerConfig
 from ctde_kit.recipes.networks import GRUNetwork, MLPNetwork
+from ctde_kit.recipes.pqn import PQNConfig
+from ctde_kit.recipes.qmix import QMIXConfig
+from ctde_kit.recipes.replays import EpisodeForm, ReplayConfig, SequenceForm, TransitionForm
+from ctde_kit.recipes.target_rules import HardTarget, PolyakTarget
 from ctde_kit.recipes.tasks import LbfTask, PettingZooTask, RecallTask, VmasTask
 
 SCHEMAS: dict[tuple[str | None, str], Any] = {
     (None, "mappo_schema"): MAPPOConfig,
+    (None, "qmix_schema"): QMIXConfig,
+    (None, "pqn_schema"): PQNConfig,
     ("schema/task", "vmas"): VmasTask,
     ("schema/task", "pettingzoo"): PettingZooTask,
     ("schema/task", "lbf"): LbfTask,
     ("schema/task", "recall"): RecallTask,
+    ("schema/task", "matrix"): MatrixTask,
     ("schema/network", "mlp"): MLPNetwork,
     ("schema/network", "gru"): GRUNetwork,
     ("schema/critic", "value"): ValueCriticConfig,
+    ("schema/mixer", "none"): NoMixer,
+    ("schema/mixer", "vdn"): VDNMixerConfig,
+    ("schema/mixer", "qmix"): QMixerConfig,
+    ("schema/mixer", "qplex"): QPLEXMixerConfig,
+    ("schema/replay", "replay"): ReplayConfig,
+    ("schema/replay_form", "transitions"): TransitionForm,
+    ("schema/replay_form", "sequences"): SequenceForm,
+    ("schema/replay_form", "episodes"): EpisodeForm,
+    ("schema/target", "polyak"): PolyakTarget,
+    ("schema/target", "hard"): HardTarget,
     ("schema/logger", "logger"): LoggerConfig,
 }

@@ -1,5 +1,10 @@
 """Buffers."""
 
+from ctde_kit.data.episodes import Episodes
 from ctde_kit.data.on_policy import OnPolicyBuffer
+from ctde_kit.data.priority import Prioritized, PrioritySampler
+from ctde_kit.data.replay import Replay
+from ctde_kit.data.sequences import Sequences
+from ctde_kit.data.transitions import Transitions
 
-__all__ = ["OnPolicyBuffer"]
+__all__ = ["Episodes", "OnPolicyBuffer", "Prioritized", "PrioritySampler", "Replay", "Sequences", "Transitions"]

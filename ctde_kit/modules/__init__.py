@@ -6,11 +6,16 @@ from ctde_kit.modules.distributions import MaskedCategorical, MaskedMultiCategor
 from ctde_kit.modules.gru import MultiAgentGRU
 from ctde_kit.modules.inputs import Input, agent_state, global_state, own_observation, team_observation
 from ctde_kit.modules.linear import AgentLinear
+from ctde_kit.modules.mixing import mixer_state
 from ctde_kit.modules.mlp import MultiAgentMLP
 from ctde_kit.modules.network import AgentNetwork
+from ctde_kit.modules.q_actor import MultiAgentQActor, SingleAgentQActor
+from ctde_kit.modules.qmixer import QMixer
+from ctde_kit.modules.qplex import QPLEXMixer
 from ctde_kit.modules.scale import LearnedScale
 from ctde_kit.modules.sharing import ShareParams
 from ctde_kit.modules.value_norm import ValueNorm
+from ctde_kit.modules.vdn import VDNMixer
 
 __all__ = [
     "AgentLinear",
@@ -22,14 +27,20 @@ __all__ = [
     "MultiAgentActor",
     "MultiAgentGRU",
     "MultiAgentMLP",
+    "MultiAgentQActor",
+    "QMixer",
+    "QPLEXMixer",
     "ShareParams",
     "SingleAgentActor",
+    "SingleAgentQActor",
     "TanhNormal",
     "TeamPolicy",
+    "VDNMixer",
     "ValueNorm",
     "ValuePerAgent",
     "agent_state",
     "global_state",
+    "mixer_state",
     "own_observation",
     "team_observation",
     "value_critic",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Protocol
+
 import torch
 from tensordict import TensorDictBase
 from tensordict.nn import NormalParamExtractor, TensorDictModuleBase, TensorDictSequential
@@ -152,15 +155,39 @@ def _distribution(group: GroupSpec, keys: GroupKeys, low: tuple, high: tuple) ->
     return MaskedCategorical, {"one_hot": action.kind == "one_hot"}, in_keys
 
 
+class GroupActor(Protocol):
+    """What a team's policy uses of each group's actor."""
+
+    group: GroupSpec
+
+    @property
+    def agent_network(self) -> AgentNetwork:
+        """The network that acts."""
+        ...
+
+    @property
+    def decentralized(self) -> bool:
+        """Whether an agent needs only its own data to act."""
+        ...
+
+    def make_tensordict_primer(self) -> TensorDictPrimer:
+        """The env transform that provides its hidden state."""
+        ...
+
+    def for_agent(self, agent: int, /) -> TensorDictModuleBase:
+        """The policy of one agent alone."""
+        ...
+
+
 class TeamPolicy(TensorDictSequential):
     """The policies of all groups, one after the other, as one TensorDict module."""
 
-    def __init__(self, actors: dict[str, MultiAgentActor]):
-        super().__init__([*actors.values()])
+    def __init__(self, actors: Mapping[str, GroupActor]):
+        super().__init__([*actors.values()])  # pyright: ignore[reportCallIssue, reportArgumentType]
         self.groups = list(actors)
 
     @property
-    def actors(self) -> dict[str, MultiAgentActor]:
+    def actors(self) -> dict[str, GroupActor]:
         # `module` is a ModuleList, whose elements have no type of their own.
         return dict(zip(self.groups, self.module, strict=True))  # pyright: ignore[reportReturnType]
 
@@ -169,6 +196,6 @@ class TeamPolicy(TensorDictSequential):
         """Whether every agent needs only its own data to act."""
         return all(actor.decentralized for actor in self.actors.values())
 
-    def for_agent(self, group: str, agent: int) -> SingleAgentActor:
+    def for_agent(self, group: str, agent: int) -> TensorDictModuleBase:
         """The policy of one agent of one group."""
         return self.actors[group].for_agent(agent)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ctde_kit.modules.linear import AgentLinear, layers_for_agent
-from ctde_kit.modules.mlp import initialize
+from ctde_kit.modules.mlp import initialize, norms
 from ctde_kit.modules.sharing import ShareParams
 
 
@@ -28,6 +28,7 @@ class MultiAgentGRU(nn.Module):
         hidden_size: H.
         num_cells: widths of the encoder's layers before the GRU.
         activation_class: the encoder's activation.
+        layer_norm: of the encoder, as in ``MultiAgentMLP``.
         out_gain: as in ``MultiAgentMLP``.
 
     >>> gru = MultiAgentGRU(5, 2, n_agents=3, hidden_size=8, num_cells=(6,))
@@ -48,6 +49,7 @@ class MultiAgentGRU(nn.Module):
         hidden_size: int = 128,
         num_cells: Sequence[int] = (128,),
         activation_class: type[nn.Module] = nn.Tanh,
+        layer_norm: bool = False,
         out_gain: float | None = None,
     ):
         super().__init__()
@@ -56,6 +58,7 @@ class MultiAgentGRU(nn.Module):
         encoder = [AgentLinear(n_in, n_out, n_agents, share_params) for n_in, n_out in pairwise(sizes)]
         self.encoder = nn.ModuleList(encoder)
         self.activation = activation_class()
+        self.norms = norms(num_cells, layer_norm)
         self.input_gates = AgentLinear(sizes[-1], 3 * hidden_size, n_agents, share_params)
         self.hidden_gates = AgentLinear(hidden_size, 3 * hidden_size, n_agents, share_params)
         self.head = AgentLinear(hidden_size, out_features, n_agents, share_params)
@@ -86,8 +89,8 @@ class MultiAgentGRU(nn.Module):
         return self.head(hiddens), hiddens, torch.stack(before, -3)
 
     def _input_gates(self, x: Tensor) -> Tensor:
-        for layer in self.encoder:
-            x = self.activation(layer(x))
+        for layer, norm in zip(self.encoder, self.norms, strict=True):
+            x = self.activation(norm(layer(x)))
         return self.input_gates(x)
 
     def _cell(self, input_gates: Tensor, hidden: Tensor) -> Tensor:
@@ -102,7 +105,7 @@ class MultiAgentGRU(nn.Module):
         """The network of one agent, on the same storage."""
         network = MultiAgentGRU.__new__(MultiAgentGRU)
         nn.Module.__init__(network)
-        network.hidden_size, network.activation = self.hidden_size, self.activation
+        network.hidden_size, network.activation, network.norms = self.hidden_size, self.activation, self.norms
         network.encoder = layers_for_agent(self.encoder, agent)
         for name in ("input_gates", "hidden_gates", "head"):
             setattr(network, name, getattr(self, name).for_agent(agent))

@@ -73,9 +73,9 @@ class Input(nn.Module):
 
 
 def _read(tensordict: TensorDictBase, key: Key, mask_key: Key | None, dims: int) -> Tensor:
-    value = _entry(tensordict, key)
+    value = entry(tensordict, key)
     if mask_key is not None:
-        mask = _entry(tensordict, mask_key)
+        mask = entry(tensordict, mask_key)
         if mask.shape != value.shape[:-1]:
             raise UserError(f"key {mask_key}: expected {list(value.shape[:-1])} like {key}, found {list(mask.shape)}")
         value = value.masked_fill(~mask.unsqueeze(-1), 0)
@@ -84,20 +84,30 @@ def _read(tensordict: TensorDictBase, key: Key, mask_key: Key | None, dims: int)
     return value.flatten(-dims).unsqueeze(-2)
 
 
-def _entry(tensordict: TensorDictBase, key: Key) -> Tensor:
+def entry(tensordict: TensorDictBase, key: Key) -> Tensor:
+    """The entry at ``key``; a ``UserError`` that names it, and what is there, where it is missing."""
     value: Any = tensordict.get(key, None)
     if value is None:
         raise UserError(f"key {key!r} is missing: expected one of {sorted(map(str, tensordict.keys(True, True)))}")
     return value
 
 
-def own_observation(group: GroupSpec, *, agent_id: bool = False, normalize: bool = False) -> Input:
-    """Each agent's own observation ``[*B, n_agents, F]``: a decentralized input."""
+def own_observation(
+    group: GroupSpec, *, agent_id: bool = False, last_action: bool = False, normalize: bool = False
+) -> Input:
+    """Each agent's own observation ``[*B, n_agents, F]``: a decentralized input.
+
+    With ``last_action`` its own action of the step before follows, one-hot, as ``envs.last_action.LastAction`` writes
+    it; ``normalize`` is then over both.
+    """
     keys = group.keys
-    part = (keys.observation, keys.mask if group.mask else None, 0)
-    return Input(
-        [part], group.n_agents, group.observation_dim, agent_id=agent_id, normalize=normalize, decentralized=True
-    )
+    mask = keys.mask if group.mask else None
+    parts: list[tuple[Key, Key | None, int]] = [(keys.observation, mask, 0)]
+    features = group.observation_dim
+    if last_action:
+        parts.append((keys.last_action, mask, 0))
+        features += sum(group.action.sizes)
+    return Input(parts, group.n_agents, features, agent_id=agent_id, normalize=normalize, decentralized=True)
 
 
 def team_observation(

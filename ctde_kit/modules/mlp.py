@@ -21,6 +21,7 @@ class MultiAgentMLP(nn.Module):
         share_params: one set for all (``True``), one an agent (``False``), or the set of each agent.
         num_cells: widths of the hidden layers.
         activation_class: the activation between layers.
+        layer_norm: normalize each hidden layer before its activation, without parameters of its own.
         out_gain: gain of an orthogonal initialization of the last layer, with ``sqrt(2)`` before it, as the MAPPO
             paper has it (Yu et al. 2022, table 7: 0.01 for actors); ``None`` for PyTorch's default.
 
@@ -40,6 +41,7 @@ class MultiAgentMLP(nn.Module):
         share_params: ShareParams = True,
         num_cells: Sequence[int] = (256, 256),
         activation_class: type[nn.Module] = nn.Tanh,
+        layer_norm: bool = False,
         out_gain: float | None = None,
     ):
         super().__init__()
@@ -47,11 +49,12 @@ class MultiAgentMLP(nn.Module):
         layers = [AgentLinear(n_in, n_out, n_agents, share_params) for n_in, n_out in pairwise(sizes)]
         self.layers = nn.ModuleList(layers)
         self.activation = activation_class()
+        self.norms = norms(num_cells, layer_norm)
         initialize(layers, out_gain)
 
     def forward(self, x: Tensor) -> Tensor:
-        for layer in self.layers[:-1]:
-            x = self.activation(layer(x))
+        for layer, norm in zip(self.layers[:-1], self.norms, strict=True):
+            x = self.activation(norm(layer(x)))
         return self.layers[-1](x)
 
     def for_agent(self, agent: int) -> MultiAgentMLP:
@@ -59,8 +62,15 @@ class MultiAgentMLP(nn.Module):
         network = MultiAgentMLP.__new__(MultiAgentMLP)
         nn.Module.__init__(network)
         network.layers = layers_for_agent(self.layers, agent)
-        network.activation = self.activation
+        network.activation, network.norms = self.activation, self.norms
         return network
+
+
+def norms(num_cells: Sequence[int], layer_norm: bool) -> nn.ModuleList:
+    """What stands between each hidden layer and its activation."""
+    return nn.ModuleList(
+        nn.LayerNorm(width, elementwise_affine=False) if layer_norm else nn.Identity() for width in num_cells
+    )
 
 
 def initialize(layers: Sequence[AgentLinear], out_gain: float | None) -> None:

@@ -15,6 +15,7 @@ from ctde_kit.keys import IS_INIT, NEXT, GroupKeys, Key, next_key
 from ctde_kit.objectives.masking import (
     AdvantageNormalization,
     agent_flags,
+    alive_next,
     check_same_shape,
     normalize_advantage,
     required_entry,
@@ -126,18 +127,10 @@ class AdvantageEstimator(nn.Module):
             self.critic_hidden = after[:, -1].clone()
         for key in self.critic.in_keys:
             if key[-1] == "mask":
-                following.set(key, self._alive_next(tensordict, GroupKeys(str(key[0]))))
+                following.set(key, alive_next(tensordict, GroupKeys(str(key[0]))))
         with set_recurrent_mode(False):
             next_value = self.critic(following).get(self.keys.state_value)
         return value, next_value
-
-    def _alive_next(self, tensordict: TensorDictBase, keys: GroupKeys) -> Tensor:
-        """Who is there after the step, also those whose time is up: envs call them dead, yet they are bootstrapped."""
-        alive = required_entry(tensordict, keys.mask, "the env must write it, shape [*B, n_agents]")
-        _, terminated = agent_flags(tensordict, keys, alive.unsqueeze(-1))
-        stays = alive & ~terminated.squeeze(-1)
-        arrives = tensordict.get(next_key(keys.mask), None)
-        return stays if arrives is None else stays | arrives
 
     def _stored_hidden(self, critic: RecurrentCritic, batch: TensorDictBase) -> Tensor:
         """The critic's state at the batch's first step, repeated along time as the module reads its first entry."""

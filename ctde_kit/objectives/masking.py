@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 from tensordict import TensorDictBase
+from tensordict.utils import NestedKey
 from torch import Tensor
 
 from ctde_kit.errors import UserError
@@ -49,7 +50,7 @@ def normalize_advantage(
     return centered / (deviation + epsilon)
 
 
-def required_entry(tensordict: TensorDictBase, key: Key, what_to_do: str) -> Tensor:
+def required_entry(tensordict: TensorDictBase, key: NestedKey, what_to_do: str) -> Tensor:
     """The entry at ``key``; a ``UserError`` that names it where it is missing."""
     value = tensordict.get(key, None)
     if value is None:
@@ -81,3 +82,15 @@ def _flag(tensordict: TensorDictBase, root_key: str, group_key: Key, like: Tenso
         return flag
     check_same_shape(reward=like, **{str(group_key): own})
     return flag | own
+
+
+def alive_next(tensordict: TensorDictBase, keys: GroupKeys) -> Tensor:
+    """Who is there after the step ``[*B, n_agents]``, also those whose time is up.
+
+    Envs call agents dead once their time is up, yet they are bootstrapped.
+    """
+    alive = required_entry(tensordict, keys.mask, "the env must write it, shape [*B, n_agents]")
+    _, terminated = agent_flags(tensordict, keys, alive.unsqueeze(-1))
+    stays = alive & ~terminated.squeeze(-1)
+    arrives = tensordict.get(next_key(keys.mask), None)
+    return stays if arrives is None else stays | arrives

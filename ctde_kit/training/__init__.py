@@ -2,22 +2,31 @@
 
 from ctde_kit.training.checkpoint import latest_checkpoint, load_parts, read_checkpoint, save_checkpoint
 from ctde_kit.training.evaluation import Returns, evaluate, record_episode
+from ctde_kit.training.exploration import Annealing, LinearEpsilon
 from ctde_kit.training.gradient_step import GradientStep
 from ctde_kit.training.loop import Run, run
 from ctde_kit.training.parts import Iteration, NotFiniteError, Parts, iterate
 from ctde_kit.training.run_directory import RunDirectory
 from ctde_kit.training.schedule import Epochs, LinearLearningRate
+from ctde_kit.training.targets import HardUpdate, PolyakUpdate, UpdateWithTargets
+from ctde_kit.training.updates_per_frame import UpdatesPerFrame
 
 __all__ = [
+    "Annealing",
     "Epochs",
     "GradientStep",
+    "HardUpdate",
     "Iteration",
+    "LinearEpsilon",
     "LinearLearningRate",
     "NotFiniteError",
     "Parts",
+    "PolyakUpdate",
     "Returns",
     "Run",
     "RunDirectory",
+    "UpdateWithTargets",
+    "UpdatesPerFrame",
     "evaluate",
     "iterate",
     "latest_checkpoint",

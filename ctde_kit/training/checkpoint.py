@@ -28,6 +28,9 @@ def save_checkpoint(path: Path, parts: Parts, *, algorithm: str, frames: int) ->
         parts: every field with a ``state_dict`` is saved.
         algorithm: the recipe's name, checked on loading.
         frames: collected so far.
+
+    Raises:
+        UserError: where it cannot be written; the checkpoints before are left as they are.
     """
     states = {name: part.state_dict() for name, part in _stateful(parts).items()}
     content = {
@@ -38,11 +41,18 @@ def save_checkpoint(path: Path, parts: Parts, *, algorithm: str, frames: int) ->
         "random": _random_state(),
     }
     beside = path.with_suffix(".partial")
-    with open(beside, "wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
+    try:
+        with open(beside, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except (OSError, RuntimeError) as error:  # torch.save gives its own error for a disk that is full
+        beside.unlink(missing_ok=True)
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"checkpoint {path} cannot be written ({reason}): free some space and resume the run"
+        ) from error
 
 
 def read_checkpoint(path: Path, *, algorithm: str) -> dict[str, Any]:

@@ -41,8 +41,7 @@ class GradientStep:
         self.compile = compile
         self.parameters = list(dict.fromkeys(self.losses.parameters()))
         self._networks = {
-            group: [params for child in loss.children() if (params := list(child.parameters()))]
-            for group, loss in losses.items()
+            group: [params for child in loss.children() if (params := _learnt(child))] for group, loss in losses.items()
         }
         self._compiled: dict[torch.Size, CompiledGradients] = {}
 
@@ -95,3 +94,7 @@ class GradientStep:
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.losses.load_state_dict(state_dict["losses"])
         self.optimizer.load_state_dict(state_dict["optimizer"])
+
+
+def _learnt(network: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in network.parameters() if parameter.requires_grad]

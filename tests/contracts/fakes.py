@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from ctde_kit.modules import (
     MultiAgentActor,
     MultiAgentGRU,
     MultiAgentMLP,
+    MultiAgentQActor,
     agent_state,
     own_observation,
 )
@@ -68,6 +69,15 @@ def make_actor(
     return MultiAgentActor(group, inputs, network, scale)
 
 
+def make_q_actor(
+    group: GroupSpec, recurrent: bool = False, share: Any = True, agent_id: bool = False, **options: Any
+) -> MultiAgentQActor:
+    """A small Q actor that always explores."""
+    inputs = own_observation(group, agent_id=agent_id, **options)
+    network = make_network(recurrent, share)(inputs.features, group.action.sizes[0], group.n_agents)
+    return MultiAgentQActor(group, inputs, network, epsilon=1.0)
+
+
 def observe(team: TeamSpec, *batch: int) -> TensorDict:
     """Random root entries: what a reset gives, without flags."""
     data = TensorDict({}, batch)
@@ -108,7 +118,7 @@ def endings(n_envs: int = N_ENVS, length: int = LENGTH) -> tuple[Tensor, Tensor]
 @torch.no_grad()
 def collect(
     team: TeamSpec,
-    actors: dict[str, MultiAgentActor],
+    actors: Mapping[str, MultiAgentActor | MultiAgentQActor],
     done: Tensor,
     terminated: Tensor,
     carrier: TensorDictBase | None = None,

@@ -16,6 +16,8 @@ class Experiment:
         bar: what every seed must reach; ``above`` says in which direction.
         reference: ``(frames, return)`` of another library's training episodes, with ``reference_name``.
         horizontals: names and values to draw as lines.
+        ylabel: of the plot.
+        page: under docs/recipes, where the result goes.
     """
 
     recipe: str
@@ -28,6 +30,7 @@ class Experiment:
     reference: list[tuple[int, float]] = field(default_factory=list)
     horizontals: dict[str, float] = field(default_factory=dict)
     ylabel: str = "greedy episode return, mean over agents"
+    page: str = "mappo"
 
 
 def _points(text: str) -> list[tuple[int, float]]:
@@ -35,6 +38,27 @@ def _points(text: str) -> list[tuple[int, float]]:
     return [(int(frames) * 1000, float(value)) for frames, value in pairs]
 
 
+# Uniform exploration throughout, as in the QMIX paper's two-step game.
+MATRIX = [
+    "frames_per_batch=400",
+    "updates_per_frame=0.15",
+    "actor.num_cells=[64]",
+    "actor.activation=relu",
+    "actor.agent_id=true",
+    "replay.capacity=10000",
+    "replay.batch_size=64",
+    "target.tau=0.05",
+    "gamma=0.99",
+    "anneal_lr=true",
+    "loss_function=l2",
+    "max_grad_norm=10",
+    "epsilon_end=1.0",
+]
+TWO_STEP = ["task=matrix/two_step", *MATRIX, "total_frames=6400", "lr=0.005"]
+CLIMBING = ["task=matrix/climbing", *MATRIX, "total_frames=10000", "lr=0.003"]
+FIVE_SEEDS = (0, 1, 2, 3, 4)
+
+BENCHMARL_QMIX = "BenchMARL 1.5.2 QMIX, training episodes, one seed"
 BENCHMARL = "BenchMARL 1.5.2 MAPPO, training episodes, one seed"
 
 EXPERIMENTS: dict[str, Experiment] = {
@@ -123,5 +147,142 @@ EXPERIMENTS: dict[str, Experiment] = {
         above=False,
         horizontals={"chance": 0.25},
         ylabel="share of right answers",
+    ),
+    "qmix_two_step": Experiment("qmix", TWO_STEP, "eval/return_mean", 8.0, seeds=FIVE_SEEDS, page="qmix"),
+    "vdn_two_step": Experiment("vdn", TWO_STEP, "eval/return_mean", 7.0, above=False, seeds=FIVE_SEEDS, page="qmix"),
+    "qplex_climbing": Experiment("qplex", CLIMBING, "eval/return_mean", 11.0, seeds=FIVE_SEEDS, page="qmix"),
+    "qmix_climbing": Experiment("qmix", CLIMBING, "eval/return_mean", 7.0, above=False, seeds=FIVE_SEEDS, page="qmix"),
+    "vdn_climbing": Experiment("vdn", CLIMBING, "eval/return_mean", 7.0, above=False, seeds=FIVE_SEEDS, page="qmix"),
+    "qmix_navigation": Experiment(
+        "qmix",
+        [
+            "task=vmas/navigation",
+            "task.continuous_actions=false",
+            "actor.activation=relu",
+            "updates_per_frame=0.0833333333",
+            "epsilon_frames=60000",
+            "total_frames=300000",
+            "evaluation.every_frames=30000",
+            "evaluation.episodes=500",
+        ],
+        "eval/return_mean",
+        0.95,
+        reference_name=BENCHMARL_QMIX,
+        reference=_points("24 .15,60 .63,96 .73,114 .91,150 .87,204 .90,240 .92"),
+        horizontals={"random": -0.60},
+        page="qmix",
+    ),
+    "pqn_navigation": Experiment(
+        "pqn",
+        [
+            "task=vmas/navigation",
+            "task.continuous_actions=false",
+            "total_frames=300000",
+            "evaluation.every_frames=30000",
+            "evaluation.episodes=500",
+        ],
+        "eval/return_mean",
+        0.8,
+        reference_name=BENCHMARL_QMIX,
+        reference=_points("24 .15,60 .63,96 .73,114 .91,150 .87,204 .90,240 .92"),
+        horizontals={"random": -0.60},
+        page="qmix",
+    ),
+    "qmix_simple_spread": Experiment(
+        "qmix",
+        [
+            "task=pettingzoo/simple_spread",
+            "gamma=0.95",
+            "frames_per_batch=3000",
+            "updates_per_frame=0.05",
+            "replay.batch_size=256",
+            "actor.num_cells=[128,128]",
+            "actor.agent_id=true",
+            "epsilon_frames=300000",
+            "anneal_lr=true",
+            "lr=0.0005",
+            "total_frames=2000000",
+            "evaluation.every_frames=200000",
+            "checkpoint.every_frames=500000",
+            "evaluation.episodes=500",
+        ],
+        "eval/return_sum",
+        -35.0,
+        horizontals={"random": -79.3, "scripted assignment": -24.5, "QMIX of EPyMARL": -25.8},
+        ylabel="greedy episode return, sum over agents",
+        page="qmix",
+    ),
+    "qmix_foraging": Experiment(
+        "qmix",
+        [
+            "task=lbf/foraging_8x8_2p_2f_coop",
+            "network@actor=gru",
+            "actor.hidden_size=64",
+            "actor.num_cells=[64]",
+            "actor.agent_id=true",
+            "last_action=true",
+            "team_reward=sum",
+            "replay=sequences",
+            "replay.form.length=20",
+            "replay.form.burn_in=10",
+            "replay.capacity=500000",
+            "gamma=0.98",
+            "lr=0.0005",
+            "frames_per_batch=3000",
+            "updates_per_frame=0.01",
+            "epsilon_frames=400000",
+            "total_frames=2000000",
+            "evaluation.every_frames=100000",
+            "checkpoint.every_frames=500000",
+            "evaluation.episodes=500",
+        ],
+        "eval/return_sum",
+        0.95,
+        horizontals={"random": 0.001, "all food": 1.0},
+        ylabel="greedy episode return, sum over agents",
+        page="qmix",
+    ),
+    "qmix_recall_gru": Experiment(
+        "qmix",
+        [
+            "task=memory/recall",
+            "network@actor=gru",
+            "actor.hidden_size=64",
+            "actor.num_cells=[64]",
+            "replay=sequences",
+            "replay.form.length=16",
+            "replay.form.burn_in=4",
+            "frames_per_batch=1920",
+            "updates_per_frame=0.04",
+            "target.tau=0.02",
+            "lr=0.003",
+            "epsilon_frames=20000",
+            "total_frames=60000",
+            "evaluation.episodes=500",
+        ],
+        "eval/return_mean",
+        0.95,
+        horizontals={"chance": 0.25},
+        ylabel="share of right answers",
+        page="qmix",
+    ),
+    "qmix_recall_mlp": Experiment(
+        "qmix",
+        [
+            "task=memory/recall",
+            "frames_per_batch=1920",
+            "updates_per_frame=0.04",
+            "target.tau=0.02",
+            "lr=0.003",
+            "epsilon_frames=20000",
+            "total_frames=60000",
+            "evaluation.episodes=500",
+        ],
+        "eval/return_mean",
+        0.32,
+        above=False,
+        horizontals={"chance": 0.25},
+        ylabel="share of right answers",
+        page="qmix",
     ),
 }

@@ -82,16 +82,17 @@ def run_experiment(name: str, experiment: Experiment, runs: Path) -> dict[str, A
     target.parent.mkdir(exist_ok=True)
     target.write_text(json.dumps(result, indent=1) + "\n")
     plot(name, experiment, directories)
-    write_page(ROOT / "docs" / "recipes" / "mappo.md")
+    write_page(experiment.page)
     return result
 
 
-def write_page(page: Path) -> None:
-    """Put every result that was measured into the page, between its two marks."""
+def write_page(name_of_page: str) -> None:
+    """Put every result of a page that was measured into it, between its two marks."""
+    page = ROOT / "docs" / "recipes" / f"{name_of_page}.md"
     lines = []
-    for name in EXPERIMENTS:
+    for name, experiment in EXPERIMENTS.items():
         path = ROOT / "docs" / "results" / f"{name}.json"
-        if not path.exists():
+        if experiment.page != name_of_page or not path.exists():
             continue
         result = json.loads(path.read_text())
         task = {key: value for key, value in result["config"]["task"].items() if not key.startswith("_")}

@@ -49,3 +49,16 @@ def test_for_agent_is_a_slice(share: Any) -> None:
     x = torch.randn(7, 3, 5)
     for agent in range(3):
         torch.testing.assert_close(network.for_agent(agent)(x[:, agent : agent + 1]), network(x)[:, agent : agent + 1])
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_layer_norm_makes_the_scale_of_hidden_layers_irrelevant(share: bool) -> None:
+    x = torch.randn(4, 3, 5)
+    for layer_norm in (True, False):
+        network = MultiAgentMLP(5, 2, 3, share_params=share, num_cells=(9, 7), layer_norm=layer_norm)
+        before = network(x)
+        torch.testing.assert_close(network.for_agent(1)(x[:, 1:2]), before[:, 1:2])
+        with torch.no_grad():
+            network.layers[0].weight.mul_(10)
+            network.layers[0].bias.mul_(10)
+        assert torch.allclose(network(x), before, atol=1e-3) == layer_norm

@@ -128,6 +128,19 @@ def test_a_kill_while_writing_leaves_the_previous_checkpoint(tmp_path: Path, mon
     assert latest_checkpoint(tmp_path) == path
 
 
+def test_a_full_disk_is_one_line_and_leaves_the_previous_checkpoint(tmp_path: Path) -> None:
+    parts = build(small_config())
+    path = tmp_path / "frames_0.pt"
+    save_checkpoint(path, parts, algorithm="mappo", frames=0)
+    whole = path.read_bytes()
+    (tmp_path / "frames_60.partial").symlink_to("/dev/full")
+    with pytest.raises(UserError, match=r"frames_60\.pt cannot be written") as caught:
+        save_checkpoint(tmp_path / "frames_60.pt", parts, algorithm="mappo", frames=60)
+    assert "\n" not in str(caught.value)
+    assert path.read_bytes() == whole
+    assert latest_checkpoint(tmp_path) == path
+
+
 @pytest.mark.parametrize("damage", ["truncated", "garbage", "empty"])
 def test_damaged_checkpoint_is_named(damage: str, tmp_path: Path) -> None:
     path = tmp_path / "frames_0.pt"

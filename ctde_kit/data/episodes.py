@@ -1,0 +1,84 @@
+"""Whole episodes as the items of a replay."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from tensordict import TensorDictBase, cat
+from torch import Tensor
+
+from ctde_kit.data.tensordict_state import from_state, to_state
+from ctde_kit.errors import UserError
+from ctde_kit.keys import DONE, IS_INIT, NEXT, PADDING_MASK
+
+
+class Episodes:
+    """Gathers each env's steps until its episode is done, and gives it as an item ``[max_steps]``.
+
+    Shorter episodes are padded with zeros; ``("collector", "mask")`` bool ``[max_steps]`` says which steps are real, as
+    TorchRL's ``split_trajectories`` has it. Each env ends when it ends: the others go on. An episode that another one
+    follows without being done, as after a checkpoint that resets the envs, is dropped.
+
+    Args:
+        max_steps: of the longest episode.
+
+    Raises:
+        UserError: for a longer episode.
+    """
+
+    def __init__(self, max_steps: int):
+        if max_steps < 1:
+            raise UserError(f"replay.max_steps={max_steps}: expected at least 1 step")
+        self.max_steps = max_steps
+        self._open: TensorDictBase | None = None
+        self._length = torch.zeros(0, dtype=torch.long)
+
+    @property
+    def frames_per_item(self) -> int:
+        """Steps an item, padding included."""
+        return self.max_steps
+
+    def cut(self, batch: TensorDictBase) -> TensorDictBase | None:
+        """The episodes ``[n, max_steps]`` that end in a batch ``[n_envs, T]``, ``None`` where none does."""
+        if self._open is None:
+            shape = (len(batch), self.max_steps)
+            self._open = batch[:, :1].expand(*shape).clone().zero_()
+            self._length = torch.zeros(len(batch), dtype=torch.long, device=batch.device)
+        if len(self._open) != len(batch):
+            raise UserError(f"replay: expected batches of the same {len(self._open)} envs, found {len(batch)}")
+        finished = [item for t in range(batch.shape[1]) if (item := self._take(batch[:, t])) is not None]
+        return cat(finished) if finished else None
+
+    def _take(self, step: TensorDictBase) -> TensorDictBase | None:
+        assert self._open is not None
+        begins = step.get(IS_INIT, None)
+        if begins is not None:
+            self._length = self._length.masked_fill(begins.squeeze(-1), 0)
+        if (self._length >= self.max_steps).any():
+            raise UserError(f"replay.max_steps={self.max_steps}: an episode goes on after that; make it larger")
+        self._open[torch.arange(len(step), device=self._length.device), self._length] = step
+        self._length = self._length + 1
+        done = step.get((NEXT, DONE)).squeeze(-1)
+        if not done.any():
+            return None
+        episodes = padded(self._open[done], self._length[done])
+        self._length = self._length.masked_fill(done, 0)
+        return episodes
+
+    def state_dict(self) -> dict[str, Any]:
+        """The episodes that are not done yet."""
+        return {"open": to_state(self._open), "length": self._length.clone()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._open, self._length = from_state(state_dict["open"]), state_dict["length"].clone()
+
+
+def padded(episodes: TensorDictBase, length: Tensor) -> TensorDictBase:
+    """``episodes`` ``[n, max_steps]`` with zeros from ``length`` ``[n]`` on, and the mask that says so."""
+    real = torch.arange(episodes.shape[1], device=length.device) < length.unsqueeze(-1)
+
+    def zeroed(value: Tensor) -> Tensor:
+        return value.masked_fill(~real.reshape(*real.shape, *[1] * (value.ndim - 2)), 0)
+
+    return episodes.apply(zeroed).set(PADDING_MASK, real)  # pyright: ignore[reportOptionalMemberAccess]

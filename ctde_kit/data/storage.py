@@ -1,0 +1,87 @@
+"""Where a replay keeps its items."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from tensordict import TensorDictBase
+from torchrl._utils import logger as torchrl_logger
+from torchrl.data import LazyMemmapStorage, LazyTensorStorage
+
+from ctde_kit.errors import UserError
+
+StoredOn = Literal["cpu", "device", "disk"]
+
+
+def make_storage(
+    capacity: int, on: StoredOn, device: torch.device | str = "cpu", directory: str | None = None
+) -> LazyTensorStorage:
+    """A TorchRL storage of ``capacity`` items.
+
+    Args:
+        capacity: in items.
+        on: main memory (``cpu``), the training ``device``, or memory-mapped files on ``disk``.
+        device: the training device.
+        directory: of the files; ``None`` for a temporary one, deleted when the program ends.
+    """
+    if on not in get_args(StoredOn):
+        raise UserError(f"replay.stored_on={on!r}: expected one of {', '.join(get_args(StoredOn))}")
+    if on == "disk":
+        try:
+            if directory is None:
+                return LazyMemmapStorage(capacity, scratch_dir=tempfile.mkdtemp(prefix="replay_"), auto_cleanup=True)
+            Path(directory).mkdir(parents=True, exist_ok=True)
+            return LazyMemmapStorage(capacity, scratch_dir=directory, existsok=True)
+        except OSError as error:
+            raise UserError(f"replay.directory={directory}: it cannot be written ({error.strerror})") from error
+    return LazyTensorStorage(capacity, device=torch.device(device if on == "device" else "cpu"))
+
+
+@contextlib.contextmanager
+def without_notes() -> Iterator[None]:
+    """Keep TorchRL from logging, on everyone's terminal, that it allocates a storage."""
+    level = torchrl_logger.level
+    torchrl_logger.setLevel("WARNING")
+    try:
+        yield
+    finally:
+        torchrl_logger.setLevel(level)
+
+
+def check_disk(capacity: int, item: TensorDictBase, directory: str | None) -> None:
+    """Raise ``UserError`` where the disk has no room for ``capacity`` items like ``item``."""
+    needed = capacity * sum(leaf.numel() * leaf.element_size() for leaf in item.values(True, True))
+    where = directory or tempfile.gettempdir()
+    free = shutil.disk_usage(where).free
+    if needed > free:
+        raise UserError(
+            f"replay.stored_on=disk: {where} has {free / 1e9:.3g} GB left, expected {needed / 1e9:.3g} GB; "
+            "make replay.capacity smaller or choose another replay.directory"
+        )
+
+
+def reserve_disk(storage: LazyMemmapStorage) -> None:
+    """Give the files of an initialized storage all of their blocks: a write into a hole on a full disk would kill.
+
+    Raises:
+        UserError: where the disk is full.
+    """
+    content: Any = storage._storage  # TorchRL has no public way to its files
+    for leaf in content.values(True, True):
+        descriptor = os.open(leaf.filename, os.O_RDWR)
+        try:
+            os.posix_fallocate(descriptor, 0, os.fstat(descriptor).st_size)
+        except OSError as error:
+            raise UserError(
+                f"replay.stored_on=disk: {leaf.filename} cannot be written ({error.strerror}); free some space, make "
+                "replay.capacity smaller or choose another replay.directory"
+            ) from error
+        finally:
+            os.close(descriptor)

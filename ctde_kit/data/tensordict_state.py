@@ -1,0 +1,28 @@
+"""Tensordicts as plain nested dictionaries, which a checkpoint can hold and read back safely."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tensordict import TensorDict, TensorDictBase
+
+
+def to_state(tensordict: TensorDictBase | None) -> dict[str, Any] | None:
+    """Copies of all entries, and the batch size of every level."""
+    if tensordict is None:
+        return None
+    entries = {
+        key: to_state(value) if isinstance(value, TensorDictBase) else value.detach().clone()
+        for key, value in tensordict.items()
+    }
+    return {"batch_size": list(tensordict.batch_size), "entries": entries}
+
+
+def from_state(state: dict[str, Any] | None) -> TensorDict | None:
+    """What ``to_state`` was given, copied."""
+    if state is None:
+        return None
+    entries = {
+        key: from_state(value) if isinstance(value, dict) else value.clone() for key, value in state["entries"].items()
+    }
+    return TensorDict(entries, state["batch_size"])  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,61 @@
+"""Each agent's action of the step before, as an observation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from tensordict import TensorDictBase
+from torchrl.data import TensorSpec, Unbounded
+from torchrl.envs.transforms import Transform
+
+from ctde_kit.keys import Key
+from ctde_kit.specs import TeamSpec
+
+
+class LastAction(Transform):
+    """Writes ``(group, "last_action")`` ``[n_envs, n_agents, A]``: the action before, one-hot, zeros after a reset.
+
+    Under ``next`` stands the action of this step, so that a network which is asked about the next observation sees
+    what it would see there.
+
+    Args:
+        team: its groups have discrete actions.
+
+    >>> from torchrl.envs import TransformedEnv
+    >>> from ctde_kit.envs.matrix import MatrixGameEnv
+    >>> env = MatrixGameEnv(5, [[11, -30, 0], [-30, 7, 0], [0, 6, 5]])
+    >>> env = TransformedEnv(env, LastAction(TeamSpec.from_env(env)))
+    >>> env.reset()["agents", "last_action"].shape
+    torch.Size([5, 2, 3])
+    """
+
+    def __init__(self, team: TeamSpec):
+        super().__init__(
+            in_keys=[group.keys.action for group in team], out_keys=[group.keys.last_action for group in team]
+        )
+        self.groups = tuple(team)
+
+    def _reset(self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase) -> TensorDictBase:
+        # Of a partial reset TorchRL takes the rows that are reset alone.
+        for group in self.groups:
+            shape = (*tensordict_reset.batch_size, group.n_agents, sum(group.action.sizes))
+            device = tensordict_reset.get(group.keys.observation).device
+            tensordict_reset.set(group.keys.last_action, torch.zeros(shape, device=device))
+        return tensordict_reset
+
+    def _step(self, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> TensorDictBase:
+        for group in self.groups:
+            action = tensordict.get(group.keys.action)
+            if group.action.kind != "one_hot":
+                action = torch.nn.functional.one_hot(action, sum(group.action.sizes))
+            next_tensordict.set(group.keys.last_action, action.float())
+        return next_tensordict
+
+    def transform_observation_spec(self, observation_spec: TensorSpec) -> TensorSpec:
+        spec: Any = observation_spec
+        for group in self.groups:
+            shape = (*spec.shape, group.n_agents, sum(group.action.sizes))
+            key: Key = group.keys.last_action
+            spec[key] = Unbounded(torch.Size(shape), device=spec.device)
+        return spec

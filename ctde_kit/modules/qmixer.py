@@ -1,0 +1,68 @@
+"""A monotonic mixing network whose weights the state decides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tensordict import TensorDictBase
+from tensordict.nn import TensorDictModuleBase
+from torch import nn
+
+from ctde_kit.keys import CHOSEN_ACTION_VALUE, Key
+from ctde_kit.modules.inputs import Input
+from ctde_kit.modules.mixing import hypernetwork, mixer_state, team_values, value_keys
+from ctde_kit.specs import TeamSpec
+
+
+class QMixer(TensorDictModuleBase):
+    """The team's value is a monotonic function of its agents' values (Rashid et al. 2018, section 4).
+
+    Two layers with an ELU between, whose weights are the absolute values of hypernetworks' outputs on the state, and
+    whose biases are free. Reads ``(group, "chosen_action_value")`` ``[*B, n_agents, 1]`` and, where agents die,
+    ``(group, "mask")`` of every group, and the state; writes ``chosen_action_value`` ``[*B, 1]`` at the root. A dead
+    agent's value is zero, so it moves nothing and gets no gradient. TorchRL's ``QMixer`` mixes one group, needs a
+    ``state`` and has hypernetworks of fixed depth.
+
+    Args:
+        team: all groups that are mixed.
+        state: what the hypernetworks see, ``mixer_state(team)`` where it is ``None``.
+        embed_dim: width of the mixing network's hidden layer.
+        hypernet_cells: widths of the weight hypernetworks' hidden layers: ``()`` for one linear layer, as in the
+            paper, ``(64,)`` for two.
+
+    Raises:
+        UserError: for values that are missing or of another shape.
+
+    >>> import torch
+    >>> from tensordict import TensorDict
+    >>> from ctde_kit.specs import ActionSpec, GroupSpec
+    >>> team = TeamSpec((GroupSpec("agents", 3, 5, ActionSpec("categorical", (4,))),), state_dim=7)
+    >>> data = TensorDict({("agents", "chosen_action_value"): torch.ones(2, 3, 1), "state": torch.ones(2, 7)}, [2])
+    >>> QMixer(team)(data)["chosen_action_value"].shape
+    torch.Size([2, 1])
+    """
+
+    in_keys: list[Key]
+    out_keys: list[Key]
+
+    def __init__(
+        self, team: TeamSpec, state: Input | None = None, *, embed_dim: int = 32, hypernet_cells: Sequence[int] = ()
+    ):
+        super().__init__()
+        self.team, self.state, self.embed_dim = team, state or mixer_state(team), embed_dim
+        self.n_agents = sum(group.n_agents for group in team)
+        features = self.state.features
+        self.weight_1 = hypernetwork(features, self.n_agents * embed_dim, hypernet_cells)
+        self.bias_1 = hypernetwork(features, embed_dim, ())
+        self.weight_2 = hypernetwork(features, embed_dim, hypernet_cells)
+        self.bias_2 = hypernetwork(features, 1, (embed_dim,))
+        self.in_keys = list(dict.fromkeys([*value_keys(team, [CHOSEN_ACTION_VALUE]), *self.state.in_keys]))
+        self.out_keys = [CHOSEN_ACTION_VALUE]
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        values = team_values(tensordict, self.team, CHOSEN_ACTION_VALUE)
+        state = self.state(tensordict).squeeze(-2)
+        weight_1 = self.weight_1(state).abs().unflatten(-1, (self.n_agents, self.embed_dim))
+        hidden = (values.unsqueeze(-1) * weight_1).sum(-2) + self.bias_1(state)
+        mixed = nn.functional.elu(hidden) * self.weight_2(state).abs()
+        return tensordict.set(CHOSEN_ACTION_VALUE, mixed.sum(-1, keepdim=True) + self.bias_2(state))

@@ -1,0 +1,74 @@
+"""Which returns a Q loss learns: objects that are called as the functions of ``returns``, their parameter kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from ctde_kit.errors import UserError
+from ctde_kit.objectives.returns import n_step_return, td_lambda_return
+
+
+class ReturnEstimator(Protocol):
+    """Targets from next values, rewards and ends, all ``[*B, T, n_agents, 1]``."""
+
+    @property
+    def needs_sequences(self) -> bool:
+        """Whether it looks further than one step."""
+        ...
+
+    def __call__(
+        self, gamma: float, next_value: Tensor, reward: Tensor, done: Tensor, terminated: Tensor, /
+    ) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class NStepReturn:
+    """Rewards of ``n`` steps, then bootstrapped; ``n=1`` is TD(0).
+
+    The rewards between are those of the behaviour that was stored, exploration included, uncorrected.
+
+    >>> import torch
+    >>> one = torch.ones(2, 1, 1)
+    >>> NStepReturn(2)(0.5, 4 * one, one, one < 0, one < 0).flatten()
+    tensor([2.5000, 3.0000])
+    """
+
+    n: int = 1
+
+    def __post_init__(self) -> None:
+        if self.n < 1:
+            raise UserError(f"returns.n={self.n}: expected at least 1 step")
+
+    @property
+    def needs_sequences(self) -> bool:
+        return self.n > 1
+
+    def __call__(self, gamma: float, next_value: Tensor, reward: Tensor, done: Tensor, terminated: Tensor) -> Tensor:
+        return n_step_return(gamma, self.n, next_value, reward, done, terminated)
+
+
+@dataclass(frozen=True)
+class TDLambdaReturn:
+    """The lambda-weighted mean of all n-step returns within a sequence; ``lmbda`` decays a step.
+
+    >>> import torch
+    >>> one = torch.ones(2, 1, 1)
+    >>> TDLambdaReturn(0.5)(0.5, 4 * one, one, one < 0, one < 0).flatten()
+    tensor([2.7500, 3.0000])
+    """
+
+    lmbda: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.lmbda <= 1:
+            raise UserError(f"returns.lmbda={self.lmbda}: expected a ratio from 0 to 1")
+
+    @property
+    def needs_sequences(self) -> bool:
+        return self.lmbda > 0
+
+    def __call__(self, gamma: float, next_value: Tensor, reward: Tensor, done: Tensor, terminated: Tensor) -> Tensor:
+        return td_lambda_return(gamma, self.lmbda, next_value, reward, done, terminated)

@@ -1,0 +1,79 @@
+"""From every action's value to the value of a joint action."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+from tensordict import TensorDictBase
+from tensordict.nn import TensorDictModuleBase
+from tensordict.utils import NestedKey
+from torch import Tensor
+
+from ctde_kit.errors import UserError
+from ctde_kit.keys import NEXT
+from ctde_kit.objectives.masking import alive_next, required_entry
+from ctde_kit.specs import GroupSpec
+
+
+class QActor(Protocol):
+    """What a Q loss uses of a group's actor, such as ``MultiAgentQActor``."""
+
+    group: GroupSpec
+    agent_network: Any
+
+    def greedy(self, tensordict: TensorDictBase, /) -> Tensor:
+        """Each agent's best allowed action, an index, by the action values that are there."""
+        ...
+
+    def index(self, action: Tensor, /) -> Tensor:
+        """Actions as indices."""
+        ...
+
+    def encode(self, index: Tensor, /) -> Tensor:
+        """Indices as actions."""
+        ...
+
+
+def stored_choice(actor: QActor, tensordict: TensorDictBase) -> Tensor:
+    """The index ``[*B, T, n_agents]`` of the action that each agent took; 0 for dead agents.
+
+    Raises:
+        UserError: where the actions have another shape, which would broadcast over agents.
+    """
+    group, keys = actor.group, actor.group.keys
+    action = required_entry(tensordict, keys.action, "store the action that was taken")
+    expected = (*tensordict.shape, group.n_agents, *group.action.sizes * (group.action.kind == "one_hot"))
+    if action.shape != expected:
+        raise UserError(f"key {keys.action}: expected {list(expected)}, found {list(action.shape)}; store each agent's")
+    index = actor.index(action)
+    return index.masked_fill(~tensordict.get(keys.mask), 0) if group.mask else index
+
+
+def at_next(actors: Mapping[str, QActor], tensordict: TensorDictBase) -> TensorDictBase:
+    """The entries under ``next``, with the agents that are bootstrapped as those who are alive."""
+    following = tensordict.get(NEXT).copy()
+    for actor in actors.values():
+        if actor.group.mask:
+            following.set(actor.group.keys.mask, alive_next(tensordict, actor.group.keys))
+    return following
+
+
+def write_values(actor: QActor, tensordict: TensorDictBase, values: Tensor, index: Tensor) -> None:
+    """Write what mixers read of one group: the choice ``index``, its value, and the value of the best allowed one."""
+    keys = actor.group.keys
+    tensordict.set(keys.action_value, values)
+    best = actor.greedy(tensordict).unsqueeze(-1)
+    tensordict.set(keys.action, actor.encode(index))
+    tensordict.set(keys.chosen_action_value, values.gather(-1, index.unsqueeze(-1)))
+    tensordict.set(keys.max_action_value, values.gather(-1, best))
+
+
+def joint_value(
+    actors: Mapping[str, QActor], mixer: TensorDictModuleBase | None, tensordict: TensorDictBase, mixed: NestedKey
+) -> Tensor:
+    """The team's value ``[*B, T, 1, 1]`` as the mixer gives it, or every agent's own ``[*B, T, N, 1]``."""
+    if mixer is not None:
+        return mixer(tensordict).get(mixed).unsqueeze(-2)
+    return torch.cat([tensordict.get(actor.group.keys.chosen_action_value) for actor in actors.values()], -2)

@@ -1,0 +1,57 @@
+"""One reward for the whole team."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from tensordict import TensorDictBase
+from torch import nn
+
+from ctde_kit.errors import UserError
+from ctde_kit.keys import next_key
+from ctde_kit.objectives.masking import required_entry
+from ctde_kit.specs import TeamSpec
+
+Reduction = Literal["mean", "sum"]
+REWARD = "reward"
+
+
+class TeamReward(nn.Module):
+    """Writes ``("next", "reward")`` ``[*B, 1]``: the mean or sum of all agents' rewards, dead agents' counting as 0.
+
+    Reads ``("next", group, "reward")`` ``[*B, n_agents, 1]`` and, where agents die, ``(group, "mask")``. The mean
+    divides by the number of all agents, dead ones included, so that its unit does not change when one dies.
+
+    Args:
+        team: all groups.
+        reduction: ``mean`` or ``sum``.
+
+    Raises:
+        UserError: for a missing reward, and for another word.
+
+    >>> from tensordict import TensorDict
+    >>> from ctde_kit.specs import ActionSpec, GroupSpec
+    >>> team = TeamSpec((GroupSpec("agents", 2, 5, ActionSpec("categorical", (4,))),))
+    >>> batch = TensorDict({("next", "agents", "reward"): torch.tensor([[[1.0], [2.0]]])}, [1])
+    >>> TeamReward(team, "mean")(batch)["next", "reward"]
+    tensor([[1.5000]])
+    """
+
+    def __init__(self, team: TeamSpec, reduction: Reduction):
+        super().__init__()
+        if reduction not in get_args(Reduction):
+            raise UserError(f"team_reward={reduction!r}: expected one of {', '.join(get_args(Reduction))}")
+        self.team, self.reduction = team, reduction
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        parts = []
+        for group in self.team:
+            reward = required_entry(tensordict, next_key(group.keys.reward), "the env must write it for each agent")
+            if group.mask:
+                alive = required_entry(tensordict, group.keys.mask, "the env must write it")
+                reward = reward.masked_fill(~alive.unsqueeze(-1), 0)
+            parts.append(reward)
+        total = torch.cat(parts, -2).sum(-2)
+        n_agents = sum(group.n_agents for group in self.team)
+        return tensordict.set(next_key(REWARD), total / n_agents if self.reduction == "mean" else total)

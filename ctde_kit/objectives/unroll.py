@@ -1,0 +1,90 @@
+"""Outputs of a network along stored sequences: at each step, and at each step's next observation."""
+
+from __future__ import annotations
+
+import torch
+from tensordict import TensorDictBase
+from tensordict.nn import TensorDictModuleBase
+from torch import Tensor
+from torchrl.modules import set_recurrent_mode
+
+from ctde_kit.errors import UserError
+from ctde_kit.keys import IS_INIT, NEXT, GroupKeys, Key, next_key
+from ctde_kit.objectives.masking import alive_next, required_entry
+
+
+def hidden_key(network: TensorDictModuleBase) -> Key | None:
+    """Where a recurrent network, such as ``AgentNetwork``, keeps its hidden state; ``None`` for a feed-forward one."""
+    return getattr(network, "hidden_key", None)
+
+
+def unroll(
+    network: TensorDictModuleBase, tensordict: TensorDictBase, burn_in: int = 0, from_stored: bool = True
+) -> TensorDictBase:
+    """Run ``network`` along ``tensordict`` ``[*B, T]``; gives its entries ``[*B, T - burn_in]`` after the burn-in.
+
+    A recurrent network starts from the hidden state that is stored in the first step, or from zero, runs over the
+    first ``burn_in`` steps without a gradient, and goes on from there (Kapturowski et al. 2019, section 3). What comes
+    back also holds the hidden state after each step under ``next``, for ``next_outputs``.
+    """
+    inputs = tensordict.select(*network.in_keys, strict=False)
+    key = hidden_key(network)
+    if key is None:
+        return network(_steps(inputs, burn_in, None))
+    time = inputs.ndim - 1
+    hidden = required_entry(inputs, key, "append the actor's make_tensordict_primer() to the env")
+    if not from_stored:
+        inputs.set(key, torch.zeros_like(hidden))
+    with set_recurrent_mode(True):
+        if burn_in == 0:
+            return network(inputs)
+        with torch.no_grad():
+            carried = network(_steps(inputs, 0, burn_in)).get(next_key(key)).select(time, -1)
+        later = _steps(inputs, burn_in, None)
+        # An unroll takes its first step's hidden state as it is, so a reset just there is for us to do.
+        fresh = later.get(IS_INIT).select(time, 0).unsqueeze(-1)
+        carried = carried.masked_fill(fresh, 0).unsqueeze(time)
+        later.set(key, carried.expand_as(later.get(key)))
+        return network(later)
+
+
+def _steps(tensordict: TensorDictBase, start: int, stop: int | None) -> TensorDictBase:
+    """The steps from ``start`` to ``stop`` along time, as views."""
+    steps = tensordict[..., start:stop]
+    assert isinstance(steps, TensorDictBase)
+    return steps
+
+
+@torch.no_grad()
+def next_outputs(network: TensorDictModuleBase, tensordict: TensorDictBase, unrolled: TensorDictBase) -> TensorDictBase:
+    """Run ``network`` on the observations under ``next``, all steps at once, each from its own hidden state.
+
+    ``unrolled`` is what ``unroll`` gave for the same steps ``tensordict``. So each value is of the observation before
+    any reset; an unroll over T + 1 steps would take the one after.
+    """
+    following = tensordict.get(NEXT).select(*network.in_keys, strict=False)
+    own = hidden_key(network)
+    if own is not None:
+        following.set(own, unrolled.get(next_key(own)).detach())
+        following.set(IS_INIT, torch.zeros_like(unrolled.get(IS_INIT)))
+    for key in network.in_keys:
+        if key[-1] == "mask":
+            following.set(key, alive_next(tensordict, GroupKeys(str(key[0]))))
+    with set_recurrent_mode(False):
+        return network(following)
+
+
+def trace_ends(tensordict: TensorDictBase, done: Tensor) -> Tensor:
+    """``done`` ``[*B, T, n, 1]``, also where the step after it begins an episode: a checkpoint may reset an env."""
+    is_init = tensordict.get(IS_INIT, None)
+    if is_init is None or done.shape[-3] == 1:
+        return done
+    begins = is_init.unsqueeze(-2)
+    later = torch.cat([begins.narrow(-3, 1, done.shape[-3] - 1), torch.zeros_like(begins.narrow(-3, 0, 1))], -3)
+    return done | later
+
+
+def check_burn_in(burn_in: int, length: int) -> None:
+    """Raise ``UserError`` unless a step is left to learn from."""
+    if burn_in >= length:
+        raise UserError(f"burn_in={burn_in}: expected less than the {length} steps of a sequence; make it smaller")

@@ -1,0 +1,13 @@
+"""IQL: the QMIX recipe without a mixer: every agent learns by itself."""
+
+from __future__ import annotations
+
+from ctde_kit.recipes.cli import command_line
+from ctde_kit.recipes.qmix import QMIXConfig, build
+
+__all__ = ["QMIXConfig", "build", "main"]
+
+main = command_line("iql")
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""PQN: Q-learning without replay and without target networks, from many parallel environments."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from ctde_kit.recipes.checks import check_choice, check_positive, check_ratio
+from ctde_kit.recipes.cli import command_line
+from ctde_kit.recipes.config import CheckpointConfig, EvaluationConfig, check_run, resolve_device
+from ctde_kit.recipes.envs import with_transforms
+from ctde_kit.recipes.q_actors import q_actors
+from omegaconf import MISSING
+
+from ctde_kit.collectors import RolloutCollector
+from ctde_kit.data import OnPolicyBuffer
+from ctde_kit.errors import UserError
+from ctde_kit.modules import TeamPolicy
+from ctde_kit.objectives import QMixLoss, TeamReward
+from ctde_kit.specs import TeamSpec
+from ctde_kit.training import Annealing, Epochs, GradientStep, LinearEpsilon, LinearLearningRate, Parts
+
+
+@dataclass
+class PQNConfig:
+    """Options of ``ctde-pqn``.
+
+    Args:
+        algorithm: pqn.
+        task: what to learn; its actions are discrete.
+        actor: the actors' network; it needs layer_norm, which takes the target networks' place.
+        mixer: vdn, qmix, qplex or none.
+        returns: what values learn: td_lambda or n_step.
+        logger: where metrics go beside metrics.csv.
+        seed: of everything that is random.
+        device: auto, cpu or cuda.
+        total_frames: env transitions to collect.
+        frames_per_batch: frames an iteration, a multiple of task.n_envs.
+        minibatch_frames: frames a gradient step.
+        sequence_length: steps a sequence, after which returns are bootstrapped; null for the whole batch.
+        epochs: passes over a batch.
+        last_action: agents see their last action.
+        team_reward: the team's reward is the mean or the sum of its agents'.
+        gamma: discount a step.
+        lr: learning rate, at the beginning.
+        anneal_lr: move it to 0 in a straight line over total_frames.
+        loss_function: huber or l2.
+        huber_delta: where Huber's loss turns linear, in units of returns.
+        max_grad_norm: largest gradient norm, of all actors and of the mixer.
+        epsilon_start: probability of a random action at the beginning.
+        epsilon_end: and after epsilon_frames.
+        epsilon_frames: frames between.
+        evaluation: greedy evaluation, how often and how long.
+        checkpoint: how often.
+        video: write a GIF of a greedy episode at the end.
+    """
+
+    algorithm: str = "pqn"
+    task: Any = MISSING
+    actor: Any = MISSING
+    mixer: Any = MISSING
+    returns: Any = MISSING
+    logger: Any = MISSING
+    seed: int = 0
+    device: str = "auto"
+    total_frames: int = 300_000
+    frames_per_batch: int = 1_200
+    minibatch_frames: int = 300
+    sequence_length: int | None = 10
+    epochs: int = 4
+    last_action: bool = False
+    team_reward: str = "mean"
+    gamma: float = 0.9
+    lr: float = 1e-3
+    anneal_lr: bool = True
+    loss_function: str = "l2"
+    huber_delta: float = 1.0
+    max_grad_norm: float = 5.0
+    epsilon_start: float = 1.0
+    epsilon_end: float = 0.05
+    epsilon_frames: int = 100_000
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    video: bool = False
+    _target_: str = "ctde_kit.recipes.pqn.PQNConfig"
+
+    def __post_init__(self) -> None:
+        check_choice("algorithm", self.algorithm, ("pqn",))
+        for name in ("task", "actor", "mixer", "returns", "logger"):
+            if isinstance(getattr(self, name), str):
+                raise UserError(f"PQNConfig: {name} is missing; give a configuration of ctde_kit.recipes")
+        check_run(self)
+        if not self.actor.layer_norm:
+            raise UserError("actor.layer_norm=false: without target networks values diverge; use actor.layer_norm=true")
+        check_ratio(gamma=self.gamma, epsilon_start=self.epsilon_start, epsilon_end=self.epsilon_end)
+        check_positive(
+            frames_per_batch=self.frames_per_batch,
+            minibatch_frames=self.minibatch_frames,
+            sequence_length=self.sequence_length,
+            epochs=self.epochs,
+            lr=self.lr,
+            huber_delta=self.huber_delta,
+            max_grad_norm=self.max_grad_norm,
+            epsilon_frames=self.epsilon_frames,
+        )
+        check_choice("team_reward", self.team_reward, ("mean", "sum"))
+        check_choice("loss_function", self.loss_function, ("huber", "l2"))
+
+
+def build(cfg: PQNConfig) -> Parts:
+    """Wire PQN's parts."""
+    torch.manual_seed(cfg.seed)
+    device = resolve_device(cfg.device)
+    base_env = cfg.task.build(seed=cfg.seed, device=device)
+    team = TeamSpec.from_env(base_env)
+
+    actors = q_actors(team, cfg.actor, last_action=cfg.last_action, epsilon=cfg.epsilon_start, device=device)
+    policy = TeamPolicy(actors)
+    mixer = cfg.mixer.build(team)
+    loss = QMixLoss(
+        actors,
+        None if mixer is None else mixer.to(device),
+        gamma=cfg.gamma,
+        returns=cfg.returns,
+        loss_function=cfg.loss_function,  # type: ignore[arg-type]
+        huber_delta=cfg.huber_delta,
+        delay_value=False,
+    )
+    optimizer = torch.optim.RAdam(loss.parameters(), lr=cfg.lr)
+    length = cfg.sequence_length or cfg.frames_per_batch // base_env.batch_size[0]
+    return Parts(
+        collector=RolloutCollector(
+            with_transforms(base_env, team, policy),
+            policy,
+            frames_per_batch=cfg.frames_per_batch,
+            total_frames=cfg.total_frames,
+        ),
+        prepare=TeamReward(team, cfg.team_reward),  # type: ignore[arg-type]
+        buffer=OnPolicyBuffer(cfg.minibatch_frames, length),
+        schedule=Epochs(cfg.epochs),
+        update=GradientStep({"team": loss}, optimizer, cfg.max_grad_norm),
+        policy=policy,
+        anneal=Annealing(
+            LinearEpsilon([a.epsilon for a in actors.values()], cfg.epsilon_start, cfg.epsilon_end, cfg.epsilon_frames),
+            LinearLearningRate(optimizer, cfg.lr, 0.0 if cfg.anneal_lr else cfg.lr, cfg.total_frames),
+        ),
+    )
+
+
+main = command_line("pqn")
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,23 @@
+"""Q actors from a network's configuration."""
+
+from __future__ import annotations
+
+from ctde_kit.recipes.networks import GRUNetwork, MLPNetwork
+
+from ctde_kit.modules import MultiAgentQActor, own_observation
+from ctde_kit.modules.q_actor import check_discrete
+from ctde_kit.specs import GroupSpec, TeamSpec
+
+
+def q_actors(
+    team: TeamSpec, network: MLPNetwork | GRUNetwork, *, last_action: bool, epsilon: float, device: str
+) -> dict[str, MultiAgentQActor]:
+    """A decentralized actor for each group."""
+    return {group.name: _q_actor(group, network, last_action, epsilon).to(device) for group in team}
+
+
+def _q_actor(group: GroupSpec, network: MLPNetwork | GRUNetwork, last_action: bool, epsilon: float) -> MultiAgentQActor:
+    check_discrete(group)
+    inputs = own_observation(group, agent_id=network.agent_id, last_action=last_action, normalize=network.normalize)
+    values = network.build(inputs.features, group.action.sizes[0], group.n_agents)
+    return MultiAgentQActor(group, inputs, values, epsilon)

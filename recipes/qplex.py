@@ -1,0 +1,13 @@
+"""QPLEX: the QMIX recipe with a duplex dueling mixer."""
+
+from __future__ import annotations
+
+from ctde_kit.recipes.cli import command_line
+from ctde_kit.recipes.qmix import QMIXConfig, build
+
+__all__ = ["QMIXConfig", "build", "main"]
+
+main = command_line("qplex")
+
+if __name__ == "__main__":
+    main()

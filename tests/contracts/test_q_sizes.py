@@ -1,0 +1,74 @@
+"""Every Q actor with every mixer: the right shapes, and a finite gradient for every parameter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from ctde_kit.modules import QMixer, QPLEXMixer, VDNMixer
+from ctde_kit.objectives import NStepReturn, QMixLoss, TDLambdaReturn, TeamReward
+from ctde_kit.specs import TeamSpec
+from tests.contracts.fakes import LENGTH, N_ENVS, SHARINGS, collect, endings, group_spec, make_q_actor
+
+MIXERS: dict[str, Any] = {
+    "iql": lambda team: None,
+    "vdn": VDNMixer,
+    "qmix": lambda team: QMixer(team, embed_dim=9, hypernet_cells=(11,)),
+    "qplex": lambda team: QPLEXMixer(team, n_heads=4, hypernet_cells=(11,)),
+}
+
+
+@pytest.mark.parametrize("name", MIXERS)
+@pytest.mark.parametrize("state_dim", [10, None])
+@pytest.mark.parametrize("share", SHARINGS)
+@pytest.mark.parametrize(("recurrent", "burn_in"), [(False, 0), (True, 0), (True, 2)], ids=["mlp", "gru", "burn_in"])
+@pytest.mark.parametrize(("kind", "action_mask"), [("categorical", False), ("categorical", True), ("one_hot", True)])
+def test_actors_and_mixer_fit(
+    kind: str, action_mask: bool, recurrent: bool, burn_in: int, share: Any, state_dim: int | None, name: str
+) -> None:
+    wolves = group_spec("wolves", 3, kind, action_mask=action_mask)
+    sheep = group_spec("sheep", 2, kind, action_mask=action_mask, observation_dim=8, mask=True)
+    team = TeamSpec((wolves, sheep), state_dim)
+    actors = {group.name: make_q_actor(group, recurrent, share) for group in team}
+    batch, _ = collect(team, actors, *endings())
+    returns = TDLambdaReturn(0.7) if recurrent else NStepReturn(2)
+    loss = QMixLoss(actors, MIXERS[name](team), gamma=0.9, returns=returns, burn_in=burn_in)
+    losses = loss(TeamReward(team, "mean")(batch))
+    assert set(losses.keys()) == set(loss.out_keys)
+    assert all(value.shape == () and value.isfinite() for value in losses.values())
+    assert batch["td_error"].shape == (N_ENVS, LENGTH)
+    losses["loss_qvalue"].backward()
+    for parameter_name, parameter in loss.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, parameter_name
+            assert parameter.grad.isfinite().all(), parameter_name
+            assert parameter.grad.any(), parameter_name
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_the_teams_reward_is_the_mean_or_sum_of_all_agents_of_all_groups(reduction: Any) -> None:
+    team = TeamSpec((group_spec("wolves", 3), group_spec("sheep", 2, mask=True)))
+    actors = {group.name: make_q_actor(group) for group in team}
+    batch, _ = collect(team, actors, *endings())
+    dead = ~batch["sheep", "mask"]
+    rewards = batch["next", "sheep", "reward"].masked_fill(dead.unsqueeze(-1), 0)
+    expected = batch["next", "wolves", "reward"].sum(-2) + rewards.sum(-2)
+    batch["next", "sheep", "reward"][dead] = torch.nan
+    result = TeamReward(team, reduction)(batch)["next", "reward"]
+    assert result.shape == (N_ENVS, LENGTH, 1)
+    torch.testing.assert_close(result, expected / 5 if reduction == "mean" else expected)
+
+
+@pytest.mark.parametrize("name", ["iql", "qmix", "qplex"])
+@pytest.mark.parametrize("recurrent", [False, True], ids=["mlp", "gru"])
+def test_the_loss_is_one_graph(recurrent: bool, name: str) -> None:
+    wolves, sheep = group_spec("wolves", 3, action_mask=True), group_spec("sheep", 2, observation_dim=8, mask=True)
+    team = TeamSpec((wolves, sheep), 10)
+    actors = {group.name: make_q_actor(group, recurrent) for group in team}
+    batch = TeamReward(team, "mean")(collect(team, actors, *endings())[0])
+    loss = QMixLoss(actors, MIXERS[name](team), gamma=0.9, returns=TDLambdaReturn(0.7), burn_in=2 * recurrent)
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda data: loss(data)["loss_qvalue"], backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(batch.clone()), loss(batch.clone())["loss_qvalue"])

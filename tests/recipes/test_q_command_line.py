@@ -1,0 +1,124 @@
+"""The Q-learning command lines as users call them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.recipes.test_command_line import ENVIRONMENT, call, command
+
+SMALL = [
+    "task.continuous_actions=false",
+    "task.n_envs=6",
+    "task.max_steps=7",
+    "task.params.n_agents=2",
+    "frames_per_batch=60",
+    "evaluation.episodes=4",
+    "evaluation.every_frames=1200",
+    "checkpoint.every_frames=60",
+    "actor.num_cells=[8]",
+    "device=cpu",
+]
+REPLAY = ["updates_per_frame=0.05", "replay.capacity=400", "replay.batch_size=16"]
+
+
+def test_run_killed_and_resumed_equals_the_run_that_never_stopped(tmp_path: Path) -> None:
+    sequences = ["network@actor=gru", "actor.hidden_size=6", "replay=sequences", "replay.form.length=4"]
+    sequences += ["replay.form.burn_in=2", "replay.prioritized=true", "replay.stored_on=disk"]
+    arguments = [*SMALL, *REPLAY, *sequences, "total_frames=3000"]
+    whole = call(tmp_path, "qmix", *arguments, "hydra.run.dir=whole")
+    assert whole.returncode == 0, whole.stderr
+
+    killed = subprocess.Popen(
+        command("qmix", *arguments, "hydra.run.dir=killed"), cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.DEVNULL
+    )
+    checkpoints = tmp_path / "killed" / "checkpoints"
+    deadline = time.monotonic() + 120
+    while not list(checkpoints.glob("frames_1???.pt")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert not (tmp_path / "killed" / "summary.json").exists(), "the run ended before it was killed"
+
+    resumed = call(tmp_path, "qmix", "resume=killed")
+    assert resumed.returncode == 0, resumed.stderr
+    states = [
+        torch.load(tmp_path / run / "checkpoints" / "frames_3000.pt", weights_only=True)["parts"]
+        for run in ("whole", "killed")
+    ]
+    for part in ("update", "buffer", "schedule"):
+        leaves = [torch.utils._pytree.tree_leaves(state[part]) for state in states]  # type: ignore[attr-defined]
+        assert len(leaves[0]) == len(leaves[1])
+        for ours, theirs in zip(*leaves, strict=True):
+            assert torch.equal(ours, theirs) if isinstance(ours, torch.Tensor) else ours == theirs, part
+    with open(tmp_path / "killed" / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(float(row["frames"])) for row in rows] == list(range(60, 3001, 60))
+    assert sum(float(row["train/num_updates"]) for row in rows) == 150
+
+
+@pytest.mark.parametrize("recipe", ["vdn", "iql", "qplex", "pqn"])
+def test_each_recipe_runs_and_says_which_it_is(recipe: str, tmp_path: Path) -> None:
+    own = ["minibatch_frames=20", "sequence_length=5"] if recipe == "pqn" else REPLAY
+    result = call(tmp_path, recipe, *SMALL, *own, "total_frames=120", "hydra.run.dir=run")
+    assert result.returncode == 0, result.stderr
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["algorithm"] == recipe
+    resumed = call(tmp_path, recipe, "resume=run", "total_frames=180")
+    assert resumed.returncode == 0, resumed.stderr
+
+
+@pytest.mark.parametrize("task", ["two_step", "climbing", "penalty"])
+def test_matrix_games_are_tasks(task: str, tmp_path: Path) -> None:
+    arguments = [f"task=matrix/{task}", "frames_per_batch=32", "total_frames=32", "updates_per_frame=0.1"]
+    result = call(tmp_path, "qmix", *arguments, "replay=episodes", "returns=td_lambda", "hydra.run.dir=run")
+    assert result.returncode == 0, result.stderr
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["task"] == f"matrix/{task}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "QMIX needs discrete actions; the task has it as `task.continuous_actions=false`"),
+        (["task.continuous_actions=false", "mixer.sees=state"], "use mixer.sees=team"),
+        (
+            ["task=memory/recall", "replay=sequences", "replay.form.length=50", "replay.capacity=40"],
+            "expected room for an item of 50 frames",
+        ),
+        (
+            ["task=memory/recall", "replay=sequences", "replay.form.length=50", "frames_per_batch=600"],
+            "no item of 50 steps is whole",
+        ),
+        (
+            ["task=memory/recall", "replay.stored_on=disk", "replay.capacity=10000000000000"],
+            "GB left, expected",
+        ),
+        (["mixer=qmx"], "did you mean qmix"),
+        (["task=memory/recall", "returns.m=3"], "m"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_2(arguments: list[str], message: str, tmp_path: Path) -> None:
+    result = call(tmp_path, "qmix", *arguments)
+    assert result.returncode == 2, result.stderr
+    assert message in result.stderr
+    lines = [line for line in result.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("ctde-qmix: error: ")
+
+
+def test_a_disk_that_fills_up_leaves_the_checkpoints_of_a_run_intact(tmp_path: Path) -> None:
+    arguments = [*SMALL, *REPLAY, "total_frames=120", "hydra.run.dir=run", "replay.stored_on=disk"]
+    assert call(tmp_path, "qmix", *arguments).returncode == 0
+    config = tmp_path / "run" / "config.yaml"
+    config.write_text(config.read_text().replace("capacity: 400", "capacity: 10000000000000"))
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run" / "checkpoints").iterdir()}
+    result = call(tmp_path, "qmix", "resume=run", "total_frames=240")
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
+    assert "GB left, expected" in result.stderr
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run" / "checkpoints").iterdir()} == before

@@ -1,0 +1,220 @@
+"""The Q-learning recipes: every part of their runs, stopped and gone on with."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ctde_kit.recipes import pqn, qmix
+from ctde_kit.recipes.matrix_task import MatrixTask
+from ctde_kit.recipes.mixers import NoMixer, QMixerConfig, QPLEXMixerConfig
+from ctde_kit.recipes.replays import ReplayConfig, SequenceForm
+from ctde_kit.recipes.target_rules import HardTarget
+from ctde_kit.recipes.tasks import LbfTask, PettingZooTask, VmasTask
+
+from ctde_kit.errors import UserError
+from ctde_kit.training import Parts, iterate, load_parts, read_checkpoint, save_checkpoint
+from tests.recipes.small import network
+from tests.recipes.small_q import navigation, small_pqn_config, small_q_config
+
+TWO_STEP = MatrixTask(
+    payoff=[[[0, 0], [0, 0]], [[7, 7], [7, 7]], [[0, 1], [1, 8]]],
+    next_state=[[[1, 1], [2, 2]], [[-1, -1], [-1, -1]], [[-1, -1], [-1, -1]]],
+    n_envs=6,
+)
+Build = Callable[[], Parts]
+BUILDS: dict[str, Build] = {
+    "transitions": lambda: qmix.build(small_q_config()),
+    "prioritized": lambda: qmix.build(small_q_config(replay={"prioritized": True})),
+    "sequences": lambda: qmix.build(small_q_config("gru", "sequences", last_action=True)),
+    "disk": lambda: qmix.build(small_q_config("gru", "sequences", replay={"stored_on": "disk", "prioritized": True})),
+    "episodes": lambda: qmix.build(small_q_config("gru", "episodes", mixer=QPLEXMixerConfig(n_heads=2))),
+    "hard": lambda: qmix.build(small_q_config(target=HardTarget(every=3), mixer=NoMixer(), anneal_lr=True)),
+    "matrix": lambda: qmix.build(small_q_config(task=TWO_STEP)),
+    "pqn": lambda: pqn.build(small_pqn_config()),
+    "pqn, gru": lambda: pqn.build(small_pqn_config("gru")),
+}
+
+
+def advance(parts: Parts, iterations: int) -> Parts:
+    loop = iterate(parts)
+    for _ in range(iterations):
+        next(loop)
+    return parts
+
+
+def tensors(state: Any) -> list[torch.Tensor]:
+    leaves = torch.utils._pytree.tree_leaves(state)  # type: ignore[attr-defined]
+    return [leaf.clone() for leaf in leaves if isinstance(leaf, torch.Tensor)]
+
+
+def weights(parts: Parts) -> torch.Tensor:
+    return torch.cat([value.flatten() for value in tensors(parts.update.losses.state_dict())])
+
+
+@pytest.mark.parametrize("name", BUILDS)
+def test_resumed_run_equals_the_run_that_never_stopped(name: str, tmp_path: Path) -> None:
+    uninterrupted = advance(BUILDS[name](), 4)
+    stopped = advance(BUILDS[name](), 2)
+    save_checkpoint(tmp_path / "c.pt", stopped, algorithm="qmix", frames=120)
+    before = weights(stopped)
+    advance(stopped, 1)  # and it goes on writing into its replay
+    torch.manual_seed(99)
+    random.seed(99)
+    np.random.seed(99)
+    resumed = advance(BUILDS[name](), 1)
+    assert load_parts(read_checkpoint(tmp_path / "c.pt", algorithm="qmix"), resumed) == 120
+    assert torch.equal(weights(resumed), before)
+    advance(resumed, 2)
+    assert torch.equal(weights(resumed), weights(uninterrupted))
+    assert not torch.equal(weights(resumed), before)
+    for part in ("collector", "buffer", "schedule", "update", "policy"):
+        ours, theirs = getattr(uninterrupted, part), getattr(resumed, part)
+        if hasattr(ours, "state_dict"):
+            pairs = zip(tensors(ours.state_dict()), tensors(theirs.state_dict()), strict=True)
+            assert all(torch.equal(a, b) for a, b in pairs), part
+
+
+@pytest.mark.parametrize("part", ["collector", "buffer", "schedule", "update", "policy"])
+def test_every_part_is_restored(part: str) -> None:
+    build = BUILDS["sequences"]
+    source, target = getattr(advance(build(), 2), part), getattr(advance(build(), 3), part)
+    saved = source.state_dict()
+    assert not same(saved, target.state_dict())
+    target.load_state_dict(saved)
+    assert same(saved, target.state_dict())
+
+
+def same(first: Any, second: Any) -> bool:
+    flat = torch.utils._pytree.tree_leaves  # type: ignore[attr-defined]
+    pairs = zip(flat(first), flat(second), strict=False)
+    return all(torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in pairs)
+
+
+def test_replay_gives_frames_of_earlier_iterations() -> None:
+    parts = qmix.build(small_q_config(replay={"capacity": 10_000, "batch_size": 64}))
+    seen = []
+    for iteration in iterate(parts):
+        seen.append(iteration.batch["agents", "observation"].flatten(0, 1).clone())
+    sample = parts.buffer.sample()["agents", "observation"]
+    of_first = [(frame == seen[0]).flatten(1).all(1).any() for frame in sample]
+    of_last = [(frame == seen[-1]).flatten(1).all(1).any() for frame in sample]
+    assert any(of_first)
+    assert any(of_last)
+
+
+def test_errors_become_priorities_and_weights() -> None:
+    parts = advance(qmix.build(small_q_config(replay={"prioritized": True, "batch_size": 16})), 3)
+    assert len(parts.buffer.sample()["priority_weight"].unique()) > 4
+    uniform = advance(qmix.build(small_q_config()), 3)
+    assert "priority_weight" not in uniform.buffer.sample()
+
+
+def test_updates_follow_frames_not_iterations() -> None:
+    for n_envs, frames_per_batch in ((6, 60), (12, 120)):
+        task = navigation()
+        task.n_envs = n_envs
+        parts = qmix.build(small_q_config(task=task, frames_per_batch=frames_per_batch, learning_starts=60))
+        updates = [iteration.metrics["num_updates"] for iteration in iterate(parts)]
+        assert sum(updates) == int(0.07 * (240 - 60))
+        assert updates == ([0, 4, 4, 4] if n_envs == 6 else [4, 8])
+
+
+def test_epsilon_anneals_in_frames() -> None:
+    parts = qmix.build(small_q_config(epsilon_start=0.8, epsilon_end=0.2, epsilon_frames=120))
+    actor = parts.policy.actors["agents"]
+    assert actor.epsilon.item() == pytest.approx(0.8)
+    epsilons = [(it.frames, actor.epsilon.item()) for it in iterate(parts)]
+    assert [frames for frames, _ in epsilons] == [60, 120, 180, 240]
+    assert [epsilon for _, epsilon in epsilons] == pytest.approx([0.5, 0.2, 0.2, 0.2])
+
+
+def test_targets_follow_by_their_rule() -> None:
+    parts = qmix.build(small_q_config(target=HardTarget(every=3)))
+    loss = parts.update.losses["team"]
+    batch = next(iter(parts.collector))
+    parts.buffer.extend(parts.prepare(batch))
+    first = tensors(loss.delayed.state_dict())
+    for update in range(1, 7):
+        parts.update(parts.buffer.sample())
+        now, online = tensors(loss.delayed.state_dict()), tensors(loss.online_networks().state_dict())
+        assert all(torch.equal(a, b) for a, b in zip(now, online if update % 3 == 0 else first, strict=True)), update
+        first = now
+
+
+def test_polyak_moves_a_share_of_the_way() -> None:
+    parts = qmix.build(small_q_config())
+    loss = parts.update.losses["team"]
+    parts.buffer.extend(parts.prepare(next(iter(parts.collector))))
+    before = tensors(loss.delayed.state_dict())
+    parts.update(parts.buffer.sample())
+    online = tensors(loss.online_networks().state_dict())
+    for old, new, learnt in zip(before, tensors(loss.delayed.state_dict()), online, strict=True):
+        torch.testing.assert_close(new, old + 0.1 * (learnt - old))
+
+
+@pytest.mark.parametrize("kind", ["mlp", "gru"])
+@pytest.mark.parametrize(
+    "task",
+    [
+        LbfTask(name="lbf/foraging", env_id="Foraging-8x8-2p-2f-coop-v3", n_envs=4, n_workers=1, max_steps=7),
+        PettingZooTask(
+            name="tag", env="mpe2/simple_tag_v3", n_envs=4, n_workers=1, max_steps=7, params={"max_cycles": 7}
+        ),
+    ],
+    ids=["masks", "groups"],
+)
+def test_action_masks_and_several_groups_train(task: Any, kind: str) -> None:
+    form = "transitions" if kind == "mlp" else "episodes"
+    parts = qmix.build(small_q_config(kind, form, task=task, last_action=True))
+    metrics = [iteration.metrics for iteration in iterate(parts)]
+    assert sum(row["num_updates"] for row in metrics) == 16
+    assert metrics[-1]["grad_norm"] > 0
+    parts.collector.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: qmix.build(small_q_config(task=VmasTask(name="vmas/navigation", n_envs=6))),
+            "QMIX needs discrete actions; the task has it as `task.continuous_actions=false`",
+        ),
+        (lambda: qmix.build(small_q_config(mixer=QMixerConfig(sees="state"))), "use mixer.sees=team"),
+        (
+            lambda: qmix.build(small_q_config(replay={"capacity": 3}, form="sequences", kind="gru")),
+            "expected room for an item of 6 frames",
+        ),
+        (lambda: qmix.build(small_q_config("mlp", "sequences")), "replay.form.burn_in: these networks"),
+        (lambda: advance(qmix.build(small_q_config("gru")), 1), "use a replay of sequences or episodes"),
+        (
+            lambda: advance(
+                qmix.build(
+                    small_q_config(
+                        "gru", "sequences", replay={"capacity": 600}, frames_per_batch=30, updates_per_frame=1
+                    )
+                ),
+                1,
+            ),
+            "after 30 frames no item of 6 steps is whole",
+        ),
+        (lambda: small_q_config(epsilon_end=2.0), "epsilon_end=2.0: expected a ratio"),
+        (lambda: small_q_config(updates_per_frame=0), "updates_per_frame=0"),
+        (lambda: small_q_config(team_reward="max"), "team_reward=max: expected one of mean, sum"),
+        (lambda: small_q_config(hidden_from="nowhere"), "hidden_from=nowhere"),
+        (lambda: SequenceForm(length=0), "replay.form.length=0"),
+        (lambda: ReplayConfig(form=SequenceForm(), stored_on="tape"), "replay.stored_on=tape"),
+        (lambda: QMixerConfig(sees="nothing"), "mixer.sees=nothing"),
+        (lambda: small_pqn_config(actor=network("mlp")), "use actor.layer_norm=true"),
+    ],
+)
+def test_mistakes_are_one_line(make: Any, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        make()
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
