@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from ctde_kit.recipes.checks import check_choice, check_positive, check_ratio
 from ctde_kit.recipes.cli import command_line
-from ctde_kit.recipes.config import CheckpointConfig, EvaluationConfig, check_run, resolve_device
+from ctde_kit.recipes.config import CheckpointConfig, EvaluationConfig, check_run, resolve_compile, resolve_device
 from ctde_kit.recipes.envs import with_transforms
 from ctde_kit.recipes.q_actors import q_actors
 from omegaconf import MISSING
@@ -35,6 +35,7 @@ class PQNConfig:
         logger: where metrics go beside metrics.csv.
         seed: of everything that is random.
         device: auto, cpu or cuda.
+        compile: rollouts and updates as compiled graphs: auto (where the run is long enough), on or off.
         total_frames: env transitions to collect.
         frames_per_batch: frames an iteration, a multiple of task.n_envs.
         minibatch_frames: frames a gradient step.
@@ -64,6 +65,7 @@ class PQNConfig:
     logger: Any = MISSING
     seed: int = 0
     device: str = "auto"
+    compile: str = "auto"
     total_frames: int = 300_000
     frames_per_batch: int = 1_200
     minibatch_frames: int = 300
@@ -112,6 +114,7 @@ def build(cfg: PQNConfig) -> Parts:
     """Wire PQN's parts."""
     torch.manual_seed(cfg.seed)
     device = resolve_device(cfg.device)
+    compiled = resolve_compile(cfg.compile, cfg.total_frames)
     base_env = cfg.task.build(seed=cfg.seed, device=device)
     team = TeamSpec.from_env(base_env)
 
@@ -135,11 +138,12 @@ def build(cfg: PQNConfig) -> Parts:
             policy,
             frames_per_batch=cfg.frames_per_batch,
             total_frames=cfg.total_frames,
+            compile=compiled,
         ),
         prepare=TeamReward(team, cfg.team_reward),  # type: ignore[arg-type]
         buffer=OnPolicyBuffer(cfg.minibatch_frames, length),
         schedule=Epochs(cfg.epochs),
-        update=GradientStep({"team": loss}, optimizer, cfg.max_grad_norm),
+        update=GradientStep({"team": loss}, optimizer, cfg.max_grad_norm, compile=compiled),
         policy=policy,
         anneal=Annealing(
             LinearEpsilon([a.epsilon for a in actors.values()], cfg.epsilon_start, cfg.epsilon_end, cfg.epsilon_frames),

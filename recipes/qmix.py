@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from ctde_kit.recipes.checks import check_choice, check_not_negative, check_positive, check_ratio
 from ctde_kit.recipes.cli import command_line
-from ctde_kit.recipes.config import CheckpointConfig, EvaluationConfig, check_run, resolve_device
+from ctde_kit.recipes.config import CheckpointConfig, EvaluationConfig, check_run, resolve_compile, resolve_device
 from ctde_kit.recipes.envs import with_transforms
 from ctde_kit.recipes.q_actors import q_actors
 from omegaconf import MISSING
@@ -46,6 +46,7 @@ class QMIXConfig:
         logger: where metrics go beside metrics.csv.
         seed: of everything that is random.
         device: auto, cpu or cuda.
+        compile: rollouts and updates as compiled graphs: auto (where the run is long enough), on or off.
         total_frames: env transitions to collect.
         frames_per_batch: frames an iteration, a multiple of task.n_envs.
         updates_per_frame: gradient steps for each frame collected.
@@ -77,6 +78,7 @@ class QMIXConfig:
     logger: Any = MISSING
     seed: int = 0
     device: str = "auto"
+    compile: str = "auto"
     total_frames: int = 300_000
     frames_per_batch: int = 6_000
     updates_per_frame: float = 1 / 6
@@ -123,6 +125,7 @@ def build(cfg: QMIXConfig) -> Parts:
     """Wire QMIX's parts."""
     torch.manual_seed(cfg.seed)
     device = resolve_device(cfg.device)
+    compiled = resolve_compile(cfg.compile, cfg.total_frames)
     base_env = cfg.task.build(seed=cfg.seed, device=device)
     team = TeamSpec.from_env(base_env)
 
@@ -150,12 +153,14 @@ def build(cfg: QMIXConfig) -> Parts:
             policy,
             frames_per_batch=cfg.frames_per_batch,
             total_frames=cfg.total_frames,
+            compile=compiled,
         ),
         prepare=TeamReward(team, cfg.team_reward),  # type: ignore[arg-type]
         buffer=cfg.replay.build(keys=loss.stored_keys, device=device, max_steps=cfg.task.max_steps),
         schedule=UpdatesPerFrame(cfg.updates_per_frame, cfg.learning_starts),
         update=UpdateWithTargets(
-            GradientStep({"team": loss}, optimizer, cfg.max_grad_norm), {"team": cfg.target.build(loss)}
+            GradientStep({"team": loss}, optimizer, cfg.max_grad_norm, compile=compiled and not recurrent),
+            {"team": cfg.target.build(loss)},
         ),
         policy=policy,
         anneal=Annealing(

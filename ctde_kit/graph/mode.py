@@ -21,6 +21,7 @@ from ctde_kit.graph.predicates import Predicates, changes_its_input, undo_where_
 
 # Their branches on data are shortcuts: over some rows, but not all, they do what the general branch does.
 _SHORTCUTS = ("vmas/simulator/", "torchrl/", "tensordict/", "ctde_kit/")
+MOST_DECISIONS = 50
 _ANY, _ALL = (torch.any, Tensor.any), (torch.all, Tensor.all)
 _TO_PYTHON = {
     Tensor.item: "item()",
@@ -59,6 +60,7 @@ class TracingMode(TorchFunctionMode):
         super().__init__()
         self.is_traced, self.draw, self.real_value, self.identity = is_traced, draw, real_value, identity
         self._predicates = Predicates()
+        self._decisions: dict[tuple[FrameType, int], int] = {}
         self._masks: dict[Hashable, Tensor] = {}
         self._shortcuts: dict[int, tuple[Tensor, bool]] = {}
 
@@ -106,6 +108,7 @@ class TracingMode(TorchFunctionMode):
         shortcut = self._shortcuts.get(id(condition))
         if shortcut is None or not any(part in frame.f_code.co_filename for part in _SHORTCUTS):
             raise TraceError(f"branches on a tensor at {site(frame)}")
+        self._check_loop(frame)
         if (
             frame.f_code.co_name == "collides"
             and frame.f_back
@@ -113,6 +116,13 @@ class TracingMode(TorchFunctionMode):
         ):
             self._predicates.enter(frame.f_back, condition)
         return shortcut[1]
+
+    def _check_loop(self, frame: FrameType) -> None:
+        """A loop that data ends would go on forever."""
+        place = (frame, frame.f_lineno)
+        self._decisions[place] = self._decisions.get(place, 0) + 1
+        if self._decisions[place] > MOST_DECISIONS:
+            raise TraceError(f"loops until a tensor says stop at {site(frame)}")
 
 
 def _validates_arguments() -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 
 import torch
 from tensordict import TensorDict, TensorDictBase
+from tensordict.utils import NestedKey
 from torch import Tensor
 
 from ctde_kit.graph import compile_graph, trace
@@ -14,7 +15,7 @@ Gradients = tuple[dict[str, Tensor], list[Tensor | None]]
 
 
 class CompiledGradients:
-    """Stands where ``function`` stands, for minibatches of one shape.
+    """Stands where ``function`` stands, for minibatches of one shape; entries that it writes are written, too.
 
     Args:
         function: minibatch -> metrics (scalars) and gradients.
@@ -30,6 +31,7 @@ class CompiledGradients:
     ):
         self.empty = minibatch.empty(recurse=True)
         self.keys = [key for key, _ in minibatch.items(True, True)]
+        self.written: list[NestedKey] = []
         self.names: list[str] = []
         self.used: list[bool] = []
         self.function = function
@@ -47,11 +49,15 @@ class CompiledGradients:
         with torch.enable_grad():
             metrics, gradients = self.function(minibatch)
         self.names, self.used = list(metrics), [gradient is not None for gradient in gradients]
+        self.written = [key for key in minibatch.keys(True, True) if key not in self.keys]
         values = torch.stack([value.detach().float() for value in metrics.values()])
-        return [values, *[gradient for gradient in gradients if gradient is not None]]
+        written = [minibatch.get(key).detach() for key in self.written]
+        return [values, *written, *[gradient for gradient in gradients if gradient is not None]]
 
     def __call__(self, minibatch: TensorDictBase) -> Gradients:
         values, *found = self.compiled([*self._leaves(minibatch), *self.graph.draw()])
-        gradients = iter(found)
+        for key, value in zip(self.written, found, strict=False):
+            minibatch.set(key, value)
+        gradients = iter(found[len(self.written) :])
         metrics = dict(zip(self.names, values.unbind(), strict=True))
         return metrics, [next(gradients) if used else None for used in self.used]

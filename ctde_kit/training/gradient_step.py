@@ -39,7 +39,7 @@ class GradientStep:
         self.losses = nn.ModuleDict(dict(losses))
         self.optimizer, self.max_grad_norm = optimizer, max_grad_norm
         self.compile = compile
-        self.parameters = list(dict.fromkeys(self.losses.parameters()))
+        self.parameters = list(dict.fromkeys(_learnt(self.losses)))
         self._networks = {
             group: [params for child in loss.children() if (params := _learnt(child))] for group, loss in losses.items()
         }

@@ -1,7 +1,9 @@
 """Compare every shipped VMAS scenario's compiled step with its plain one: ``python -m tests.envs.compiled_scenarios``.
 
 The compiled step starts from the plain run's state at every step, resets among them. Writes
-docs/results/compiled_scenarios.json and the table in docs/environments.md; arguments choose single scenarios.
+docs/results/compiled_scenarios.json and the table in docs/environments.md. Arguments choose single scenarios; without
+any, those that
+have no result yet are measured.
 """
 
 from __future__ import annotations
@@ -152,10 +154,10 @@ def write_table(rows: list[dict[str, Any]]) -> None:
 
 
 def main() -> None:
-    """Measure the chosen scenarios, keep the others' results, write the table."""
+    """Measure the chosen scenarios, or those without a result, and write the table."""
     warnings.simplefilter("ignore")
     rows = {row["scenario"]: row for row in json.loads(RESULTS.read_text())} if RESULTS.exists() else {}
-    for scenario in sys.argv[1:] or shipped_scenarios():
+    for scenario in sys.argv[1:] or [name for name in shipped_scenarios() if name not in rows]:
         rows[scenario] = compare(scenario)
         print(rows[scenario], flush=True)
         RESULTS.write_text(json.dumps([rows[name] for name in sorted(rows)], indent=1) + "\n")

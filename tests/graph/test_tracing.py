@@ -199,6 +199,16 @@ def test_a_block_under_a_condition_over_the_batch(tmp_path, monkeypatch) -> None
         trace(rebinds, TRACED)
 
 
+def test_a_loop_that_data_ends_is_refused(tmp_path) -> None:
+    source = tmp_path / "vmas" / "simulator" / "utils.py"
+    source.parent.mkdir(parents=True)
+    source.write_text("def place(x):\n    while (x < 0).any():\n        x = x + 1\n    return x\n")
+    namespace: dict = {}
+    exec(compile(source.read_text(), str(source), "exec"), namespace)
+    with pytest.raises(TraceError, match=r"loops until a tensor says stop at utils.py:2"):
+        trace(lambda inputs: [namespace["place"](inputs[0])], TRACED)
+
+
 def test_machine_code_gives_the_same() -> None:
     weight = nn.Parameter(torch.randn(2, 2))
 
