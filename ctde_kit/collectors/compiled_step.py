@@ -44,6 +44,12 @@ class CompiledStep:
         if not isinstance(base_env, PureEnv):
             raise TraceError(f"{type(base_env).__name__} keeps its state out of reach")
         self.env, self.policy, self.base_env = env, policy, base_env
+        # Building it draws random numbers, which a run that is resumed later would draw a second time.
+        with torch.random.fork_rng([carrier.device] if carrier.device.type == "cuda" else []):
+            self._restoring(lambda: self._build(carrier))
+
+    def _build(self, carrier: TensorDictBase) -> None:
+        base_env, policy = self.base_env, self.policy
         fresh = base_env.draw_initial_states(1)
         self.state_layout = Layout.of(base_env.tensor_state.read())
         self.carrier_layout = Layout.of(carrier)
@@ -78,7 +84,7 @@ class CompiledStep:
             self.base_env.resets_to(self.fresh_layout.unpack(fresh)),
             set_exploration_type(ExplorationType.RANDOM),
         ):
-            root = root.exclude(RESET).update(self.env._reset(root))
+            root = _where_reset(mask, self.env._reset(root), root.exclude(RESET))
             step = self.env.step(self.policy(root))
         following = self.env.step_mdp(step)
         done = following.get(DONE)
@@ -156,6 +162,15 @@ class CompiledStep:
                     raise TraceError("its graph and its plain step give different numbers")
             carrier, following = expected[n_step : n_step + n_carrier], expected[n_step + n_carrier : -3]
             inputs = [*following, *carrier, *inputs[-3 - n_fresh : -3], mask.unsqueeze(-1), *inputs[-2:]]
+
+
+def _where_reset(mask: Tensor, reset: TensorDictBase, root: TensorDictBase) -> TensorDictBase:
+    """Root entries after a reset; an env that was not reset now keeps its own, an ``is_init`` among them."""
+    for key, new in reset.items(True, True):
+        old = root.get(key, None)
+        rows = mask.reshape(-1, *[1] * (new.ndim - 1))
+        root.set(key, new if old is None else torch.where(rows, new, old))
+    return root
 
 
 def _share_apart(plain: Tensor, compiled: Tensor) -> float:

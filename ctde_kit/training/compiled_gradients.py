@@ -35,7 +35,10 @@ class CompiledGradients:
         self.names: list[str] = []
         self.used: list[bool] = []
         self.function = function
-        self.graph = trace(self._flat, self._leaves(minibatch), live)
+        leaves = self._leaves(minibatch)
+        # Tracing draws random numbers, which a run that is resumed later would draw a second time.
+        with torch.random.fork_rng([leaf.device for leaf in leaves[:1] if leaf.device.type == "cuda"]):
+            self.graph = trace(self._flat, leaves, live)
         self.compiled = compile_graph(self.graph)
 
     def _leaves(self, minibatch: TensorDictBase) -> list[Tensor]:
