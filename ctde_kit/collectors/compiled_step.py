@@ -12,7 +12,7 @@ from torch import Tensor
 from torchrl.envs import EnvBase, TransformedEnv
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
-from ctde_kit.graph import Layout, RowLayout, TraceError, compile_graph, trace
+from ctde_kit.graph import Layout, RowLayout, TraceError, compile_graph, trace, useful_threads
 from ctde_kit.keys import DONE
 from ctde_kit.protocols import PureEnv
 
@@ -67,7 +67,7 @@ class CompiledStep:
         # TorchRL builds some specs when they are first used, which cannot be traced.
         self._restoring(lambda: self.plain(example))
         self.graph = self._restoring(lambda: trace(self.plain, example, [*policy.parameters(), *policy.buffers()]))
-        self.compiled = compile_graph(self.graph, threads=1)
+        self.compiled = compile_graph(self.graph, threads=useful_threads(n_envs))
         self._verify(example)
 
     @torch.no_grad()

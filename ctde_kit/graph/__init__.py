@@ -3,7 +3,7 @@
 from ctde_kit.graph.draws import drawing_from
 from ctde_kit.graph.errors import TraceError
 from ctde_kit.graph.packing import Layout, RowLayout
-from ctde_kit.graph.toolchain import missing_toolchain, report_fallback
+from ctde_kit.graph.toolchain import missing_toolchain, report_fallback, useful_threads
 from ctde_kit.graph.tracing import Compiled, Graph, compile_graph, trace
 
 __all__ = [
@@ -17,4 +17,5 @@ __all__ = [
     "missing_toolchain",
     "report_fallback",
     "trace",
+    "useful_threads",
 ]

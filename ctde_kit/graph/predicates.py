@@ -75,9 +75,11 @@ def _guarded_block(filename: str, line: int) -> range | None:
 
 
 def _only_writes(statement: ast.stmt) -> bool:
-    """Names for a value, writes into a tensor, and loops over these."""
+    """Names for a value, writes into a tensor, and loops and choices over these."""
     if isinstance(statement, ast.Assign):
         return all(isinstance(target, (ast.Name, ast.Subscript)) for target in statement.targets)
     if isinstance(statement, ast.For):
         return all(map(_only_writes, statement.body)) and not statement.orelse
+    if isinstance(statement, ast.If):
+        return all(map(_only_writes, [*statement.body, *statement.orelse]))
     return isinstance(statement, (ast.AugAssign, ast.Expr))

@@ -8,6 +8,7 @@ import shutil
 import sysconfig
 from pathlib import Path
 
+FEW_ROWS = 300
 logger = logging.getLogger("ctde_kit")
 
 
@@ -18,6 +19,14 @@ def missing_toolchain() -> str | None:
     if not (Path(sysconfig.get_paths()["include"]) / "Python.h").is_file():
         return "Python's headers are not found (install python3-dev)"
     return None
+
+
+def useful_threads(rows: int) -> int | None:
+    """How many threads a compiled graph over so many rows should use; ``None`` for torch's own number.
+
+    Over a few rows waiting for each other costs threads more than they share.
+    """
+    return 1 if rows < FEW_ROWS else None
 
 
 def report_fallback(what: str, reason: object) -> None:

@@ -1,9 +1,8 @@
 """Compare every shipped VMAS scenario's compiled step with its plain one: ``python -m tests.envs.compiled_scenarios``.
 
 The compiled step starts from the plain run's state at every step, resets among them. Writes
-docs/results/compiled_scenarios.json and the table in docs/environments.md. Arguments choose single scenarios; without
-any, those that
-have no result yet are measured.
+docs/results/compiled_scenarios.json and the table in docs/environments.md. Arguments choose single scenarios;
+without any, those that have no result yet are measured.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
-from ctde_kit.graph import Layout, compile_graph, trace
+from ctde_kit.graph import Layout, compile_graph, trace, useful_threads
 
 if TYPE_CHECKING:
     from ctde_kit.envs.vmas.env import VmasEnv
@@ -40,7 +40,7 @@ class CompiledVmasStep:
             self.graph = trace(self.plain, example)
         finally:
             env.load_state_dict(saved)
-        self.compiled = compile_graph(self.graph, threads=1)
+        self.compiled = compile_graph(self.graph, threads=useful_threads(env.batch_size[0]))
 
     def _actions(self, tensordict: TensorDictBase) -> list[Tensor]:
         return [tensordict.get(key) for key in self.action_keys]

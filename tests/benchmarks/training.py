@@ -1,0 +1,175 @@
+"""Time whole training iterations, ours compiled and plain, beside BenchMARL: ``python -m tests.benchmarks.training``.
+
+``BENCHMARL_PYTHON`` names a python that has BenchMARL 1.5.2 (it pins an older torchrl). 60 envs x 100 steps an
+iteration; MAPPO: 10 epochs x 15 minibatches of 400 frames, shared networks, Adam. The programs run in turn, round by
+round, each in its own process, two threads; a figure is the median over all iterations but each process's first two.
+Results go to docs/results/training_speed.json.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "docs" / "results" / "training_speed.json"
+FRAMES, ITERATIONS, ROUNDS = 6_000, 7, 1
+CASES: dict[str, tuple[str, list[int], dict[str, Any]]] = {
+    "balance": ("BALANCE", [256, 256], {"n_agents": 4, "package_mass": 5, "random_package_pos_on_line": True}),
+    "navigation": ("NAVIGATION", [256, 256], {"n_agents": 3, "shared_rew": False, "collisions": True}),
+    "simple_spread": ("SIMPLE_SPREAD", [64, 64], {}),
+}
+
+BENCHMARL = """
+import os, sys, tempfile, time, torch
+from benchmarl.algorithms import MappoConfig, QmixConfig
+from benchmarl.environments import VmasTask
+from benchmarl.experiment import Callback, Experiment, ExperimentConfig
+from benchmarl.models.mlp import MlpConfig
+algorithm, task, cells, iterations = sys.argv[1], sys.argv[2], eval(sys.argv[3]), int(sys.argv[4])
+torch.set_num_threads(2)
+class Clock(Callback):
+    last = None
+    def on_batch_collected(self, batch):
+        now = time.perf_counter()
+        if self.last is not None:
+            print("iteration", now - self.last, flush=True)
+        self.last = now
+config = ExperimentConfig.get_from_yaml()
+config.max_n_iters, config.max_n_frames = iterations, None
+config.evaluation = config.render = config.create_json = False
+config.loggers, config.save_folder = [], tempfile.mkdtemp()
+config.on_policy_n_envs_per_worker = config.off_policy_n_envs_per_worker = 60
+config.on_policy_collected_frames_per_batch = config.off_policy_collected_frames_per_batch = 6000
+config.on_policy_n_minibatch_iters, config.on_policy_minibatch_size = 10, 400
+config.off_policy_n_optimizer_steps, config.off_policy_train_batch_size = 100, 256
+config.prefer_continuous_actions = algorithm == "mappo"
+model = MlpConfig.get_from_yaml()
+model.num_cells = cells
+configs = {"mappo": MappoConfig, "qmix": QmixConfig}
+Experiment(task=getattr(VmasTask, task).get_from_yaml(), algorithm_config=configs[algorithm].get_from_yaml(),
+    model_config=model, critic_model_config=model, seed=0, config=config, callbacks=[Clock()]).run()
+sys.stdout.flush()
+os._exit(0)
+"""
+
+
+def ours(algorithm: str, task: str, cells: list[int], compile: bool, iterations: int) -> None:
+    """Print the seconds of each iteration."""
+    import torch
+    from ctde_kit.recipes import mappo, qmix
+    from ctde_kit.recipes.critics import ValueCriticConfig
+    from ctde_kit.recipes.loggers import LoggerConfig
+    from ctde_kit.recipes.networks import MLPNetwork
+    from ctde_kit.recipes.tasks import VmasTask
+
+    from ctde_kit.training import iterate
+
+    torch.set_num_threads(2)
+    discrete = algorithm == "qmix"
+    options: dict[str, Any] = {
+        "task": VmasTask(name=f"vmas/{task}", params=CASES[task][2], continuous_actions=not discrete),
+        "actor": MLPNetwork(num_cells=cells),
+        "logger": LoggerConfig(),
+        "total_frames": FRAMES * iterations,
+        "device": "cpu",
+        "compile": "on" if compile else "off",
+    }
+    if discrete:
+        parts = qmix.build(_qmix_config(qmix, options))
+    else:
+        critic = ValueCriticConfig(network=MLPNetwork(num_cells=cells))
+        parts = mappo.build(mappo.MAPPOConfig(critic=critic, **options))
+    last = time.perf_counter()
+    for _ in iterate(parts):
+        now = time.perf_counter()
+        print("iteration", now - last, flush=True)
+        last = now
+
+
+def _qmix_config(qmix: Any, options: dict[str, Any]) -> Any:
+    from ctde_kit.recipes.mixers import QMixerConfig
+    from ctde_kit.recipes.replays import ReplayConfig, TransitionForm
+    from ctde_kit.recipes.target_rules import PolyakTarget
+
+    from ctde_kit.objectives import NStepReturn
+
+    return qmix.QMIXConfig(
+        **options,
+        mixer=QMixerConfig(),
+        replay=ReplayConfig(form=TransitionForm(), batch_size=256),
+        returns=NStepReturn(1),
+        target=PolyakTarget(),
+        frames_per_batch=FRAMES,
+        updates_per_frame=100 / FRAMES,
+    )
+
+
+def _seconds(command: list[str]) -> list[float]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
+    found = [float(x) for x in re.findall(r"^iteration (\S+)$", run.stdout, re.MULTILINE)]
+    if len(found) < 4:
+        raise RuntimeError(run.stderr[-2000:])
+    return found[2:]
+
+
+def compare(algorithm: str, task: str) -> dict[str, Any]:
+    """Median frames a second of the three programs, over rounds in turn."""
+    name, cells, arguments = CASES[task]
+    me = [sys.executable, "-m", "tests.benchmarks.training", "--ours", algorithm, task, str(cells)]
+    programs = {
+        "compiled": [*me, "1", str(ITERATIONS)],
+        "plain": [*me, "0", str(ITERATIONS)],
+        "benchmarl": [
+            os.environ["BENCHMARL_PYTHON"],
+            "-W",
+            "ignore",
+            "-c",
+            BENCHMARL,
+            algorithm,
+            name,
+            str(cells),
+            str(ITERATIONS),
+        ],
+    }
+    times: dict[str, list[float]] = {program: [] for program in programs}
+    for _ in range(ROUNDS):
+        for program, command in programs.items():
+            times[program] += _seconds(command)
+    speed = {program: round(FRAMES / statistics.median(found)) for program, found in times.items()}
+    return {
+        "algorithm": algorithm,
+        "task": task,
+        "cells": cells,
+        "arguments": arguments,
+        "frames_per_second": speed,
+        "ratio_to_benchmarl": round(speed["compiled"] / speed["benchmarl"], 1),
+        "ratio_to_plain": round(speed["compiled"] / speed["plain"], 1),
+    }
+
+
+def main() -> None:
+    """Run one program's iterations (``--ours``), or compare."""
+    if sys.argv[1:2] == ["--ours"]:
+        algorithm, task, cells, compile, iterations = sys.argv[2:]
+        ours(algorithm, task, json.loads(cells), compile == "1", int(iterations))
+        return
+    rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+    for case in sys.argv[1:] or [f"mappo:{task}" for task in CASES]:
+        algorithm, task = case.split(":")
+        row = compare(algorithm, task)
+        print(row, flush=True)
+        rows = [*(old for old in rows if (old["algorithm"], old["task"]) != (algorithm, task)), row]
+        RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
