@@ -79,8 +79,11 @@ def test_steps_equal_the_plain_ones_with_resets_and_noise(pair: Any) -> None:
 def test_the_world_shows_the_present_state(pair: Any) -> None:
     compiled, _, plain, *_ = pair
     states = [WorldState.read(env.world).values for env in (compiled, plain)]
-    assert states[0].keys() == states[1].keys()
+    # VMAS builds some constants when they are first read.
+    assert all(path.endswith("_multiplier_tensor") for path in states[0].keys() ^ states[1].keys())
     for path, value in states[1].items():
+        if path not in states[0]:
+            continue
         torch.testing.assert_close(
             states[0][path], value, rtol=1e-5, atol=1e-5, msg=lambda m, path=path: f"{path}: {m}"
         )
@@ -125,7 +128,7 @@ def test_the_state_is_read_and_written() -> None:
     actions = actions_of(env)
     _, carrier = go_on(env, carrier, actions[:3])
     state, stream = env.tensor_state.read().clone(), copy.deepcopy(env.random_stream.state_dict())
-    first, _ = go_on(env, carrier, actions)
+    first, _ = go_on(env, carrier, actions[:10])
     moved = env.tensor_state.read()
     for key, value in state.items(True, True):
         assert moved[key].shape == value.shape
@@ -133,7 +136,7 @@ def test_the_state_is_read_and_written() -> None:
     env.tensor_state.write(state.clone())
     env.random_stream.load_state_dict(stream)
     assert_close(env.tensor_state.read(), state)
-    second, _ = go_on(env, carrier, actions)
+    second, _ = go_on(env, carrier, actions[:10])
     assert torch.equal(first["next", "agents", "observation"], second["next", "agents", "observation"])
     assert torch.equal(first["next", "agents", "reward"], second["next", "agents", "reward"])
 
