@@ -86,9 +86,28 @@ def wheel(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Benchmarks; tables go to docs/benchmarks.md."""
+    """Benchmarks, beside BenchMARL in an environment of its own; tables go to docs/benchmarks.md."""
     session.install("-e", ".[test]")
-    session.run("python", "-m", "tests.benchmarks.measure", *session.posargs)
+    peer = Path(session.create_tmp()) / "benchmarl"
+    session.run("python", "-m", "venv", str(peer))
+    session.run(str(peer / "bin" / "pip"), "install", "-q", "benchmarl==1.5.2", "vmas", external=True)
+    session.env["BENCHMARL_PYTHON"] = str(peer / "bin" / "python")
+    for part in ("measure", "vmas_step", "training", "page"):
+        session.run("python", "-m", f"tests.benchmarks.{part}")
+
+
+@nox.session
+def scenarios(session: nox.Session) -> None:
+    """Every shipped VMAS scenario, compiled against plain; the table goes to docs/environments.md."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "tests.envs.compiled_scenarios", *session.posargs)
+
+
+@nox.session
+def agreement(session: nox.Session) -> None:
+    """Five seeds compiled and five plain; results go to docs/results."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "tests.learning.compile_agreement")
 
 
 def _install_wheel(session: nox.Session, extras: str = "") -> Path:

@@ -158,6 +158,7 @@ def build(cfg: MAPPOConfig) -> Parts:
     recurrent = any(module.recurrent for module in losses.modules() if isinstance(module, AgentNetwork))
     if cfg.sequence_length is not None and not recurrent:
         raise UserError("sequence_length: these networks are feed-forward; leave it out, or use network@actor=gru")
+    read = {key for loss in losses.values() for key in loss.in_keys} | {group.keys.mask for group in team}
     length = cfg.frames_per_batch // base_env.batch_size[0]
     return Parts(
         collector=RolloutCollector(
@@ -168,7 +169,9 @@ def build(cfg: MAPPOConfig) -> Parts:
             compile=compiled,
         ),
         prepare=nn.Sequential(*estimators.values()),
-        buffer=OnPolicyBuffer(cfg.minibatch_frames, (cfg.sequence_length or length) if recurrent else None),
+        buffer=OnPolicyBuffer(
+            cfg.minibatch_frames, (cfg.sequence_length or length) if recurrent else None, keys=sorted(read, key=str)
+        ),
         schedule=Epochs(cfg.epochs, cfg.target_kl),
         # A recurrent network's unrolled sequence is too long a graph.
         update=GradientStep(losses, optimizer, cfg.max_grad_norm, compile=compiled and not recurrent),

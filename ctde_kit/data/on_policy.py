@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from tensordict import TensorDictBase
+from tensordict.utils import NestedKey
 
 from ctde_kit.errors import UserError
 
@@ -22,6 +23,8 @@ class OnPolicyBuffer:
     Args:
         minibatch_frames: frames a minibatch.
         sequence_length: steps a slice, ``None`` for single steps.
+        keys: entries that minibatches have, where a batch has them; ``None`` for all. What a loss does not read
+            need not be gathered.
 
     Raises:
         UserError: for sizes that do not divide as they must.
@@ -33,7 +36,9 @@ class OnPolicyBuffer:
     [torch.Size([2, 3]), torch.Size([2, 3])]
     """
 
-    def __init__(self, minibatch_frames: int, sequence_length: int | None = None):
+    def __init__(
+        self, minibatch_frames: int, sequence_length: int | None = None, *, keys: Iterable[NestedKey] | None = None
+    ):
         if minibatch_frames < 1 or (sequence_length is not None and sequence_length < 1):
             raise UserError(
                 f"minibatch_frames={minibatch_frames}, sequence_length={sequence_length}: expected at least 1 of each"
@@ -43,6 +48,7 @@ class OnPolicyBuffer:
                 f"minibatch_frames={minibatch_frames}: expected a multiple of sequence_length={sequence_length}"
             )
         self.minibatch_frames, self.sequence_length = minibatch_frames, sequence_length
+        self.keys = None if keys is None else list(keys)
         self._items: TensorDictBase | None = None
 
     def extend(self, batch: TensorDictBase) -> None:
@@ -51,6 +57,8 @@ class OnPolicyBuffer:
             raise UserError(
                 f"minibatch_frames={self.minibatch_frames}: the batch has only {batch.numel()} frames; make it smaller"
             )
+        if self.keys is not None:
+            batch = batch.select(*self.keys, strict=False)
         if self.sequence_length is None:
             self._items = batch.reshape(-1)
             return

@@ -1,4 +1,4 @@
-"""Measure what the design rests on and write docs/benchmarks.md: ``python -m tests.benchmarks.measure``.
+"""Measure what the design rests on into docs/results/plain_parts.json: ``python -m tests.benchmarks.measure``.
 
 Every figure is a median within this run; compared things are timed in turn.
 """
@@ -6,6 +6,7 @@ Every figure is a median within this run; compared things are timed in turn.
 from __future__ import annotations
 
 import datetime
+import json
 import statistics
 import time
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from ctde_kit.envs.workers import worker_env
 from ctde_kit.objectives import generalized_advantage_estimate
 from tests.learning.measure import machine
 
-PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
+RESULTS = Path(__file__).parents[2] / "docs" / "results" / "plain_parts.json"
 NAVIGATION = {"n_agents": 3, "shared_rew": False}
 
 
@@ -111,24 +112,11 @@ def worker_rows() -> list[str]:
 
 
 def main() -> None:
-    """Measure and write the page."""
+    """Measure, and keep the rows for the page."""
     rows = [*gae_rows(), *step_rows(), *reset_rows(), *worker_rows()]
-    PAGE.write_text(
-        "\n".join(
-            [
-                "# Benchmarks",
-                "",
-                f"`nox -s bench`, {datetime.date.today().isoformat()}, {machine()}. Medians within one run, what is "
-                "compared timed in turn. No GPU: not measured.",
-                "",
-                "| what | ctde_kit | beside | | ratio |",
-                "|---|---|---|---|---|",
-                *rows,
-                "",
-            ]
-        )
-    )
-    print(PAGE.read_text())
+    result = {"date": datetime.date.today().isoformat(), "machine": machine(), "rows": rows}
+    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+    print("\n".join(rows))
 
 
 if __name__ == "__main__":

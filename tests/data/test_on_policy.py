@@ -106,3 +106,13 @@ def test_sizes_that_do_not_divide_are_errors() -> None:
 def test_sizes_are_positive(sizes: tuple) -> None:
     with pytest.raises(UserError, match="at least 1"):
         OnPolicyBuffer(*sizes)
+
+
+def test_minibatches_have_the_wanted_entries_alone() -> None:
+    buffer = OnPolicyBuffer(minibatch_frames=4, keys=["a", ("agents", "b"), "absent"])
+    batch = TensorDict({"a": torch.arange(8).reshape(2, 4), "c": torch.zeros(2, 4)}, [2, 4])
+    batch["agents", "b"] = torch.arange(8).reshape(2, 4)
+    buffer.extend(batch)
+    for minibatch in buffer:
+        assert set(minibatch.keys(True, True)) == {"a", ("agents", "b")}
+        assert torch.equal(minibatch["a"], minibatch["agents", "b"])

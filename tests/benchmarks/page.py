@@ -1,0 +1,112 @@
+"""Fill the tables and the plot of docs/benchmarks.md from docs/results: ``python -m tests.benchmarks.page``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE, RESULTS, PLOT = DOCS / "benchmarks.md", DOCS / "results", DOCS / "images" / "vmas_step.png"
+
+
+def step_table(results: list[dict[str, Any]]) -> list[str]:
+    """VMAS's step against the compiled one."""
+    lines = [
+        "| scenario | agents | envs | VMAS, ms | compiled, ms | ratio | trace and compile, s |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in sorted(results, key=lambda row: (row["scenario"], row["n_agents"], row["n_envs"])):
+        lines.append(
+            f"| {row['scenario']} | {row['n_agents']} | {row['n_envs']} | {row['plain_ms']:.2f} | "
+            f"{row['compiled_ms']:.2f} | {row['ratio']} | {row['compile_seconds']} |"
+        )
+    return lines
+
+
+def training_table(results: list[dict[str, Any]]) -> list[str]:
+    """Whole iterations beside BenchMARL's."""
+    lines = [
+        "| recipe, task, network | compiled, frames/s | plain, frames/s | BenchMARL, frames/s | to BenchMARL | to plain |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in results:
+        speed = row["frames_per_second"]
+        network = "x".join(map(str, (row["cells"][0], len(row["cells"]))))
+        lines.append(
+            f"| {row['algorithm']}, {row['task']}, MLP {network} | {speed['compiled']:,} | {speed['plain']:,} | "
+            f"{speed['benchmarl']:,} | {row['ratio_to_benchmarl']} | {row['ratio_to_plain']} |"
+        )
+    return lines
+
+
+def agreement_table(result: dict[str, Any]) -> list[str]:
+    """Five seeds each way."""
+    lines = ["| | seeds 0 to 4, greedy return | seconds a run |", "|---|---|---|"]
+    for name, runs in result["runs"].items():
+        returns = ", ".join(f"{run['return']:.3f}" for run in runs)
+        seconds = ", ".join(f"{run['seconds']:.0f}" for run in runs)
+        lines.append(f"| compile={name} | {returns} | {seconds} |")
+    low, high = result["interval_of_the_difference"]
+    return [
+        *lines,
+        "",
+        f"95 % bootstrap interval of the difference of the means: [{low:.3f}, {high:.3f}]. `{result['command']}`",
+    ]
+
+
+def parts_table(result: dict[str, Any]) -> list[str]:
+    """Plain parts beside TorchRL's."""
+    return ["| what | ctde_kit | beside | | ratio |", "|---|---|---|---|---|", *result["rows"]]
+
+
+def plot(results: list[dict[str, Any]]) -> None:
+    """Ratios over the number of envs, and over the number of agents."""
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.4))
+    usual = [row for row in results if row["arguments"].get("n_agents") in (None, 3, 4)]
+    for scenario in sorted({row["scenario"] for row in usual}):
+        rows = sorted((row for row in usual if row["scenario"] == scenario), key=lambda row: row["n_envs"])
+        axes[0].plot([row["n_envs"] for row in rows], [row["ratio"] for row in rows], "o-", label=scenario)
+    agents = sorted(
+        (row for row in results if row["scenario"] == "navigation" and row["n_envs"] == 60),
+        key=lambda row: row["n_agents"],
+    )
+    axes[1].plot(
+        [row["n_agents"] for row in agents], [row["ratio"] for row in agents], "o-", label="navigation, 60 envs"
+    )
+    for axis, label in zip(axes, ("environments", "agents"), strict=True):
+        axis.set(xscale="log", yscale="log", xlabel=label, ylabel="VMAS / compiled, time a step")
+        axis.axhline(1, color="grey", linewidth=0.8)
+        axis.legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(PLOT, dpi=110)
+    plt.close(figure)
+
+
+TABLES = {
+    "vmas_step": step_table,
+    "training_speed": training_table,
+    "compile_agreement": agreement_table,
+    "plain_parts": parts_table,
+}
+
+
+def main() -> None:
+    """Replace what stands between the page's marks."""
+    page = PAGE.read_text()
+    for name, table in TABLES.items():
+        result = json.loads((RESULTS / f"{name}.json").read_text())
+        begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+        before, rest = page.split(begin)
+        page = f"{before}{begin}\n" + "\n".join(table(result)) + f"\n{end}{rest.split(end)[1]}"
+    PAGE.write_text(page)
+    plot(json.loads((RESULTS / "vmas_step.json").read_text()))
+
+
+if __name__ == "__main__":
+    main()
