@@ -51,7 +51,7 @@ class StateAccess(Protocol):
 
 
 @runtime_checkable
-class PureEnv(Protocol):
+class PureEnv(Stateful, Protocol):
     """An env whose step and partial reset can be functions of tensors alone."""
 
     @property

@@ -158,7 +158,7 @@ def build(cfg: MAPPOConfig) -> Parts:
     recurrent = any(module.recurrent for module in losses.modules() if isinstance(module, AgentNetwork))
     if cfg.sequence_length is not None and not recurrent:
         raise UserError("sequence_length: these networks are feed-forward; leave it out, or use network@actor=gru")
-    read = {key for loss in losses.values() for key in loss.in_keys} | {group.keys.mask for group in team}
+    read = {key for loss in losses.children() for key in loss.in_keys} | {group.keys.mask for group in team}
     length = cfg.frames_per_batch // base_env.batch_size[0]
     return Parts(
         collector=RolloutCollector(

@@ -44,8 +44,9 @@ class CompiledStep:
         if not isinstance(base_env, PureEnv):
             raise TraceError(f"{type(base_env).__name__} keeps its state out of reach")
         self.env, self.policy, self.base_env = env, policy, base_env
+        device = torch.device(carrier.device or "cpu")
         # Building it draws random numbers, which a run that is resumed later would draw a second time.
-        with torch.random.fork_rng([carrier.device] if carrier.device.type == "cuda" else []):
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
             self._restoring(lambda: self._build(carrier))
 
     def _build(self, carrier: TensorDictBase) -> None:

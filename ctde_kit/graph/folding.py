@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch.fx.node import map_arg
 
 _aten = torch.ops.aten
 _FACTORIES = (_aten.full.default, _aten.zeros.default, _aten.ones.default, _aten.scalar_tensor.default)
@@ -49,7 +50,7 @@ def _is_known(node: fx.Node, known: dict[fx.Node, Any]) -> bool:
 
 
 def _values(structure: Any, known: dict[fx.Node, Any]) -> Any:
-    return fx.node.map_arg(structure, lambda node: known[node])
+    return map_arg(structure, lambda node: known[node])
 
 
 def _constant(module: fx.GraphModule, name: str, value: Tensor) -> fx.Node:

@@ -22,6 +22,8 @@ from ctde_kit.graph.predicates import Predicates, changes_its_input, undo_where_
 # Their branches on data are shortcuts: over some rows, but not all, they do what the general branch does.
 _SHORTCUTS = ("vmas/simulator/", "torchrl/", "tensordict/", "ctde_kit/")
 MOST_DECISIONS = 50
+# Above, compiling would take minutes.
+MOST_CALLS = 12_000
 _ANY, _ALL = (torch.any, Tensor.any), (torch.all, Tensor.all)
 _TO_PYTHON = {
     Tensor.item: "item()",
@@ -60,6 +62,7 @@ class TracingMode(TorchFunctionMode):
         super().__init__()
         self.is_traced, self.draw, self.real_value, self.identity = is_traced, draw, real_value, identity
         self._predicates = Predicates()
+        self._calls = 0
         self._decisions: dict[tuple[FrameType, int], int] = {}
         self._masks: dict[Hashable, Tensor] = {}
         self._shortcuts: dict[int, tuple[Tensor, bool]] = {}
@@ -68,6 +71,9 @@ class TracingMode(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        self._calls += 1
+        if self._calls > MOST_CALLS:
+            raise TraceError(f"makes more than {MOST_CALLS} calls of torch")
         conditions = self._predicates.active(sys._getframe(1)) if changes_its_input(func) else []
         if not conditions or not isinstance(args[0], Tensor):
             return self._call(func, types, args, kwargs)

@@ -20,6 +20,7 @@ from torch.fx.experimental.proxy_tensor import (
     make_fx,
     track_tensor_tree,
 )
+from torch.fx.graph import CodeGen
 
 from ctde_kit.graph.draws import DrawSpec, Source, current_source, draw_all
 from ctde_kit.graph.errors import TraceError
@@ -151,7 +152,7 @@ class _Expressions:
 def _lift_constants(module: fx.GraphModule, live: set[int]) -> tuple[list[Tensor], list[Tensor]]:
     """Make placeholders, behind inputs and draws, of the tensors taken from elsewhere: live ones, then constants."""
     graph = module.graph
-    graph.set_codegen(fx.graph.CodeGen())
+    graph.set_codegen(CodeGen())
     nodes = [node for node in graph.nodes if node.op == "placeholder"]
     attributes = [node for node in graph.nodes if node.op == "get_attr"]
     attributes.sort(key=lambda node: id(getattr(module, node.target)) not in live)

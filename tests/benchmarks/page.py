@@ -32,7 +32,7 @@ def step_table(results: list[dict[str, Any]]) -> list[str]:
 def training_table(results: list[dict[str, Any]]) -> list[str]:
     """Whole iterations beside BenchMARL's."""
     lines = [
-        "| recipe, task, network | compiled, frames/s | plain, frames/s | BenchMARL, frames/s | to BenchMARL | to plain |",
+        "| recipe, task, network | compiled, frames/s | plain, frames/s | BenchMARL, frames/s | ratio | to plain |",
         "|---|---|---|---|---|---|",
     ]
     for row in results:

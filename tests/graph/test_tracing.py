@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ctde_kit.graph import TraceError, compile_graph, drawing_from, toolchain, trace
+from ctde_kit.graph import TraceError, compile_graph, drawing_from, mode, toolchain, trace
 
 TRACED = [torch.tensor([[1.0, -2.0], [3.0, 4.0], [-5.0, 6.0]]), torch.tensor([True, False, True])]
 OTHER = [torch.tensor([[-1.0, 2.5], [0.5, -4.0], [7.0, 8.0]]), torch.tensor([False, True, True])]
@@ -237,6 +237,12 @@ def test_a_missing_toolchain_is_named(name: str, hint: str, monkeypatch: pytest.
     graph = trace(masked_subtract, TRACED)
     with pytest.raises(TraceError, match=hint):
         compile_graph(graph)
+
+
+def test_a_function_with_too_many_calls_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mode, "MOST_CALLS", 10)
+    with pytest.raises(TraceError, match="more than 10 calls"):
+        trace(lambda inputs: [sum((inputs[0] * i for i in range(20)), inputs[0])], TRACED)
 
 
 def test_a_graph_that_is_too_long_is_refused() -> None:

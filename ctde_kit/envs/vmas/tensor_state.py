@@ -101,7 +101,8 @@ class TensorState:
                 if place in slots:
                     slots[place].set(state[WORLD, path])
         env.elapsed = state[ELAPSED]
-        env._last = TensorDict(dict(state[LAST].items()), env.batch_size, device=env.device)
+        last = state.get(LAST)
+        env._last = TensorDict(dict(last.items()), env.batch_size, device=env.device)
 
 
 def _random_step(env: VmasEnv) -> None:
