@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from ctde_kit.recipes.checks import check_choice, check_positive
+from torchrl.envs import EnvBase
 
 from ctde_kit.errors import UserError
 from ctde_kit.graph import missing_toolchain, report_fallback
@@ -91,3 +92,8 @@ def resolve_compile(compile: str, total_frames: int) -> bool:
     if missing is not None:
         report_fallback("this run", missing)
     return missing is None
+
+
+def resolve_rollout(compile: str, compiled: bool, env: EnvBase) -> bool:
+    """Whether to compile rollouts of this env: ``auto`` leaves out those that can never be a graph, without a word."""
+    return compiled and (compile == "on" or hasattr(type(env), "tensor_state"))

@@ -9,7 +9,14 @@ import torch
 from ctde_kit.recipes.actors import stochastic_actor
 from ctde_kit.recipes.checks import check_choice, check_not_negative, check_positive, check_ratio
 from ctde_kit.recipes.cli import command_line
-from ctde_kit.recipes.config import CheckpointConfig, EvaluationConfig, check_run, resolve_compile, resolve_device
+from ctde_kit.recipes.config import (
+    CheckpointConfig,
+    EvaluationConfig,
+    check_run,
+    resolve_compile,
+    resolve_device,
+    resolve_rollout,
+)
 from ctde_kit.recipes.envs import with_transforms
 from omegaconf import MISSING
 from torch import nn
@@ -166,7 +173,7 @@ def build(cfg: MAPPOConfig) -> Parts:
             policy,
             frames_per_batch=cfg.frames_per_batch,
             total_frames=cfg.total_frames,
-            compile=compiled,
+            compile=resolve_rollout(cfg.compile, compiled, base_env),
         ),
         prepare=nn.Sequential(*estimators.values()),
         buffer=OnPolicyBuffer(

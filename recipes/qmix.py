@@ -8,7 +8,14 @@ from typing import Any
 import torch
 from ctde_kit.recipes.checks import check_choice, check_not_negative, check_positive, check_ratio
 from ctde_kit.recipes.cli import command_line
-from ctde_kit.recipes.config import CheckpointConfig, EvaluationConfig, check_run, resolve_compile, resolve_device
+from ctde_kit.recipes.config import (
+    CheckpointConfig,
+    EvaluationConfig,
+    check_run,
+    resolve_compile,
+    resolve_device,
+    resolve_rollout,
+)
 from ctde_kit.recipes.envs import with_transforms
 from ctde_kit.recipes.q_actors import q_actors
 from omegaconf import MISSING
@@ -153,7 +160,7 @@ def build(cfg: QMIXConfig) -> Parts:
             policy,
             frames_per_batch=cfg.frames_per_batch,
             total_frames=cfg.total_frames,
-            compile=compiled,
+            compile=resolve_rollout(cfg.compile, compiled, base_env),
         ),
         prepare=TeamReward(team, cfg.team_reward),  # type: ignore[arg-type]
         buffer=cfg.replay.build(keys=loss.stored_keys, device=device, max_steps=cfg.task.max_steps),
