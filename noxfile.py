@@ -92,7 +92,7 @@ def bench(session: nox.Session) -> None:
     session.run("python", "-m", "venv", str(peer))
     session.run(str(peer / "bin" / "pip"), "install", "-q", "benchmarl==1.5.2", "vmas", external=True)
     session.env["BENCHMARL_PYTHON"] = str(peer / "bin" / "python")
-    for part in ("measure", "vmas_step", "training", "page"):
+    for part in ("measure", "vmas_step", "training", "compile_time", "memory", "page"):
         session.run("python", "-m", f"tests.benchmarks.{part}")
 
 

@@ -1,5 +1,6 @@
 """Functions of tensors as straight graphs, compiled to machine code."""
 
+from ctde_kit.graph.agreement import compile_in_agreement, share_apart
 from ctde_kit.graph.draws import drawing_from
 from ctde_kit.graph.errors import TraceError
 from ctde_kit.graph.packing import Layout, RowLayout
@@ -13,9 +14,11 @@ __all__ = [
     "RowLayout",
     "TraceError",
     "compile_graph",
+    "compile_in_agreement",
     "drawing_from",
     "missing_toolchain",
     "report_fallback",
+    "share_apart",
     "trace",
     "useful_threads",
 ]

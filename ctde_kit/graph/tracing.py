@@ -11,7 +11,6 @@ from torch import Tensor, fx
 from torch._guards import TracingContext, tracing
 from torch._inductor import config as inductor_config
 from torch._inductor.compile_fx import compile_fx_inner
-from torch._inductor.decomposition import select_decomp_table
 from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import (
     disable_proxy_modes_tracing,
@@ -26,6 +25,7 @@ from ctde_kit.graph.draws import DrawSpec, Source, current_source, draw_all
 from ctde_kit.graph.errors import TraceError
 from ctde_kit.graph.folding import fold_constants
 from ctde_kit.graph.mode import TracingMode
+from ctde_kit.graph.rounding import decompositions, keep_kernels
 from ctde_kit.graph.toolchain import missing_toolchain
 
 Function = Callable[[list[Tensor]], Sequence[Tensor]]
@@ -55,7 +55,7 @@ class Graph:
         return self.module(*inputs, *self.live)
 
 
-def trace(function: Function, inputs: Sequence[Tensor], live: Iterable[Tensor] = ()) -> Graph:
+def trace(function: Function, inputs: Sequence[Tensor], live: Iterable[Tensor] = (), *, exact: bool = False) -> Graph:
     """Record what ``function`` does to ``inputs``.
 
     Args:
@@ -63,6 +63,7 @@ def trace(function: Function, inputs: Sequence[Tensor], live: Iterable[Tensor] =
         inputs: an example; shapes, dtypes and devices are the graph's from then on.
         live: what the function reads beside its inputs and what changes in place between calls, such as parameters;
             any other tensor that it takes from elsewhere is a constant of the graph.
+        exact: keep torch's kernels where a compiler's own may differ in the last bit; slower.
 
     Raises:
         TraceError: where it branches on data, turns data into Python values, or draws random numbers in a way that
@@ -80,11 +81,13 @@ def trace(function: Function, inputs: Sequence[Tensor], live: Iterable[Tensor] =
         example = [x.detach() for x in (*inputs, *[draw() for _, draw in draws], *used, *constants)]
         pure = make_fx(
             functionalize(lambda *arguments: module(*arguments)),
-            decomposition_table=select_decomp_table(),
+            decomposition_table=decompositions(exact),
             tracing_mode="fake",
         )(*example)
         fold_constants(pure, constants)
     _check(pure)
+    if exact:
+        keep_kernels(pure)
     return Graph(pure, tuple(draws), tuple(tensor.detach() for tensor in used))
 
 

@@ -32,15 +32,16 @@ def step_table(results: list[dict[str, Any]]) -> list[str]:
 def training_table(results: list[dict[str, Any]]) -> list[str]:
     """Whole iterations beside BenchMARL's."""
     lines = [
-        "| recipe, task, network | compiled, frames/s | plain, frames/s | BenchMARL, frames/s | ratio | to plain |",
-        "|---|---|---|---|---|---|",
+        "| recipe, task, network | compiled | plain | BenchMARL | TorchRL | to BenchMARL | to TorchRL | to plain |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in results:
         speed = row["frames_per_second"]
         network = "x".join(map(str, (row["cells"][0], len(row["cells"]))))
         lines.append(
             f"| {row['algorithm']}, {row['task']}, MLP {network} | {speed['compiled']:,} | {speed['plain']:,} | "
-            f"{speed['benchmarl']:,} | {row['ratio_to_benchmarl']} | {row['ratio_to_plain']} |"
+            f"{speed['benchmarl']:,} | {speed['torchrl']:,} | {row['ratio_to_benchmarl']} | "
+            f"{row['ratio_to_torchrl']} | {row['ratio_to_plain']} |"
         )
     return lines
 
@@ -58,6 +59,21 @@ def agreement_table(result: dict[str, Any]) -> list[str]:
         "",
         f"95 % bootstrap interval of the difference of the means: [{low:.3f}, {high:.3f}]. `{result['command']}`",
     ]
+
+
+def compile_table(results: list[dict[str, Any]]) -> list[str]:
+    """Seconds until the first compiled rollout and update."""
+    lines = ["| task | run | rollout, s | update, s | together, s |", "|---|---|---|---|---|"]
+    for row in results:
+        rollout, update = row["rollout_seconds"], row["update_seconds"]
+        lines.append(f"| {row['task']} | {row['run']} | {rollout:.1f} | {update:.1f} | {rollout + update:.1f} |")
+    return lines
+
+
+def memory_table(result: dict[str, Any]) -> list[str]:
+    """Resident memory over iterations."""
+    lines = ["| iterations | resident memory, MB |", "|---|---|"]
+    return [*lines, *(f"| {n:,} | {megabytes:.1f} |" for n, megabytes in result["megabytes"])]
 
 
 def parts_table(result: dict[str, Any]) -> list[str]:
@@ -91,6 +107,8 @@ def plot(results: list[dict[str, Any]]) -> None:
 TABLES = {
     "vmas_step": step_table,
     "training_speed": training_table,
+    "compile_time": compile_table,
+    "memory": memory_table,
     "compile_agreement": agreement_table,
     "plain_parts": parts_table,
 }

@@ -1,8 +1,9 @@
-"""Time whole training iterations, ours compiled and plain, beside BenchMARL: ``python -m tests.benchmarks.training``.
+"""Time whole iterations, compiled and plain, beside BenchMARL's and TorchRL's: ``python -m tests.benchmarks.training``.
 
 ``BENCHMARL_PYTHON`` names a python that has BenchMARL 1.5.2 (it pins an older torchrl). 60 envs x 100 steps an
-iteration; MAPPO: 10 epochs x 15 minibatches of 400 frames, shared networks, Adam. The programs run in turn, round by
-round, each in its own process, two threads; a figure is the median over all iterations but each process's first two.
+iteration; MAPPO: 10 epochs x 15 minibatches of 400 frames, QMIX: 100 updates of 256 frames; shared networks, Adam. The
+programs run in turn, each in its own process, two threads; a figure is the median over all iterations but each process's
+first two.
 Results go to docs/results/training_speed.json.
 """
 
@@ -122,23 +123,16 @@ def _seconds(command: list[str]) -> list[float]:
 
 
 def compare(algorithm: str, task: str) -> dict[str, Any]:
-    """Median frames a second of the three programs, over rounds in turn."""
+    """Median frames a second of the four programs, over rounds in turn."""
     name, cells, arguments = CASES[task]
     me = [sys.executable, "-m", "tests.benchmarks.training", "--ours", algorithm, task, str(cells)]
+    peer = [os.environ["BENCHMARL_PYTHON"], "-W", "ignore", "-c", BENCHMARL]
+    torchrl = [sys.executable, "-m", "tests.benchmarks.torchrl_plain"]
     programs = {
         "compiled": [*me, "1", str(ITERATIONS)],
         "plain": [*me, "0", str(ITERATIONS)],
-        "benchmarl": [
-            os.environ["BENCHMARL_PYTHON"],
-            "-W",
-            "ignore",
-            "-c",
-            BENCHMARL,
-            algorithm,
-            name,
-            str(cells),
-            str(ITERATIONS),
-        ],
+        "benchmarl": [*peer, algorithm, name, str(cells), str(ITERATIONS)],
+        "torchrl": [*torchrl, algorithm, task, str(cells), json.dumps(arguments), str(ITERATIONS)],
     }
     times: dict[str, list[float]] = {program: [] for program in programs}
     for _ in range(ROUNDS):
@@ -152,6 +146,7 @@ def compare(algorithm: str, task: str) -> dict[str, Any]:
         "arguments": arguments,
         "frames_per_second": speed,
         "ratio_to_benchmarl": round(speed["compiled"] / speed["benchmarl"], 1),
+        "ratio_to_torchrl": round(speed["compiled"] / speed["torchrl"], 1),
         "ratio_to_plain": round(speed["compiled"] / speed["plain"], 1),
     }
 
@@ -163,7 +158,7 @@ def main() -> None:
         ours(algorithm, task, json.loads(cells), compile == "1", int(iterations))
         return
     rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
-    for case in sys.argv[1:] or [f"mappo:{task}" for task in CASES]:
+    for case in sys.argv[1:] or [*(f"mappo:{task}" for task in CASES), "qmix:navigation", "qmix:simple_spread"]:
         algorithm, task = case.split(":")
         row = compare(algorithm, task)
         print(row, flush=True)

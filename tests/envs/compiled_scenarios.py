@@ -129,6 +129,8 @@ def _drift(step: CompiledStep, steps: int) -> float:
 
 
 def _difference(expected: Tensor, found: Tensor) -> float:
+    if bool((expected.isnan() != found.isnan()).any()):
+        return float("inf")
     expected, found = expected.double().nan_to_num(), found.double().nan_to_num()
     return float(((expected - found).abs() / (1 + expected.abs())).max())
 

@@ -12,9 +12,9 @@ from tensordict import TensorDictBase
 from torchrl.envs import check_env_specs
 from vmas.simulator.scenario import BaseScenario
 
-from ctde_kit.envs.vmas import VmasEnv, compiled_step
+from ctde_kit.envs.vmas import VmasEnv
 from ctde_kit.envs.vmas.world_state import WorldState
-from ctde_kit.graph import TraceError
+from ctde_kit.graph import TraceError, agreement
 from tests.envs.scenarios import Branching, Counting, Drift
 
 N_ENVS, MAX_STEPS, STEPS = 5, 6, 30
@@ -158,7 +158,7 @@ def test_drawing_initial_states_leaves_the_env_where_it_is() -> None:
 
 @pytest.mark.parametrize("scenario", ["simple_spread"])
 def test_discrete_actions_are_traced(scenario: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiled_step, "compile_graph", lambda graph, **_: graph)
+    monkeypatch.setattr(agreement, "compile_graph", lambda graph, **_: graph)
     envs = [make(scenario, continuous_actions=False, compile_step=compile) for compile in (True, False)]
     carriers = [env.reset() for env in envs]
     actions = actions_of(envs[1], 2 * MAX_STEPS)
