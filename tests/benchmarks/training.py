@@ -2,7 +2,7 @@
 
 ``BENCHMARL_PYTHON`` names a python that has BenchMARL 1.5.2 (it pins an older torchrl). 60 envs x 100 steps an
 iteration; MAPPO: 10 epochs x 15 minibatches of 400 frames, QMIX: 100 updates of 256 frames; shared networks, Adam. The
-programs run in turn, each in its own process, two threads; a figure is the median over all iterations but the first two.
+programs run in turn, each in its own process, two threads; a figure is the median of all iterations but the first two.
 Results go to docs/results/training_speed.json.
 """
 
