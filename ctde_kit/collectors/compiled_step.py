@@ -13,6 +13,7 @@ from torchrl.envs import EnvBase, TransformedEnv
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from ctde_kit.graph import (
+    STEPS_COMPARED,
     Compiled,
     Graph,
     Layout,
@@ -165,7 +166,7 @@ class CompiledStep:
         n_fresh = len(self.fresh_layout.dtypes)
         mask = torch.arange(inputs[-3].shape[0], device=inputs[-3].device).remainder(3) == 0
         worst = 0.0
-        for _ in range(3):
+        for _ in range(STEPS_COMPARED):
             state = torch.random.get_rng_state()
             expected = self._restoring(lambda inputs=inputs: self.plain(inputs))
             torch.random.set_rng_state(state)

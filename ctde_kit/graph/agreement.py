@@ -11,6 +11,7 @@ from ctde_kit.graph.tracing import Compiled, Graph, compile_graph
 
 TOLERANCE = 1e-4
 ALLOWED = 0.01
+STEPS_COMPARED = 10
 
 
 def share_apart(plain: Tensor, compiled: Tensor) -> float:

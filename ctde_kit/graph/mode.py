@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from ctde_kit.graph.contacts import Contacts
 from ctde_kit.graph.draws import DrawSpec, intercept_draw
 from ctde_kit.graph.errors import TraceError, calling_frame, site
 from ctde_kit.graph.masked import MaskedRows, read_masked, split_mask, write_masked
@@ -61,7 +62,7 @@ class TracingMode(TorchFunctionMode):
     ):
         super().__init__()
         self.is_traced, self.draw, self.real_value, self.identity = is_traced, draw, real_value, identity
-        self._predicates = Predicates()
+        self._predicates, self._contacts = Predicates(), Contacts()
         self._calls = 0
         self._decisions: dict[tuple[FrameType, int], int] = {}
         self._masks: dict[Hashable, Tensor] = {}
@@ -74,9 +75,11 @@ class TracingMode(TorchFunctionMode):
         self._calls += 1
         if self._calls > MOST_CALLS:
             raise TraceError(f"makes more than {MOST_CALLS} calls of torch")
-        conditions = self._predicates.active(sys._getframe(1)) if changes_its_input(func) else []
+        frame = sys._getframe(1)
+        conditions = self._predicates.active(frame) if changes_its_input(func) else []
         if not conditions or not isinstance(args[0], Tensor):
-            return self._call(func, types, args, kwargs)
+            result = self._call(func, types, args, kwargs)
+            return self._contacts.stop(func, frame, args[0], result) if args else result
         before = args[0].clone()
         result = self._call(func, types, args, kwargs)
         undo_where_false(conditions, args[0], before)
@@ -115,12 +118,11 @@ class TracingMode(TorchFunctionMode):
         if shortcut is None or not any(part in frame.f_code.co_filename for part in _SHORTCUTS):
             raise TraceError(f"branches on a tensor at {site(frame)}")
         self._check_loop(frame)
-        if (
-            frame.f_code.co_name == "collides"
-            and frame.f_back
-            and frame.f_back.f_code.co_filename != frame.f_code.co_filename
-        ):
-            self._predicates.enter(frame.f_back, condition)
+        if frame.f_code.co_name == "collides" and frame.f_back is not None:
+            if frame.f_back.f_code.co_filename == frame.f_code.co_filename:
+                self._contacts.ask(frame, condition)
+            else:
+                self._predicates.enter(frame.f_back, condition)
         return shortcut[1]
 
     def _check_loop(self, frame: FrameType) -> None:

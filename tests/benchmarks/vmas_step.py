@@ -29,8 +29,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "simple_tag": {},
     "sampling": {"n_agents": 3},
 }
-SIZES = {"navigation": (10, 60, 600, 6000, 10_000), "balance": (10, 60, 600, 6000, 10_000)}
-USUAL_SIZES = (60, 600)
+SIZES = (10, 60, 600, 6000, 10_000)
 N_AGENTS = (2, 4, 8, 16, 30)
 
 
@@ -71,12 +70,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(2)
     rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
-    cases = [
-        (name, n, ARGUMENTS[name])
-        for name in sys.argv[1:] or ARGUMENTS
-        if name != "agents"
-        for n in SIZES.get(name, USUAL_SIZES)
-    ]
+    cases = [(name, n, ARGUMENTS[name]) for name in sys.argv[1:] or ARGUMENTS if name != "agents" for n in SIZES]
     if not sys.argv[1:] or "agents" in sys.argv[1:]:
         cases += [("navigation", 60, {"n_agents": n, "shared_rew": False}) for n in N_AGENTS]
     for name, n_envs, arguments in cases:

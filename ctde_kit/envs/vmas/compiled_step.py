@@ -9,7 +9,16 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
-from ctde_kit.graph import Compiled, Graph, Layout, compile_in_agreement, share_apart, trace, useful_threads
+from ctde_kit.graph import (
+    STEPS_COMPARED,
+    Compiled,
+    Graph,
+    Layout,
+    compile_in_agreement,
+    share_apart,
+    trace,
+    useful_threads,
+)
 
 if TYPE_CHECKING:
     from ctde_kit.envs.vmas.env import VmasEnv
@@ -52,7 +61,7 @@ class CompiledVmasStep:
     def _largest_share_apart(self, graph: Graph, compiled: Compiled, inputs: list[Tensor]) -> float:
         """Compare the compiled step with the plain one over a few steps with the same actions."""
         n_state, worst = len(self.state_layout.dtypes), 0.0
-        for _ in range(3):
+        for _ in range(STEPS_COMPARED):
             stream = self.env.random_stream.state_dict()
             expected = self.plain(inputs)
             self.env.random_stream.load_state_dict(stream)
