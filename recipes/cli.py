@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import hydra
+from ctde_kit.recipes.overrides import expand
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
@@ -69,7 +70,8 @@ def _compose_and_start(algorithm: str, arguments: list[str]) -> None:
 
     # Without this variable hydra prints its mistakes itself, in several lines, and exits with code 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    sys.argv = [sys.argv[0], *map(_scenario_argument, sorted(arguments, key=lambda a: a not in MULTIRUN))]
+    ordered = sorted(arguments, key=lambda argument: argument not in MULTIRUN)
+    sys.argv = [sys.argv[0], *(override for argument in ordered for override in expand(argument))]
     try:
         hydra.main(version_base="1.3", config_path="pkg://ctde_kit.recipes.conf", config_name=algorithm)(job)()
     except MissingConfigException as error:
@@ -92,10 +94,6 @@ def _unknown_option(error: MissingConfigException) -> UserError:
     close = difflib.get_close_matches(name, options, n=3)
     hint = f"did you mean {' or '.join(close)}?" if close else f"choose one of {', '.join(options)}"
     return UserError(f"{group}={name}: there is no such {group}; {hint}")
-
-
-def _scenario_argument(argument: str) -> str:
-    return f"++{argument}" if argument.startswith("task.params.") else argument
 
 
 def _register() -> None:

@@ -10,6 +10,7 @@ from ctde_kit.recipes.mappo import MAPPOConfig
 from ctde_kit.recipes.matrix_task import MatrixTask
 from ctde_kit.recipes.mixers import NoMixer, QMixerConfig, QPLEXMixerConfig, VDNMixerConfig
 from ctde_kit.recipes.networks import GRUNetwork, MLPNetwork
+from ctde_kit.recipes.opponents import GreedyChaseOpponent, RandomOpponent, RunOpponent
 from ctde_kit.recipes.pqn import PQNConfig
 from ctde_kit.recipes.qmix import QMIXConfig
 from ctde_kit.recipes.replays import EpisodeForm, ReplayConfig, SequenceForm, TransitionForm
@@ -38,5 +39,8 @@ SCHEMAS: dict[tuple[str | None, str], Any] = {
     ("schema/replay_form", "episodes"): EpisodeForm,
     ("schema/target", "polyak"): PolyakTarget,
     ("schema/target", "hard"): HardTarget,
+    ("schema/opponent", "random"): RandomOpponent,
+    ("schema/opponent", "greedy_chase"): GreedyChaseOpponent,
+    ("schema/opponent", "run"): RunOpponent,
     ("schema/logger", "logger"): LoggerConfig,
 }
