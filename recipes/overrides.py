@@ -81,9 +81,8 @@ def expand_side(argument: str, options: tuple[str, ...]) -> list[str]:
     if not separator or not name.isidentifier() or name in options:
         return expand(argument)
     entries = [entry.strip() for entry in value.removeprefix("[").removesuffix("]").split(",")]
-    return [
-        override
-        for i, entry in enumerate(entries)
-        if entry
-        for override in choose_policy(f"policies.{name}.p{i}", name, entry)
-    ]
+    try:
+        chosen = [choose_policy(f"policies.{name}.p{i}", name, entry) for i, entry in enumerate(entries) if entry]
+    except UserError as error:
+        raise UserError(f"{error}; options other than groups are {', '.join(options)}") from error
+    return [override for overrides in chosen for override in overrides]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ctde_kit.recipes.critics import ValueCriticConfig
+from ctde_kit.recipes.cross_play import CrossPlayConfig
 from ctde_kit.recipes.loggers import LoggerConfig
 from ctde_kit.recipes.mappo import MAPPOConfig
 from ctde_kit.recipes.matrix_task import MatrixTask
@@ -21,6 +22,7 @@ SCHEMAS: dict[tuple[str | None, str], Any] = {
     (None, "mappo_schema"): MAPPOConfig,
     (None, "qmix_schema"): QMIXConfig,
     (None, "pqn_schema"): PQNConfig,
+    (None, "cross_play_schema"): CrossPlayConfig,
     ("schema/task", "vmas"): VmasTask,
     ("schema/task", "pettingzoo"): PettingZooTask,
     ("schema/task", "lbf"): LbfTask,
