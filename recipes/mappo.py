@@ -144,13 +144,14 @@ def build(cfg: MAPPOConfig) -> Parts:
     team = TeamSpec.from_env(base_env)
 
     policy = team_policy(cfg, team, build_actor, device)
+    learners: dict[str, Any] = policy.learners
     losses, estimators = nn.ModuleDict(), nn.ModuleDict()
-    for name, actor in policy.learners.items():
+    for name, actor in learners.items():
         group = team[name]
         critic = cfg.critic.build(team, group).to(device)
         value_norm = ValueNorm().to(device) if cfg.value_norm else None
         losses[name] = MAPPOLoss(
-            actor,  # pyright: ignore[reportArgumentType]
+            actor,
             critic,
             keys=group.keys,
             clip_epsilon=cfg.clip_epsilon,

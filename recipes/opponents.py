@@ -75,4 +75,5 @@ class RunOpponent:
         # Its weights are drawn before they are loaded: this run's random numbers must not depend on its opponents.
         with torch.random.fork_rng():
             actor = load_group(Path(self.directory), group, team, task)
-        return FrozenActor(actor, ExplorationType.RANDOM if self.sampled else ExplorationType.DETERMINISTIC)
+        exploration: Any = ExplorationType.RANDOM if self.sampled else ExplorationType.DETERMINISTIC
+        return FrozenActor(actor, exploration)

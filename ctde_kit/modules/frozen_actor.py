@@ -52,10 +52,6 @@ class FrozenActor(TensorDictModuleBase):
         return self.actor.group
 
     @property
-    def agent_network(self) -> Any:
-        return self.actor.agent_network
-
-    @property
     def decentralized(self) -> bool:
         """Whether an agent needs only its own data to act."""
         return self.actor.decentralized

@@ -30,12 +30,12 @@ def plot_cross_play(table: CrossPlay, path: Path, title: str) -> Path:
     stacked = len(columns) > WIDE
     width, height = 1.6 + 1.05 * len(columns), 1.0 + 0.62 * len(rows)
     size = (width + 0.8, 2 * height + 1.2) if stacked else (2 * width, height + 1.0)
-    figure = Figure(figsize=(max(size[0], 6.4), max(size[1], 2.9)), layout="constrained")
+    figure = Figure(figsize=(max(size[0], 7.2), max(size[1], 2.9)), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(2, 1) if stacked else figure.subplots(1, 2)
     for axis, group, outer in zip(panels, groups, (True, False), strict=True):
         _panel(axis, table.return_sum(group).numpy())
-        axis.set_title(f"return of {group}, summed over its agents", fontsize=10)
+        axis.set_title(f"return of {group}, summed", fontsize=10)
         labels_rows, labels_columns = outer or stacked, not (outer and stacked)
         axis.set_xticks(range(len(columns)), [_wrapped(label) if labels_columns else "" for label in columns])
         axis.set_yticks(range(len(rows)), [_wrapped(label) if labels_rows else "" for label in rows])
@@ -47,9 +47,9 @@ def plot_cross_play(table: CrossPlay, path: Path, title: str) -> Path:
 
 
 def _panel(axis: Axes, values: np.ndarray) -> None:
-    image = axis.imshow(values, cmap="viridis", aspect="auto")
+    axis.imshow(values, cmap="viridis", aspect="auto")
     for (i, j), value in np.ndenumerate(values):
-        shade = image.norm(value)
+        shade = (value - values.min()) / max(values.max() - values.min(), 1e-9)
         axis.text(j, i, f"{value:.1f}", ha="center", va="center", color="white" if shade < DARK else "black")
     axis.tick_params(length=0, labelsize=8)
     axis.spines[:].set_visible(False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from ctde_kit.modules import FrozenActor, GreedyChase, RandomActor, TeamPolicy
 from ctde_kit.specs import ActionSpec, GroupSpec, TeamSpec
 from tests.contracts.fakes import KINDS, group_spec, make_actor, make_q_actor, observe, with_hidden
 
-LOW, HIGH = (-1.0, -1.0), (1.0, 1.0)
+RANDOM: Any = ExplorationType.RANDOM
 
 
 def predators(kind: str = "continuous", size: int = 2, n_prey: int = 1, **options) -> GroupSpec:
@@ -144,7 +145,7 @@ def test_frozen_actor_keeps_its_way_of_acting(kind: str, recurrent: bool) -> Non
         greedy = actor(data.copy())["agents", "action"]
     with set_exploration_type(ExplorationType.RANDOM):
         assert torch.equal(FrozenActor(actor)(data.copy())["agents", "action"], greedy)
-    sampled = FrozenActor(actor, ExplorationType.RANDOM)
+    sampled = FrozenActor(actor, RANDOM)
     with set_exploration_type(ExplorationType.DETERMINISTIC):
         assert not torch.equal(sampled(data.copy())["agents", "action"], greedy)
 
