@@ -42,10 +42,16 @@ def choose_policy(package: str, shown: str, value: str) -> list[str]:
         package: where in the configuration.
         shown: the option as the user wrote it.
         value: names of scripted policies, or run directories.
+
+    Raises:
+        UserError: for a value that is neither, or both.
     """
     names = scripted_policies()
-    if all(part in names for part in value.split(",")):
+    scripted = [part in names for part in value.split(",")]
+    if all(scripted):
         return [f"+opponent@{package}={value}"]
+    if any(scripted):
+        raise UserError(f"{shown}={value}: scripted policies and runs cannot be swept together; start them apart")
     return [f"+opponent@{package}=run", f"{package}.directory={_absolute(shown, value, names)}"]
 
 
