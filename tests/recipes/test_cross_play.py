@@ -73,6 +73,16 @@ def test_q_learners_play_too(runs: dict[str, Path]) -> None:
     }
 
 
+def test_policies_that_share_a_label_are_both_played() -> None:
+    policies = {
+        "adversary": {"a": RandomOpponent(), "b": RandomOpponent(), "c": GreedyChaseOpponent(), "d": RandomOpponent()},
+        "agent": {"a": RandomOpponent()},
+    }
+    table = play(CrossPlayConfig(policies=policies, task=tag(), episodes=6, device="cpu"))
+    assert table.labels["adversary"] == ["random", "random (2)", "greedy_chase", "random (3)"]
+    assert table.returns["adversary"].shape == (4, 1, 6, 3)
+
+
 @pytest.mark.parametrize(
     ("policies", "task", "message"),
     [
