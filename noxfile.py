@@ -81,6 +81,8 @@ def wheel(session: nox.Session) -> None:
         for script in ("ctde-qmix", "ctde-vdn", "ctde-iql", "ctde-qplex"):
             session.run(script, *discrete, "updates_per_frame=0.02")
         session.run("ctde-pqn", *discrete, "minibatch_frames=100")
+        sides = ["task=vmas/simple_tag", "adversary=[random,greedy_chase]", "agent=random"]
+        session.run("ctde-cross-play", *sides, "episodes=4")
         session.run("python", "-m", "ctde_kit.recipes.mappo", "--help", silent=True)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import hydra
+from ctde_kit.recipes.overrides import expand
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
@@ -27,41 +28,67 @@ OVERRIDABLE_ON_RESUME = ("total_frames", "device", "compile", "logger")
 
 def command_line(algorithm: str) -> Callable[[], None]:
     """The ``main`` of a recipe: mistakes are one line and exit code 2, without a traceback."""
+    program = f"ctde-{algorithm}"
+
+    def start_run(cfg: DictConfig, path: Path) -> None:
+        from ctde_kit.recipes.running import start
+
+        if cfg.algorithm != algorithm:
+            raise UserError(f"algorithm={cfg.algorithm}: this is {program}; run ctde-{cfg.algorithm}")
+        start(cfg, path)
+
+    def run(arguments: list[str]) -> None:
+        if any(argument.startswith("resume=") for argument in arguments):
+            _resume(algorithm, arguments)
+        else:
+            overrides = [override for argument in arguments for override in expand(argument)]
+            compose_and_run(program, algorithm, overrides, start_run)
+
+    return guarded(program, run, f"; go on with {program} resume=RUN_DIR")
+
+
+def guarded(program: str, run: Callable[[list[str]], None], stopped: str = "") -> Callable[[], None]:
+    """A console script: ``run`` takes the arguments; mistakes are one line and exit code 2.
+
+    Args:
+        program: its name.
+        run: the work.
+        stopped: what to say to one who stopped it, after the word.
+    """
 
     def main() -> None:
-        """Run the recipe as its command line says."""
-        arguments = sys.argv[1:]
+        """Do what the command line says."""
         try:
-            if any(argument.startswith("resume=") for argument in arguments):
-                _resume(algorithm, arguments)
-            else:
-                _compose_and_start(algorithm, arguments)
+            run(sys.argv[1:])
         except (UserError, NotFiniteError, HydraException, OmegaConfBaseException) as error:
-            print(f"ctde-{algorithm}: error: {_one_line(error)}", file=sys.stderr)
+            print(f"{program}: error: {_one_line(error)}", file=sys.stderr)
             sys.exit(2)
         except KeyboardInterrupt:
-            print(f"ctde-{algorithm}: stopped; go on with ctde-{algorithm} resume=RUN_DIR", file=sys.stderr)
+            print(f"{program}: stopped{stopped}", file=sys.stderr)
             sys.exit(130)
 
     return main
 
 
-def _compose_and_start(algorithm: str, arguments: list[str]) -> None:
+def compose_and_run(
+    program: str, config_name: str, overrides: list[str], run: Callable[[DictConfig, Path], None]
+) -> None:
+    """Compose the configuration ``config_name`` and call ``run`` with it and its directory, for each job of ``-m``.
+
+    Raises:
+        UserError: the last mistake; those of other jobs are printed.
+    """
     _register()
-    multirun = any(argument in MULTIRUN for argument in arguments)
-    if multirun and any(argument.startswith("hydra.run.dir=") for argument in arguments):
+    multirun = any(override in MULTIRUN for override in overrides)
+    if multirun and any(override.startswith("hydra.run.dir=") for override in overrides):
         raise UserError("hydra.run.dir: several runs need several directories; use hydra.sweep.dir with -m")
     errors: list[tuple[Path, Exception]] = []
 
     def job(cfg: DictConfig) -> None:
-        from ctde_kit.recipes.running import start
-
         path = Path(HydraConfig.get().runtime.output_dir)
         # An exception that leaves the job makes hydra print a line of its own.
         try:
-            if cfg.algorithm != algorithm:
-                raise UserError(f"algorithm={cfg.algorithm}: this is ctde-{algorithm}; run ctde-{cfg.algorithm}")
-            start(cfg, path)
+            run(cfg, path)
         except Exception as error:
             errors.append((path, error))
             with contextlib.suppress(OSError):
@@ -69,9 +96,9 @@ def _compose_and_start(algorithm: str, arguments: list[str]) -> None:
 
     # Without this variable hydra prints its mistakes itself, in several lines, and exits with code 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    sys.argv = [sys.argv[0], *map(_scenario_argument, sorted(arguments, key=lambda a: a not in MULTIRUN))]
+    sys.argv = [sys.argv[0], *sorted(overrides, key=lambda override: override not in MULTIRUN)]
     try:
-        hydra.main(version_base="1.3", config_path="pkg://ctde_kit.recipes.conf", config_name=algorithm)(job)()
+        hydra.main(version_base="1.3", config_path="pkg://ctde_kit.recipes.conf", config_name=config_name)(job)()
     except MissingConfigException as error:
         raise _unknown_option(error) from error
     except OSError as error:
@@ -81,7 +108,7 @@ def _compose_and_start(algorithm: str, arguments: list[str]) -> None:
         raise UserError(f"{error.filename} cannot be written ({error.strerror}): choose another {directory}") from error
     if errors:
         for path, error in errors[:-1]:
-            print(f"ctde-{algorithm}: error: {path.name}: {_one_line(error)}", file=sys.stderr)
+            print(f"{program}: error: {path.name}: {_one_line(error)}", file=sys.stderr)
         raise errors[-1][1]
 
 
@@ -92,10 +119,6 @@ def _unknown_option(error: MissingConfigException) -> UserError:
     close = difflib.get_close_matches(name, options, n=3)
     hint = f"did you mean {' or '.join(close)}?" if close else f"choose one of {', '.join(options)}"
     return UserError(f"{group}={name}: there is no such {group}; {hint}")
-
-
-def _scenario_argument(argument: str) -> str:
-    return f"++{argument}" if argument.startswith("task.params.") else argument
 
 
 def _register() -> None:

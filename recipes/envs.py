@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torchrl.envs import EnvBase, InitTracker, RewardSum, TransformedEnv
 
 from ctde_kit.envs.last_action import LastAction
@@ -20,9 +22,10 @@ def with_transforms(env: EnvBase, team: TeamSpec, policy: TeamPolicy) -> Transfo
             reset_keys=["_reset"] * len(keys),
         )
     )
-    if any(group.keys.last_action in policy.actors[group.name].agent_network.in_keys for group in team):
+    actors: dict[str, Any] = {**policy.actors}
+    if any(group.keys.last_action in actors[group.name].in_keys for group in team):
         transformed.append_transform(LastAction(team))
-    for actor in policy.actors.values():
-        if actor.agent_network.recurrent:
-            transformed.append_transform(actor.make_tensordict_primer())
+    for group in team:
+        if group.keys.hidden("actor") in actors[group.name].in_keys:
+            transformed.append_transform(actors[group.name].make_tensordict_primer())
     return transformed

@@ -18,15 +18,16 @@ from ctde_kit.recipes.config import (
     resolve_rollout,
 )
 from ctde_kit.recipes.envs import with_transforms
+from ctde_kit.recipes.groups import team_policy
 from omegaconf import MISSING
 from torch import nn
 
 from ctde_kit.collectors import RolloutCollector
 from ctde_kit.data import OnPolicyBuffer
 from ctde_kit.errors import UserError
-from ctde_kit.modules import AgentNetwork, TeamPolicy, ValueNorm
+from ctde_kit.modules import AgentNetwork, MultiAgentActor, ValueNorm
 from ctde_kit.objectives import AdvantageEstimator, MAPPOLoss
-from ctde_kit.specs import TeamSpec
+from ctde_kit.specs import GroupSpec, TeamSpec
 from ctde_kit.training import Epochs, GradientStep, LinearLearningRate, Parts
 
 
@@ -40,6 +41,8 @@ class MAPPOConfig:
         actor: the actors' network.
         critic: the critics' layout and network.
         logger: where metrics go beside metrics.csv.
+        opponents: by group, who acts for it without learning: ctde_kit.recipes.opponents.
+        initial: by group, the run whose policy it goes on from; critics and optimizers start anew.
         seed: of everything that is random.
         device: auto, cpu or cuda.
         compile: rollouts and updates as compiled graphs: auto (where the run is long enough), on or off.
@@ -73,6 +76,8 @@ class MAPPOConfig:
     actor: Any = MISSING
     critic: Any = MISSING
     logger: Any = MISSING
+    opponents: dict[str, Any] = field(default_factory=dict)
+    initial: dict[str, str] = field(default_factory=dict)
     seed: int = 0
     device: str = "auto"
     compile: str = "auto"
@@ -125,6 +130,11 @@ class MAPPOConfig:
         check_choice("normalize_advantage", self.normalize_advantage, ("joint", "agent", "none"))
 
 
+def build_actor(cfg: MAPPOConfig, group: GroupSpec) -> MultiAgentActor:
+    """One group's actor."""
+    return stochastic_actor(group, cfg.actor, state_dependent_scale=cfg.state_dependent_scale)
+
+
 def build(cfg: MAPPOConfig) -> Parts:
     """Wire MAPPO's parts."""
     torch.manual_seed(cfg.seed)
@@ -133,14 +143,15 @@ def build(cfg: MAPPOConfig) -> Parts:
     base_env = cfg.task.build(seed=cfg.seed, device=device)
     team = TeamSpec.from_env(base_env)
 
-    actors, losses, estimators = {}, nn.ModuleDict(), nn.ModuleDict()
-    for group in team:
-        actor = stochastic_actor(group, cfg.actor, state_dependent_scale=cfg.state_dependent_scale)
-        actors[group.name] = actor.to(device)
+    policy = team_policy(cfg, team, build_actor, device)
+    learners: dict[str, Any] = policy.learners
+    losses, estimators = nn.ModuleDict(), nn.ModuleDict()
+    for name, actor in learners.items():
+        group = team[name]
         critic = cfg.critic.build(team, group).to(device)
         value_norm = ValueNorm().to(device) if cfg.value_norm else None
-        losses[group.name] = MAPPOLoss(
-            actors[group.name],
+        losses[name] = MAPPOLoss(
+            actor,
             critic,
             keys=group.keys,
             clip_epsilon=cfg.clip_epsilon,
@@ -151,7 +162,7 @@ def build(cfg: MAPPOConfig) -> Parts:
             clip_value=cfg.clip_value,
             value_norm=value_norm,
         )
-        estimators[group.name] = AdvantageEstimator(
+        estimators[name] = AdvantageEstimator(
             critic,
             group.keys,
             gamma=cfg.gamma,
@@ -160,7 +171,6 @@ def build(cfg: MAPPOConfig) -> Parts:
             normalize=cfg.normalize_advantage,  # type: ignore[arg-type]
         )
 
-    policy = TeamPolicy(actors)
     optimizer = torch.optim.Adam(losses.parameters(), lr=cfg.lr, eps=1e-5, fused=True)
     recurrent = any(module.recurrent for module in losses.modules() if isinstance(module, AgentNetwork))
     if cfg.sequence_length is not None and not recurrent:

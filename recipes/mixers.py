@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from ctde_kit.recipes.checks import check_choice, check_positive
 
+from ctde_kit.errors import UserError
 from ctde_kit.modules import QMixer, QPLEXMixer, VDNMixer, mixer_state
 from ctde_kit.specs import TeamSpec
 
@@ -82,6 +84,16 @@ class QPLEXMixerConfig:
     def build(self, team: TeamSpec) -> QPLEXMixer:
         state = mixer_state(team, self.sees, normalize=self.normalize)  # type: ignore[arg-type]
         return QPLEXMixer(team, state, n_heads=self.n_heads, hypernet_cells=self.hypernet_cells)
+
+
+def check_mixes(cfg: Any, learning: TeamSpec) -> None:
+    """Raise ``UserError`` where the mixer of ``cfg`` would make one team of groups that compete."""
+    names = [group.name for group in learning]
+    if cfg.task.groups_compete and len(names) > 1 and not isinstance(cfg.mixer, NoMixer):
+        raise UserError(
+            f"mixer: {', '.join(names)} compete in {cfg.task.name}, so no one value is both of theirs; use mixer=none, "
+            f"or let one of them learn against another, such as opponents.{names[-1]}=random"
+        )
 
 
 def _cells(widths: list[int]) -> dict[str, float | None]:

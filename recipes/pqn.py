@@ -17,15 +17,17 @@ from ctde_kit.recipes.config import (
     resolve_rollout,
 )
 from ctde_kit.recipes.envs import with_transforms
-from ctde_kit.recipes.q_actors import q_actors
+from ctde_kit.recipes.groups import learning_team, team_policy
+from ctde_kit.recipes.mixers import check_mixes
+from ctde_kit.recipes.q_actors import q_actor
 from omegaconf import MISSING
 
 from ctde_kit.collectors import RolloutCollector
 from ctde_kit.data import OnPolicyBuffer
 from ctde_kit.errors import UserError
-from ctde_kit.modules import TeamPolicy
+from ctde_kit.modules import MultiAgentQActor
 from ctde_kit.objectives import QMixLoss, TeamReward
-from ctde_kit.specs import TeamSpec
+from ctde_kit.specs import GroupSpec, TeamSpec
 from ctde_kit.training import Annealing, Epochs, GradientStep, LinearEpsilon, LinearLearningRate, Parts
 
 
@@ -40,6 +42,8 @@ class PQNConfig:
         mixer: vdn, qmix, qplex or none.
         returns: what values learn: td_lambda or n_step.
         logger: where metrics go beside metrics.csv.
+        opponents: by group, who acts for it without learning: ctde_kit.recipes.opponents.
+        initial: by group, the run whose policy it goes on from; critics and optimizers start anew.
         seed: of everything that is random.
         device: auto, cpu or cuda.
         compile: rollouts and updates as compiled graphs: auto (where the run is long enough), on or off.
@@ -70,6 +74,8 @@ class PQNConfig:
     mixer: Any = MISSING
     returns: Any = MISSING
     logger: Any = MISSING
+    opponents: dict[str, Any] = field(default_factory=dict)
+    initial: dict[str, str] = field(default_factory=dict)
     seed: int = 0
     device: str = "auto"
     compile: str = "auto"
@@ -117,6 +123,11 @@ class PQNConfig:
         check_choice("loss_function", self.loss_function, ("huber", "l2"))
 
 
+def build_actor(cfg: PQNConfig, group: GroupSpec) -> MultiAgentQActor:
+    """One group's actor."""
+    return q_actor(group, cfg.actor, last_action=cfg.last_action, epsilon=cfg.epsilon_start)
+
+
 def build(cfg: PQNConfig) -> Parts:
     """Wire PQN's parts."""
     torch.manual_seed(cfg.seed)
@@ -125,9 +136,11 @@ def build(cfg: PQNConfig) -> Parts:
     base_env = cfg.task.build(seed=cfg.seed, device=device)
     team = TeamSpec.from_env(base_env)
 
-    actors = q_actors(team, cfg.actor, last_action=cfg.last_action, epsilon=cfg.epsilon_start, device=device)
-    policy = TeamPolicy(actors)
-    mixer = cfg.mixer.build(team)
+    policy = team_policy(cfg, team, build_actor, device)
+    actors: dict[str, Any] = policy.learners
+    learning = learning_team(team, policy)
+    check_mixes(cfg, learning)
+    mixer = cfg.mixer.build(learning)
     loss = QMixLoss(
         actors,
         None if mixer is None else mixer.to(device),
@@ -147,7 +160,7 @@ def build(cfg: PQNConfig) -> Parts:
             total_frames=cfg.total_frames,
             compile=resolve_rollout(cfg.compile, compiled, base_env),
         ),
-        prepare=TeamReward(team, cfg.team_reward),  # type: ignore[arg-type]
+        prepare=TeamReward(learning, cfg.team_reward),  # type: ignore[arg-type]
         buffer=OnPolicyBuffer(cfg.minibatch_frames, length),
         schedule=Epochs(cfg.epochs),
         update=GradientStep({"team": loss}, optimizer, cfg.max_grad_norm, compile=compiled),

@@ -6,17 +6,13 @@ from ctde_kit.recipes.networks import GRUNetwork, MLPNetwork
 
 from ctde_kit.modules import MultiAgentQActor, own_observation
 from ctde_kit.modules.q_actor import check_discrete
-from ctde_kit.specs import GroupSpec, TeamSpec
+from ctde_kit.specs import GroupSpec
 
 
-def q_actors(
-    team: TeamSpec, network: MLPNetwork | GRUNetwork, *, last_action: bool, epsilon: float, device: str
-) -> dict[str, MultiAgentQActor]:
-    """A decentralized actor for each group."""
-    return {group.name: _q_actor(group, network, last_action, epsilon).to(device) for group in team}
-
-
-def _q_actor(group: GroupSpec, network: MLPNetwork | GRUNetwork, last_action: bool, epsilon: float) -> MultiAgentQActor:
+def q_actor(
+    group: GroupSpec, network: MLPNetwork | GRUNetwork, *, last_action: bool, epsilon: float
+) -> MultiAgentQActor:
+    """A decentralized actor of one group."""
     check_discrete(group)
     inputs = own_observation(group, agent_id=network.agent_id, last_action=last_action, normalize=network.normalize)
     values = network.build(inputs.features, group.action.sizes[0], group.n_agents)

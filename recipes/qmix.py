@@ -17,14 +17,16 @@ from ctde_kit.recipes.config import (
     resolve_rollout,
 )
 from ctde_kit.recipes.envs import with_transforms
-from ctde_kit.recipes.q_actors import q_actors
+from ctde_kit.recipes.groups import learning_team, team_policy
+from ctde_kit.recipes.mixers import check_mixes
+from ctde_kit.recipes.q_actors import q_actor
 from omegaconf import MISSING
 
 from ctde_kit.collectors import RolloutCollector
 from ctde_kit.errors import UserError
-from ctde_kit.modules import TeamPolicy
+from ctde_kit.modules import MultiAgentQActor
 from ctde_kit.objectives import QMixLoss, TeamReward
-from ctde_kit.specs import TeamSpec
+from ctde_kit.specs import GroupSpec, TeamSpec
 from ctde_kit.training import (
     Annealing,
     GradientStep,
@@ -51,6 +53,8 @@ class QMIXConfig:
         returns: what values learn: n_step or td_lambda.
         target: how target networks follow: polyak or hard.
         logger: where metrics go beside metrics.csv.
+        opponents: by group, who acts for it without learning: ctde_kit.recipes.opponents.
+        initial: by group, the run whose policy it goes on from; critics and optimizers start anew.
         seed: of everything that is random.
         device: auto, cpu or cuda.
         compile: rollouts and updates as compiled graphs: auto (where the run is long enough), on or off.
@@ -83,6 +87,8 @@ class QMIXConfig:
     returns: Any = MISSING
     target: Any = MISSING
     logger: Any = MISSING
+    opponents: dict[str, Any] = field(default_factory=dict)
+    initial: dict[str, str] = field(default_factory=dict)
     seed: int = 0
     device: str = "auto"
     compile: str = "auto"
@@ -128,6 +134,11 @@ class QMIXConfig:
         check_choice("loss_function", self.loss_function, ("huber", "l2"))
 
 
+def build_actor(cfg: QMIXConfig, group: GroupSpec) -> MultiAgentQActor:
+    """One group's actor."""
+    return q_actor(group, cfg.actor, last_action=cfg.last_action, epsilon=cfg.epsilon_start)
+
+
 def build(cfg: QMIXConfig) -> Parts:
     """Wire QMIX's parts."""
     torch.manual_seed(cfg.seed)
@@ -136,9 +147,11 @@ def build(cfg: QMIXConfig) -> Parts:
     base_env = cfg.task.build(seed=cfg.seed, device=device)
     team = TeamSpec.from_env(base_env)
 
-    actors = q_actors(team, cfg.actor, last_action=cfg.last_action, epsilon=cfg.epsilon_start, device=device)
-    policy = TeamPolicy(actors)
-    mixer = cfg.mixer.build(team)
+    policy = team_policy(cfg, team, build_actor, device)
+    actors: dict[str, Any] = policy.learners
+    learning = learning_team(team, policy)
+    check_mixes(cfg, learning)
+    mixer = cfg.mixer.build(learning)
     loss = QMixLoss(
         actors,
         None if mixer is None else mixer.to(device),
@@ -162,7 +175,7 @@ def build(cfg: QMIXConfig) -> Parts:
             total_frames=cfg.total_frames,
             compile=resolve_rollout(cfg.compile, compiled, base_env),
         ),
-        prepare=TeamReward(team, cfg.team_reward),  # type: ignore[arg-type]
+        prepare=TeamReward(learning, cfg.team_reward),  # type: ignore[arg-type]
         buffer=cfg.replay.build(keys=loss.stored_keys, device=device, max_steps=cfg.task.max_steps),
         schedule=UpdatesPerFrame(cfg.updates_per_frame, cfg.learning_starts),
         update=UpdateWithTargets(

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from ctde_kit.recipes.critics import ValueCriticConfig
+from ctde_kit.recipes.cross_play import CrossPlayConfig
 from ctde_kit.recipes.loggers import LoggerConfig
 from ctde_kit.recipes.mappo import MAPPOConfig
 from ctde_kit.recipes.matrix_task import MatrixTask
 from ctde_kit.recipes.mixers import NoMixer, QMixerConfig, QPLEXMixerConfig, VDNMixerConfig
 from ctde_kit.recipes.networks import GRUNetwork, MLPNetwork
+from ctde_kit.recipes.opponents import GreedyChaseOpponent, RandomOpponent, RunOpponent
 from ctde_kit.recipes.pqn import PQNConfig
 from ctde_kit.recipes.qmix import QMIXConfig
 from ctde_kit.recipes.replays import EpisodeForm, ReplayConfig, SequenceForm, TransitionForm
@@ -20,6 +22,7 @@ SCHEMAS: dict[tuple[str | None, str], Any] = {
     (None, "mappo_schema"): MAPPOConfig,
     (None, "qmix_schema"): QMIXConfig,
     (None, "pqn_schema"): PQNConfig,
+    (None, "cross_play_schema"): CrossPlayConfig,
     ("schema/task", "vmas"): VmasTask,
     ("schema/task", "pettingzoo"): PettingZooTask,
     ("schema/task", "lbf"): LbfTask,
@@ -38,5 +41,8 @@ SCHEMAS: dict[tuple[str | None, str], Any] = {
     ("schema/replay_form", "episodes"): EpisodeForm,
     ("schema/target", "polyak"): PolyakTarget,
     ("schema/target", "hard"): HardTarget,
+    ("schema/opponent", "random"): RandomOpponent,
+    ("schema/opponent", "greedy_chase"): GreedyChaseOpponent,
+    ("schema/opponent", "run"): RunOpponent,
     ("schema/logger", "logger"): LoggerConfig,
 }

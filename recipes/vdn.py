@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ctde_kit.recipes.cli import command_line
-from ctde_kit.recipes.qmix import QMIXConfig, build
+from ctde_kit.recipes.qmix import QMIXConfig, build, build_actor
 
-__all__ = ["QMIXConfig", "build", "main"]
+__all__ = ["QMIXConfig", "build", "build_actor", "main"]
 
 main = command_line("vdn")
 

@@ -16,7 +16,13 @@ import pytest
 import ctde_kit
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["docs/shapes.md", "docs/tutorials/run.md", "docs/tutorials/compose.md", "docs/tutorials/drop_in.md"]
+PAGES = [
+    "docs/shapes.md",
+    "docs/tutorials/run.md",
+    "docs/tutorials/compose.md",
+    "docs/tutorials/drop_in.md",
+    "docs/competition.md",
+]
 
 
 def blocks(page: str) -> list[tuple[str, str]]:

@@ -3,6 +3,8 @@
 from ctde_kit.modules.actor import MultiAgentActor, SingleAgentActor, TeamPolicy
 from ctde_kit.modules.critic import ValuePerAgent, value_critic
 from ctde_kit.modules.distributions import MaskedCategorical, MaskedMultiCategorical, TanhNormal
+from ctde_kit.modules.frozen_actor import FrozenActor
+from ctde_kit.modules.greedy_chase import GreedyChase
 from ctde_kit.modules.gru import MultiAgentGRU
 from ctde_kit.modules.inputs import Input, agent_state, global_state, own_observation, team_observation
 from ctde_kit.modules.linear import AgentLinear
@@ -12,6 +14,7 @@ from ctde_kit.modules.network import AgentNetwork
 from ctde_kit.modules.q_actor import MultiAgentQActor, SingleAgentQActor
 from ctde_kit.modules.qmixer import QMixer
 from ctde_kit.modules.qplex import QPLEXMixer
+from ctde_kit.modules.random_actor import RandomActor
 from ctde_kit.modules.scale import LearnedScale
 from ctde_kit.modules.sharing import ShareParams
 from ctde_kit.modules.value_norm import ValueNorm
@@ -20,6 +23,8 @@ from ctde_kit.modules.vdn import VDNMixer
 __all__ = [
     "AgentLinear",
     "AgentNetwork",
+    "FrozenActor",
+    "GreedyChase",
     "Input",
     "LearnedScale",
     "MaskedCategorical",
@@ -30,6 +35,7 @@ __all__ = [
     "MultiAgentQActor",
     "QMixer",
     "QPLEXMixer",
+    "RandomActor",
     "ShareParams",
     "SingleAgentActor",
     "SingleAgentQActor",

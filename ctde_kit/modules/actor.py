@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
 
 import torch
 from tensordict import TensorDictBase
@@ -158,11 +158,14 @@ def _distribution(group: GroupSpec, keys: GroupKeys, low: tuple, high: tuple) ->
 class GroupActor(Protocol):
     """What a team's policy uses of each group's actor."""
 
-    group: GroupSpec
+    @property
+    def group(self) -> GroupSpec:
+        """Whose actions it writes."""
+        ...
 
     @property
-    def agent_network(self) -> AgentNetwork:
-        """The network that acts."""
+    def in_keys(self) -> Any:
+        """What it reads; an actor that reads ``group.keys.hidden("actor")`` has ``make_tensordict_primer()``."""
         ...
 
     @property
@@ -170,8 +173,8 @@ class GroupActor(Protocol):
         """Whether an agent needs only its own data to act."""
         ...
 
-    def make_tensordict_primer(self) -> TensorDictPrimer:
-        """The env transform that provides its hidden state."""
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """None where it does not learn."""
         ...
 
     def for_agent(self, agent: int, /) -> TensorDictModuleBase:
@@ -180,7 +183,25 @@ class GroupActor(Protocol):
 
 
 class TeamPolicy(TensorDictSequential):
-    """The policies of all groups, one after the other, as one TensorDict module."""
+    """The policies of all groups, one after the other, as one TensorDict module.
+
+    A group's policy may be one that learns (``MultiAgentActor``, ``MultiAgentQActor``), one that is frozen
+    (``FrozenActor``) or one that is scripted (``RandomActor``, ``GreedyChase``, a class of your own): only those in
+    ``learners`` belong into losses and optimizers.
+
+    Args:
+        actors: by group, in the env's order.
+
+    >>> from ctde_kit.envs.vmas import VmasEnv
+    >>> from ctde_kit.modules import GreedyChase, MultiAgentMLP, own_observation
+    >>> from ctde_kit.specs import TeamSpec
+    >>> env = VmasEnv("simple_tag", num_envs=4)
+    >>> team = TeamSpec.from_env(env)
+    >>> prey = MultiAgentActor(team["agent"], own_observation(team["agent"]), MultiAgentMLP(14, 4, n_agents=1))
+    >>> policy = TeamPolicy({"adversary": GreedyChase(team["adversary"]), "agent": prey})
+    >>> list(policy.learners)
+    ['agent']
+    """
 
     def __init__(self, actors: Mapping[str, GroupActor]):
         super().__init__([*actors.values()])  # pyright: ignore[reportCallIssue, reportArgumentType]
@@ -190,6 +211,15 @@ class TeamPolicy(TensorDictSequential):
     def actors(self) -> dict[str, GroupActor]:
         # `module` is a ModuleList, whose elements have no type of their own.
         return dict(zip(self.groups, self.module, strict=True))  # pyright: ignore[reportReturnType]
+
+    @property
+    def learners(self) -> dict[str, GroupActor]:
+        """The policies of the groups that learn: those with a parameter that asks for a gradient."""
+        return {
+            group: actor
+            for group, actor in self.actors.items()
+            if any(parameter.requires_grad for parameter in actor.parameters())
+        }
 
     @property
     def decentralized(self) -> bool:

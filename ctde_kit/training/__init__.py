@@ -1,6 +1,7 @@
 """The loop, gradient steps, evaluation, checkpoints and run directories."""
 
 from ctde_kit.training.checkpoint import latest_checkpoint, load_parts, read_checkpoint, save_checkpoint
+from ctde_kit.training.cross_play import CrossPlay, cross_play
 from ctde_kit.training.evaluation import Returns, evaluate, record_episode
 from ctde_kit.training.exploration import Annealing, LinearEpsilon
 from ctde_kit.training.gradient_step import GradientStep
@@ -13,6 +14,7 @@ from ctde_kit.training.updates_per_frame import UpdatesPerFrame
 
 __all__ = [
     "Annealing",
+    "CrossPlay",
     "Epochs",
     "GradientStep",
     "HardUpdate",
@@ -27,6 +29,7 @@ __all__ = [
     "RunDirectory",
     "UpdateWithTargets",
     "UpdatesPerFrame",
+    "cross_play",
     "evaluate",
     "iterate",
     "latest_checkpoint",

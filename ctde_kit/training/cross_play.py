@@ -1,0 +1,119 @@
+"""Every policy of one group against every policy of another."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import torch
+from tensordict.nn import TensorDictModuleBase, TensorDictSequential
+from torch import Tensor
+from torchrl.envs import EnvBase
+
+from ctde_kit.errors import UserError
+from ctde_kit.training.evaluation import evaluate
+
+Pairing = Mapping[str, TensorDictModuleBase]
+
+
+@dataclass(frozen=True)
+class CrossPlay:
+    """Returns of every pairing: the first group's policies are the rows, the second's the columns.
+
+    Args:
+        labels: of the policies, by group.
+        returns: undiscounted, by group, float ``[rows, columns, episodes, n_agents]``.
+
+    >>> returns = {"adversary": torch.tensor([[[[1.0, 2.0], [3.0, 6.0]]]]), "agent": torch.tensor([[[[-3.0], [-9.0]]]])}
+    >>> table = CrossPlay({"adversary": ["chase"], "agent": ["random"]}, returns)
+    >>> table.return_sum("adversary"), table.return_sum("agent")
+    (tensor([[6.]]), tensor([[-6.]]))
+    """
+
+    labels: Mapping[str, list[str]]
+    returns: Mapping[str, Tensor]
+
+    def return_sum(self, group: str) -> Tensor:
+        """The group's return, summed over agents, mean over episodes: ``[rows, columns]``."""
+        return self.returns[group].sum(-1).mean(-1)
+
+    def records(self) -> list[dict[str, str | float]]:
+        """A row for each pairing: a label a group, and as in an evaluation ``{group}/return_mean`` (over agents),
+        ``{group}/return_sum``, ``{group}/return_sum_std`` (over episodes), ``episodes``.
+        """
+        first, second = self.labels
+        return [
+            {first: row, second: column, **self._metrics(i, j)}
+            for (i, row), (j, column) in product(enumerate(self.labels[first]), enumerate(self.labels[second]))
+        ]
+
+    def _metrics(self, i: int, j: int) -> dict[str, float]:
+        metrics: dict[str, float] = {}
+        for group, returns in self.returns.items():
+            total = returns[i, j].sum(-1)
+            metrics[f"{group}/return_mean"] = returns[i, j].mean().item()
+            metrics[f"{group}/return_sum"] = total.mean().item()
+            metrics[f"{group}/return_sum_std"] = total.std(unbiased=False).item()
+            metrics["episodes"] = len(total)
+        return metrics
+
+    def write_csv(self, path: Path) -> Path:
+        """Write ``records`` and return ``path``."""
+        records = self.records()
+        with open(path, "w", newline="") as file:
+            writer = csv.DictWriter(file, records[0])
+            writer.writeheader()
+            writer.writerows(records)
+        return path
+
+
+def cross_play(
+    sides: Mapping[str, Mapping[str, TensorDictModuleBase]],
+    make_env: Callable[[Pairing], EnvBase],
+    *,
+    episodes: int,
+    seed: int,
+) -> CrossPlay:
+    """Play every policy of one group against every policy of the other, greedily, in the same episodes.
+
+    Args:
+        sides: for each of the two groups its policies by label; each writes ``(group, "action")``. One that acts in its
+            own way, such as a ``FrozenActor`` that samples, does so here.
+        make_env: gives the env for a pairing, batch size ``[n_envs]``, with the transforms that its policies need, such
+            as primers of hidden states; all may share one base env, which is seeded and reset.
+        episodes: of each pairing, rounded up to a multiple of ``n_envs``.
+        seed: of the env; the program's random state is left as it was.
+
+    Raises:
+        UserError: unless there are two groups with one policy each at least.
+
+    >>> from ctde_kit.envs.vmas import VmasEnv
+    >>> from ctde_kit.modules import GreedyChase, RandomActor
+    >>> from ctde_kit.specs import TeamSpec
+    >>> env = VmasEnv("simple_tag", num_envs=50, max_steps=50)
+    >>> team = TeamSpec.from_env(env)
+    >>> predators = {"random": RandomActor(team["adversary"]), "chase": GreedyChase(team["adversary"])}
+    >>> sides = {"adversary": predators, "agent": {"random": RandomActor(team["agent"])}}
+    >>> table = cross_play(sides, lambda pairing: env, episodes=50, seed=1_000_000).return_sum("adversary")
+    >>> table.shape, bool(table[1, 0] > table[0, 0])
+    (torch.Size([2, 1]), True)
+    """
+    if len(sides) != 2 or not all(sides.values()):
+        found = {group: len(policies) for group, policies in sides.items()}
+        raise UserError(f"cross-play: expected two groups with policies, found {found}; give policies for two groups")
+    (first, rows), (second, columns) = sides.items()
+    cells: dict[str, list[Tensor]] = {first: [], second: []}
+    for row, column in product(rows.values(), columns.values()):
+        policy = TensorDictSequential(row, column)  # pyright: ignore[reportArgumentType]
+        env = make_env({first: row, second: column})
+        returns = evaluate(env, policy, [first, second], episodes=episodes, seed=seed)
+        for group, found in returns.by_group.items():
+            cells[group].append(found)
+    shape = (len(rows), len(columns))
+    return CrossPlay(
+        {first: list(rows), second: list(columns)},
+        {group: torch.stack(found).unflatten(0, shape) for group, found in cells.items()},
+    )
