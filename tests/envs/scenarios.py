@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from vmas.simulator.core import Agent, World
+from vmas.simulator.core import Agent, Line, World
 from vmas.simulator.scenario import BaseScenario
 
 
@@ -84,3 +84,26 @@ class Whole(Drift):
 
     def reward(self, agent: Agent) -> Tensor:
         return super().reward(agent) + self.wind[0]
+
+
+class Ends(BaseScenario):
+    """Two lines end to end, ``gaps`` apart, one an env."""
+
+    def make_world(self, batch_dim: int, device: torch.device, **kwargs: Any) -> World:
+        self.gaps = torch.tensor(kwargs.pop("gaps"), device=device)
+        world = World(batch_dim, device, substeps=2, collision_force=100)
+        for i in range(2):
+            world.add_agent(Agent(name=f"agent_{i}", shape=Line(length=0.5), mass=1.0))
+        return world
+
+    def reset_world_at(self, env_index: int | None = None) -> None:
+        gaps = self.gaps if env_index is None else self.gaps[env_index].unsqueeze(0)
+        for agent, side in zip(self.world.agents, (-1, 1), strict=True):
+            position = torch.stack([side * (0.25 + gaps / 2), torch.zeros_like(gaps)], -1)
+            agent.set_pos(position if env_index is None else position[0], batch_index=env_index)
+
+    def reward(self, agent: Agent) -> Tensor:
+        return agent.state.vel[:, 0]
+
+    def observation(self, agent: Agent) -> Tensor:
+        return torch.cat([agent.state.pos, agent.state.vel], -1)

@@ -15,7 +15,7 @@ from vmas.simulator.scenario import BaseScenario
 from ctde_kit.envs.vmas import VmasEnv
 from ctde_kit.envs.vmas.world_state import WorldState
 from ctde_kit.graph import TraceError, agreement
-from tests.envs.scenarios import Branching, Counting, Drift
+from tests.envs.scenarios import Branching, Counting, Drift, Ends
 
 N_ENVS, MAX_STEPS, STEPS = 5, 6, 30
 
@@ -166,6 +166,22 @@ def test_discrete_actions_are_traced(scenario: str, monkeypatch: pytest.MonkeyPa
     batches = [go_on(env, carrier, actions)[0] for env, carrier in zip(envs, carriers, strict=True)]
     assert envs[0].compile_step
     assert_close(*batches)
+
+
+@pytest.mark.parametrize(
+    ("gaps", "pushed"), [([0.003] * 5, False), ([0.003, 0.003, -0.01, 0.1, 0.003], True)], ids=["none near", "one near"]
+)
+def test_bodies_that_vmas_passes_over_push_in_no_env(
+    gaps: list[float], pushed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agreement, "compile_graph", lambda graph, **_: graph)
+    envs = [make(Ends(), scenario_kwargs={"gaps": gaps}, compile_step=compile) for compile in (True, False)]
+    results = [env.step(env.full_action_spec.zero().update(env.reset())) for env in envs]
+    assert envs[0].compile_step
+    assert_close(*results)
+    # Nearer than lines may be, and yet nothing happens unless the circles around them meet in some env.
+    assert bool((results[1]["next", "agents", "reward"][0] != 0).all()) == pushed
+    assert not results[1]["next", "agents", "reward"][3].any()
 
 
 @pytest.mark.parametrize(
