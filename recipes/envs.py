@@ -5,12 +5,12 @@ from __future__ import annotations
 from torchrl.envs import EnvBase, InitTracker, RewardSum, TransformedEnv
 
 from ctde_kit.envs.last_action import LastAction
-from ctde_kit.modules import TeamPolicy
+from ctde_kit.modules import OrnsteinUhlenbeckNoise, TeamPolicy
 from ctde_kit.specs import TeamSpec
 
 
 def with_transforms(env: EnvBase, team: TeamSpec, policy: TeamPolicy) -> TransformedEnv:
-    """Add ``is_init``, episode returns ``(group, "episode_reward")``, and last actions and hidden states where read."""
+    """Add ``is_init``, episode returns ``(group, "episode_reward")``, and what policies carry where read."""
     transformed = TransformedEnv(env, InitTracker())
     keys = [group.keys for group in team]
     transformed.append_transform(
@@ -25,4 +25,7 @@ def with_transforms(env: EnvBase, team: TeamSpec, policy: TeamPolicy) -> Transfo
     for actor in policy.actors.values():
         if actor.agent_network.recurrent:
             transformed.append_transform(actor.make_tensordict_primer())
+        noise = getattr(actor, "noise", None)
+        if isinstance(noise, OrnsteinUhlenbeckNoise):
+            transformed.append_transform(noise.make_tensordict_primer())
     return transformed

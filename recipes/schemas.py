@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from ctde_kit.recipes.critics import ValueCriticConfig
+from ctde_kit.recipes.explorations import GaussianExploration, GumbelExploration, OrnsteinUhlenbeckExploration
 from ctde_kit.recipes.loggers import LoggerConfig
+from ctde_kit.recipes.maddpg import MADDPGConfig
 from ctde_kit.recipes.mappo import MAPPOConfig
 from ctde_kit.recipes.matrix_task import MatrixTask
 from ctde_kit.recipes.mixers import NoMixer, QMixerConfig, QPLEXMixerConfig, VDNMixerConfig
@@ -20,6 +22,7 @@ SCHEMAS: dict[tuple[str | None, str], Any] = {
     (None, "mappo_schema"): MAPPOConfig,
     (None, "qmix_schema"): QMIXConfig,
     (None, "pqn_schema"): PQNConfig,
+    (None, "maddpg_schema"): MADDPGConfig,
     ("schema/task", "vmas"): VmasTask,
     ("schema/task", "pettingzoo"): PettingZooTask,
     ("schema/task", "lbf"): LbfTask,
@@ -38,5 +41,8 @@ SCHEMAS: dict[tuple[str | None, str], Any] = {
     ("schema/replay_form", "episodes"): EpisodeForm,
     ("schema/target", "polyak"): PolyakTarget,
     ("schema/target", "hard"): HardTarget,
+    ("schema/exploration", "gaussian"): GaussianExploration,
+    ("schema/exploration", "ornstein_uhlenbeck"): OrnsteinUhlenbeckExploration,
+    ("schema/exploration", "gumbel"): GumbelExploration,
     ("schema/logger", "logger"): LoggerConfig,
 }
