@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import torch
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
-from tensordict.utils import NestedKey
 from torch import Tensor, nn
 
 from ctde_kit.errors import UserError
-from ctde_kit.keys import DONE, IS_INIT, NEXT, TERMINATED, GroupKeys, next_key
+from ctde_kit.keys import IS_INIT, GroupKeys
 from ctde_kit.objectives.masking import required_entry
 from ctde_kit.objectives.unroll import hidden_key, single_steps
 from ctde_kit.specs import GroupSpec
@@ -123,30 +122,3 @@ def values_of_rows(
         batch.set(GroupKeys(group).action_vector, vector)
     values = single_steps(critic, batch).get(keys.state_action_value)
     return values.squeeze(-1).diagonal(dim1=-2, dim2=-1).unsqueeze(-1)
-
-
-def read_keys(
-    actors: Mapping[str, Any],
-    critics: Mapping[str, Any],
-    mixer: TensorDictModuleBase | None,
-    team_reward: NestedKey,
-) -> list[NestedKey]:
-    """What a loss of these parts reads off a batch; what it makes for them itself is left out."""
-    keys: list[Any] = [(NEXT, DONE), (NEXT, TERMINATED)]
-    made: list[Any] = [key for critic in critics.values() if (key := hidden_key(critic))]
-    for actor in actors.values():
-        group, own = actor.group.keys, hidden_key(actor.agent_network)
-        masks = [group.action_mask] * actor.group.action_mask + [group.mask] * actor.group.mask
-        keys += [*([] if own is None else [own, IS_INIT]), group.action]
-        keys += _now_and_next([*actor.agent_network.in_keys, *masks], [own])
-        made += [group.action_vector, group.chosen_action_value]
-    for reader in [*critics.values(), *([] if mixer is None else [mixer])]:
-        keys += _now_and_next(reader.in_keys, made)
-        keys += [IS_INIT] if hidden_key(reader) else []
-    own_rewards = [next_key(actors[name].group.keys.reward) for name in critics]
-    return list(dict.fromkeys([*keys, *(own_rewards if mixer is None else [(NEXT, team_reward)])]))
-
-
-def _now_and_next(keys: Sequence[Any], without: Sequence[Any]) -> list[Any]:
-    read = [key for key in keys if key not in without and key != IS_INIT]
-    return [*read, *map(next_key, read)]

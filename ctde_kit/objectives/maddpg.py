@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -14,7 +14,6 @@ from tensordict.utils import NestedKey
 from torch import Tensor, nn
 from torchrl.objectives.common import LossModule
 
-from ctde_kit.errors import UserError
 from ctde_kit.keys import (
     CHOSEN_ACTION_VALUE,
     DONE,
@@ -27,10 +26,12 @@ from ctde_kit.keys import (
     next_key,
 )
 from ctde_kit.objectives.inference import PolicyInference
-from ctde_kit.objectives.joint_actions import read_keys, stored_vector, values_of_rows, zero_dead
+from ctde_kit.objectives.joint_actions import stored_vector, zero_dead
 from ctde_kit.objectives.learnt_values import LearntValues, joint_metrics
+from ctde_kit.objectives.maddpg_parts import OtherActions, check_parts, read_keys
 from ctde_kit.objectives.masking import agent_flags, check_same_shape, masked_mean, required_entry
 from ctde_kit.objectives.minimax import MinimaxAdversary
+from ctde_kit.objectives.next_values import next_action_values, with_next_actions
 from ctde_kit.objectives.policy_objectives import mixed_value, own_policy_loss, team_policy_loss
 from ctde_kit.objectives.priorities import importance_weight, write_priority
 from ctde_kit.objectives.q_targets import NStepReturn, ReturnEstimator
@@ -41,15 +42,10 @@ from ctde_kit.objectives.team_reward import REWARD
 from ctde_kit.objectives.unroll import (
     check_sequences,
     hidden_key,
-    next_inputs,
-    next_outputs,
-    single_steps,
     trace_ends,
     unroll,
 )
 from ctde_kit.specs import GroupSpec
-
-OtherActions = Literal["replay", "current"]
 
 
 class MADDPGLoss(LossModule):
@@ -151,7 +147,7 @@ class MADDPGLoss(LossModule):
     ):
         super().__init__()
         check_loss_function(loss_function)
-        _check_parts(
+        check_parts(
             actors, critics, mixer, [part for part in (adversary, inference) if part is not None], other_actions
         )
         self.actors, self.critics, self.mixer = nn.ModuleDict(dict(actors)), nn.ModuleDict(dict(critics)), mixer
@@ -220,7 +216,13 @@ class MADDPGLoss(LossModule):
             for name, actor in self._actors.items()
         }
         values = {name: unroll(critic, data, self.burn_in, False) for name, critic in self._critics.items()}
-        learnt = self._learnt(steps, values, self._next_values(data, steps))
+        following = with_next_actions(self._actors, self.delayed, data, steps, self.burn_in, self.from_stored)
+        of_each_agent = self.adversary if self.inference is None else self.inference
+        learning = list(self._critics)
+        next_values = next_action_values(
+            self._actors, learning, self.delayed, data, following, self.burn_in, of_each_agent
+        )
+        learnt = self._learnt(steps, values, next_values)
         weight = importance_weight(tensordict, self.tensor_keys.priority_weight, self.burn_in)
         losses = [part.loss(weight, self.loss_function, self.huber_delta) for part in learnt.values()]
         with torch.no_grad():
@@ -254,36 +256,6 @@ class MADDPGLoss(LossModule):
             if critic is not None and key is not None:
                 data.set(key, vector.new_zeros(*data.shape, *critic.hidden_shape))
         return data
-
-    @torch.no_grad()
-    def _next_values(self, data: TensorDictBase, steps: TensorDictBase) -> dict[str, Tensor]:
-        """The target critics' values ``[*B, T, n_agents, 1]`` of what the target actors do next."""
-        delayed: dict[str, Any] = dict(self.delayed.items())
-        following = steps.copy().set(NEXT, at_next(self._actors, steps))
-        for name, group in self._groups.items():
-            network = delayed[f"actor_{name}"]
-            past = unroll(network, data, self.burn_in, self.from_stored) if hidden_key(network) else steps
-            chooses = next_outputs(network, steps, past)
-            if group.action_mask:
-                chooses.set(group.keys.action_mask, steps.get(next_key(group.keys.action_mask)))
-            alive = following.get(next_key(group.keys.mask)) if group.mask else None
-            vector = zero_dead(self._actors[name].greedy_vector(chooses), alive)
-            following.set(next_key(group.keys.action_vector), vector)
-        values = {}
-        for name, group in self._learning:
-            critic = delayed[f"critic_{name}"]
-            past = unroll(critic, data, self.burn_in, False) if hidden_key(critic) else steps
-            inputs, own = next_inputs(critic, following, past), following.get(next_key(group.keys.action_vector))
-            if self.adversary is not None:
-                values[name] = values_of_rows(
-                    critic, group.keys, inputs, self.adversary(critic, group.keys, inputs, own)
-                )
-            elif self.inference is not None:
-                rows = delayed["inference"].rows(self._actors, following.get(NEXT), group, own)
-                values[name] = values_of_rows(critic, group.keys, inputs, rows)
-            else:
-                values[name] = single_steps(critic, inputs).get(group.keys.state_action_value)
-        return values
 
     def _learnt(
         self, steps: TensorDictBase, values: Mapping[str, TensorDictBase], next_values: Mapping[str, Tensor]
@@ -350,24 +322,3 @@ class MADDPGLoss(LossModule):
             mixed = self.tensor_keys.chosen_action_value
             loss = team_policy_loss(self._critics, self.mixer, *parts, self._mask(steps, None), mixed)
         return loss + self.action_regularization * torch.stack(squares).sum()
-
-
-def _check_parts(
-    actors: Mapping[str, Any], critics: Mapping[str, Any], mixer: Any, of_each_agent: list[Any], other_actions: str
-) -> None:
-    if other_actions not in get_args(OtherActions):
-        raise UserError(f"other_actions={other_actions!r}: expected one of {', '.join(get_args(OtherActions))}")
-    unknown = sorted(critics.keys() - actors.keys())
-    if unknown or not critics:
-        raise UserError(f"critics: expected groups of {sorted(actors)}, found {unknown or 'none'}; give each an actor")
-    if mixer is not None and critics.keys() != actors.keys():
-        raise UserError(f"mixer: expected a critic of every group of {sorted(actors)}, found {sorted(critics)}")
-    if mixer is not None and any(key[-1] == "max_action_value" for key in mixer.in_keys):
-        raise UserError(
-            f"mixer: {type(mixer).__name__} reads the value of the best action, which these critics do not give; "
-            "use QMixer or VDNMixer (mixer=qmix or mixer=vdn)"
-        )
-    if len(of_each_agent) + (mixer is not None) > 1:
-        raise UserError(
-            "mixer, adversary, inference: each changes whose actions an agent's value is of; leave one only"
-        )
