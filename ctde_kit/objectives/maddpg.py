@@ -153,7 +153,8 @@ class MADDPGLoss(LossModule):
         self.actors, self.critics, self.mixer = nn.ModuleDict(dict(actors)), nn.ModuleDict(dict(critics)), mixer
         self.gamma, self.other_actions, self.returns = gamma, other_actions, returns or NStepReturn()
         self.team_weight, self.action_regularization = team_weight, action_regularization
-        self.loss_function, self.huber_delta = loss_function, huber_delta
+        self.loss_function: LossFunction = loss_function
+        self.huber_delta = huber_delta
         self.adversary, self.inference = adversary, inference
         self.burn_in, self.from_stored = burn_in, from_stored
         # One copy of all, so that what the online networks share their targets share too.

@@ -117,7 +117,8 @@ class QMixLoss(LossModule):
         check_loss_function(loss_function)
         self.actors, self.mixer = nn.ModuleDict(dict(actors)), mixer
         self.gamma, self.returns = gamma, returns or NStepReturn()
-        self.loss_function, self.huber_delta = loss_function, huber_delta
+        self.loss_function: LossFunction = loss_function
+        self.huber_delta = huber_delta
         self.burn_in, self.from_stored = burn_in, from_stored
         # One copy of all, so that what the online networks share their targets share too.
         self.delayed = deepcopy(self.online_networks()).requires_grad_(False) if delay_value else None
