@@ -68,6 +68,11 @@ class GroupKeys:
         return self("action")
 
     @property
+    def action_vector(self) -> tuple[str, str]:
+        """The action as a critic of actions reads it: as it is where continuous, one-hot where discrete."""
+        return self("action_vector")
+
+    @property
     def last_action(self) -> tuple[str, str]:
         """The action of the step before, one-hot."""
         return self("last_action")
@@ -130,6 +135,16 @@ class GroupKeys:
     def max_action_value(self) -> tuple[str, str]:
         """The value of the best action that is allowed."""
         return self("max_action_value")
+
+    @property
+    def state_action_value(self) -> tuple[str, str]:
+        """What a critic of actions says of the joint action."""
+        return self("state_action_value")
+
+    @property
+    def noise(self) -> tuple[str, str]:
+        """The state of an exploration noise that has one."""
+        return self("noise")
 
     @property
     def state_value(self) -> tuple[str, str]:

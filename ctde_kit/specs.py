@@ -39,6 +39,11 @@ class ActionSpec:
         return self.kind != "continuous"
 
     @property
+    def vector_dim(self) -> int:
+        """Size of one agent's action as a vector: D, or all choices one-hot side by side."""
+        return sum(self.sizes)
+
+    @property
     def n_parameters(self) -> int:
         """Outputs that a policy network needs an agent: logits, or location and scale."""
         return sum(self.sizes) if self.discrete else 2 * self.sizes[0]

@@ -1,4 +1,4 @@
-"""State-value critics as configurations."""
+"""Critics as configurations."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from ctde_kit.recipes.checks import check_choice
 from omegaconf import MISSING
 
 from ctde_kit.errors import UserError
-from ctde_kit.modules import AgentNetwork, value_critic
+from ctde_kit.modules import ActionValueCritic, AgentNetwork, action_value_critic, value_critic
 from ctde_kit.specs import GroupSpec, TeamSpec
 
 
 @dataclass
 class ValueCriticConfig:
-    """A critic's layout.
+    """A critic's layout, of states (MAPPO) or of joint actions (MADDPG).
 
     Args:
         sees: each agent's own `observation`, all observations of the `team`, the root `state`, or `agent_state`.
@@ -40,6 +40,7 @@ class ValueCriticConfig:
             raise UserError("critic.network.share_params: one network serves all agents here; use critic.heads=network")
 
     def build(self, team: TeamSpec, group: GroupSpec) -> AgentNetwork:
+        """A critic of states."""
         return value_critic(
             team,
             group,
@@ -48,4 +49,17 @@ class ValueCriticConfig:
             heads=self.heads,  # type: ignore[arg-type]
             agent_id=self.network.agent_id,
             normalize=self.network.normalize,
+        )
+
+    def build_action_value(self, team: TeamSpec, group: GroupSpec) -> ActionValueCritic:
+        """A critic that sees actions, too: everyone's, or each agent's own where it sees its own observation."""
+        if self.network.normalize:
+            raise UserError("critic.network.normalize=true: a critic of actions takes them as they are; leave it out")
+        return action_value_critic(
+            team,
+            group,
+            self.network.build,
+            sees=self.sees,  # type: ignore[arg-type]
+            heads=self.heads,  # type: ignore[arg-type]
+            agent_id=self.network.agent_id,
         )

@@ -7,12 +7,12 @@ from typing import Any
 from torchrl.envs import EnvBase, InitTracker, RewardSum, TransformedEnv
 
 from ctde_kit.envs.last_action import LastAction
-from ctde_kit.modules import TeamPolicy
+from ctde_kit.modules import OrnsteinUhlenbeckNoise, TeamPolicy
 from ctde_kit.specs import TeamSpec
 
 
 def with_transforms(env: EnvBase, team: TeamSpec, policy: TeamPolicy) -> TransformedEnv:
-    """Add ``is_init``, episode returns ``(group, "episode_reward")``, and last actions and hidden states where read."""
+    """Add ``is_init``, episode returns ``(group, "episode_reward")``, and what policies carry where read."""
     transformed = TransformedEnv(env, InitTracker())
     keys = [group.keys for group in team]
     transformed.append_transform(
@@ -28,4 +28,7 @@ def with_transforms(env: EnvBase, team: TeamSpec, policy: TeamPolicy) -> Transfo
     for group in team:
         if group.keys.hidden("actor") in actors[group.name].in_keys:
             transformed.append_transform(actors[group.name].make_tensordict_primer())
+        noise = getattr(actors[group.name], "noise", None)
+        if isinstance(noise, OrnsteinUhlenbeckNoise):
+            transformed.append_transform(noise.make_tensordict_primer())
     return transformed

@@ -43,12 +43,14 @@ class QMixerConfig:
         normalize: normalize what it sees.
         embed_dim: width of the mixing network's hidden layer.
         hypernet_cells: widths of the hypernetworks' hidden layers; [] for one linear layer.
+        monotonic: weights are not negative; false is for FACMAC alone.
     """
 
     sees: str = "auto"
     normalize: bool = False
     embed_dim: int = 32
     hypernet_cells: list[int] = field(default_factory=lambda: [64])
+    monotonic: bool = True
     _target_: str = "ctde_kit.recipes.mixers.QMixerConfig"
 
     def __post_init__(self) -> None:
@@ -57,7 +59,9 @@ class QMixerConfig:
 
     def build(self, team: TeamSpec) -> QMixer:
         state = mixer_state(team, self.sees, normalize=self.normalize)  # type: ignore[arg-type]
-        return QMixer(team, state, embed_dim=self.embed_dim, hypernet_cells=self.hypernet_cells)
+        return QMixer(
+            team, state, embed_dim=self.embed_dim, hypernet_cells=self.hypernet_cells, monotonic=self.monotonic
+        )
 
 
 @dataclass

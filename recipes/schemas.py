@@ -6,7 +6,9 @@ from typing import Any
 
 from ctde_kit.recipes.critics import ValueCriticConfig
 from ctde_kit.recipes.cross_play import CrossPlayConfig
+from ctde_kit.recipes.explorations import GaussianExploration, GumbelExploration, OrnsteinUhlenbeckExploration
 from ctde_kit.recipes.loggers import LoggerConfig
+from ctde_kit.recipes.maddpg import MADDPGConfig
 from ctde_kit.recipes.mappo import MAPPOConfig
 from ctde_kit.recipes.matrix_task import MatrixTask
 from ctde_kit.recipes.mixers import NoMixer, QMixerConfig, QPLEXMixerConfig, VDNMixerConfig
@@ -23,6 +25,7 @@ SCHEMAS: dict[tuple[str | None, str], Any] = {
     (None, "qmix_schema"): QMIXConfig,
     (None, "pqn_schema"): PQNConfig,
     (None, "cross_play_schema"): CrossPlayConfig,
+    (None, "maddpg_schema"): MADDPGConfig,
     ("schema/task", "vmas"): VmasTask,
     ("schema/task", "pettingzoo"): PettingZooTask,
     ("schema/task", "lbf"): LbfTask,
@@ -44,5 +47,8 @@ SCHEMAS: dict[tuple[str | None, str], Any] = {
     ("schema/opponent", "random"): RandomOpponent,
     ("schema/opponent", "greedy_chase"): GreedyChaseOpponent,
     ("schema/opponent", "run"): RunOpponent,
+    ("schema/exploration", "gaussian"): GaussianExploration,
+    ("schema/exploration", "ornstein_uhlenbeck"): OrnsteinUhlenbeckExploration,
+    ("schema/exploration", "gumbel"): GumbelExploration,
     ("schema/logger", "logger"): LoggerConfig,
 }

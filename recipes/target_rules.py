@@ -12,21 +12,23 @@ from ctde_kit.training import HardUpdate, PolyakUpdate
 
 @dataclass
 class PolyakTarget:
-    """A share of the way after each update.
+    """A share of the way after each update, or after every so many.
 
     Args:
         tau: the share.
+        every: in updates.
     """
 
     tau: float = 0.005
+    every: int = 1
     _target_: str = "ctde_kit.recipes.target_rules.PolyakTarget"
 
     def __post_init__(self) -> None:
         check_ratio(**{"target.tau": self.tau})
-        check_positive(**{"target.tau": self.tau})
+        check_positive(**{"target.tau": self.tau, "target.every": self.every})
 
     def build(self, loss: Any) -> PolyakUpdate:
-        return PolyakUpdate(loss.online_networks(), loss.delayed, self.tau)
+        return PolyakUpdate(loss.online_networks(), loss.delayed, self.tau, self.every)
 
 
 @dataclass

@@ -1,16 +1,20 @@
 """Networks, actors and critics as TensorDict modules."""
 
+from ctde_kit.modules.action_value import ActionValueCritic, action_value_critic
 from ctde_kit.modules.actor import MultiAgentActor, SingleAgentActor, TeamPolicy
 from ctde_kit.modules.critic import ValuePerAgent, value_critic
+from ctde_kit.modules.deterministic_actor import MultiAgentDeterministicActor, SingleAgentDeterministicActor
 from ctde_kit.modules.distributions import MaskedCategorical, MaskedMultiCategorical, TanhNormal
 from ctde_kit.modules.frozen_actor import FrozenActor
 from ctde_kit.modules.greedy_chase import GreedyChase
 from ctde_kit.modules.gru import MultiAgentGRU
+from ctde_kit.modules.inferred_policies import InferredPolicies
 from ctde_kit.modules.inputs import Input, agent_state, global_state, own_observation, team_observation
 from ctde_kit.modules.linear import AgentLinear
 from ctde_kit.modules.mixing import mixer_state
 from ctde_kit.modules.mlp import MultiAgentMLP
 from ctde_kit.modules.network import AgentNetwork
+from ctde_kit.modules.noise import GaussianNoise, GumbelNoise, OrnsteinUhlenbeckNoise
 from ctde_kit.modules.q_actor import MultiAgentQActor, SingleAgentQActor
 from ctde_kit.modules.qmixer import QMixer
 from ctde_kit.modules.qplex import QPLEXMixer
@@ -21,29 +25,37 @@ from ctde_kit.modules.value_norm import ValueNorm
 from ctde_kit.modules.vdn import VDNMixer
 
 __all__ = [
+    "ActionValueCritic",
     "AgentLinear",
     "AgentNetwork",
     "FrozenActor",
+    "GaussianNoise",
     "GreedyChase",
+    "GumbelNoise",
+    "InferredPolicies",
     "Input",
     "LearnedScale",
     "MaskedCategorical",
     "MaskedMultiCategorical",
     "MultiAgentActor",
+    "MultiAgentDeterministicActor",
     "MultiAgentGRU",
     "MultiAgentMLP",
     "MultiAgentQActor",
+    "OrnsteinUhlenbeckNoise",
     "QMixer",
     "QPLEXMixer",
     "RandomActor",
     "ShareParams",
     "SingleAgentActor",
+    "SingleAgentDeterministicActor",
     "SingleAgentQActor",
     "TanhNormal",
     "TeamPolicy",
     "VDNMixer",
     "ValueNorm",
     "ValuePerAgent",
+    "action_value_critic",
     "agent_state",
     "global_state",
     "mixer_state",

@@ -64,8 +64,19 @@ class MultiAgentGRU(nn.Module):
         self.head = AgentLinear(hidden_size, out_features, n_agents, share_params)
         initialize([*encoder, self.head], out_gain)
 
+    @property
+    def first(self) -> AgentLinear:
+        """The layer that reads the features."""
+        layer = self.encoder[0] if len(self.encoder) else self.input_gates
+        assert isinstance(layer, AgentLinear)
+        return layer
+
     def forward(self, x: Tensor, hidden: Tensor, is_init: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """One step: outputs, the next hidden state, and the hidden state that the step started from."""
+        return self.after_first(self.first(x), hidden, is_init)
+
+    def after_first(self, x: Tensor, hidden: Tensor, is_init: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """One step from what the first layer gave."""
         hidden = hidden.masked_fill(is_init.unsqueeze(-1), 0.0)
         next_hidden = self._cell(self._input_gates(x), hidden)
         return self.head(next_hidden), next_hidden, hidden
@@ -76,7 +87,7 @@ class MultiAgentGRU(nn.Module):
         ``hidden`` ``[*B, n_agents, H]`` is the state before the first step, whatever ``is_init`` says there: samplers
         mark the start of every slice, and the stored state of an episode's first step is zero anyway.
         """
-        gates = self._input_gates(x)
+        gates = self._input_gates(self.first(x))
         resets = is_init.unsqueeze(-1)
         before, after = [], []
         for t in range(x.shape[-3]):
@@ -89,9 +100,9 @@ class MultiAgentGRU(nn.Module):
         return self.head(hiddens), hiddens, torch.stack(before, -3)
 
     def _input_gates(self, x: Tensor) -> Tensor:
-        for layer, norm in zip(self.encoder, self.norms, strict=True):
-            x = self.activation(norm(layer(x)))
-        return self.input_gates(x)
+        for norm, layer in zip(self.norms, [*self.encoder, self.input_gates][1:], strict=True):
+            x = layer(self.activation(norm(x)))
+        return x
 
     def _cell(self, input_gates: Tensor, hidden: Tensor) -> Tensor:
         reset_in, update_in, new_in = input_gates.chunk(3, -1)

@@ -50,7 +50,10 @@ class Input(nn.Module):
         return [key for part in self.parts for key in part[:2] if key is not None]
 
     def forward(self, tensordict: TensorDictBase) -> Tensor:
-        x = torch.cat([_read(tensordict, *part) for part in self.parts], -1)
+        parts = [_read(tensordict, *part) for part in self.parts]
+        # What is the team's stands in every agent's row.
+        rows = max(part.shape[-2] for part in parts)
+        x = torch.cat([part.expand(*part.shape[:-2], rows, part.shape[-1]) for part in parts], -1)
         if self.norm is not None:
             x = self.norm(x)
         if all(dims > 0 for *_, dims in self.parts):

@@ -52,10 +52,21 @@ class MultiAgentMLP(nn.Module):
         self.norms = norms(num_cells, layer_norm)
         initialize(layers, out_gain)
 
+    @property
+    def first(self) -> AgentLinear:
+        """The layer that reads the features."""
+        layer = self.layers[0]
+        assert isinstance(layer, AgentLinear)
+        return layer
+
     def forward(self, x: Tensor) -> Tensor:
-        for layer, norm in zip(self.layers[:-1], self.norms, strict=True):
-            x = self.activation(norm(layer(x)))
-        return self.layers[-1](x)
+        return self.after_first(self.first(x))
+
+    def after_first(self, x: Tensor) -> Tensor:
+        """Outputs from what the first layer gave."""
+        for norm, layer in zip(self.norms, self.layers[1:], strict=True):
+            x = layer(self.activation(norm(x)))
+        return x
 
     def for_agent(self, agent: int) -> MultiAgentMLP:
         """The network of one agent, on the same storage."""

@@ -108,6 +108,12 @@ class AgentNetwork(TensorDictModuleBase):
         mixes_agents = getattr(self.network, "centralized", False)
         return self.inputs.decentralized and getattr(self.network, "decentralized", not mixes_agents)
 
+    @property
+    def hidden_shape(self) -> tuple[int, int]:
+        """The shape ``(n, H)`` of one hidden state; of a recurrent network alone."""
+        assert is_recurrent(self.network)
+        return self.inputs.n_agents, self.network.hidden_size
+
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         x = self.inputs(tensordict)
         outputs = self.network(x) if self.hidden_key is None else self._recurrent_forward(tensordict, x)
@@ -143,10 +149,9 @@ class AgentNetwork(TensorDictModuleBase):
         Raises:
             UserError: for a feed-forward network, which has no hidden state.
         """
-        network = self.network
-        if self.hidden_key is None or not is_recurrent(network):
+        if self.hidden_key is None:
             raise UserError("this network is feed-forward: it has no hidden state and needs no primer")
-        shape = (*batch_size, self.inputs.n_agents, network.hidden_size)
+        shape = (*batch_size, *self.hidden_shape)
         # The team's reset: where agents have done flags of their own, TorchRL cannot guess which one counts.
         spec = {self.hidden_key: Unbounded(torch.Size(shape), device=device)}
         return TensorDictPrimer(spec, expand_specs=True, reset_key="_reset")

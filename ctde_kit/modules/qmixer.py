@@ -29,6 +29,8 @@ class QMixer(TensorDictModuleBase):
         embed_dim: width of the mixing network's hidden layer.
         hypernet_cells: widths of the weight hypernetworks' hidden layers: ``()`` for one linear layer, as in the
             paper, ``(64,)`` for two.
+        monotonic: weights are absolute values; without, the mixing is unrestricted (Peng et al. 2021, section 4.2), for
+            critics alone: greedy actions of Q-learning need a monotonic one.
 
     Raises:
         UserError: for values that are missing or of another shape.
@@ -46,9 +48,16 @@ class QMixer(TensorDictModuleBase):
     out_keys: list[Key]
 
     def __init__(
-        self, team: TeamSpec, state: Input | None = None, *, embed_dim: int = 32, hypernet_cells: Sequence[int] = ()
+        self,
+        team: TeamSpec,
+        state: Input | None = None,
+        *,
+        embed_dim: int = 32,
+        hypernet_cells: Sequence[int] = (),
+        monotonic: bool = True,
     ):
         super().__init__()
+        self.monotonic = monotonic
         self.team, self.state, self.embed_dim = team, state or mixer_state(team), embed_dim
         self.n_agents = sum(group.n_agents for group in team)
         features = self.state.features
@@ -62,7 +71,10 @@ class QMixer(TensorDictModuleBase):
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         values = team_values(tensordict, self.team, CHOSEN_ACTION_VALUE)
         state = self.state(tensordict).squeeze(-2)
-        weight_1 = self.weight_1(state).abs().unflatten(-1, (self.n_agents, self.embed_dim))
+        weight_1, weight_2 = self.weight_1(state), self.weight_2(state)
+        if self.monotonic:
+            weight_1, weight_2 = weight_1.abs(), weight_2.abs()
+        weight_1 = weight_1.unflatten(-1, (self.n_agents, self.embed_dim))
         hidden = (values.unsqueeze(-1) * weight_1).sum(-2) + self.bias_1(state)
-        mixed = nn.functional.elu(hidden) * self.weight_2(state).abs()
+        mixed = nn.functional.elu(hidden) * weight_2
         return tensordict.set(CHOSEN_ACTION_VALUE, mixed.sum(-1, keepdim=True) + self.bias_2(state))

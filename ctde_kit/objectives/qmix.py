@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -14,7 +14,6 @@ from tensordict.utils import NestedKey
 from torch import Tensor, nn
 from torchrl.objectives.common import LossModule
 
-from ctde_kit.errors import UserError
 from ctde_kit.keys import (
     CHOSEN_ACTION_VALUE,
     DONE,
@@ -27,13 +26,12 @@ from ctde_kit.keys import (
     next_key,
 )
 from ctde_kit.objectives.masking import agent_flags, check_same_shape, masked_mean, required_entry
+from ctde_kit.objectives.priorities import importance_weight, write_priority
 from ctde_kit.objectives.q_targets import NStepReturn, ReturnEstimator
 from ctde_kit.objectives.q_values import at_next, joint_value, stored_choice, write_values
+from ctde_kit.objectives.td_loss import LossFunction, check_loss_function, distance_to_target
 from ctde_kit.objectives.team_reward import REWARD
-from ctde_kit.objectives.unroll import check_burn_in, hidden_key, next_outputs, trace_ends, unroll
-
-LossFunction = Literal["huber", "l2"]
-MAX_SHARE = 0.9
+from ctde_kit.objectives.unroll import check_sequences, hidden_key, next_outputs, trace_ends, unroll
 
 
 class QMixLoss(LossModule):
@@ -116,11 +114,11 @@ class QMixLoss(LossModule):
         delay_value: bool = True,
     ):
         super().__init__()
-        if loss_function not in get_args(LossFunction):
-            raise UserError(f"loss_function={loss_function!r}: expected one of {', '.join(get_args(LossFunction))}")
+        check_loss_function(loss_function)
         self.actors, self.mixer = nn.ModuleDict(dict(actors)), mixer
         self.gamma, self.returns = gamma, returns or NStepReturn()
-        self.loss_function, self.huber_delta = loss_function, huber_delta
+        self.loss_function: LossFunction = loss_function
+        self.huber_delta = huber_delta
         self.burn_in, self.from_stored = burn_in, from_stored
         # One copy of all, so that what the online networks share their targets share too.
         self.delayed = deepcopy(self.online_networks()).requires_grad_(False) if delay_value else None
@@ -167,7 +165,8 @@ class QMixLoss(LossModule):
         return list(dict.fromkeys([*self.in_keys, *ends, IS_INIT]))
 
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
-        self._check_form(tensordict)
+        networks = [actor.agent_network for actor in self._groups.values()]
+        check_sequences("QMixLoss", tensordict, networks, self.returns.needs_sequences, self.burn_in)
         data = tensordict.unsqueeze(-1) if tensordict.ndim == 1 else tensordict
         steps = data[..., self.burn_in :] if self.burn_in else data
         unrolled = {
@@ -180,10 +179,12 @@ class QMixLoss(LossModule):
             target = self._target(steps, self._next_value(data, steps, unrolled), mask)
         check_same_shape(chosen_action_value=value, target_value=target)
         delta = (value - target).masked_fill(~mask, 0)
-        loss = (self._weight(tensordict, delta) * self._distance(delta)).sum() / mask.sum().clamp(min=1)
+        weight = importance_weight(tensordict, self.tensor_keys.priority_weight, self.burn_in)
+        distance = distance_to_target(delta, self.loss_function, self.huber_delta)
+        loss = (weight * distance).sum() / mask.sum().clamp(min=1)
         with torch.no_grad():
             error = delta.abs()
-            self._write_priority(tensordict, error, mask)
+            write_priority(tensordict, error, mask, self.tensor_keys.priority)
             metrics = {
                 "td_error": masked_mean(error, mask),
                 "chosen_action_value": masked_mean(value, mask),
@@ -251,41 +252,3 @@ class QMixLoss(LossModule):
             ]
             mask = mask & torch.cat(parts, -1).unsqueeze(-1)
         return mask
-
-    def _weight(self, tensordict: TensorDictBase, delta: Tensor) -> Tensor:
-        """The importance weight of each item, one where there are none, to multiply ``delta``."""
-        weight = tensordict.get(self.tensor_keys.priority_weight, None)
-        if weight is None:
-            return torch.ones_like(delta[..., :1, :1])
-        if tensordict.ndim > 1:
-            weight = weight.expand(tensordict.shape) if weight.ndim == tensordict.ndim else weight.unsqueeze(-1)
-            weight = weight.expand(tensordict.shape)[..., self.burn_in :]
-        return weight.reshape(*delta.shape[:-2], 1, 1).to(delta.dtype)
-
-    def _distance(self, delta: Tensor) -> Tensor:
-        if self.loss_function == "l2":
-            return 0.5 * delta.square()
-        return nn.functional.huber_loss(delta, torch.zeros_like(delta), reduction="none", delta=self.huber_delta)
-
-    def _write_priority(self, tensordict: TensorDictBase, error: Tensor, mask: Tensor) -> None:
-        """The mean over agents; for a sequence, one number out of its steps, in every step."""
-        step = error.sum((-2, -1)) / mask.sum((-2, -1)).clamp(min=1)
-        if tensordict.ndim == 1:
-            priority = step.squeeze(-1)
-        else:
-            valid = mask.flatten(-2).any(-1)
-            mean = step.sum(-1) / valid.sum(-1).clamp(min=1)
-            priority = MAX_SHARE * step.amax(-1) + (1 - MAX_SHARE) * mean
-            priority = priority.unsqueeze(-1).expand(tensordict.shape)
-        tensordict.set(self.tensor_keys.priority, priority)
-
-    def _check_form(self, tensordict: TensorDictBase) -> None:
-        recurrent = any(hidden_key(actor.agent_network) for actor in self._groups.values())
-        if tensordict.ndim < 2 and (recurrent or self.returns.needs_sequences or self.burn_in):
-            reason = "recurrent networks learn" if recurrent else "these returns need"
-            raise UserError(
-                f"QMixLoss: {reason} sequences [*B, T], found single steps {list(tensordict.shape)}; use a replay of "
-                "sequences or episodes, or unsqueeze(0) a single sequence"
-            )
-        if tensordict.ndim > 1:
-            check_burn_in(self.burn_in, tensordict.shape[-1])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
@@ -62,6 +64,17 @@ def next_outputs(network: TensorDictModuleBase, tensordict: TensorDictBase, unro
     ``unrolled`` is what ``unroll`` gave for the same steps ``tensordict``. So each value is of the observation before
     any reset; an unroll over T + 1 steps would take the one after.
     """
+    return single_steps(network, next_inputs(network, tensordict, unrolled))
+
+
+def single_steps(network: TensorDictModuleBase, tensordict: TensorDictBase) -> TensorDictBase:
+    """Run ``network`` for one step on each item, though TorchRL's losses run in recurrent mode."""
+    with set_recurrent_mode(False):
+        return network(tensordict)
+
+
+def next_inputs(network: TensorDictModuleBase, tensordict: TensorDictBase, unrolled: TensorDictBase) -> TensorDictBase:
+    """What ``network`` reads of each step's next observation, with the hidden state after that step."""
     following = tensordict.get(NEXT).select(*network.in_keys, strict=False)
     own = hidden_key(network)
     if own is not None:
@@ -70,8 +83,7 @@ def next_outputs(network: TensorDictModuleBase, tensordict: TensorDictBase, unro
     for key in network.in_keys:
         if key[-1] == "mask":
             following.set(key, alive_next(tensordict, GroupKeys(str(key[0]))))
-    with set_recurrent_mode(False):
-        return network(following)
+    return following
 
 
 def trace_ends(tensordict: TensorDictBase, done: Tensor) -> Tensor:
@@ -84,7 +96,17 @@ def trace_ends(tensordict: TensorDictBase, done: Tensor) -> Tensor:
     return done | later
 
 
-def check_burn_in(burn_in: int, length: int) -> None:
-    """Raise ``UserError`` unless a step is left to learn from."""
-    if burn_in >= length:
+def check_sequences(
+    loss: str, tensordict: TensorDictBase, networks: Iterable[TensorDictModuleBase], returns_need: bool, burn_in: int
+) -> None:
+    """Raise ``UserError`` for single steps where sequences are needed, and unless a step is left after the burn-in."""
+    recurrent = any(hidden_key(network) is not None for network in networks)
+    if tensordict.ndim < 2 and (recurrent or returns_need or burn_in):
+        reason = "recurrent networks learn" if recurrent else "these returns need"
+        raise UserError(
+            f"{loss}: {reason} sequences [*B, T], found single steps {list(tensordict.shape)}; use a replay of "
+            "sequences or episodes, or unsqueeze(0) a single sequence"
+        )
+    if tensordict.ndim > 1 and burn_in >= tensordict.shape[-1]:
+        length = tensordict.shape[-1]
         raise UserError(f"burn_in={burn_in}: expected less than the {length} steps of a sequence; make it smaller")

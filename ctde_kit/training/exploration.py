@@ -23,12 +23,12 @@ class Annealing:
 
 
 class LinearEpsilon:
-    """Moves the exploration of Q actors in a straight line from ``start`` to ``end`` over ``frames``.
+    """Moves how much actors explore in a straight line from ``start`` to ``end`` over ``frames``.
 
     Args:
-        epsilons: the actors' ``epsilon`` buffers.
-        start: a ratio.
-        end: a ratio.
+        epsilons: the ``epsilon`` buffers of Q actors, or the ``scale`` buffers of noises.
+        start: a ratio, or a noise's scale.
+        end: likewise.
         frames: from the first frame on.
     """
 

@@ -27,7 +27,7 @@ class TargetRule(Protocol):
 
 
 class PolyakUpdate:
-    """After each update every target weight moves the share ``tau`` towards the online one (Lillicrap et al. 2016).
+    """After updates every target weight moves the share ``tau`` towards the online one (Lillicrap et al. 2016).
 
     TorchRL's ``SoftUpdate`` needs functional parameters; this takes plain modules and moves all weights at once.
 
@@ -35,6 +35,7 @@ class PolyakUpdate:
         online: the networks that learn.
         delayed: their targets, of the same structure.
         tau: a ratio in (0, 1].
+        every: in updates, 1 for after each one.
 
     >>> online, delayed = nn.Linear(1, 1), nn.Linear(1, 1)
     >>> _ = [nn.init.ones_(p) for p in online.parameters()], [nn.init.zeros_(p) for p in delayed.parameters()]
@@ -43,19 +44,22 @@ class PolyakUpdate:
     0.25
     """
 
-    def __init__(self, online: nn.Module, delayed: nn.Module, tau: float):
+    def __init__(self, online: nn.Module, delayed: nn.Module, tau: float, every: int = 1):
         self.online, self.delayed = _floats(online), _floats(delayed)
-        self.tau = tau
+        self.tau, self.every, self.updates = tau, every, 0
 
     @torch.no_grad()
     def __call__(self) -> None:
-        torch._foreach_lerp_(self.delayed, self.online, self.tau)  # pyright: ignore[reportPrivateImportUsage]
+        self.updates += 1
+        if self.updates % self.every == 0:
+            torch._foreach_lerp_(self.delayed, self.online, self.tau)  # pyright: ignore[reportPrivateImportUsage]
 
     def state_dict(self) -> dict[str, Any]:
-        return {}
+        return {"updates": self.updates}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """There is nothing to take over."""
+        # Checkpoints from before there was a choice hold nothing, and moved after each update.
+        self.updates = state_dict.get("updates", 0)
 
 
 class HardUpdate:

@@ -59,7 +59,23 @@ CLIMBING = ["task=matrix/climbing", *MATRIX, "total_frames=10000", "lr=0.003"]
 FIVE_SEEDS = (0, 1, 2, 3, 4)
 
 BENCHMARL_QMIX = "BenchMARL 1.5.2 QMIX, training episodes, one seed"
+BENCHMARL_MADDPG = "BenchMARL 1.5.2 MADDPG, training episodes, one seed"
 BENCHMARL = "BenchMARL 1.5.2 MAPPO, training episodes, one seed"
+
+
+def _maddpg_navigation(frames: int, bar: float) -> Experiment:
+    overrides = ["task=vmas/navigation", f"total_frames={frames}", "evaluation.every_frames=30000"]
+    return Experiment(
+        "maddpg",
+        [*overrides, "evaluation.episodes=500"],
+        "eval/return_mean",
+        bar,
+        reference_name=BENCHMARL_MADDPG,
+        reference=_points("24 -2.0,42 -.07,78 .71,114 .53,150 .88,204 .90,240 .94"),
+        horizontals={"random": -0.60},
+        page="maddpg",
+    )
+
 
 EXPERIMENTS: dict[str, Experiment] = {
     "mappo_navigation": Experiment(
@@ -285,4 +301,6 @@ EXPERIMENTS: dict[str, Experiment] = {
         ylabel="share of right answers",
         page="qmix",
     ),
+    "maddpg_navigation_150k": _maddpg_navigation(150_000, 0.9),
+    "maddpg_navigation_300k": _maddpg_navigation(300_000, 0.95),
 }

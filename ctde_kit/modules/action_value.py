@@ -1,0 +1,165 @@
+"""Critics that value actions: whose data and whose actions they see, and how many values they give."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import torch
+from tensordict import TensorDictBase
+from tensordict.nn import TensorDictModuleBase
+from torch import Tensor
+
+from ctde_kit.errors import UserError
+from ctde_kit.keys import STATE, Key
+from ctde_kit.modules.critic import Heads, NetworkFactory, Sees, ValuePerAgent
+from ctde_kit.modules.inputs import Input
+from ctde_kit.modules.network import AgentNetwork, set_recurrent_mode
+from ctde_kit.specs import GroupSpec, TeamSpec
+
+
+class ActionValueCritic(TensorDictModuleBase):
+    """Writes ``(group, "state_action_value")`` ``[*B, n_agents, 1]``, the value of a joint action for each agent.
+
+    Reads what ``agent_network`` reads, actions as vectors among it: ``(group, "action_vector")`` ``[*B, n_agents, D]``.
+
+    Args:
+        group: the group whose returns it predicts.
+        agent_network: writes the value.
+        own_column: where agent 0's action stands among the features, the others' after it; ``None`` where agent i's
+            value depends on agent i's action alone.
+    """
+
+    in_keys: list[Key]
+    out_keys: list[Key]
+
+    def __init__(self, group: GroupSpec, agent_network: AgentNetwork, own_column: int | None):
+        super().__init__()
+        self.group, self.agent_network, self.own_column = group, agent_network, own_column
+        self.in_keys, self.out_keys = agent_network.in_keys, agent_network.out_keys
+        self.hidden_key = agent_network.hidden_key
+
+    @property
+    def hidden_shape(self) -> tuple[int, int]:
+        """The shape ``(n, H)`` of one hidden state; of a recurrent critic alone."""
+        return self.agent_network.hidden_shape
+
+    @property
+    def swaps_own_action(self) -> bool:
+        """Whether ``own_action_values`` can be computed: the network must tell its first layer from the others."""
+        return self.own_column is None or hasattr(self.agent_network.network, "after_first")
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        return self.agent_network(tensordict)
+
+    def own_action_values(self, tensordict: TensorDictBase, action: Tensor) -> Tensor:
+        """The value ``[*B, n_agents, 1]`` for each agent where it alone takes another action ``[*B, n_agents, D]``.
+
+        The others' are those in ``tensordict``. The first layer sees the joint action once; each agent's own action is
+        swapped in by its difference, so only the later layers are computed an agent. A recurrent critic takes one step
+        from the hidden states in ``tensordict``.
+        """
+        key = self.group.keys.action_vector
+        if self.own_column is None:
+            changed = tensordict.copy().set(key, action)
+            with set_recurrent_mode(False):
+                return self.agent_network(changed).get(self.group.keys.state_action_value)
+        network: Any = self.agent_network.network
+        first = network.first(self.agent_network.inputs(tensordict))
+        rows = network.first.swapped(first, action - tensordict.get(key), self.own_column)
+        if self.hidden_key is None:
+            values = network.after_first(rows)
+        else:
+            hidden = tensordict.get(self.hidden_key)
+            is_init = torch.zeros(*hidden.shape[:-2], 1, dtype=torch.bool, device=hidden.device)
+            values = network.after_first(rows, hidden, is_init)[0]
+        # Where one network has a head an agent, row i is of agent i's action, and so is its head i.
+        return values if values.shape[-1] == 1 else values.diagonal(dim1=-2, dim2=-1).unsqueeze(-1)
+
+
+def action_value_critic(
+    team: TeamSpec,
+    group: GroupSpec,
+    make_network: NetworkFactory,
+    *,
+    sees: Sees = "team",
+    heads: Heads = "agent",
+    agent_id: bool = False,
+) -> ActionValueCritic:
+    """A critic of joint actions, in one of the common layouts.
+
+    Centralized critics see the actions of all agents of all groups (Lowe et al. 2017, section 4.1: in ``simple_tag`` a
+    predator's critic sees the prey's action); with ``observation`` each agent's own data and action alone (IDDPG, and
+    the utilities that FACMAC mixes). A recurrent critic keeps its hidden state under the root key
+    ``{group}_critic_hidden``.
+
+    Args:
+        team: all groups; a centralized critic sees them all.
+        group: the group whose returns it predicts.
+        make_network: ``(in_features, out_features, n_agents) -> network``, such as ``MultiAgentMLP``.
+        sees: each agent's own ``observation``, all observations of the ``team``, the root ``state``, or the
+            agent-specific ``agent_state``.
+        heads: for ``team`` and ``state``: ``one`` value for all, one output an ``agent``, or a ``network`` an agent
+            (whose weights are apart, or shared by clusters of like agents, as ``make_network`` shares them).
+        agent_id: append the agent's index, one forward pass an agent, instead of heads.
+
+    Raises:
+        UserError: where the env offers no such state, and for another word in ``sees`` or ``heads``.
+
+    >>> import torch
+    >>> from tensordict import TensorDict
+    >>> from ctde_kit.modules import MultiAgentMLP
+    >>> from ctde_kit.specs import ActionSpec
+    >>> team = TeamSpec((GroupSpec("agents", 3, 5, ActionSpec("categorical", (4,))),))
+    >>> critic = action_value_critic(team, team["agents"], MultiAgentMLP)
+    >>> data = {"observation": torch.zeros(2, 3, 5), "action_vector": torch.zeros(2, 3, 4)}
+    >>> critic(TensorDict({"agents": data}, [2]))["agents", "state_action_value"].shape
+    torch.Size([2, 3, 1])
+    """
+    for name, value, words in (("sees", sees, get_args(Sees)), ("heads", heads, get_args(Heads))):
+        if value not in words:
+            raise UserError(f"action_value_critic: {name}={value!r}, expected one of {', '.join(words)}")
+    seen, features, per_agent = _seen(team, group, sees)
+    per_agent = per_agent or heads == "network" or agent_id
+    if sees == "observation":
+        actions = [(group.keys.action_vector, _mask(group), 0)]
+        n_actions, own_column = group.action.vector_dim, None
+    else:
+        actions = [(other.keys.action_vector, _mask(other), 2) for other in team]
+        sizes = [other.n_agents * other.action.vector_dim for other in team]
+        n_actions, own_column = sum(sizes), features + sum(sizes[: team.groups.index(group)])
+    n_rows = group.n_agents if per_agent else 1
+    parts = [*seen, *actions]
+    inputs = Input(parts, n_rows, features + n_actions, agent_id=agent_id, decentralized=sees == "observation")
+    outputs = group.n_agents if n_rows == 1 and heads == "agent" else 1
+    network = AgentNetwork(
+        inputs,
+        make_network(inputs.features, outputs, n_rows),
+        [group.keys.state_action_value],
+        hidden_key=group.keys.team_hidden("critic"),
+        split=ValuePerAgent(group.n_agents),
+    )
+    return ActionValueCritic(group, network, own_column)
+
+
+Parts = list[tuple[Key, Key | None, int]]
+
+
+def _mask(group: GroupSpec) -> Key | None:
+    return group.keys.mask if group.mask else None
+
+
+def _seen(team: TeamSpec, group: GroupSpec, sees: Sees) -> tuple[Parts, int, bool]:
+    """What stands before the actions, its features, and whether it has an agent axis."""
+    if sees == "team":
+        return [(other.keys.observation, _mask(other), 2) for other in team], team.observation_dim, False
+    if sees == "observation":
+        return [(group.keys.observation, _mask(group), 0)], group.observation_dim, True
+    if sees == "state":
+        if team.state_dim is None:
+            raise UserError("critic input `state`: this env writes no root key 'state'; use `critic=centralized`")
+        return [(STATE, None, 1)], team.state_dim, False
+    if group.state_dim is None:
+        raise UserError(
+            f"critic input `agent_state`: this env writes no key {group.keys.state}; use `critic=centralized`"
+        )
+    return [(group.keys.state, _mask(group), 0)], group.state_dim, True

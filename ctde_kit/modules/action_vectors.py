@@ -1,0 +1,73 @@
+"""Actions as vectors, which critics read and gradients pass, and back."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ctde_kit.specs import ActionSpec
+
+
+def as_vector(spec: ActionSpec, action: Tensor) -> Tensor:
+    """Actions as an env takes them as float vectors ``[*B, n_agents, spec.vector_dim]``.
+
+    >>> as_vector(ActionSpec("multi_discrete", (2, 3)), torch.tensor([[1, 2]]))
+    tensor([[0., 1., 0., 0., 1.]])
+    """
+    if spec.kind == "continuous":
+        return action
+    if spec.kind == "one_hot":
+        return action.to(torch.get_default_dtype())
+    choices = action.unsqueeze(-1) if spec.kind == "categorical" else action
+    parts = [_one_hot(choices[..., k], size) for k, size in enumerate(spec.sizes)]
+    return torch.cat(parts, -1).to(torch.get_default_dtype())
+
+
+def as_action(spec: ActionSpec, vector: Tensor) -> Tensor:
+    """What ``as_vector`` was given; of logits, the best choices.
+
+    >>> as_action(ActionSpec("categorical", (3,)), torch.tensor([[0.0, 0.0, 1.0]]))
+    tensor([2])
+    """
+    if spec.kind == "continuous":
+        return vector
+    choices = [part.argmax(-1) for part in vector.split(list(spec.sizes), -1)]
+    if spec.kind == "one_hot":
+        return _one_hot(choices[0], spec.sizes[0]).long()
+    return choices[0] if spec.kind == "categorical" else torch.stack(choices, -1)
+
+
+def hard(spec: ActionSpec, logits: Tensor) -> Tensor:
+    """The best choices by ``logits``, one-hot, in the dtype of the logits."""
+    parts = [_one_hot(part.argmax(-1), part.shape[-1]) for part in logits.split(list(spec.sizes), -1)]
+    return torch.cat(parts, -1).to(logits.dtype)
+
+
+def straight_through(spec: ActionSpec, logits: Tensor, temperature: float) -> Tensor:
+    """The best choices, one-hot, with the gradient of the softmax at ``temperature`` (Jang et al. 2017)."""
+    soft = torch.cat([(part / temperature).softmax(-1) for part in logits.split(list(spec.sizes), -1)], -1)
+    return hard(spec, logits) + (soft - soft.detach())
+
+
+def allowed(spec: ActionSpec, logits: Tensor, mask: Tensor | None) -> Tensor:
+    """``logits`` with what ``mask`` forbids at the lowest finite number; where nothing is allowed, 0 is, the no-op."""
+    if mask is None:
+        return logits
+    parts = []
+    for part in mask.split(list(spec.sizes), -1):
+        no_op = torch.zeros_like(part)
+        no_op[..., 0] = True
+        parts.append(torch.where(part.any(-1, keepdim=True), part, no_op))
+    return logits.masked_fill(~torch.cat(parts, -1), torch.finfo(logits.dtype).min)
+
+
+def gumbel_like(logits: Tensor) -> Tensor:
+    """Standard Gumbel noise: the best of ``logits`` and this noise together is a sample of their softmax."""
+    # Not `empty_like`: it keeps strides, and a graph would draw the same numbers in another order.
+    noise = torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
+    return -noise.exponential_().log()
+
+
+def _one_hot(index: Tensor, size: int) -> Tensor:
+    """As booleans; ``torch.nn.functional.one_hot`` looks at its data, which a graph cannot."""
+    return index.unsqueeze(-1) == torch.arange(size, device=index.device)

@@ -1,0 +1,130 @@
+"""Learning what the others' policies are, and using it in targets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor, nn
+
+from ctde_kit.errors import UserError
+from ctde_kit.objectives.joint_actions import own_rows, zero_dead
+from ctde_kit.objectives.masking import required_entry
+from ctde_kit.specs import GroupSpec
+
+
+class PolicyInference(nn.Module):
+    """Fits each agent's beliefs to what the others did (Lowe et al. 2017, eq. 8).
+
+    A belief's loss is minus the log-likelihood of the other's action, minus ``entropy_coeff`` times the belief's
+    entropy. Discrete beliefs are categorical; continuous ones are Gaussians of the stated ``deviation`` around the
+    squashed output, whose entropy is constant. Agents believe nothing of themselves.
+
+    Args:
+        networks: ``(tensordict, observer, other) -> [*B, n_observers, n_others, D]``, such as ``InferredPolicies``.
+        actors: of every group; they squash, mask and encode.
+        entropy_coeff: weight of the entropy.
+        deviation: of Gaussian beliefs, in units of action.
+
+    Raises:
+        UserError: for a deviation that is not above 0.
+    """
+
+    def __init__(self, networks: nn.Module, *, entropy_coeff: float = 1e-3, deviation: float = 0.1):
+        super().__init__()
+        if deviation <= 0:
+            raise UserError(f"inference.deviation={deviation}: expected a number above 0")
+        self.networks, self.entropy_coeff, self.deviation = networks, entropy_coeff, deviation
+
+    def forward(
+        self,
+        actors: Mapping[str, Any],
+        steps: TensorDictBase,
+        policies: Mapping[str, TensorDictBase],
+        masks: Mapping[str, Tensor],
+    ) -> tuple[Tensor, Tensor]:
+        """The loss, and the divergence KL(policy, belief), means over pairs and steps that count.
+
+        Args:
+            actors: of every group.
+            steps: ``[*B, T]``, with ``(group, "action_vector")``.
+            policies: what each group's actor chooses by: its network's output, its action mask.
+            masks: of each group, what counts, bool ``[*B, T, n_agents, 1]``.
+        """
+        losses, divergences, counts = [], [], []
+        for observer in actors:
+            for other, actor in actors.items():
+                output = self.networks(steps, observer, other)
+                vector = steps.get(actor.group.keys.action_vector).unsqueeze(-3)
+                minus_likelihood, entropy = self._fit(actor, steps, output, vector)
+                divergence = self._divergence(actor, policies[other], steps, output)
+                counted = _pairs(masks[observer], masks[other], observer == other)
+                losses.append((minus_likelihood - self.entropy_coeff * entropy).masked_fill(~counted, 0).sum())
+                divergences.append(divergence.detach().masked_fill(~counted, 0).sum())
+                counts.append(counted.sum())
+        count = torch.stack(counts).sum().clamp(min=1)
+        return torch.stack(losses).sum() / count, torch.stack(divergences).sum() / count
+
+    def rows(
+        self, actors: Mapping[str, Any], tensordict: TensorDictBase, observer: GroupSpec, own: Tensor
+    ) -> dict[str, Tensor]:
+        """The joint action ``[*B, n_observers, n_others, D]`` of each group as each observer believes it to be.
+
+        Its own action is of ``own`` ``[*B, n_observers, D]``. Reads observations and, where groups have them, action
+        masks and who is alive.
+        """
+        rows = {}
+        for name, actor in actors.items():
+            keys, group = actor.group.keys, actor.group
+            beliefs = self._greedy(actor, tensordict, self.networks(tensordict, observer.name, name))
+            if group.mask:
+                beliefs = zero_dead(beliefs, tensordict.get(keys.mask).unsqueeze(-2))
+            rows[name] = own_rows(beliefs, own) if name == observer.name else beliefs
+        return rows
+
+    @staticmethod
+    def _greedy(actor: Any, tensordict: TensorDictBase, output: Tensor) -> Tensor:
+        """Beliefs ``[*B, n_observers, n_others, D]`` as actions: the best choice, or the squashed output."""
+        chooses = TensorDict({actor.output_key: output}, tensordict.batch_size)
+        if actor.group.action_mask:
+            chooses.set(actor.group.keys.action_mask, _mask(actor, tensordict).unsqueeze(-3))
+        return actor.greedy_vector(chooses)
+
+    def _fit(self, actor: Any, steps: TensorDictBase, output: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
+        """Minus the log-likelihood of what was done, and the entropy, ``[*B, T, n_observers, n_others, 1]``."""
+        if not actor.group.action.discrete:
+            square = ((vector - self._greedy(actor, steps, output)) / self.deviation).square()
+            likelihood = -0.5 * square.sum(-1, keepdim=True)
+            return -likelihood, torch.zeros_like(likelihood)
+        log_probs = _log_probs(actor, steps, output)
+        return -(vector * log_probs).sum(-1, keepdim=True), -(log_probs.exp() * log_probs).sum(-1, keepdim=True)
+
+    @torch.no_grad()
+    def _divergence(self, actor: Any, policy: TensorDictBase, steps: TensorDictBase, output: Tensor) -> Tensor:
+        """KL(policy, belief) ``[*B, T, n_observers, n_others, 1]``."""
+        if not actor.group.action.discrete:
+            apart = actor.greedy_vector(policy).unsqueeze(-3) - self._greedy(actor, steps, output)
+            return 0.5 * (apart / self.deviation).square().sum(-1, keepdim=True)
+        true = _log_probs(actor, steps, policy.get(actor.output_key).unsqueeze(-3))
+        return (true.exp() * (true - _log_probs(actor, steps, output))).sum(-1, keepdim=True)
+
+
+def _pairs(observers: Tensor, others: Tensor, same_group: bool) -> Tensor:
+    """Which pairs count, ``[*B, T, n_observers, n_others, 1]``: both do, and they are two."""
+    counted = observers.unsqueeze(-2) & others.unsqueeze(-3)
+    if same_group:
+        counted = counted & ~torch.eye(others.shape[-2], dtype=torch.bool, device=others.device).unsqueeze(-1)
+    return counted
+
+
+def _mask(actor: Any, tensordict: TensorDictBase) -> Tensor:
+    return required_entry(tensordict, actor.group.keys.action_mask, "the env must write it")
+
+
+def _log_probs(actor: Any, steps: TensorDictBase, logits: Tensor) -> Tensor:
+    """Log-probabilities of every choice among those allowed, ``[*B, T, n_observers, n_others, D]``."""
+    if actor.group.action_mask:
+        logits = logits.masked_fill(~_mask(actor, steps).unsqueeze(-3), torch.finfo(logits.dtype).min)
+    return torch.cat([part.log_softmax(-1) for part in logits.split(list(actor.group.action.sizes), -1)], -1)

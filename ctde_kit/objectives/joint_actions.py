@@ -1,0 +1,124 @@
+"""Joint actions in which each agent has its own variant, and what a critic says of them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+import torch
+from tensordict import TensorDictBase
+from tensordict.nn import TensorDictModuleBase
+from torch import Tensor, nn
+
+from ctde_kit.errors import UserError
+from ctde_kit.keys import IS_INIT, GroupKeys
+from ctde_kit.objectives.masking import required_entry
+from ctde_kit.objectives.unroll import hidden_key, single_steps
+from ctde_kit.specs import GroupSpec
+
+
+class DeterministicActor(Protocol):
+    """What MADDPG's loss uses of a group's actor, such as ``MultiAgentDeterministicActor``."""
+
+    group: GroupSpec
+    agent_network: Any
+    output_key: Any
+
+    def greedy_vector(self, tensordict: TensorDictBase, /) -> Tensor:
+        """Actions without noise, hard where discrete, by the network's output that is there."""
+        ...
+
+    def differentiable_vector(self, tensordict: TensorDictBase, /) -> Tensor:
+        """Actions with a gradient, likewise."""
+        ...
+
+    def vector(self, action: Tensor, /) -> Tensor:
+        """Actions as the env takes them as vectors."""
+        ...
+
+
+@contextlib.contextmanager
+def frozen(*modules: nn.Module) -> Iterator[None]:
+    """Inside the block nothing that ``modules`` compute gives their parameters a gradient; their inputs get theirs."""
+    learnt = [p for module in modules for p in module.parameters() if p.requires_grad]
+    for parameter in learnt:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in learnt:
+            parameter.requires_grad_(True)
+
+
+def stored_vector(actor: DeterministicActor, tensordict: TensorDictBase) -> Tensor:
+    """What each agent did as a vector ``[*B, T, n_agents, D]``; zero for dead agents.
+
+    Raises:
+        UserError: where the actions have another shape, which would broadcast over agents.
+    """
+    group, keys = actor.group, actor.group.keys
+    action = required_entry(tensordict, keys.action, "store the action that was executed")
+    kind, sizes = group.action.kind, group.action.sizes
+    features = {"categorical": (), "multi_discrete": (len(sizes),)}.get(kind, sizes)
+    expected = (*tensordict.shape, group.n_agents, *features)
+    if action.shape != expected:
+        raise UserError(f"key {keys.action}: expected {list(expected)}, found {list(action.shape)}; store each agent's")
+    if not group.mask:
+        return actor.vector(action)
+    alive = required_entry(tensordict, keys.mask, "the env must write it, shape [*B, n_agents]")
+    return zero_dead(actor.vector(action.masked_fill(~alive.reshape(*alive.shape, *[1] * len(features)), 0)), alive)
+
+
+def zero_dead(vector: Tensor, alive: Tensor | None) -> Tensor:
+    """``vector`` ``[*B, n_agents, D]``, zero where ``alive`` ``[*B, n_agents]`` is false."""
+    return vector if alive is None else vector.masked_fill(~alive.unsqueeze(-1), 0)
+
+
+def own_action_values(critic: TensorDictModuleBase, keys: GroupKeys, tensordict: TensorDictBase, own: Tensor) -> Tensor:
+    """The value ``[*B, n_agents, 1]`` for each agent where it alone takes its action of ``own`` ``[*B, n_agents, D]``.
+
+    By the critic's own ``own_action_values`` where it ``swaps_own_action``, else by ``values_of_rows``. A recurrent
+    critic takes one step from the hidden states in ``tensordict``.
+    """
+    swaps: Any = critic
+    if getattr(critic, "swaps_own_action", False):
+        return swaps.own_action_values(tensordict, own)
+    return values_of_rows(critic, keys, tensordict, {keys.group: own_rows(tensordict.get(keys.action_vector), own)})
+
+
+def own_rows(vector: Tensor, own: Tensor) -> Tensor:
+    """``[*B, n_agents, n_agents, D]``: in row i agent i's action is of ``own``, the others' are of ``vector``.
+
+    ``vector`` is ``[*B, n_agents, D]``, the same for every row, or has rows of its own.
+
+    >>> own_rows(torch.zeros(2, 1), torch.ones(2, 1)).squeeze(-1)
+    tensor([[1., 0.],
+            [0., 1.]])
+    """
+    is_own = torch.eye(own.shape[-2], dtype=torch.bool, device=own.device).unsqueeze(-1)
+    rows = vector.unsqueeze(-3) if vector.ndim == own.ndim else vector
+    return torch.where(is_own, own.unsqueeze(-3), rows)
+
+
+def values_of_rows(
+    critic: TensorDictModuleBase, keys: GroupKeys, tensordict: TensorDictBase, rows: Mapping[str, Tensor]
+) -> Tensor:
+    """Agent i's value ``[*B, n_agents, 1]`` of the joint action in row i: any critic, on n times the data.
+
+    Args:
+        critic: writes ``(group, "state_action_value")`` ``[*B, n_agents, 1]``.
+        keys: of the group whose agents the rows are.
+        tensordict: what else it reads.
+        rows: of each group that differs from row to row, its actions ``[*B, n_agents, n_others, D]``.
+    """
+    n_rows = next(iter(rows.values())).shape[-3]
+    inputs = tensordict.select(*critic.in_keys, strict=False)
+    if hidden_key(critic) is not None:
+        # The hidden states are those that each step starts from, so nothing is left to reset.
+        inputs.set(IS_INIT, torch.zeros_like(inputs.get(IS_INIT)))
+    batch = inputs.unsqueeze(inputs.ndim).expand(*inputs.shape, n_rows).clone(recurse=False)
+    for group, vector in rows.items():
+        batch.set(GroupKeys(group).action_vector, vector)
+    values = single_steps(critic, batch).get(keys.state_action_value)
+    return values.squeeze(-1).diagonal(dim1=-2, dim2=-1).unsqueeze(-1)

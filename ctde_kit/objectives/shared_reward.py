@@ -1,0 +1,21 @@
+"""A reward between an agent's own and its group's."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def shared_reward(reward: Tensor, weight: float, alive: Tensor | None = None) -> Tensor:
+    """``1 - weight`` of each agent's own reward ``[*B, n_agents, 1]`` and ``weight`` of the mean over its group.
+
+    The mean is over agents that are ``alive`` (bool, same shape); dead agents' rewards become 0.
+
+    >>> shared_reward(torch.tensor([[1.0], [3.0]]), 0.5).flatten()
+    tensor([1.5000, 2.5000])
+    """
+    if alive is None:
+        return torch.lerp(reward, reward.mean(-2, keepdim=True).expand_as(reward), weight)
+    reward = reward.masked_fill(~alive, 0)
+    mean = reward.sum(-2, keepdim=True) / alive.sum(-2, keepdim=True).clamp(min=1)
+    return torch.lerp(reward, mean.expand_as(reward), weight).masked_fill(~alive, 0)

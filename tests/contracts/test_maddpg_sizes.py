@@ -1,0 +1,100 @@
+"""Every deterministic actor with every critic of actions: all sizes differ, and each parameter learns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from ctde_kit.modules import MultiAgentDeterministicActor, QMixer, action_value_critic, own_observation
+from ctde_kit.objectives import MADDPGLoss, MinimaxAdversary, TDLambdaReturn, TeamReward
+from ctde_kit.specs import TeamSpec
+from ctde_kit.training import GradientStep
+from tests.contracts.fakes import KINDS, LENGTH, N_ENVS, SHARINGS, collect, endings, group_spec, make_network
+
+LAYOUTS: dict[str, dict[str, Any]] = {
+    "team": {},
+    "state": {"sees": "state"},
+    "agent state": {"sees": "agent_state"},
+    "own": {"sees": "observation"},
+    "networks": {"heads": "network"},
+    "one": {"heads": "one"},
+    "ids": {"agent_id": True},
+}
+
+
+def make(kind: str, layout: str, recurrent: bool, share: Any, mixed: bool = False, **options: Any) -> Any:
+    wolves = group_spec("wolves", 3, kind, action_mask=kind != "continuous", state_dim=11)
+    sheep = group_spec("sheep", 2, kind, observation_dim=8, mask=True, state_dim=13)
+    team = TeamSpec((wolves, sheep), 10)
+    actors, critics = {}, {}
+    for group in team:
+        network = make_network(recurrent, share)(group.observation_dim, group.action.vector_dim, group.n_agents)
+        actors[group.name] = MultiAgentDeterministicActor(group, own_observation(group), network)
+        shared = True if layout in ("team", "state", "one") else share
+        critics[group.name] = action_value_critic(team, group, make_network(recurrent, shared), **LAYOUTS[layout])
+    batch = TeamReward(team, "mean")(collect(team, actors, *endings())[0])  # type: ignore[arg-type]
+    mixer = QMixer(team, embed_dim=9) if mixed else None
+    return MADDPGLoss(actors, critics, mixer, gamma=0.9, action_regularization=0.1, **options), batch
+
+
+@pytest.mark.parametrize("mixed", [False, True], ids=["maddpg", "facmac"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("share", SHARINGS)
+@pytest.mark.parametrize(("recurrent", "burn_in"), [(False, 0), (True, 2)], ids=["mlp", "gru"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_actors_and_critics_fit(kind: str, recurrent: bool, burn_in: int, share: Any, layout: str, mixed: bool) -> None:
+    loss, batch = make(kind, layout, recurrent, share, mixed, burn_in=burn_in, returns=TDLambdaReturn(0.7))
+    losses = loss(batch)
+    assert set(losses.keys()) == set(loss.out_keys)
+    assert all(value.shape == () and value.isfinite() for value in losses.values())
+    assert batch["td_error"].shape == (N_ENVS, LENGTH)
+    (losses["loss_actor"] + losses["loss_value"]).backward()
+    for name, parameter in loss.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, name
+            assert parameter.grad.isfinite().all(), name
+            assert parameter.grad.any(), name
+
+
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_in_keys_are_all_that_is_needed(recurrent: bool) -> None:
+    loss, batch = make("categorical", "state", recurrent, False)
+    torch.manual_seed(1)
+    expected = loss(batch.clone())
+    torch.manual_seed(1)
+    assert torch.equal(loss(batch.select(*loss.in_keys))["loss_value"], expected["loss_value"])
+    for key in loss.in_keys:
+        if key not in ("is_init", ("next", "sheep", "mask")):  # these are read where they are there
+            with pytest.raises(Exception):  # noqa: B017, PT011
+                loss(batch.select(*loss.in_keys).exclude(key))
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("categorical", {}),
+        ("continuous", {"other_actions": "current"}),
+        ("continuous", {"adversary": MinimaxAdversary(0.1)}),
+        ("continuous", {"mixed": True}),
+    ],
+)
+def test_the_gradient_step_is_one_graph(kind: str, options: dict[str, Any]) -> None:
+    loss, batch = make(kind, "team", False, False, **options)
+    minibatch = batch.reshape(-1)
+    step = GradientStep({"team": loss}, torch.optim.SGD(loss.parameters(), lr=0.0), 1.0, compile=True)
+    step(minibatch.clone())
+    assert step.compile
+    minibatch["wolves", "observation"] = torch.randn_like(minibatch["wolves", "observation"])
+    torch.manual_seed(2)
+    metrics, gradients = step._compiled[minibatch.shape](minibatch.clone())
+    torch.manual_seed(2)
+    plain_metrics, plain_gradients = step.gradients(minibatch.clone())
+    for name, value in plain_metrics.items():
+        torch.testing.assert_close(metrics[name], value, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+    for found, expected in zip(gradients, plain_gradients, strict=True):
+        if expected is None:
+            assert found is None
+        else:
+            torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)

@@ -1,0 +1,130 @@
+"""What agents believe of the others' policies: its loss, its divergence, its use in targets."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch.distributions import Categorical
+
+from ctde_kit.errors import UserError
+from ctde_kit.modules import InferredPolicies, MultiAgentMLP
+from ctde_kit.objectives import MADDPGLoss, PolicyInference
+from ctde_kit.specs import TeamSpec
+from tests.contracts.fakes import group_spec
+from tests.objectives import maddpg_formulas as formulas
+from tests.objectives.test_maddpg import GAMMA, TEAMS, gradients, make
+
+SIZE = 40
+
+
+def case(kind: str = "categorical", **options: Any) -> Any:
+    team = TEAMS["two"](kind)
+    _, actors, critics = make(team)
+    networks = InferredPolicies(team, partial(MultiAgentMLP, share_params=False, num_cells=(16,)))
+    inference = PolicyInference(networks, **{"deviation": 0.5, **options})
+    loss = MADDPGLoss(actors, critics, gamma=GAMMA, inference=inference)
+    return loss, actors, formulas.transitions(actors, team, SIZE)
+
+
+def pairs(actors: Any) -> list[tuple[str, int, str, int]]:
+    sizes = {name: actor.group.n_agents for name, actor in actors.items()}
+    every = [(a, i, b, j) for a in sizes for i in range(sizes[a]) for b in sizes for j in range(sizes[b])]
+    return [pair for pair in every if pair[:2] != pair[2:]]
+
+
+@pytest.mark.parametrize("kind", ["continuous", "categorical"])
+def test_loss_and_divergence_by_the_formulas(kind: str) -> None:
+    loss, actors, batch = case(kind, entropy_coeff=0.2)
+    losses, divergences = [], []
+    for observer, i, other, j in pairs(actors):
+        actor = actors[other]
+        output = loss.inference.networks(batch, observer, other)[:, i, j]
+        true = formulas.policy(actor, actor.agent_network, batch)[:, j]
+        if kind == "categorical":
+            belief = Categorical(logits=output)
+            losses.append(-belief.log_prob(batch[other, "action"][:, j]) - 0.2 * belief.entropy())
+            divergences.append(torch.distributions.kl_divergence(Categorical(logits=true), belief))
+        else:
+            low, high = torch.tensor(actor.group.action.low[j]), torch.tensor(actor.group.action.high[j])
+            mean, truth = ((low + high) / 2 + (high - low) / 2 * x.tanh() for x in (output, true))
+            losses.append(((batch[other, "action"][:, j] - mean) / 0.5).square().sum(-1) / 2)
+            divergences.append(((truth - mean) / 0.5).square().sum(-1) / 2)
+    found = loss(batch)
+    assert set(found.keys()) == set(loss.out_keys)
+    torch.testing.assert_close(found["loss_inference"], torch.stack(losses).mean())
+    torch.testing.assert_close(found["inference_kl"], torch.stack(divergences).mean())
+    mine = {id(p) for p in loss.inference.parameters()}
+    learnt = [p for p in loss.parameters() if p.requires_grad]
+    moved = [bool(g.any()) for g in gradients(found["loss_inference"], loss)]
+    assert moved == [id(p) in mine for p in learnt]
+
+
+def test_targets_take_the_others_as_each_agent_believes_them() -> None:
+    loss, actors, batch = case("continuous")
+    critics, delayed = loss.critics, loss.delayed
+    true = formulas.target_actions(loss, actors, batch)
+    targets = []
+    for observer in critics:
+        for i in range(actors[observer].group.n_agents):
+            joint = {}
+            for other, actor in actors.items():
+                beliefs = delayed["inference"].networks(batch["next"], observer, other)[:, i]
+                joint[other] = formulas.squash(actor, beliefs)
+            joint[observer][:, i] = true[observer][:, i]
+            value = formulas.value(delayed[f"critic_{observer}"], observer, batch["next"], joint, i)
+            targets.append(
+                batch["next", observer, "reward"][:, i, 0] + GAMMA * value * ~batch["next", "terminated"][:, 0]
+            )
+    expected = (torch.stack(targets[:3]).mean() + torch.stack(targets[3:]).mean()) / 2
+    torch.testing.assert_close(loss(batch)["target_value"], expected)
+
+
+@pytest.mark.parametrize("kind", ["continuous", "categorical"])
+def test_the_divergence_falls_ten_times_on_a_fixed_policy(kind: str) -> None:
+    loss, actors, _ = case(kind, entropy_coeff=0.0)
+    for actor in actors.values():  # far from what an untrained network believes
+        actor.agent_network.network.layers[-1].weight.data.mul_(5.0)
+    optimizer = torch.optim.Adam(loss.inference.parameters(), lr=0.02)
+    divergences = []
+    for _ in range(300):
+        batch = formulas.transitions(actors, TeamSpec(tuple(a.group for a in actors.values()), 4), 256)
+        for name, actor in actors.items():
+            output = formulas.policy(actor, actor.agent_network, batch).detach()
+            discrete = kind == "categorical"
+            batch[name, "action"] = Categorical(logits=output).sample() if discrete else formulas.squash(actor, output)
+        found = loss(batch)
+        optimizer.zero_grad()
+        found["loss_inference"].backward()
+        optimizer.step()
+        divergences.append(found["inference_kl"].item())
+    assert divergences[-1] < divergences[0] / 10
+
+
+def test_mistakes_are_named() -> None:
+    with pytest.raises(UserError, match=r"inference.deviation=0: expected a number above 0"):
+        PolicyInference(torch.nn.Identity(), deviation=0)
+
+
+@pytest.fixture(autouse=True)
+def _float64() -> Any:
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def test_the_dead_are_believed_to_do_nothing_and_count_nowhere() -> None:
+    team = TeamSpec((group_spec("wolves", 3, "continuous", mask=True),))
+    _, actors, critics = make(team)
+    networks = InferredPolicies(team, partial(MultiAgentMLP, share_params=False, num_cells=(16,)))
+    loss = MADDPGLoss(actors, critics, gamma=GAMMA, inference=PolicyInference(networks))
+    batch = formulas.transitions(actors, team, SIZE)
+    batch["wolves", "mask"] = batch["next", "wolves", "mask"] = torch.rand(SIZE, 3) < 0.7
+    before = loss(batch.clone())
+    dead = ~batch["wolves", "mask"]
+    for key in (("wolves", "observation"), ("wolves", "action"), ("next", "wolves", "observation")):
+        batch[key][dead] = torch.nan
+    for name, value in loss(batch).items():
+        torch.testing.assert_close(value, before[name], msg=lambda m, n=name: f"{n}: {m}")

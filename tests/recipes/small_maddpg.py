@@ -1,0 +1,44 @@
+"""MADDPG configurations that train in a second."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ctde_kit.recipes.config import CheckpointConfig, EvaluationConfig
+from ctde_kit.recipes.critics import ValueCriticConfig
+from ctde_kit.recipes.explorations import GaussianExploration, GumbelExploration
+from ctde_kit.recipes.loggers import LoggerConfig
+from ctde_kit.recipes.maddpg import MADDPGConfig
+from ctde_kit.recipes.mixers import NoMixer
+from ctde_kit.recipes.replays import ReplayConfig
+from ctde_kit.recipes.target_rules import PolyakTarget
+from ctde_kit.recipes.tasks import VmasTask
+
+from ctde_kit.objectives import NStepReturn, TDLambdaReturn
+from tests.recipes.small import network
+from tests.recipes.small_q import FORMS
+
+
+def small_maddpg_config(kind: str = "mlp", form: str = "transitions", **kwargs: Any) -> MADDPGConfig:
+    """Batches of 10 steps, episodes of 7: they start in the middle of episodes; the replay wraps around."""
+    continuous = kwargs.pop("continuous", True)
+    params = {"n_agents": 2, "shared_rew": False}
+    task = VmasTask(name="vmas/navigation", n_envs=6, max_steps=7, continuous_actions=continuous, params=params)
+    options: dict[str, Any] = {
+        "task": task,
+        "actor": network(kind),
+        "critic": ValueCriticConfig(network=network(kind)),
+        "mixer": NoMixer(),
+        "exploration": GaussianExploration(frames=200) if continuous else GumbelExploration(end=0.1, frames=200),
+        "replay": ReplayConfig(form=FORMS[form](), **{"capacity": 130, "batch_size": 8, **kwargs.pop("replay", {})}),
+        "returns": NStepReturn(1) if form == "transitions" else TDLambdaReturn(0.7),
+        "target": PolyakTarget(tau=0.1),
+        "logger": LoggerConfig(),
+        "total_frames": 240,
+        "frames_per_batch": 60,
+        "updates_per_frame": 0.07,
+        "device": "cpu",
+        "evaluation": EvaluationConfig(every_frames=120, episodes=4),
+        "checkpoint": CheckpointConfig(every_frames=60),
+    }
+    return MADDPGConfig(**{**options, **kwargs})

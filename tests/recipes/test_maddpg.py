@@ -1,0 +1,201 @@
+"""The MADDPG recipes: every part of their runs, stopped and gone on with."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ctde_kit.recipes import maddpg
+from ctde_kit.recipes.critics import ValueCriticConfig
+from ctde_kit.recipes.explorations import GaussianExploration, GumbelExploration, OrnsteinUhlenbeckExploration
+from ctde_kit.recipes.mixers import QMixerConfig
+from ctde_kit.recipes.target_rules import HardTarget, PolyakTarget
+from ctde_kit.recipes.tasks import LbfTask, PettingZooTask, VmasTask
+from torchrl.envs.utils import ExplorationType, set_exploration_type
+
+from ctde_kit.errors import UserError
+from ctde_kit.training import iterate, load_parts, read_checkpoint, save_checkpoint
+from tests.recipes.small import network
+from tests.recipes.small_maddpg import small_maddpg_config
+from tests.recipes.test_qmix import Build, advance, same, tensors, weights
+
+OU = OrnsteinUhlenbeckExploration(frames=200)
+BUILDS: dict[str, Build] = {
+    "transitions": lambda: maddpg.build(small_maddpg_config()),
+    "discrete": lambda: maddpg.build(small_maddpg_config(continuous=False, replay={"prioritized": True})),
+    "sequences": lambda: maddpg.build(small_maddpg_config("gru", "sequences", exploration=OU)),
+    "episodes": lambda: maddpg.build(small_maddpg_config("gru", "episodes", other_actions="current")),
+    "facmac": lambda: maddpg.build(
+        small_maddpg_config(mixer=QMixerConfig(embed_dim=5, monotonic=False), target=PolyakTarget(tau=0.1, every=3))
+    ),
+    "inference": lambda: maddpg.build(small_maddpg_config(infer_policies=True)),
+    "minimax": lambda: maddpg.build(
+        small_maddpg_config(minimax_epsilon=0.1, team_weight=0.5, target=HardTarget(every=3), critic_lr=1e-3)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BUILDS)
+def test_resumed_run_equals_the_run_that_never_stopped(name: str, tmp_path: Path) -> None:
+    uninterrupted = advance(BUILDS[name](), 4)
+    stopped = advance(BUILDS[name](), 2)
+    save_checkpoint(tmp_path / "c.pt", stopped, algorithm="maddpg", frames=120)
+    before = weights(stopped)
+    advance(stopped, 1)  # and it goes on writing into its replay
+    torch.manual_seed(99)
+    random.seed(99)
+    np.random.seed(99)
+    resumed = advance(BUILDS[name](), 1)
+    assert load_parts(read_checkpoint(tmp_path / "c.pt", algorithm="maddpg"), resumed) == 120
+    assert torch.equal(weights(resumed), before)
+    resumed.anneal(120)
+    advance(resumed, 2)
+    assert torch.equal(weights(resumed), weights(uninterrupted))
+    assert not torch.equal(weights(resumed), before)
+    for part in ("collector", "buffer", "schedule", "update", "policy"):
+        ours, theirs = getattr(uninterrupted, part), getattr(resumed, part)
+        if hasattr(ours, "state_dict"):
+            assert same(ours.state_dict(), theirs.state_dict()), part
+
+
+@pytest.mark.parametrize("part", ["collector", "buffer", "schedule", "update", "policy"])
+def test_every_part_is_restored(part: str) -> None:
+    build = BUILDS["sequences"]
+    source, target = getattr(advance(build(), 2), part), getattr(advance(build(), 3), part)
+    saved = source.state_dict()
+    assert not same(saved, target.state_dict())
+    target.load_state_dict(saved)
+    assert same(saved, target.state_dict())
+
+
+def test_the_action_that_is_stored_is_the_one_that_the_env_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = maddpg.build(small_maddpg_config(exploration=GaussianExploration(start=3.0, frames=200)))
+    env, taken = parts.collector.env.base_env, []
+    step = type(env)._step
+
+    def watched(self: Any, tensordict: Any) -> Any:
+        taken.append(tensordict["agents", "action"].clone())
+        return step(self, tensordict)
+
+    monkeypatch.setattr(type(env), "_step", watched)
+    batch = next(iter(parts.collector))
+    assert torch.equal(batch["agents", "action"], torch.stack(taken, 1))
+    parts.buffer.extend(parts.prepare(batch))
+    stored = parts.buffer.sample()["agents", "action"]
+    assert all((batch["agents", "action"].flatten(0, 1) == action).flatten(1).all(1).any() for action in stored)
+    bound = parts.collector.env.full_action_spec["agents", "action"].space.high.max()
+    assert stored.abs().max() <= bound
+    assert (stored.abs() == bound).any()
+
+
+def test_noise_anneals_in_frames_and_evaluation_has_none() -> None:
+    for n_envs in (6, 12):
+        task = VmasTask(name="vmas/navigation", n_envs=n_envs, max_steps=7, params={"n_agents": 2, "shared_rew": False})
+        exploration = GaussianExploration(start=0.8, end=0.2, frames=120)
+        parts = maddpg.build(small_maddpg_config(task=task, exploration=exploration))
+        scale = parts.policy.actors["agents"].noise.scale
+        assert scale.item() == pytest.approx(0.8)
+        scales = [(iteration.frames, scale.item()) for iteration in iterate(parts)]
+        assert [frames for frames, _ in scales] == [60, 120, 180, 240]
+        assert [value for _, value in scales] == pytest.approx([0.5, 0.2, 0.2, 0.2])
+        data = parts.collector.env.reset()
+        with set_exploration_type(ExplorationType.DETERMINISTIC):
+            first, second = (parts.policy(data.copy())["agents", "action"] for _ in range(2))
+        assert torch.equal(first, second)
+
+
+def test_ornstein_uhlenbeck_noise_is_carried_within_episodes_and_across_batches() -> None:
+    parts = maddpg.build(small_maddpg_config(exploration=OU))
+    first, second = (parts.collector.rollout() for _ in range(2))
+    batch = torch.cat([first, second], 1)
+    state, after, starts = batch["agents", "noise"], batch["next", "agents", "noise"], batch["is_init"]
+    assert starts[:, 1:].any()
+    carried = after[:, :-1].masked_fill(starts[:, 1:].unsqueeze(-1), 0)
+    assert torch.equal(state[:, 1:], carried)
+    assert state[:, 0].eq(0).all()
+    assert after.std() > 0
+
+
+def test_targets_follow_every_so_many_updates() -> None:
+    parts = maddpg.build(small_maddpg_config(target=PolyakTarget(tau=0.25, every=2)))
+    loss = parts.update.losses["team"]
+    parts.buffer.extend(parts.prepare(next(iter(parts.collector))))
+    first = tensors(loss.delayed.state_dict())
+    parts.update(parts.buffer.sample())
+    assert all(torch.equal(a, b) for a, b in zip(first, tensors(loss.delayed.state_dict()), strict=True))
+    parts.update(parts.buffer.sample())
+    online = tensors(loss.online_networks().state_dict())
+    for old, new, learnt in zip(first, tensors(loss.delayed.state_dict()), online, strict=True):
+        torch.testing.assert_close(new, old + 0.25 * (learnt - old))
+
+
+def test_actors_and_critics_have_learning_rates_of_their_own() -> None:
+    parts = maddpg.build(small_maddpg_config(lr=1e-3, critic_lr=1e-4, mixer=QMixerConfig(embed_dim=5)))
+    loss, groups = parts.update.losses["team"], parts.update.optimizer.param_groups
+    assert [group["lr"] for group in groups] == [1e-3, 1e-4]
+    assert {id(p) for p in groups[0]["params"]} == {id(p) for p in loss.actors.parameters()}
+    learners = [*loss.critics.parameters(), *loss.mixer.parameters()]
+    assert {id(p) for p in groups[1]["params"]} == {id(p) for p in learners}
+
+
+@pytest.mark.parametrize("kind", ["mlp", "gru"])
+@pytest.mark.parametrize(
+    "task",
+    [
+        LbfTask(name="lbf/foraging", env_id="Foraging-8x8-2p-2f-coop-v3", n_envs=4, n_workers=1, max_steps=7),
+        PettingZooTask(
+            name="tag", env="mpe2/simple_tag_v3", n_envs=4, n_workers=1, max_steps=7, params={"max_cycles": 7}
+        ),
+        VmasTask(name="vmas/simple_tag", n_envs=4, max_steps=7, groups_compete=True),
+    ],
+    ids=["masks", "groups", "continuous groups"],
+)
+def test_masks_and_several_groups_train(task: Any, kind: str) -> None:
+    form = "transitions" if kind == "mlp" else "episodes"
+    continuous = isinstance(task, VmasTask)
+    exploration = GaussianExploration() if continuous else GumbelExploration()
+    parts = maddpg.build(small_maddpg_config(kind, form, task=task, exploration=exploration))
+    metrics = [iteration.metrics for iteration in iterate(parts)]
+    assert sum(row["num_updates"] for row in metrics) == 16
+    assert metrics[-1]["grad_norm"] > 0
+    assert ("adversary/td_error" in metrics[-1]) is ("tag" in task.name)
+    parts.collector.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: maddpg.build(small_maddpg_config(continuous=False, exploration=OU)), "exploration=gumbel"),
+        (lambda: maddpg.build(small_maddpg_config(exploration=GumbelExploration())), "exploration=gaussian"),
+        (lambda: maddpg.build(small_maddpg_config("mlp", "sequences")), "replay.form.burn_in: these networks"),
+        (lambda: advance(maddpg.build(small_maddpg_config("gru")), 1), "use a replay of sequences or episodes"),
+        (
+            lambda: maddpg.build(
+                small_maddpg_config(critic=ValueCriticConfig(sees="state", heads="agent", network=network("mlp")))
+            ),
+            "use `critic=centralized`",
+        ),
+        (
+            lambda: maddpg.build(small_maddpg_config(critic=ValueCriticConfig(network=network("mlp", normalize=True)))),
+            "critic.network.normalize=true",
+        ),
+        (
+            lambda: maddpg.build(small_maddpg_config(mixer=QMixerConfig(), minimax_epsilon=0.1)),
+            "leave one only",
+        ),
+        (lambda: small_maddpg_config(team_weight=1.5), "team_weight=1.5: expected a ratio"),
+        (lambda: small_maddpg_config(other_actions="best"), "other_actions=best: expected one of replay, current"),
+        (lambda: small_maddpg_config(minimax_epsilon=-1.0), "minimax_epsilon=-1.0"),
+        (lambda: GaussianExploration(start=-1.0), "exploration.start=-1.0"),
+        (lambda: PolyakTarget(every=0), "target.every=0"),
+    ],
+)
+def test_mistakes_are_one_line(make: Any, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        make()
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,114 @@
+"""The MADDPG command lines as users call them."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from tests.recipes.test_command_line import ENVIRONMENT, call, command
+
+SMALL = [
+    "task.n_envs=6",
+    "task.max_steps=7",
+    "task.params.n_agents=2",
+    "frames_per_batch=60",
+    "evaluation.episodes=4",
+    "evaluation.every_frames=1200",
+    "checkpoint.every_frames=60",
+    "updates_per_frame=0.05",
+    "replay.capacity=400",
+    "replay.batch_size=16",
+    "device=cpu",
+]
+
+
+def test_run_killed_and_resumed_equals_the_run_that_never_stopped(tmp_path: Path) -> None:
+    recurrent = [
+        "network@actor=gru",
+        "network@critic.network=gru",
+        "actor.hidden_size=6",
+        "critic.network.hidden_size=5",
+    ]
+    recurrent += ["replay=sequences", "replay.form.length=4", "replay.form.burn_in=2", "exploration=ornstein_uhlenbeck"]
+    arguments = [*SMALL, *recurrent, "total_frames=3000"]
+    whole = call(tmp_path, "maddpg", *arguments, "hydra.run.dir=whole")
+    assert whole.returncode == 0, whole.stderr
+
+    killed = subprocess.Popen(
+        command("maddpg", *arguments, "hydra.run.dir=killed"), cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.DEVNULL
+    )
+    checkpoints = tmp_path / "killed" / "checkpoints"
+    deadline = time.monotonic() + 120
+    while not list(checkpoints.glob("frames_1???.pt")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert not (tmp_path / "killed" / "summary.json").exists(), "the run ended before it was killed"
+
+    resumed = call(tmp_path, "maddpg", "resume=killed")
+    assert resumed.returncode == 0, resumed.stderr
+    states = [
+        torch.load(tmp_path / run / "checkpoints" / "frames_3000.pt", weights_only=True)["parts"]
+        for run in ("whole", "killed")
+    ]
+    for part in ("update", "buffer", "schedule", "policy"):
+        leaves = [torch.utils._pytree.tree_leaves(state[part]) for state in states]  # type: ignore[attr-defined]
+        assert len(leaves[0]) == len(leaves[1])
+        for ours, theirs in zip(*leaves, strict=True):
+            assert torch.equal(ours, theirs) if isinstance(ours, torch.Tensor) else ours == theirs, part
+
+
+@pytest.mark.parametrize("recipe", ["maddpg", "iddpg", "facmac"])
+def test_each_recipe_runs_and_says_which_it_is(recipe: str, tmp_path: Path) -> None:
+    result = call(tmp_path, recipe, *SMALL, "actor.num_cells=[8]", "total_frames=120", "hydra.run.dir=run")
+    assert result.returncode == 0, result.stderr
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["algorithm"] == recipe
+    resumed = call(tmp_path, recipe, "resume=run", "total_frames=180")
+    assert resumed.returncode == 0, resumed.stderr
+
+
+def test_the_preset_gives_the_reports_setting(tmp_path: Path) -> None:
+    arguments = ["preset=distributed_maddpg", "task.n_envs=2", "task.n_workers=1", "frames_per_batch=100"]
+    arguments += ["total_frames=100", "evaluation.episodes=2", "hydra.run.dir=run"]
+    result = call(tmp_path, "maddpg", *arguments)
+    assert result.returncode == 0, result.stderr
+    cfg = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert (cfg["lr"], cfg["critic_lr"], cfg["gamma"]) == (1e-3, 1e-4, 0.95)
+    assert (cfg["target"]["tau"], cfg["target"]["every"]) == (0.01, 10)
+    assert (cfg["replay"]["batch_size"], cfg["replay"]["capacity"]) == (256, 500_000)
+    assert (cfg["exploration"]["start"], cfg["exploration"]["end"]) == (0.1, 0.1)
+    assert cfg["actor"]["num_cells"] == cfg["critic"]["network"]["num_cells"] == [64, 64]
+    assert cfg["task"]["max_steps"] == 50
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert "eval/return_mean" not in summary
+    assert "eval/adversary/return_sum" in summary
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["task.continuous_actions=false"], "exploration=gumbel"),
+        (["exploration=gumbel"], "exploration=gaussian"),
+        (["critic=state"], "use `critic=centralized`"),
+        (["replay=sequences", "replay.form.burn_in=2"], "replay.form.burn_in: these networks are feed-forward"),
+        (["exploration=gausian"], "did you mean gaussian"),
+        (["preset=none_such"], "there is no such preset"),
+        (["minimax_epsilon=-1"], "minimax_epsilon=-1"),
+        (["exploration.sigma=3"], "sigma"),
+        (["mixer=qplex", "task.continuous_actions=false", "exploration=gumbel"], "use QMixer or VDNMixer"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_2(arguments: list[str], message: str, tmp_path: Path) -> None:
+    result = call(tmp_path, "maddpg", *arguments, "total_frames=6000")
+    assert result.returncode == 2, result.stderr
+    assert message in result.stderr
+    lines = [line for line in result.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("ctde-maddpg: error: ")
