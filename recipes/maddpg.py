@@ -164,7 +164,8 @@ def build(cfg: MADDPGConfig) -> Parts:
         {"params": [p for actor in actors.values() for p in actor.parameters()], "lr": cfg.lr},
         {"params": [p for part in learners for p in part.parameters()], "lr": cfg.critic_lr or cfg.lr},
     ]
-    optimizer = torch.optim.Adam(learning_rates, eps=1e-5, fused=True)
+    # Not a larger eps: policy gradients of small rewards are below 1e-5 a weight.
+    optimizer = torch.optim.Adam(learning_rates, eps=1e-8, fused=True)
     return Parts(
         collector=RolloutCollector(
             with_transforms(base_env, team, policy),

@@ -236,6 +236,22 @@ def test_by_hand() -> None:
     assert batch["td_error"].item() == pytest.approx(sum(map(abs, errors)) / 2)
 
 
+def test_the_dead_do_nothing_for_critics_that_do_not_mask() -> None:
+    spec = TeamSpec((group_spec("wolves", 3, "continuous", mask=True),))
+    _, actors, _ = make(spec)
+    loss = MADDPGLoss(actors, {"wolves": Sums()}, gamma=GAMMA, other_actions="current")
+    batch = formulas.transitions(actors, spec, SIZE)
+    batch["wolves", "mask"] = batch["next", "wolves", "mask"] = torch.tensor([True, False, True]).expand(SIZE, 3)
+    before = loss(batch.clone())
+    batch["wolves", "action"][:, 1] = 7.0
+    with torch.no_grad():  # and whatever its policies would do there
+        for network in (actors["wolves"].agent_network, loss.delayed["actor_wolves"]):
+            for parameter in network.parameters():
+                parameter[1] += 1
+    for name, value in loss(batch).items():
+        torch.testing.assert_close(value, before[name], msg=lambda m, n=name: f"{n}: {m}")
+
+
 @pytest.mark.parametrize("critic", [{}, {"heads": "network"}, {"agent_id": True}, {"heads": "one"}])
 @pytest.mark.parametrize("recurrent", [False, True])
 def test_swapping_the_own_action_is_the_same_as_all_joint_actions(critic: dict[str, Any], recurrent: bool) -> None:
