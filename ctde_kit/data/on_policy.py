@@ -76,4 +76,9 @@ class OnPolicyBuffer:
         size = self.minibatch_frames // (self.sequence_length or 1)
         order = torch.randperm(len(self._items), device=self._items.device)
         for start in range(0, len(order) - size + 1, size):
-            yield self._items[order[start : start + size]]
+            rows = order[start : start + size]
+            # Several times faster than indexing, which is made for any layout.
+            minibatch = self._items.apply(lambda part, rows=rows: part.index_select(0, rows), batch_size=[])
+            assert minibatch is not None
+            minibatch.batch_size = [size, *self._items.batch_size[1:]]
+            yield minibatch

@@ -26,6 +26,7 @@ from ctde_kit.graph.errors import TraceError
 from ctde_kit.graph.folding import fold_constants
 from ctde_kit.graph.mode import TracingMode
 from ctde_kit.graph.rounding import decompositions, keep_kernels
+from ctde_kit.graph.static_buffers import with_static_buffers
 from ctde_kit.graph.toolchain import missing_toolchain
 
 Function = Callable[[list[Tensor]], Sequence[Tensor]]
@@ -208,5 +209,7 @@ def compile_graph(graph: Graph, *, threads: int | None = None, largest: int = 12
     context = TracingContext(fake_mode)
     with torch.no_grad(), tracing(context), inductor_config.patch(options):
         compiled: Any = compile_fx_inner(graph.module, placeholders)
+    if all(placeholder.device.type == "cpu" for placeholder in placeholders):
+        compiled = with_static_buffers(compiled)
     live = graph.live
     return lambda inputs: compiled([*inputs, *live])

@@ -1,0 +1,77 @@
+"""Compiled functions that keep their buffers, since getting new ones at each call takes longer than small graphs do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from torch import Tensor
+
+NEW, VIEW = "empty_strided_cpu", "reinterpret_tensor"
+
+
+def with_static_buffers(compiled: Any) -> Callable[[list[Tensor]], Sequence[Tensor]]:
+    """``compiled``, inductor's function for a CPU, with static buffers where its code asks for them as expected."""
+    call = getattr(compiled, "current_callable", None)
+    namespace = getattr(getattr(call, "__func__", call), "__globals__", {})
+    return StaticBuffers(compiled, namespace) if NEW in namespace and VIEW in namespace else compiled
+
+
+class StaticBuffers:
+    """Stands where ``compiled`` stands, and gives its new buffers and their views the same memory at each call.
+
+    Inductor's code asks for them by two functions, in the same order at each call. What it returns is copied.
+
+    Args:
+        compiled: takes a list of tensors; on a CPU, without branches.
+        namespace: the globals of its code.
+    """
+
+    def __init__(self, compiled: Callable[[list[Tensor]], Sequence[Tensor]], namespace: dict[str, Any]):
+        self.compiled, self.namespace = compiled, namespace
+        self.new, self.view = namespace[NEW], namespace[VIEW]
+        # None where a view is of an input, or of what another library allocated.
+        self.buffers: list[Tensor | None] = []
+        self._own: set[int] = set()
+        self._known = False
+
+    def __call__(self, inputs: list[Tensor]) -> list[Tensor]:
+        if self._known:
+            functions = self._give_again(iter(self.buffers))
+        else:
+            self.buffers, self._own = [], set()
+            functions = self._first_new, self._first_view
+        self.namespace[NEW], self.namespace[VIEW] = functions
+        try:
+            outputs = [output.clone() for output in self.compiled(inputs)]
+        finally:
+            self.namespace[NEW], self.namespace[VIEW] = self.new, self.view
+        self._known = True
+        return outputs
+
+    def _first_new(self, *layout: Any) -> Tensor:
+        return self._keep(self.new(*layout))
+
+    def _first_view(self, base: Tensor, *layout: Any) -> Tensor:
+        view = self.view(base, *layout)
+        if id(base) in self._own:
+            return self._keep(view)
+        self.buffers.append(None)
+        return view
+
+    def _keep(self, buffer: Tensor) -> Tensor:
+        self._own.add(id(buffer))
+        self.buffers.append(buffer)
+        return buffer
+
+    def _give_again(self, buffers: Iterator[Tensor | None]) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        real_view = self.view
+
+        def new(*_: Any) -> Tensor | None:
+            return next(buffers)
+
+        def view(base: Tensor, size: Any, stride: Any, offset: Any) -> Tensor:
+            kept = next(buffers)
+            return real_view(base, size, stride, offset) if kept is None else kept
+
+        return new, view
