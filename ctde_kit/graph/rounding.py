@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 from torch._inductor.decomposition import select_decomp_table
+from torch._inductor.inductor_prims import fma
 
 aten = torch.ops.aten
 # Torch has these from vector libraries whose last bit differs from a compiler's.
@@ -51,11 +52,11 @@ def _is_short(x: Tensor, ord: float, dim: Any, dtype: torch.dtype | None) -> boo
 
 
 def _short_norm(x: Tensor, keepdim: bool) -> Tensor:
-    """Each square is added without being rounded first, as fused multiply-add does; in float64, where it is exact."""
+    """Each square but the first is added without being rounded first."""
     first, *others = x.unbind(-1)
     total = first * first
     for part in others:
-        total = (part.double() * part.double() + total.double()).float()
+        total = fma(part, part, total)
     return total.sqrt().unsqueeze(-1) if keepdim else total.sqrt()
 
 
