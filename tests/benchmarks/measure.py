@@ -26,15 +26,16 @@ RESULTS = Path(__file__).parents[2] / "docs" / "results" / "plain_parts.json"
 NAVIGATION = {"n_agents": 3, "shared_rew": False}
 
 
-def medians(*tasks: Callable[[], object], rounds: int = 15) -> list[float]:
-    """Median milliseconds of each task, run in turn."""
+def medians(*tasks: Callable[[], object], rounds: int = 15, calls: int = 1) -> list[float]:
+    """Median milliseconds of a call of each task, which take turns, some calls each."""
     times: list[list[float]] = [[] for _ in tasks]
     for round_ in range(rounds + 2):
         for task, collected in zip(tasks, times, strict=True):
             start = time.perf_counter()
-            task()
+            for _ in range(calls):
+                task()
             if round_ >= 2:
-                collected.append(1000 * (time.perf_counter() - start))
+                collected.append(1000 * (time.perf_counter() - start) / calls)
     return [statistics.median(collected) for collected in times]
 
 

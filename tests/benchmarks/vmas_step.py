@@ -1,6 +1,6 @@
 """Time VMAS's step against the kit's compiled one: ``python -m tests.benchmarks.vmas_step [SCENARIO ...]``.
 
-Both step the same state with the same actions, in turn, in one process; figures are medians. Results are kept in
+Both step the same state with the same actions, five steps in turn, in one process; figures are medians. Results are kept in
 docs/results/vmas_step.json, a scenario and size at a time.
 """
 
@@ -49,9 +49,11 @@ def compare(scenario: str, n_envs: int, arguments: dict[str, Any], rounds: int =
         tensordict.get((group, "action"))[:, i] for group in env.group_map for i in range(len(env.group_map[group]))
     ]
     world = env.world
-    rounds = rounds or max(15, min(200, 30_000 // n_envs))
     plain, compiled = medians(
-        lambda: world.step(list(actions)), lambda: step.compiled([*inputs, *step.graph.draw()]), rounds=rounds
+        lambda: world.step(list(actions)),
+        lambda: step.compiled([*inputs, *step.graph.draw()]),
+        rounds=rounds or max(10, min(60, 30_000 // n_envs)),
+        calls=5,
     )
     return {
         "scenario": scenario,
