@@ -146,11 +146,12 @@ def build(cfg: MAPPOConfig) -> Parts:
     policy = team_policy(cfg, team, build_actor, device)
     learners: dict[str, Any] = policy.learners
     losses, estimators = nn.ModuleDict(), nn.ModuleDict()
+    read: set[Any] = {group.keys.mask for group in team}
     for name, actor in learners.items():
         group = team[name]
         critic = cfg.critic.build(team, group).to(device)
         value_norm = ValueNorm().to(device) if cfg.value_norm else None
-        losses[name] = MAPPOLoss(
+        loss = MAPPOLoss(
             actor,
             critic,
             keys=group.keys,
@@ -162,6 +163,8 @@ def build(cfg: MAPPOConfig) -> Parts:
             clip_value=cfg.clip_value,
             value_norm=value_norm,
         )
+        losses[name] = loss
+        read.update(loss.in_keys)
         estimators[name] = AdvantageEstimator(
             critic,
             group.keys,
@@ -175,7 +178,6 @@ def build(cfg: MAPPOConfig) -> Parts:
     recurrent = any(module.recurrent for module in losses.modules() if isinstance(module, AgentNetwork))
     if cfg.sequence_length is not None and not recurrent:
         raise UserError("sequence_length: these networks are feed-forward; leave it out, or use network@actor=gru")
-    read = {key for loss in losses.children() for key in loss.in_keys} | {group.keys.mask for group in team}
     length = cfg.frames_per_batch // base_env.batch_size[0]
     return Parts(
         collector=RolloutCollector(
