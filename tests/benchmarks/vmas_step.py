@@ -1,7 +1,7 @@
 """Time VMAS's step against the kit's compiled one: ``python -m tests.benchmarks.vmas_step [SCENARIO ...]``.
 
-Both step the same state with the same actions, five steps in turn, in one process; figures are medians. They are kept in
-docs/results/vmas_step.json, a scenario and size at a time.
+Both step the same state with the same actions, five steps in turn, in one process; figures are medians. They are kept
+in docs/results/vmas_step.json, a scenario and size at a time.
 """
 
 from __future__ import annotations
