@@ -22,10 +22,12 @@ def step_table(results: list[dict[str, Any]]) -> list[str]:
         "|---|---|---|---|---|---|---|",
     ]
     for row in sorted(results, key=lambda row: (row["scenario"], row["n_agents"], row["n_envs"])):
-        lines.append(
-            f"| {row['scenario']} | {row['n_agents']} | {row['n_envs']} | {row['plain_ms']:.2f} | "
-            f"{row['compiled_ms']:.2f} | {row['ratio']} | {row['compile_seconds']} |"
-        )
+        case = f"| {row['scenario']} | {row['n_agents']} | {row['n_envs']} |"
+        if "reason" in row:
+            lines.append(f"{case} | plain: {row['reason']} | | |")
+            continue
+        times = f"{row['plain_ms']:.2f} | {row['compiled_ms']:.2f}"
+        lines.append(f"{case} {times} | {row['ratio']} | {row['compile_seconds']} |")
     return lines
 
 
@@ -84,6 +86,7 @@ def parts_table(result: dict[str, Any]) -> list[str]:
 def plot(results: list[dict[str, Any]]) -> None:
     """Ratios over the number of envs, and over the number of agents."""
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.4))
+    results = [row for row in results if "reason" not in row]
     usual = [row for row in results if row["arguments"].get("n_agents") in (None, 3, 4)]
     for scenario in sorted({row["scenario"] for row in usual}):
         rows = sorted((row for row in usual if row["scenario"] == scenario), key=lambda row: row["n_envs"])
