@@ -59,5 +59,6 @@ def _constant(module: fx.GraphModule, name: str, value: Tensor) -> fx.Node:
     if value.numel() and torch.equal(value, first.expand_as(value.flatten()).reshape(value.shape)):
         options = {"dtype": value.dtype, "device": value.device, "pin_memory": False}
         return module.graph.call_function(_aten.full.default, (list(value.shape), first.item()), options)
-    module.register_buffer(name, value, persistent=False)
+    # Names of buffers that are not persistent are a set, whose order would change inductor's cache key in each process.
+    module.register_buffer(name, value)
     return module.graph.get_attr(name)

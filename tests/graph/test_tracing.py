@@ -249,3 +249,11 @@ def test_a_graph_that_is_too_long_is_refused() -> None:
     graph = trace(lambda inputs: [sum((inputs[0] * i for i in range(20)), inputs[0])], TRACED)
     with pytest.raises(TraceError, match="operations, more than 10"):
         compile_graph(graph, largest=10)
+
+
+def test_a_graph_with_constants_is_found_in_the_cache_by_another_process() -> None:
+    tables = [torch.arange(6.0).reshape(3, 2), torch.eye(2)]
+    graph = trace(lambda inputs: [inputs[0] * (tables[0] + 1) @ (tables[1] * 2)], [TRACED[0]])
+    assert len(list(graph.module.buffers())) == 2
+    # A set of names, pickled into the key, has another order in each process.
+    assert not graph.module._non_persistent_buffers_set
