@@ -12,7 +12,7 @@ from torchrl.envs.utils import ExplorationType, exploration_type
 
 from ctde_kit.errors import UserError
 from ctde_kit.keys import Key
-from ctde_kit.modules.action_vectors import allowed, as_action, as_vector, gumbel_like, hard, straight_through
+from ctde_kit.modules.action_vectors import allowed, as_action, gumbel_like, hard, straight_through
 from ctde_kit.modules.inputs import Input, entry
 from ctde_kit.modules.network import AgentNetwork
 from ctde_kit.specs import GroupSpec
@@ -66,6 +66,7 @@ class MultiAgentDeterministicActor(TensorDictModuleBase):
         module = AgentNetwork(inputs, network, [output_key], hidden_key=keys.hidden("actor"))
         self._assemble(group, module, output_key, torch.tensor(group.action.low), torch.tensor(group.action.high))
         self.noise, self.temperature = noise, temperature
+        self.in_keys = list(dict.fromkeys([*self.in_keys, *getattr(noise, "in_keys", [])]))
 
     def _assemble(self, group: GroupSpec, module: AgentNetwork, output_key: Key, low: Tensor, high: Tensor) -> None:
         self.group, self.agent_network, self.output_key = group, module, output_key
@@ -110,10 +111,6 @@ class MultiAgentDeterministicActor(TensorDictModuleBase):
         if not self.group.action.discrete:
             return self._squash(output)
         return straight_through(self.group.action, output + gumbel_like(output), self.temperature)
-
-    def vector(self, action: Tensor) -> Tensor:
-        """Actions as the env takes them as vectors ``[*B, n_agents, vector_dim]``."""
-        return as_vector(self.group.action, action)
 
     def _output(self, tensordict: TensorDictBase) -> Tensor:
         output = entry(tensordict, self.output_key)

@@ -36,8 +36,8 @@ def own_policy_loss(
         groups: all of them.
         steps: what the critics read, ``[*B, T]``, with the actions of the replay.
         values: what each critic wrote when it was unrolled over ``steps``.
-        vectors: current actions of all groups ``[*B, T, n_agents, D]``, with their gradients.
-        masks: of each group, what counts, bool ``[*B, T, n_agents, 1]``.
+        vectors: current actions ``[*B, T, n_agents, D]`` of the groups that learn, with their gradients.
+        masks: of each of them, what counts, bool ``[*B, T, n_agents, 1]``.
         current: the others' actions are current ones, too, detached.
         adversary: moves the others' actions.
     """
@@ -75,7 +75,7 @@ def team_policy_loss(
         groups: all of them.
         steps: as in ``own_policy_loss``, like ``values`` and ``vectors``.
         values: what each critic wrote.
-        vectors: current actions of all groups.
+        vectors: current actions of the groups that learn.
         mask: what counts, bool ``[*B, T, 1, 1]``.
         mixed: the key of the team's value.
     """
