@@ -7,7 +7,7 @@ from typing import Any
 from torchrl.envs import EnvBase, InitTracker, RewardSum, TransformedEnv
 
 from ctde_kit.envs.last_action import LastAction
-from ctde_kit.modules import OrnsteinUhlenbeckNoise, TeamPolicy
+from ctde_kit.modules import OrnsteinUhlenbeckNoise, SubPolicyDraw, TeamPolicy
 from ctde_kit.specs import TeamSpec
 
 
@@ -30,6 +30,6 @@ def with_transforms(env: EnvBase, team: TeamSpec, policy: TeamPolicy) -> Transfo
         if group.keys.hidden("actor") in actor.in_keys:
             transformed.append_transform(actor.make_tensordict_primer())
         for part in actor.modules():
-            if isinstance(part, OrnsteinUhlenbeckNoise):
+            if isinstance(part, (OrnsteinUhlenbeckNoise, SubPolicyDraw)):
                 transformed.append_transform(part.make_tensordict_primer())
     return transformed

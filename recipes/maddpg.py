@@ -64,6 +64,7 @@ class MADDPGConfig:
         infer_policies: agents' targets take the others' next actions as they believe them to be, not as they are.
         inference_entropy: weight of the beliefs' entropy.
         inference_deviation: of Gaussian beliefs of continuous policies, in units of action.
+        ensemble_size: sub-policies an agent, one of which it follows in an episode; 1 for a single policy.
         team_weight: share of the group's mean in each agent's reward, from 0 to 1.
         team_reward: with a mixer, the team's reward is the mean or the sum of its agents'.
         action_regularization: weight of the mean square of the actors' outputs.
@@ -104,6 +105,7 @@ class MADDPGConfig:
     infer_policies: bool = False
     inference_entropy: float = 1e-3
     inference_deviation: float = 0.1
+    ensemble_size: int = 1
     team_weight: float = 0.0
     team_reward: str = "mean"
     action_regularization: float = 1e-3
@@ -135,6 +137,7 @@ class MADDPGConfig:
             huber_delta=self.huber_delta,
             max_grad_norm=self.max_grad_norm,
             inference_deviation=self.inference_deviation,
+            ensemble_size=self.ensemble_size,
         )
         check_not_negative(
             learning_starts=self.learning_starts,
@@ -150,7 +153,9 @@ class MADDPGConfig:
 
 def build_actor(cfg: MADDPGConfig, group: GroupSpec) -> MultiAgentDeterministicActor:
     """One group's actor."""
-    return deterministic_actor(group, cfg.actor, cfg.exploration, temperature=cfg.temperature)
+    return deterministic_actor(
+        group, cfg.actor, cfg.exploration, temperature=cfg.temperature, ensemble_size=cfg.ensemble_size
+    )
 
 
 def build(cfg: MADDPGConfig) -> Parts:

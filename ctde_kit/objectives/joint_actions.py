@@ -24,6 +24,7 @@ class DeterministicActor(Protocol):
     group: GroupSpec
     agent_network: Any
     output_key: Any
+    sub_policies: Any
 
     def greedy_vector(self, tensordict: TensorDictBase, /) -> Tensor:
         """Actions without noise, hard where discrete, by the network's output that is there."""

@@ -17,11 +17,11 @@ from torchrl.objectives.common import LossModule
 
 from ctde_kit.keys import CHOSEN_ACTION_VALUE, IS_INIT, PADDING_MASK, PRIORITY_WEIGHT, TD_ERROR, next_key
 from ctde_kit.objectives.critic_targets import counted, learnt_by_group, learnt_by_team
+from ctde_kit.objectives.ensembles import ensemble_mean, replays_of
 from ctde_kit.objectives.inference import PolicyInference
 from ctde_kit.objectives.joint_actions import zero_dead
 from ctde_kit.objectives.learnt_values import LearntValues, joint_metrics
 from ctde_kit.objectives.maddpg_parts import OtherActions, check_parts, read_keys, with_vectors
-from ctde_kit.objectives.masking import masked_mean
 from ctde_kit.objectives.minimax import MinimaxAdversary
 from ctde_kit.objectives.next_values import next_action_values, with_next_actions
 from ctde_kit.objectives.policy_objectives import mixed_value, own_policy_loss, team_policy_loss
@@ -37,11 +37,11 @@ from ctde_kit.specs import GroupSpec
 class MADDPGLoss(LossModule):
     """Actor and critic losses of MADDPG, of IDDPG (decentralized critics) and of FACMAC (with a mixer).
 
-    Lowe et al. 2017, "Multi-Agent Actor-Critic for Mixed Cooperative-Competitive Environments": the critics learn eq.
-    7's target with the target actors' next actions, the actors climb eq. 6: agent i's own action from its current
-    policy, the others' from the replay buffer. All agents of a group are one vectorized pass. With a ``mixer`` it is
-    FACMAC (Peng et al. 2021, eqs. 4 and 5): the team's mixed value learns from the team's reward, and all actors climb
-    it together, every action from the current policies.
+    Lowe et al. 2017, "Multi-Agent Actor-Critic for Mixed Cooperative-Competitive Environments", section 4.1: the
+    critics learn from targets with the target actors' next actions, the actors climb the critics: agent i's own action
+    from its current policy, the others' from the replay buffer. All agents of a group are one vectorized pass. With a
+    ``mixer`` it is FACMAC (Peng et al. 2021, "FACMAC: Factored Multi-Agent Centralised Policy Gradients"): the team's
+    mixed value learns from the team's reward, and all actors climb it together, every action from the current policies.
 
     Reads transitions ``[B]`` or sequences ``[*B, T]``: of every group what its actor and critic read, at the root and
     under ``next``, ``action`` as it was executed; where they are ``action_mask`` and ``mask``; ``done`` and
@@ -56,6 +56,10 @@ class MADDPGLoss(LossModule):
     Each agent bootstraps unless it, or the whole team, has ``terminated``. Next values of recurrent networks come from
     one batched step after an unroll, as ``QMixLoss`` has it; critics' hidden states start from zero, and an actor's
     gradient passes the critic at one step alone, whose hidden state is the replay's.
+
+    Of an actor with sub-policies (section 4.3) each agent's action is, now and next, of the sub-policy that acted in
+    that transition, ``(group, "sub_policy")`` int64 ``[*B, T, n_agents]``, and ``loss_actor`` is the mean over
+    sub-policies of the mean over the transitions of each: those are its own replay.
 
     Of opponents nothing is learnt and nothing delayed: their next action is what they do when they are called on the
     entries under ``next``, a recurrent one from the hidden state that is stored there, and their current action is the
@@ -264,17 +268,17 @@ class MADDPGLoss(LossModule):
     def _policy_loss(
         self, steps: TensorDictBase, values: Mapping[str, TensorDictBase], policies: Mapping[str, TensorDictBase]
     ) -> Tensor:
-        vectors, masks, squares = {}, {}, []
+        vectors, replays, squares = {}, {}, []
         for name, actor in self._learners.items():
             group, alive = actor.group, steps.get(actor.group.keys.mask) if actor.group.mask else None
-            masks[name] = self._counted(steps, group)
+            replays[name] = replays_of(actor, steps, self._counted(steps, group))
             vectors[name] = zero_dead(actor.differentiable_vector(policies[name]), alive)
             square = policies[name].get(actor.output_key).square().mean(-1, keepdim=True)
-            squares.append(masked_mean(square, masks[name]))
+            squares.append(ensemble_mean(square, replays[name]))
         parts = (self._groups, steps, values, vectors)
         if self.mixer is None:
             current = self.other_actions == "current"
-            loss = own_policy_loss(self._critics, *parts, masks, current=current, adversary=self.adversary)
+            loss = own_policy_loss(self._critics, *parts, replays, current=current, adversary=self.adversary)
         else:
             mixed = self.tensor_keys.chosen_action_value
             loss = team_policy_loss(self._critics, self.mixer, *parts, self._counted(steps, None), mixed)

@@ -81,6 +81,11 @@ def check_parts(
     mixed = [] if mixer is None else [key[0] for key in mixer.in_keys if key[-1] == CHOSEN_ACTION_VALUE]
     if not critics.keys() >= set(mixed):
         raise UserError(f"mixer: expected a critic of every group of {sorted(mixed)}, found {sorted(critics)}")
+    if mixer is not None and any(actors[name].sub_policies is not None for name in critics):
+        raise UserError(
+            "mixer: one value of the team has no replay for each sub-policy of an agent; leave ensemble_size=1, or use "
+            "mixer=none"
+        )
     if inference is not None and critics.keys() != actors.keys():
         raise UserError(
             f"inference: expected a critic of every group of {sorted(actors)}, found {sorted(critics)}; an opponent's "

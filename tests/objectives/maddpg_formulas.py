@@ -69,7 +69,7 @@ def losses(
     current: bool = False,
     opponents: Mapping[str, tuple[Tensor, Tensor]] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Actor loss (eq. 6) and critic loss (eq. 7), each a mean over agents and batch, and a sum over groups.
+    """Actor loss and critic loss, each a mean over agents and batch, and a sum over groups.
 
     ``opponents``: what groups that do not learn did, and what they do next.
     """
