@@ -128,6 +128,17 @@ def test_an_ensemble_as_an_opponent_and_in_cross_play(tmp_path: Path) -> None:
     assert play(CrossPlayConfig(policies=policies, episodes=6, device="cpu")).labels["agent"] == ["earlier"]
 
 
+@pytest.mark.parametrize(
+    "options", [{"infer_policies": True}, {"minimax_epsilon": 0.1}, {"continuous": False, "other_actions": "current"}]
+)
+def test_the_variants_train_with_ensembles(options: dict[str, Any]) -> None:
+    parts = build(**options)
+    networks = parts.policy.actors["agents"].agent_network.network.networks
+    before = [[p.detach().clone() for p in network.parameters()] for network in networks]
+    advance(parts, 2)
+    assert not any(same(then, list(network.parameters())) for network, then in zip(networks, before, strict=True))
+
+
 def test_mistakes_are_named() -> None:
     with pytest.raises(UserError, match="ensemble_size=0: expected a number above 0"):
         small_maddpg_config(ensemble_size=0)
