@@ -147,6 +147,11 @@ class GroupKeys:
         return self("noise")
 
     @property
+    def sub_policy(self) -> tuple[str, str]:
+        """Which sub-policy of its ensemble each agent follows in this episode."""
+        return self("sub_policy")
+
+    @property
     def state_value(self) -> tuple[str, str]:
         return self("state_value")
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 from torchrl.data import Bounded, Categorical, Composite, MultiCategorical, OneHot, TensorSpec
 from torchrl.data.tensor_specs import StackedComposite
 from torchrl.envs import EnvBase
@@ -47,6 +48,21 @@ class ActionSpec:
     def n_parameters(self) -> int:
         """Outputs that a policy network needs an agent: logits, or location and scale."""
         return sum(self.sizes) if self.discrete else 2 * self.sizes[0]
+
+    def vector(self, action: Tensor) -> Tensor:
+        """Actions as an env takes them as float vectors ``[*B, n_agents, vector_dim]``.
+
+        >>> ActionSpec("multi_discrete", (2, 3)).vector(torch.tensor([[1, 2]]))
+        tensor([[0., 1., 0., 0., 1.]])
+        """
+        if self.kind == "continuous":
+            return action
+        if self.kind == "one_hot":
+            return action.to(torch.get_default_dtype())
+        choices = action.unsqueeze(-1) if self.kind == "categorical" else action
+        # Not `torch.nn.functional.one_hot`: it looks at its data, which a graph cannot.
+        parts = [choices[..., k, None] == torch.arange(n, device=action.device) for k, n in enumerate(self.sizes)]
+        return torch.cat(parts, -1).to(torch.get_default_dtype())
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 from torchrl.envs import EnvBase, InitTracker, RewardSum, TransformedEnv
 
 from ctde_kit.envs.last_action import LastAction
-from ctde_kit.modules import OrnsteinUhlenbeckNoise, TeamPolicy
+from ctde_kit.modules import OrnsteinUhlenbeckNoise, SubPolicyDraw, TeamPolicy
 from ctde_kit.specs import TeamSpec
 
 
@@ -26,9 +26,10 @@ def with_transforms(env: EnvBase, team: TeamSpec, policy: TeamPolicy) -> Transfo
     if any(group.keys.last_action in actors[group.name].in_keys for group in team):
         transformed.append_transform(LastAction(team))
     for group in team:
-        if group.keys.hidden("actor") in actors[group.name].in_keys:
-            transformed.append_transform(actors[group.name].make_tensordict_primer())
-        noise = getattr(actors[group.name], "noise", None)
-        if isinstance(noise, OrnsteinUhlenbeckNoise):
-            transformed.append_transform(noise.make_tensordict_primer())
+        actor = actors[group.name]
+        if group.keys.hidden("actor") in actor.in_keys:
+            transformed.append_transform(actor.make_tensordict_primer())
+        for part in actor.modules():
+            if isinstance(part, (OrnsteinUhlenbeckNoise, SubPolicyDraw)):
+                transformed.append_transform(part.make_tensordict_primer())
     return transformed

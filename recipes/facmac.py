@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ctde_kit.recipes.cli import command_line
-from ctde_kit.recipes.maddpg import MADDPGConfig, build
+from ctde_kit.recipes.maddpg import MADDPGConfig, build, build_actor
 
-__all__ = ["MADDPGConfig", "build", "main"]
+__all__ = ["MADDPGConfig", "build", "build_actor", "main"]
 
 main = command_line("facmac")
 

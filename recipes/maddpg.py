@@ -17,15 +17,17 @@ from ctde_kit.recipes.config import (
     resolve_device,
     resolve_rollout,
 )
-from ctde_kit.recipes.deterministic_actors import deterministic_actors
+from ctde_kit.recipes.deterministic_actors import deterministic_actor
 from ctde_kit.recipes.envs import with_transforms
+from ctde_kit.recipes.groups import learning_team, team_policy
+from ctde_kit.recipes.mixers import check_mixes
 from omegaconf import MISSING
 
 from ctde_kit.collectors import RolloutCollector
 from ctde_kit.errors import UserError
-from ctde_kit.modules import InferredPolicies, MultiAgentMLP, TeamPolicy
+from ctde_kit.modules import InferredPolicies, MultiAgentDeterministicActor, MultiAgentMLP, TeamPolicy
 from ctde_kit.objectives import MADDPGLoss, MinimaxAdversary, PolicyInference, TeamReward
-from ctde_kit.specs import TeamSpec
+from ctde_kit.specs import GroupSpec, TeamSpec
 from ctde_kit.training import GradientStep, LinearEpsilon, Parts, UpdatesPerFrame, UpdateWithTargets
 
 ALGORITHMS = ("maddpg", "iddpg", "facmac")
@@ -47,6 +49,8 @@ class MADDPGConfig:
         returns: what critics learn: n_step or td_lambda.
         target: how target networks follow: polyak or hard.
         logger: where metrics go beside metrics.csv.
+        opponents: by group, who acts for it without learning: ctde_kit.recipes.opponents.
+        initial: by group, the run whose policy it goes on from; critics and optimizers start anew.
         seed: of everything that is random.
         device: auto, cpu or cuda.
         compile: rollouts and updates as compiled graphs: auto (where the run is long enough), on or off.
@@ -60,6 +64,7 @@ class MADDPGConfig:
         infer_policies: agents' targets take the others' next actions as they believe them to be, not as they are.
         inference_entropy: weight of the beliefs' entropy.
         inference_deviation: of Gaussian beliefs of continuous policies, in units of action.
+        ensemble_size: sub-policies an agent, one of which it follows in an episode; 1 for a single policy.
         team_weight: share of the group's mean in each agent's reward, from 0 to 1.
         team_reward: with a mixer, the team's reward is the mean or the sum of its agents'.
         action_regularization: weight of the mean square of the actors' outputs.
@@ -85,6 +90,8 @@ class MADDPGConfig:
     returns: Any = MISSING
     target: Any = MISSING
     logger: Any = MISSING
+    opponents: dict[str, Any] = field(default_factory=dict)
+    initial: dict[str, str] = field(default_factory=dict)
     seed: int = 0
     device: str = "auto"
     compile: str = "auto"
@@ -98,6 +105,7 @@ class MADDPGConfig:
     infer_policies: bool = False
     inference_entropy: float = 1e-3
     inference_deviation: float = 0.1
+    ensemble_size: int = 1
     team_weight: float = 0.0
     team_reward: str = "mean"
     action_regularization: float = 1e-3
@@ -129,6 +137,7 @@ class MADDPGConfig:
             huber_delta=self.huber_delta,
             max_grad_norm=self.max_grad_norm,
             inference_deviation=self.inference_deviation,
+            ensemble_size=self.ensemble_size,
         )
         check_not_negative(
             learning_starts=self.learning_starts,
@@ -142,6 +151,13 @@ class MADDPGConfig:
         check_choice("loss_function", self.loss_function, ("huber", "l2"))
 
 
+def build_actor(cfg: MADDPGConfig, group: GroupSpec) -> MultiAgentDeterministicActor:
+    """One group's actor."""
+    return deterministic_actor(
+        group, cfg.actor, cfg.exploration, temperature=cfg.temperature, ensemble_size=cfg.ensemble_size
+    )
+
+
 def build(cfg: MADDPGConfig) -> Parts:
     """Wire MADDPG's parts."""
     torch.manual_seed(cfg.seed)
@@ -150,12 +166,14 @@ def build(cfg: MADDPGConfig) -> Parts:
     base_env = cfg.task.build(seed=cfg.seed, device=device)
     team = TeamSpec.from_env(base_env)
 
-    actors = deterministic_actors(team, cfg.actor, cfg.exploration, temperature=cfg.temperature, device=device)
-    policy = TeamPolicy(actors)
-    critics = {group.name: cfg.critic.build_action_value(team, group).to(device) for group in team}
-    mixer = cfg.mixer.build(team)
+    policy = team_policy(cfg, team, build_actor, device)
+    actors: dict[str, Any] = policy.learners
+    learning = learning_team(team, policy)
+    check_mixes(cfg, learning)
+    critics = {group.name: cfg.critic.build_action_value(team, group).to(device) for group in learning}
+    mixer = cfg.mixer.build(learning)
     inference = policy_inference(cfg, team).to(device) if cfg.infer_policies else None
-    loss = make_loss(cfg, actors, critics, None if mixer is None else mixer.to(device), inference)
+    loss = make_loss(cfg, policy, critics, None if mixer is None else mixer.to(device), inference)
     recurrent = any(network.hidden_key for network in [*[a.agent_network for a in actors.values()], *critics.values()])
     if cfg.replay.form.burn_in and not recurrent:
         raise UserError("replay.form.burn_in: these networks are feed-forward; leave it 0, or use network@actor=gru")
@@ -174,7 +192,7 @@ def build(cfg: MADDPGConfig) -> Parts:
             total_frames=cfg.total_frames,
             compile=resolve_rollout(cfg.compile, compiled, base_env),
         ),
-        prepare=TeamReward(team, cfg.team_reward),  # type: ignore[arg-type]
+        prepare=TeamReward(learning, cfg.team_reward),  # type: ignore[arg-type]
         buffer=cfg.replay.build(keys=loss.stored_keys, device=device, max_steps=cfg.task.max_steps),
         schedule=UpdatesPerFrame(cfg.updates_per_frame, cfg.learning_starts),
         update=UpdateWithTargets(
@@ -183,7 +201,7 @@ def build(cfg: MADDPGConfig) -> Parts:
         ),
         policy=policy,
         anneal=LinearEpsilon(
-            [actor.noise.scale for actor in actors.values()],  # type: ignore[union-attr]
+            [actor.noise.scale for actor in actors.values()],
             cfg.exploration.start,
             cfg.exploration.end,
             cfg.exploration.frames,
@@ -198,10 +216,10 @@ def policy_inference(cfg: MADDPGConfig, team: TeamSpec) -> PolicyInference:
     return PolicyInference(networks, entropy_coeff=cfg.inference_entropy, deviation=cfg.inference_deviation)
 
 
-def make_loss(cfg: MADDPGConfig, actors: Any, critics: Any, mixer: Any, inference: Any) -> MADDPGLoss:
+def make_loss(cfg: MADDPGConfig, policy: TeamPolicy, critics: Any, mixer: Any, inference: Any) -> MADDPGLoss:
     """The loss of these parts, as the configuration has it."""
     return MADDPGLoss(
-        actors,
+        policy.actors,
         critics,
         mixer,
         gamma=cfg.gamma,

@@ -21,6 +21,7 @@ from ctde_kit.modules.qplex import QPLEXMixer
 from ctde_kit.modules.random_actor import RandomActor
 from ctde_kit.modules.scale import LearnedScale
 from ctde_kit.modules.sharing import ShareParams
+from ctde_kit.modules.sub_policies import SubPolicies, SubPolicyDraw
 from ctde_kit.modules.value_norm import ValueNorm
 from ctde_kit.modules.vdn import VDNMixer
 
@@ -50,6 +51,8 @@ __all__ = [
     "SingleAgentActor",
     "SingleAgentDeterministicActor",
     "SingleAgentQActor",
+    "SubPolicies",
+    "SubPolicyDraw",
     "TanhNormal",
     "TeamPolicy",
     "VDNMixer",

@@ -1,4 +1,4 @@
-"""Actions as vectors, which critics read and gradients pass, and back."""
+"""Logits as actions, and as vectors that critics read and gradients pass."""
 
 from __future__ import annotations
 
@@ -8,23 +8,8 @@ from torch import Tensor
 from ctde_kit.specs import ActionSpec
 
 
-def as_vector(spec: ActionSpec, action: Tensor) -> Tensor:
-    """Actions as an env takes them as float vectors ``[*B, n_agents, spec.vector_dim]``.
-
-    >>> as_vector(ActionSpec("multi_discrete", (2, 3)), torch.tensor([[1, 2]]))
-    tensor([[0., 1., 0., 0., 1.]])
-    """
-    if spec.kind == "continuous":
-        return action
-    if spec.kind == "one_hot":
-        return action.to(torch.get_default_dtype())
-    choices = action.unsqueeze(-1) if spec.kind == "categorical" else action
-    parts = [_one_hot(choices[..., k], size) for k, size in enumerate(spec.sizes)]
-    return torch.cat(parts, -1).to(torch.get_default_dtype())
-
-
 def as_action(spec: ActionSpec, vector: Tensor) -> Tensor:
-    """What ``as_vector`` was given; of logits, the best choices.
+    """What ``spec.vector`` was given; of logits, the best choices.
 
     >>> as_action(ActionSpec("categorical", (3,)), torch.tensor([[0.0, 0.0, 1.0]]))
     tensor([2])

@@ -12,9 +12,10 @@ from torchrl.envs.utils import ExplorationType, exploration_type
 
 from ctde_kit.errors import UserError
 from ctde_kit.keys import Key
-from ctde_kit.modules.action_vectors import allowed, as_action, as_vector, gumbel_like, hard, straight_through
+from ctde_kit.modules.action_vectors import allowed, as_action, gumbel_like, hard, straight_through
 from ctde_kit.modules.inputs import Input, entry
 from ctde_kit.modules.network import AgentNetwork
+from ctde_kit.modules.sub_policies import SubPolicyDraw
 from ctde_kit.specs import GroupSpec
 
 
@@ -33,6 +34,7 @@ class MultiAgentDeterministicActor(TensorDictModuleBase):
         network: ``[*B, n_agents, F] -> [*B, n_agents, group.action.vector_dim]``.
         noise: ``GaussianNoise``, ``OrnsteinUhlenbeckNoise`` or ``GumbelNoise``; ``None``: never explores.
         temperature: of the softmax whose gradient discrete actions get in a loss.
+        sub_policies: draws which sub-policy of ``SubPolicies`` each agent follows; ``None``: it has one policy.
 
     >>> from ctde_kit.envs.vmas import VmasEnv
     >>> from ctde_kit.modules import GaussianNoise, MultiAgentMLP, own_observation
@@ -59,19 +61,23 @@ class MultiAgentDeterministicActor(TensorDictModuleBase):
         noise: nn.Module | None = None,
         *,
         temperature: float = 1.0,
+        sub_policies: SubPolicyDraw | None = None,
     ):
         super().__init__()
         keys = group.keys
         output_key = keys.logits if group.action.discrete else keys.loc
         module = AgentNetwork(inputs, network, [output_key], hidden_key=keys.hidden("actor"))
         self._assemble(group, module, output_key, torch.tensor(group.action.low), torch.tensor(group.action.high))
-        self.noise, self.temperature = noise, temperature
+        self.noise, self.temperature, self.sub_policies = noise, temperature, sub_policies
+        carried = [key for part in (noise, sub_policies) for key in getattr(part, "in_keys", [])]
+        self.in_keys = list(dict.fromkeys([*self.in_keys, *carried]))
+        self.out_keys += [] if sub_policies is None else sub_policies.out_keys
 
     def _assemble(self, group: GroupSpec, module: AgentNetwork, output_key: Key, low: Tensor, high: Tensor) -> None:
         self.group, self.agent_network, self.output_key = group, module, output_key
         self.register_buffer("low", low, persistent=False)
         self.register_buffer("high", high, persistent=False)
-        self.noise, self.temperature = None, 1.0
+        self.noise, self.temperature, self.sub_policies = None, 1.0, None
         self.in_keys = [*module.in_keys, *[group.keys.action_mask] * group.action_mask]
         self.out_keys = [*module.out_keys, group.keys.action]
 
@@ -81,6 +87,8 @@ class MultiAgentDeterministicActor(TensorDictModuleBase):
         return self.agent_network.decentralized
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        if self.sub_policies is not None:
+            tensordict = self.sub_policies(tensordict)
         return self.choose(self.agent_network(tensordict))
 
     def choose(self, tensordict: TensorDictBase) -> TensorDictBase:
@@ -111,10 +119,6 @@ class MultiAgentDeterministicActor(TensorDictModuleBase):
             return self._squash(output)
         return straight_through(self.group.action, output + gumbel_like(output), self.temperature)
 
-    def vector(self, action: Tensor) -> Tensor:
-        """Actions as the env takes them as vectors ``[*B, n_agents, vector_dim]``."""
-        return as_vector(self.group.action, action)
-
     def _output(self, tensordict: TensorDictBase) -> Tensor:
         output = entry(tensordict, self.output_key)
         mask = entry(tensordict, self.group.keys.action_mask) if self.group.action_mask else None
@@ -141,7 +145,8 @@ class MultiAgentDeterministicActor(TensorDictModuleBase):
 class SingleAgentDeterministicActor(TensorDictModuleBase):
     """Slice ``agent`` of a deterministic actor: every entry without the agent axis; it never explores.
 
-    A recurrent one reads and writes its hidden state ``[*B, 1, H]``.
+    A recurrent one reads and writes its hidden state ``[*B, 1, H]``. One with sub-policies reads which it follows,
+    ``(group, "sub_policy")`` int64 ``[*B]``, which the caller draws when an episode starts.
     """
 
     in_keys: list[NestedKey]

@@ -20,8 +20,9 @@ class Input(nn.Module):
         parts: ``(key, mask key or None, dims)`` for each entry; ``dims`` is how many trailing dimensions are
             flattened into features. Entries of dead agents are set to zero, so that nothing in them matters.
         n_agents: size of the agent axis; team features are repeated along it, 1 for once a team.
-        features: F, without the agent id.
+        features: F, without the agent id and the index.
         agent_id: append each agent's one-hot index.
+        index: an entry int64 ``[*B, n_agents]`` and its number of values, appended one-hot after all else.
         normalize: a ``LayerNorm`` without parameters on the features (Yu et al. 2022, section 5, "feature
             normalization").
         decentralized: whether agent i's features depend on its own data alone.
@@ -36,18 +37,20 @@ class Input(nn.Module):
         features: int,
         *,
         agent_id: bool = False,
+        index: tuple[Key, int] | None = None,
         normalize: bool = False,
         decentralized: bool = False,
     ):
         super().__init__()
-        self.parts, self.n_agents, self.decentralized = parts, n_agents, decentralized
-        self.features = features + (n_agents if agent_id else 0)
+        self.parts, self.n_agents, self.decentralized, self.index = parts, n_agents, decentralized, index
+        self.features = features + (n_agents if agent_id else 0) + (0 if index is None else index[1])
         self.norm = nn.LayerNorm(features, elementwise_affine=False) if normalize else None
         self.register_buffer("ids", torch.eye(n_agents) if agent_id else None, persistent=False)
 
     @property
     def in_keys(self) -> list[Key]:
-        return [key for part in self.parts for key in part[:2] if key is not None]
+        keys = [key for part in self.parts for key in part[:2] if key is not None]
+        return keys if self.index is None else [*keys, self.index[0]]
 
     def forward(self, tensordict: TensorDictBase) -> Tensor:
         parts = [_read(tensordict, *part) for part in self.parts]
@@ -63,14 +66,18 @@ class Input(nn.Module):
                 f"key {self.parts[0][0]}: expected [*B, n_agents={self.n_agents}, F], found features of shape "
                 f"{list(x.shape)}; expand it over the agents first"
             )
-        if self.ids is None:
+        if self.ids is not None:
+            x = torch.cat([x, self.ids.to(x.dtype).expand(*x.shape[:-1], self.ids.shape[-1])], -1)
+        if self.index is None:
             return x
-        return torch.cat([x, self.ids.to(x.dtype).expand(*x.shape[:-1], self.ids.shape[-1])], -1)
+        key, size = self.index
+        chosen = entry(tensordict, key).reshape(*x.shape[:-1], 1) == torch.arange(size, device=x.device)
+        return torch.cat([x, chosen.to(x.dtype)], -1)
 
     def for_agent(self, agent: int) -> Input:
         """The input of one agent: the same keys without the agent axis, ``[*B, F]``, and its own id."""
         single = Input([(key, mask, 1) for key, mask, _ in self.parts], 1, self.features, decentralized=True)
-        single.norm = self.norm
+        single.norm, single.index = self.norm, self.index
         single.ids = None if self.ids is None else self.ids[agent : agent + 1]
         return single
 
@@ -96,12 +103,18 @@ def entry(tensordict: TensorDictBase, key: Key) -> Tensor:
 
 
 def own_observation(
-    group: GroupSpec, *, agent_id: bool = False, last_action: bool = False, normalize: bool = False
+    group: GroupSpec,
+    *,
+    agent_id: bool = False,
+    last_action: bool = False,
+    sub_policies: int | None = None,
+    normalize: bool = False,
 ) -> Input:
     """Each agent's own observation ``[*B, n_agents, F]``: a decentralized input.
 
     With ``last_action`` its own action of the step before follows, one-hot, as ``envs.last_action.LastAction`` writes
-    it; ``normalize`` is then over both.
+    it; ``normalize`` is then over both. With ``sub_policies`` the index of its sub-policy among so many comes last,
+    one-hot, as ``SubPolicies`` needs it.
     """
     keys = group.keys
     mask = keys.mask if group.mask else None
@@ -110,7 +123,10 @@ def own_observation(
     if last_action:
         parts.append((keys.last_action, mask, 0))
         features += sum(group.action.sizes)
-    return Input(parts, group.n_agents, features, agent_id=agent_id, normalize=normalize, decentralized=True)
+    index = None if sub_policies is None else (keys.sub_policy, sub_policies)
+    return Input(
+        parts, group.n_agents, features, agent_id=agent_id, index=index, normalize=normalize, decentralized=True
+    )
 
 
 def team_observation(

@@ -69,6 +69,7 @@ class OrnsteinUhlenbeckNoise(nn.Module):
     def __init__(self, group: GroupSpec, scale: float, *, theta: float = 0.15, sigma: float = 0.2, dt: float = 1.0):
         super().__init__()
         self.group, self.theta, self.sigma, self.dt = group, theta, sigma, dt
+        self.in_keys = [group.keys.noise, IS_INIT]
         self.register_buffer("scale", torch.tensor(float(scale)))
         self.register_buffer("half_range", _half_range(group), persistent=False)
 

@@ -16,7 +16,7 @@ from ctde_kit.specs import GroupSpec
 
 
 class PolicyInference(nn.Module):
-    """Fits each agent's beliefs to what the others did (Lowe et al. 2017, eq. 8).
+    """Fits each agent's beliefs to what the others did (Lowe et al. 2017, section 4.2).
 
     A belief's loss is minus the log-likelihood of the other's action, minus ``entropy_coeff`` times the belief's
     entropy. Discrete beliefs are categorical; continuous ones are Gaussians of the stated ``deviation`` around the

@@ -19,11 +19,12 @@ from ctde_kit.specs import GroupSpec
 
 
 class DeterministicActor(Protocol):
-    """What MADDPG's loss uses of a group's actor, such as ``MultiAgentDeterministicActor``."""
+    """What MADDPG's loss uses of a learning group's actor, such as ``MultiAgentDeterministicActor``."""
 
     group: GroupSpec
     agent_network: Any
     output_key: Any
+    sub_policies: Any
 
     def greedy_vector(self, tensordict: TensorDictBase, /) -> Tensor:
         """Actions without noise, hard where discrete, by the network's output that is there."""
@@ -31,10 +32,6 @@ class DeterministicActor(Protocol):
 
     def differentiable_vector(self, tensordict: TensorDictBase, /) -> Tensor:
         """Actions with a gradient, likewise."""
-        ...
-
-    def vector(self, action: Tensor, /) -> Tensor:
-        """Actions as the env takes them as vectors."""
         ...
 
 
@@ -51,13 +48,13 @@ def frozen(*modules: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def stored_vector(actor: DeterministicActor, tensordict: TensorDictBase) -> Tensor:
+def stored_vector(group: GroupSpec, tensordict: TensorDictBase) -> Tensor:
     """What each agent did as a vector ``[*B, T, n_agents, D]``; zero for dead agents.
 
     Raises:
         UserError: where the actions have another shape, which would broadcast over agents.
     """
-    group, keys = actor.group, actor.group.keys
+    keys = group.keys
     action = required_entry(tensordict, keys.action, "store the action that was executed")
     kind, sizes = group.action.kind, group.action.sizes
     features = {"categorical": (), "multi_discrete": (len(sizes),)}.get(kind, sizes)
@@ -65,9 +62,10 @@ def stored_vector(actor: DeterministicActor, tensordict: TensorDictBase) -> Tens
     if action.shape != expected:
         raise UserError(f"key {keys.action}: expected {list(expected)}, found {list(action.shape)}; store each agent's")
     if not group.mask:
-        return actor.vector(action)
+        return group.action.vector(action)
     alive = required_entry(tensordict, keys.mask, "the env must write it, shape [*B, n_agents]")
-    return zero_dead(actor.vector(action.masked_fill(~alive.reshape(*alive.shape, *[1] * len(features)), 0)), alive)
+    action = action.masked_fill(~alive.reshape(*alive.shape, *[1] * len(features)), 0)
+    return zero_dead(group.action.vector(action), alive)
 
 
 def zero_dead(vector: Tensor, alive: Tensor | None) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,48 +15,33 @@ from tensordict.utils import NestedKey
 from torch import Tensor, nn
 from torchrl.objectives.common import LossModule
 
-from ctde_kit.keys import (
-    CHOSEN_ACTION_VALUE,
-    DONE,
-    IS_INIT,
-    NEXT,
-    PADDING_MASK,
-    PRIORITY_WEIGHT,
-    TD_ERROR,
-    TERMINATED,
-    next_key,
-)
+from ctde_kit.keys import CHOSEN_ACTION_VALUE, IS_INIT, PADDING_MASK, PRIORITY_WEIGHT, TD_ERROR, next_key
+from ctde_kit.objectives.critic_targets import counted, learnt_by_group, learnt_by_team
+from ctde_kit.objectives.ensembles import ensemble_mean, replays_of
 from ctde_kit.objectives.inference import PolicyInference
-from ctde_kit.objectives.joint_actions import stored_vector, zero_dead
+from ctde_kit.objectives.joint_actions import zero_dead
 from ctde_kit.objectives.learnt_values import LearntValues, joint_metrics
-from ctde_kit.objectives.maddpg_parts import OtherActions, check_parts, read_keys
-from ctde_kit.objectives.masking import agent_flags, check_same_shape, masked_mean, required_entry
+from ctde_kit.objectives.maddpg_parts import OtherActions, check_parts, read_keys, with_vectors
 from ctde_kit.objectives.minimax import MinimaxAdversary
 from ctde_kit.objectives.next_values import next_action_values, with_next_actions
 from ctde_kit.objectives.policy_objectives import mixed_value, own_policy_loss, team_policy_loss
 from ctde_kit.objectives.priorities import importance_weight, write_priority
 from ctde_kit.objectives.q_targets import NStepReturn, ReturnEstimator
 from ctde_kit.objectives.q_values import at_next
-from ctde_kit.objectives.shared_reward import shared_reward
 from ctde_kit.objectives.td_loss import LossFunction, check_loss_function
 from ctde_kit.objectives.team_reward import REWARD
-from ctde_kit.objectives.unroll import (
-    check_sequences,
-    hidden_key,
-    trace_ends,
-    unroll,
-)
+from ctde_kit.objectives.unroll import check_sequences, unroll
 from ctde_kit.specs import GroupSpec
 
 
 class MADDPGLoss(LossModule):
     """Actor and critic losses of MADDPG, of IDDPG (decentralized critics) and of FACMAC (with a mixer).
 
-    Lowe et al. 2017, "Multi-Agent Actor-Critic for Mixed Cooperative-Competitive Environments": the critics learn eq.
-    7's target with the target actors' next actions, the actors climb eq. 6: agent i's own action from its current
-    policy, the others' from the replay buffer. All agents of a group are one vectorized pass. With a ``mixer`` it is
-    FACMAC (Peng et al. 2021, eqs. 4 and 5): the team's mixed value learns from the team's reward, and all actors climb
-    it together, every action from the current policies.
+    Lowe et al. 2017, "Multi-Agent Actor-Critic for Mixed Cooperative-Competitive Environments", section 4.1: the
+    critics learn from targets with the target actors' next actions, the actors climb the critics: agent i's own action
+    from its current policy, the others' from the replay buffer. All agents of a group are one vectorized pass. With a
+    ``mixer`` it is FACMAC (Peng et al. 2021, "FACMAC: Factored Multi-Agent Centralised Policy Gradients"): the team's
+    mixed value learns from the team's reward, and all actors climb it together, every action from the current policies.
 
     Reads transitions ``[B]`` or sequences ``[*B, T]``: of every group what its actor and critic read, at the root and
     under ``next``, ``action`` as it was executed; where they are ``action_mask`` and ``mask``; ``done`` and
@@ -71,14 +57,22 @@ class MADDPGLoss(LossModule):
     one batched step after an unroll, as ``QMixLoss`` has it; critics' hidden states start from zero, and an actor's
     gradient passes the critic at one step alone, whose hidden state is the replay's.
 
+    Of an actor with sub-policies (section 4.3) each agent's action is, now and next, of the sub-policy that acted in
+    that transition, ``(group, "sub_policy")`` int64 ``[*B, T, n_agents]``, and ``loss_actor`` is the mean over
+    sub-policies of the mean over the transitions of each: those are its own replay.
+
+    Of opponents nothing is learnt and nothing delayed: their next action is what they do when they are called on the
+    entries under ``next``, a recurrent one from the hidden state that is stored there, and their current action is the
+    replay's, since they never change.
+
     Differs from TorchRL's ``DDPGLoss``: with a joint actor and critic that one moves every agent by every agent's
     value. From the paper's code: losses are means over agents and not sums; one step updates actors and critics at
     once.
 
     Args:
-        actors: of every group.
-        critics: of the groups that learn, ``state_action_value`` ``[*B, n_agents, 1]`` each; a group without one is not
-            trained, and its actor gives its next actions all the same.
+        actors: of every group. One without a critic is an opponent, such as a ``FrozenActor`` or ``RandomActor``: any
+            TensorDict module with a ``group`` that writes its action.
+        critics: of the groups that learn, ``state_action_value`` ``[*B, n_agents, 1]`` each.
         mixer: writes ``chosen_action_value`` ``[*B, 1]`` at the root; ``None`` for MADDPG.
         gamma: discount a step.
         other_actions: in agent i's actor loss the others' are those of the ``replay``, or of their ``current``
@@ -98,7 +92,7 @@ class MADDPGLoss(LossModule):
     Raises:
         UserError: for a missing entry, entries that would broadcast over agents, single steps where sequences are
         needed,
-            a mixer without every group's critic.
+            a mixer of values that no critic gives.
 
     >>> from ctde_kit.envs.vmas import VmasEnv
     >>> from ctde_kit.modules import (
@@ -147,9 +141,7 @@ class MADDPGLoss(LossModule):
     ):
         super().__init__()
         check_loss_function(loss_function)
-        check_parts(
-            actors, critics, mixer, [part for part in (adversary, inference) if part is not None], other_actions
-        )
+        check_parts(actors, critics, mixer, adversary, inference, other_actions)
         self.actors, self.critics, self.mixer = nn.ModuleDict(dict(actors)), nn.ModuleDict(dict(critics)), mixer
         self.gamma, self.other_actions, self.returns = gamma, other_actions, returns or NStepReturn()
         self.team_weight, self.action_regularization = team_weight, action_regularization
@@ -161,8 +153,9 @@ class MADDPGLoss(LossModule):
         self.delayed = deepcopy(self.online_networks()).requires_grad_(False)
 
     def online_networks(self) -> nn.ModuleDict:
-        """Every group's networks and the mixer; ``delayed`` holds their targets under these names."""
-        networks: dict[str, nn.Module] = {f"actor_{name}": actor.agent_network for name, actor in self._actors.items()}
+        """The learning groups' networks and the mixer; ``delayed`` holds their targets under these names."""
+        learners = self._learners.items()
+        networks: dict[str, nn.Module] = {f"actor_{name}": actor.agent_network for name, actor in learners}
         networks |= {f"critic_{name}": critic for name, critic in self._critics.items()}
         others = {"mixer": self.mixer, "inference": self.inference}
         return nn.ModuleDict(networks | {name: module for name, module in others.items() if module is not None})
@@ -180,8 +173,8 @@ class MADDPGLoss(LossModule):
         return {name: actor.group for name, actor in self._actors.items()}
 
     @property
-    def _learning(self) -> list[tuple[str, GroupSpec]]:
-        return [(name, self._actors[name].group) for name in self._critics]
+    def _learners(self) -> dict[str, Any]:
+        return {name: self._actors[name] for name in self._critics}
 
     @property
     def functional(self) -> bool:
@@ -208,21 +201,18 @@ class MADDPGLoss(LossModule):
         return list(dict.fromkeys([*self.in_keys, *ends, IS_INIT]))
 
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
-        networks = [*[actor.agent_network for actor in self._actors.values()], *self._critics.values()]
+        learners = self._learners
+        networks = [*[actor.agent_network for actor in learners.values()], *self._critics.values()]
         check_sequences("MADDPGLoss", tensordict, networks, self.returns.needs_sequences, self.burn_in)
-        data = self._with_vectors(tensordict)
+        data = with_vectors(self._groups, self._critics, tensordict)
         steps = data[..., self.burn_in :] if self.burn_in else data
         outputs = {
-            name: unroll(actor.agent_network, data, self.burn_in, self.from_stored)
-            for name, actor in self._actors.items()
+            name: unroll(actor.agent_network, data, self.burn_in, self.from_stored) for name, actor in learners.items()
         }
         values = {name: unroll(critic, data, self.burn_in, False) for name, critic in self._critics.items()}
         following = with_next_actions(self._actors, self.delayed, data, steps, self.burn_in, self.from_stored)
         of_each_agent = self.adversary if self.inference is None else self.inference
-        learning = list(self._critics)
-        next_values = next_action_values(
-            self._actors, learning, self.delayed, data, following, self.burn_in, of_each_agent
-        )
+        next_values = next_action_values(learners, self.delayed, data, following, self.burn_in, of_each_agent)
         learnt = self._learnt(steps, values, next_values)
         weight = importance_weight(tensordict, self.tensor_keys.priority_weight, self.burn_in)
         losses = [part.loss(weight, self.loss_function, self.huber_delta) for part in learnt.values()]
@@ -233,93 +223,63 @@ class MADDPGLoss(LossModule):
         policies = self._policies(steps, outputs)
         found = {"loss_actor": self._policy_loss(steps, values, policies), "loss_value": torch.stack(losses).sum()}
         if self.inference is not None:
-            masks = {name: self._mask(steps, group) for name, group in self._groups.items()}
-            found["loss_inference"], metrics["inference_kl"] = self.inference(self._actors, steps, policies, masks)
+            masks = {name: self._counted(steps, actor.group) for name, actor in learners.items()}
+            found["loss_inference"], metrics["inference_kl"] = self.inference(learners, steps, policies, masks)
         return TensorDict({**found, **metrics})
 
     def _policies(self, steps: TensorDictBase, outputs: Mapping[str, TensorDictBase]) -> dict[str, TensorDictBase]:
         """What each actor chooses by: its network's output, and which actions are allowed."""
         policies = {}
-        for name, group in self._groups.items():
-            policies[name] = outputs[name].select(self._actors[name].output_key)
-            if group.action_mask:
-                policies[name].set(group.keys.action_mask, steps.get(group.keys.action_mask))
+        for name, actor in self._learners.items():
+            policies[name] = outputs[name].select(actor.output_key)
+            if actor.group.action_mask:
+                policies[name].set(actor.group.keys.action_mask, steps.get(actor.group.keys.action_mask))
         return policies
-
-    def _with_vectors(self, tensordict: TensorDictBase) -> TensorDictBase:
-        """A copy ``[*B, T]`` with actions as vectors, and the critics' hidden states before the first step: zero."""
-        data = (tensordict.unsqueeze(-1) if tensordict.ndim == 1 else tensordict).copy()
-        for name, actor in self._actors.items():
-            vector = stored_vector(actor, data)
-            data.set(actor.group.keys.action_vector, vector)
-            critic = self._critics.get(name)
-            key = None if critic is None else hidden_key(critic)
-            if critic is not None and key is not None:
-                data.set(key, vector.new_zeros(*data.shape, *critic.hidden_shape))
-        return data
 
     def _learnt(
         self, steps: TensorDictBase, values: Mapping[str, TensorDictBase], next_values: Mapping[str, Tensor]
     ) -> dict[str, LearntValues]:
         """What is learnt, by group, or of the team where there is a mixer."""
-        own = {name: values[name].get(self._groups[name].keys.state_action_value) for name in values}
+        groups, target = self._groups, partial(self.returns, self.gamma)
+        own = {name: values[name].get(groups[name].keys.state_action_value) for name in values}
         if self.mixer is None:
-            return {name: self._of_group(group, steps, own[name], next_values[name]) for name, group in self._learning}
+            return {
+                name: learnt_by_group(
+                    target,
+                    groups[name],
+                    steps,
+                    own[name],
+                    next_values[name],
+                    team_weight=self.team_weight,
+                    mask=self._counted(steps, groups[name]),
+                )
+                for name in own
+            }
         key, mixer = self.tensor_keys.chosen_action_value, dict(self.delayed.items())["mixer"]
-        value = mixed_value(self.mixer, self._groups, steps.copy(), own, key)
+        value = mixed_value(self.mixer, groups, steps.copy(), own, key)
         with torch.no_grad():
-            next_value = mixed_value(mixer, self._groups, at_next(self._actors, steps), next_values, key)
-        done, terminated = (
-            required_entry(steps, (NEXT, flag), "the env must write it, shape [*B, 1]").unsqueeze(-2)
-            for flag in (DONE, TERMINATED)
-        )
-        reward = required_entry(steps, (NEXT, self.tensor_keys.reward), "TeamReward writes the team's").unsqueeze(-2)
-        return {"team": self._pair(steps, value, next_value, reward, (done, terminated), self._mask(steps, None))}
+            next_value = mixed_value(mixer, groups, at_next(groups.values(), steps), next_values, key)
+        mask = self._counted(steps, None)
+        return {"team": learnt_by_team(target, steps, value, next_value, reward=self.tensor_keys.reward, mask=mask)}
 
-    def _of_group(self, group: GroupSpec, steps: TensorDictBase, value: Tensor, next_value: Tensor) -> LearntValues:
-        reward = required_entry(steps, next_key(group.keys.reward), "the env must write it for each agent")
-        flags, mask = agent_flags(steps, group.keys, reward), self._mask(steps, group)
-        check_same_shape(reward=reward, mask=mask)
-        return self._pair(steps, value, next_value, shared_reward(reward, self.team_weight, mask), flags, mask)
-
-    def _pair(
-        self,
-        steps: TensorDictBase,
-        value: Tensor,
-        next_value: Tensor,
-        reward: Tensor,
-        flags: tuple[Tensor, Tensor],
-        mask: Tensor,
-    ) -> LearntValues:
-        done, terminated = flags
-        check_same_shape(value=value, next_value=next_value, reward=reward, done=done)
-        reward = reward.masked_fill(~mask, 0)
-        target = self.returns(self.gamma, next_value, reward, trace_ends(steps, done), terminated)
-        return LearntValues(value, target.masked_fill(~mask, 0), mask)
-
-    def _mask(self, steps: TensorDictBase, group: GroupSpec | None) -> Tensor:
-        """What counts, bool ``[*B, T, n_agents, 1]``, of the team ``[*B, T, 1, 1]``: no padding, nobody dead."""
-        n_agents = 1 if group is None else group.n_agents
-        mask = torch.ones(*steps.shape, n_agents, 1, dtype=torch.bool, device=steps.get((NEXT, DONE)).device)
-        valid = steps.get(self.tensor_keys.padding_mask, None)
-        mask = mask if valid is None else mask & valid.reshape(*steps.shape, 1, 1)
-        return mask & steps.get(group.keys.mask).unsqueeze(-1) if group is not None and group.mask else mask
+    def _counted(self, steps: TensorDictBase, group: GroupSpec | None) -> Tensor:
+        return counted(steps, group, self.tensor_keys.padding_mask)
 
     def _policy_loss(
         self, steps: TensorDictBase, values: Mapping[str, TensorDictBase], policies: Mapping[str, TensorDictBase]
     ) -> Tensor:
-        masks = {name: self._mask(steps, group) for name, group in self._groups.items()}
-        vectors, squares = {}, []
-        for name, group in self._groups.items():
-            actor, alive = self._actors[name], steps.get(group.keys.mask) if group.mask else None
+        vectors, replays, squares = {}, {}, []
+        for name, actor in self._learners.items():
+            group, alive = actor.group, steps.get(actor.group.keys.mask) if actor.group.mask else None
+            replays[name] = replays_of(actor, steps, self._counted(steps, group))
             vectors[name] = zero_dead(actor.differentiable_vector(policies[name]), alive)
             square = policies[name].get(actor.output_key).square().mean(-1, keepdim=True)
-            squares += [masked_mean(square, masks[name])] if name in self._critics else []
+            squares.append(ensemble_mean(square, replays[name]))
         parts = (self._groups, steps, values, vectors)
         if self.mixer is None:
             current = self.other_actions == "current"
-            loss = own_policy_loss(self._critics, *parts, masks, current=current, adversary=self.adversary)
+            loss = own_policy_loss(self._critics, *parts, replays, current=current, adversary=self.adversary)
         else:
             mixed = self.tensor_keys.chosen_action_value
-            loss = team_policy_loss(self._critics, self.mixer, *parts, self._mask(steps, None), mixed)
+            loss = team_policy_loss(self._critics, self.mixer, *parts, self._counted(steps, None), mixed)
         return loss + self.action_regularization * torch.stack(squares).sum()

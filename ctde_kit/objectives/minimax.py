@@ -19,7 +19,7 @@ class MinimaxAdversary:
     """Moves, for each agent by itself, all others' actions one gradient step against its value.
 
     Li et al. 2019, "Robust Multi-Agent Reinforcement Learning via Minimax Deep Deterministic Policy Gradient" (M3DDPG),
-    the one-step linear approximation of section 4.2: ``a_j - epsilon * dQ_i / da_j`` for every ``j != i``, in all
+    the one-step linear approximation: ``a_j - epsilon * dQ_i / da_j`` for every ``j != i``, in all
     groups. The step has no gradient of its own, and is not kept within bounds. With ``epsilon`` 0 the formula is
     MADDPG's.
 

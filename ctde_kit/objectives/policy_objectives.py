@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from tensordict.utils import NestedKey
 from torch import Tensor, nn
 
 from ctde_kit.keys import IS_INIT
+from ctde_kit.objectives.ensembles import ensemble_mean
 from ctde_kit.objectives.joint_actions import frozen, own_action_values, values_of_rows
 from ctde_kit.objectives.masking import masked_mean
 from ctde_kit.objectives.minimax import MinimaxAdversary
@@ -24,20 +25,20 @@ def own_policy_loss(
     steps: TensorDictBase,
     values: Mapping[str, TensorDictBase],
     vectors: Mapping[str, Tensor],
-    masks: Mapping[str, Tensor],
+    replays: Mapping[str, Sequence[Tensor]],
     *,
     current: bool,
     adversary: MinimaxAdversary | None,
 ) -> Tensor:
-    """Minus each agent's value of its own current action among the others' (Lowe et al. 2017, eq. 6).
+    """Minus each agent's value of its own current action among the others' (Lowe et al. 2017, section 4.1).
 
     Args:
         critics: of the groups that learn.
         groups: all of them.
         steps: what the critics read, ``[*B, T]``, with the actions of the replay.
         values: what each critic wrote when it was unrolled over ``steps``.
-        vectors: current actions of all groups ``[*B, T, n_agents, D]``, with their gradients.
-        masks: of each group, what counts, bool ``[*B, T, n_agents, 1]``.
+        vectors: current actions ``[*B, T, n_agents, D]`` of the groups that learn, with their gradients.
+        replays: of each of them, what its sub-policies learn from, bool ``[*B, T, n_agents, 1]``: ``replays_of``.
         current: the others' actions are current ones, too, detached.
         adversary: moves the others' actions.
     """
@@ -53,7 +54,7 @@ def own_policy_loss(
             else:
                 rows = adversary(critic, keys, around, vectors[name])
                 value = values_of_rows(critic, keys, around, rows)
-        losses.append(-masked_mean(value, masks[name]))
+        losses.append(-ensemble_mean(value, replays[name]))
     return torch.stack(losses).sum()
 
 
@@ -67,7 +68,7 @@ def team_policy_loss(
     mask: Tensor,
     mixed: NestedKey,
 ) -> Tensor:
-    """Minus the team's mixed value of all current actions (Peng et al. 2021, eq. 5).
+    """Minus the team's mixed value of all current actions (Peng et al. 2021).
 
     Args:
         critics: of every group.
@@ -75,7 +76,7 @@ def team_policy_loss(
         groups: all of them.
         steps: as in ``own_policy_loss``, like ``values`` and ``vectors``.
         values: what each critic wrote.
-        vectors: current actions of all groups.
+        vectors: current actions of the groups that learn.
         mask: what counts, bool ``[*B, T, 1, 1]``.
         mixed: the key of the team's value.
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -51,12 +51,12 @@ def stored_choice(actor: QActor, tensordict: TensorDictBase) -> Tensor:
     return index.masked_fill(~tensordict.get(keys.mask), 0) if group.mask else index
 
 
-def at_next(actors: Mapping[str, QActor], tensordict: TensorDictBase) -> TensorDictBase:
+def at_next(groups: Iterable[GroupSpec], tensordict: TensorDictBase) -> TensorDictBase:
     """The entries under ``next``, with the agents that are bootstrapped as those who are alive."""
     following = tensordict.get(NEXT).copy()
-    for actor in actors.values():
-        if actor.group.mask:
-            following.set(actor.group.keys.mask, alive_next(tensordict, actor.group.keys))
+    for group in groups:
+        if group.mask:
+            following.set(group.keys.mask, alive_next(tensordict, group.keys))
     return following
 
 

@@ -204,7 +204,7 @@ class QMixLoss(LossModule):
         self, data: TensorDictBase, steps: TensorDictBase, unrolled: Mapping[str, TensorDictBase]
     ) -> Tensor:
         """The target networks' value of the joint action that the online networks would take next."""
-        following = at_next(self._groups, steps)
+        following = at_next([actor.group for actor in self._groups.values()], steps)
         mixer: Any = self.mixer if self.delayed is None else dict(self.delayed.items()).get("mixer")
         for name, actor in self._groups.items():
             key = actor.group.keys.action_value

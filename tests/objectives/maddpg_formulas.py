@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from ctde_kit.modules.action_vectors import gumbel_like
 
 def vectors(actors: dict[str, MultiAgentDeterministicActor], batch: TensorDictBase) -> dict[str, Tensor]:
     """What was done, as vectors."""
-    return {name: actor.vector(batch[name, "action"]) for name, actor in actors.items()}
+    return {name: actor.group.action.vector(batch[name, "action"]) for name, actor in actors.items()}
 
 
 def policy(actor: MultiAgentDeterministicActor, network: Any, observations: TensorDictBase) -> Tensor:
@@ -66,10 +67,16 @@ def losses(
     *,
     gamma: float,
     current: bool = False,
+    opponents: Mapping[str, tuple[Tensor, Tensor]] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Actor loss (eq. 6) and critic loss (eq. 7), each a mean over agents and batch, and a sum over groups."""
-    done_before, following = vectors(actors, batch), target_actions(loss, actors, batch)
-    now = {name: current_actions(actor, batch) for name, actor in actors.items()}
+    """Actor loss and critic loss, each a mean over agents and batch, and a sum over groups.
+
+    ``opponents``: what groups that do not learn did, and what they do next.
+    """
+    did = {name: pair[0] for name, pair in (opponents or {}).items()}
+    do_next = {name: pair[1] for name, pair in (opponents or {}).items()}
+    done_before, following = vectors(actors, batch) | did, target_actions(loss, actors, batch) | do_next
+    now = {name: current_actions(actor, batch) for name, actor in actors.items()} | did
     policies, values = [], []
     for name, critic in critics.items():
         n_agents = actors[name].group.n_agents

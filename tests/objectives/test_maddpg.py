@@ -346,23 +346,6 @@ def test_facmac_by_its_formulas(kind: str, mixer: Any) -> None:
         torch.testing.assert_close(mine, its if index < n_actor else torch.zeros_like(its))
 
 
-def test_groups_without_a_critic_do_not_learn_but_act_in_targets() -> None:
-    spec = TEAMS["two"]("continuous")
-    whole, actors, critics = make(spec)
-    loss = MADDPGLoss(actors, {"wolves": critics["wolves"]}, gamma=GAMMA)
-    batch = formulas.transitions(actors, spec, SIZE)
-    found = loss(batch)
-    assert "sheep/td_error" not in found
-    total = found["loss_actor"] + found["loss_value"]
-    assert all(g is None for g in torch.autograd.grad(total, [*actors["sheep"].parameters()], allow_unused=True))
-    before = found["target_value"]
-    with torch.no_grad():
-        for parameter in loss.delayed["actor_sheep"].parameters():
-            parameter.add_(0.5)
-    assert not torch.equal(loss(batch)["target_value"], before)
-    assert set(whole(batch).keys()) == set(whole.out_keys)
-
-
 def test_regularization_is_the_mean_square_of_the_outputs() -> None:
     spec = TEAMS["two"]("categorical")
     loss, actors, _ = make(spec)

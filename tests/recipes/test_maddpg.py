@@ -32,6 +32,10 @@ BUILDS: dict[str, Build] = {
     "facmac": lambda: maddpg.build(
         small_maddpg_config(mixer=QMixerConfig(embed_dim=5, monotonic=False), target=PolyakTarget(tau=0.1, every=3))
     ),
+    "ensembles": lambda: maddpg.build(small_maddpg_config(ensemble_size=3)),
+    "recurrent ensembles": lambda: maddpg.build(
+        small_maddpg_config("gru", "sequences", exploration=OU, ensemble_size=3)
+    ),
     "inference": lambda: maddpg.build(small_maddpg_config(infer_policies=True)),
     "minimax": lambda: maddpg.build(
         small_maddpg_config(minimax_epsilon=0.1, team_weight=0.5, target=HardTarget(every=3), critic_lr=1e-3)

@@ -91,6 +91,24 @@ def test_the_preset_gives_the_reports_setting(tmp_path: Path) -> None:
     assert "eval/adversary/return_sum" in summary
 
 
+def test_an_opponent_from_the_command_line(tmp_path: Path) -> None:
+    options = ["task=vmas/simple_tag", *(option for option in SMALL if "n_agents" not in option), "total_frames=120"]
+    first = call(tmp_path, "maddpg", *options, "opponents.adversary=greedy_chase", "hydra.run.dir=prey")
+    assert first.returncode == 0, first.stderr
+    second = call(tmp_path, "iddpg", *options, "opponents.agent=prey", "hydra.run.dir=hunters")
+    assert second.returncode == 0, second.stderr
+    resumed = call(tmp_path, "iddpg", "resume=hunters", "total_frames=180")
+    assert resumed.returncode == 0, resumed.stderr
+    saved = [
+        torch.load(tmp_path / run / "checkpoints" / f"frames_{frames}.pt", weights_only=True)["parts"]["policy"]
+        for run, frames in (("prey", 120), ("hunters", 180))
+    ]
+    frozen = {name: value for name, value in saved[0].items() if name.startswith("module.1.")}
+    assert frozen
+    for name, value in frozen.items():
+        assert torch.equal(value, saved[1][name.replace("module.1.", "module.1.actor.")]), name
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -102,6 +120,7 @@ def test_the_preset_gives_the_reports_setting(tmp_path: Path) -> None:
         (["preset=none_such"], "there is no such preset"),
         (["minimax_epsilon=-1"], "minimax_epsilon=-1"),
         (["exploration.sigma=3"], "sigma"),
+        (["task=vmas/simple_tag", "mixer=vdn", "critic=decentralized"], "adversary, agent compete in vmas/simple_tag"),
         (["mixer=qplex", "task.continuous_actions=false", "exploration=gumbel"], "use QMixer or VDNMixer"),
     ],
 )
