@@ -140,7 +140,7 @@ def test_discrete_gradients_are_those_of_the_softmax() -> None:
     assert torch.equal(vector, group.action.vector(as_action(group.action, vector))), "hard forward"
     (found,) = torch.autograd.grad((vector * weights).sum(), logits)
     torch.manual_seed(1)
-    noisy = logits - torch.empty_like(logits).exponential_().log()
+    noisy = logits - torch.empty(logits.shape).exponential_().log()
     soft = torch.cat([part.softmax(-1) for part in noisy.split([2, 6], -1)], -1)
     (expected,) = torch.autograd.grad((soft * weights).sum(), logits)
     torch.testing.assert_close(found, expected)
