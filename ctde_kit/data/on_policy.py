@@ -77,8 +77,8 @@ class OnPolicyBuffer:
         order = torch.randperm(len(self._items), device=self._items.device)
         for start in range(0, len(order) - size + 1, size):
             rows = order[start : start + size]
+            shape = [size, *self._items.batch_size[1:]]
             # Several times faster than indexing, which is made for any layout.
-            minibatch = self._items.apply(lambda part, rows=rows: part.index_select(0, rows), batch_size=[])
+            minibatch = self._items.apply(lambda part, rows=rows: part.index_select(0, rows), batch_size=shape)
             assert minibatch is not None
-            minibatch.batch_size = [size, *self._items.batch_size[1:]]
             yield minibatch

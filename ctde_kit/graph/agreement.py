@@ -23,14 +23,14 @@ def share_apart(plain: Tensor, compiled: Tensor) -> float:
 
 
 def compile_in_agreement(
-    trace_graph: Callable[[bool], Graph], largest_share: Callable[[Graph, Compiled], float], *, threads: int
+    trace_graph: Callable[[bool], Graph], largest_share: Callable[[Graph, Compiled], float], *, threads: int | None
 ) -> tuple[Graph, Compiled]:
     """The fast graph where it gives the plain function's numbers, else one that rounds as torch's kernels do.
 
     Args:
         trace_graph: whether to round exactly -> the graph.
         largest_share: of entries apart in an output, over a few calls.
-        threads: of the compiled loops on a CPU.
+        threads: of the compiled loops on a CPU; ``None`` for torch's own number.
 
     Raises:
         TraceError: where neither agrees with the plain function.
