@@ -33,7 +33,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 SIZES = (10, 60, 600, 6000, 10_000)
 # Compiling takes minutes.
 FEWER_SIZES = {"sampling": (60, 600)}
-N_AGENTS = (2, 4, 8, 16, 30)
+N_AGENTS = (2, 4, 8)
 
 
 def compare(scenario: str, n_envs: int, arguments: dict[str, Any], rounds: int = 0) -> dict[str, Any]:
