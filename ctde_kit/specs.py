@@ -18,6 +18,11 @@ from ctde_kit.keys import STATE, GroupKeys
 ActionKind = Literal["continuous", "categorical", "one_hot", "multi_discrete"]
 
 
+def one_hot(index: Tensor, size: int) -> Tensor:
+    """As booleans ``[..., size]``; ``torch.nn.functional.one_hot`` looks at its data, which a graph cannot."""
+    return index.unsqueeze(-1) == torch.arange(size, device=index.device)
+
+
 @dataclass(frozen=True)
 class ActionSpec:
     """The action of each agent of a group.
@@ -60,8 +65,7 @@ class ActionSpec:
         if self.kind == "one_hot":
             return action.to(torch.get_default_dtype())
         choices = action.unsqueeze(-1) if self.kind == "categorical" else action
-        # Not `torch.nn.functional.one_hot`: it looks at its data, which a graph cannot.
-        parts = [choices[..., k, None] == torch.arange(n, device=action.device) for k, n in enumerate(self.sizes)]
+        parts = [one_hot(choices[..., k], n) for k, n in enumerate(self.sizes)]
         return torch.cat(parts, -1).to(torch.get_default_dtype())
 
 
@@ -90,6 +94,11 @@ class GroupSpec:
     @property
     def keys(self) -> GroupKeys:
         return GroupKeys(self.name)
+
+    def check_agent(self, agent: int) -> None:
+        """Raise ``UserError`` unless the group has the agent that ``for_agent`` was asked for."""
+        if not 0 <= agent < self.n_agents:
+            raise UserError(f"for_agent({agent}): group {self.name!r} has agents 0 to {self.n_agents - 1}")
 
 
 @dataclass(frozen=True)

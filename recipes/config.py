@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,12 +52,19 @@ class CheckpointConfig:
 WORTH_COMPILING = 100_000
 
 
-def check_run(config: Any) -> None:
+def check_run(config: Any, parts: Iterable[str]) -> None:
     """Check the common part of a recipe's configuration.
+
+    Args:
+        config: the recipe's.
+        parts: options that are configurations themselves and must be given.
 
     Raises:
         UserError: naming the option.
     """
+    for name in parts:
+        if isinstance(getattr(config, name), str):
+            raise UserError(f"{type(config).__name__}: {name} is missing; give a configuration of ctde_kit.recipes")
     check_choice("device", config.device, ("auto", "cpu", "cuda"))
     check_choice("compile", config.compile, ("auto", "on", "off"))
     if not isinstance(config.total_frames, int) or isinstance(config.total_frames, bool):

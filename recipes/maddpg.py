@@ -123,10 +123,7 @@ class MADDPGConfig:
 
     def __post_init__(self) -> None:
         check_choice("algorithm", self.algorithm, ALGORITHMS)
-        for name in PARTS:
-            if isinstance(getattr(self, name), str):
-                raise UserError(f"MADDPGConfig: {name} is missing; give a configuration of ctde_kit.recipes")
-        check_run(self)
+        check_run(self, parts=PARTS)
         check_ratio(gamma=self.gamma, team_weight=self.team_weight)
         check_positive(
             frames_per_batch=self.frames_per_batch,

@@ -108,10 +108,7 @@ class MAPPOConfig:
 
     def __post_init__(self) -> None:
         check_choice("algorithm", self.algorithm, ("mappo", "ippo"))
-        for name in ("task", "actor", "critic", "logger"):
-            if isinstance(getattr(self, name), str):
-                raise UserError(f"MAPPOConfig: {name} is missing; give a configuration of ctde_kit.recipes")
-        check_run(self)
+        check_run(self, parts=("task", "actor", "critic", "logger"))
         check_ratio(gamma=self.gamma, lmbda=self.lmbda)
         check_positive(
             frames_per_batch=self.frames_per_batch,

@@ -102,10 +102,7 @@ class PQNConfig:
 
     def __post_init__(self) -> None:
         check_choice("algorithm", self.algorithm, ("pqn",))
-        for name in ("task", "actor", "mixer", "returns", "logger"):
-            if isinstance(getattr(self, name), str):
-                raise UserError(f"PQNConfig: {name} is missing; give a configuration of ctde_kit.recipes")
-        check_run(self)
+        check_run(self, parts=("task", "actor", "mixer", "returns", "logger"))
         if not self.actor.layer_norm:
             raise UserError("actor.layer_norm=false: without target networks values diverge; use actor.layer_norm=true")
         check_ratio(gamma=self.gamma, epsilon_start=self.epsilon_start, epsilon_end=self.epsilon_end)

@@ -115,10 +115,7 @@ class QMIXConfig:
 
     def __post_init__(self) -> None:
         check_choice("algorithm", self.algorithm, ALGORITHMS)
-        for name in ("task", "actor", "mixer", "replay", "returns", "target", "logger"):
-            if isinstance(getattr(self, name), str):
-                raise UserError(f"QMIXConfig: {name} is missing; give a configuration of ctde_kit.recipes")
-        check_run(self)
+        check_run(self, parts=("task", "actor", "mixer", "replay", "returns", "target", "logger"))
         check_ratio(gamma=self.gamma, epsilon_start=self.epsilon_start, epsilon_end=self.epsilon_end)
         check_positive(
             frames_per_batch=self.frames_per_batch,

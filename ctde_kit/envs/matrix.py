@@ -13,6 +13,7 @@ from torchrl.envs import EnvBase
 
 from ctde_kit.errors import UserError
 from ctde_kit.keys import DONE, STATE, TERMINATED, TRUNCATED, GroupKeys
+from ctde_kit.specs import one_hot
 
 END = -1
 
@@ -94,7 +95,7 @@ class MatrixGameEnv(EnvBase):
 
     def _output(self) -> TensorDict:
         done = (self.stage == END).unsqueeze(-1)
-        state = (self.stage.unsqueeze(-1) == torch.arange(self.n_states, device=self.device)).float()
+        state = one_hot(self.stage, self.n_states).float()
         observation = state.unsqueeze(1).expand(-1, self.n_agents, -1).clone()
         agents = TensorDict({"observation": observation}, observation.shape[:2], device=self.device)
         flags = {DONE: done, TERMINATED: done.clone(), TRUNCATED: torch.zeros_like(done)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ctde_kit.specs import ActionSpec
+from ctde_kit.specs import ActionSpec, one_hot
 
 
 def as_action(spec: ActionSpec, vector: Tensor) -> Tensor:
@@ -18,13 +18,13 @@ def as_action(spec: ActionSpec, vector: Tensor) -> Tensor:
         return vector
     choices = [part.argmax(-1) for part in vector.split(list(spec.sizes), -1)]
     if spec.kind == "one_hot":
-        return _one_hot(choices[0], spec.sizes[0]).long()
+        return one_hot(choices[0], spec.sizes[0]).long()
     return choices[0] if spec.kind == "categorical" else torch.stack(choices, -1)
 
 
 def hard(spec: ActionSpec, logits: Tensor) -> Tensor:
     """The best choices by ``logits``, one-hot, in the dtype of the logits."""
-    parts = [_one_hot(part.argmax(-1), part.shape[-1]) for part in logits.split(list(spec.sizes), -1)]
+    parts = [one_hot(part.argmax(-1), part.shape[-1]) for part in logits.split(list(spec.sizes), -1)]
     return torch.cat(parts, -1).to(logits.dtype)
 
 
@@ -51,8 +51,3 @@ def gumbel_like(logits: Tensor) -> Tensor:
     # Not `empty_like`: it keeps strides, and a graph would draw the same numbers in another order.
     noise = torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
     return -noise.exponential_().log()
-
-
-def _one_hot(index: Tensor, size: int) -> Tensor:
-    """As booleans; ``torch.nn.functional.one_hot`` looks at its data, which a graph cannot."""
-    return index.unsqueeze(-1) == torch.arange(size, device=index.device)

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torchrl.envs import TensorDictPrimer
 from torchrl.envs.utils import ExplorationType, exploration_type
 
-from ctde_kit.errors import UserError
 from ctde_kit.keys import Key
 from ctde_kit.modules.action_vectors import allowed, as_action, gumbel_like, hard, straight_through
 from ctde_kit.modules.inputs import Input, entry
@@ -137,8 +136,7 @@ class MultiAgentDeterministicActor(TensorDictModuleBase):
         Raises:
             UserError: for an index that the group lacks, or a policy that is not decentralized.
         """
-        if not 0 <= agent < self.group.n_agents:
-            raise UserError(f"for_agent({agent}): group {self.group.name!r} has agents 0 to {self.group.n_agents - 1}")
+        self.group.check_agent(agent)
         return SingleAgentDeterministicActor(self, agent)
 
 

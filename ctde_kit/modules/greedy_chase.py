@@ -91,8 +91,7 @@ class GreedyChase(TensorDictModuleBase):
         Raises:
             UserError: for an index that the group lacks.
         """
-        if not 0 <= agent < self.group.n_agents:
-            raise UserError(f"for_agent({agent}): group {self.group.name!r} has agents 0 to {self.group.n_agents - 1}")
+        self.group.check_agent(agent)
         return self  # nothing in it depends on the agent axis
 
 

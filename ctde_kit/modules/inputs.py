@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ctde_kit.errors import UserError
 from ctde_kit.keys import STATE, GroupKeys, Key
-from ctde_kit.specs import GroupSpec, TeamSpec
+from ctde_kit.specs import GroupSpec, TeamSpec, one_hot
 
 
 class Input(nn.Module):
@@ -71,7 +71,7 @@ class Input(nn.Module):
         if self.index is None:
             return x
         key, size = self.index
-        chosen = entry(tensordict, key).reshape(*x.shape[:-1], 1) == torch.arange(size, device=x.device)
+        chosen = one_hot(entry(tensordict, key).reshape(x.shape[:-1]), size)
         return torch.cat([x, chosen.to(x.dtype)], -1)
 
     def for_agent(self, agent: int) -> Input:

@@ -121,8 +121,7 @@ class MultiAgentQActor(TensorDictModuleBase):
         Raises:
             UserError: for an index that the group lacks, or a policy that is not decentralized.
         """
-        if not 0 <= agent < self.group.n_agents:
-            raise UserError(f"for_agent({agent}): group {self.group.name!r} has agents 0 to {self.group.n_agents - 1}")
+        self.group.check_agent(agent)
         return SingleAgentQActor(self, agent)
 
 

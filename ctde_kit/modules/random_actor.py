@@ -8,7 +8,6 @@ from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor
 
-from ctde_kit.errors import UserError
 from ctde_kit.modules.distributions import MaskedCategorical, MaskedMultiCategorical
 from ctde_kit.modules.inputs import entry
 from ctde_kit.specs import GroupSpec
@@ -69,8 +68,7 @@ class RandomActor(TensorDictModuleBase):
         Raises:
             UserError: for an index that the group lacks.
         """
-        if not 0 <= agent < self.group.n_agents:
-            raise UserError(f"for_agent({agent}): group {self.group.name!r} has agents 0 to {self.group.n_agents - 1}")
+        self.group.check_agent(agent)
         single = RandomActor(self.group)
         if not self.group.action.discrete:
             single.low, single.high = self.low[agent], self.high[agent]
