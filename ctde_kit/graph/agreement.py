@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from ctde_kit.graph.errors import TraceError
@@ -23,21 +25,54 @@ def share_apart(plain: Tensor, compiled: Tensor) -> float:
 
 
 def compile_in_agreement(
-    trace_graph: Callable[[bool], Graph], largest_share: Callable[[Graph, Compiled], float], *, threads: int | None
+    plain: Callable[[list[Tensor]], Sequence[Tensor]],
+    example: list[Tensor],
+    *,
+    trace_graph: Callable[[bool], Graph],
+    following: Callable[[list[Tensor], Sequence[Tensor]], list[Tensor]],
+    restoring: Callable[[Callable[[], Any]], Any],
+    threads: int | None,
 ) -> tuple[Graph, Compiled]:
     """The fast graph where it gives the plain function's numbers, else one that rounds as torch's kernels do.
 
+    They are compared over ``STEPS_COMPARED`` steps, both from the plain one's inputs and with the same random numbers.
+
     Args:
+        plain: the function.
+        example: its inputs at the first step.
         trace_graph: whether to round exactly -> the graph.
-        largest_share: of entries apart in an output, over a few calls.
+        following: inputs and outputs of a step -> the next inputs.
+        restoring: calls a function, and puts back what it changed, random streams of its own among it.
         threads: of the compiled loops on a CPU; ``None`` for torch's own number.
 
     Raises:
-        TraceError: where neither agrees with the plain function.
+        TraceError: where even the exact one gives other numbers.
     """
     for exact, allowed in ((False, 0.0), (True, ALLOWED)):
         graph = trace_graph(exact)
         compiled = compile_graph(graph, threads=threads)
-        if largest_share(graph, compiled) <= allowed:
+        if _largest_share_apart(plain, graph, compiled, example, following, restoring) <= allowed:
             return graph, compiled
     raise TraceError("its graph and its plain step give different numbers")
+
+
+def _largest_share_apart(
+    plain: Callable[[list[Tensor]], Sequence[Tensor]],
+    graph: Graph,
+    compiled: Compiled,
+    inputs: list[Tensor],
+    following: Callable[[list[Tensor], Sequence[Tensor]], list[Tensor]],
+    restoring: Callable[[Callable[[], Any]], Any],
+) -> float:
+    worst, devices = 0.0, {x.device for x in inputs if x.device.type == "cuda"}
+
+    def repeatable(function: Callable[[], Sequence[Tensor]]) -> Sequence[Tensor]:
+        with torch.random.fork_rng(devices), torch.no_grad():
+            return restoring(function)
+
+    for _ in range(STEPS_COMPARED):
+        expected = repeatable(lambda inputs=inputs: plain(inputs))
+        found = repeatable(lambda inputs=inputs: compiled([*inputs, *graph.draw()]))
+        worst = max(worst, *map(share_apart, expected, found))
+        inputs = following(inputs, expected)
+    return worst

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import Tensor
 
-from ctde_kit.graph import Compiled, Graph, TraceError, compile_graph, compile_in_agreement, share_apart, trace
+from ctde_kit.graph import Graph, TraceError, compile_graph, compile_in_agreement, trace
+from ctde_kit.graph.agreement import STEPS_COMPARED, share_apart
 
 
 def norms(inputs: list[Tensor]) -> list[Tensor]:
@@ -54,15 +58,23 @@ def test_the_exact_graph_is_taken_where_the_fast_one_differs() -> None:
         asked.append(exact)
         return trace(lambda inputs: [inputs[0].sin() + (0 if exact else 1)], [x], exact=exact)
 
-    def largest_share(graph: Graph, compiled: Compiled) -> float:
-        return share_apart(x.sin(), compiled([x])[0])
+    def sine(inputs: list[Tensor]) -> list[Tensor]:
+        return [inputs[0].sin()]
 
-    graph, compiled = compile_in_agreement(trace_graph, largest_share, threads=1)
+    agree = partial(
+        compile_in_agreement,
+        sine,
+        [x],
+        following=lambda inputs, outputs: [inputs[0] + outputs[0]],
+        restoring=lambda function: function(),
+        threads=1,
+    )
+    graph, compiled = agree(trace_graph=trace_graph)
     assert asked == [False, True]
     torch.testing.assert_close(compiled([x])[0], x.sin(), rtol=0, atol=0)
     assert [str(node.target) for node in graph.module.graph.nodes if "sin" in node.name] == ["ctde_kit.sin.default"]
     with pytest.raises(TraceError, match="different numbers"):
-        compile_in_agreement(lambda exact: trace(lambda inputs: [inputs[0] + 1], [x]), largest_share, threads=1)
+        agree(trace_graph=lambda exact: trace(lambda inputs: [inputs[0] + 1], [x]))
 
 
 def test_entries_apart_are_counted() -> None:
@@ -70,3 +82,28 @@ def test_entries_apart_are_counted() -> None:
     compiled = torch.tensor([1.0 + 3e-4, 100.005, float("nan"), float("nan")])
     assert share_apart(plain, compiled) == pytest.approx(0.25 + 0.25)  # the first, and the number that is none
     assert share_apart(plain, plain) == 0
+
+
+def test_both_programs_go_on_from_the_plain_ones_steps_with_the_same_random_numbers() -> None:
+    seen: list[float] = []
+
+    def noisy(inputs: list[Tensor]) -> list[Tensor]:
+        return [inputs[0] + torch.rand(4)]
+
+    def plain(inputs: list[Tensor]) -> list[Tensor]:
+        seen.append(inputs[0].min().item())
+        return noisy(inputs)
+
+    x = torch.zeros(4)
+    compile_in_agreement(
+        plain,
+        [x],
+        trace_graph=lambda exact: trace(noisy, [x], exact=exact),
+        following=lambda inputs, outputs: [outputs[0] + 1],
+        restoring=lambda function: function(),
+        threads=1,
+    )
+    assert seen == sorted(seen)
+    assert seen[0] == 0
+    assert all(later - earlier >= 1 for earlier, later in pairwise(seen))
+    assert len(seen) == STEPS_COMPARED

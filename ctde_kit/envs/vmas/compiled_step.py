@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
 from ctde_kit.graph import (
-    STEPS_COMPARED,
-    Compiled,
-    Graph,
     Layout,
     compile_in_agreement,
-    share_apart,
     trace,
     useful_threads,
 )
 
 if TYPE_CHECKING:
     from ctde_kit.envs.vmas.env import VmasEnv
+
+Result = TypeVar("Result")
 
 
 class CompiledVmasStep:
@@ -44,31 +42,26 @@ class CompiledVmasStep:
         self.state_layout = Layout.of(env.tensor_state.read())
         self.output_layout = Layout.of(tensordict.empty())
         example = [*self.state_layout.pack(env.tensor_state.read()), *self._actions(tensordict)]
-        saved = env.state_dict()
+        n_state = len(self.state_layout.dtypes)
+        self.graph, self.compiled = compile_in_agreement(
+            self.plain,
+            example,
+            trace_graph=lambda exact: self._restoring(lambda: trace(self.plain, example, exact=exact)),
+            following=lambda inputs, outputs: [*outputs[-n_state:], *inputs[n_state:]],
+            restoring=self._restoring,
+            threads=useful_threads(env.batch_size[0]),
+        )
+
+    def _restoring(self, function: Callable[[], Result]) -> Result:
+        """Call ``function``, and put the env back as it was."""
+        saved = self.env.state_dict()
         try:
-            self.graph, self.compiled = compile_in_agreement(
-                lambda exact: trace(self.plain, example, exact=exact),
-                lambda graph, compiled: self._largest_share_apart(graph, compiled, example),
-                threads=useful_threads(env.batch_size[0]),
-            )
+            return function()
         finally:
-            env.load_state_dict(saved)
+            self.env.load_state_dict(saved)
 
     def _actions(self, tensordict: TensorDictBase) -> list[Tensor]:
         return [tensordict.get(key) for key in self.action_keys]
-
-    @torch.no_grad()
-    def _largest_share_apart(self, graph: Graph, compiled: Compiled, inputs: list[Tensor]) -> float:
-        """Compare the compiled step with the plain one over a few steps with the same actions."""
-        n_state, worst = len(self.state_layout.dtypes), 0.0
-        for _ in range(STEPS_COMPARED):
-            stream = self.env.random_stream.state_dict()
-            expected = self.plain(inputs)
-            self.env.random_stream.load_state_dict(stream)
-            found = compiled([*inputs, *graph.draw()])
-            worst = max(worst, *map(share_apart, expected, found))
-            inputs = [*expected[-n_state:], *inputs[n_state:]]
-        return worst
 
     def plain(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """The step, operation by operation, from packed state and actions to packed outputs and state."""
