@@ -108,7 +108,7 @@ class MADDPGConfig:
     ensemble_size: int = 1
     team_weight: float = 0.0
     team_reward: str = "mean"
-    action_regularization: float = 1e-3
+    action_regularization: float = 0.0
     temperature: float = 1.0
     gamma: float = 0.9
     lr: float = 3e-4

@@ -18,7 +18,7 @@ from tests.learning.experiments import EXPERIMENTS
 from tests.learning.measure import run_experiment
 
 ITERATIONS, FRAMES = 40, 6_000
-EXPERIMENT = {"qmix": "qmix_navigation", "maddpg": "maddpg_navigation_300k"}
+EXPERIMENT = {"qmix": "qmix_navigation", "maddpg": "maddpg_navigation"}
 BENCHMARL = """
 import os, sys, tempfile, time, torch
 from benchmarl.algorithms import MaddpgConfig, QmixConfig

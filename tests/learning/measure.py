@@ -64,6 +64,9 @@ def run_experiment(name: str, experiment: Experiment, runs: Path) -> dict[str, A
     summaries = [json.loads((directory / "summary.json").read_text()) for directory in directories]
     figures = [round(summary[experiment.figure], 3) for summary in summaries]
     reached = all(figure >= experiment.bar if experiment.above else figure <= experiment.bar for figure in figures)
+    early = [] if experiment.early is None else [_evaluated_at(d, experiment) for d in directories]
+    if experiment.early is not None:
+        reached = reached and all(figure >= experiment.early[1] for figure in early)
     config = OmegaConf.to_container(OmegaConf.load(directories[0] / "config.yaml"))
     result = {
         "command": f"ctde-{experiment.recipe} {' '.join(experiment.overrides)} seed=SEED",
@@ -72,6 +75,7 @@ def run_experiment(name: str, experiment: Experiment, runs: Path) -> dict[str, A
         "reached": reached,
         "seeds": list(experiment.seeds),
         "figures": figures,
+        **({"early": {"frames": experiment.early[0], "bar": experiment.early[1], "figures": early}} if early else {}),
         "seconds": [round(summary["seconds"]) for summary in summaries],
         "episodes": summaries[0]["eval/episodes"],
         "machine": told["machine"],
@@ -84,6 +88,14 @@ def run_experiment(name: str, experiment: Experiment, runs: Path) -> dict[str, A
     plot(name, experiment, directories)
     write_page(experiment.page)
     return result
+
+
+def _evaluated_at(directory: Path, experiment: Experiment) -> float:
+    """The figure of the evaluation on the way."""
+    assert experiment.early is not None
+    with open(directory / "metrics.csv", newline="") as file:
+        rows = {int(float(row["frames"])): row[experiment.figure] for row in csv.DictReader(file)}
+    return round(float(rows[experiment.early[0]]), 3)
 
 
 def write_page(name_of_page: str) -> None:
@@ -99,11 +111,18 @@ def write_page(name_of_page: str) -> None:
         figures = ", ".join(
             f"{figure} (seed {s})" for s, figure in zip(result["seeds"], result["figures"], strict=True)
         )
+        early = result.get("early")
+        on_the_way = (
+            f" After {early['frames']} frames: {', '.join(str(figure) for figure in early['figures'])}; asked for "
+            f">= {early['bar']}."
+            if early
+            else ""
+        )
         lines += [
             f"### {name.replace('_', ' ')}",
             "",
-            f"`{result['figure']}`: **{figures}**; asked for {result['bar']}. {result['episodes']} greedy episodes; "
-            f"{result['config']['total_frames']} frames in {min(result['seconds'])} to {max(result['seconds'])} s, "
+            f"`{result['figure']}`: **{figures}**; asked for {result['bar']}.{on_the_way} "
+            f"{result['episodes']} greedy episodes; {result['config']['total_frames']} frames in {min(result['seconds'])} to {max(result['seconds'])} s, "
             f"beside other jobs; {result['machine']}; {result['date']}.",
             "",
             "```",
