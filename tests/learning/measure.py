@@ -122,8 +122,9 @@ def write_page(name_of_page: str) -> None:
             f"### {name.replace('_', ' ')}",
             "",
             f"`{result['figure']}`: **{figures}**; asked for {result['bar']}.{on_the_way} "
-            f"{result['episodes']} greedy episodes; {result['config']['total_frames']} frames in {min(result['seconds'])} to {max(result['seconds'])} s, "
-            f"beside other jobs; {result['machine']}; {result['date']}.",
+            f"{result['episodes']} greedy episodes; {result['config']['total_frames']} frames in "
+            f"{min(result['seconds'])} to {max(result['seconds'])} s, beside other jobs; {result['machine']}; "
+            f"{result['date']}.",
             "",
             "```",
             result["command"],
