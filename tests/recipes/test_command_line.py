@@ -4,49 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.recipes.command_line import ENVIRONMENT, assert_one_line, call, call_here, command, kill_and_resume
 from tests.recipes.small import SMALL_OVERRIDES
-
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
-
-
-def command(recipe: str, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", f"ctde_kit.recipes.{recipe}", *arguments]
-
-
-def call(cwd: Path, recipe: str, *arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        command(recipe, *arguments), cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=300, check=False
-    )
 
 
 def test_run_killed_and_resumed_equals_the_run_that_never_stopped(tmp_path: Path) -> None:
     arguments = [*SMALL_OVERRIDES, "actor.num_cells=[8]", "critic.network.num_cells=[8]", "total_frames=3000"]
-    whole = call(tmp_path, "mappo", *arguments, "hydra.run.dir=whole")
-    assert whole.returncode == 0, whole.stderr
-
-    killed = subprocess.Popen(
-        command("mappo", *arguments, "hydra.run.dir=killed"), cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.DEVNULL
-    )
-    checkpoints = tmp_path / "killed" / "checkpoints"
-    deadline = time.monotonic() + 120
-    while not list(checkpoints.glob("frames_6*.pt")) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
-    assert not (tmp_path / "killed" / "summary.json").exists(), "the run ended before it was killed"
-
-    resumed = call(tmp_path, "mappo", "resume=killed")
-    assert resumed.returncode == 0, resumed.stderr
+    kill_and_resume(tmp_path, "mappo", *arguments, after="frames_6*.pt")
     contents = [
         torch.load(tmp_path / run / "checkpoints" / "frames_3000.pt", weights_only=True) for run in ("whole", "killed")
     ]
@@ -75,30 +45,29 @@ def test_run_killed_and_resumed_equals_the_run_that_never_stopped(tmp_path: Path
     ],
 )
 def test_mistakes_are_one_line_and_exit_code_2(arguments: list[str], message: str, tmp_path: Path) -> None:
-    result = call(tmp_path, "mappo", *arguments)
-    assert result.returncode == 2
-    assert message in result.stderr
-    lines = [line for line in result.stderr.splitlines() if line.strip()]
-    assert len(lines) == 1, result.stderr
-    assert lines[0].startswith("ctde-mappo: error: ")
+    assert_one_line(call_here(tmp_path, "mappo", *arguments), message, program="ctde-mappo")
+
+
+def test_a_process_of_its_own_ends_with_one_line_too(tmp_path: Path) -> None:
+    assert_one_line(call(tmp_path, "mappo", "gamma=2"), "gamma=2.0: expected a ratio", program="ctde-mappo")
 
 
 def test_resume_refuses_damaged_checkpoints_and_other_algorithms(tmp_path: Path) -> None:
-    done = call(tmp_path, "ippo", *SMALL_OVERRIDES, "total_frames=120", "hydra.run.dir=run")
+    done = call_here(tmp_path, "ippo", *SMALL_OVERRIDES, "total_frames=120", "hydra.run.dir=run")
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["algorithm"] == "ippo"
-    other = call(tmp_path, "mappo", "resume=run")
+    other = call_here(tmp_path, "mappo", "resume=run")
     assert (other.returncode, other.stderr.count("\n")) == (2, 1)
     assert "resume it with ctde-ippo" in other.stderr
     for path in (tmp_path / "run" / "checkpoints").iterdir():
         path.write_bytes(path.read_bytes()[:1000])
-    damaged = call(tmp_path, "ippo", "resume=run", "total_frames=240")
+    damaged = call_here(tmp_path, "ippo", "resume=run", "total_frames=240")
     assert (damaged.returncode, damaged.stderr.count("\n")) == (2, 1)
     assert "truncated" in damaged.stderr
 
 
 def test_multirun_gives_each_job_its_own_directory(tmp_path: Path) -> None:
-    result = call(tmp_path, "mappo", "-m", "seed=0,1", *SMALL_OVERRIDES, "total_frames=60")
+    result = call_here(tmp_path, "mappo", "-m", "seed=0,1", *SMALL_OVERRIDES, "total_frames=60")
     assert result.returncode == 0, result.stderr
     summaries = list(tmp_path.rglob("summary.json"))
     assert sorted(json.loads(path.read_text())["seed"] for path in summaries) == [0, 1]
@@ -112,7 +81,7 @@ def test_two_starts_in_one_second_do_not_share_a_directory(tmp_path: Path) -> No
 
 
 def test_help_names_the_options(tmp_path: Path) -> None:
-    result = call(tmp_path, "ippo", "--help")
+    result = call_here(tmp_path, "ippo", "--help")
     assert result.returncode == 0
     assert result.stdout.startswith("ctde-ippo: train a multi-agent policy")
     assert "total_frames" in result.stdout

@@ -18,8 +18,8 @@ from ctde_kit.recipes.tasks import VmasTask
 from ctde_kit.errors import UserError
 from ctde_kit.specs import TeamSpec
 from ctde_kit.training import evaluate
+from tests.recipes.command_line import call_here
 from tests.recipes.small import small_config
-from tests.recipes.test_command_line import call
 from tests.recipes.test_opponents import config, q_config, run, tag
 
 
@@ -112,7 +112,7 @@ def test_runs_of_different_tasks_do_not_meet_silently(runs: dict[str, Path]) -> 
 
 def test_command_line(runs: dict[str, Path]) -> None:
     arguments = ["adversary=[mlp,gru,greedy_chase]", "agent=random", "episodes=12", "device=cpu"]
-    result = call(runs["folder"], "cross_play", *arguments, "hydra.run.dir=table")
+    result = call_here(runs["folder"], "cross_play", *arguments, "hydra.run.dir=table")
     assert result.returncode == 0, result.stderr
     assert "adversary greedy_chase, agent random: return_sum adversary " in result.stdout
     with open(runs["folder"] / "table" / "cross_play.csv", newline="") as file:
@@ -123,7 +123,7 @@ def test_command_line(runs: dict[str, Path]) -> None:
         ("greedy_chase", "random"),
     ]
     assert (runs["folder"] / "table" / "cross_play.png").stat().st_size > 5_000
-    again = call(runs["folder"], "cross_play", *arguments, "hydra.run.dir=table")
+    again = call_here(runs["folder"], "cross_play", *arguments, "hydra.run.dir=table")
     assert (again.returncode, again.stderr.count("\n")) == (2, 1)
     assert "holds a table already" in again.stderr
 
@@ -139,7 +139,7 @@ def test_command_line(runs: dict[str, Path]) -> None:
     ],
 )
 def test_mistakes_are_one_line_and_exit_code_2(arguments: list[str], message: str, runs: dict[str, Path]) -> None:
-    result = call(runs["folder"], "cross_play", *arguments, "hydra.run.dir=never")
+    result = call_here(runs["folder"], "cross_play", *arguments, "hydra.run.dir=never")
     assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
     assert message in result.stderr
     assert result.stderr.startswith("ctde-cross-play: error: ")

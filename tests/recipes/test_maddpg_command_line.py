@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
-import time
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
-from tests.recipes.test_command_line import ENVIRONMENT, call, command
+from tests.recipes.command_line import assert_one_line, call_here, kill_and_resume
 
 SMALL = [
     "task.n_envs=6",
@@ -38,22 +35,7 @@ def test_run_killed_and_resumed_equals_the_run_that_never_stopped(tmp_path: Path
     ]
     recurrent += ["replay=sequences", "replay.form.length=4", "replay.form.burn_in=2", "exploration=ornstein_uhlenbeck"]
     arguments = [*SMALL, *recurrent, "total_frames=3000"]
-    whole = call(tmp_path, "maddpg", *arguments, "hydra.run.dir=whole")
-    assert whole.returncode == 0, whole.stderr
-
-    killed = subprocess.Popen(
-        command("maddpg", *arguments, "hydra.run.dir=killed"), cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.DEVNULL
-    )
-    checkpoints = tmp_path / "killed" / "checkpoints"
-    deadline = time.monotonic() + 120
-    while not list(checkpoints.glob("frames_1???.pt")) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
-    assert not (tmp_path / "killed" / "summary.json").exists(), "the run ended before it was killed"
-
-    resumed = call(tmp_path, "maddpg", "resume=killed")
-    assert resumed.returncode == 0, resumed.stderr
+    kill_and_resume(tmp_path, "maddpg", *arguments, after="frames_1???.pt")
     states = [
         torch.load(tmp_path / run / "checkpoints" / "frames_3000.pt", weights_only=True)["parts"]
         for run in ("whole", "killed")
@@ -67,17 +49,17 @@ def test_run_killed_and_resumed_equals_the_run_that_never_stopped(tmp_path: Path
 
 @pytest.mark.parametrize("recipe", ["maddpg", "iddpg", "facmac"])
 def test_each_recipe_runs_and_says_which_it_is(recipe: str, tmp_path: Path) -> None:
-    result = call(tmp_path, recipe, *SMALL, "actor.num_cells=[8]", "total_frames=120", "hydra.run.dir=run")
+    result = call_here(tmp_path, recipe, *SMALL, "actor.num_cells=[8]", "total_frames=120", "hydra.run.dir=run")
     assert result.returncode == 0, result.stderr
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["algorithm"] == recipe
-    resumed = call(tmp_path, recipe, "resume=run", "total_frames=180")
+    resumed = call_here(tmp_path, recipe, "resume=run", "total_frames=180")
     assert resumed.returncode == 0, resumed.stderr
 
 
 def test_the_preset_gives_the_reports_setting(tmp_path: Path) -> None:
     arguments = ["preset=distributed_maddpg", "task.n_envs=2", "task.n_workers=1", "frames_per_batch=100"]
     arguments += ["total_frames=100", "evaluation.episodes=2", "hydra.run.dir=run"]
-    result = call(tmp_path, "maddpg", *arguments)
+    result = call_here(tmp_path, "maddpg", *arguments)
     assert result.returncode == 0, result.stderr
     cfg = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert (cfg["lr"], cfg["critic_lr"], cfg["gamma"]) == (1e-3, 1e-4, 0.95)
@@ -93,11 +75,11 @@ def test_the_preset_gives_the_reports_setting(tmp_path: Path) -> None:
 
 def test_an_opponent_from_the_command_line(tmp_path: Path) -> None:
     options = ["task=vmas/simple_tag", *(option for option in SMALL if "n_agents" not in option), "total_frames=120"]
-    first = call(tmp_path, "maddpg", *options, "opponents.adversary=greedy_chase", "hydra.run.dir=prey")
+    first = call_here(tmp_path, "maddpg", *options, "opponents.adversary=greedy_chase", "hydra.run.dir=prey")
     assert first.returncode == 0, first.stderr
-    second = call(tmp_path, "iddpg", *options, "opponents.agent=prey", "hydra.run.dir=hunters")
+    second = call_here(tmp_path, "iddpg", *options, "opponents.agent=prey", "hydra.run.dir=hunters")
     assert second.returncode == 0, second.stderr
-    resumed = call(tmp_path, "iddpg", "resume=hunters", "total_frames=180")
+    resumed = call_here(tmp_path, "iddpg", "resume=hunters", "total_frames=180")
     assert resumed.returncode == 0, resumed.stderr
     saved = [
         torch.load(tmp_path / run / "checkpoints" / f"frames_{frames}.pt", weights_only=True)["parts"]["policy"]
@@ -125,9 +107,4 @@ def test_an_opponent_from_the_command_line(tmp_path: Path) -> None:
     ],
 )
 def test_mistakes_are_one_line_and_exit_code_2(arguments: list[str], message: str, tmp_path: Path) -> None:
-    result = call(tmp_path, "maddpg", *arguments, "total_frames=6000")
-    assert result.returncode == 2, result.stderr
-    assert message in result.stderr
-    lines = [line for line in result.stderr.splitlines() if line.strip()]
-    assert len(lines) == 1, result.stderr
-    assert lines[0].startswith("ctde-maddpg: error: ")
+    assert_one_line(call_here(tmp_path, "maddpg", *arguments, "total_frames=6000"), message, program="ctde-maddpg")

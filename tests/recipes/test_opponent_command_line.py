@@ -8,8 +8,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from tests.recipes.command_line import call_here
 from tests.recipes.small import SMALL_OVERRIDES
-from tests.recipes.test_command_line import call
 
 TAG = [
     "task=vmas/simple_tag",
@@ -25,7 +25,7 @@ TAG = [
 def earlier(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a run of both groups in ``earlier``."""
     folder = tmp_path_factory.mktemp("runs")
-    result = call(folder, "mappo", *TAG, "seed=3", "hydra.run.dir=earlier")
+    result = call_here(folder, "mappo", *TAG, "seed=3", "hydra.run.dir=earlier")
     assert result.returncode == 0, result.stderr
     return folder
 
@@ -39,9 +39,9 @@ def test_resume_against_a_frozen_group_from_another_directory(earlier: Path, tmp
     opponent = "opponents.agent=earlier"
     for run, frames in (("whole", 240), ("stopped", 120)):
         options = [*TAG, opponent, "opponents.agent.sampled=true", f"total_frames={frames}", f"hydra.run.dir={run}"]
-        result = call(earlier, "mappo", *options)
+        result = call_here(earlier, "mappo", *options)
         assert result.returncode == 0, result.stderr
-    resumed = call(tmp_path, "mappo", f"resume={earlier / 'stopped'}", "total_frames=240")
+    resumed = call_here(tmp_path, "mappo", f"resume={earlier / 'stopped'}", "total_frames=240")
     assert resumed.returncode == 0, resumed.stderr
     whole, stopped = (weights(earlier, run, 240) for run in ("whole", "stopped"))
     assert all(torch.equal(value, stopped[name]) for name, value in whole.items())
@@ -55,7 +55,7 @@ def test_resume_against_a_frozen_group_from_another_directory(earlier: Path, tmp
 
 def test_a_loaded_group_goes_on_against_a_scripted_one(earlier: Path) -> None:
     options = ["opponents.adversary=greedy_chase", "initial.agent=earlier", "lr=1e-9", "hydra.run.dir=further"]
-    result = call(earlier, "mappo", *TAG, *options)
+    result = call_here(earlier, "mappo", *TAG, *options)
     assert result.returncode == 0, result.stderr
     before, after = weights(earlier, "earlier", 120), weights(earlier, "further", 120)
     assert not any(name.startswith("module.0.") for name in after)
@@ -76,7 +76,7 @@ def test_a_loaded_group_goes_on_against_a_scripted_one(earlier: Path) -> None:
     ],
 )
 def test_mistakes_are_one_line_and_exit_code_2(arguments: list[str], message: str, earlier: Path) -> None:
-    result = call(earlier, "mappo", *TAG, *arguments, "hydra.run.dir=never")
+    result = call_here(earlier, "mappo", *TAG, *arguments, "hydra.run.dir=never")
     assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
     assert message in result.stderr
     assert not (earlier / "never").exists()

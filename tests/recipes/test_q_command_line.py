@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
-import signal
-import subprocess
-import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.recipes.test_command_line import ENVIRONMENT, call, command
+from tests.recipes.command_line import assert_one_line, call_here, kill_and_resume
 
 SMALL = [
     "task.continuous_actions=false",
@@ -33,22 +30,7 @@ def test_run_killed_and_resumed_equals_the_run_that_never_stopped(tmp_path: Path
     sequences = ["network@actor=gru", "actor.hidden_size=6", "replay=sequences", "replay.form.length=4"]
     sequences += ["replay.form.burn_in=2", "replay.prioritized=true", "replay.stored_on=disk"]
     arguments = [*SMALL, *REPLAY, *sequences, "total_frames=3000"]
-    whole = call(tmp_path, "qmix", *arguments, "hydra.run.dir=whole")
-    assert whole.returncode == 0, whole.stderr
-
-    killed = subprocess.Popen(
-        command("qmix", *arguments, "hydra.run.dir=killed"), cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.DEVNULL
-    )
-    checkpoints = tmp_path / "killed" / "checkpoints"
-    deadline = time.monotonic() + 120
-    while not list(checkpoints.glob("frames_1???.pt")) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
-    assert not (tmp_path / "killed" / "summary.json").exists(), "the run ended before it was killed"
-
-    resumed = call(tmp_path, "qmix", "resume=killed")
-    assert resumed.returncode == 0, resumed.stderr
+    kill_and_resume(tmp_path, "qmix", *arguments, after="frames_1???.pt")
     states = [
         torch.load(tmp_path / run / "checkpoints" / "frames_3000.pt", weights_only=True)["parts"]
         for run in ("whole", "killed")
@@ -67,17 +49,17 @@ def test_run_killed_and_resumed_equals_the_run_that_never_stopped(tmp_path: Path
 @pytest.mark.parametrize("recipe", ["vdn", "iql", "qplex", "pqn"])
 def test_each_recipe_runs_and_says_which_it_is(recipe: str, tmp_path: Path) -> None:
     own = ["minibatch_frames=20", "sequence_length=5"] if recipe == "pqn" else REPLAY
-    result = call(tmp_path, recipe, *SMALL, *own, "total_frames=120", "hydra.run.dir=run")
+    result = call_here(tmp_path, recipe, *SMALL, *own, "total_frames=120", "hydra.run.dir=run")
     assert result.returncode == 0, result.stderr
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["algorithm"] == recipe
-    resumed = call(tmp_path, recipe, "resume=run", "total_frames=180")
+    resumed = call_here(tmp_path, recipe, "resume=run", "total_frames=180")
     assert resumed.returncode == 0, resumed.stderr
 
 
 @pytest.mark.parametrize("task", ["two_step", "climbing", "penalty"])
 def test_matrix_games_are_tasks(task: str, tmp_path: Path) -> None:
     arguments = [f"task=matrix/{task}", "frames_per_batch=32", "total_frames=32", "updates_per_frame=0.1"]
-    result = call(tmp_path, "qmix", *arguments, "replay=episodes", "returns=td_lambda", "hydra.run.dir=run")
+    result = call_here(tmp_path, "qmix", *arguments, "replay=episodes", "returns=td_lambda", "hydra.run.dir=run")
     assert result.returncode == 0, result.stderr
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["task"] == f"matrix/{task}"
 
@@ -104,21 +86,16 @@ def test_matrix_games_are_tasks(task: str, tmp_path: Path) -> None:
     ],
 )
 def test_mistakes_are_one_line_and_exit_code_2(arguments: list[str], message: str, tmp_path: Path) -> None:
-    result = call(tmp_path, "qmix", *arguments)
-    assert result.returncode == 2, result.stderr
-    assert message in result.stderr
-    lines = [line for line in result.stderr.splitlines() if line.strip()]
-    assert len(lines) == 1, result.stderr
-    assert lines[0].startswith("ctde-qmix: error: ")
+    assert_one_line(call_here(tmp_path, "qmix", *arguments), message, program="ctde-qmix")
 
 
 def test_a_disk_that_fills_up_leaves_the_checkpoints_of_a_run_intact(tmp_path: Path) -> None:
     arguments = [*SMALL, *REPLAY, "total_frames=120", "hydra.run.dir=run", "replay.stored_on=disk"]
-    assert call(tmp_path, "qmix", *arguments).returncode == 0
+    assert call_here(tmp_path, "qmix", *arguments).returncode == 0
     config = tmp_path / "run" / "config.yaml"
     config.write_text(config.read_text().replace("capacity: 400", "capacity: 10000000000000"))
     before = {path.name: path.read_bytes() for path in (tmp_path / "run" / "checkpoints").iterdir()}
-    result = call(tmp_path, "qmix", "resume=run", "total_frames=240")
+    result = call_here(tmp_path, "qmix", "resume=run", "total_frames=240")
     assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
     assert "GB left, expected" in result.stderr
     assert {path.name: path.read_bytes() for path in (tmp_path / "run" / "checkpoints").iterdir()} == before
