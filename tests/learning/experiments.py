@@ -15,6 +15,7 @@ class Experiment:
         figure: the metric that is reported, of ``summary.json``.
         bar: what every seed must reach; ``above`` says in which direction.
         early: ``(frames, bar)`` of an evaluation on the way.
+        sustained: the last share of the frames in which every evaluation must reach ``bar``, too.
         reference: ``(frames, return)`` of another library's training episodes, with ``reference_name``.
         horizontals: names and values to draw as lines.
         ylabel: of the plot.
@@ -27,6 +28,7 @@ class Experiment:
     bar: float
     above: bool = True
     early: tuple[int, float] | None = None
+    sustained: float = 0.0
     seeds: tuple[int, ...] = (0, 1, 2)
     reference_name: str = ""
     reference: list[tuple[int, float]] = field(default_factory=list)
@@ -240,13 +242,14 @@ EXPERIMENTS: dict[str, Experiment] = {
             "updates_per_frame=0.02",
             "epsilon_frames=250000",
             "anneal_lr=true",
-            "total_frames=2000000",
-            "evaluation.every_frames=100000",
+            "total_frames=1000000",
+            "evaluation.every_frames=50000",
             "checkpoint.every_frames=500000",
             "evaluation.episodes=500",
         ],
         "eval/return_sum",
         0.95,
+        sustained=0.2,
         horizontals={"random": 0.001, "all food": 1.0},
         ylabel="greedy episode return, sum over agents",
         page="qmix",

@@ -64,9 +64,8 @@ def run_experiment(name: str, experiment: Experiment, runs: Path) -> dict[str, A
     summaries = [json.loads((directory / "summary.json").read_text()) for directory in directories]
     figures = [round(summary[experiment.figure], 3) for summary in summaries]
     reached = all(figure >= experiment.bar if experiment.above else figure <= experiment.bar for figure in figures)
-    early = [] if experiment.early is None else [_evaluated_at(d, experiment) for d in directories]
-    if experiment.early is not None:
-        reached = reached and all(figure >= experiment.early[1] for figure in early)
+    on_the_way = evaluations_on_the_way(experiment, directories)
+    reached = reached and all(min(told["figures"]) >= told["bar"] for told in on_the_way.values())
     config = OmegaConf.to_container(OmegaConf.load(directories[0] / "config.yaml"))
     result = {
         "command": f"ctde-{experiment.recipe} {' '.join(experiment.overrides)} seed=SEED",
@@ -75,7 +74,7 @@ def run_experiment(name: str, experiment: Experiment, runs: Path) -> dict[str, A
         "reached": reached,
         "seeds": list(experiment.seeds),
         "figures": figures,
-        **({"early": {"frames": experiment.early[0], "bar": experiment.early[1], "figures": early}} if early else {}),
+        **on_the_way,
         "seconds": [round(summary["seconds"]) for summary in summaries],
         "episodes": summaries[0]["eval/episodes"],
         "machine": told["machine"],
@@ -90,12 +89,28 @@ def run_experiment(name: str, experiment: Experiment, runs: Path) -> dict[str, A
     return result
 
 
-def _evaluated_at(directory: Path, experiment: Experiment) -> float:
-    """The figure of the evaluation on the way."""
-    assert experiment.early is not None
+def evaluations_on_the_way(experiment: Experiment, directories: list[Path]) -> dict[str, dict[str, Any]]:
+    """Every seed's early figure and the lowest of its last ones, where the experiment asks for them."""
+    asked: dict[str, dict[str, Any]] = {}
+    found = [evaluations(directory, experiment.figure) for directory in directories]
+    if experiment.early is not None:
+        frames, bar = experiment.early
+        asked["early"] = {"frames": frames, "bar": bar, "figures": [round(seed[frames], 3) for seed in found]}
+    if experiment.sustained:
+        lowest = [
+            min(value for frames, value in seed.items() if frames >= max(seed) * (1 - experiment.sustained))
+            for seed in found
+        ]
+        rounded = [round(value, 3) for value in lowest]
+        asked["sustained"] = {"share": experiment.sustained, "bar": experiment.bar, "figures": rounded}
+    return asked
+
+
+def evaluations(directory: Path, figure: str) -> dict[int, float]:
+    """The figure of every evaluation of a run, by frames."""
     with open(directory / "metrics.csv", newline="") as file:
-        rows = {int(float(row["frames"])): row[experiment.figure] for row in csv.DictReader(file)}
-    return round(float(rows[experiment.early[0]]), 3)
+        rows = [row for row in csv.DictReader(file) if row.get(figure)]
+    return {int(float(row["frames"])): float(row[figure]) for row in rows}
 
 
 def write_page(name_of_page: str) -> None:
@@ -111,13 +126,11 @@ def write_page(name_of_page: str) -> None:
         figures = ", ".join(
             f"{figure} (seed {s})" for s, figure in zip(result["seeds"], result["figures"], strict=True)
         )
-        early = result.get("early")
-        on_the_way = (
-            f" After {early['frames']} frames: {', '.join(str(figure) for figure in early['figures'])}; asked for "
-            f">= {early['bar']}."
-            if early
-            else ""
-        )
+        on_the_way = ""
+        if early := result.get("early"):
+            on_the_way = f" After {early['frames']} frames: {_listed(early)}; asked for >= {early['bar']}."
+        if sustained := result.get("sustained"):
+            on_the_way += f" Lowest of the last {sustained['share']:.0%} of the frames: {_listed(sustained)}."
         lines += [
             f"### {name.replace('_', ' ')}",
             "",
@@ -138,6 +151,10 @@ def write_page(name_of_page: str) -> None:
     page.write_text(f"{before}{BEGIN}\n" + "\n".join(lines) + f"{END}{rest.split(END)[1]}")
 
 
+def _listed(told: dict[str, Any]) -> str:
+    return ", ".join(str(figure) for figure in told["figures"])
+
+
 def machine() -> str:
     """Processor, threads, Python and torch."""
     model = platform.processor()
@@ -153,10 +170,8 @@ def plot(name: str, experiment: Experiment, directories: list[Path]) -> None:
     figure = Figure(figsize=(6.4, 3.8), layout="constrained")
     FigureCanvasAgg(figure)
     axis = figure.subplots()
-    column = experiment.figure
     for seed, directory in zip(experiment.seeds, directories, strict=True):
-        with open(directory / "metrics.csv", newline="") as file:
-            points = [(float(row["frames"]), float(row[column])) for row in csv.DictReader(file) if row.get(column)]
+        points = evaluations(directory, experiment.figure).items()
         axis.plot(*zip(*points, strict=True), marker="o", markersize=3, label=f"ctde_kit, seed {seed}")
     if experiment.reference:
         axis.plot(*zip(*experiment.reference, strict=True), "k--", linewidth=1, label=experiment.reference_name)
