@@ -1,6 +1,6 @@
-"""MAPPO and QMIX iterations from TorchRL's own parts, as its examples wire them; ``tests.benchmarks.training`` runs it.
+"""MAPPO, QMIX and MADDPG iterations from TorchRL's own parts, as its examples wire them.
 
-Arguments: algorithm, scenario, cells, scenario arguments, iterations. Prints the seconds of each iteration.
+``tests.benchmarks.training`` runs it. Arguments: algorithm, scenario, cells, scenario arguments, iterations. Prints the seconds of each iteration.
 """
 
 from __future__ import annotations
@@ -20,8 +20,17 @@ from torchrl.collectors import Collector
 from torchrl.data import LazyTensorStorage, ReplayBuffer, SamplerWithoutReplacement
 from torchrl.envs import RewardSum, TransformedEnv
 from torchrl.envs.libs.vmas import VmasEnv
-from torchrl.modules import EGreedyModule, MultiAgentMLP, ProbabilisticActor, QMixer, QValueModule, TanhNormal
-from torchrl.objectives import ClipPPOLoss, QMixerLoss, SoftUpdate, ValueEstimators
+from torchrl.modules import (
+    AdditiveGaussianModule,
+    EGreedyModule,
+    MultiAgentMLP,
+    ProbabilisticActor,
+    QMixer,
+    QValueModule,
+    TanhDelta,
+    TanhNormal,
+)
+from torchrl.objectives import ClipPPOLoss, DDPGLoss, QMixerLoss, SoftUpdate, ValueEstimators
 
 FRAMES, N_ENVS = 6_000, 60
 Update = Callable[[TensorDictBase], None]
@@ -131,6 +140,58 @@ def qmix(env: Any, cells: list[int]) -> tuple[Any, Update]:
     return policy, update
 
 
+def maddpg(env: Any, cells: list[int]) -> tuple[Any, Update]:
+    """The policy, and what an iteration does with its batch."""
+    n_observations = env.observation_spec["agents", "observation"].shape[-1]
+    spec = env.full_action_spec_unbatched["agents", "action"]
+    n_actions = spec.shape[-1]
+    actor = ProbabilisticActor(
+        TensorDictModule(
+            mlp(env, n_observations, n_actions, cells, False), [("agents", "observation")], [("agents", "param")]
+        ),
+        in_keys=[("agents", "param")],
+        out_keys=[("agents", "action")],
+        spec=env.full_action_spec_unbatched,
+        distribution_class=TanhDelta,
+        distribution_kwargs={"low": spec.space.low, "high": spec.space.high},
+    )
+    noise = AdditiveGaussianModule(
+        env.full_action_spec_unbatched, annealing_num_steps=60_000, action_key=("agents", "action")
+    )
+    seen = [("agents", "observation"), ("agents", "action")]
+    join = TensorDictModule(lambda *parts: torch.cat(parts, -1), seen, [("agents", "seen")])
+    values = TensorDictModule(
+        mlp(env, n_observations + n_actions, 1, cells, True), [("agents", "seen")], [("agents", "state_action_value")]
+    )
+    loss = DDPGLoss(actor, TensorDictSequential(join, values), delay_value=True, delay_actor=True)
+    names = {"state_action_value": "state_action_value", "reward": "reward", "done": "done", "terminated": "terminated"}
+    loss.set_keys(**{name: ("agents", key) for name, key in names.items()})  # type: ignore[arg-type]
+    loss.make_value_estimator(ValueEstimators.TD0, gamma=0.99)
+    target = SoftUpdate(loss, tau=0.005)
+    buffer = ReplayBuffer(storage=LazyTensorStorage(100_000), batch_size=256)
+    parameters = {"loss_actor": loss.actor_network_params, "loss_value": loss.value_network_params}
+    optimizers = {
+        name: torch.optim.Adam(part.flatten_keys().values(), 5e-5)  # type: ignore[union-attr]
+        for name, part in parameters.items()
+    }
+
+    def update(batch: TensorDictBase) -> None:
+        shape = batch["next", "agents", "reward"].shape
+        for key in ("done", "terminated"):
+            batch["next", "agents", key] = batch["next", key].unsqueeze(-1).expand(shape)
+        buffer.extend(batch.reshape(-1))
+        for _ in range(100):
+            losses = loss(buffer.sample())
+            for name, optimizer in optimizers.items():
+                losses[name].backward()
+                torch.nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], 5.0)
+                optimizer.step()
+                optimizer.zero_grad()
+            target.step()
+
+    return TensorDictSequential(actor, noise), update
+
+
 def main() -> None:
     """Run the iterations."""
     warnings.simplefilter("ignore")
@@ -142,12 +203,12 @@ def main() -> None:
         num_envs=N_ENVS,
         max_steps=100,
         seed=0,
-        continuous_actions=algorithm == "mappo",
+        continuous_actions=algorithm != "qmix",
         categorical_actions=True,
         **json.loads(arguments),
     )
     env = TransformedEnv(vmas, RewardSum(in_keys=[("agents", "reward")], out_keys=[("agents", "episode_reward")]))
-    policy, update = {"mappo": mappo, "qmix": qmix}[algorithm](env, json.loads(cells))
+    policy, update = {"mappo": mappo, "qmix": qmix, "maddpg": maddpg}[algorithm](env, json.loads(cells))
     collector = Collector(env, policy, frames_per_batch=FRAMES, total_frames=FRAMES * int(iterations))
     last = time.perf_counter()
     for batch in collector:

@@ -1,9 +1,9 @@
 """Time whole iterations, compiled and plain, beside BenchMARL's and TorchRL's: ``python -m tests.benchmarks.training``.
 
 ``BENCHMARL_PYTHON`` names a python that has BenchMARL 1.5.2 (it pins an older torchrl). 60 envs x 100 steps an
-iteration; MAPPO: 10 epochs x 15 minibatches of 400 frames, QMIX: 100 updates of 256 frames; shared networks, Adam. The
-programs run in turn, each in its own process, two threads; a figure is the median of all iterations but the first two.
-Results go to docs/results/training_speed.json.
+iteration; MAPPO: 10 epochs x 15 minibatches of 400 frames, QMIX and MADDPG: 100 updates of 256 frames; shared networks,
+Adam. The programs run in turn, each in its own process, two threads; a figure is the median of all iterations but the
+first two. Results go to docs/results/training_speed.json.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CASES: dict[str, tuple[str, list[int], dict[str, Any]]] = {
 
 BENCHMARL = """
 import os, sys, tempfile, time, torch
-from benchmarl.algorithms import MappoConfig, QmixConfig
+from benchmarl.algorithms import MaddpgConfig, MappoConfig, QmixConfig
 from benchmarl.environments import VmasTask
 from benchmarl.experiment import Callback, Experiment, ExperimentConfig
 from benchmarl.models.mlp import MlpConfig
@@ -50,10 +50,10 @@ config.on_policy_n_envs_per_worker = config.off_policy_n_envs_per_worker = 60
 config.on_policy_collected_frames_per_batch = config.off_policy_collected_frames_per_batch = 6000
 config.on_policy_n_minibatch_iters, config.on_policy_minibatch_size = 10, 400
 config.off_policy_n_optimizer_steps, config.off_policy_train_batch_size = 100, 256
-config.prefer_continuous_actions = algorithm == "mappo"
+config.prefer_continuous_actions = algorithm != "qmix"
 model = MlpConfig.get_from_yaml()
 model.num_cells = cells
-configs = {"mappo": MappoConfig, "qmix": QmixConfig}
+configs = {"mappo": MappoConfig, "qmix": QmixConfig, "maddpg": MaddpgConfig}
 Experiment(task=getattr(VmasTask, task).get_from_yaml(), algorithm_config=configs[algorithm].get_from_yaml(),
     model_config=model, critic_model_config=model, seed=0, config=config, callbacks=[Clock()]).run()
 sys.stdout.flush()
@@ -64,28 +64,32 @@ os._exit(0)
 def ours(algorithm: str, task: str, cells: list[int], compile: bool, iterations: int) -> None:
     """Print the seconds of each iteration."""
     import torch
-    from ctde_kit.recipes import mappo, qmix
+    from ctde_kit.recipes import maddpg, mappo, qmix
     from ctde_kit.recipes.critics import ValueCriticConfig
+    from ctde_kit.recipes.explorations import GaussianExploration
     from ctde_kit.recipes.loggers import LoggerConfig
+    from ctde_kit.recipes.mixers import NoMixer, QMixerConfig
     from ctde_kit.recipes.networks import MLPNetwork
     from ctde_kit.recipes.tasks import VmasTask
 
     from ctde_kit.training import iterate
 
     torch.set_num_threads(2)
-    discrete = algorithm == "qmix"
     options: dict[str, Any] = {
-        "task": VmasTask(name=f"vmas/{task}", params=CASES[task][2], continuous_actions=not discrete),
+        "task": VmasTask(name=f"vmas/{task}", params=CASES[task][2], continuous_actions=algorithm != "qmix"),
         "actor": MLPNetwork(num_cells=cells),
         "logger": LoggerConfig(),
         "total_frames": FRAMES * iterations,
         "device": "cpu",
         "compile": "on" if compile else "off",
     }
-    if discrete:
-        parts = qmix.build(_qmix_config(qmix, options))
+    critic = ValueCriticConfig(network=MLPNetwork(num_cells=cells))
+    if algorithm == "qmix":
+        parts = qmix.build(qmix.QMIXConfig(mixer=QMixerConfig(), **_from_replay(), **options))
+    elif algorithm == "maddpg":
+        own: dict[str, Any] = {"critic": critic, "mixer": NoMixer(), "exploration": GaussianExploration()}
+        parts = maddpg.build(maddpg.MADDPGConfig(**own, **_from_replay(), **options))
     else:
-        critic = ValueCriticConfig(network=MLPNetwork(num_cells=cells))
         parts = mappo.build(mappo.MAPPOConfig(critic=critic, **options))
     last = time.perf_counter()
     for _ in iterate(parts):
@@ -94,22 +98,19 @@ def ours(algorithm: str, task: str, cells: list[int], compile: bool, iterations:
         last = now
 
 
-def _qmix_config(qmix: Any, options: dict[str, Any]) -> Any:
-    from ctde_kit.recipes.mixers import QMixerConfig
+def _from_replay() -> dict[str, Any]:
     from ctde_kit.recipes.replays import ReplayConfig, TransitionForm
     from ctde_kit.recipes.target_rules import PolyakTarget
 
     from ctde_kit.objectives import NStepReturn
 
-    return qmix.QMIXConfig(
-        **options,
-        mixer=QMixerConfig(),
-        replay=ReplayConfig(form=TransitionForm(), batch_size=256),
-        returns=NStepReturn(1),
-        target=PolyakTarget(),
-        frames_per_batch=FRAMES,
-        updates_per_frame=100 / FRAMES,
-    )
+    return {
+        "replay": ReplayConfig(form=TransitionForm(), batch_size=256),
+        "returns": NStepReturn(1),
+        "target": PolyakTarget(),
+        "frames_per_batch": FRAMES,
+        "updates_per_frame": 100 / FRAMES,
+    }
 
 
 def _seconds(command: list[str]) -> list[float]:
@@ -157,7 +158,10 @@ def main() -> None:
         ours(algorithm, task, json.loads(cells), compile == "1", int(iterations))
         return
     rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
-    for case in sys.argv[1:] or [*(f"mappo:{task}" for task in CASES), "qmix:navigation", "qmix:simple_spread"]:
+    from_replay = [
+        f"{algorithm}:{task}" for algorithm in ("qmix", "maddpg") for task in ("navigation", "simple_spread")
+    ]
+    for case in sys.argv[1:] or [*(f"mappo:{task}" for task in CASES), *from_replay]:
         algorithm, task = case.split(":")
         row = compare(algorithm, task)
         print(row, flush=True)
