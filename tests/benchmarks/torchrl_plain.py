@@ -1,6 +1,8 @@
 """MAPPO, QMIX and MADDPG iterations from TorchRL's own parts, as its examples wire them.
 
-``tests.benchmarks.training`` runs it. Arguments: algorithm, scenario, cells, scenario arguments, iterations. Prints the seconds of each iteration.
+``tests.benchmarks.training`` runs it.
+
+Arguments: algorithm, scenario, cells, scenario arguments, iterations. Prints the seconds of each iteration.
 """
 
 from __future__ import annotations
