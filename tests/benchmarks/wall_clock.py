@@ -1,8 +1,9 @@
 """Learning beside BenchMARL's, by the clock: ``python -m tests.benchmarks.wall_clock qmix|maddpg``.
 
 ``BENCHMARL_PYTHON`` names a python that has BenchMARL 1.5.2. Its one seed and our seeds run in turn on ``navigation``,
-one thread each, evaluation of BenchMARL off; ours is counted with its evaluations. Results go to
-docs/results/wall_clock_ALGORITHM.json, learning curves where ``tests.learning.measure`` puts them.
+one thread each, evaluation of BenchMARL off; ours is counted with its evaluations. Processor seconds are compared, too:
+other programs beside them disturb those less. Results go to docs/results/wall_clock_ALGORITHM.json and the recipe's
+page, learning curves where ``tests.learning.measure`` puts them. What has ended is not run again.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ import os
 import re
 import subprocess
 import sys
+from typing import Any
 
 from tests.benchmarks.training import ROOT
 from tests.learning.experiments import EXPERIMENTS
-from tests.learning.measure import run_experiment
+from tests.learning.measure import processor_seconds, run_experiment
 
 ITERATIONS, FRAMES = 40, 6_000
 EXPERIMENT = {"qmix": "qmix_navigation", "maddpg": "maddpg_navigation"}
@@ -52,15 +54,28 @@ os._exit(0)
 """
 
 
-def benchmarl(algorithm: str) -> dict[str, object]:
+def benchmarl(algorithm: str) -> dict[str, Any]:
     """Its seconds, and ``[frames, seconds, mean return of training episodes]`` an iteration."""
+    kept = ROOT / "runs" / "experiments" / f"benchmarl_{algorithm}.json"
+    if kept.exists():
+        return json.loads(kept.read_text())
     command = [os.environ["BENCHMARL_PYTHON"], "-W", "ignore", "-c", BENCHMARL, algorithm, str(ITERATIONS)]
+    before = processor_seconds()
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     seconds = re.search(r"^seconds (\S+)$", run.stdout, re.MULTILINE)
     if seconds is None:
         raise RuntimeError(run.stderr[-2000:])
     rows = [[float(x) for x in line.split()[1:]] for line in run.stdout.splitlines() if line.startswith("row ")]
-    return {"frames": ITERATIONS * FRAMES, "seconds": round(float(seconds[1])), "rows": rows}
+    used = round(processor_seconds() - before)
+    result = {
+        "frames": ITERATIONS * FRAMES,
+        "seconds": round(float(seconds[1])),
+        "processor_seconds": used,
+        "rows": rows,
+    }
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.write_text(json.dumps(result))
+    return result
 
 
 def main() -> None:
@@ -69,20 +84,47 @@ def main() -> None:
     (algorithm,) = sys.argv[1:]
     name = EXPERIMENT[algorithm]
     theirs = benchmarl(algorithm)
-    print("BenchMARL", theirs["seconds"], "s", theirs["rows"][-1], flush=True)  # type: ignore[index]
+    print("BenchMARL", theirs["seconds"], "s", theirs["rows"][-1], flush=True)
     ours = run_experiment(name, EXPERIMENTS[name], ROOT / "runs" / "experiments")
     result = {
         "benchmarl": theirs,
-        "ours": {key: ours[key] for key in ("command", "seconds", "figures", "seeds", "machine", "date")},
-        "ratio_a_frame": round(
-            (theirs["seconds"] / theirs["frames"])  # type: ignore[operator]
-            / (max(ours["seconds"]) / ours["config"]["total_frames"]),
-            2,
-        ),
+        "ours": {
+            key: ours[key] for key in ("command", "seconds", "processor_seconds", "figures", "seeds", "machine", "date")
+        },
+        "ratios_a_frame": {
+            clock: round(theirs[clock] / theirs["frames"] / (max(ours[clock]) / ours["config"]["total_frames"]), 2)
+            for clock in ("seconds", "processor_seconds")
+        },
     }
     target = ROOT / "docs" / "results" / f"wall_clock_{algorithm}.json"
     target.write_text(json.dumps(result, indent=1) + "\n")
-    print(result["ours"], result["ratio_a_frame"])
+    write_page(algorithm, result)
+    print(result["ours"], result["ratios_a_frame"])
+
+
+def write_page(algorithm: str, result: dict[str, Any]) -> None:
+    """Both programs' times, between the marks of the recipe's page."""
+    theirs, ours = result["benchmarl"], result["ours"]
+    lines = ["| | frames | seconds | processor seconds | return |", "|---|---|---|---|---|"]
+    lines.append(
+        f"| BenchMARL 1.5.2, seed 0 | {theirs['frames']:,} | {theirs['seconds']} | {theirs['processor_seconds']} | "
+        f"{theirs['rows'][-1][2]:.2f}, of its last training episodes |"
+    )
+    frames = re.search(r"total_frames=(\d+)", ours["command"])
+    assert frames is not None
+    shown = zip(ours["seeds"], ours["seconds"], ours["processor_seconds"], ours["figures"], strict=True)
+    for seed, seconds, used, figure in shown:
+        lines.append(f"| ctde_kit, seed {seed} | {int(frames[1]):,} | {seconds} | {used} | {figure}, greedy |")
+    ratios = result["ratios_a_frame"]
+    told = f"A frame costs BenchMARL {ratios['seconds']} times the seconds and {ratios['processor_seconds']} times the"
+    lines += [
+        "",
+        f"{told} processor seconds of our slowest seed. {ours['machine']}, beside other jobs; {ours['date']}.",
+    ]
+    page = ROOT / "docs" / "recipes" / f"{algorithm}.md"
+    before, rest = page.read_text().split("<!-- wall clock -->")
+    after = rest.split("<!-- end of wall clock -->")[1]
+    page.write_text(f"{before}<!-- wall clock -->\n" + "\n".join(lines) + f"\n<!-- end of wall clock -->{after}")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import datetime
 import json
 import platform
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -51,21 +52,22 @@ def run_experiment(name: str, experiment: Experiment, runs: Path) -> dict[str, A
     """Train every seed that has no finished run of the same overrides yet, then write result and plot."""
     directories = [runs / name / f"seed_{seed}" for seed in experiment.seeds]
     for seed, directory in zip(experiment.seeds, directories, strict=True):
-        told = {"overrides": experiment.overrides, "machine": machine(), "date": datetime.date.today().isoformat()}
         record = directory / "experiment.json"
         if record.exists() and json.loads(record.read_text())["overrides"] == experiment.overrides:
             continue
         shutil.rmtree(directory, ignore_errors=True)
         own = [f"seed={seed}", f"hydra.run.dir={directory}"]
         command = [sys.executable, "-m", f"ctde_kit.recipes.{experiment.recipe}", *experiment.overrides, *own]
+        before = processor_seconds()
         subprocess.run(command, check=True)
-        record.write_text(json.dumps(told))
-    told = json.loads((directories[-1] / "experiment.json").read_text())
+        told = {"overrides": experiment.overrides, "machine": machine(), "date": datetime.date.today().isoformat()}
+        record.write_text(json.dumps({**told, "processor_seconds": round(processor_seconds() - before)}))
+    records = [json.loads((directory / "experiment.json").read_text()) for directory in directories]
     summaries = [json.loads((directory / "summary.json").read_text()) for directory in directories]
     figures = [round(summary[experiment.figure], 3) for summary in summaries]
     reached = all(figure >= experiment.bar if experiment.above else figure <= experiment.bar for figure in figures)
     on_the_way = evaluations_on_the_way(experiment, directories)
-    reached = reached and all(min(told["figures"]) >= told["bar"] for told in on_the_way.values())
+    reached = reached and all(min(asked["figures"]) >= asked["bar"] for asked in on_the_way.values())
     config = OmegaConf.to_container(OmegaConf.load(directories[0] / "config.yaml"))
     result = {
         "command": f"ctde-{experiment.recipe} {' '.join(experiment.overrides)} seed=SEED",
@@ -77,8 +79,9 @@ def run_experiment(name: str, experiment: Experiment, runs: Path) -> dict[str, A
         **on_the_way,
         "seconds": [round(summary["seconds"]) for summary in summaries],
         "episodes": summaries[0]["eval/episodes"],
-        "machine": told["machine"],
-        "date": told["date"],
+        "processor_seconds": [record.get("processor_seconds") for record in records],
+        "machine": records[-1]["machine"],
+        "date": records[-1]["date"],
         "config": {key: value for key, value in config.items() if key not in ("logger",)},
     }
     target = ROOT / "docs" / "results" / f"{name}.json"
@@ -87,6 +90,12 @@ def run_experiment(name: str, experiment: Experiment, runs: Path) -> dict[str, A
     plot(name, experiment, directories)
     write_page(experiment.page)
     return result
+
+
+def processor_seconds() -> float:
+    """Of all ended processes that this one started: a measure that other programs disturb little."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def evaluations_on_the_way(experiment: Experiment, directories: list[Path]) -> dict[str, dict[str, Any]]:
