@@ -33,10 +33,10 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 SIZES = (10, 60, 600, 6000, 10_000)
 # Compiling takes minutes.
 FEWER_SIZES = {"sampling": (60, 600)}
-N_AGENTS = (2, 4, 8)
+N_AGENTS = (2, 4, 8, 16, 30)
 
 
-def compare(scenario: str, n_envs: int, arguments: dict[str, Any], rounds: int = 0) -> dict[str, Any]:
+def compare(scenario: str, n_envs: int, arguments: dict[str, Any]) -> dict[str, Any]:
     """Milliseconds a step of VMAS, of the compiled step, and seconds of tracing and compiling."""
     env = VmasEnv(scenario, num_envs=n_envs, max_steps=100, scenario_kwargs=arguments)
     carrier = env.reset()
@@ -59,7 +59,7 @@ def compare(scenario: str, n_envs: int, arguments: dict[str, Any], rounds: int =
     plain, compiled = medians(
         lambda: world.step(list(actions)),
         lambda: step.compiled([*inputs, *step.graph.draw()]),
-        rounds=rounds or max(10, min(60, 30_000 // n_envs)),
+        rounds=max(10, min(60, 30_000 // n_envs)),
         calls=5,
     )
     return {
