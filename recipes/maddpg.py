@@ -21,6 +21,7 @@ from ctde_kit.recipes.deterministic_actors import deterministic_actor
 from ctde_kit.recipes.envs import with_transforms
 from ctde_kit.recipes.groups import learning_team, team_policy
 from ctde_kit.recipes.mixers import check_mixes
+from ctde_kit.recipes.networks import activation_class
 from omegaconf import MISSING
 
 from ctde_kit.collectors import RolloutCollector
@@ -59,13 +60,13 @@ class MADDPGConfig:
         updates_per_frame: gradient steps for each frame collected.
         learning_starts: frames before the first gradient step.
         hidden_from: recurrent actors start a sequence from the stored hidden state (stored) or from zero.
-        other_actions: the others' actions in an actor's loss: of the replay, or current ones.
+        other_actions: the others' actions in an actor's loss: of the replay, or current ones, as always with a mixer.
         minimax_epsilon: step by which others' actions are moved against each agent (M3DDPG); null for MADDPG.
         infer_policies: agents' targets take the others' next actions as they believe them to be, not as they are.
         inference_entropy: weight of the beliefs' entropy.
         inference_deviation: of Gaussian beliefs of continuous policies, in units of action.
         ensemble_size: sub-policies an agent, one of which it follows in an episode; 1 for a single policy.
-        team_weight: share of the group's mean in each agent's reward, from 0 to 1.
+        team_weight: share of the group's mean in each agent's reward, from 0 to 1; without a mixer.
         team_reward: with a mixer, the team's reward is the mean or the sum of its agents'.
         action_regularization: weight of the mean square of the actors' outputs.
         temperature: of the softmax whose gradient discrete actions get.
@@ -168,6 +169,7 @@ def build(cfg: MADDPGConfig) -> Parts:
     learning = learning_team(team, policy)
     check_mixes(cfg, learning)
     critics = {group.name: cfg.critic.build_action_value(team, group).to(device) for group in learning}
+    check_sees_others(cfg, critics)
     mixer = cfg.mixer.build(learning)
     inference = policy_inference(cfg, team).to(device) if cfg.infer_policies else None
     loss = make_loss(cfg, policy, critics, None if mixer is None else mixer.to(device), inference)
@@ -208,9 +210,28 @@ def build(cfg: MADDPGConfig) -> Parts:
 
 def policy_inference(cfg: MADDPGConfig, team: TeamSpec) -> PolicyInference:
     """A perceptron as wide as the actors for what each agent believes of each other one."""
-    make_network = partial(MultiAgentMLP, share_params=False, num_cells=cfg.actor.num_cells)
+    make_network = partial(
+        MultiAgentMLP,
+        share_params=False,
+        num_cells=cfg.actor.num_cells,
+        activation_class=activation_class(cfg.actor.activation),
+    )
     networks = InferredPolicies(team, make_network)
     return PolicyInference(networks, entropy_coeff=cfg.inference_entropy, deviation=cfg.inference_deviation)
+
+
+def check_sees_others(cfg: MADDPGConfig, critics: Any) -> None:
+    """Raise ``UserError`` for options about the others' actions where no critic sees them."""
+    asked = {
+        "other_actions=current": cfg.other_actions == "current",
+        "minimax_epsilon": cfg.minimax_epsilon is not None,
+        "infer_policies=true": cfg.infer_policies,
+    }
+    if any(asked.values()) and all(getattr(critic, "decentralized", False) for critic in critics.values()):
+        name = next(name for name, is_asked in asked.items() if is_asked)
+        raise UserError(
+            f"{name}: these critics do not see the others' actions; leave it out, or use critic=centralized"
+        )
 
 
 def make_loss(cfg: MADDPGConfig, policy: TeamPolicy, critics: Any, mixer: Any, inference: Any) -> MADDPGLoss:

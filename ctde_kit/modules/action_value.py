@@ -44,6 +44,11 @@ class ActionValueCritic(TensorDictModuleBase):
         return self.agent_network.hidden_shape
 
     @property
+    def decentralized(self) -> bool:
+        """Whether agent i's value depends on agent i's own data and action alone."""
+        return self.agent_network.decentralized
+
+    @property
     def swaps_own_action(self) -> bool:
         """Whether ``own_action_values`` can be computed: the network must tell its first layer from the others."""
         return self.own_column is None or hasattr(self.agent_network.network, "after_first")

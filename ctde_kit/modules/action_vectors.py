@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ctde_kit.errors import UserError
 from ctde_kit.specs import ActionSpec, one_hot
 
 
@@ -38,6 +39,11 @@ def allowed(spec: ActionSpec, logits: Tensor, mask: Tensor | None) -> Tensor:
     """``logits`` with what ``mask`` forbids at the lowest finite number; where nothing is allowed, 0 is, the no-op."""
     if mask is None:
         return logits
+    if mask.shape[-2:] != logits.shape[-2:]:
+        raise UserError(
+            f"action_mask: expected [*B, {', '.join(map(str, logits.shape[-2:]))}], found {list(mask.shape)}; it must "
+            "say which choices each agent has"
+        )
     parts = []
     for part in mask.split(list(spec.sizes), -1):
         no_op = torch.zeros_like(part)

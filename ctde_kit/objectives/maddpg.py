@@ -78,7 +78,8 @@ class MADDPGLoss(LossModule):
         other_actions: in agent i's actor loss the others' are those of the ``replay``, or of their ``current``
             policies, detached.
         returns: the targets' form, TD(0) by default.
-        team_weight: the share of the group's mean in each agent's reward, from 0, its own alone, to 1.
+        team_weight: the share of the group's mean in each agent's reward, from 0, its own alone, to 1; not with a
+            mixer.
         action_regularization: weight of the mean square of the actors' outputs (logits, or actions before squashing) in
             ``loss_actor``, as in the paper's code.
         loss_function: of the critics: ``l2`` (half the squared error) or ``huber`` (with ``huber_delta``).
@@ -91,8 +92,7 @@ class MADDPGLoss(LossModule):
 
     Raises:
         UserError: for a missing entry, entries that would broadcast over agents, single steps where sequences are
-        needed,
-            a mixer of values that no critic gives.
+            needed, a mixer of values that no critic gives, options that a mixer would ignore.
 
     >>> from ctde_kit.envs.vmas import VmasEnv
     >>> from ctde_kit.modules import (
@@ -141,7 +141,7 @@ class MADDPGLoss(LossModule):
     ):
         super().__init__()
         check_loss_function(loss_function)
-        check_parts(actors, critics, mixer, adversary, inference, other_actions)
+        check_parts(actors, critics, mixer, adversary, inference, other_actions, team_weight)
         self.actors, self.critics, self.mixer = nn.ModuleDict(dict(actors)), nn.ModuleDict(dict(critics)), mixer
         self.gamma, self.other_actions, self.returns = gamma, other_actions, returns or NStepReturn()
         self.team_weight, self.action_regularization = team_weight, action_regularization

@@ -71,6 +71,7 @@ def check_parts(
     adversary: Any,
     inference: Any,
     other_actions: str,
+    team_weight: float,
 ) -> None:
     """Raise ``UserError`` unless critics, mixer and what changes the others' actions fit together."""
     if other_actions not in get_args(OtherActions):
@@ -79,8 +80,15 @@ def check_parts(
     if unknown or not critics:
         raise UserError(f"critics: expected groups of {sorted(actors)}, found {unknown or 'none'}; give each an actor")
     mixed = [] if mixer is None else [key[0] for key in mixer.in_keys if key[-1] == CHOSEN_ACTION_VALUE]
-    if not critics.keys() >= set(mixed):
-        raise UserError(f"mixer: expected a critic of every group of {sorted(mixed)}, found {sorted(critics)}")
+    if mixer is not None and critics.keys() != set(mixed):
+        raise UserError(
+            f"mixer: expected critics of the groups that it reads, {sorted(mixed)}, found {sorted(critics)}"
+        )
+    if mixer is not None and (team_weight or other_actions != "replay"):
+        raise UserError(
+            f"team_weight={team_weight}, other_actions={other_actions}: with a mixer all agents learn from the team's "
+            "reward, among everyone's current actions; leave them 0 and replay"
+        )
     if mixer is not None and any(actors[name].sub_policies is not None for name in critics):
         raise UserError(
             "mixer: one value of the team has no replay for each sub-policy of an agent; leave ensemble_size=1, or use "

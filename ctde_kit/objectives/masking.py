@@ -93,4 +93,7 @@ def alive_next(tensordict: TensorDictBase, keys: GroupKeys) -> Tensor:
     _, terminated = agent_flags(tensordict, keys, alive.unsqueeze(-1))
     stays = alive & ~terminated.squeeze(-1)
     arrives = tensordict.get(next_key(keys.mask), None)
-    return stays if arrives is None else stays | arrives
+    if arrives is None:
+        return stays
+    check_same_shape(**{str(keys.mask): alive, str(next_key(keys.mask)): arrives})
+    return stays | arrives

@@ -26,6 +26,8 @@ def case(kind: str = "categorical", **options: Any) -> Any:
     networks = InferredPolicies(team, partial(MultiAgentMLP, share_params=False, num_cells=(16,)))
     inference = PolicyInference(networks, **{"deviation": 0.5, **options})
     loss = MADDPGLoss(actors, critics, gamma=GAMMA, inference=inference)
+    for parameter in loss.delayed.parameters():
+        parameter.data.add_(0.2 * torch.randn_like(parameter))
     return loss, actors, formulas.transitions(actors, team, SIZE)
 
 
@@ -128,3 +130,53 @@ def test_the_dead_are_believed_to_do_nothing_and_count_nowhere() -> None:
         batch[key][dead] = torch.nan
     for name, value in loss(batch).items():
         torch.testing.assert_close(value, before[name], msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_action_masks_hold_for_beliefs_and_in_targets() -> None:
+    groups = [group_spec("wolves", 3, action_mask=True), group_spec("sheep", 2, observation_dim=8, action_mask=True)]
+    team = TeamSpec(tuple(groups))
+    _, actors, critics = make(team)
+    networks = InferredPolicies(team, partial(MultiAgentMLP, share_params=False, num_cells=(4,)))
+    loss = MADDPGLoss(actors, critics, gamma=GAMMA, inference=PolicyInference(networks, entropy_coeff=0.2))
+    for parameter in loss.delayed.parameters():
+        parameter.data.add_(0.2 * torch.randn_like(parameter))
+    batch = formulas.transitions(actors, team, SIZE)
+    for part in (batch, batch["next"]):
+        for group in team:
+            part[group.name, "action_mask"] = torch.rand(SIZE, group.n_agents, 6) < 0.5
+            part[group.name, "action_mask"][..., 2] = True
+    for group in team:
+        batch[group.name, "action"] = Categorical(probs=batch[group.name, "action_mask"].double()).sample()
+
+    def masked(output: torch.Tensor, data: Any, name: str) -> torch.Tensor:
+        return output.masked_fill(~data[name, "action_mask"], -1e30)
+
+    losses, divergences = [], []
+    for observer, i, other, j in pairs(actors):
+        belief = Categorical(logits=masked(networks(batch, observer, other)[:, i], batch, other)[:, j])
+        output = formulas.policy(actors[other], actors[other].agent_network, batch)
+        losses.append(-belief.log_prob(batch[other, "action"][:, j]) - 0.2 * belief.entropy())
+        true = Categorical(logits=masked(output, batch, other)[:, j])
+        divergences.append(torch.distributions.kl_divergence(true, belief))
+    found = loss(batch)
+    torch.testing.assert_close(found["loss_inference"], torch.stack(losses).mean())
+    torch.testing.assert_close(found["inference_kl"], torch.stack(divergences).mean())
+
+    def best(output: torch.Tensor, name: str) -> torch.Tensor:
+        choice = masked(output, batch["next"], name).argmax(-1)
+        return torch.nn.functional.one_hot(choice, 6).double()
+
+    true_next = {n: best(formulas.policy(a, loss.delayed[f"actor_{n}"], batch["next"]), n) for n, a in actors.items()}
+    targets = []
+    for observer in actors:
+        values = []
+        for i in range(actors[observer].group.n_agents):
+            beliefs = loss.delayed["inference"].networks
+            joint = {other: best(beliefs(batch["next"], observer, other)[:, i], other) for other in actors}
+            joint[observer][:, i] = true_next[observer][:, i]
+            value = formulas.value(loss.delayed[f"critic_{observer}"], observer, batch["next"], joint, i)
+            values.append(
+                batch["next", observer, "reward"][:, i, 0] + GAMMA * value * ~batch["next", "terminated"][:, 0]
+            )
+        targets.append(torch.stack(values).mean())
+    torch.testing.assert_close(found["target_value"], torch.stack(targets).mean())

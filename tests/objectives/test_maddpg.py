@@ -358,12 +358,28 @@ def test_regularization_is_the_mean_square_of_the_outputs() -> None:
     torch.testing.assert_close(loss(batch)["loss_actor"], plain + 0.3 * sum(squares))
 
 
+def test_hubers_loss_is_linear_beyond_its_delta() -> None:
+    spec = TEAMS["one"]("continuous")
+    loss, actors, critics = make(spec, loss_function="huber", huber_delta=0.3)
+    batch = formulas.transitions(actors, spec, SIZE)
+    joint, following = formulas.vectors(actors, batch), formulas.target_actions(loss, actors, batch)
+    losses = []
+    for i in range(3):
+        bootstrap = formulas.value(loss.delayed["critic_wolves"], "wolves", batch["next"], following, i)
+        target = batch["next", "wolves", "reward"][:, i, 0] + GAMMA * bootstrap * ~batch["next", "terminated"][:, 0]
+        error = (formulas.value(critics["wolves"], "wolves", batch, joint, i) - target).abs()
+        losses.append(torch.where(error < 0.3, error.square() / 2, 0.3 * (error - 0.15)))
+    torch.testing.assert_close(loss(batch)["loss_value"], torch.stack(losses).mean())
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"other_actions": "none"}, "other_actions='none': expected one of replay, current"),
         ({"loss_function": "l1"}, "loss_function='l1'"),
         ({"adversary": MinimaxAdversary(0.1), "mixer": True}, "leave one only"),
+        ({"team_weight": 0.5, "mixer": True}, "team_weight=0.5, other_actions=replay: with a mixer"),
+        ({"other_actions": "current", "mixer": True}, "leave them 0 and replay"),
     ],
 )
 def test_mistakes_are_named(options: dict[str, Any], message: str) -> None:

@@ -107,6 +107,60 @@ def test_sequences_equal_single_steps_across_resets(share: Any, adversary: Any, 
     torch.testing.assert_close(found["loss_actor"], policy.mean(), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("burn_in", [0, 3])
+def test_sequences_of_a_team_equal_single_steps(burn_in: int) -> None:
+    loss, batch = case(mixed=True, own=True, burn_in=burn_in)
+    policy, value = team_by_hand(loss, batch)
+    found = loss(batch)
+    torch.testing.assert_close(found["loss_value"], value[:, burn_in:].mean(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found["loss_actor"], policy[:, burn_in:].mean(), rtol=1e-5, atol=1e-6)
+
+
+def team_by_hand(loss: MADDPGLoss, batch: TensorDictBase) -> tuple[Tensor, Tensor]:
+    """Every step's losses ``[B, T, 1]`` of FACMAC, one step after the other."""
+    actor, critic, chosen = loss.actors["agents"], loss.critics["agents"], ("agents", "chosen_action_value")
+    now, _ = actor_steps(actor.agent_network, batch)
+    _, later = actor_steps(loss.delayed["actor_agents"], batch)
+    never, vector = torch.zeros_like(batch["is_init"][:, 0]), ("agents", "action_vector")
+    hidden, delayed_hidden = (torch.zeros(len(batch), *critic.hidden_shape) for _ in range(2))
+
+    def mix(mixer: Any, step: TensorDictBase, values: TensorDictBase) -> Tensor:
+        return mixer(step.copy().set(chosen, values[VALUE]))["chosen_action_value"]
+
+    policies, values = [], []
+    for t in range(batch.shape[1]):
+        step = batch[:, t].copy().set("is_init", batch["is_init"][:, t] if t else never)
+        current = critic(step.copy().set(vector, actor._squash(now[t])).set(CRITIC, hidden))
+        policies.append(-mix(loss.mixer, step, current))
+        step.set(vector, batch["agents", "action"][:, t])
+        out = critic(step.copy().set(CRITIC, hidden))
+        old = loss.delayed["critic_agents"](step.copy().set(CRITIC, delayed_hidden))
+        hidden, delayed_hidden = out["next", CRITIC].detach(), old["next", CRITIC]
+        after = batch["next"][:, t].copy().set(CRITIC, delayed_hidden).set("is_init", never)
+        following = loss.delayed["critic_agents"](after.set(vector, actor._squash(later[t])))
+        bootstrap = mix(loss.delayed["mixer"], batch["next"][:, t], following)
+        target = batch["next", "reward"][:, t] + GAMMA * bootstrap.masked_fill(batch["next", "terminated"][:, t], 0)
+        values.append((mix(loss.mixer, step, out) - target.detach()).square() / 2)
+    return torch.stack(policies, 1), torch.stack(values, 1)
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_an_agents_own_end_cuts_its_trace(ends: bool) -> None:
+    loss, batch = case(recurrent=False, returns=TDLambdaReturn(0.7))
+    for flag in ("done", "terminated"):
+        batch["next", flag] = torch.zeros_like(batch["next", flag])
+        batch["next", "agents", flag] = torch.zeros(*batch.shape, 3, 1, dtype=torch.bool)
+    batch["is_init"] = torch.zeros_like(batch["is_init"])
+    batch["next", "agents", "done"][:, 4, 1] = ends
+    richer = batch.clone()
+    richer["next", "agents", "reward"][:, 5, 1] += 10.0
+    # A reward at step 5 is in the targets of steps 5, 4, ... 0, or of step 5 alone.
+    steps = 1 if ends else 6
+    gained = 10.0 * sum((GAMMA * 0.7) ** k for k in range(steps))
+    found = (loss(richer)["target_value"] - loss(batch)["target_value"]) * 3 * LENGTH
+    assert found.item() == pytest.approx(gained, rel=1e-4)
+
+
 @pytest.mark.parametrize("burn_in", [2, 3, 5])
 def test_burn_in_steps_are_in_no_mean_and_give_no_gradient(burn_in: int) -> None:
     loss, batch = case(burn_in=burn_in)
@@ -141,7 +195,8 @@ def test_actors_of_unshared_parameters_are_apart_in_sequences_too() -> None:
 @pytest.mark.parametrize("kind", ["continuous", "categorical"])
 def test_what_stands_in_dead_agents_entries_matters_nowhere(kind: str, recurrent: bool, mixed: bool) -> None:
     group = group_spec(kind=kind, mask=True)
-    loss, batch = case(group=group, recurrent=recurrent, mixed=mixed, action_regularization=0.1, team_weight=0.5)
+    options: dict[str, Any] = {"action_regularization": 0.1, "team_weight": 0.0 if mixed else 0.5}
+    loss, batch = case(group=group, recurrent=recurrent, mixed=mixed, **options)
     weights = [p for p in loss.parameters() if p.requires_grad]
 
     def everything(data: TensorDictBase) -> list[Tensor]:
@@ -168,12 +223,14 @@ def test_what_stands_in_dead_agents_entries_matters_nowhere(kind: str, recurrent
             torch.testing.assert_close(plain, other)
 
 
-def test_padding_is_in_no_mean() -> None:
-    loss, batch = case(recurrent=False, group=group_spec(kind="continuous"))
+@pytest.mark.parametrize("mixed", [False, True])
+def test_padding_is_in_no_mean(mixed: bool) -> None:
+    loss, batch = case(recurrent=False, group=group_spec(kind="continuous"), mixed=mixed, own=mixed)
     short = loss(batch[:, :5].clone())
     data = batch.clone().set(("collector", "mask"), torch.arange(LENGTH).expand(len(batch), -1) < 5)
     for garbage in (0.0, 1e30, torch.nan):
-        data["next", "agents", "reward"][:, 5:] = garbage
+        data["next", "agents", "reward"][:, 5:] = data["next", "reward"][:, 5:] = garbage
+        data["agents", "observation"][:, 5:] = garbage
         found = loss(data.clone())
         for name in ("loss_actor", "loss_value", "td_error", "target_value"):
             torch.testing.assert_close(found[name], short[name])

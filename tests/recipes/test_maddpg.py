@@ -23,6 +23,7 @@ from tests.recipes.small import network
 from tests.recipes.small_maddpg import small_maddpg_config
 from tests.recipes.test_qmix import Build, advance, same, tensors, weights
 
+OWN = ValueCriticConfig(sees="observation", network=network("mlp"))
 OU = OrnsteinUhlenbeckExploration(frames=200)
 BUILDS: dict[str, Build] = {
     "transitions": lambda: maddpg.build(small_maddpg_config()),
@@ -146,6 +147,34 @@ def test_actors_and_critics_have_learning_rates_of_their_own() -> None:
     assert {id(p) for p in groups[1]["params"]} == {id(p) for p in learners}
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "where"),
+    [
+        ("gamma", 0.77, "gamma"),
+        ("other_actions", "current", "other_actions"),
+        ("team_weight", 0.3, "team_weight"),
+        ("action_regularization", 0.02, "action_regularization"),
+        ("loss_function", "huber", "loss_function"),
+        ("huber_delta", 0.4, "huber_delta"),
+        ("minimax_epsilon", 0.05, "adversary.epsilon"),
+        ("temperature", 0.6, "actors.agents.temperature"),
+    ],
+)
+def test_options_reach_the_loss(option: str, value: Any, where: str) -> None:
+    loss: Any = maddpg.build(small_maddpg_config(**{option: value})).update.losses["team"]
+    for name in where.split("."):
+        loss = getattr(loss, name)
+    assert loss == value
+
+
+def test_options_of_beliefs_and_hidden_states_reach_the_loss() -> None:
+    options = {"infer_policies": True, "inference_entropy": 0.2, "inference_deviation": 0.3}
+    inference = maddpg.build(small_maddpg_config(**options)).update.losses["team"].inference
+    assert (inference.entropy_coeff, inference.deviation) == (0.2, 0.3)
+    recurrent = small_maddpg_config("gru", "sequences", hidden_from="zero")
+    assert not maddpg.build(recurrent).update.losses["team"].from_stored
+
+
 @pytest.mark.parametrize("kind", ["mlp", "gru"])
 @pytest.mark.parametrize(
     "task",
@@ -191,6 +220,13 @@ def test_masks_and_several_groups_train(task: Any, kind: str) -> None:
             lambda: maddpg.build(small_maddpg_config(mixer=QMixerConfig(), minimax_epsilon=0.1)),
             "leave one only",
         ),
+        (
+            lambda: maddpg.build(small_maddpg_config(critic=OWN, other_actions="current")),
+            "other_actions=current: these",
+        ),
+        (lambda: maddpg.build(small_maddpg_config(critic=OWN, minimax_epsilon=0.1)), "minimax_epsilon: these critics"),
+        (lambda: maddpg.build(small_maddpg_config(critic=OWN, infer_policies=True)), "infer_policies=true: these"),
+        (lambda: maddpg.build(small_maddpg_config(mixer=QMixerConfig(), team_weight=0.5)), "team_weight=0.5, other"),
         (lambda: small_maddpg_config(team_weight=1.5), "team_weight=1.5: expected a ratio"),
         (lambda: small_maddpg_config(other_actions="best"), "other_actions=best: expected one of replay, current"),
         (lambda: small_maddpg_config(minimax_epsilon=-1.0), "minimax_epsilon=-1.0"),

@@ -65,7 +65,7 @@ def test_the_preset_gives_the_reports_setting(tmp_path: Path) -> None:
     assert (cfg["lr"], cfg["critic_lr"], cfg["gamma"]) == (1e-3, 1e-4, 0.95)
     assert (cfg["target"]["tau"], cfg["target"]["every"]) == (0.01, 10)
     assert (cfg["replay"]["batch_size"], cfg["replay"]["capacity"]) == (256, 500_000)
-    assert (cfg["exploration"]["start"], cfg["exploration"]["end"]) == (0.1, 0.1)
+    assert (cfg["exploration"]["start"], cfg["exploration"]["end"]) == (0.2, 0.2)
     assert cfg["actor"]["num_cells"] == cfg["critic"]["network"]["num_cells"] == [64, 64]
     assert cfg["task"]["max_steps"] == 50
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
