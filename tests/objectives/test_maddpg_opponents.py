@@ -195,7 +195,7 @@ def test_one_team_with_a_mixer_against_an_opponent() -> None:
     now = {"wolves": formulas.current_actions(actors["wolves"], batch)}
     each = [formulas.value(critics["wolves"], "wolves", batch, now, i) for i in range(3)]
     torch.testing.assert_close(found["loss_actor"], -torch.stack(each).sum(0).mean())
-    with pytest.raises(UserError, match="mixer: expected a critic of every group of"):
+    with pytest.raises(UserError, match="mixer: expected critics of the groups that it reads"):
         make(team, Scripted(team["sheep"]), VDNMixer(team), {"sees": "observation"})
 
 
