@@ -166,6 +166,7 @@ EXPERIMENTS: dict[str, Experiment] = {
             "task.continuous_actions=false",
             "updates_per_frame=0.0833333333",
             "epsilon_frames=60000",
+            "anneal_lr=true",
             "total_frames=300000",
             "evaluation.every_frames=30000",
             "evaluation.episodes=500",
