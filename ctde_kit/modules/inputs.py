@@ -52,6 +52,16 @@ class Input(nn.Module):
         keys = [key for part in self.parts for key in part[:2] if key is not None]
         return keys if self.index is None else [*keys, self.index[0]]
 
+    @property
+    def per_agent(self) -> bool:
+        """Whether rows differ by more than the agent's id."""
+        return any(dims == 0 for *_, dims in self.parts)
+
+    @property
+    def mask_key(self) -> Key | None:
+        """Where it stands who is alive of the agents whose rows these are; ``None`` where all are."""
+        return next((mask for _, mask, dims in self.parts if dims == 0 and mask is not None), None)
+
     def forward(self, tensordict: TensorDictBase) -> Tensor:
         parts = [_read(tensordict, *part) for part in self.parts]
         # What is the team's stands in every agent's row.

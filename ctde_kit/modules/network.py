@@ -16,7 +16,7 @@ from torchrl.modules.tensordict_module.rnn import recurrent_mode
 
 from ctde_kit.errors import UserError
 from ctde_kit.keys import IS_INIT, Key, next_key
-from ctde_kit.modules.inputs import Input
+from ctde_kit.modules.inputs import Input, entry
 
 __all__ = ["AgentNetwork", "set_recurrent_mode"]
 
@@ -35,6 +35,14 @@ class RecurrentNetwork(Protocol):
 
     def unroll(self, x: Tensor, hidden: Tensor, is_init: Tensor, /) -> tuple[Tensor, Tensor, Tensor]:
         """The same along time."""
+        ...
+
+
+class ChannelNetwork(Protocol):
+    """What ``AgentNetwork`` uses of a network whose ``reads_mask`` is true, such as ``MultiAgentCommNet``."""
+
+    def __call__(self, x: Tensor, /, *carried: Tensor, mask: Tensor | None) -> Any:
+        """``mask`` bool ``[*B, n]``: who is alive, ``None`` where all are."""
         ...
 
 
@@ -60,7 +68,8 @@ class AgentNetwork(TensorDictModuleBase):
     the next hidden state under ``("next", hidden)``, and back to ``hidden`` the state that it used (zero where
     ``is_init``), so that what is stored is what was used. Inside ``torchrl.modules.set_recurrent_mode(True)`` the last
     batch dimension is time: it starts from the stored hidden state of the slice's first step, whatever ``is_init``
-    says there, and zeroes it at each true reset inside.
+    says there, and zeroes it at each true reset inside. A network with a channel between agents (``MultiAgentBiCNet``)
+    is told who is alive, by the mask that ``inputs`` reads.
 
     Args:
         inputs: what it sees.
@@ -71,7 +80,7 @@ class AgentNetwork(TensorDictModuleBase):
 
     Raises:
         UserError: where ``is_init`` or the hidden state is missing: append ``torchrl.envs.InitTracker()`` and
-            ``make_tensordict_primer()`` to the env.
+            ``make_tensordict_primer()`` to the env; for a channel between agents whose inputs are one and the same.
     """
 
     network: nn.Module
@@ -93,6 +102,12 @@ class AgentNetwork(TensorDictModuleBase):
         self.hidden_key = hidden_key if self.recurrent else None
         if self.recurrent and hidden_key is None:
             raise UserError("a recurrent network needs `hidden_key`, such as GroupKeys().hidden('actor'); got None")
+        self._reads_mask = bool(getattr(network, "reads_mask", False))
+        if self._reads_mask and not inputs.per_agent:
+            raise UserError(
+                f"{type(network).__name__}: its input is the team's, the same for every agent, so there is nothing to "
+                "tell; use each agent's own data (critic=decentralized or critic=agent_state)"
+            )
         self.in_keys = [*inputs.in_keys, *([self.hidden_key, IS_INIT] if self.hidden_key else [])]
         self.out_keys = [*out_keys, *([self.hidden_key, next_key(self.hidden_key)] if self.hidden_key else [])]
         self._written = list(out_keys)
@@ -116,16 +131,20 @@ class AgentNetwork(TensorDictModuleBase):
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         x = self.inputs(tensordict)
-        outputs = self.network(x) if self.hidden_key is None else self._recurrent_forward(tensordict, x)
+        told = {"mask": self._alive(tensordict)} if self._reads_mask else {}
+        outputs = self.network(x, **told) if self.hidden_key is None else self._recurrent_forward(tensordict, x, told)
         parts = (outputs,) if self.split is None else self.split(outputs)
         for key, part in zip(self._written, parts, strict=True):
             tensordict.set(key, part)
         return tensordict
 
-    def _recurrent_forward(self, tensordict: TensorDictBase, x: Tensor) -> Tensor:
-        network = self.network
+    def _alive(self, tensordict: TensorDictBase) -> Tensor | None:
+        key = self.inputs.mask_key
+        return None if key is None else entry(tensordict, key)
+
+    def _recurrent_forward(self, tensordict: TensorDictBase, x: Tensor, told: dict[str, Tensor | None]) -> Tensor:
+        network: Any = self.network
         assert self.hidden_key is not None
-        assert is_recurrent(network)
         is_init, hidden = tensordict.get(IS_INIT, None), tensordict.get(self.hidden_key, None)
         if is_init is None:
             raise UserError(f"key {IS_INIT!r} is missing: append torchrl.envs.InitTracker() to the env")
@@ -134,9 +153,9 @@ class AgentNetwork(TensorDictModuleBase):
                 f"key {self.hidden_key} is missing: append the module's make_tensordict_primer() to the env"
             )
         if recurrent_mode():
-            outputs, after, before = network.unroll(x, hidden.select(tensordict.ndim - 1, 0), is_init)
+            outputs, after, before = network.unroll(x, hidden.select(tensordict.ndim - 1, 0), is_init, **told)
         else:
-            outputs, after, before = network(x, hidden, is_init)
+            outputs, after, before = network(x, hidden, is_init, **told)
         tensordict.set(self.hidden_key, before)
         tensordict.set(next_key(self.hidden_key), after)
         return outputs
@@ -163,7 +182,8 @@ class AgentNetwork(TensorDictModuleBase):
             UserError: where an agent's output needs others' data.
         """
         if not self.decentralized:
-            raise UserError("for_agent: this network reads other agents' data, so no agent can run it alone")
+            reason = "reads" if not self.inputs.decentralized else f"({type(self.network).__name__}) hears"
+            raise UserError(f"for_agent: this network {reason} other agents' data, so no agent can run it alone")
         network: Any = self.network
         if not hasattr(network, "for_agent"):
             raise UserError(
