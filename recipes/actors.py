@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from ctde_kit.recipes.networks import GRUNetwork, MLPNetwork
+from ctde_kit.recipes.networks import NetworkConfig
 
 from ctde_kit.errors import UserError
 from ctde_kit.modules import LearnedScale, MultiAgentActor, own_observation
 from ctde_kit.specs import GroupSpec
 
 
-def stochastic_actor(
-    group: GroupSpec, network: MLPNetwork | GRUNetwork, *, state_dependent_scale: bool
-) -> MultiAgentActor:
-    """A decentralized actor; the deviation of continuous actions is a parameter unless it depends on the state."""
+def stochastic_actor(group: GroupSpec, network: NetworkConfig, *, state_dependent_scale: bool) -> MultiAgentActor:
+    """An actor, decentralized unless its network has a channel.
+
+    The deviation of continuous actions is a parameter unless it depends on the state.
+    """
     inputs = own_observation(group, agent_id=network.agent_id, normalize=network.normalize)
     action = group.action
     if action.discrete and state_dependent_scale:

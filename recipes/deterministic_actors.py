@@ -5,16 +5,16 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from ctde_kit.recipes.networks import GRUNetwork, MLPNetwork
+from ctde_kit.recipes.networks import NetworkConfig
 
 from ctde_kit.modules import MultiAgentDeterministicActor, SubPolicies, SubPolicyDraw, own_observation
 from ctde_kit.specs import GroupSpec
 
 
 def deterministic_actor(
-    group: GroupSpec, network: MLPNetwork | GRUNetwork, exploration: Any, *, temperature: float, ensemble_size: int
+    group: GroupSpec, network: NetworkConfig, exploration: Any, *, temperature: float, ensemble_size: int
 ) -> MultiAgentDeterministicActor:
-    """One group's actor, decentralized, with exploration noise of its own, and of so many sub-policies."""
+    """One group's actor, with exploration noise of its own, and of so many sub-policies."""
     sees = partial(own_observation, group, agent_id=network.agent_id, normalize=network.normalize)
     plain, noise = sees(), exploration.build(group)
     networks = [network.build(plain.features, group.action.vector_dim, group.n_agents) for _ in range(ensemble_size)]

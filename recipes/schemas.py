@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ctde_kit.recipes.channels import BiCNetNetwork, CommNetNetwork, TarMACNetwork
 from ctde_kit.recipes.critics import ValueCriticConfig
 from ctde_kit.recipes.cross_play import CrossPlayConfig
 from ctde_kit.recipes.explorations import GaussianExploration, GumbelExploration, OrnsteinUhlenbeckExploration
@@ -33,6 +34,9 @@ SCHEMAS: dict[tuple[str | None, str], Any] = {
     ("schema/task", "matrix"): MatrixTask,
     ("schema/network", "mlp"): MLPNetwork,
     ("schema/network", "gru"): GRUNetwork,
+    ("schema/network", "bicnet"): BiCNetNetwork,
+    ("schema/network", "commnet"): CommNetNetwork,
+    ("schema/network", "tarmac"): TarMACNetwork,
     ("schema/critic", "value"): ValueCriticConfig,
     ("schema/mixer", "none"): NoMixer,
     ("schema/mixer", "vdn"): VDNMixerConfig,
