@@ -11,6 +11,7 @@ import torch
 from ctde_kit.recipes import cli, ippo, maddpg, mappo, pqn, qmix
 from ctde_kit.recipes.channels import BiCNetNetwork, CommNetNetwork, TarMACNetwork
 from ctde_kit.recipes.critics import ValueCriticConfig
+from ctde_kit.recipes.cue_task import CueTask
 from ctde_kit.recipes.loading import instantiate_config
 from ctde_kit.recipes.mixers import QMixerConfig
 from ctde_kit.recipes.tasks import PettingZooTask
@@ -21,7 +22,7 @@ from ctde_kit.training import iterate, load_parts, read_checkpoint, save_checkpo
 from tests.recipes.small import CHANNELS, network, small_config
 from tests.recipes.small_maddpg import small_maddpg_config
 from tests.recipes.small_q import small_pqn_config, small_q_config
-from tests.recipes.test_qmix import advance, weights
+from tests.recipes.test_qmix import advance, tensors, weights
 
 
 def own(kind: str) -> ValueCriticConfig:
@@ -73,15 +74,24 @@ def test_every_channel_trains_in_every_recipe(kind: str, recipe: str) -> None:
         parts.policy.for_agent("agents", 0)
 
 
-@pytest.mark.parametrize("recipe", ["mappo", "qmix", "maddpg"])
+CUE = {"n_envs": 6, "max_steps": 7, "params": {"n_agents": 3, "n_goals": 4}}
+ON_CUE: dict[str, Any] = {
+    "cue": lambda: mappo.build(small_config(actor=network("tarmac"), task=CueTask(**CUE))),
+    "cue of two groups": lambda: qmix.build(small_q_config(task=CueTask(two_groups=True, **CUE))),
+}
+
+
+@pytest.mark.parametrize("recipe", ["mappo", "qmix", "maddpg", *ON_CUE])
 def test_resumed_run_equals_the_run_that_never_stopped(recipe: str, tmp_path: Path) -> None:
-    build = lambda: RECIPES[recipe]("bicnet gru")  # noqa: E731
+    build = ON_CUE.get(recipe, lambda: RECIPES[recipe]("bicnet gru"))
     uninterrupted, stopped = advance(build(), 3), advance(build(), 2)
     save_checkpoint(tmp_path / "c.pt", stopped, algorithm=recipe, frames=120)
     torch.manual_seed(99)
     resumed = advance(build(), 1)
     load_parts(read_checkpoint(tmp_path / "c.pt", algorithm=recipe), resumed)
     assert torch.equal(weights(advance(resumed, 1)), weights(uninterrupted))
+    env, expected = (tensors(parts.collector.state_dict()) for parts in (resumed, uninterrupted))
+    assert all(map(torch.equal, env, expected))
 
 
 def test_groups_whose_agents_die_talk() -> None:
@@ -113,11 +123,15 @@ def test_the_command_line_chooses_channels() -> None:
     config = compose("maddpg", "critic=decentralized", "network@critic.network=commnet", "critic.network.rounds=1")
     assert config.critic.network == CommNetNetwork(rounds=1)
     assert isinstance(config.critic.network.build(5, 2, 3), MultiAgentCommNet)
+    assert compose("mappo", "task=communication/cue", "task.max_steps=3").task == CueTask(max_steps=3)
+    assert compose("qmix", "task=communication/cue_groups").task.build(seed=0, device="cpu").two_groups
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda: CueTask(params={"n_cues": 3}), "task.params.n_cues: communication/cue never reads it"),
+        (lambda: CueTask(params={"n_goals": 1}).build(seed=0, device="cpu"), "n_goals=1"),
         (lambda: BiCNetNetwork(encoder="cnn"), "encoder=cnn: expected one of mlp, gru"),
         (lambda: BiCNetNetwork(cell="rnn"), "cell=rnn: expected one of gru, lstm"),
         (lambda: BiCNetNetwork(hidden_size=7).build(5, 2, 3), "hidden_size=7: expected an even number"),
