@@ -39,28 +39,32 @@ class BidirectionalRNN(nn.Module):
             raise UserError(f"cell={cell!r}: expected one of {', '.join(get_args(Cell))}")
         self.cell, self.hidden_size, self.out_features = cell, hidden_size, 2 * hidden_size
         gates = GATES[cell] * hidden_size
-        self.input_gates = AgentLinear(in_features, 2 * gates, 1)
+        self.input_gates = AgentLinear(in_features, gates, 2, share_params=False)
         self.hidden_gates = AgentLinear(hidden_size, gates, 2, share_params=False)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        n_agents = x.shape[-2]
-        gates = self.input_gates(x).reshape(-1, n_agents, 2, GATES[self.cell] * self.hidden_size)
-        alive = None if mask is None else mask.reshape(-1, n_agents, 1, 1).expand(-1, -1, 2, 1)
-        states = self._states(_in_turn(gates), None if alive is None else _in_turn(alive))
+        flat = _in_turn(x.reshape(-1, *x.shape[-2:]))
+        gates = self._product(self.input_gates, flat.flatten(1, 2))
+        alive = None if mask is None else _in_turn(mask.reshape(-1, mask.shape[-1], 1))
+        states = self._states(gates.unflatten(1, flat.shape[1:3]), alive)
         both = torch.cat([states[:, 0], states[:, 1].flip(0)], -1).transpose(0, 1)
         return silenced(both.reshape(*x.shape[:-1], self.out_features), mask)
 
+    @staticmethod
+    def _product(layer: AgentLinear, x: Tensor) -> Tensor:
+        """``[2, B, F] -> [2, B, G]``: as the layer has it, but with the directions first."""
+        return torch.baddbmm(layer.bias.unsqueeze(1), x, layer.weight.transpose(1, 2))
+
     def _states(self, gates: Tensor, alive: Tensor | None) -> Tensor:
-        """The states ``[n, 2, B, H]`` after each agent, from ``gates`` ``[n, 2, B, G]``."""
+        """The states ``[n, 2, B, H]`` after each agent, from ``gates`` ``[2, n, B, G]``."""
         step = self._gru if self.cell == "gru" else self._lstm
-        hidden = gates.new_zeros(*gates.shape[1:-1], self.hidden_size)
+        hidden = gates.new_zeros(2, gates.shape[2], self.hidden_size)
         state: tuple[Tensor, ...] = (hidden,) if self.cell == "gru" else (hidden, hidden)
         # One unbind: the gradient of n slices would be n tensors of the whole.
-        here: Any = [None] * len(gates) if alive is None else alive.unbind(0)
-        weight, bias = self.hidden_gates.weight.transpose(1, 2), self.hidden_gates.bias.unsqueeze(1)
+        here: Any = [None] * gates.shape[1] if alive is None else alive.unbind(1)
         states = []
-        for own, is_here in zip(gates.unbind(0), here, strict=True):
-            after = step(own, torch.baddbmm(bias, state[0], weight), state)
+        for own, is_here in zip(gates.unbind(1), here, strict=True):
+            after = step(own, self._product(self.hidden_gates, state[0]), state)
             if is_here is not None:
                 after = tuple(torch.where(is_here, new, old) for new, old in zip(after, state, strict=True))
             state = after
@@ -81,8 +85,9 @@ class BidirectionalRNN(nn.Module):
 
 
 def _in_turn(x: Tensor) -> Tensor:
-    """``[B, n, 2, G]`` as ``[n, 2, B, G]``, the second direction from the last agent to the first."""
-    return torch.stack([x[:, :, 0].transpose(0, 1), x[:, :, 1].transpose(0, 1).flip(0)], 1)
+    """``[B, n, F]`` as ``[2, n, B, F]``: from the first agent to the last, and from the last to the first."""
+    first = x.transpose(0, 1)
+    return torch.stack([first, first.flip(0)])
 
 
 class MultiAgentBiCNet(nn.Module):

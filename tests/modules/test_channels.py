@@ -66,12 +66,10 @@ def moves(network: Any, *batch: int) -> Tensor:
 def test_bicnets_layer_is_pytorchs_on_the_living(cell: Any, dead: bool) -> None:
     layer = BidirectionalRNN(F, H, cell)
     reference = {"gru": nn.GRU, "lstm": nn.LSTM}[cell](F, H, bidirectional=True, batch_first=True)
-    gates = layer.hidden_gates.weight.shape[1]
     with torch.no_grad():
         for direction, suffix in enumerate(("", "_reverse")):
-            rows = slice(direction * gates, (direction + 1) * gates)
-            getattr(reference, f"weight_ih_l0{suffix}").copy_(layer.input_gates.weight[0, rows])
-            getattr(reference, f"bias_ih_l0{suffix}").copy_(layer.input_gates.bias[0, rows])
+            getattr(reference, f"weight_ih_l0{suffix}").copy_(layer.input_gates.weight[direction])
+            getattr(reference, f"bias_ih_l0{suffix}").copy_(layer.input_gates.bias[direction])
             getattr(reference, f"weight_hh_l0{suffix}").copy_(layer.hidden_gates.weight[direction])
             getattr(reference, f"bias_hh_l0{suffix}").copy_(layer.hidden_gates.bias[direction])
     x = torch.randn(B, N, F)
