@@ -26,6 +26,7 @@ from ctde_kit.modules.scale import LearnedScale
 from ctde_kit.modules.sharing import ShareParams
 from ctde_kit.modules.sub_policies import SubPolicies, SubPolicyDraw
 from ctde_kit.modules.tarmac import MultiAgentTarMAC, TargetedMessages
+from ctde_kit.modules.team_channel import GroupNetwork, TeamChannel, TeamInput
 from ctde_kit.modules.value_norm import ValueNorm
 from ctde_kit.modules.vdn import VDNMixer
 
@@ -38,6 +39,7 @@ __all__ = [
     "FrozenActor",
     "GaussianNoise",
     "GreedyChase",
+    "GroupNetwork",
     "GumbelNoise",
     "InferredPolicies",
     "Input",
@@ -65,6 +67,8 @@ __all__ = [
     "SubPolicyDraw",
     "TanhNormal",
     "TargetedMessages",
+    "TeamChannel",
+    "TeamInput",
     "TeamPolicy",
     "VDNMixer",
     "ValueNorm",

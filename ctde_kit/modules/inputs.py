@@ -57,10 +57,10 @@ class Input(nn.Module):
         """Whether rows differ by more than the agent's id."""
         return any(dims == 0 for *_, dims in self.parts)
 
-    @property
-    def mask_key(self) -> Key | None:
-        """Where it stands who is alive of the agents whose rows these are; ``None`` where all are."""
-        return next((mask for _, mask, dims in self.parts if dims == 0 and mask is not None), None)
+    def alive(self, tensordict: TensorDictBase) -> Tensor | None:
+        """Who is alive of the agents whose rows these are, bool ``[*B, n]``; ``None`` where all are."""
+        key = next((mask for _, mask, dims in self.parts if dims == 0 and mask is not None), None)
+        return None if key is None else entry(tensordict, key)
 
     def forward(self, tensordict: TensorDictBase) -> Tensor:
         parts = [_read(tensordict, *part) for part in self.parts]

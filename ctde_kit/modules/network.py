@@ -15,8 +15,9 @@ from torchrl.modules import set_recurrent_mode
 from torchrl.modules.tensordict_module.rnn import recurrent_mode
 
 from ctde_kit.errors import UserError
-from ctde_kit.keys import IS_INIT, Key, next_key
-from ctde_kit.modules.inputs import Input, entry
+from ctde_kit.keys import IS_INIT, GroupKeys, Key, next_key
+from ctde_kit.modules.inputs import Input
+from ctde_kit.modules.team_channel import TeamInput
 
 __all__ = ["AgentNetwork", "set_recurrent_mode"]
 
@@ -55,6 +56,11 @@ class SplitPerAgent(Protocol):
         ...
 
 
+def actor_hidden_key(keys: GroupKeys, inputs: Input | TeamInput) -> Key:
+    """Where a recurrent actor keeps its hidden state: at the root where it is of other groups' agents, too."""
+    return keys.team_hidden("actor") if isinstance(inputs, TeamInput) else keys.hidden("actor")
+
+
 def is_recurrent(network: nn.Module) -> TypeGuard[RecurrentNetwork]:
     """Whether a network says that it is recurrent."""
     return bool(getattr(network, "recurrent", False))
@@ -90,7 +96,7 @@ class AgentNetwork(TensorDictModuleBase):
 
     def __init__(
         self,
-        inputs: Input,
+        inputs: Input | TeamInput,
         network: nn.Module,
         out_keys: Sequence[Key],
         *,
@@ -131,16 +137,12 @@ class AgentNetwork(TensorDictModuleBase):
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         x = self.inputs(tensordict)
-        told = {"mask": self._alive(tensordict)} if self._reads_mask else {}
+        told = {"mask": self.inputs.alive(tensordict)} if self._reads_mask else {}
         outputs = self.network(x, **told) if self.hidden_key is None else self._recurrent_forward(tensordict, x, told)
         parts = (outputs,) if self.split is None else self.split(outputs)
         for key, part in zip(self._written, parts, strict=True):
             tensordict.set(key, part)
         return tensordict
-
-    def _alive(self, tensordict: TensorDictBase) -> Tensor | None:
-        key = self.inputs.mask_key
-        return None if key is None else entry(tensordict, key)
 
     def _recurrent_forward(self, tensordict: TensorDictBase, x: Tensor, told: dict[str, Tensor | None]) -> Tensor:
         network: Any = self.network
@@ -181,7 +183,7 @@ class AgentNetwork(TensorDictModuleBase):
         Raises:
             UserError: where an agent's output needs others' data.
         """
-        if not self.decentralized:
+        if not self.decentralized or isinstance(self.inputs, TeamInput):
             reason = "reads" if not self.inputs.decentralized else f"({type(self.network).__name__}) hears"
             raise UserError(f"for_agent: this network {reason} other agents' data, so no agent can run it alone")
         network: Any = self.network
