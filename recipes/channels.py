@@ -9,7 +9,15 @@ from ctde_kit.recipes.checks import check_choice, check_positive
 from ctde_kit.recipes.networks import ACTIVATIONS, activation_class
 from torch import nn
 
-from ctde_kit.modules import MultiAgentBiCNet, MultiAgentCommNet, MultiAgentTarMAC
+from ctde_kit.errors import UserError
+from ctde_kit.modules import (
+    BidirectionalRNN,
+    MeanMessages,
+    MultiAgentBiCNet,
+    MultiAgentCommNet,
+    MultiAgentTarMAC,
+    TargetedMessages,
+)
 
 ENCODERS = ("mlp", "gru")
 
@@ -24,6 +32,7 @@ class BiCNetNetwork:
         num_cells: widths of the encoder's layers before.
         cell: gru or lstm, of the layer over the agents.
         activation: of the encoder.
+        across_groups: of actors: agents of all groups talk, each group with an encoder and a head of its own.
         agent_id: as for the perceptron, like what follows; all agents have the same weights.
     """
 
@@ -32,6 +41,7 @@ class BiCNetNetwork:
     num_cells: list[int] = field(default_factory=lambda: [128])
     cell: str = "gru"
     activation: str = "tanh"
+    across_groups: bool = False
     agent_id: bool = False
     normalize: bool = False
     layer_norm: bool = False
@@ -51,6 +61,10 @@ class BiCNetNetwork:
         options = _options(self)
         return MultiAgentBiCNet(in_features, out_features, n_agents, cell=self.cell, **options)  # type: ignore[arg-type]
 
+    def build_channel(self) -> nn.Module:
+        """What agents of all groups share."""
+        return BidirectionalRNN(self.hidden_size, self.hidden_size // 2, self.cell)  # type: ignore[arg-type]
+
 
 @dataclass
 class CommNetNetwork:
@@ -62,6 +76,7 @@ class CommNetNetwork:
         num_cells: widths of the encoder's layers before.
         rounds: how often agents talk.
         activation: of the encoder.
+        across_groups: of actors: agents of all groups talk, each group with an encoder and a head of its own.
         agent_id: as for the perceptron, like what follows; all agents have the same weights.
     """
 
@@ -70,6 +85,7 @@ class CommNetNetwork:
     num_cells: list[int] = field(default_factory=lambda: [128])
     rounds: int = 2
     activation: str = "tanh"
+    across_groups: bool = False
     agent_id: bool = False
     normalize: bool = False
     layer_norm: bool = False
@@ -88,6 +104,10 @@ class CommNetNetwork:
     def build(self, in_features: int, out_features: int, n_agents: int) -> nn.Module:
         return MultiAgentCommNet(in_features, out_features, n_agents, rounds=self.rounds, **_options(self))
 
+    def build_channel(self) -> nn.Module:
+        """What agents of all groups share."""
+        return MeanMessages(self.hidden_size, self.rounds)
+
 
 @dataclass
 class TarMACNetwork:
@@ -100,6 +120,7 @@ class TarMACNetwork:
         signature_size: of signatures and queries.
         rounds: how often agents talk.
         activation: of the encoder.
+        across_groups: of actors: agents of all groups talk, each group with an encoder and a head of its own.
         agent_id: as for the perceptron, like what follows; all agents have the same weights.
     """
 
@@ -109,6 +130,7 @@ class TarMACNetwork:
     signature_size: int = 16
     rounds: int = 2
     activation: str = "tanh"
+    across_groups: bool = False
     agent_id: bool = False
     normalize: bool = False
     layer_norm: bool = False
@@ -128,6 +150,10 @@ class TarMACNetwork:
         sizes = {"signature_size": self.signature_size, "rounds": self.rounds}
         return MultiAgentTarMAC(in_features, out_features, n_agents, **sizes, **_options(self))
 
+    def build_channel(self) -> nn.Module:
+        """What agents of all groups share."""
+        return TargetedMessages(self.hidden_size, self.signature_size, self.rounds)
+
 
 Channel = BiCNetNetwork | CommNetNetwork | TarMACNetwork
 
@@ -140,6 +166,13 @@ def _check(config: Channel) -> None:
 
 
 def _options(config: Channel) -> dict[str, Any]:
+    if config.across_groups:
+        raise UserError("across_groups=true: it is for actors alone, and for ensemble_size=1; leave it out")
+    return encoder_options(config)
+
+
+def encoder_options(config: Channel) -> dict[str, Any]:
+    """What channels within a group and across groups have alike."""
     return {
         "hidden_size": config.hidden_size,
         "recurrent": config.encoder == "gru",

@@ -14,7 +14,8 @@ from ctde_kit.recipes.critics import ValueCriticConfig
 from ctde_kit.recipes.cue_task import CueTask
 from ctde_kit.recipes.loading import instantiate_config
 from ctde_kit.recipes.mixers import QMixerConfig
-from ctde_kit.recipes.tasks import PettingZooTask
+from ctde_kit.recipes.opponents import RandomOpponent
+from ctde_kit.recipes.tasks import PettingZooTask, VmasTask
 
 from ctde_kit.errors import UserError
 from ctde_kit.modules import MultiAgentBiCNet, MultiAgentCommNet, MultiAgentTarMAC
@@ -57,7 +58,7 @@ RECIPES: dict[str, Any] = {
         )
     ),
 }
-KINDS = [f"{channel}{encoder}" for channel in CHANNELS for encoder in ("", " gru")]
+KINDS = [*CHANNELS, "bicnet gru"]
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -92,6 +93,54 @@ def test_resumed_run_equals_the_run_that_never_stopped(recipe: str, tmp_path: Pa
     assert torch.equal(weights(advance(resumed, 1)), weights(uninterrupted))
     env, expected = (tensors(parts.collector.state_dict()) for parts in (resumed, uninterrupted))
     assert all(map(torch.equal, env, expected))
+
+
+ACROSS: dict[str, Any] = {
+    "mappo": lambda kind, **options: mappo.build(
+        small_config(
+            actor=network(kind, across_groups=True),
+            sequence_length=length(kind),
+            **{"task": CueTask(two_groups=True, **CUE), **options},
+        )
+    ),
+    "qmix": lambda kind: qmix.build(
+        small_q_config(form=form(kind), actor=network(kind, across_groups=True), task=CueTask(two_groups=True, **CUE))
+    ),
+    "maddpg": lambda kind: maddpg.build(
+        small_maddpg_config(
+            form=form(kind),
+            continuous=False,
+            actor=network(kind, across_groups=True),
+            task=CueTask(two_groups=True, **CUE),
+        )
+    ),
+}
+
+
+@pytest.mark.parametrize("recipe", ACROSS)
+@pytest.mark.parametrize("kind", ["bicnet", "commnet gru"])
+def test_groups_talk_in_every_recipe_and_go_on_after_a_stop(kind: str, recipe: str, tmp_path: Path) -> None:
+    stopped = advance(ACROSS[recipe](kind), 1)
+    speaker, listener = (actor.agent_network.network for actor in stopped.policy.actors.values())
+    assert speaker.team is listener.team
+    assert not stopped.policy.decentralized
+    save_checkpoint(tmp_path / "c.pt", stopped, algorithm=recipe, frames=60)
+    before, expected = weights(stopped), weights(advance(stopped, 1))
+    resumed = ACROSS[recipe](kind)
+    load_parts(read_checkpoint(tmp_path / "c.pt", algorithm=recipe), resumed)
+    assert torch.equal(weights(advance(resumed, 1)), expected)
+    assert not torch.equal(before, expected)
+
+
+def test_groups_with_continuous_actions_and_of_several_sizes_talk() -> None:
+    tag = VmasTask(name="vmas/simple_tag", n_envs=6, max_steps=7)
+    parts = advance(ACROSS["mappo"]("commnet", task=tag), 1)
+    assert {name: actor.group.observation_dim for name, actor in parts.policy.actors.items()} == {
+        "adversary": 16,
+        "agent": 14,
+    }
+    with pytest.raises(UserError, match=r"group 'agent' does not learn.*leave opponents.agent or across_groups out"):
+        ACROSS["mappo"]("commnet", task=tag, opponents={"agent": RandomOpponent()})
 
 
 def test_groups_whose_agents_die_talk() -> None:
@@ -139,6 +188,10 @@ def test_the_command_line_chooses_channels() -> None:
         (lambda: TarMACNetwork(signature_size=0), "signature_size=0"),
         (lambda: TarMACNetwork(num_cells=[8, 0]), "num_cells[1]=0"),
         (lambda: TarMACNetwork(activation="sin"), "activation=sin"),
+        (
+            lambda: mappo.build(small_config(critic=ValueCriticConfig(network=network("commnet", across_groups=True)))),
+            "across_groups=true: it is for actors alone",
+        ),
         (
             lambda: mappo.build(small_config(critic=ValueCriticConfig(network=network("commnet")))),
             "there is nothing to tell; use each agent's own data (critic=decentralized",
