@@ -36,26 +36,26 @@ class TargetedMessages(nn.Module):
         if rounds < 1 or signature_size < 1:
             raise UserError(f"rounds={rounds}, signature_size={signature_size}: expected 1 or more of each")
         self.out_features, self.rounds = hidden_size, rounds
-        self.sizes = [signature_size, signature_size, hidden_size]
+        # Signature, query, value, and what the agent keeps of its own state: one product.
+        self.sizes = [signature_size, signature_size, hidden_size, hidden_size]
         self.message = AgentLinear(hidden_size, sum(self.sizes), 1)
-        self.own = AgentLinear(hidden_size, hidden_size, 1)
         self.heard = nn.Linear(hidden_size, hidden_size, bias=False)
 
     def forward(self, hidden: Tensor, mask: Tensor | None = None) -> Tensor:
         for _ in range(self.rounds):
-            weights, values = self._attention(hidden, mask)
-            hidden = (self.own(hidden) + self.heard(weights @ values)).tanh()
+            signature, query, value, own = self.message(hidden).split(self.sizes, -1)
+            hidden = (own + self.heard(_attention(signature, query, mask) @ value)).tanh()
         return hidden
 
-    def _attention(self, hidden: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Weights ``[*B, n, n]``, a row a listener, and values ``[*B, n, H]``."""
-        signature, query, value = self.message(hidden).split(self.sizes, -1)
-        scores = query @ signature.transpose(-1, -2) / signature.shape[-1] ** 0.5
-        if mask is None:
-            return scores.softmax(-1), value
-        # Not minus infinity, which is NaN where all are dead.
-        scores = scores.masked_fill(~mask.unsqueeze(-2), torch.finfo(scores.dtype).min)
-        return silenced(scores.softmax(-1), mask), value
+
+def _attention(signature: Tensor, query: Tensor, mask: Tensor | None) -> Tensor:
+    """Weights ``[*B, n, n]``, a row a listener, which sum to 1; zeros for and to the dead."""
+    scores = query / signature.shape[-1] ** 0.5 @ signature.transpose(-1, -2)
+    if mask is None:
+        return scores.softmax(-1)
+    # Not minus infinity, which is NaN where all are dead.
+    scores = scores.masked_fill(~mask.unsqueeze(-2), torch.finfo(scores.dtype).min)
+    return silenced(scores.softmax(-1), mask)
 
 
 class MultiAgentTarMAC(nn.Module):

@@ -9,8 +9,10 @@ from __future__ import annotations
 import datetime
 import json
 import re
+import statistics
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,6 @@ from ctde_kit.modules import MultiAgentActor, own_observation, value_critic
 from ctde_kit.objectives import MAPPOLoss
 from ctde_kit.specs import ActionSpec, GroupSpec, TeamSpec
 from ctde_kit.training import GradientStep
-from tests.benchmarks.measure import medians
 from tests.benchmarks.training import ROOT
 from tests.learning.measure import machine
 
@@ -74,6 +75,18 @@ def _peak_kilobytes() -> int:
     return int(found.group(1))
 
 
+def processor_milliseconds(steps: list[tuple[GradientStep, TensorDict]], rounds: int = 9) -> list[float]:
+    """Median processor time of a call of each, which take turns: other jobs on the machine do not count."""
+    times: list[list[float]] = [[] for _ in steps]
+    for round_ in range(rounds + 1):
+        for (step, batch), collected in zip(steps, times, strict=True):
+            start = time.process_time()
+            step(batch)
+            if round_ > 0:
+                collected.append(1000 * (time.process_time() - start))
+    return [statistics.median(collected) for collected in times]
+
+
 def main() -> None:
     """Measure all, each one's memory in a process of its own; with a name print that one's megabytes."""
     torch.set_num_threads(1)
@@ -81,12 +94,12 @@ def main() -> None:
         print(peak_megabytes(sys.argv[1]))
         return
     steps = [update(network) for network in NETWORKS.values()]
-    times = medians(*[lambda step=step, batch=batch: step(batch) for step, batch in steps], rounds=9)
+    times = processor_milliseconds(steps)
     command = [sys.executable, "-m", "tests.benchmarks.channels"]
     memory = [
         float(subprocess.run([*command, name], capture_output=True, text=True, check=True).stdout) for name in NETWORKS
     ]
-    rows = ["| actor | time | of the MLP's | memory | of the MLP's |", "|---|---|---|---|---|"]
+    rows = ["| actor | processor time | of the MLP's | memory | of the MLP's |", "|---|---|---|---|---|"]
     for name, milliseconds, megabytes in zip(NETWORKS, times, memory, strict=True):
         more = f"{milliseconds / times[0]:.1f} | {megabytes:.0f} MB | {megabytes / memory[0]:.1f}"
         rows.append(f"| {name} | {milliseconds:.0f} ms | {more} |")

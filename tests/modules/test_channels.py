@@ -106,15 +106,13 @@ def test_tarmacs_rounds_are_the_papers() -> None:
     for _ in range(2):
         sent = [h @ weight.T + bias for h in hidden]
         following = []
-        for own, query in zip(hidden, [m[:, size : 2 * size] for m in sent], strict=True):
+        for own, query in [(message[:, -H:], message[:, size : 2 * size]) for message in sent]:
             scores = [(query * message[:, :size]).sum(-1) / size**0.5 for message in sent]
             total = torch.stack([score.exp() for score in scores]).sum(0)
-            heard = torch.stack(
-                [(score.exp() / total).unsqueeze(-1) * m[:, 2 * size :] for score, m in zip(scores, sent, strict=True)]
-            ).sum(0)
-            following.append(
-                torch.tanh(own @ rounds.own.weight[0].T + rounds.own.bias[0] + heard @ rounds.heard.weight.T)
-            )
+            values = [message[:, 2 * size : -H] for message in sent]
+            weights = [(score.exp() / total).unsqueeze(-1) for score in scores]
+            heard = torch.stack([weight * value for weight, value in zip(weights, values, strict=True)]).sum(0)
+            following.append(torch.tanh(own + heard @ rounds.heard.weight.T))
         hidden = following
     torch.testing.assert_close(rounds(x), torch.stack(hidden, 1))
 
