@@ -27,7 +27,7 @@ def with_transforms(env: EnvBase, team: TeamSpec, policy: TeamPolicy) -> Transfo
         transformed.append_transform(LastAction(team))
     for group in team:
         actor = actors[group.name]
-        if group.keys.hidden("actor") in actor.in_keys:
+        if {group.keys.hidden("actor"), group.keys.team_hidden("actor")} & {*actor.in_keys}:
             transformed.append_transform(actor.make_tensordict_primer())
         for part in actor.modules():
             if isinstance(part, (OrnsteinUhlenbeckNoise, SubPolicyDraw)):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ctde_kit.recipes.actor_networks import share_channel
 from ctde_kit.recipes.loading import instantiate_config, read_config
 from torch import Tensor, nn
 
@@ -18,9 +19,9 @@ from ctde_kit.training import latest_checkpoint, read_checkpoint
 
 
 def team_policy(
-    cfg: Any, team: TeamSpec, build_actor: Callable[[Any, GroupSpec], GroupActor], device: str
+    cfg: Any, team: TeamSpec, build_actor: Callable[[Any, GroupSpec, TeamSpec], GroupActor], device: str
 ) -> TeamPolicy:
-    """The policy of all groups: ``cfg.opponents``' where they are given, else ``build_actor(cfg, group)``.
+    """The policy of all groups: ``cfg.opponents``' where they are given, else ``build_actor(cfg, group, team)``.
 
     The parameters of groups in ``cfg.initial`` are an earlier run's.
 
@@ -32,10 +33,11 @@ def team_policy(
     actors: dict[str, Any] = {}
     for group in team:
         opponent = cfg.opponents.get(group.name)
-        actor: Any = build_actor(cfg, group) if opponent is None else opponent.build(group, team, cfg.task)
+        actor: Any = build_actor(cfg, group, team) if opponent is None else opponent.build(group, team, cfg.task)
         if group.name in cfg.initial:
             _take_parameters(actor, Path(cfg.initial[group.name]), group, team, cfg.task)
         actors[group.name] = actor.to(device)
+    share_channel(actors)
     return TeamPolicy(actors)
 
 
@@ -61,7 +63,7 @@ def load_group(directory: Path, group: GroupSpec, team: TeamSpec, task: Any) -> 
     if opponent is not None:
         actor: Any = opponent.build(group, team, task)
     else:
-        actor = importlib.import_module(f"ctde_kit.recipes.{config.algorithm}").build_actor(config, group)
+        actor = importlib.import_module(f"ctde_kit.recipes.{config.algorithm}").build_actor(config, group, team)
     saved = _saved(directory, config.algorithm, group, team)
     _check_fits(actor.state_dict(), saved, directory, group)
     actor.load_state_dict(saved)

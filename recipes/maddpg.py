@@ -149,10 +149,10 @@ class MADDPGConfig:
         check_choice("loss_function", self.loss_function, ("huber", "l2"))
 
 
-def build_actor(cfg: MADDPGConfig, group: GroupSpec) -> MultiAgentDeterministicActor:
+def build_actor(cfg: MADDPGConfig, group: GroupSpec, team: TeamSpec) -> MultiAgentDeterministicActor:
     """One group's actor."""
     return deterministic_actor(
-        group, cfg.actor, cfg.exploration, temperature=cfg.temperature, ensemble_size=cfg.ensemble_size
+        team, group, cfg.actor, cfg.exploration, temperature=cfg.temperature, ensemble_size=cfg.ensemble_size
     )
 
 
@@ -178,7 +178,7 @@ def build(cfg: MADDPGConfig) -> Parts:
         raise UserError("replay.form.burn_in: these networks are feed-forward; leave it 0, or use network@actor=gru")
     learners = [*critics.values(), *[part for part in (loss.mixer, inference) if part is not None]]
     learning_rates = [
-        {"params": [p for actor in actors.values() for p in actor.parameters()], "lr": cfg.lr},
+        {"params": list(dict.fromkeys(p for actor in actors.values() for p in actor.parameters())), "lr": cfg.lr},
         {"params": [p for part in learners for p in part.parameters()], "lr": cfg.critic_lr or cfg.lr},
     ]
     # Not a larger eps: policy gradients of small rewards are below 1e-5 a weight.

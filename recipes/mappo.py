@@ -127,9 +127,9 @@ class MAPPOConfig:
         check_choice("normalize_advantage", self.normalize_advantage, ("joint", "agent", "none"))
 
 
-def build_actor(cfg: MAPPOConfig, group: GroupSpec) -> MultiAgentActor:
+def build_actor(cfg: MAPPOConfig, group: GroupSpec, team: TeamSpec) -> MultiAgentActor:
     """One group's actor."""
-    return stochastic_actor(group, cfg.actor, state_dependent_scale=cfg.state_dependent_scale)
+    return stochastic_actor(team, group, cfg.actor, state_dependent_scale=cfg.state_dependent_scale)
 
 
 def build(cfg: MAPPOConfig) -> Parts:

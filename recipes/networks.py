@@ -3,13 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from ctde_kit.recipes.checks import check_choice, check_positive
 from torch import nn
 
 from ctde_kit.errors import UserError
 from ctde_kit.modules import MultiAgentGRU, MultiAgentMLP
+
+
+class NetworkConfig(Protocol):
+    """What recipes use of a network's configuration, such as ``MLPNetwork``."""
+
+    @property
+    def share_params(self) -> Any:
+        """Which agents have the same weights."""
+        ...
+
+    @property
+    def agent_id(self) -> bool:
+        """Whether its input ends with the agent's index."""
+        ...
+
+    @property
+    def normalize(self) -> bool:
+        """Whether its input's features are normalized."""
+        ...
+
+    def build(self, in_features: int, out_features: int, n_agents: int, /) -> nn.Module:
+        """The network."""
+        ...
+
 
 ACTIVATIONS = ("tanh", "relu", "elu", "gelu", "silu")
 

@@ -120,9 +120,9 @@ class PQNConfig:
         check_choice("loss_function", self.loss_function, ("huber", "l2"))
 
 
-def build_actor(cfg: PQNConfig, group: GroupSpec) -> MultiAgentQActor:
+def build_actor(cfg: PQNConfig, group: GroupSpec, team: TeamSpec) -> MultiAgentQActor:
     """One group's actor."""
-    return q_actor(group, cfg.actor, last_action=cfg.last_action, epsilon=cfg.epsilon_start)
+    return q_actor(team, group, cfg.actor, last_action=cfg.last_action, epsilon=cfg.epsilon_start)
 
 
 def build(cfg: PQNConfig) -> Parts:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from ctde_kit.recipes.networks import GRUNetwork, MLPNetwork
+from ctde_kit.recipes.actor_networks import actor_network
+from ctde_kit.recipes.networks import NetworkConfig
 
-from ctde_kit.modules import MultiAgentQActor, own_observation
+from ctde_kit.modules import MultiAgentQActor
 from ctde_kit.modules.q_actor import check_discrete
-from ctde_kit.specs import GroupSpec
+from ctde_kit.specs import GroupSpec, TeamSpec
 
 
 def q_actor(
-    group: GroupSpec, network: MLPNetwork | GRUNetwork, *, last_action: bool, epsilon: float
+    team: TeamSpec, group: GroupSpec, network: NetworkConfig, *, last_action: bool, epsilon: float
 ) -> MultiAgentQActor:
-    """A decentralized actor of one group."""
+    """An actor of one group, decentralized unless its network has a channel."""
     check_discrete(group)
-    inputs = own_observation(group, agent_id=network.agent_id, last_action=last_action, normalize=network.normalize)
-    values = network.build(inputs.features, group.action.sizes[0], group.n_agents)
-    return MultiAgentQActor(group, inputs, values, epsilon)
+    sees = actor_network(team, group, network, lambda one: one.action.sizes[0], last_action=last_action)
+    return MultiAgentQActor(group, *sees, epsilon)

@@ -131,9 +131,9 @@ class QMIXConfig:
         check_choice("loss_function", self.loss_function, ("huber", "l2"))
 
 
-def build_actor(cfg: QMIXConfig, group: GroupSpec) -> MultiAgentQActor:
+def build_actor(cfg: QMIXConfig, group: GroupSpec, team: TeamSpec) -> MultiAgentQActor:
     """One group's actor."""
-    return q_actor(group, cfg.actor, last_action=cfg.last_action, epsilon=cfg.epsilon_start)
+    return q_actor(team, group, cfg.actor, last_action=cfg.last_action, epsilon=cfg.epsilon_start)
 
 
 def build(cfg: QMIXConfig) -> Parts:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from ctde_kit.recipes.channels import BiCNetNetwork, CommNetNetwork, TarMACNetwork
 from ctde_kit.recipes.critics import ValueCriticConfig
 from ctde_kit.recipes.cross_play import CrossPlayConfig
+from ctde_kit.recipes.cue_task import CueTask
 from ctde_kit.recipes.explorations import GaussianExploration, GumbelExploration, OrnsteinUhlenbeckExploration
 from ctde_kit.recipes.loggers import LoggerConfig
 from ctde_kit.recipes.maddpg import MADDPGConfig
@@ -31,8 +33,12 @@ SCHEMAS: dict[tuple[str | None, str], Any] = {
     ("schema/task", "lbf"): LbfTask,
     ("schema/task", "recall"): RecallTask,
     ("schema/task", "matrix"): MatrixTask,
+    ("schema/task", "cue"): CueTask,
     ("schema/network", "mlp"): MLPNetwork,
     ("schema/network", "gru"): GRUNetwork,
+    ("schema/network", "bicnet"): BiCNetNetwork,
+    ("schema/network", "commnet"): CommNetNetwork,
+    ("schema/network", "tarmac"): TarMACNetwork,
     ("schema/critic", "value"): ValueCriticConfig,
     ("schema/mixer", "none"): NoMixer,
     ("schema/mixer", "vdn"): VDNMixerConfig,

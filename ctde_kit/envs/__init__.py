@@ -1,1 +1,1 @@
-"""Environments: VMAS, PettingZoo, level-based foraging, matrix games, and a memory task."""
+"""Environments: VMAS, PettingZoo, level-based foraging, matrix games, a memory and a communication task."""

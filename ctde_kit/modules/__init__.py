@@ -2,6 +2,9 @@
 
 from ctde_kit.modules.action_value import ActionValueCritic, action_value_critic
 from ctde_kit.modules.actor import MultiAgentActor, SingleAgentActor, TeamPolicy
+from ctde_kit.modules.bicnet import BidirectionalRNN, MultiAgentBiCNet
+from ctde_kit.modules.channel import ChannelEncoder
+from ctde_kit.modules.commnet import MeanMessages, MultiAgentCommNet
 from ctde_kit.modules.critic import ValuePerAgent, value_critic
 from ctde_kit.modules.deterministic_actor import MultiAgentDeterministicActor, SingleAgentDeterministicActor
 from ctde_kit.modules.distributions import MaskedCategorical, MaskedMultiCategorical, TanhNormal
@@ -22,6 +25,8 @@ from ctde_kit.modules.random_actor import RandomActor
 from ctde_kit.modules.scale import LearnedScale
 from ctde_kit.modules.sharing import ShareParams
 from ctde_kit.modules.sub_policies import SubPolicies, SubPolicyDraw
+from ctde_kit.modules.tarmac import MultiAgentTarMAC, TargetedMessages
+from ctde_kit.modules.team_channel import GroupNetwork, TeamChannel, TeamInput
 from ctde_kit.modules.value_norm import ValueNorm
 from ctde_kit.modules.vdn import VDNMixer
 
@@ -29,20 +34,27 @@ __all__ = [
     "ActionValueCritic",
     "AgentLinear",
     "AgentNetwork",
+    "BidirectionalRNN",
+    "ChannelEncoder",
     "FrozenActor",
     "GaussianNoise",
     "GreedyChase",
+    "GroupNetwork",
     "GumbelNoise",
     "InferredPolicies",
     "Input",
     "LearnedScale",
     "MaskedCategorical",
     "MaskedMultiCategorical",
+    "MeanMessages",
     "MultiAgentActor",
+    "MultiAgentBiCNet",
+    "MultiAgentCommNet",
     "MultiAgentDeterministicActor",
     "MultiAgentGRU",
     "MultiAgentMLP",
     "MultiAgentQActor",
+    "MultiAgentTarMAC",
     "OrnsteinUhlenbeckNoise",
     "QMixer",
     "QPLEXMixer",
@@ -54,6 +66,9 @@ __all__ = [
     "SubPolicies",
     "SubPolicyDraw",
     "TanhNormal",
+    "TargetedMessages",
+    "TeamChannel",
+    "TeamInput",
     "TeamPolicy",
     "VDNMixer",
     "ValueNorm",

@@ -26,7 +26,7 @@ class ActionValueCritic(TensorDictModuleBase):
         group: the group whose returns it predicts.
         agent_network: writes the value.
         own_column: where agent 0's action stands among the features, the others' after it; ``None`` where agent i's
-            value depends on agent i's action alone.
+            value depends on agent i's action alone, or on the others' through a channel between agents.
     """
 
     in_keys: list[Key]
@@ -50,8 +50,13 @@ class ActionValueCritic(TensorDictModuleBase):
 
     @property
     def swaps_own_action(self) -> bool:
-        """Whether ``own_action_values`` can be computed: the network must tell its first layer from the others."""
-        return self.own_column is None or hasattr(self.agent_network.network, "after_first")
+        """Whether ``own_action_values`` can be computed.
+
+        The network must tell its first layer from the others, or have no channel between agents.
+        """
+        if self.own_column is None:
+            return self.agent_network.decentralized
+        return hasattr(self.agent_network.network, "after_first")
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         return self.agent_network(tensordict)

@@ -17,8 +17,9 @@ from ctde_kit.errors import UserError
 from ctde_kit.keys import GroupKeys, Key
 from ctde_kit.modules.distributions import MaskedCategorical, MaskedMultiCategorical, TanhNormal
 from ctde_kit.modules.inputs import Input
-from ctde_kit.modules.network import AgentNetwork
+from ctde_kit.modules.network import AgentNetwork, actor_hidden_key
 from ctde_kit.modules.scale import LearnedScale
+from ctde_kit.modules.team_channel import TeamInput
 from ctde_kit.specs import GroupSpec
 
 
@@ -49,18 +50,22 @@ class MultiAgentActor(ProbabilisticActor):
     torch.Size([4, 4, 2])
     """
 
-    def __init__(self, group: GroupSpec, inputs: Input, network: nn.Module, scale: LearnedScale | None = None):
+    def __init__(
+        self, group: GroupSpec, inputs: Input | TeamInput, network: nn.Module, scale: LearnedScale | None = None
+    ):
         keys = group.keys
         if group.action.discrete and scale is not None:
             raise UserError(f"MultiAgentActor: group {group.name!r} has discrete actions; leave scale=None")
         if group.action.discrete:
-            module = AgentNetwork(inputs, network, [keys.logits], hidden_key=keys.hidden("actor"))
+            module = AgentNetwork(inputs, network, [keys.logits], hidden_key=actor_hidden_key(keys, inputs))
         else:
             split = scale
             if split is None:
                 # It asks for a `numbers.Number`, which a float is when run but not for a type checker.
                 split = NormalParamExtractor(scale_lb=1e-3)  # pyright: ignore[reportArgumentType]
-            module = AgentNetwork(inputs, network, [keys.loc, keys.scale], hidden_key=keys.hidden("actor"), split=split)
+            module = AgentNetwork(
+                inputs, network, [keys.loc, keys.scale], hidden_key=actor_hidden_key(keys, inputs), split=split
+            )
         self._assemble(group, module, group.action.low, group.action.high)
 
     def _assemble(self, group: GroupSpec, module: AgentNetwork, low: tuple, high: tuple) -> None:

@@ -13,8 +13,9 @@ from torchrl.envs.utils import ExplorationType, exploration_type
 from ctde_kit.keys import Key
 from ctde_kit.modules.action_vectors import allowed, as_action, gumbel_like, hard, straight_through
 from ctde_kit.modules.inputs import Input, entry
-from ctde_kit.modules.network import AgentNetwork
+from ctde_kit.modules.network import AgentNetwork, actor_hidden_key
 from ctde_kit.modules.sub_policies import SubPolicyDraw
+from ctde_kit.modules.team_channel import TeamInput
 from ctde_kit.specs import GroupSpec
 
 
@@ -55,7 +56,7 @@ class MultiAgentDeterministicActor(TensorDictModuleBase):
     def __init__(
         self,
         group: GroupSpec,
-        inputs: Input,
+        inputs: Input | TeamInput,
         network: nn.Module,
         noise: nn.Module | None = None,
         *,
@@ -65,7 +66,7 @@ class MultiAgentDeterministicActor(TensorDictModuleBase):
         super().__init__()
         keys = group.keys
         output_key = keys.logits if group.action.discrete else keys.loc
-        module = AgentNetwork(inputs, network, [output_key], hidden_key=keys.hidden("actor"))
+        module = AgentNetwork(inputs, network, [output_key], hidden_key=actor_hidden_key(keys, inputs))
         self._assemble(group, module, output_key, torch.tensor(group.action.low), torch.tensor(group.action.high))
         self.noise, self.temperature, self.sub_policies = noise, temperature, sub_policies
         carried = [key for part in (noise, sub_policies) for key in getattr(part, "in_keys", [])]

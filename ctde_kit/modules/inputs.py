@@ -52,6 +52,16 @@ class Input(nn.Module):
         keys = [key for part in self.parts for key in part[:2] if key is not None]
         return keys if self.index is None else [*keys, self.index[0]]
 
+    @property
+    def per_agent(self) -> bool:
+        """Whether rows differ by more than the agent's id."""
+        return any(dims == 0 for *_, dims in self.parts)
+
+    def alive(self, tensordict: TensorDictBase) -> Tensor | None:
+        """Who is alive of the agents whose rows these are, bool ``[*B, n]``; ``None`` where all are."""
+        key = next((mask for _, mask, dims in self.parts if dims == 0 and mask is not None), None)
+        return None if key is None else entry(tensordict, key)
+
     def forward(self, tensordict: TensorDictBase) -> Tensor:
         parts = [_read(tensordict, *part) for part in self.parts]
         # What is the team's stands in every agent's row.

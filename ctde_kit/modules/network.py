@@ -15,8 +15,9 @@ from torchrl.modules import set_recurrent_mode
 from torchrl.modules.tensordict_module.rnn import recurrent_mode
 
 from ctde_kit.errors import UserError
-from ctde_kit.keys import IS_INIT, Key, next_key
+from ctde_kit.keys import IS_INIT, GroupKeys, Key, next_key
 from ctde_kit.modules.inputs import Input
+from ctde_kit.modules.team_channel import TeamInput
 
 __all__ = ["AgentNetwork", "set_recurrent_mode"]
 
@@ -38,6 +39,14 @@ class RecurrentNetwork(Protocol):
         ...
 
 
+class ChannelNetwork(Protocol):
+    """What ``AgentNetwork`` uses of a network whose ``reads_mask`` is true, such as ``MultiAgentCommNet``."""
+
+    def __call__(self, x: Tensor, /, *carried: Tensor, mask: Tensor | None) -> Any:
+        """``mask`` bool ``[*B, n]``: who is alive, ``None`` where all are."""
+        ...
+
+
 @runtime_checkable
 class SplitPerAgent(Protocol):
     """A split that differs from agent to agent."""
@@ -45,6 +54,11 @@ class SplitPerAgent(Protocol):
     def for_agent(self, agent: int, /) -> Split:
         """The split of one agent."""
         ...
+
+
+def actor_hidden_key(keys: GroupKeys, inputs: Input | TeamInput) -> Key:
+    """Where a recurrent actor keeps its hidden state: at the root where it is of other groups' agents, too."""
+    return keys.team_hidden("actor") if isinstance(inputs, TeamInput) else keys.hidden("actor")
 
 
 def is_recurrent(network: nn.Module) -> TypeGuard[RecurrentNetwork]:
@@ -60,7 +74,8 @@ class AgentNetwork(TensorDictModuleBase):
     the next hidden state under ``("next", hidden)``, and back to ``hidden`` the state that it used (zero where
     ``is_init``), so that what is stored is what was used. Inside ``torchrl.modules.set_recurrent_mode(True)`` the last
     batch dimension is time: it starts from the stored hidden state of the slice's first step, whatever ``is_init``
-    says there, and zeroes it at each true reset inside.
+    says there, and zeroes it at each true reset inside. A network with a channel between agents (``MultiAgentBiCNet``)
+    is told who is alive, by the mask that ``inputs`` reads.
 
     Args:
         inputs: what it sees.
@@ -71,7 +86,7 @@ class AgentNetwork(TensorDictModuleBase):
 
     Raises:
         UserError: where ``is_init`` or the hidden state is missing: append ``torchrl.envs.InitTracker()`` and
-            ``make_tensordict_primer()`` to the env.
+            ``make_tensordict_primer()`` to the env; for a channel between agents whose inputs are one and the same.
     """
 
     network: nn.Module
@@ -81,7 +96,7 @@ class AgentNetwork(TensorDictModuleBase):
 
     def __init__(
         self,
-        inputs: Input,
+        inputs: Input | TeamInput,
         network: nn.Module,
         out_keys: Sequence[Key],
         *,
@@ -93,6 +108,12 @@ class AgentNetwork(TensorDictModuleBase):
         self.hidden_key = hidden_key if self.recurrent else None
         if self.recurrent and hidden_key is None:
             raise UserError("a recurrent network needs `hidden_key`, such as GroupKeys().hidden('actor'); got None")
+        self._reads_mask = bool(getattr(network, "reads_mask", False))
+        if self._reads_mask and not inputs.per_agent:
+            raise UserError(
+                f"{type(network).__name__}: its input is the team's, the same for every agent, so there is nothing to "
+                "tell; use each agent's own data (critic=decentralized or critic=agent_state)"
+            )
         self.in_keys = [*inputs.in_keys, *([self.hidden_key, IS_INIT] if self.hidden_key else [])]
         self.out_keys = [*out_keys, *([self.hidden_key, next_key(self.hidden_key)] if self.hidden_key else [])]
         self._written = list(out_keys)
@@ -116,16 +137,16 @@ class AgentNetwork(TensorDictModuleBase):
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         x = self.inputs(tensordict)
-        outputs = self.network(x) if self.hidden_key is None else self._recurrent_forward(tensordict, x)
+        told = {"mask": self.inputs.alive(tensordict)} if self._reads_mask else {}
+        outputs = self.network(x, **told) if self.hidden_key is None else self._recurrent_forward(tensordict, x, told)
         parts = (outputs,) if self.split is None else self.split(outputs)
         for key, part in zip(self._written, parts, strict=True):
             tensordict.set(key, part)
         return tensordict
 
-    def _recurrent_forward(self, tensordict: TensorDictBase, x: Tensor) -> Tensor:
-        network = self.network
+    def _recurrent_forward(self, tensordict: TensorDictBase, x: Tensor, told: dict[str, Tensor | None]) -> Tensor:
+        network: Any = self.network
         assert self.hidden_key is not None
-        assert is_recurrent(network)
         is_init, hidden = tensordict.get(IS_INIT, None), tensordict.get(self.hidden_key, None)
         if is_init is None:
             raise UserError(f"key {IS_INIT!r} is missing: append torchrl.envs.InitTracker() to the env")
@@ -134,9 +155,9 @@ class AgentNetwork(TensorDictModuleBase):
                 f"key {self.hidden_key} is missing: append the module's make_tensordict_primer() to the env"
             )
         if recurrent_mode():
-            outputs, after, before = network.unroll(x, hidden.select(tensordict.ndim - 1, 0), is_init)
+            outputs, after, before = network.unroll(x, hidden.select(tensordict.ndim - 1, 0), is_init, **told)
         else:
-            outputs, after, before = network(x, hidden, is_init)
+            outputs, after, before = network(x, hidden, is_init, **told)
         tensordict.set(self.hidden_key, before)
         tensordict.set(next_key(self.hidden_key), after)
         return outputs
@@ -162,8 +183,9 @@ class AgentNetwork(TensorDictModuleBase):
         Raises:
             UserError: where an agent's output needs others' data.
         """
-        if not self.decentralized:
-            raise UserError("for_agent: this network reads other agents' data, so no agent can run it alone")
+        if not self.decentralized or isinstance(self.inputs, TeamInput):
+            reason = "reads" if not self.inputs.decentralized else f"({type(self.network).__name__}) hears"
+            raise UserError(f"for_agent: this network {reason} other agents' data, so no agent can run it alone")
         network: Any = self.network
         if not hasattr(network, "for_agent"):
             raise UserError(

@@ -12,7 +12,8 @@ from torchrl.envs.utils import ExplorationType, exploration_type
 
 from ctde_kit.errors import UserError
 from ctde_kit.modules.inputs import Input, entry
-from ctde_kit.modules.network import AgentNetwork
+from ctde_kit.modules.network import AgentNetwork, actor_hidden_key
+from ctde_kit.modules.team_channel import TeamInput
 from ctde_kit.specs import GroupSpec
 
 
@@ -50,11 +51,11 @@ class MultiAgentQActor(TensorDictModuleBase):
     in_keys: list[NestedKey]
     out_keys: list[NestedKey]
 
-    def __init__(self, group: GroupSpec, inputs: Input, network: nn.Module, epsilon: float = 0.0):
+    def __init__(self, group: GroupSpec, inputs: Input | TeamInput, network: nn.Module, epsilon: float = 0.0):
         super().__init__()
         check_discrete(group)
         keys = group.keys
-        module = AgentNetwork(inputs, network, [keys.action_value], hidden_key=keys.hidden("actor"))
+        module = AgentNetwork(inputs, network, [keys.action_value], hidden_key=actor_hidden_key(keys, inputs))
         self._assemble(group, module, torch.tensor(float(epsilon)))
 
     def _assemble(self, group: GroupSpec, module: AgentNetwork, epsilon: Tensor) -> None:

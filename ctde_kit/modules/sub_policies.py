@@ -81,6 +81,9 @@ class SubPolicies(nn.Module):
     Args:
         networks: K of them, ``[*B, n_agents, F] -> [*B, n_agents, G]``.
 
+    Raises:
+        UserError: for networks with a channel between agents.
+
     >>> from ctde_kit.modules import MultiAgentMLP
     >>> network = SubPolicies([MultiAgentMLP(5, 2, n_agents=3) for _ in range(4)])
     >>> network(torch.zeros(7, 3, 5 + 4)).shape
@@ -89,6 +92,11 @@ class SubPolicies(nn.Module):
 
     def __init__(self, networks: Sequence[nn.Module]):
         super().__init__()
+        if any(getattr(network, "reads_mask", False) for network in networks):
+            raise UserError(
+                "sub-policies: with a channel agents would hear what others, who follow another sub-policy, "
+                "never say; leave ensemble_size=1, or use a network without a channel (network@actor=mlp or gru)"
+            )
         self.networks = nn.ModuleList(networks)
         self.recurrent = is_recurrent(networks[0])
         self.hidden_size: int = getattr(networks[0], "hidden_size", 0)

@@ -10,7 +10,7 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
-from ctde_kit.keys import GroupKeys
+from ctde_kit.keys import GroupKeys, next_key
 from ctde_kit.modules import (
     AgentNetwork,
     LearnedScale,
@@ -143,7 +143,7 @@ def collect(
         carrier = where(done[:, t], observe(team, n_envs), following).set("is_init", done[:, t, None])
         for actor in actors.values():
             if actor.agent_network.hidden_key is not None:
-                carrier.set(actor.agent_network.hidden_key, step.get(("next", *actor.agent_network.hidden_key)))
+                carrier.set(actor.agent_network.hidden_key, step.get(next_key(actor.agent_network.hidden_key)))
     return torch.stack(steps, 1).contiguous(), carrier
 
 

@@ -19,7 +19,8 @@ class Experiment:
         reference: ``(frames, return)`` of another library's training episodes, with ``reference_name``.
         horizontals: names and values to draw as lines.
         ylabel: of the plot.
-        page: under docs/recipes, where the result goes.
+        page: under docs or docs/recipes, where the result goes.
+        plotted: as a section with a plot; else as a row of a table.
     """
 
     recipe: str
@@ -35,6 +36,7 @@ class Experiment:
     horizontals: dict[str, float] = field(default_factory=dict)
     ylabel: str = "greedy episode return, mean over agents"
     page: str = "mappo"
+    plotted: bool = True
 
 
 def _points(text: str) -> list[tuple[int, float]]:
@@ -62,12 +64,34 @@ TWO_STEP = ["task=matrix/two_step", *MATRIX, "total_frames=6400", "lr=0.005"]
 CLIMBING = ["task=matrix/climbing", *MATRIX, "total_frames=10000", "lr=0.003"]
 FIVE_SEEDS = (0, 1, 2, 3, 4)
 
+CHANNELS = ("bicnet", "commnet", "tarmac")
+
 BENCHMARL_QMIX = "BenchMARL 1.5.2 QMIX, training episodes, one seed"
 BENCHMARL_MADDPG = "BenchMARL 1.5.2 MADDPG, training episodes, one seed"
 BENCHMARL = "BenchMARL 1.5.2 MAPPO, training episodes, one seed"
 
 
+CUE = ["task=communication/cue", "frames_per_batch=1200", "total_frames=30000", "evaluation.episodes=500"]
+CUE_OPTIONS = {"mappo": [], "qmix": ["updates_per_frame=0.04", "lr=0.001", "target.tau=0.02", "epsilon_frames=15000"]}
+
+
+def _cue(recipe: str, network: str) -> Experiment:
+    """The cue game: 1 is the best return; with four goals, chance is 0.25."""
+    sizes = ["actor.hidden_size=64", "actor.num_cells=[64]"] if network != "mlp" else ["actor.num_cells=[64,64]"]
+    return Experiment(
+        recipe,
+        [*CUE, f"network@actor={network}", *sizes, *CUE_OPTIONS[recipe]],
+        "eval/return_mean",
+        0.95 if network != "mlp" else 0.32,
+        above=network != "mlp",
+        horizontals={"chance": 0.25},
+        page="communication",
+        plotted=False,
+    )
+
+
 EXPERIMENTS: dict[str, Experiment] = {
+    **{f"{recipe}_cue_{net}": _cue(recipe, net) for recipe in CUE_OPTIONS for net in ("mlp", *CHANNELS)},
     "mappo_navigation": Experiment(
         "mappo",
         ["task=vmas/navigation", "total_frames=200000", "evaluation.episodes=500"],

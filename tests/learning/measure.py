@@ -1,7 +1,7 @@
 """Run the experiments and write their results: ``python -m tests.learning.measure NAME [NAME ...]``.
 
-Each gives ``docs/results/NAME.json`` (command, task arguments, every seed's figure, machine, date) and
-``docs/images/NAME.png``.
+Each gives ``docs/results/NAME.json`` (command, task arguments, every seed's figure, machine, date) and, unless it is a
+row of a table, ``docs/images/NAME.png``.
 """
 
 from __future__ import annotations
@@ -87,7 +87,8 @@ def run_experiment(name: str, experiment: Experiment, runs: Path) -> dict[str, A
     target = ROOT / "docs" / "results" / f"{name}.json"
     target.parent.mkdir(exist_ok=True)
     target.write_text(json.dumps(result, indent=1) + "\n")
-    plot(name, experiment, directories)
+    if experiment.plotted:
+        plot(name, experiment, directories)
     write_page(experiment.page)
     return result
 
@@ -124,13 +125,16 @@ def evaluations(directory: Path, figure: str) -> dict[int, float]:
 
 def write_page(name_of_page: str) -> None:
     """Put every result of a page that was measured into it, between its two marks."""
-    page = ROOT / "docs" / "recipes" / f"{name_of_page}.md"
-    lines = []
+    page = next((ROOT / "docs").rglob(f"{name_of_page}.md"))
+    lines, rows = [], []
     for name, experiment in EXPERIMENTS.items():
         path = ROOT / "docs" / "results" / f"{name}.json"
         if experiment.page != name_of_page or not path.exists():
             continue
         result = json.loads(path.read_text())
+        if not experiment.plotted:
+            rows.append(row(result))
+            continue
         task = {key: value for key, value in result["config"]["task"].items() if not key.startswith("_")}
         figures = ", ".join(
             f"{figure} (seed {s})" for s, figure in zip(result["seeds"], result["figures"], strict=True)
@@ -156,12 +160,23 @@ def write_page(name_of_page: str) -> None:
             f"![{name}](../images/{name}.png)",
             "",
         ]
+    if rows:
+        head = ["| command | seeds 0, 1, 2 | asked for | seconds |", "|---|---|---|---|"]
+        told = f"`{result['figure']}` of {result['episodes']} greedy episodes; {result['machine']}; {result['date']}."
+        lines = [*head, *rows, "", told, "", *lines]
     before, rest = page.read_text().split(BEGIN)
     page.write_text(f"{before}{BEGIN}\n" + "\n".join(lines) + f"{END}{rest.split(END)[1]}")
 
 
 def _listed(told: dict[str, Any]) -> str:
     return ", ".join(str(figure) for figure in told["figures"])
+
+
+def row(result: dict[str, Any]) -> str:
+    """A result as a row of a table."""
+    figures = ", ".join(f"{figure}" for figure in result["figures"])
+    seconds = f"{min(result['seconds'])} to {max(result['seconds'])}"
+    return f"| `{result['command']}` | {figures} | {result['bar']} | {seconds} |"
 
 
 def machine() -> str:

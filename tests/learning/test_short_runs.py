@@ -23,7 +23,7 @@ def greedy_return(config: MAPPOConfig, episodes: int) -> float:
         pass
     team = TeamSpec.from_env(parts.collector.env)
     env = with_transforms(config.task.build(seed=9, device="cpu", n_envs=episodes), team, parts.policy)
-    returns = evaluate(env, parts.policy, ["agents"], episodes=episodes, seed=1_000_009)
+    returns = evaluate(env, parts.policy, [group.name for group in team], episodes=episodes, seed=1_000_009)
     return returns.metrics()["return_mean"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ctde_kit.recipes.channels import BiCNetNetwork, CommNetNetwork, TarMACNetwork
 from ctde_kit.recipes.config import CheckpointConfig, EvaluationConfig
 from ctde_kit.recipes.critics import ValueCriticConfig
 from ctde_kit.recipes.loggers import LoggerConfig
@@ -11,8 +12,14 @@ from ctde_kit.recipes.mappo import MAPPOConfig
 from ctde_kit.recipes.networks import GRUNetwork, MLPNetwork
 from ctde_kit.recipes.tasks import VmasTask
 
+CHANNELS: dict[str, Any] = {"bicnet": BiCNetNetwork, "commnet": CommNetNetwork, "tarmac": TarMACNetwork}
 
-def network(kind: str, **kwargs: Any) -> MLPNetwork | GRUNetwork:
+
+def network(kind: str, **kwargs: Any) -> Any:
+    """By its name; with a channel, ``bicnet`` or ``bicnet gru``."""
+    name, _, encoder = kind.partition(" ")
+    if name in CHANNELS:
+        return CHANNELS[name](encoder=encoder or "mlp", hidden_size=6, num_cells=[8], **kwargs)
     if kind == "mlp":
         return MLPNetwork(num_cells=[8], **kwargs)
     return GRUNetwork(hidden_size=6, num_cells=[8], **kwargs)
