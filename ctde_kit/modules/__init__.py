@@ -19,6 +19,7 @@ from ctde_kit.modules.q_actor import MultiAgentQActor, SingleAgentQActor
 from ctde_kit.modules.qmixer import QMixer
 from ctde_kit.modules.qplex import QPLEXMixer
 from ctde_kit.modules.random_actor import RandomActor
+from ctde_kit.modules.random_order import RandomOrderCritic
 from ctde_kit.modules.scale import LearnedScale
 from ctde_kit.modules.sharing import ShareParams
 from ctde_kit.modules.sub_policies import SubPolicies, SubPolicyDraw
@@ -47,6 +48,7 @@ __all__ = [
     "QMixer",
     "QPLEXMixer",
     "RandomActor",
+    "RandomOrderCritic",
     "ShareParams",
     "SingleAgentActor",
     "SingleAgentDeterministicActor",

@@ -15,6 +15,7 @@ from torchrl.objectives.common import LossModule
 from ctde_kit.errors import UserError
 from ctde_kit.keys import IS_INIT, GroupKeys
 from ctde_kit.objectives.masking import check_same_shape, masked_mean
+from ctde_kit.objectives.orders import order_keys, with_orders
 from ctde_kit.protocols import ReturnScale
 
 CriticLoss = Literal["huber", "l2"]
@@ -119,7 +120,9 @@ class MAPPOLoss(LossModule):
     def in_keys(self) -> list[NestedKey]:
         keys = self.tensor_keys
         own = [keys.action, keys.sample_log_prob, keys.advantage, keys.value_target, keys.value]
-        return list(dict.fromkeys([*self.actor_network.in_keys, *self.critic_network.in_keys, *own]))
+        drawn = order_keys(self.critic_network)
+        read = [key for key in self.critic_network.in_keys if key not in drawn]
+        return list(dict.fromkeys([*self.actor_network.in_keys, *read, *own]))
 
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
         keys = self.tensor_keys
@@ -169,7 +172,8 @@ class MAPPOLoss(LossModule):
         keys = self.tensor_keys
         target = self._entry(tensordict, keys.value_target, alive)
         old_value = self._entry(tensordict, keys.value, alive)
-        value = self.critic_network(tensordict.copy()).get(keys.value)
+        seen = with_orders([self.critic_network], tensordict.copy())
+        value = self.critic_network(seen).get(keys.value)
         check_same_shape(state_value=value, value_target=target, old_state_value=old_value)
         if self.value_norm is not None:
             target = self.value_norm.normalize(target)

@@ -32,6 +32,9 @@ BUILDS: dict[str, Build] = {
     "facmac": lambda: maddpg.build(
         small_maddpg_config(mixer=QMixerConfig(embed_dim=5, monotonic=False), target=PolyakTarget(tau=0.1, every=3))
     ),
+    "random order": lambda: maddpg.build(
+        small_maddpg_config(critic=ValueCriticConfig(ordering="random", network=network("mlp")))
+    ),
     "ensembles": lambda: maddpg.build(small_maddpg_config(ensemble_size=3)),
     "recurrent ensembles": lambda: maddpg.build(
         small_maddpg_config("gru", "sequences", exploration=OU, ensemble_size=3)

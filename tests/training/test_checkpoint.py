@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ctde_kit.recipes.critics import ValueCriticConfig
 from ctde_kit.recipes.mappo import MAPPOConfig, build
 
 from ctde_kit.errors import UserError
@@ -36,6 +37,7 @@ def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor])
 CONFIGS = {
     "mlp": lambda: small_config("mlp"),
     "gru": lambda: small_config("gru"),
+    "random order": lambda: small_config(critic=ValueCriticConfig(ordering="random", network=network("mlp"))),
     "unshared": lambda: small_config(actor=network("mlp", share_params=False), anneal_lr=True),
 }
 
