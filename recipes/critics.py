@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from ctde_kit.recipes.checks import check_choice
+import torch
+from ctde_kit.recipes.checks import check_choice, check_positive
 from omegaconf import MISSING
+from torch import nn
 
 from ctde_kit.errors import UserError
-from ctde_kit.modules import ActionValueCritic, AgentNetwork, RandomOrderCritic, action_value_critic, value_critic
+from ctde_kit.modules import (
+    ActionValueCritic,
+    AgentLinear,
+    AgentNetwork,
+    RandomOrderCritic,
+    action_value_critic,
+    value_critic,
+)
 from ctde_kit.specs import GroupSpec, TeamSpec
+from ctde_kit.training import ParameterAverage
+from ctde_kit.training.targets import TargetRule
 
 
 @dataclass
@@ -22,12 +34,14 @@ class ValueCriticConfig:
         heads: for team and state: `one` value for all, one output an `agent`, or a `network` an agent.
         ordering: how a critic that sees the team stacks the agents: in a `fixed` order, each agent's `own_first`, or in
             a `random` one a sample in updates.
+        average_every: updates after which the parameters of one critic an agent are averaged; null for never.
         network: its network.
     """
 
     sees: str = "team"
     heads: str = "agent"
     ordering: str = "fixed"
+    average_every: int | None = None
     network: Any = MISSING
     _target_: str = "ctde_kit.recipes.critics.ValueCriticConfig"
 
@@ -42,6 +56,7 @@ class ValueCriticConfig:
         if self.sees in ("team", "state") and self.heads != "network" and not shared and not self.network.agent_id:
             raise UserError("critic.network.share_params: one network serves all agents here; use critic.heads=network")
         check_ordering(self.ordering, self.sees, self.heads, self.network.agent_id)
+        check_averaging(self.average_every, self.network.share_params)
 
     def build(self, team: TeamSpec, group: GroupSpec) -> AgentNetwork | RandomOrderCritic:
         """A critic of states."""
@@ -78,6 +93,25 @@ class ValueCriticConfig:
             own_first=self.ordering == "own_first",
         )
         return RandomOrderCritic(team, critic) if self.ordering == "random" else critic
+
+
+def averaging(critic: Any, critics: Iterable[nn.Module], optimizer: torch.optim.Optimizer) -> dict[str, TargetRule]:
+    """What follows each update where the configuration ``critic`` asks for averages of its critics' parameters."""
+    if critic.average_every is None:
+        return {}
+    layers = [layer for module in critics for layer in module.modules() if isinstance(layer, AgentLinear)]
+    parameters = [parameter for layer in layers for parameter in layer.parameters()]
+    return {"average": ParameterAverage(parameters, optimizer, critic.average_every)}
+
+
+def check_averaging(average_every: int | None, share_params: Any) -> None:
+    """Raise ``UserError`` for averages of what is one already, or of clusters."""
+    check_positive(**{"critic.average_every": average_every})
+    if average_every is not None and share_params is not False:
+        raise UserError(
+            f"critic.average_every={average_every}: it averages critics of one an agent, found critic.network."
+            f"share_params={share_params}; use critic.heads=network critic.network.share_params=false"
+        )
 
 
 def check_ordering(ordering: str, sees: str, heads: str, agent_id: bool) -> None:

@@ -17,6 +17,7 @@ from ctde_kit.recipes.config import (
     resolve_device,
     resolve_rollout,
 )
+from ctde_kit.recipes.critics import averaging
 from ctde_kit.recipes.deterministic_actors import deterministic_actor
 from ctde_kit.recipes.envs import with_transforms
 from ctde_kit.recipes.groups import learning_team, team_policy
@@ -194,7 +195,7 @@ def build(cfg: MADDPGConfig) -> Parts:
         schedule=UpdatesPerFrame(cfg.updates_per_frame, cfg.learning_starts),
         update=UpdateWithTargets(
             GradientStep({"team": loss}, optimizer, cfg.max_grad_norm, compile=compiled and not recurrent),
-            {"team": cfg.target.build(loss)},
+            {**averaging(cfg.critic, critics.values(), optimizer), "team": cfg.target.build(loss)},
         ),
         policy=policy,
         anneal=LinearEpsilon(

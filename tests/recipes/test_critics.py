@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 from ctde_kit.recipes.critics import ValueCriticConfig
 
 from ctde_kit.errors import UserError
 from ctde_kit.modules import RandomOrderCritic
 from ctde_kit.specs import TeamSpec
-from tests.contracts.fakes import group_spec
+from tests.contracts.fakes import group_spec, observe
 from tests.recipes.small import network
 
 TEAM = TeamSpec((group_spec("wolves", 3, "continuous"), group_spec("sheep", 2, "continuous", observation_dim=8)), 4)
@@ -45,6 +46,33 @@ def test_meaningless_orderings_name_the_fix(options: dict[str, Any], fix: str) -
     with pytest.raises(UserError, match=fix) as error:
         config(**options)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("sets", [2, 3])
+@pytest.mark.parametrize("build", ["build", "build_action_value"])
+def test_a_cluster_of_like_agents_has_one_critic(build: str, sets: int) -> None:
+    share_params = [0, 0, 1] if sets == 2 else False
+    critic = getattr(config(heads="network", share_params=share_params), build)(TEAM, TEAM["wolves"])
+    network = getattr(critic, "agent_network", critic)
+    assert {layer.weight.shape[0] for layer in network.network.layers} == {sets}
+    data = observe(TEAM, 5)
+    for group in TEAM:
+        data[group.name, "action_vector"] = torch.randn(5, group.n_agents, 2)
+    values = critic(data)["wolves", critic.out_keys[0][1]]
+    assert torch.equal(values[:, 0], values[:, 1]) is (sets == 2)
+    assert not torch.equal(values[:, 1], values[:, 2])
+    # Each cluster learns from its own agents alone.
+    values[:, :2].sum().backward()
+    moved = [layer.weight.grad.flatten(1).any(1).tolist() for layer in network.network.layers]
+    assert moved == [[True] * (sets - 1) + [False]] * len(moved)
+
+
+@pytest.mark.parametrize("share_params", [True, [0, 0, 1]])
+def test_averages_are_of_one_critic_an_agent(share_params: Any) -> None:
+    with pytest.raises(UserError, match=r"use critic\.heads=network critic\.network\.share_params=false"):
+        config(heads="network", share_params=share_params, average_every=3)
+    with pytest.raises(UserError, match="average_every=0: expected a number above 0"):
+        config(heads="network", share_params=False, average_every=0)
 
 
 def test_a_recurrent_critic_of_states_keeps_its_order() -> None:

@@ -13,7 +13,7 @@ from ctde_kit.recipes.mappo import MAPPOConfig, build
 
 from ctde_kit.errors import UserError
 from ctde_kit.training import Parts, iterate, latest_checkpoint, load_parts, read_checkpoint, save_checkpoint
-from tests.recipes.small import network, small_config
+from tests.recipes.small import averaged, network, small_config
 
 
 def advance(parts: Parts, iterations: int) -> Parts:
@@ -38,6 +38,7 @@ CONFIGS = {
     "mlp": lambda: small_config("mlp"),
     "gru": lambda: small_config("gru"),
     "random order": lambda: small_config(critic=ValueCriticConfig(ordering="random", network=network("mlp"))),
+    "averages": lambda: small_config(critic=averaged(5)),
     "unshared": lambda: small_config(actor=network("mlp", share_params=False), anneal_lr=True),
 }
 
