@@ -48,8 +48,7 @@ class ValueCriticConfig:
     def __post_init__(self) -> None:
         check_choice("critic.sees", self.sees, ("observation", "team", "state", "agent_state"))
         check_choice("critic.heads", self.heads, ("one", "agent", "network"))
-        if isinstance(self.network, str) or self.network is None:
-            raise UserError("critic.network is missing: choose one, such as network@critic.network=mlp")
+        check_network(self.network)
         if self.sees in ("observation", "agent_state") and self.heads != "agent":
             raise UserError(f"critic.heads={self.heads}: it is for critics that see team or state; leave it out")
         shared = self.network.share_params is True
@@ -81,8 +80,7 @@ class ValueCriticConfig:
 
     def build_action_value(self, team: TeamSpec, group: GroupSpec) -> ActionValueCritic | RandomOrderCritic:
         """A critic that sees actions, too: everyone's, or each agent's own where it sees its own observation."""
-        if self.network.normalize:
-            raise UserError("critic.network.normalize=true: a critic of actions takes them as they are; leave it out")
+        check_takes_actions(self.network)
         critic = action_value_critic(
             team,
             group,
@@ -93,6 +91,18 @@ class ValueCriticConfig:
             own_first=self.ordering == "own_first",
         )
         return RandomOrderCritic(team, critic) if self.ordering == "random" else critic
+
+
+def check_network(network: Any) -> None:
+    """Raise ``UserError`` where no network was chosen."""
+    if isinstance(network, str) or network is None:
+        raise UserError("critic.network is missing: choose one, such as network@critic.network=mlp")
+
+
+def check_takes_actions(network: Any) -> None:
+    """Raise ``UserError`` where actions would be normalized."""
+    if network.normalize:
+        raise UserError("critic.network.normalize=true: a critic of actions takes them as they are; leave it out")
 
 
 def averaging(critic: Any, critics: Iterable[nn.Module], optimizer: torch.optim.Optimizer) -> dict[str, TargetRule]:

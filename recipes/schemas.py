@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ctde_kit.recipes.attention_critics import AttentionCriticConfig
 from ctde_kit.recipes.critics import ValueCriticConfig
 from ctde_kit.recipes.cross_play import CrossPlayConfig
 from ctde_kit.recipes.explorations import GaussianExploration, GumbelExploration, OrnsteinUhlenbeckExploration
@@ -34,6 +35,7 @@ SCHEMAS: dict[tuple[str | None, str], Any] = {
     ("schema/network", "mlp"): MLPNetwork,
     ("schema/network", "gru"): GRUNetwork,
     ("schema/critic", "value"): ValueCriticConfig,
+    ("schema/critic", "attention"): AttentionCriticConfig,
     ("schema/mixer", "none"): NoMixer,
     ("schema/mixer", "vdn"): VDNMixerConfig,
     ("schema/mixer", "qmix"): QMixerConfig,

@@ -2,6 +2,8 @@
 
 from ctde_kit.modules.action_value import ActionValueCritic, action_value_critic
 from ctde_kit.modules.actor import MultiAgentActor, SingleAgentActor, TeamPolicy
+from ctde_kit.modules.attention import AgentAttention
+from ctde_kit.modules.attention_critic import AttentionCritic
 from ctde_kit.modules.critic import ValuePerAgent, value_critic
 from ctde_kit.modules.deterministic_actor import MultiAgentDeterministicActor, SingleAgentDeterministicActor
 from ctde_kit.modules.distributions import MaskedCategorical, MaskedMultiCategorical, TanhNormal
@@ -28,8 +30,10 @@ from ctde_kit.modules.vdn import VDNMixer
 
 __all__ = [
     "ActionValueCritic",
+    "AgentAttention",
     "AgentLinear",
     "AgentNetwork",
+    "AttentionCritic",
     "FrozenActor",
     "GaussianNoise",
     "GreedyChase",

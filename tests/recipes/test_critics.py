@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from ctde_kit.recipes import maddpg, mappo, running
+from ctde_kit.recipes.attention_critics import AttentionCriticConfig, attention_critics
 from ctde_kit.recipes.critics import ValueCriticConfig
 
 from ctde_kit.errors import UserError
 from ctde_kit.modules import RandomOrderCritic
 from ctde_kit.specs import TeamSpec
+from ctde_kit.training import RunDirectory
 from tests.contracts.fakes import group_spec, observe
-from tests.recipes.small import network
+from tests.recipes.small import network, small_config
+from tests.recipes.small_maddpg import small_maddpg_config
 
 TEAM = TeamSpec((group_spec("wolves", 3, "continuous"), group_spec("sheep", 2, "continuous", observation_dim=8)), 4)
 
@@ -79,3 +84,39 @@ def test_a_recurrent_critic_of_states_keeps_its_order() -> None:
     with pytest.raises(UserError, match=r"use network@critic\.network=mlp"):
         config("gru", ordering="random").build(TEAM, TEAM["wolves"])
     config("gru", ordering="random").build_action_value(TEAM, TEAM["wolves"])
+
+
+@pytest.mark.parametrize(
+    ("options", "fix"),
+    [
+        ({"n_heads": 5}, r"expected a divisor of critic\.embed_dim=64"),
+        ({"network": network("gru")}, r"use network@critic\.network=mlp"),
+        ({"average_every": 3}, r"use critic\.heads=network"),
+        ({"embed_dim": 0}, r"critic\.embed_dim=0"),
+    ],
+)
+def test_attention_that_cannot_be_names_the_fix(options: dict[str, Any], fix: str) -> None:
+    with pytest.raises(UserError, match=fix) as error:
+        AttentionCriticConfig(**{"network": network("mlp"), **options})
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("algorithm", ["mappo", "maddpg"])
+def test_a_run_shows_what_its_critics_attend_to(
+    algorithm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    critic = AttentionCriticConfig(embed_dim=6, n_heads=2, network=network("mlp"))
+    make = small_config if algorithm == "mappo" else small_maddpg_config
+    config: Any = make(critic=critic, video=True, total_frames=60)
+    parts = (mappo if algorithm == "mappo" else maddpg).build(config)
+    losses = parts.update.losses  # type: ignore[attr-defined]
+    learnt = losses["agents"].critic_network if algorithm == "mappo" else losses["team"].critics["agents"]
+    assert attention_critics(parts)["agents"] is learnt
+    monkeypatch.setattr(running, "write_gif", lambda frames, path: shown.append((frames, path)))
+    shown: list[Any] = []
+    running._train(config, parts, RunDirectory(tmp_path / "run"), 0.0)
+    assert (tmp_path / "run" / "plots" / "attention.png").stat().st_size > 5000
+    ((frames, _),) = shown
+    assert len(frames) == 7
+    height, width = frames[0].shape[:2]
+    assert width == round(1.7 * height)
