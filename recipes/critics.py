@@ -34,6 +34,8 @@ class ValueCriticConfig:
         heads: for team and state: `one` value for all, one output an `agent`, or a `network` an agent.
         ordering: how a critic that sees the team stacks the agents: in a `fixed` order, each agent's `own_first`, or in
             a `random` one a sample in updates.
+        build_state: write the agent-specific state, of a global state or all observations and the agent's own, for
+            tasks that have none; for `agent_state`.
         average_every: updates after which the parameters of one critic an agent are averaged; null for never.
         network: its network.
     """
@@ -41,6 +43,7 @@ class ValueCriticConfig:
     sees: str = "team"
     heads: str = "agent"
     ordering: str = "fixed"
+    build_state: bool = False
     average_every: int | None = None
     network: Any = MISSING
     _target_: str = "ctde_kit.recipes.critics.ValueCriticConfig"
@@ -54,6 +57,8 @@ class ValueCriticConfig:
         shared = self.network.share_params is True
         if self.sees in ("team", "state") and self.heads != "network" and not shared and not self.network.agent_id:
             raise UserError("critic.network.share_params: one network serves all agents here; use critic.heads=network")
+        if self.build_state and self.sees != "agent_state":
+            raise UserError(f"critic.build_state=true: it is for critic=agent_state, found critic.sees={self.sees}")
         check_ordering(self.ordering, self.sees, self.heads, self.network.agent_id)
         check_averaging(self.average_every, self.network.share_params)
 

@@ -18,7 +18,7 @@ from ctde_kit.recipes.config import (
     resolve_rollout,
 )
 from ctde_kit.recipes.critics import averaging
-from ctde_kit.recipes.envs import with_transforms
+from ctde_kit.recipes.envs import critics_team, with_transforms
 from ctde_kit.recipes.groups import team_policy
 from omegaconf import MISSING
 from torch import nn
@@ -28,7 +28,7 @@ from ctde_kit.data import OnPolicyBuffer
 from ctde_kit.errors import UserError
 from ctde_kit.modules import AgentNetwork, MultiAgentActor, ValueNorm
 from ctde_kit.objectives import AdvantageEstimator, MAPPOLoss
-from ctde_kit.specs import GroupSpec, TeamSpec
+from ctde_kit.specs import GroupSpec
 from ctde_kit.training import Epochs, GradientStep, LinearLearningRate, Parts, UpdateWithTargets
 
 
@@ -139,7 +139,7 @@ def build(cfg: MAPPOConfig) -> Parts:
     device = resolve_device(cfg.device)
     compiled = resolve_compile(cfg.compile, cfg.total_frames)
     base_env = cfg.task.build(seed=cfg.seed, device=device)
-    team = TeamSpec.from_env(base_env)
+    team = critics_team(base_env, cfg.critic)
 
     policy = team_policy(cfg, team, build_actor, device)
     learners: dict[str, Any] = policy.learners

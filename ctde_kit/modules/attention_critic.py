@@ -28,8 +28,8 @@ class AttentionCritic(TensorDictModuleBase):
     with ``of_actions`` ``(group, "action_vector")`` ``[*B, n_agents, D]``. Writes ``(group, "state_value")``, or
     ``(group, "state_action_value")`` of actions, ``[*B, n_agents, 1]``, and ``(group, "attention_weight")`` ``[*B,
     n_agents, N]`` without a gradient, the mean over heads: how much each agent attends to each of the N agents of the
-    team, group by group, in the team's order. Rows sum to 1, dead agents and the agent itself get 0; the last agent alive attends to
-    itself. A dead agent's row is that over the living, all 0 where there are none.
+    team, group by group, in the team's order. Rows sum to 1, dead agents and the agent itself get 0; the last agent
+    alive attends to itself. A dead agent's row is that over the living, all 0 where there are none.
 
     Differs from the paper: ``f`` gives the value of the action that is taken and not one of each action, so that
     continuous actions fit and ``e_i`` knows agent i's own action; encoders and ``f`` may be shared by agents; there is

@@ -182,7 +182,8 @@ def agent_state(group: GroupSpec, *, agent_id: bool = False, normalize: bool = F
     keys: GroupKeys = group.keys
     if group.state_dim is None:
         raise UserError(
-            f"critic input `agent_state`: this env writes no key {keys.state}; use `critic=centralized` instead"
+            f"critic input `agent_state`: this env writes no key {keys.state}; use "
+            "`critic.build_state=true`, which adds envs.agent_state.AgentState to the env, or `critic=centralized`"
         )
     part = (keys.state, keys.mask if group.mask else None, 0)
     return Input([part], group.n_agents, group.state_dim, agent_id=agent_id, normalize=normalize)

@@ -10,11 +10,15 @@ import torch
 from ctde_kit.recipes import maddpg, mappo, running
 from ctde_kit.recipes.attention_critics import AttentionCriticConfig, attention_critics
 from ctde_kit.recipes.critics import ValueCriticConfig
+from ctde_kit.recipes.envs import critics_team
+from torchrl.envs import TransformedEnv
 
+from ctde_kit.envs.agent_state import AgentState
+from ctde_kit.envs.matrix import MatrixGameEnv
 from ctde_kit.errors import UserError
 from ctde_kit.modules import RandomOrderCritic
 from ctde_kit.specs import TeamSpec
-from ctde_kit.training import RunDirectory
+from ctde_kit.training import RunDirectory, iterate
 from tests.contracts.fakes import group_spec, observe
 from tests.recipes.small import network, small_config
 from tests.recipes.small_maddpg import small_maddpg_config
@@ -120,3 +124,25 @@ def test_a_run_shows_what_its_critics_attend_to(
     assert len(frames) == 7
     height, width = frames[0].shape[:2]
     assert width == round(1.7 * height)
+
+
+@pytest.mark.parametrize("algorithm", ["mappo", "maddpg"])
+def test_states_are_built_for_tasks_without(algorithm: str) -> None:
+    make = small_config if algorithm == "mappo" else small_maddpg_config
+    build = (mappo if algorithm == "mappo" else maddpg).build
+    with pytest.raises(UserError, match=r"writes no key \('agents', 'state'\); use `critic\.build_state=true`"):
+        build(make(critic=ValueCriticConfig(sees="agent_state", network=network("mlp"))))  # type: ignore[arg-type]
+    critic = ValueCriticConfig(sees="agent_state", build_state=True, network=network("mlp"))
+    parts = build(make(critic=critic))  # type: ignore[arg-type]
+    iteration = next(iterate(parts))
+    assert iteration.batch["agents", "state"].shape == (6, 10, 2, 3 * 18)
+    assert iteration.metrics["num_updates"] > 0
+
+
+def test_states_are_built_for_critics_that_read_them() -> None:
+    with pytest.raises(UserError, match=r"it is for critic=agent_state"):
+        config(build_state=True)
+    env = TransformedEnv(MatrixGameEnv(3, [[1.0, 2.0], [3.0, 4.0]]))
+    env.append_transform(AgentState(TeamSpec.from_env(env)))
+    with pytest.raises(UserError, match=r"states of its own; leave it out"):
+        critics_team(env, config(sees="agent_state", build_state=True))
