@@ -13,6 +13,7 @@ from ctde_kit.errors import UserError
 from ctde_kit.keys import CHOSEN_ACTION_VALUE, DONE, IS_INIT, NEXT, TERMINATED, next_key
 from ctde_kit.objectives.joint_actions import stored_vector
 from ctde_kit.objectives.orders import order_keys, with_orders
+from ctde_kit.objectives.part_checks import check_critics_of_actions, check_mixer
 from ctde_kit.objectives.unroll import hidden_key
 from ctde_kit.specs import GroupSpec
 
@@ -80,6 +81,8 @@ def check_parts(
     """Raise ``UserError`` unless critics, mixer and what changes the others' actions fit together."""
     if other_actions not in get_args(OtherActions):
         raise UserError(f"other_actions={other_actions!r}: expected one of {', '.join(get_args(OtherActions))}")
+    check_critics_of_actions("MADDPGLoss", critics)
+    check_mixer("MADDPGLoss", mixer)
     unknown = sorted(critics.keys() - actors.keys())
     if unknown or not critics:
         raise UserError(f"critics: expected groups of {sorted(actors)}, found {unknown or 'none'}; give each an actor")

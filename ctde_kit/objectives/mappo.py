@@ -16,6 +16,7 @@ from ctde_kit.errors import UserError
 from ctde_kit.keys import IS_INIT, GroupKeys
 from ctde_kit.objectives.masking import check_same_shape, masked_mean
 from ctde_kit.objectives.orders import order_keys, with_orders
+from ctde_kit.objectives.part_checks import check_critic_of_states
 from ctde_kit.protocols import ReturnScale
 
 CriticLoss = Literal["huber", "l2"]
@@ -94,6 +95,7 @@ class MAPPOLoss(LossModule):
         super().__init__()
         if loss_critic_type not in get_args(CriticLoss):
             raise UserError(f"loss_critic_type={loss_critic_type!r}: expected one of {', '.join(get_args(CriticLoss))}")
+        check_critic_of_states("MAPPOLoss", critic)
         self.actor_network, self.critic_network, self.value_norm = actor, critic, value_norm
         self.clip_epsilon, self.clip_value = clip_epsilon, clip_value
         self.entropy_coeff, self.critic_coeff = entropy_coeff, critic_coeff
