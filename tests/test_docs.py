@@ -22,6 +22,7 @@ PAGES = [
     "docs/tutorials/compose.md",
     "docs/tutorials/drop_in.md",
     "docs/competition.md",
+    "docs/critics.md",
 ]
 
 
