@@ -61,7 +61,7 @@ def batch() -> TensorDict:
     keys, agents = GROUP.keys, (BATCH, N_AGENTS)
     data = TensorDict({"next": TensorDict({}, [BATCH])}, [BATCH])
     for part in (data, data["next"]):
-        part[keys.observation] = torch.randn(*agents, FEATURES)
+        part.set(keys.observation, torch.randn(*agents, FEATURES))
     data[keys.action] = torch.rand(*agents, ACTIONS) * 1.8 - 0.9
     data[keys.action_log_prob] = torch.randn(agents)
     for key in (keys.advantage, keys.value_target, keys.state_value, ("next", *keys.reward)):
