@@ -59,8 +59,9 @@ def critic_of(layout: str, of_actions: bool) -> torch.nn.Module:
 def batch() -> TensorDict:
     """Random transitions."""
     keys, agents = GROUP.keys, (BATCH, N_AGENTS)
-    data = TensorDict({"next": TensorDict({}, [BATCH])}, [BATCH])
-    for part in (data, data["next"]):
+    following = TensorDict({}, [BATCH])
+    data = TensorDict({"next": following}, [BATCH])
+    for part in (data, following):
         part.set(keys.observation, torch.randn(*agents, FEATURES))
     data[keys.action] = torch.rand(*agents, ACTIONS) * 1.8 - 0.9
     data[keys.action_log_prob] = torch.randn(agents)
