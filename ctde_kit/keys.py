@@ -152,6 +152,16 @@ class GroupKeys:
         return self("sub_policy")
 
     @property
+    def order(self) -> tuple[str, str]:
+        """Which agent stands in each place of a stack, where agents are stacked in another order than their own."""
+        return self("order")
+
+    @property
+    def attention_weight(self) -> tuple[str, str]:
+        """How much each agent's value attends to each agent of the team."""
+        return self("attention_weight")
+
+    @property
     def state_value(self) -> tuple[str, str]:
         return self("state_value")
 

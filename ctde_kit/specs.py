@@ -153,7 +153,8 @@ def _group_spec(name: str, action: TensorSpec, observation_spec: Composite, batc
     composite = observation_spec[name]
     if isinstance(composite, StackedComposite) or not isinstance(action, TensorSpec) or -1 in action.shape:
         raise UserError(
-            f"the agents of group {name!r} differ in their spaces: expected like agents; split it with `group_map`"
+            f"the agents of group {name!r} differ in their spaces: expected like agents; pad them to one size, or "
+            "split the group with `group_map`"
         )
     observation_dim = _flat_dim(observation_spec, keys.observation, batch_dims + 1)
     if observation_dim is None:

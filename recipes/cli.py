@@ -23,6 +23,8 @@ from ctde_kit.training import NotFiniteError
 
 # Hydra takes these before the options alone.
 MULTIRUN = ("-m", "--multirun")
+# Their actors' values are all they have.
+WITHOUT_CRITIC = ("qmix", "vdn", "iql", "qplex", "pqn")
 OVERRIDABLE_ON_RESUME = ("total_frames", "device", "compile", "logger")
 
 
@@ -41,10 +43,21 @@ def command_line(algorithm: str) -> Callable[[], None]:
         if any(argument.startswith("resume=") for argument in arguments):
             _resume(algorithm, arguments)
         else:
+            check_critic(algorithm, arguments)
             overrides = [override for argument in arguments for override in expand(argument)]
             compose_and_run(program, algorithm, overrides, start_run)
 
     return guarded(program, run, f"; go on with {program} resume=RUN_DIR")
+
+
+def check_critic(algorithm: str, arguments: list[str]) -> None:
+    """Raise ``UserError`` where a critic is chosen for an algorithm that has none."""
+    chosen = [part for part in arguments if part.startswith(("critic=", "critic.", "network@critic"))]
+    if chosen and algorithm in WITHOUT_CRITIC:
+        raise UserError(
+            f"{chosen[0]}: ctde-{algorithm} has no critic, its actors' own values are mixed; leave it out and choose a "
+            "mixer, or run ctde-mappo (critics of states) or ctde-maddpg (critics of actions)"
+        )
 
 
 def guarded(program: str, run: Callable[[list[str]], None], stopped: str = "") -> Callable[[], None]:

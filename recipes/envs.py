@@ -6,13 +6,32 @@ from typing import Any
 
 from torchrl.envs import EnvBase, InitTracker, RewardSum, TransformedEnv
 
+from ctde_kit.envs.agent_state import AgentState, with_agent_states
 from ctde_kit.envs.last_action import LastAction
+from ctde_kit.errors import UserError
 from ctde_kit.modules import OrnsteinUhlenbeckNoise, SubPolicyDraw, TeamPolicy
 from ctde_kit.specs import TeamSpec
 
 
+def critics_team(env: EnvBase, critic: Any) -> TeamSpec:
+    """The spec of ``env``, with agent-specific states where the configuration ``critic`` has them built.
+
+    Raises:
+        UserError: where the env writes them itself.
+    """
+    team = TeamSpec.from_env(env)
+    if not getattr(critic, "build_state", False):
+        return team
+    if any(group.state_dim is not None for group in team):
+        raise UserError("critic.build_state=true: this task has agent-specific states of its own; leave it out")
+    return with_agent_states(team)
+
+
 def with_transforms(env: EnvBase, team: TeamSpec, policy: TeamPolicy) -> TransformedEnv:
-    """Add ``is_init``, episode returns ``(group, "episode_reward")``, and what policies carry where read."""
+    """Add ``is_init``, episode returns ``(group, "episode_reward")``, and what policies carry where read.
+
+    Agent-specific states are added where ``team`` has them and ``env`` does not.
+    """
     transformed = TransformedEnv(env, InitTracker())
     keys = [group.keys for group in team]
     transformed.append_transform(
@@ -23,6 +42,9 @@ def with_transforms(env: EnvBase, team: TeamSpec, policy: TeamPolicy) -> Transfo
         )
     )
     actors: dict[str, Any] = {**policy.actors}
+    written = env.observation_spec.keys(True, True)
+    if any(group.state_dim is not None and group.keys.state not in written for group in team):
+        transformed.append_transform(AgentState(team))
     if any(group.keys.last_action in actors[group.name].in_keys for group in team):
         transformed.append_transform(LastAction(team))
     for group in team:

@@ -17,8 +17,9 @@ from ctde_kit.recipes.config import (
     resolve_device,
     resolve_rollout,
 )
+from ctde_kit.recipes.critics import averaging
 from ctde_kit.recipes.deterministic_actors import deterministic_actor
-from ctde_kit.recipes.envs import with_transforms
+from ctde_kit.recipes.envs import critics_team, with_transforms
 from ctde_kit.recipes.groups import learning_team, team_policy
 from ctde_kit.recipes.mixers import check_mixes
 from ctde_kit.recipes.networks import activation_class
@@ -162,7 +163,7 @@ def build(cfg: MADDPGConfig) -> Parts:
     device = resolve_device(cfg.device)
     compiled = resolve_compile(cfg.compile, cfg.total_frames)
     base_env = cfg.task.build(seed=cfg.seed, device=device)
-    team = TeamSpec.from_env(base_env)
+    team = critics_team(base_env, cfg.critic)
 
     policy = team_policy(cfg, team, build_actor, device)
     actors: dict[str, Any] = policy.learners
@@ -196,7 +197,7 @@ def build(cfg: MADDPGConfig) -> Parts:
         schedule=UpdatesPerFrame(cfg.updates_per_frame, cfg.learning_starts),
         update=UpdateWithTargets(
             GradientStep({"team": loss}, optimizer, cfg.max_grad_norm, compile=compiled and not recurrent),
-            {"team": cfg.target.build(loss)},
+            {**averaging(cfg.critic, critics.values(), optimizer), "team": cfg.target.build(loss)},
         ),
         policy=policy,
         anneal=LinearEpsilon(

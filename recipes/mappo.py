@@ -17,7 +17,8 @@ from ctde_kit.recipes.config import (
     resolve_device,
     resolve_rollout,
 )
-from ctde_kit.recipes.envs import with_transforms
+from ctde_kit.recipes.critics import averaging
+from ctde_kit.recipes.envs import critics_team, with_transforms
 from ctde_kit.recipes.groups import team_policy
 from omegaconf import MISSING
 from torch import nn
@@ -27,8 +28,8 @@ from ctde_kit.data import OnPolicyBuffer
 from ctde_kit.errors import UserError
 from ctde_kit.modules import AgentNetwork, MultiAgentActor, ValueNorm
 from ctde_kit.objectives import AdvantageEstimator, MAPPOLoss
-from ctde_kit.specs import GroupSpec, TeamSpec
-from ctde_kit.training import Epochs, GradientStep, LinearLearningRate, Parts
+from ctde_kit.specs import GroupSpec
+from ctde_kit.training import Epochs, GradientStep, LinearLearningRate, Parts, UpdateWithTargets
 
 
 @dataclass
@@ -138,7 +139,7 @@ def build(cfg: MAPPOConfig) -> Parts:
     device = resolve_device(cfg.device)
     compiled = resolve_compile(cfg.compile, cfg.total_frames)
     base_env = cfg.task.build(seed=cfg.seed, device=device)
-    team = TeamSpec.from_env(base_env)
+    team = critics_team(base_env, cfg.critic)
 
     policy = team_policy(cfg, team, build_actor, device)
     learners: dict[str, Any] = policy.learners
@@ -176,6 +177,9 @@ def build(cfg: MAPPOConfig) -> Parts:
     if cfg.sequence_length is not None and not recurrent:
         raise UserError("sequence_length: these networks are feed-forward; leave it out, or use network@actor=gru")
     length = cfg.frames_per_batch // base_env.batch_size[0]
+    # A recurrent network's unrolled sequence is too long a graph.
+    step = GradientStep(losses, optimizer, cfg.max_grad_norm, compile=compiled and not recurrent)
+    averages = averaging(cfg.critic, [loss.critic_network for loss in losses.values()], optimizer)  # type: ignore[misc]
     return Parts(
         collector=RolloutCollector(
             with_transforms(base_env, team, policy),
@@ -189,8 +193,7 @@ def build(cfg: MAPPOConfig) -> Parts:
             cfg.minibatch_frames, (cfg.sequence_length or length) if recurrent else None, keys=sorted(read, key=str)
         ),
         schedule=Epochs(cfg.epochs, cfg.target_kl),
-        # A recurrent network's unrolled sequence is too long a graph.
-        update=GradientStep(losses, optimizer, cfg.max_grad_norm, compile=compiled and not recurrent),
+        update=UpdateWithTargets(step, averages) if averages else step,
         policy=policy,
         anneal=LinearLearningRate(optimizer, cfg.lr, 0.0 if cfg.anneal_lr else cfg.lr, cfg.total_frames),
     )

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ctde_kit.recipes.attention_critics import attention_critics
 from ctde_kit.recipes.config import resolve_device
 from ctde_kit.recipes.envs import with_transforms
 from ctde_kit.recipes.loading import instantiate_config
@@ -27,6 +28,7 @@ from ctde_kit.training import (
     record_episode,
     run,
 )
+from ctde_kit.training.attention import AttentionRecord, beside_frames, plot_attention
 from ctde_kit.training.plots import shown_returns
 from ctde_kit.training.video import write_gif
 
@@ -84,7 +86,7 @@ def _train(config: Any, parts: Parts, directory: RunDirectory, seconds: float) -
     episodes, seed = config.evaluation.episodes, EVALUATION_SEED + config.seed
     n_envs = task.evaluation_envs(episodes)
     env = with_transforms(task.build(seed=seed, device=device, n_envs=n_envs), team, _policy(parts))
-    record = _video(config, parts, team, directory, seed, device) if config.video else None
+    record = _recording(config, parts, team, directory, seed, device)
 
     def evaluate_greedy() -> dict[str, float]:
         returns = evaluate(env, parts.policy, groups, episodes=episodes, seed=seed)
@@ -113,20 +115,32 @@ def _train(config: Any, parts: Parts, directory: RunDirectory, seconds: float) -
     return summary
 
 
-def _video(
+def _recording(
     config: Any, parts: Parts, team: TeamSpec, directory: RunDirectory, seed: int, device: str
-) -> Callable[[], None]:
-    """Records a greedy episode when called; whether the task can be drawn shows before training starts."""
+) -> Callable[[], None] | None:
+    """Shows a greedy episode when called: a video if asked for, and what its critics attend to, if they do.
+
+    Whether the task can be drawn shows before training starts.
+    """
+    critics = attention_critics(parts)
+    if not config.video and not critics:
+        return None
     env = with_transforms(config.task.build(seed=seed, device=device, n_envs=1), team, _policy(parts))
-    render = config.task.renderer(env)
-    if render is None:
+    render = config.task.renderer(env) if config.video else None
+    if config.video and render is None:
         env.close()
         raise UserError(f"video=true: {config.task.name} has no renderer; leave video=false")
 
     def record() -> None:
-        frames, _ = record_episode(env, parts.policy, render, seed=seed)
-        directory.videos.mkdir(exist_ok=True)
-        write_gif(frames, directory.videos / "greedy_episode.gif")
+        attention = AttentionRecord(critics, team) if critics else None
+        frames, _ = record_episode(env, parts.policy, render, seed=seed, watch=attention)
+        if attention is not None:
+            title = f"attention of {config.algorithm}'s critics on {config.task.name}, a greedy episode"
+            plot_attention(attention, directory.plots / "attention.png", title)
+            frames = beside_frames(frames, attention) if frames else frames
+        if config.video:
+            directory.videos.mkdir(exist_ok=True)
+            write_gif(frames, directory.videos / "greedy_episode.gif")
         env.close()
 
     return record

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ctde_kit.recipes.attention_critics import AttentionCriticConfig
 from ctde_kit.recipes.channels import BiCNetNetwork, CommNetNetwork, TarMACNetwork
 from ctde_kit.recipes.critics import ValueCriticConfig
 from ctde_kit.recipes.cross_play import CrossPlayConfig
@@ -40,6 +41,7 @@ SCHEMAS: dict[tuple[str | None, str], Any] = {
     ("schema/network", "commnet"): CommNetNetwork,
     ("schema/network", "tarmac"): TarMACNetwork,
     ("schema/critic", "value"): ValueCriticConfig,
+    ("schema/critic", "attention"): AttentionCriticConfig,
     ("schema/mixer", "none"): NoMixer,
     ("schema/mixer", "vdn"): VDNMixerConfig,
     ("schema/mixer", "qmix"): QMixerConfig,

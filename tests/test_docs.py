@@ -23,6 +23,7 @@ PAGES = [
     "docs/tutorials/drop_in.md",
     "docs/competition.md",
     "docs/communication.md",
+    "docs/critics.md",
 ]
 
 

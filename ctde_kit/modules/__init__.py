@@ -2,6 +2,8 @@
 
 from ctde_kit.modules.action_value import ActionValueCritic, action_value_critic
 from ctde_kit.modules.actor import MultiAgentActor, SingleAgentActor, TeamPolicy
+from ctde_kit.modules.attention import AgentAttention
+from ctde_kit.modules.attention_critic import AttentionCritic
 from ctde_kit.modules.bicnet import BidirectionalRNN, MultiAgentBiCNet
 from ctde_kit.modules.channel import ChannelEncoder
 from ctde_kit.modules.commnet import MeanMessages, MultiAgentCommNet
@@ -22,6 +24,7 @@ from ctde_kit.modules.q_actor import MultiAgentQActor, SingleAgentQActor
 from ctde_kit.modules.qmixer import QMixer
 from ctde_kit.modules.qplex import QPLEXMixer
 from ctde_kit.modules.random_actor import RandomActor
+from ctde_kit.modules.random_order import RandomOrderCritic
 from ctde_kit.modules.scale import LearnedScale
 from ctde_kit.modules.sharing import ShareParams
 from ctde_kit.modules.sub_policies import SubPolicies, SubPolicyDraw
@@ -32,8 +35,10 @@ from ctde_kit.modules.vdn import VDNMixer
 
 __all__ = [
     "ActionValueCritic",
+    "AgentAttention",
     "AgentLinear",
     "AgentNetwork",
+    "AttentionCritic",
     "BidirectionalRNN",
     "ChannelEncoder",
     "FrozenActor",
@@ -59,6 +64,7 @@ __all__ = [
     "QMixer",
     "QPLEXMixer",
     "RandomActor",
+    "RandomOrderCritic",
     "ShareParams",
     "SingleAgentActor",
     "SingleAgentDeterministicActor",

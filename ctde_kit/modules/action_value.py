@@ -11,9 +11,10 @@ from torch import Tensor
 
 from ctde_kit.errors import UserError
 from ctde_kit.keys import STATE, Key
-from ctde_kit.modules.critic import Heads, NetworkFactory, Sees, ValuePerAgent
+from ctde_kit.modules.critic import Heads, NetworkFactory, Sees, ValuePerAgent, check_own_first
 from ctde_kit.modules.inputs import Input
 from ctde_kit.modules.network import AgentNetwork, set_recurrent_mode
+from ctde_kit.modules.ordering import own_first_columns
 from ctde_kit.specs import GroupSpec, TeamSpec
 
 
@@ -27,14 +28,18 @@ class ActionValueCritic(TensorDictModuleBase):
         agent_network: writes the value.
         own_column: where agent 0's action stands among the features, the others' after it; ``None`` where agent i's
             value depends on agent i's action alone, or on the others' through a channel between agents.
+        own_first: each agent's own action stands at ``own_column``.
     """
 
     in_keys: list[Key]
     out_keys: list[Key]
 
-    def __init__(self, group: GroupSpec, agent_network: AgentNetwork, own_column: int | None):
+    def __init__(
+        self, group: GroupSpec, agent_network: AgentNetwork, own_column: int | None, *, own_first: bool = False
+    ):
         super().__init__()
-        self.group, self.agent_network, self.own_column = group, agent_network, own_column
+        self.group, self.agent_network = group, agent_network
+        self.own_column, self.own_first = own_column, own_first
         self.in_keys, self.out_keys = agent_network.in_keys, agent_network.out_keys
         self.hidden_key = agent_network.hidden_key
 
@@ -75,7 +80,7 @@ class ActionValueCritic(TensorDictModuleBase):
                 return self.agent_network(changed).get(self.group.keys.state_action_value)
         network: Any = self.agent_network.network
         first = network.first(self.agent_network.inputs(tensordict))
-        rows = network.first.swapped(first, action - tensordict.get(key), self.own_column)
+        rows = network.first.swapped(first, action - tensordict.get(key), self.own_column, same_column=self.own_first)
         if self.hidden_key is None:
             values = network.after_first(rows)
         else:
@@ -94,6 +99,7 @@ def action_value_critic(
     sees: Sees = "team",
     heads: Heads = "agent",
     agent_id: bool = False,
+    own_first: bool = False,
 ) -> ActionValueCritic:
     """A critic of joint actions, in one of the common layouts.
 
@@ -111,9 +117,10 @@ def action_value_critic(
         heads: for ``team`` and ``state``: ``one`` value for all, one output an ``agent``, or a ``network`` an agent
             (whose weights are apart, or shared by clusters of like agents, as ``make_network`` shares them).
         agent_id: append the agent's index, one forward pass an agent, instead of heads.
+        own_first: as in ``value_critic``; its own action is the first of the actions, too.
 
     Raises:
-        UserError: where the env offers no such state, and for another word in ``sees`` or ``heads``.
+        UserError: as ``value_critic``.
 
     >>> import torch
     >>> from tensordict import TensorDict
@@ -128,6 +135,7 @@ def action_value_critic(
     for name, value, words in (("sees", sees, get_args(Sees)), ("heads", heads, get_args(Heads))):
         if value not in words:
             raise UserError(f"action_value_critic: {name}={value!r}, expected one of {', '.join(words)}")
+    check_own_first(own_first, sees, heads, agent_id)
     seen, features, per_agent = _seen(team, group, sees)
     per_agent = per_agent or heads == "network" or agent_id
     if sees == "observation":
@@ -136,10 +144,22 @@ def action_value_critic(
     else:
         actions = [(other.keys.action_vector, _mask(other), 2) for other in team]
         sizes = [other.n_agents * other.action.vector_dim for other in team]
-        n_actions, own_column = sum(sizes), features + sum(sizes[: team.groups.index(group)])
+        before = 0 if own_first else sum(sizes[: team.groups.index(group)])
+        n_actions, own_column = sum(sizes), features + before
     n_rows = group.n_agents if per_agent else 1
     parts = [*seen, *actions]
-    inputs = Input(parts, n_rows, features + n_actions, agent_id=agent_id, decentralized=sees == "observation")
+    columns = None
+    if own_first:
+        widths = [[other.observation_dim for other in team], [other.action.vector_dim for other in team]]
+        columns = own_first_columns(team, group, widths)
+    inputs = Input(
+        parts,
+        n_rows,
+        features + n_actions,
+        agent_id=agent_id,
+        decentralized=sees == "observation",
+        columns=columns,
+    )
     outputs = group.n_agents if n_rows == 1 and heads == "agent" else 1
     network = AgentNetwork(
         inputs,
@@ -148,7 +168,7 @@ def action_value_critic(
         hidden_key=group.keys.team_hidden("critic"),
         split=ValuePerAgent(group.n_agents),
     )
-    return ActionValueCritic(group, network, own_column)
+    return ActionValueCritic(group, network, own_column, own_first=own_first)
 
 
 Parts = list[tuple[Key, Key | None, int]]
@@ -170,6 +190,7 @@ def _seen(team: TeamSpec, group: GroupSpec, sees: Sees) -> tuple[Parts, int, boo
         return [(STATE, None, 1)], team.state_dim, False
     if group.state_dim is None:
         raise UserError(
-            f"critic input `agent_state`: this env writes no key {group.keys.state}; use `critic=centralized`"
+            f"critic input `agent_state`: this env writes no key {group.keys.state}; use "
+            "`critic.build_state=true`, which adds envs.agent_state.AgentState to the env, or `critic=centralized`"
         )
     return [(group.keys.state, _mask(group), 0)], group.state_dim, True

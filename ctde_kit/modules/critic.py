@@ -44,6 +44,7 @@ def value_critic(
     heads: Heads = "agent",
     agent_id: bool = False,
     normalize: bool = False,
+    own_first: bool = False,
 ) -> AgentNetwork:
     """A critic that writes ``(group, "state_value")`` ``[*B, n_agents, 1]``, in one of the common layouts.
 
@@ -61,9 +62,12 @@ def value_critic(
             (whose weights are apart where ``make_network`` shares none).
         agent_id: append the agent's index, one forward pass an agent, instead of heads.
         normalize: normalize the features.
+        own_first: each agent's row begins with its own observation, for ``team`` with a row an agent: with
+            ``heads="network"`` or an agent id. ``RandomOrderCritic`` is for a random order.
 
     Raises:
-        UserError: where the env offers no such state, and for another word in ``sees`` or ``heads``.
+        UserError: where the env offers no such state, for another word in ``sees`` or ``heads``, and for ``own_first``
+            without a row an agent.
 
     >>> from ctde_kit.envs.vmas import VmasEnv
     >>> from ctde_kit.modules import MultiAgentMLP
@@ -76,7 +80,8 @@ def value_critic(
     for name, value, words in (("sees", sees, get_args(Sees)), ("heads", heads, get_args(Heads))):
         if value not in words:
             raise UserError(f"value_critic: {name}={value!r}, expected one of {', '.join(words)}")
-    inputs = _inputs(team, group, sees, heads == "network", agent_id, normalize)
+    check_own_first(own_first, sees, heads, agent_id)
+    inputs = _inputs(team, group, sees, heads == "network", agent_id, normalize, own_first)
     outputs = group.n_agents if inputs.n_agents == 1 and heads == "agent" else 1
     return AgentNetwork(
         inputs,
@@ -87,11 +92,24 @@ def value_critic(
     )
 
 
-def _inputs(team: TeamSpec, group: GroupSpec, sees: str, repeat: bool, agent_id: bool, normalize: bool) -> Input:
+def check_own_first(own_first: bool, sees: str, heads: str, agent_id: bool) -> None:
+    """Raise ``UserError`` where there is no row an agent that could begin with its own observation."""
+    if own_first and sees != "team":
+        raise UserError(f"own_first: a critic with sees={sees} stacks no observations; use sees=team, or leave it out")
+    if own_first and heads != "network" and not agent_id:
+        raise UserError(
+            f"own_first: with heads={heads} one row serves all agents, so no observation in it is the own one; use "
+            "heads=network"
+        )
+
+
+def _inputs(
+    team: TeamSpec, group: GroupSpec, sees: str, repeat: bool, agent_id: bool, normalize: bool, own_first: bool
+) -> Input:
     if sees == "observation":
         return own_observation(group, agent_id=agent_id, normalize=normalize)
     if sees == "team":
-        return team_observation(team, group, repeat=repeat, agent_id=agent_id, normalize=normalize)
+        return team_observation(team, group, repeat=repeat, agent_id=agent_id, normalize=normalize, own_first=own_first)
     if sees == "state":
         return global_state(team, group, repeat=repeat, agent_id=agent_id, normalize=normalize)
     return agent_state(group, agent_id=agent_id, normalize=normalize)

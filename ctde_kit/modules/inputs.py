@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ctde_kit.errors import UserError
 from ctde_kit.keys import STATE, GroupKeys, Key
+from ctde_kit.modules.ordering import own_first_columns
 from ctde_kit.specs import GroupSpec, TeamSpec, one_hot
 
 
@@ -26,9 +27,12 @@ class Input(nn.Module):
         normalize: a ``LayerNorm`` without parameters on the features (Yu et al. 2022, section 5, "feature
             normalization").
         decentralized: whether agent i's features depend on its own data alone.
+        columns: int64 ``[n_agents, features]``: which of the team's features stand where in each agent's row;
+            ``None``: as they are.
     """
 
     ids: Tensor | None
+    columns: Tensor | None
 
     def __init__(
         self,
@@ -40,12 +44,14 @@ class Input(nn.Module):
         index: tuple[Key, int] | None = None,
         normalize: bool = False,
         decentralized: bool = False,
+        columns: Tensor | None = None,
     ):
         super().__init__()
         self.parts, self.n_agents, self.decentralized, self.index = parts, n_agents, decentralized, index
         self.features = features + (n_agents if agent_id else 0) + (0 if index is None else index[1])
         self.norm = nn.LayerNorm(features, elementwise_affine=False) if normalize else None
         self.register_buffer("ids", torch.eye(n_agents) if agent_id else None, persistent=False)
+        self.register_buffer("columns", columns, persistent=False)
 
     @property
     def in_keys(self) -> list[Key]:
@@ -69,6 +75,8 @@ class Input(nn.Module):
         x = torch.cat([part.expand(*part.shape[:-2], rows, part.shape[-1]) for part in parts], -1)
         if self.norm is not None:
             x = self.norm(x)
+        if self.columns is not None:
+            x = x.squeeze(-2).index_select(-1, self.columns.flatten()).unflatten(-1, self.columns.shape)
         if all(dims > 0 for *_, dims in self.parts):
             x = x.expand(*x.shape[:-2], self.n_agents, x.shape[-1])
         elif x.shape[-2] != self.n_agents:
@@ -140,17 +148,25 @@ def own_observation(
 
 
 def team_observation(
-    team: TeamSpec, group: GroupSpec, *, repeat: bool = False, agent_id: bool = False, normalize: bool = False
+    team: TeamSpec,
+    group: GroupSpec,
+    *,
+    repeat: bool = False,
+    agent_id: bool = False,
+    normalize: bool = False,
+    own_first: bool = False,
 ) -> Input:
     """The observations of all agents of all groups, concatenated: ``[*B, 1, sum(n_agents * F)]``.
 
-    With ``repeat``, or an agent id, the agent axis is ``group.n_agents``.
+    With ``repeat``, an agent id, or ``own_first``, the agent axis is ``group.n_agents``. With ``own_first`` agent i's
+    row begins with its own observation; those of all others follow in the team's order.
     """
     parts: list[tuple[Key, Key | None, int]] = [
         (other.keys.observation, other.keys.mask if other.mask else None, 2) for other in team
     ]
-    n_agents = group.n_agents if repeat or agent_id else 1
-    return Input(parts, n_agents, team.observation_dim, agent_id=agent_id, normalize=normalize)
+    n_agents = group.n_agents if repeat or agent_id or own_first else 1
+    columns = own_first_columns(team, group, [[other.observation_dim for other in team]]) if own_first else None
+    return Input(parts, n_agents, team.observation_dim, agent_id=agent_id, normalize=normalize, columns=columns)
 
 
 def global_state(
@@ -176,7 +192,8 @@ def agent_state(group: GroupSpec, *, agent_id: bool = False, normalize: bool = F
     keys: GroupKeys = group.keys
     if group.state_dim is None:
         raise UserError(
-            f"critic input `agent_state`: this env writes no key {keys.state}; use `critic=centralized` instead"
+            f"critic input `agent_state`: this env writes no key {keys.state}; use "
+            "`critic.build_state=true`, which adds envs.agent_state.AgentState to the env, or `critic=centralized`"
         )
     part = (keys.state, keys.mask if group.mask else None, 0)
     return Input([part], group.n_agents, group.state_dim, agent_id=agent_id, normalize=normalize)

@@ -59,11 +59,12 @@ class AgentLinear(nn.Module):
         out = torch.baddbmm(bias.unsqueeze(1), flat, weight.transpose(1, 2))
         return out.transpose(0, 1).reshape(*x.shape[:-1], self.out_features)
 
-    def swapped(self, output: Tensor, change: Tensor, column: int) -> Tensor:
+    def swapped(self, output: Tensor, change: Tensor, column: int, *, same_column: bool = False) -> Tensor:
         """The ``output`` ``[*B, n or 1, G]`` as it is where, for each agent i alone, D input features are others.
 
-        ``change`` ``[*B, n, D]`` is the difference to agent i's features, which stand at ``column + i * D``. So n
-        inputs that differ in one agent's action each cost one product of the whole input and n small ones.
+        ``change`` ``[*B, n, D]`` is the difference to agent i's features, which stand at ``column + i * D``, with
+        ``same_column`` at ``column`` in every row. So n inputs that differ in one agent's action each cost one product
+        of the whole input and n small ones.
 
         >>> layer, x = AgentLinear(4, 2, n_agents=1), torch.ones(1, 4)
         >>> rows = layer.swapped(layer(x), torch.ones(2, 1), column=2)
@@ -71,7 +72,9 @@ class AgentLinear(nn.Module):
         True
         """
         n_agents, size = change.shape[-2:]
-        blocks = self.weight[..., column : column + n_agents * size].unflatten(-1, (n_agents, size))
+        width = size if same_column else n_agents * size
+        blocks = self.weight[..., column : column + width].unflatten(-1, (width // size, size))
+        blocks = blocks.expand(-1, -1, n_agents, -1)
         own = blocks[0].transpose(0, 1) if len(blocks) == 1 else blocks[list(self.sets), :, range(n_agents)]
         flat = change.reshape(-1, n_agents, size).transpose(0, 1)
         product = torch.bmm(flat, own.transpose(1, 2)).transpose(0, 1)

@@ -12,6 +12,8 @@ from tensordict.utils import NestedKey
 from ctde_kit.errors import UserError
 from ctde_kit.keys import CHOSEN_ACTION_VALUE, DONE, IS_INIT, NEXT, TERMINATED, next_key
 from ctde_kit.objectives.joint_actions import stored_vector
+from ctde_kit.objectives.orders import order_keys, with_orders
+from ctde_kit.objectives.part_checks import check_critics_of_actions, check_mixer
 from ctde_kit.objectives.unroll import hidden_key
 from ctde_kit.specs import GroupSpec
 
@@ -27,6 +29,7 @@ def read_keys(
     """What a loss of these parts reads off a batch; what it makes for them itself is left out."""
     keys: list[Any] = [(NEXT, DONE), (NEXT, TERMINATED)]
     made: list[Any] = [key for critic in critics.values() if (key := hidden_key(critic))]
+    made += [key for critic in critics.values() for key in order_keys(critic)]
     for name, actor in actors.items():
         group, alive = actor.group.keys, [actor.group.keys.mask] * actor.group.mask
         made += [group.action_vector, group.chosen_action_value]
@@ -52,7 +55,10 @@ def _now_and_next(keys: Sequence[Any], without: Sequence[Any]) -> list[Any]:
 def with_vectors(
     groups: Mapping[str, GroupSpec], critics: Mapping[str, Any], tensordict: TensorDictBase
 ) -> TensorDictBase:
-    """A copy ``[*B, T]`` with actions as vectors, and the critics' hidden states before the first step: zero."""
+    """A copy ``[*B, T]`` with what is made for critics.
+
+    Actions as vectors, the critics' hidden states before the first step, zero, and orders where they are random.
+    """
     data = (tensordict.unsqueeze(-1) if tensordict.ndim == 1 else tensordict).copy()
     for group in groups.values():
         data.set(group.keys.action_vector, stored_vector(group, data))
@@ -61,7 +67,7 @@ def with_vectors(
         if key is not None:
             like = data.get(groups[name].keys.action_vector)
             data.set(key, like.new_zeros(*data.shape, *critic.hidden_shape))
-    return data
+    return with_orders(critics.values(), data)
 
 
 def check_parts(
@@ -76,6 +82,8 @@ def check_parts(
     """Raise ``UserError`` unless critics, mixer and what changes the others' actions fit together."""
     if other_actions not in get_args(OtherActions):
         raise UserError(f"other_actions={other_actions!r}: expected one of {', '.join(get_args(OtherActions))}")
+    check_critics_of_actions("MADDPGLoss", critics)
+    check_mixer("MADDPGLoss", mixer)
     unknown = sorted(critics.keys() - actors.keys())
     if unknown or not critics:
         raise UserError(f"critics: expected groups of {sorted(actors)}, found {unknown or 'none'}; give each an actor")

@@ -15,6 +15,8 @@ from torchrl.objectives.common import LossModule
 from ctde_kit.errors import UserError
 from ctde_kit.keys import IS_INIT, GroupKeys
 from ctde_kit.objectives.masking import check_same_shape, masked_mean
+from ctde_kit.objectives.orders import order_keys, with_orders
+from ctde_kit.objectives.part_checks import check_critic_of_states
 from ctde_kit.protocols import ReturnScale
 
 CriticLoss = Literal["huber", "l2"]
@@ -93,6 +95,7 @@ class MAPPOLoss(LossModule):
         super().__init__()
         if loss_critic_type not in get_args(CriticLoss):
             raise UserError(f"loss_critic_type={loss_critic_type!r}: expected one of {', '.join(get_args(CriticLoss))}")
+        check_critic_of_states("MAPPOLoss", critic)
         self.actor_network, self.critic_network, self.value_norm = actor, critic, value_norm
         self.clip_epsilon, self.clip_value = clip_epsilon, clip_value
         self.entropy_coeff, self.critic_coeff = entropy_coeff, critic_coeff
@@ -119,7 +122,9 @@ class MAPPOLoss(LossModule):
     def in_keys(self) -> list[NestedKey]:
         keys = self.tensor_keys
         own = [keys.action, keys.sample_log_prob, keys.advantage, keys.value_target, keys.value]
-        return list(dict.fromkeys([*self.actor_network.in_keys, *self.critic_network.in_keys, *own]))
+        drawn = order_keys(self.critic_network)
+        read = [key for key in self.critic_network.in_keys if key not in drawn]
+        return list(dict.fromkeys([*self.actor_network.in_keys, *read, *own]))
 
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
         keys = self.tensor_keys
@@ -169,7 +174,8 @@ class MAPPOLoss(LossModule):
         keys = self.tensor_keys
         target = self._entry(tensordict, keys.value_target, alive)
         old_value = self._entry(tensordict, keys.value, alive)
-        value = self.critic_network(tensordict.copy()).get(keys.value)
+        seen = with_orders([self.critic_network], tensordict.copy())
+        value = self.critic_network(seen).get(keys.value)
         check_same_shape(state_value=value, value_target=target, old_state_value=old_value)
         if self.value_norm is not None:
             target = self.value_norm.normalize(target)

@@ -26,6 +26,7 @@ from ctde_kit.keys import (
     next_key,
 )
 from ctde_kit.objectives.masking import agent_flags, check_same_shape, masked_mean, required_entry
+from ctde_kit.objectives.part_checks import check_mixer
 from ctde_kit.objectives.priorities import importance_weight, write_priority
 from ctde_kit.objectives.q_targets import NStepReturn, ReturnEstimator
 from ctde_kit.objectives.q_values import at_next, joint_value, stored_choice, write_values
@@ -115,6 +116,7 @@ class QMixLoss(LossModule):
     ):
         super().__init__()
         check_loss_function(loss_function)
+        check_mixer("QMixLoss", mixer)
         self.actors, self.mixer = nn.ModuleDict(dict(actors)), mixer
         self.gamma, self.returns = gamma, returns or NStepReturn()
         self.loss_function: LossFunction = loss_function

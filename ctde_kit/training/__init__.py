@@ -1,5 +1,6 @@
 """The loop, gradient steps, evaluation, checkpoints and run directories."""
 
+from ctde_kit.training.averaging import ParameterAverage
 from ctde_kit.training.checkpoint import latest_checkpoint, load_parts, read_checkpoint, save_checkpoint
 from ctde_kit.training.cross_play import CrossPlay, cross_play
 from ctde_kit.training.evaluation import Returns, evaluate, record_episode
@@ -22,6 +23,7 @@ __all__ = [
     "LinearEpsilon",
     "LinearLearningRate",
     "NotFiniteError",
+    "ParameterAverage",
     "Parts",
     "PolyakUpdate",
     "Returns",

@@ -86,16 +86,33 @@ def evaluate(
 
 @torch.no_grad()
 def record_episode(
-    env: EnvBase, policy: TensorDictModuleBase, render: Callable[[], np.ndarray], *, seed: int
+    env: EnvBase,
+    policy: TensorDictModuleBase,
+    render: Callable[[], np.ndarray] | None,
+    *,
+    seed: int,
+    watch: Callable[[TensorDictBase], None] | None = None,
 ) -> tuple[list[np.ndarray], TensorDictBase]:
-    """The frames of one greedy episode of the first env of the batch, and its last step."""
+    """The frames of one greedy episode of the first env of the batch, and its last step.
+
+    Args:
+        env: an env of its own; it is seeded and reset.
+        policy: acts greedily.
+        render: draws the env as it stands; ``None`` for no frames.
+        seed: of the env; the program's random state is left as it was.
+        watch: called at each frame with what the policy wrote.
+    """
     frames = []
     with torch.random.fork_rng(), set_exploration_type(ExplorationType.DETERMINISTIC):
         env.set_seed(seed)
         carrier = env.reset()
         while True:
-            frames.append(render())
-            step = env.step(policy(carrier))
+            if render is not None:
+                frames.append(render())
+            acted = policy(carrier)
+            if watch is not None:
+                watch(acted)
+            step = env.step(acted)
             if step[NEXT, DONE][0].item():
                 return frames, step
             carrier = env.step_mdp(step)

@@ -93,7 +93,8 @@ class UpdateWithTargets:
 
     Args:
         update: minibatch -> metrics, such as ``GradientStep``.
-        rules: for each loss that has targets.
+        rules: what comes after an update, in this order: a rule for each loss that has targets, and before them what
+            changes the online networks once more, such as ``ParameterAverage``.
     """
 
     def __init__(self, update: Any, rules: Mapping[str, TargetRule]):

@@ -252,7 +252,9 @@ def test_the_dead_do_nothing_for_critics_that_do_not_mask() -> None:
         torch.testing.assert_close(value, before[name], msg=lambda m, n=name: f"{n}: {m}")
 
 
-@pytest.mark.parametrize("critic", [{}, {"heads": "network"}, {"agent_id": True}, {"heads": "one"}])
+@pytest.mark.parametrize(
+    "critic", [{}, {"heads": "network"}, {"agent_id": True}, {"heads": "one"}, {"heads": "network", "own_first": True}]
+)
 @pytest.mark.parametrize("recurrent", [False, True])
 def test_swapping_the_own_action_is_the_same_as_all_joint_actions(critic: dict[str, Any], recurrent: bool) -> None:
     spec = TEAMS["two"]("continuous")

@@ -25,6 +25,11 @@ def network(kind: str, **kwargs: Any) -> Any:
     return GRUNetwork(hidden_size=6, num_cells=[8], **kwargs)
 
 
+def averaged(every: int) -> ValueCriticConfig:
+    """One critic an agent, averaged every so many updates."""
+    return ValueCriticConfig(heads="network", average_every=every, network=network("mlp", share_params=False))
+
+
 def small_config(kind: str = "mlp", **kwargs: Any) -> MAPPOConfig:
     """Six envs, episodes of 7 steps, batches of 10 steps: batches start in the middle of episodes."""
     options: dict[str, Any] = {

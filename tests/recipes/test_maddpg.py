@@ -19,7 +19,7 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from ctde_kit.errors import UserError
 from ctde_kit.training import iterate, load_parts, read_checkpoint, save_checkpoint
-from tests.recipes.small import network
+from tests.recipes.small import averaged, network
 from tests.recipes.small_maddpg import small_maddpg_config
 from tests.recipes.test_qmix import Build, advance, same, tensors, weights
 
@@ -33,6 +33,10 @@ BUILDS: dict[str, Build] = {
     "facmac": lambda: maddpg.build(
         small_maddpg_config(mixer=QMixerConfig(embed_dim=5, monotonic=False), target=PolyakTarget(tau=0.1, every=3))
     ),
+    "random order": lambda: maddpg.build(
+        small_maddpg_config(critic=ValueCriticConfig(ordering="random", network=network("mlp")))
+    ),
+    "averages": lambda: maddpg.build(small_maddpg_config(critic=averaged(3))),
     "ensembles": lambda: maddpg.build(small_maddpg_config(ensemble_size=3)),
     "recurrent ensembles": lambda: maddpg.build(
         small_maddpg_config("gru", "sequences", exploration=OU, ensemble_size=3)

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ctde_kit.recipes.critics import ValueCriticConfig
 from ctde_kit.recipes.mappo import MAPPOConfig, build
 
 from ctde_kit.errors import UserError
 from ctde_kit.training import Parts, iterate, latest_checkpoint, load_parts, read_checkpoint, save_checkpoint
-from tests.recipes.small import network, small_config
+from tests.recipes.small import averaged, network, small_config
 
 
 def advance(parts: Parts, iterations: int) -> Parts:
@@ -36,6 +37,8 @@ def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor])
 CONFIGS = {
     "mlp": lambda: small_config("mlp"),
     "gru": lambda: small_config("gru"),
+    "random order": lambda: small_config(critic=ValueCriticConfig(ordering="random", network=network("mlp"))),
+    "averages": lambda: small_config(critic=averaged(5)),
     "unshared": lambda: small_config(actor=network("mlp", share_params=False), anneal_lr=True),
 }
 

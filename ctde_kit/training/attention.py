@@ -1,0 +1,137 @@
+"""What critics attended to along an episode: kept, plotted, and beside the frames of a video."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from tensordict import TensorDictBase
+from tensordict.nn import TensorDictModuleBase
+from torch import Tensor
+
+from ctde_kit.specs import TeamSpec
+
+MOST_PANELS = 12
+N_COLUMNS = 3
+# Of a frame's height.
+SIDE_WIDTH = 0.7
+DPI = 100
+
+
+class AttentionRecord:
+    """Keeps how much each agent's value attends to each agent, step by step.
+
+    Args:
+        critics: by group, modules that write ``(group, "attention_weight")`` ``[*B, n_agents, N]``; of states, or of
+            the actions that are there.
+        team: all groups; N counts their agents, group by group.
+    """
+
+    def __init__(self, critics: Mapping[str, TensorDictModuleBase], team: TeamSpec):
+        self.critics, self.team = dict(critics), team
+        self._steps: dict[str, list[Tensor]] = {name: [] for name in self.critics}
+
+    @torch.no_grad()
+    def __call__(self, tensordict: TensorDictBase) -> None:
+        """Take in one step ``[n_envs]`` with the policy's action: the first env's."""
+        data = tensordict.copy()
+        for group in self.team:
+            data.set(group.keys.action_vector, group.action.vector(data.get(group.keys.action)))
+        for name, critic in self.critics.items():
+            found = critic(data.select(*critic.in_keys))
+            self._steps[name].append(found.get(self.team[name].keys.attention_weight)[0].cpu())
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """By group, ``[T, n_agents, N]``."""
+        return {name: torch.stack(steps) for name, steps in self._steps.items()}
+
+    @property
+    def labels(self) -> list[str]:
+        """A name for each of the N agents."""
+        groups = list(self.team)
+        single = len(groups) == 1
+        return [str(i) if single else f"{group.name} {i}" for group in groups for i in range(group.n_agents)]
+
+
+def plot_attention(record: AttentionRecord, path: Path, title: str) -> Path:
+    """Write a PNG with a heatmap over time for each agent, at most 12 of them, and return ``path``.
+
+    Args:
+        record: of one episode.
+        path: of the file; its directory exists.
+        title: of the figure.
+    """
+    labels = record.labels
+    panels = [(name, i) for name, weights in record.weights.items() for i in range(weights.shape[1])]
+    left_out = len(panels) - MOST_PANELS
+    panels = panels[:MOST_PANELS]
+    n_columns = min(N_COLUMNS, len(panels))
+    n_rows = -(-len(panels) // n_columns)
+    height = 1.1 + 0.16 * min(len(labels), 40)
+    figure = Figure(figsize=(max(7.0, 4.2 * n_columns), 0.9 + height * n_rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(n_rows, n_columns, squeeze=False).flatten()
+    image: Any = None
+    for axis, (name, i) in zip(axes, panels, strict=False):
+        weights = record.weights[name][:, i].T
+        image = axis.imshow(weights.numpy(), vmin=0, vmax=1, cmap="viridis", aspect="auto", interpolation="nearest")
+        own = f"agent {i}" if len(list(record.team)) == 1 else f"{name} {i}"
+        axis.set_title(f"{own} attends to", fontsize=10)
+        axis.set_xlabel("step")
+        _label_rows(axis, labels)
+    for axis in axes[len(panels) :]:
+        axis.set_visible(False)
+    figure.colorbar(image, ax=axes[: len(panels)].tolist(), label="weight")
+    figure.suptitle(title + (f" (the first {MOST_PANELS} of {len(panels) + left_out} agents)" if left_out > 0 else ""))
+    figure.savefig(path, dpi=110)
+    return path
+
+
+def beside_frames(frames: Sequence[np.ndarray], record: AttentionRecord) -> list[np.ndarray]:
+    """Each frame uint8 ``[H, W, 3]`` with the weights of its step to the right, a matrix a group: who attends to whom.
+
+    Args:
+        frames: of the episode of ``record``.
+        record: as many steps as there are frames.
+    """
+    height = frames[0].shape[0]
+    figure = Figure(figsize=(SIDE_WIDTH * height / DPI, height / DPI), dpi=DPI, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    labels, weights = record.labels, record.weights
+    images = []
+    for axis, (name, matrix) in zip(
+        figure.subplots(len(weights), 1, squeeze=False).flatten(), weights.items(), strict=True
+    ):
+        images.append(axis.imshow(matrix[0].numpy(), vmin=0, vmax=1, cmap="viridis", interpolation="nearest"))
+        group = record.team[name]
+        single = len(list(record.team)) == 1
+        axis.set_title(f"{name}: who attends to whom", fontsize=8)
+        _label_rows(axis, [str(i) if single else f"{name} {i}" for i in range(group.n_agents)])
+        step = _stride(len(labels))
+        axis.set_xticks(range(0, len(labels), step), labels[::step], fontsize=7, rotation=0 if single else 90)
+    shown = []
+    for t, frame in enumerate(frames):
+        for image, matrix in zip(images, weights.values(), strict=True):
+            image.set_data(matrix[t].numpy())
+        canvas.draw()
+        side = np.asarray(canvas.buffer_rgba())[:height, :, :3]
+        shown.append(np.concatenate([frame, side], 1))
+    return shown
+
+
+def _label_rows(axis: Axes, labels: Sequence[str]) -> None:
+    step = _stride(len(labels))
+    axis.set_yticks(range(0, len(labels), step), labels[::step], fontsize=7)
+    axis.tick_params(length=0)
+
+
+def _stride(count: int) -> int:
+    """How many rows a label stands for: more than ten labels cannot be read."""
+    return -(-count // 10)

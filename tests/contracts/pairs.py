@@ -1,0 +1,176 @@
+"""Every actor network with every critic, or mixer, in every loss that fits, built as the command line builds them.
+
+``python -m tests.contracts.pairs`` writes the table into ``docs/parts.md``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from ctde_kit.recipes import cli
+from ctde_kit.recipes.loading import instantiate_config
+from hydra import compose, initialize_config_module
+
+from ctde_kit.errors import UserError
+from ctde_kit.training import Parts, UpdateWithTargets
+from tests.contracts.tiny_env import TinyTask
+
+ROOT = Path(__file__).parents[2]
+CONF = Path(cli.__file__).parent / "conf"
+PAGE = ROOT / "docs" / "parts.md"
+BEGIN, END = "<!-- begin of the tables -->", "<!-- end of the tables -->"
+FITS = "fits"
+
+# Layouts beyond the configurations of conf/critic, and what those need.
+LAYOUTS: dict[str, list[str]] = {
+    "agent_state": ["critic=agent_state", "critic.build_state=true"],
+    "centralized, one head": ["critic=centralized", "critic.heads=one"],
+    "centralized, a network an agent": [
+        "critic=centralized",
+        "critic.heads=network",
+        "critic.network.share_params=false",
+    ],
+    "centralized, a network a cluster": [
+        "critic=centralized",
+        "critic.heads=network",
+        "critic.network.share_params=[0,0,1]",
+    ],
+    "centralized, a network an agent, averaged": [
+        "critic=centralized",
+        "critic.heads=network",
+        "critic.network.share_params=false",
+        "critic.average_every=2",
+    ],
+    "centralized, own first": ["critic=centralized", "critic.heads=network", "critic.ordering=own_first"],
+    "centralized, random order": ["critic=centralized", "critic.ordering=random"],
+}
+LOSSES = {
+    "mappo": "MAPPO: actors, critics of states",
+    "maddpg": "MADDPG: actors, critics of actions",
+    "facmac": "FACMAC: actors, critics of actions, with `mixer=qmix`",
+}
+SIZES = {
+    "mappo": ["frames_per_batch=24", "minibatch_frames=12", "sequence_length=null"],
+    "maddpg": ["frames_per_batch=24", "replay=sequences", "replay.form.length=3", "replay.batch_size=4"],
+    "qmix": ["frames_per_batch=24", "replay=sequences", "replay.form.length=3", "replay.batch_size=4"],
+}
+SIZES["facmac"] = SIZES["maddpg"]
+
+
+def names(group: str) -> list[str]:
+    """The configurations in a folder of ``conf``."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def critics() -> dict[str, list[str]]:
+    """The overrides of each critic: every configuration, more layouts, and other networks."""
+    found = {name: LAYOUTS.get(name, [f"critic={name}"]) for name in names("critic")}
+    found |= LAYOUTS
+    for network in names("network"):
+        if network != "mlp":
+            for name in ("centralized", "decentralized", "attention"):
+                found[f"{name}, {network}"] = [f"critic={name}", f"network@critic.network={network}"]
+    found["centralized, random order, gru"] = [*LAYOUTS["centralized, random order"], "network@critic.network=gru"]
+    return found
+
+
+@functools.cache
+def configuration(algorithm: str, *overrides: str) -> Any:
+    """The recipe's configuration as the command line composes it."""
+    cli._register()
+    with initialize_config_module("ctde_kit.recipes.conf", version_base="1.3"):
+        cfg = compose(algorithm, ["task=memory/recall", "device=cpu", *SIZES[algorithm], *overrides])
+    return instantiate_config(cfg)
+
+
+def build(algorithm: str, actor: str, *overrides: str, continuous: bool) -> Parts:
+    """The parts of a run on the tiny env."""
+    config = configuration(algorithm, *overrides)
+    network = configuration(algorithm, f"network@actor={actor}").actor
+    config = dataclasses.replace(config, actor=network, task=TinyTask(continuous), total_frames=1000)
+    return importlib.import_module(f"ctde_kit.recipes.{config.algorithm}").build(config)
+
+
+def learn(parts: Parts) -> dict[str, torch.Tensor]:
+    """One update; gives the gradient of every parameter that learns, zeros where it got none."""
+    parts.buffer.extend(parts.prepare(parts.collector.rollout()))
+    minibatch = parts.buffer.sample() if hasattr(parts.buffer, "sample") else next(iter(parts.buffer))
+    parts.update(minibatch)
+    update: Any = parts.update.update if isinstance(parts.update, UpdateWithTargets) else parts.update
+    learnt = {name: p for name, p in update.losses.named_parameters() if p.requires_grad}
+    return {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in learnt.items()}
+
+
+def outcome(algorithm: str, actor: str, *overrides: str) -> str:
+    """``FITS``, or the one line that refuses.
+
+    Raises:
+        AssertionError: where a part that learns has no gradient, or one that is not finite.
+    """
+    torch.manual_seed(0)
+    continuous = algorithm in LOSSES
+    try:
+        parts = build(algorithm, actor, *overrides, continuous=continuous)
+        gradients = learn(parts)
+    except UserError as error:
+        refusal = str(error)
+        if "\n" in refusal:
+            raise AssertionError(f"{algorithm} {actor} {overrides}: more than one line: {refusal}") from error
+        return refusal
+    for name, gradient in gradients.items():
+        assert gradient.isfinite().all(), f"{algorithm} {actor} {overrides}: {name}"
+        assert gradient.any(), f"{algorithm} {actor} {overrides}: {name} has no gradient"
+    return FITS
+
+
+def pairs() -> Iterator[tuple[str, str, str, list[str]]]:
+    """Algorithm, row of its table, actor network, overrides."""
+    for algorithm in LOSSES:
+        for row, overrides in critics().items():
+            for actor in names("network"):
+                yield algorithm, row, actor, overrides
+    for mixer in names("mixer"):
+        for actor in names("network"):
+            yield "qmix", mixer, actor, [f"mixer={mixer}"]
+
+
+def tables(outcomes: dict[tuple[str, str, str], str]) -> str:
+    """The outcomes by algorithm, row and actor as Markdown, refusals as notes below."""
+    titles = {**LOSSES, "qmix": "QMIX and its relatives: actors, mixers"}
+    actors = names("network")
+    lines, notes = [], []
+    for algorithm, title in titles.items():
+        lines += ["", f"### {title}", "", "| | " + " | ".join(f"`{actor}`" for actor in actors) + " |"]
+        lines.append("|---" * (len(actors) + 1) + "|")
+        for row in dict.fromkeys(row for other, row, _ in outcomes if other == algorithm):
+            cells = []
+            for actor in actors:
+                found = outcomes[algorithm, row, actor]
+                if found != FITS and found not in notes:
+                    notes.append(found)
+                cells.append("✓" if found == FITS else f"({notes.index(found) + 1})")
+            lines.append(f"| {row} | " + " | ".join(cells) + " |")
+    lines += ["", "Refused, in one line:", "", *[f"{i}. {note}" for i, note in enumerate(notes, 1)], ""]
+    return "\n".join(lines)
+
+
+def committed() -> str:
+    """The tables of the page as it is."""
+    return PAGE.read_text().split(BEGIN)[1].split(END)[0]
+
+
+def main() -> None:
+    """Write the tables into the page."""
+    outcomes = {(algorithm, row, actor): outcome(algorithm, actor, *o) for algorithm, row, actor, o in pairs()}
+    before, rest = PAGE.read_text().split(BEGIN)
+    PAGE.write_text(before + BEGIN + "\n" + tables(outcomes) + END + rest.split(END)[1])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""Critics as configurations: what fits, and one line that names the fix for what does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ctde_kit.recipes import maddpg, mappo, running
+from ctde_kit.recipes.attention_critics import AttentionCriticConfig, attention_critics
+from ctde_kit.recipes.critics import ValueCriticConfig
+from ctde_kit.recipes.envs import critics_team
+from torchrl.envs import TransformedEnv
+
+from ctde_kit.envs.agent_state import AgentState
+from ctde_kit.envs.matrix import MatrixGameEnv
+from ctde_kit.errors import UserError
+from ctde_kit.modules import RandomOrderCritic
+from ctde_kit.specs import TeamSpec
+from ctde_kit.training import RunDirectory, iterate
+from tests.contracts.fakes import group_spec, observe
+from tests.recipes.small import network, small_config
+from tests.recipes.small_maddpg import small_maddpg_config
+
+TEAM = TeamSpec((group_spec("wolves", 3, "continuous"), group_spec("sheep", 2, "continuous", observation_dim=8)), 4)
+
+
+def config(kind: str = "mlp", share_params: Any = True, agent_id: bool = False, **options: Any) -> ValueCriticConfig:
+    return ValueCriticConfig(network=network(kind, share_params=share_params, agent_id=agent_id), **options)
+
+
+@pytest.mark.parametrize("build", ["build", "build_action_value"])
+def test_orderings_build(build: str) -> None:
+    own_first = getattr(config(ordering="own_first", heads="network", share_params=False), build)
+    critic = own_first(TEAM, TEAM["sheep"])
+    assert getattr(critic, "agent_network", critic).inputs.columns is not None
+    assert isinstance(getattr(config(ordering="random"), build)(TEAM, TEAM["sheep"]), RandomOrderCritic)
+
+
+@pytest.mark.parametrize(
+    ("options", "fix"),
+    [
+        ({"ordering": "shuffled"}, "expected one of fixed, own_first, random"),
+        ({"ordering": "own_first"}, "use critic.heads=network"),
+        ({"ordering": "own_first", "heads": "one"}, "use critic.heads=network"),
+        ({"ordering": "own_first", "sees": "observation"}, "use critic=centralized"),
+        ({"ordering": "random", "sees": "observation"}, "use critic=centralized"),
+        ({"ordering": "random", "sees": "state"}, "use critic=centralized"),
+        ({"ordering": "random", "sees": "agent_state"}, "use critic=centralized"),
+        ({"ordering": "random", "heads": "network", "agent_id": True}, "use critic.network.agent_id=false"),
+    ],
+)
+def test_meaningless_orderings_name_the_fix(options: dict[str, Any], fix: str) -> None:
+    with pytest.raises(UserError, match=fix) as error:
+        config(**options)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("sets", [2, 3])
+@pytest.mark.parametrize("build", ["build", "build_action_value"])
+def test_a_cluster_of_like_agents_has_one_critic(build: str, sets: int) -> None:
+    share_params = [0, 0, 1] if sets == 2 else False
+    critic = getattr(config(heads="network", share_params=share_params), build)(TEAM, TEAM["wolves"])
+    network = getattr(critic, "agent_network", critic)
+    assert {layer.weight.shape[0] for layer in network.network.layers} == {sets}
+    data = observe(TEAM, 5)
+    for group in TEAM:
+        data[group.name, "action_vector"] = torch.randn(5, group.n_agents, 2)
+    values = critic(data)["wolves", critic.out_keys[0][1]]
+    assert torch.equal(values[:, 0], values[:, 1]) is (sets == 2)
+    assert not torch.equal(values[:, 1], values[:, 2])
+    # Each cluster learns from its own agents alone.
+    values[:, :2].sum().backward()
+    moved = [layer.weight.grad.flatten(1).any(1).tolist() for layer in network.network.layers]
+    assert moved == [[True] * (sets - 1) + [False]] * len(moved)
+
+
+@pytest.mark.parametrize("share_params", [True, [0, 0, 1]])
+def test_averages_are_of_one_critic_an_agent(share_params: Any) -> None:
+    with pytest.raises(UserError, match=r"use critic\.heads=network critic\.network\.share_params=false"):
+        config(heads="network", share_params=share_params, average_every=3)
+    with pytest.raises(UserError, match="average_every=0: expected a number above 0"):
+        config(heads="network", share_params=False, average_every=0)
+
+
+def test_a_recurrent_critic_of_states_keeps_its_order() -> None:
+    with pytest.raises(UserError, match=r"use network@critic\.network=mlp"):
+        config("gru", ordering="random").build(TEAM, TEAM["wolves"])
+    config("gru", ordering="random").build_action_value(TEAM, TEAM["wolves"])
+
+
+@pytest.mark.parametrize(
+    ("options", "fix"),
+    [
+        ({"n_heads": 5}, r"expected a divisor of critic\.embed_dim=64"),
+        ({"network": network("gru")}, r"use network@critic\.network=mlp"),
+        ({"average_every": 3}, r"use critic\.heads=network"),
+        ({"embed_dim": 0}, r"critic\.embed_dim=0"),
+    ],
+)
+def test_attention_that_cannot_be_names_the_fix(options: dict[str, Any], fix: str) -> None:
+    with pytest.raises(UserError, match=fix) as error:
+        AttentionCriticConfig(**{"network": network("mlp"), **options})
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("algorithm", ["mappo", "maddpg"])
+def test_a_run_shows_what_its_critics_attend_to(
+    algorithm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    critic = AttentionCriticConfig(embed_dim=6, n_heads=2, network=network("mlp"))
+    make = small_config if algorithm == "mappo" else small_maddpg_config
+    config: Any = make(critic=critic, video=True, total_frames=60)
+    parts = (mappo if algorithm == "mappo" else maddpg).build(config)
+    losses = parts.update.losses  # type: ignore[attr-defined]
+    learnt = losses["agents"].critic_network if algorithm == "mappo" else losses["team"].critics["agents"]
+    assert attention_critics(parts)["agents"] is learnt
+    monkeypatch.setattr(running, "write_gif", lambda frames, path: shown.append((frames, path)))
+    shown: list[Any] = []
+    running._train(config, parts, RunDirectory(tmp_path / "run"), 0.0)
+    assert (tmp_path / "run" / "plots" / "attention.png").stat().st_size > 5000
+    ((frames, _),) = shown
+    assert len(frames) == 7
+    height, width = frames[0].shape[:2]
+    assert width == round(1.7 * height)
+
+
+@pytest.mark.parametrize("algorithm", ["mappo", "maddpg"])
+def test_states_are_built_for_tasks_without(algorithm: str) -> None:
+    make = small_config if algorithm == "mappo" else small_maddpg_config
+    build = (mappo if algorithm == "mappo" else maddpg).build
+    with pytest.raises(UserError, match=r"writes no key \('agents', 'state'\); use `critic\.build_state=true`"):
+        build(make(critic=ValueCriticConfig(sees="agent_state", network=network("mlp"))))  # type: ignore[arg-type]
+    critic = ValueCriticConfig(sees="agent_state", build_state=True, network=network("mlp"))
+    parts = build(make(critic=critic))  # type: ignore[arg-type]
+    iteration = next(iterate(parts))
+    assert iteration.batch["agents", "state"].shape == (6, 10, 2, 3 * 18)
+    assert iteration.metrics["num_updates"] > 0
+
+
+def test_states_are_built_for_critics_that_read_them() -> None:
+    with pytest.raises(UserError, match=r"it is for critic=agent_state"):
+        config(build_state=True)
+    env = TransformedEnv(MatrixGameEnv(3, [[1.0, 2.0], [3.0, 4.0]]))
+    env.append_transform(AgentState(TeamSpec.from_env(env)))
+    with pytest.raises(UserError, match=r"states of its own; leave it out"):
+        critics_team(env, config(sees="agent_state", build_state=True))
