@@ -28,7 +28,7 @@ from ctde_kit.data import OnPolicyBuffer
 from ctde_kit.errors import UserError
 from ctde_kit.modules import AgentNetwork, MultiAgentActor, ValueNorm
 from ctde_kit.objectives import AdvantageEstimator, MAPPOLoss
-from ctde_kit.specs import GroupSpec
+from ctde_kit.specs import GroupSpec, TeamSpec
 from ctde_kit.training import Epochs, GradientStep, LinearLearningRate, Parts, UpdateWithTargets
 
 
