@@ -30,7 +30,15 @@ from ctde_kit.errors import UserError
 from ctde_kit.modules import InferredPolicies, MultiAgentDeterministicActor, MultiAgentMLP, TeamPolicy
 from ctde_kit.objectives import MADDPGLoss, MinimaxAdversary, PolicyInference, TeamReward
 from ctde_kit.specs import GroupSpec, TeamSpec
-from ctde_kit.training import GradientStep, LinearEpsilon, Parts, UpdatesPerFrame, UpdateWithTargets
+from ctde_kit.training import (
+    Annealing,
+    GradientStep,
+    LinearEpsilon,
+    LinearLearningRate,
+    Parts,
+    UpdatesPerFrame,
+    UpdateWithTargets,
+)
 
 ALGORITHMS = ("maddpg", "iddpg", "facmac")
 PARTS = ("task", "actor", "critic", "mixer", "exploration", "replay", "returns", "target", "logger")
@@ -74,6 +82,7 @@ class MADDPGConfig:
         gamma: discount a step.
         lr: learning rate of the actors.
         critic_lr: of the critics and the mixer; null for lr.
+        anneal_lr: move both to 0 in a straight line over total_frames.
         loss_function: of the critics: l2 or huber.
         huber_delta: where Huber's loss turns linear, in units of returns.
         max_grad_norm: largest gradient norm, of all actors, of all critics, of the mixer.
@@ -115,6 +124,7 @@ class MADDPGConfig:
     gamma: float = 0.9
     lr: float = 3e-4
     critic_lr: float | None = None
+    anneal_lr: bool = False
     loss_function: str = "l2"
     huber_delta: float = 1.0
     max_grad_norm: float = 5.0
@@ -200,11 +210,17 @@ def build(cfg: MADDPGConfig) -> Parts:
             {**averaging(cfg.critic, critics.values(), optimizer), "team": cfg.target.build(loss)},
         ),
         policy=policy,
-        anneal=LinearEpsilon(
-            [actor.noise.scale for actor in actors.values()],
-            cfg.exploration.start,
-            cfg.exploration.end,
-            cfg.exploration.frames,
+        anneal=Annealing(
+            LinearEpsilon(
+                [actor.noise.scale for actor in actors.values()],
+                cfg.exploration.start,
+                cfg.exploration.end,
+                cfg.exploration.frames,
+            ),
+            *(
+                LinearLearningRate(optimizer, lr, 0.0 if cfg.anneal_lr else lr, cfg.total_frames, group)
+                for group, lr in enumerate([cfg.lr, cfg.critic_lr or cfg.lr])
+            ),
         ),
     )
 

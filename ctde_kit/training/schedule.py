@@ -38,14 +38,24 @@ class Epochs:
 
 @dataclass(frozen=True)
 class LinearLearningRate:
-    """Moves an optimizer's learning rate in a straight line from ``start`` to ``end`` over ``frames``."""
+    """Moves an optimizer's learning rate in a straight line from ``start`` to ``end`` over ``frames``.
+
+    Args:
+        optimizer: whose rate.
+        start: at the first frame.
+        end: after ``frames``.
+        frames: between.
+        group: the parameter group; ``None`` for all of them.
+    """
 
     optimizer: torch.optim.Optimizer
     start: float
     end: float
     frames: int
+    group: int | None = None
 
     def __call__(self, frames: int) -> None:
         done = min(1.0, frames / self.frames)
-        for group in self.optimizer.param_groups:
+        groups = self.optimizer.param_groups
+        for group in groups if self.group is None else [groups[self.group]]:
             group["lr"] = self.start + done * (self.end - self.start)

@@ -151,6 +151,14 @@ def test_actors_and_critics_have_learning_rates_of_their_own() -> None:
     assert {id(p) for p in groups[1]["params"]} == {id(p) for p in learners}
 
 
+@pytest.mark.parametrize(("anneal_lr", "half"), [(False, [1e-3, 1e-4]), (True, [5e-4, 5e-5])])
+def test_both_learning_rates_are_annealed(anneal_lr: bool, half: list[float]) -> None:
+    cfg = small_maddpg_config(lr=1e-3, critic_lr=1e-4, anneal_lr=anneal_lr)
+    parts = maddpg.build(cfg)
+    parts.anneal(cfg.total_frames // 2)
+    assert [group["lr"] for group in parts.update.optimizer.param_groups] == pytest.approx(half)
+
+
 @pytest.mark.parametrize(
     ("option", "value", "where"),
     [
