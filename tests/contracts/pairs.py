@@ -146,7 +146,7 @@ def tables(outcomes: dict[tuple[str, str, str], str]) -> str:
     actors = names("network")
     lines, notes = [], []
     for algorithm, title in titles.items():
-        lines += ["", f"### {title}", "", "| | " + " | ".join(f"`{actor}`" for actor in actors) + " |"]
+        lines += ["", f"## {title}", "", "| | " + " | ".join(f"`{actor}`" for actor in actors) + " |"]
         lines.append("|---" * (len(actors) + 1) + "|")
         for row in dict.fromkeys(row for other, row, _ in outcomes if other == algorithm):
             cells = []
