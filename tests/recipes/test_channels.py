@@ -167,10 +167,10 @@ def test_the_command_line_chooses_channels() -> None:
     assert built.recurrent
     assert built.channel.cell == "lstm"
     config = compose("qmix", "network@actor=tarmac", "actor.rounds=3", "actor.signature_size=4")
-    assert config.actor == TarMACNetwork(rounds=3, signature_size=4)
+    assert config.actor == TarMACNetwork(rounds=3, signature_size=4, activation="relu")
     assert isinstance(config.actor.build(5, 2, 3), MultiAgentTarMAC)
     config = compose("maddpg", "critic=decentralized", "network@critic.network=commnet", "critic.network.rounds=1")
-    assert config.critic.network == CommNetNetwork(rounds=1)
+    assert config.critic.network == CommNetNetwork(rounds=1, activation="relu")
     assert isinstance(config.critic.network.build(5, 2, 3), MultiAgentCommNet)
     assert compose("mappo", "task=communication/cue", "task.max_steps=3").task == CueTask(max_steps=3)
     assert compose("qmix", "task=communication/cue_groups").task.build(seed=0, device="cpu").two_groups
