@@ -240,6 +240,7 @@ EXPERIMENTS: dict[str, Experiment] = {
             "epsilon_frames=60000",
             "anneal_lr=true",
             "lr=0.001",
+            "compile=on",
             "total_frames=1200000",
             "evaluation.every_frames=120000",
             "checkpoint.every_frames=300000",
