@@ -27,10 +27,10 @@ from ctde_kit.specs import ActionSpec, GroupSpec, TeamSpec
 from ctde_kit.training import GradientStep
 from tests.benchmarks.training import ROOT
 from tests.learning.measure import machine
+from tests.marked import write_between
 
 N_AGENTS, WIDTH, BATCH = 50, 64, 256
 RESULTS, PAGE = ROOT / "docs" / "results" / "channels.json", ROOT / "docs" / "communication.md"
-BEGIN, END = "<!-- benchmark -->", "<!-- end of benchmark -->"
 # The first layer is the encoder's, the second the channel's.
 NETWORKS: dict[str, Any] = {
     "mlp": MLPNetwork(num_cells=[WIDTH, WIDTH]),
@@ -105,8 +105,7 @@ def main() -> None:
         rows.append(f"| {name} | {milliseconds:.0f} ms | {more} |")
     told = f"{machine()}; {datetime.date.today().isoformat()}."
     RESULTS.write_text(json.dumps({"rows": rows, "told": told}, indent=1) + "\n")
-    before, rest = PAGE.read_text().split(BEGIN)
-    PAGE.write_text("\n".join([f"{before}{BEGIN}", *rows, "", told, f"{END}{rest.split(END)[1]}"]))
+    write_between(PAGE, "benchmark", "\n".join([*rows, "", told]))
     print("\n".join([*rows, told]))
 
 

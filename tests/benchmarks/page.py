@@ -11,6 +11,8 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from tests.marked import write_between
+
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE, RESULTS, PLOT = DOCS / "benchmarks.md", DOCS / "results", DOCS / "images" / "vmas_step.png"
 
@@ -119,13 +121,9 @@ TABLES = {
 
 def main() -> None:
     """Replace what stands between the page's marks."""
-    page = PAGE.read_text()
     for name, table in TABLES.items():
         result = json.loads((RESULTS / f"{name}.json").read_text())
-        begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
-        before, rest = page.split(begin)
-        page = f"{before}{begin}\n" + "\n".join(table(result)) + f"\n{end}{rest.split(end)[1]}"
-    PAGE.write_text(page)
+        write_between(PAGE, name, "\n".join(table(result)))
     plot(json.loads((RESULTS / "vmas_step.json").read_text()))
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from tests.benchmarks.training import ROOT
 from tests.learning.experiments import EXPERIMENTS
 from tests.learning.measure import processor_seconds, run_experiment
+from tests.marked import write_between
 
 ITERATIONS, FRAMES = 40, 6_000
 EXPERIMENT = {"qmix": "qmix_navigation", "maddpg": "maddpg_navigation"}
@@ -121,10 +122,7 @@ def write_page(algorithm: str, result: dict[str, Any]) -> None:
         "",
         f"{told} processor seconds of our slowest seed. {ours['machine']}, beside other jobs; {ours['date']}.",
     ]
-    page = ROOT / "docs" / "recipes" / f"{algorithm}.md"
-    before, rest = page.read_text().split("<!-- wall clock -->")
-    after = rest.split("<!-- end of wall clock -->")[1]
-    page.write_text(f"{before}<!-- wall clock -->\n" + "\n".join(lines) + f"\n<!-- end of wall clock -->{after}")
+    write_between(ROOT / "docs" / "recipes" / f"{algorithm}.md", "wall clock", "\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -23,10 +23,10 @@ from ctde_kit.collectors.compiled_step import CompiledStep
 from ctde_kit.envs.vmas import VmasEnv, shipped_scenarios
 from ctde_kit.graph import TraceError
 from ctde_kit.specs import TeamSpec
+from tests.marked import write_between
 
 DOCS = Path(__file__).parents[2] / "docs"
 RESULTS, PAGE = DOCS / "results" / "compiled_scenarios.json", DOCS / "environments.md"
-BEGIN, END = "<!-- compiled scenarios -->", "<!-- end of compiled scenarios -->"
 TOLERANCE = 1e-5
 
 
@@ -148,10 +148,8 @@ def line(row: dict[str, Any]) -> str:
 def write_table(rows: list[dict[str, Any]]) -> None:
     """Replace what stands between the page's two marks."""
     header = ["| scenario | step | graph, or why there is none | largest difference | drift |", "|---|---|---|---|---|"]
-    page = PAGE.read_text()
-    before, rest = page.split(BEGIN)
     text = "\n".join([*header, *map(line, rows)])
-    PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}")
+    write_between(PAGE, "compiled scenarios", text)
 
 
 def main() -> None:

@@ -9,9 +9,9 @@ import torch
 
 from ctde_kit.envs.vmas import VmasEnv, shipped_scenarios
 from ctde_kit.specs import TeamSpec
+from tests.marked import write_between
 
 PAGE = Path(__file__).parents[2] / "docs" / "environments.md"
-BEGIN, END = "<!-- scenarios -->", "<!-- end of scenarios -->"
 
 
 def row(scenario: str) -> str:
@@ -35,9 +35,7 @@ def main() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         lines += [row(scenario) for scenario in shipped_scenarios()]
-    page = PAGE.read_text()
-    before, rest = page.split(BEGIN)
-    PAGE.write_text(f"{before}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{rest.split(END)[1]}")
+    write_between(PAGE, "scenarios", "\n".join(lines))
 
 
 if __name__ == "__main__":

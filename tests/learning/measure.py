@@ -25,9 +25,9 @@ from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
 from tests.learning.experiments import EXPERIMENTS, Experiment
+from tests.marked import write_between
 
 ROOT = Path(__file__).parents[2]
-BEGIN, END = "<!-- results -->", "<!-- end of results -->"
 
 
 def main() -> None:
@@ -164,8 +164,7 @@ def write_page(name_of_page: str) -> None:
         head = ["| command | seeds 0, 1, 2 | asked for | seconds |", "|---|---|---|---|"]
         told = f"`{result['figure']}` of {result['episodes']} greedy episodes; {result['machine']}; {result['date']}."
         lines = [*head, *rows, "", told, "", *lines]
-    before, rest = page.read_text().split(BEGIN)
-    page.write_text(f"{before}{BEGIN}\n" + "\n".join(lines) + f"{END}{rest.split(END)[1]}")
+    write_between(page, "results", "\n".join(lines))
 
 
 def _listed(told: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.learning.measure import ROOT, machine
+from tests.marked import write_between
 
 PAGE = ROOT / "docs" / "competition.md"
 COMMON = [
@@ -80,9 +81,7 @@ def write_page(name: str, result: dict[str, Any]) -> None:
     lines += ["", f"{result['machine']}, beside other jobs; {result['date']}; seconds a run: {seconds}.", "", "```"]
     lines += [told["command"] for told in result["runs"].values()]
     lines += ["```", "", f"![cross-play, {name}](images/simple_tag_{name}.png)", ""]
-    begin, end = f"<!-- simple_tag {name} -->", f"<!-- end of simple_tag {name} -->"
-    before, rest = PAGE.read_text().split(begin)
-    PAGE.write_text(f"{before}{begin}\n" + "\n".join(lines) + f"{end}{rest.split(end)[1]}")
+    write_between(PAGE, f"simple_tag {name}", "\n".join(lines))
 
 
 def main() -> None:
