@@ -400,3 +400,28 @@ def test_actions_of_another_shape_are_an_error() -> None:
         loss(batch)
     with pytest.raises(UserError, match="expected groups of"):
         MADDPGLoss(actors, {}, gamma=GAMMA)
+
+
+@pytest.mark.parametrize(
+    ("options", "key", "shape", "message"),
+    [
+        (
+            {"action_mask": True},
+            ("next", "wolves", "action_mask"),
+            (SIZE, 1, 6),
+            r"action_mask: expected \[\*B, 3, 6\]",
+        ),
+        ({"mask": True}, ("next", "wolves", "mask"), (SIZE, 1), "expected one shape for"),
+    ],
+)
+def test_masks_of_another_shape_are_an_error(options: dict[str, bool], key: Any, shape: Any, message: str) -> None:
+    spec = TeamSpec((group_spec("wolves", 3, **options),))
+    loss, actors, _ = make(spec)
+    batch = formulas.transitions(actors, spec, SIZE)
+    for part in (batch, batch["next"]):
+        part["wolves", "action_mask"] = torch.ones(SIZE, 3, 6, dtype=torch.bool)
+        part["wolves", "mask"] = torch.ones(SIZE, 3, dtype=torch.bool)
+    assert loss(batch.clone())["loss_value"].isfinite()
+    batch[key] = torch.ones(*shape, dtype=torch.bool)
+    with pytest.raises(UserError, match=message):
+        loss(batch)
