@@ -33,11 +33,15 @@ def command_line(algorithm: str) -> Callable[[], None]:
     program = f"ctde-{algorithm}"
 
     def start_run(cfg: DictConfig, path: Path) -> None:
-        from ctde_kit.recipes.running import start
+        from ctde_kit.recipes.running import go_on, start
 
         if cfg.algorithm != algorithm:
             raise UserError(f"algorithm={cfg.algorithm}: this is {program}; run ctde-{cfg.algorithm}")
-        start(cfg, path)
+        in_study = HydraConfig.get().runtime.choices.get("study") is not None
+        if in_study and (path / "config.yaml").exists():
+            go_on(cfg, path)
+        else:
+            start(cfg, path)
 
     def run(arguments: list[str]) -> None:
         if any(argument.startswith("resume=") for argument in arguments):
@@ -92,9 +96,9 @@ def compose_and_run(
         UserError: the last mistake; those of other jobs are printed.
     """
     _register()
-    multirun = any(override in MULTIRUN for override in overrides)
+    multirun = any(override in MULTIRUN or override.startswith("study=") for override in overrides)
     if multirun and any(override.startswith("hydra.run.dir=") for override in overrides):
-        raise UserError("hydra.run.dir: several runs need several directories; use hydra.sweep.dir with -m")
+        raise UserError("hydra.run.dir: several runs need several directories; use hydra.sweep.dir")
     errors: list[tuple[Path, Exception]] = []
 
     def job(cfg: DictConfig) -> None:

@@ -108,7 +108,7 @@ class MADDPGConfig:
     compile: str = "auto"
     total_frames: int = 300_000
     frames_per_batch: int = 6_000
-    updates_per_frame: float = 1 / 6
+    updates_per_frame: float = 1 / 12
     learning_starts: int = 0
     hidden_from: str = "stored"
     other_actions: str = "replay"
@@ -122,7 +122,7 @@ class MADDPGConfig:
     action_regularization: float = 0.0
     temperature: float = 1.0
     gamma: float = 0.9
-    lr: float = 3e-4
+    lr: float = 5e-4
     critic_lr: float | None = None
     anneal_lr: bool = False
     loss_function: str = "l2"

@@ -11,7 +11,7 @@ from typing import Any
 from ctde_kit.recipes.attention_critics import attention_critics
 from ctde_kit.recipes.config import resolve_device
 from ctde_kit.recipes.envs import with_transforms
-from ctde_kit.recipes.loading import instantiate_config
+from ctde_kit.recipes.loading import instantiate_config, read_config
 from omegaconf import DictConfig, OmegaConf
 
 from ctde_kit.errors import UserError
@@ -68,6 +68,20 @@ def resume(cfg: DictConfig, path: Path) -> dict[str, Any]:
     seconds = directory.read_rows(frames)
     OmegaConf.save(cfg, directory.path / "config.yaml", resolve=True)
     return _train(config, parts, directory, seconds)
+
+
+def go_on(cfg: DictConfig, path: Path) -> None:
+    """A study's run in ``path``: what has ended stays, what was stopped is resumed.
+
+    Raises:
+        UserError: where ``path`` holds a run with another configuration.
+    """
+    if OmegaConf.to_container(cfg, resolve=True) != OmegaConf.to_container(read_config(path), resolve=True):
+        raise UserError(f"{path} holds a run with other options: choose another hydra.sweep.dir")
+    if (path / "summary.json").exists():
+        print(f"run directory: {path} (ended before)")
+    else:
+        resume(cfg, path)
 
 
 def _recipe(config: Any) -> Any:

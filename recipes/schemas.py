@@ -20,6 +20,7 @@ from ctde_kit.recipes.opponents import GreedyChaseOpponent, RandomOpponent, RunO
 from ctde_kit.recipes.pqn import PQNConfig
 from ctde_kit.recipes.qmix import QMIXConfig
 from ctde_kit.recipes.replays import EpisodeForm, ReplayConfig, SequenceForm, TransitionForm
+from ctde_kit.recipes.studies.critic_layouts.report import CriticLayoutsConfig
 from ctde_kit.recipes.target_rules import HardTarget, PolyakTarget
 from ctde_kit.recipes.tasks import LbfTask, PettingZooTask, RecallTask, VmasTask
 
@@ -29,6 +30,7 @@ SCHEMAS: dict[tuple[str | None, str], Any] = {
     (None, "pqn_schema"): PQNConfig,
     (None, "cross_play_schema"): CrossPlayConfig,
     (None, "maddpg_schema"): MADDPGConfig,
+    (None, "critic_layouts_schema"): CriticLayoutsConfig,
     ("schema/task", "vmas"): VmasTask,
     ("schema/task", "pettingzoo"): PettingZooTask,
     ("schema/task", "lbf"): LbfTask,

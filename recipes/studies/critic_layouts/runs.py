@@ -1,0 +1,96 @@
+"""The runs of a sweep, read back as curves."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ctde_kit.recipes.loading import read_config
+from omegaconf import DictConfig, OmegaConf
+
+from ctde_kit.errors import UserError
+
+FIGURE = "eval/return_mean"
+# Runs of a study may differ in these alone.
+VARIED = ("critic", "seed")
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Greedy evaluations of a study's runs.
+
+    Args:
+        config: what all runs share, and one run's critic and seed.
+        seeds: of each layout's runs, the same for all.
+        frames: at which each run was evaluated, ``[F]``.
+        returns: by layout, mean episode returns ``[seeds, F]``.
+    """
+
+    config: dict[str, Any]
+    seeds: list[int]
+    frames: np.ndarray
+    returns: dict[str, np.ndarray]
+
+
+def read_curves(directory: Path) -> Curves:
+    """The curves of the runs in ``directory``, which are ``LAYOUT/seed_SEED``.
+
+    Raises:
+        UserError: where there are none, one has not ended, or they do not compare.
+    """
+    paths = {path: sorted(path.glob("seed_*"), key=_seed) for path in sorted(directory.glob("*")) if path.is_dir()}
+    paths = {path.name: runs for path, runs in paths.items() if runs}
+    if not paths:
+        raise UserError(f"runs={directory}: it holds no LAYOUT/seed_SEED; train with ctde-mappo study=critic_layouts")
+    seeds = {name: [_seed(run) for run in runs] for name, runs in paths.items()}
+    first = next(iter(seeds))
+    for name, found in seeds.items():
+        if found != seeds[first]:
+            raise UserError(
+                f"runs={directory}: {name} has seeds {found}, {first} has {seeds[first]}; train the missing"
+            )
+    every = [run for runs in paths.values() for run in runs]
+    configs = [_comparable(run) for run in every]
+    for run, config in zip(every, configs, strict=True):
+        if config != configs[0]:
+            differing = sorted(key for key in config | configs[0] if config.get(key) != configs[0].get(key))
+            raise UserError(f"{run}: {differing[0]} is not what {every[0]} has; compare runs that differ in critics")
+    curves = {name: [_evaluations(run) for run in runs] for name, runs in paths.items()}
+    frames = curves[first][0][0]
+    for name, runs in curves.items():
+        if any(not np.array_equal(run[0], frames) for run in runs):
+            raise UserError(f"runs={directory}: {name} was evaluated at other frames than {first}; train it again")
+    return Curves(
+        config=_container(read_config(every[0])),
+        seeds=seeds[first],
+        frames=frames,
+        returns={name: np.stack([returns for _, returns in runs]) for name, runs in curves.items()},
+    )
+
+
+def _seed(run: Path) -> int:
+    number = run.name.removeprefix("seed_")
+    if not number.isdigit():
+        raise UserError(f"{run}: expected seed_NUMBER, found {run.name}; move it elsewhere")
+    return int(number)
+
+
+def _container(config: DictConfig) -> dict[str, Any]:
+    content = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(content, dict)
+    return {str(key): value for key, value in content.items()}
+
+
+def _comparable(run: Path) -> dict[str, Any]:
+    return {key: value for key, value in _container(read_config(run)).items() if key not in VARIED}
+
+
+def _evaluations(run: Path) -> tuple[np.ndarray, np.ndarray]:
+    if not (run / "summary.json").exists():
+        raise UserError(f"{run} has not ended: run the study again, which goes on with what is missing")
+    with (run / "metrics.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row.get(FIGURE)]
+    return np.array([int(row["frames"]) for row in rows]), np.array([float(row[FIGURE]) for row in rows])
