@@ -143,6 +143,6 @@ def _command(curves: Curves) -> list[str]:
         "```text",
         f"ctde-{config['algorithm']} study={NAME} task={config['task']['name']} total_frames={config['total_frames']} "
         f"seed={seeds}",
-        f"ctde-critic-layouts runs=runs/studies/{NAME} output=docs/studies",
+        f"ctde-critic-layouts runs=runs/studies/{NAME}/{config['algorithm']} output=docs/studies",
         "```",
     ]

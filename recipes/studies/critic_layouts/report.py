@@ -29,8 +29,8 @@ class CriticLayoutsConfig:
         output: where the page, its picture and its figures go.
     """
 
-    runs: str = "runs/studies/critic_layouts"
-    output: str = "runs/studies/critic_layouts/report"
+    runs: str = "runs/studies/critic_layouts/mappo"
+    output: str = "runs/studies/critic_layouts/mappo/report"
     _target_: str = "ctde_kit.recipes.studies.critic_layouts.report.CriticLayoutsConfig"
 
 
