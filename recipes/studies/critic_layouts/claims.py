@@ -61,7 +61,7 @@ def answers(scores: dict[str, np.ndarray]) -> tuple[list[Claim], dict[tuple[str,
     """The claims, and the difference of each of their pairs, corrected for how many there are."""
     said = claims(list(scores))
     pairs = list(dict.fromkeys(pair for claim in said for pair in claim.pairs))
-    return said, differences(scores, pairs, n_comparisons=len(pairs))
+    return said, differences(scores, pairs, n_comparisons=len(pairs)) if pairs else {}
 
 
 def _against(name: str, others: list[str]) -> tuple[tuple[str, str], ...]:

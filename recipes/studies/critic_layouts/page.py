@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from ctde_kit.recipes.studies.critic_layouts.claims import answers
 from ctde_kit.recipes.studies.critic_layouts.runs import Curves
-from ctde_kit.recipes.studies.critic_layouts.statistics import CONFIDENCE, Estimate, interquartile_means
+from ctde_kit.recipes.studies.critic_layouts.statistics import CONFIDENCE, RESAMPLES, Estimate, interquartile_means
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -94,11 +94,11 @@ def _introduction(curves: Curves, made: str) -> str:
     if "continuous_actions" in task:
         arguments.append(f"continuous_actions={task['continuous_actions']}".lower())
     return (
-        f"{config['algorithm'].upper()} on `{task['name']}` ({', '.join(arguments)}), {config['total_frames']:,} frames a "
-        f"run, {len(curves.seeds)} seeds a layout, {config['evaluation']['episodes']} greedy episodes an evaluation on "
-        f"seeds that training never used. The figures are interquartile means over seeds, in brackets their "
-        f"{CONFIDENCE:.0%} bootstrap intervals (20,000 resamples, `rliable`); a return is the mean over agents. What each "
-        f"layout is stands in its file, `layout=NAME` on the command line. {made}"
+        f"{config['algorithm'].upper()} on `{task['name']}` ({', '.join(arguments)}), {config['total_frames']:,} "
+        f"frames a run, {len(curves.seeds)} seeds a layout, {config['evaluation']['episodes']} greedy episodes an "
+        "evaluation on seeds that training never used. The figures are interquartile means over seeds, in brackets "
+        f"their {CONFIDENCE:.0%} bootstrap intervals ({RESAMPLES:,} resamples, `rliable`); a return is the mean over "
+        f"agents. What a layout is stands in its file, `layout=NAME` on the command line. {made}"
     )
 
 

@@ -15,8 +15,6 @@ from ctde_kit.recipes.studies.critic_layouts.page import write_page
 from ctde_kit.recipes.studies.critic_layouts.runs import read_curves
 from omegaconf import DictConfig
 
-from ctde_kit.errors import UserError
-
 PROGRAM = "ctde-critic-layouts"
 
 
@@ -36,10 +34,7 @@ class CriticLayoutsConfig:
 
 def _start(cfg: DictConfig, path: Path) -> None:
     config: CriticLayoutsConfig = instantiate_config(cfg)
-    runs = Path(config.runs)
-    if not runs.is_dir():
-        raise UserError(f"runs={runs}: there is no such directory; train with ctde-mappo study=critic_layouts")
-    for written in write_page(read_curves(runs), path, _made()):
+    for written in write_page(read_curves(Path(config.runs)), path, _made()):
         print(f"  {written}")
 
 

@@ -93,4 +93,4 @@ def _evaluations(run: Path) -> tuple[np.ndarray, np.ndarray]:
         raise UserError(f"{run} has not ended: run the study again, which goes on with what is missing")
     with (run / "metrics.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row.get(FIGURE)]
-    return np.array([int(row["frames"]) for row in rows]), np.array([float(row[FIGURE]) for row in rows])
+    return np.array([int(float(row["frames"])) for row in rows]), np.array([float(row[FIGURE]) for row in rows])

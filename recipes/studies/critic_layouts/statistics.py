@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import warnings
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +12,8 @@ import numpy as np
 from ctde_kit.errors import UserError
 
 CONFIDENCE = 0.95
-RESAMPLES = 20_000
-CURVE_RESAMPLES = 2_000
+RESAMPLES = 5_000
+CURVE_RESAMPLES = 1_000
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def interquartile_means(scores: dict[str, np.ndarray], *, seed: int = 0) -> dict
         scores: by name, ``[seeds]``, or curves ``[seeds, F]``.
         seed: of the resampling.
     """
-    library, metrics = _rliable()
+    metrics = _rliable().metrics
     shaped = {name: _with_one_task(values) for name, values in scores.items()}
     curves = next(iter(shaped.values())).ndim == 3
 
@@ -51,13 +52,8 @@ def interquartile_means(scores: dict[str, np.ndarray], *, seed: int = 0) -> dict
             return np.array([metrics.aggregate_iqm(values)])
         return np.array([metrics.aggregate_iqm(values[..., index]) for index in range(values.shape[-1])])
 
-    points, intervals = library.get_interval_estimates(
-        shaped,
-        aggregate,
-        reps=CURVE_RESAMPLES if curves else RESAMPLES,
-        confidence_interval_size=CONFIDENCE,
-        random_state=np.random.RandomState(seed),
-    )
+    resamples = CURVE_RESAMPLES if curves else RESAMPLES
+    points, intervals = _estimates(shaped, aggregate, resamples, CONFIDENCE, seed)
     if curves:
         return {name: Estimate(points[name], intervals[name][0], intervals[name][1]) for name in scores}
     return {name: Estimate(points[name][0], intervals[name][0, 0], intervals[name][1, 0]) for name in scores}
@@ -74,7 +70,7 @@ def differences(
         n_comparisons: made together: each interval is as wide as Bonferroni's correction asks.
         seed: of the resampling.
     """
-    library, metrics = _rliable()
+    metrics = _rliable().metrics
     pairs = list(pairs)
     shaped = {
         f"{first},{second}": (_with_one_task(scores[first]), _with_one_task(scores[second])) for first, second in pairs
@@ -83,13 +79,7 @@ def differences(
     def difference(first: np.ndarray, second: np.ndarray) -> np.ndarray:
         return np.array([metrics.aggregate_iqm(first) - metrics.aggregate_iqm(second)])
 
-    points, intervals = library.get_interval_estimates(
-        shaped,
-        difference,
-        reps=RESAMPLES,
-        confidence_interval_size=1 - (1 - CONFIDENCE) / n_comparisons,
-        random_state=np.random.RandomState(seed),
-    )
+    points, intervals = _estimates(shaped, difference, RESAMPLES, 1 - (1 - CONFIDENCE) / n_comparisons, seed)
     return {
         (first, second): Estimate(
             points[f"{first},{second}"][0],
@@ -104,9 +94,25 @@ def _with_one_task(values: np.ndarray) -> np.ndarray:
     return values[:, None]
 
 
-def _rliable() -> tuple[Any, Any]:
+def _estimates(
+    scores: dict[str, Any], function: Callable[..., np.ndarray], resamples: int, confidence: float, seed: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    with warnings.catch_warnings():
+        # rliable hands its resampling library a generator by an argument that this one will rename.
+        warnings.filterwarnings("ignore", "random_state is deprecated", FutureWarning)
+        return _rliable().library.get_interval_estimates(
+            scores,
+            function,
+            reps=resamples,
+            confidence_interval_size=confidence,
+            random_state=np.random.RandomState(seed),
+        )
+
+
+def _rliable() -> Any:
     try:
-        from rliable import library, metrics
+        import rliable.library
+        import rliable.metrics
     except ImportError as error:
         raise UserError(f"rliable is missing ({error}): install it with pip install 'ctde-kit[study]'") from error
-    return library, metrics
+    return rliable

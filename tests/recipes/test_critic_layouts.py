@@ -1,0 +1,248 @@
+"""The study of critics' layouts: its runs from the command line, its statistics, and its page."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from ctde_kit.recipes.loading import read_config
+from ctde_kit.recipes.studies.critic_layouts import statistics
+from ctde_kit.recipes.studies.critic_layouts.claims import Claim, answers, claims
+from ctde_kit.recipes.studies.critic_layouts.page import scores, write_page
+from ctde_kit.recipes.studies.critic_layouts.runs import Curves, read_curves
+from ctde_kit.recipes.studies.critic_layouts.statistics import Estimate, differences, interquartile_means
+
+from ctde_kit.errors import UserError
+from tests.recipes.command_line import assert_one_line, call_here
+
+CONF = Path(__file__).parents[2] / "recipes" / "conf"
+SMALL = [
+    "study=critic_layouts",
+    "layout=averaged_random,decentralized",
+    "seed=3,5",
+    "task.n_envs=2",
+    "task.max_steps=5",
+    "frames_per_batch=20",
+    "minibatch_frames=10",
+    "epochs=1",
+    "total_frames=60",
+    "evaluation.every_frames=20",
+    "evaluation.episodes=2",
+    "checkpoint.every_frames=20",
+    "compile=off",
+    "hydra.sweep.dir=runs",
+]
+OPTIONS = {
+    "central": ("team", "agent", "fixed", True, None),
+    "central_random": ("team", "agent", "random", True, None),
+    "central_one": ("team", "one", "fixed", True, None),
+    "shared_own_first": ("team", "network", "own_first", True, None),
+    "per_agent": ("team", "network", "fixed", False, None),
+    "per_agent_own_first": ("team", "network", "own_first", False, None),
+    "per_agent_random": ("team", "network", "random", False, None),
+    "averaged": ("team", "network", "fixed", False, 150),
+    "averaged_own_first": ("team", "network", "own_first", False, 150),
+    "averaged_random": ("team", "network", "random", False, 150),
+    "clusters": ("team", "network", "fixed", [0, 0, 1], None),
+    "decentralized": ("observation", "agent", "fixed", True, None),
+}
+
+
+@pytest.fixture(autouse=True)
+def _few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statistics, "RESAMPLES", 400)
+    monkeypatch.setattr(statistics, "CURVE_RESAMPLES", 50)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two layouts, two seeds, trained by the preset."""
+    folder = tmp_path_factory.mktemp("study")
+    result = call_here(folder, "mappo", *SMALL)
+    assert result.returncode == 0, result.stderr
+    return folder
+
+
+def rows_of(run: Path) -> list[dict[str, float]]:
+    """A run's metrics, but for the time that they took."""
+    with (run / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [{name: float(value) for name, value in row.items() if name != "seconds"} for row in rows]
+
+
+def test_every_layout_is_the_critic_that_it_names(tmp_path: Path) -> None:
+    names = {path.stem for path in (CONF / "layout").glob("*.yaml")}
+    assert names == {*OPTIONS, "attention"}
+    swept = yaml.safe_load((CONF / "study" / "critic_layouts.yaml").read_text())["hydra"]["sweeper"]["params"]
+    assert set(swept["layout"].split(",")) == names
+    assert swept["seed"] == "0,1,2,3,4"
+    for name in names:
+        recipe = "maddpg" if name in ("attention", "averaged_own_first") else "mappo"
+        told = call_here(tmp_path, recipe, f"layout={name}", "--cfg", "job")
+        assert told.returncode == 0, told.stderr
+        critic = yaml.safe_load(told.stdout)["critic"]
+        if name == "attention":
+            assert critic["_target_"].endswith("AttentionCriticConfig")
+            continue
+        found = (critic["sees"], critic["heads"], critic["ordering"], critic["network"]["share_params"])
+        assert (*found, critic["average_every"]) == OPTIONS[name]
+
+
+def test_the_preset_trains_every_layout_with_every_seed(study: Path) -> None:
+    for layout in ("averaged_random", "decentralized"):
+        for seed in (3, 5):
+            config = read_config(study / "runs" / layout / f"seed_{seed}")
+            assert config.seed == seed
+            assert config.critic.average_every == (150 if layout == "averaged_random" else None)
+    curves = read_curves(study / "runs")
+    assert curves.seeds == [3, 5]
+    assert curves.frames.tolist() == [20, 40, 60]
+    summary = json.loads((study / "runs" / "decentralized" / "seed_5" / "summary.json").read_text())
+    assert curves.returns["decentralized"].shape == (2, 3)
+    assert curves.returns["decentralized"][1, -1] == pytest.approx(summary["eval/return_mean"])
+
+
+def test_a_study_that_was_stopped_goes_on_with_what_is_missing(study: Path) -> None:
+    stopped = study / "runs" / "decentralized" / "seed_5"
+    before = {path: path.stat().st_mtime_ns for path in study.glob("runs/*/*/summary.json")}
+    rows = rows_of(stopped)
+    (stopped / "summary.json").unlink()
+    (stopped / "checkpoints" / "frames_60.pt").unlink()
+    result = call_here(study, "mappo", *SMALL)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("(ended before)") == 3
+    assert (stopped / "summary.json").exists()
+    changed = {path for path, time in before.items() if path.stat().st_mtime_ns != time}
+    assert changed == {stopped / "summary.json"}
+    assert rows_of(stopped) == rows
+
+
+def test_a_study_with_other_options_leaves_the_runs_alone(study: Path) -> None:
+    result = call_here(study, "mappo", *SMALL, "gamma=0.5", "layout=decentralized", "seed=3")
+    assert_one_line(result, "holds a run with other options: choose another hydra.sweep.dir", program="ctde-mappo")
+    result = call_here(study, "mappo", *SMALL, "hydra.run.dir=elsewhere")
+    assert_one_line(result, "use hydra.sweep.dir", program="ctde-mappo")
+
+
+def test_report_from_the_command_line(study: Path) -> None:
+    result = call_here(study, "studies.critic_layouts.report", "runs=runs", "output=out")
+    assert result.returncode == 0, result.stderr
+    page = (study / "out" / "critic_layouts.md").read_text()
+    assert "n_agents=3, shared_rew=false, max_steps=5, n_envs=2, continuous_actions=true" in page
+    curves = read_curves(study / "runs")
+    content = json.loads((study / "out" / "critic_layouts.json").read_text())
+    assert content["returns"]["averaged_random"] == curves.returns["averaged_random"].tolist()
+    for value in curves.returns["averaged_random"][:, -1]:
+        assert f"{value:.3f}" in page
+    assert (study / "out" / "critic_layouts.png").stat().st_size > 10_000
+
+
+def test_reports_of_nothing_of_unfinished_and_of_unequal_runs(study: Path, tmp_path: Path) -> None:
+    report = "studies.critic_layouts.report"
+    program = "ctde-critic-layouts"
+    assert_one_line(call_here(tmp_path, report), "it holds no LAYOUT/seed_SEED", program=program)
+    assert_one_line(call_here(tmp_path, report, "run=x"), "run", program=program)
+    copy = tmp_path / "runs"
+    for path in study.glob("runs/*/seed_*"):
+        target = copy / path.relative_to(study / "runs")
+        target.mkdir(parents=True)
+        for name in ("config.yaml", "metrics.csv", "summary.json"):
+            (target / name).write_text((path / name).read_text())
+    run = copy / "decentralized" / "seed_3"
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace("gamma: 0.9", "gamma: 0.8"))
+    with pytest.raises(UserError, match=r"gamma is not what .*averaged_random.seed_3 has"):
+        read_curves(copy)
+    config.write_text(config.read_text().replace("gamma: 0.8", "gamma: 0.9"))
+    (run / "summary.json").unlink()
+    with pytest.raises(UserError, match=r"decentralized.seed_3 has not ended"):
+        read_curves(copy)
+    for path in run.iterdir():
+        path.unlink()
+    run.rmdir()
+    with pytest.raises(UserError, match=r"decentralized has seeds \[5\], averaged_random has \[3, 5\]"):
+        read_curves(copy)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="holds no LAYOUT"):
+        read_curves(tmp_path / "empty")
+
+
+def test_interquartile_means_of_numbers_and_of_curves() -> None:
+    # Of five the lowest and the highest are left out: a quarter of five, rounded down, at each end.
+    found = interquartile_means({"a": np.array([0.0, 1.0, 2.0, 6.0, 100.0]), "b": np.full(5, 4.0)})
+    assert found["a"].value == pytest.approx(3.0)
+    assert found["a"].low < 3.0 < found["a"].high
+    assert (found["b"].low, found["b"].value, found["b"].high) == (4.0, 4.0, 4.0)
+    curve = interquartile_means({"a": np.array([[0.0, 5.0], [1.0, 5.0], [2.0, 5.0], [6.0, 5.0], [100.0, 5.0]])})["a"]
+    assert curve.value.tolist() == pytest.approx([3.0, 5.0])
+    assert curve.low[0] < 3.0 < curve.high[0]
+    assert (curve.low[1], curve.high[1]) == (5.0, 5.0)
+
+
+def test_differences_have_signs_and_widen_with_their_number() -> None:
+    generator = np.random.default_rng(0)
+    a, b = generator.normal(1.0, 0.1, 5), generator.normal(0.0, 0.1, 5)
+    found = differences({"a": a, "b": b}, [("a", "b"), ("b", "a"), ("a", "a")])
+    assert found["a", "b"].value == pytest.approx(-found["b", "a"].value)
+    assert found["a", "b"].low > 0.5
+    assert found["b", "a"].high < -0.5
+    assert found["a", "a"].value == 0
+    assert not found["a", "a"].beyond_noise
+    wide = differences({"a": a, "b": b}, [("a", "b")], n_comparisons=20)["a", "b"]
+    assert wide.low < found["a", "b"].low
+    assert wide.high > found["a", "b"].high
+
+
+def test_claims_speak_of_the_layouts_at_hand() -> None:
+    found = {claim.text: claim.pairs for claim in claims(["central", "central_random", "averaged", "shared_own_first"])}
+    assert list(found.values()) == [
+        (("central", "averaged"), ("central", "shared_own_first")),
+        (("averaged", "central"), ("averaged", "shared_own_first")),
+        (("central_random", "central"),),
+    ]
+    assert claims(["attention", "clusters"]) == []
+
+
+@pytest.mark.parametrize(
+    ("expected", "first", "second", "verdict"),
+    [
+        ("above", 1, 1, "Confirmed; 2 of 2 differences are beyond noise: a above b, a above c."),
+        ("above", 1, 0, "Not confirmed; 1 of 2 differences are beyond noise: a above b."),
+        ("above", 1, -1, "Contradicted; 2 of 2 differences are beyond noise: a above b, a below c."),
+        ("below", -1, -1, "Confirmed; 2 of 2 differences are beyond noise: a below b, a below c."),
+        ("below", 0, 0, "Not confirmed; 0 of 2 differences are beyond noise."),
+        ("alike", 0, 0, "Not contradicted; 0 of 2 differences are beyond noise."),
+        ("alike", 0, -1, "Contradicted; 1 of 2 differences are beyond noise: a below c."),
+    ],
+)
+def test_verdicts(expected: str, first: int, second: int, verdict: str) -> None:
+    claim = Claim("it is said", expected, (("a", "b"), ("a", "c")))
+    found = {
+        pair: Estimate(sign, sign - 0.5, sign + 0.5) for pair, sign in zip(claim.pairs, (first, second), strict=True)
+    }
+    assert claim.verdict(found) == verdict
+
+
+def test_the_page_says_what_the_runs_say(study: Path, tmp_path: Path) -> None:
+    frames = np.array([10, 20])
+    spread = np.linspace(-0.01, 0.01, 5)
+    returns = {
+        "central": np.stack([0.2 + spread, 0.9 + spread], 1),
+        "averaged": np.stack([0.1 + spread, 0.5 + spread], 1),
+        "averaged_random": np.stack([0.1 - spread, 0.5 - spread], 1),
+    }
+    config = read_curves(study / "runs").config
+    curves = Curves(config, [0, 1, 2, 3, 4], frames, returns)
+    assert scores(curves, "mean")["central"][2] == pytest.approx(0.55)
+    _, found = answers(scores(curves, "final"))
+    assert found["central", "averaged"].value == pytest.approx(0.4)
+    text = write_page(curves, tmp_path, "Written now.")[0].read_text()
+    assert "*One central critic does best.* Confirmed; 1 of 1" in text
+    assert "*Averaging the critics' parameters does worst.* Confirmed; 1 of 1" in text
+    assert "*The ordering makes no significant difference.* Not contradicted; 0 of 1" in text
+    assert "| `central` | 0.900 (" in text
+    assert text.index("| `central` |") < text.index("| `averaged` |")
