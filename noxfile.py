@@ -53,6 +53,14 @@ def recipes(session: nox.Session) -> None:
 
 
 @nox.session
+def study(session: nox.Session) -> None:
+    """Critics' layouts with five seeds each; the page goes to docs/studies."""
+    session.install("-e", ".[study]")
+    session.run("ctde-mappo", "study=critic_layouts", *session.posargs)
+    session.run("ctde-critic-layouts", "output=docs/studies")
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation; warnings are errors."""
     session.install("-e", ".[docs]")
