@@ -114,5 +114,5 @@ def _rliable() -> Any:
         import rliable.library
         import rliable.metrics
     except ImportError as error:
-        raise UserError(f"rliable is missing ({error}): install it with pip install -e '.[study]'") from error
+        raise UserError(f'rliable is missing ({error}): pip install "ctde-kit[study]"') from error
     return rliable
