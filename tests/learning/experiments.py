@@ -335,7 +335,6 @@ EXPERIMENTS: dict[str, Experiment] = {
         "maddpg",
         [
             "task=vmas/navigation",
-            "anneal_lr=true",
             "total_frames=300000",
             "evaluation.every_frames=30000",
             "evaluation.episodes=500",
