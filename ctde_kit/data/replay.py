@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -16,6 +16,8 @@ from ctde_kit.data.storage import StoredOn, check_disk, make_storage, reserve_di
 from ctde_kit.data.tensordict_state import from_state, to_state
 from ctde_kit.errors import UserError
 from ctde_kit.keys import TD_ERROR
+
+SAMPLES_AT_ONCE = 25
 
 
 class Form(Protocol):
@@ -103,7 +105,6 @@ class Replay:
         self._buffer = TensorDictReplayBuffer(
             storage=storage,
             sampler=RandomSampler() if prioritized is None else PrioritySampler(n_items, prioritized, on),
-            batch_size=batch_size,
         )
 
     def __len__(self) -> int:
@@ -132,12 +133,26 @@ class Replay:
 
     def sample(self) -> TensorDictBase:
         """``[batch_size]`` transitions, or ``[batch_size, T]`` sequences or episodes."""
+        return self._sample(self.batch_size)
+
+    def samples(self, count: int) -> Iterator[TensorDictBase]:
+        """``count`` samples: uniform ones are gathered many at once, which takes a fraction of the time.
+
+        A prioritized one is drawn when it is asked for, after ``update_priority`` of the one before.
+        """
+        at_once = 1 if isinstance(self._buffer.sampler, PrioritySampler) else SAMPLES_AT_ONCE
+        while count > 0:
+            taken = min(count, at_once)
+            yield from self._sample(taken * self.batch_size).unflatten(0, (taken, self.batch_size)).unbind(0)
+            count -= taken
+
+    def _sample(self, n_items: int) -> TensorDictBase:
         if len(self) == 0:
             raise UserError(
                 f"replay: after {self.frames} frames no item of {self.form.frames_per_item} steps is whole; make it "
                 "shorter, or raise learning_starts"
             )
-        return self._buffer.sample().to(self.device)
+        return self._buffer.sample(n_items).to(self.device)
 
     def update_priority(self, sampled: TensorDictBase) -> None:
         """Take over the ``td_error`` that a loss wrote into a sample; without priorities this does nothing."""

@@ -30,8 +30,7 @@ class UpdatesPerFrame:
         frames = max(0, buffer.frames - self.learning_starts)
         # A ratio such as 1/6 is a rounded one: 6000 frames are 1000 updates all the same.
         due = math.floor(self.updates_per_frame * frames + 1e-6)
-        while self.updates < due:
-            minibatch = buffer.sample()
+        for minibatch in buffer.samples(due - self.updates):
             metrics = update(minibatch)
             buffer.update_priority(minibatch)
             self.updates += 1

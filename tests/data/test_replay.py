@@ -11,6 +11,7 @@ import torch
 from tensordict import TensorDict
 
 from ctde_kit.data import Episodes, Prioritized, Replay, Sequences, Transitions
+from ctde_kit.data.replay import SAMPLES_AT_ONCE
 from ctde_kit.errors import UserError
 
 N_ENVS, T, N_AGENTS = 3, 8, 2
@@ -69,6 +70,33 @@ def test_samples_have_their_form_and_come_from_many_iterations(name: str, stored
     assert min(steps) <= 3  # of the first batch
     assert max(steps) > T  # and of the second
     assert replay.frames == 48
+
+
+@pytest.mark.parametrize("count", [1, SAMPLES_AT_ONCE, 2 * SAMPLES_AT_ONCE + 3])
+@pytest.mark.parametrize("name", FORMS)
+def test_many_samples_at_once_are_as_good_as_one_after_the_other(name: str, count: int) -> None:
+    replay = filled(name)
+    torch.manual_seed(1)
+    samples = list(replay.samples(count))
+    assert [sample.shape for sample in samples] == [replay.sample().shape] * count
+    for sample in samples:
+        check_rows_belong_together(sample)
+    assert count == 1 or len({tuple(sample["index"].flatten().tolist()) for sample in samples}) > 0.9 * count
+    # What an update writes into one is its own.
+    samples[0].set("td_error", torch.ones(samples[0].shape))
+    assert all("td_error" not in sample for sample in samples[1:])
+    assert list(replay.samples(0)) == []
+
+
+def test_prioritized_samples_know_the_priorities_of_the_one_before() -> None:
+    replay = Replay(Transitions(), capacity=100, batch_size=50, prioritized=Prioritized(alpha=1.0, beta=0.0))
+    replay.extend(stream())
+    shares = []
+    for sample in replay.samples(12):
+        shares.append((sample["frame"] == 1).float().mean().item())
+        error = torch.where(sample["frame"] == 1, 1e3, 1e-3)
+        replay.update_priority(sample.set("td_error", error))
+    assert shares[-1] > 0.9
 
 
 @pytest.mark.parametrize("batches", [1, 2, 4, 16])
