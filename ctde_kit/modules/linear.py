@@ -50,7 +50,9 @@ class AgentLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if len(self.weight) == 1:
-            return nn.functional.linear(x, self.weight[0], self.bias[0])
+            # In two dimensions, since others that are not contiguous are traced as a batch of tiny products.
+            rows = nn.functional.linear(x.reshape(-1, self.in_features), self.weight[0], self.bias[0])
+            return rows.reshape(*x.shape[:-1], self.out_features)
         weight, bias = self.weight, self.bias
         if self.sets != tuple(range(len(weight))):
             index = list(self.sets)
