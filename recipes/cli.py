@@ -13,6 +13,7 @@ from pathlib import Path
 import hydra
 from ctde_kit.recipes.overrides import expand
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
@@ -127,6 +128,15 @@ def compose_and_run(
         for path, error in errors[:-1]:
             print(f"{program}: error: {path.name}: {_one_line(error)}", file=sys.stderr)
         raise errors[-1][1]
+
+
+def compose(config_name: str, overrides: list[str]) -> DictConfig:
+    """The configuration ``config_name`` with these overrides, inside a command or without one."""
+    _register()
+    if GlobalHydra.instance().is_initialized():
+        return hydra.compose(config_name, overrides)
+    with hydra.initialize_config_module("ctde_kit.recipes.conf", version_base="1.3"):
+        return hydra.compose(config_name, overrides)
 
 
 def _unknown_option(error: MissingConfigException) -> UserError:

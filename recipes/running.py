@@ -21,6 +21,7 @@ from ctde_kit.training import (
     Parts,
     Run,
     RunDirectory,
+    checkpoint_paths,
     evaluate,
     latest_checkpoint,
     load_parts,
@@ -71,7 +72,7 @@ def resume(cfg: DictConfig, path: Path) -> dict[str, Any]:
 
 
 def go_on(cfg: DictConfig, path: Path) -> None:
-    """A study's run in ``path``: what has ended stays, what was stopped is resumed.
+    """A study's run in ``path``: what has ended stays, what was stopped is resumed, or begun anew without a checkpoint.
 
     Raises:
         UserError: where ``path`` holds a run with another configuration.
@@ -80,6 +81,9 @@ def go_on(cfg: DictConfig, path: Path) -> None:
         raise UserError(f"{path} holds a run with other options: choose another hydra.sweep.dir")
     if (path / "summary.json").exists():
         print(f"run directory: {path} (ended before)")
+    elif not checkpoint_paths(path / "checkpoints"):
+        (path / "config.yaml").unlink()
+        start(cfg, path)
     else:
         resume(cfg, path)
 

@@ -1,7 +1,13 @@
 """The loop, gradient steps, evaluation, checkpoints and run directories."""
 
 from ctde_kit.training.averaging import ParameterAverage
-from ctde_kit.training.checkpoint import latest_checkpoint, load_parts, read_checkpoint, save_checkpoint
+from ctde_kit.training.checkpoint import (
+    checkpoint_paths,
+    latest_checkpoint,
+    load_parts,
+    read_checkpoint,
+    save_checkpoint,
+)
 from ctde_kit.training.cross_play import CrossPlay, cross_play
 from ctde_kit.training.evaluation import Returns, evaluate, record_episode
 from ctde_kit.training.exploration import Annealing, LinearEpsilon
@@ -31,6 +37,7 @@ __all__ = [
     "RunDirectory",
     "UpdateWithTargets",
     "UpdatesPerFrame",
+    "checkpoint_paths",
     "cross_play",
     "evaluate",
     "iterate",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
-from ctde_kit.recipes.studies.critic_layouts.statistics import Estimate, differences
+from ctde_kit.recipes.studies.critic_layouts.statistics import Estimate
 
+CENTRAL, AVERAGED = "central", "averaged"
 ORDERINGS = ("own_first", "random")
+Pair = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -23,15 +24,14 @@ class Claim:
 
     text: str
     expected: str
-    pairs: tuple[tuple[str, str], ...]
+    pairs: tuple[Pair, ...]
 
-    def verdict(self, found: Mapping[tuple[str, str], Estimate]) -> str:
+    def verdict(self, found: Mapping[Pair, Estimate]) -> str:
         """A plain sentence."""
         beyond = {pair: found[pair] for pair in self.pairs if found[pair].beyond_noise}
-        names = ", ".join(
-            f"{first} {'above' if e.value > 0 else 'below'} {second}" for (first, second), e in beyond.items()
-        )
-        counted = f"{len(beyond)} of {len(self.pairs)} differences are beyond noise" + (f": {names}" if names else "")
+        named = [f"{first} {'above' if e.value > 0 else 'below'} {second}" for (first, second), e in beyond.items()]
+        counted = f"{len(beyond)} of {len(self.pairs)} differences are beyond noise"
+        counted += f": {', '.join(named)}" if named else ""
         if self.expected == "alike":
             return f"{'Contradicted' if beyond else 'Not contradicted'}; {counted}."
         agreeing = [e for e in beyond.values() if (e.value > 0) == (self.expected == "above")]
@@ -43,26 +43,24 @@ class Claim:
 
 
 def claims(layouts: list[str]) -> list[Claim]:
-    """Those that the ``layouts`` at hand can answer."""
-    ordered = [
-        (name, name.removesuffix(f"_{order}")) for name in layouts for order in ORDERINGS if name.endswith(order)
-    ]
-    ordered = [pair for pair in ordered if pair[1] in layouts]
-    rest = [name for name in layouts if name not in dict(ordered)]
+    """Those that the ``layouts`` at hand can answer; a layout is not compared with its own variants."""
+    with_order = [(f"{name}_{order}", name) for name in layouts for order in ORDERINGS]
+    ordered = tuple(pair for pair in with_order if pair[0] in layouts)
     said = [
-        ("One central critic does best", "above", _against("central", rest)),
-        ("Averaging the critics' parameters does worst", "below", _against("averaged", rest)),
-        ("The ordering makes no significant difference", "alike", tuple(ordered)),
+        ("One central critic does best", "above", _against(CENTRAL, layouts)),
+        ("Averaging the critics' parameters does worst", "below", _against(AVERAGED, layouts)),
+        ("The ordering makes no significant difference", "alike", ordered),
     ]
     return [Claim(text, expected, pairs) for text, expected, pairs in said if pairs]
 
 
-def answers(scores: dict[str, np.ndarray]) -> tuple[list[Claim], dict[tuple[str, str], Estimate]]:
-    """The claims, and the difference of each of their pairs, corrected for how many there are."""
-    said = claims(list(scores))
-    pairs = list(dict.fromkeys(pair for claim in said for pair in claim.pairs))
-    return said, differences(scores, pairs, n_comparisons=len(pairs)) if pairs else {}
+def distinct(pairs: Iterable[Pair]) -> list[Pair]:
+    """Each two layouts once, in whichever order they come first."""
+    found: dict[frozenset[str], Pair] = {}
+    for pair in pairs:
+        found.setdefault(frozenset(pair), pair)
+    return list(found.values())
 
 
-def _against(name: str, others: list[str]) -> tuple[tuple[str, str], ...]:
-    return tuple((name, other) for other in others if other != name) if name in others else ()
+def _against(name: str, layouts: list[str]) -> tuple[Pair, ...]:
+    return tuple((name, other) for other in layouts if not other.startswith(name)) if name in layouts else ()

@@ -7,9 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ctde_kit.recipes.studies.critic_layouts.claims import answers
+from ctde_kit.recipes.studies.critic_layouts.claims import claims, distinct
 from ctde_kit.recipes.studies.critic_layouts.runs import Curves
-from ctde_kit.recipes.studies.critic_layouts.statistics import CONFIDENCE, RESAMPLES, Estimate, interquartile_means
+from ctde_kit.recipes.studies.critic_layouts.statistics import (
+    CONFIDENCE,
+    RESAMPLES,
+    Estimate,
+    differences,
+    interquartile_means,
+)
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -112,24 +118,29 @@ def _table(curves: Curves) -> list[str]:
 
 
 def _claims(curves: Curves) -> list[str]:
+    said = claims(list(curves.returns))
+    if not said:
+        return []
     lines = ["## What is said, and what these runs say", ""]
+    if len(curves.seeds) < 2:
+        return [*lines, "One seed decides nothing."]
+    pairs = distinct(pair for claim in said for pair in claim.pairs)
+    n_comparisons = len(pairs) * len(MEASURES)
+    lines += [
+        f"A difference is of means over seeds, its interval is Welch's, as wide as Bonferroni's correction for all "
+        f"{n_comparisons} comparisons of this page asks; beyond noise are those whose interval excludes 0.",
+    ]
     for measure, meaning in MEASURES.items():
-        said, found = answers(scores(curves, measure))
-        if not said:
-            return []
-        lines += [
-            f"By {meaning}; an interval is as wide as Bonferroni's correction for {len(found)} comparisons asks, and a "
-            "difference is beyond noise where its interval excludes 0.",
-            "",
-        ]
+        found = differences(scores(curves, measure), pairs, n_comparisons=n_comparisons)
+        lines += ["", f"By {meaning}:", ""]
         lines += [f"- *{claim.text}.* {claim.verdict(found)}" for claim in said]
         lines += ["", "| difference | | interval |", "|---|---|---|"]
+        shown = {pair: found[pair] for pair in pairs}
         lines += [
             f"| `{first}` less `{second}` | {e.value:+.3f} | {e.low:+.3f} to {e.high:+.3f} |"
-            for (first, second), e in found.items()
+            for (first, second), e in shown.items()
         ]
-        lines.append("")
-    return lines[:-1]
+    return lines
 
 
 def _shown(estimate: Estimate) -> str:
@@ -139,10 +150,10 @@ def _shown(estimate: Estimate) -> str:
 def _command(curves: Curves) -> list[str]:
     config: dict[str, Any] = curves.config
     seeds = ",".join(str(seed) for seed in curves.seeds)
+    options = [f"layout={','.join(curves.returns)}", f"seed={seeds}", *curves.changed]
     return [
         "```text",
-        f"ctde-{config['algorithm']} study={NAME} task={config['task']['name']} total_frames={config['total_frames']} "
-        f"seed={seeds}",
+        f"ctde-{config['algorithm']} study={NAME} {' '.join(options)}",
         f"ctde-critic-layouts runs=runs/studies/{NAME}/{config['algorithm']} output=docs/studies",
         "```",
     ]

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ctde_kit.recipes.cli import compose
 from ctde_kit.recipes.loading import read_config
 from omegaconf import DictConfig, OmegaConf
 
 from ctde_kit.errors import UserError
 
+STUDY = "critic_layouts"
+MISSING = object()
 FIGURE = "eval/return_mean"
-# Runs of a study may differ in these alone.
+# Runs of a study may differ in these alone, those of a layout in their seed.
 VARIED = ("critic", "seed")
 
 
@@ -27,12 +31,14 @@ class Curves:
         seeds: of each layout's runs, the same for all.
         frames: at which each run was evaluated, ``[F]``.
         returns: by layout, mean episode returns ``[seeds, F]``.
+        changed: options of all runs that are not the study's own, as overrides.
     """
 
     config: dict[str, Any]
     seeds: list[int]
     frames: np.ndarray
     returns: dict[str, np.ndarray]
+    changed: tuple[str, ...] = ()
 
 
 def read_curves(directory: Path) -> Curves:
@@ -58,6 +64,10 @@ def read_curves(directory: Path) -> Curves:
         if config != configs[0]:
             differing = sorted(key for key in config | configs[0] if config.get(key) != configs[0].get(key))
             raise UserError(f"{run}: {differing[0]} is not what {every[0]} has; compare runs that differ in critics")
+    for name, runs in paths.items():
+        critics = [_container(read_config(run))["critic"] for run in runs]
+        if any(critic != critics[0] for critic in critics):
+            raise UserError(f"runs={directory}: the runs of {name} have several critics; train them alike")
     curves = {name: [_evaluations(run) for run in runs] for name, runs in paths.items()}
     frames = curves[first][0][0]
     for name, runs in curves.items():
@@ -68,7 +78,31 @@ def read_curves(directory: Path) -> Curves:
         seeds=seeds[first],
         frames=frames,
         returns={name: np.stack([returns for _, returns in runs]) for name, runs in curves.items()},
+        changed=changed_options(_comparable(every[0])),
     )
+
+
+def changed_options(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Overrides that lead from the study's own options to ``config``."""
+    chosen = [f"task={config['task']['name']}"]
+    cfg = compose(str(config["algorithm"]), [f"study={STUDY}", *chosen])
+    own = _leaves({key: value for key, value in _container(cfg).items() if key not in VARIED})
+    found = _leaves(config)
+    changed = [f"{key}={_written(value)}" for key, value in found.items() if own.get(key, MISSING) != value]
+    return (*chosen, *changed)
+
+
+def _leaves(config: Any, path: str = "") -> dict[str, Any]:
+    if not isinstance(config, Mapping) or not config:
+        return {path: config}
+    inside = [_leaves(value, f"{path}.{key}" if path else str(key)) for key, value in config.items()]
+    return {name: value for leaves in inside for name, value in leaves.items()}
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return "null" if value is None else str(value).lower()
+    return str(value).replace(" ", "")
 
 
 def _seed(run: Path) -> int:

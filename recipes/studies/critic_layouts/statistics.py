@@ -1,9 +1,9 @@
-"""Interquartile means and bootstrap intervals over seeds, by rliable (Agarwal et al. 2021)."""
+"""Interquartile means with bootstrap intervals over seeds, by rliable (Agarwal et al. 2021); differences of means."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ CURVE_RESAMPLES = 1_000
 
 @dataclass(frozen=True)
 class Estimate:
-    """An interquartile mean, or a difference of two, and its bootstrap interval.
+    """An interquartile mean and its bootstrap interval, or a difference of two means and Welch's.
 
     Args:
         value: a number, or one for each evaluation of a curve ``[F]``.
@@ -53,41 +53,35 @@ def interquartile_means(scores: dict[str, np.ndarray], *, seed: int = 0) -> dict
         return np.array([metrics.aggregate_iqm(values[..., index]) for index in range(values.shape[-1])])
 
     resamples = CURVE_RESAMPLES if curves else RESAMPLES
-    points, intervals = _estimates(shaped, aggregate, resamples, CONFIDENCE, seed)
+    points, intervals = _estimates(shaped, aggregate, resamples, seed)
     if curves:
         return {name: Estimate(points[name], intervals[name][0], intervals[name][1]) for name in scores}
     return {name: Estimate(points[name][0], intervals[name][0, 0], intervals[name][1, 0]) for name in scores}
 
 
 def differences(
-    scores: dict[str, np.ndarray], pairs: Iterable[tuple[str, str]], *, n_comparisons: int = 1, seed: int = 0
+    scores: Mapping[str, np.ndarray], pairs: Iterable[tuple[str, str]], *, n_comparisons: int
 ) -> dict[tuple[str, str], Estimate]:
-    """The interquartile mean of the first of each pair less that of the second.
+    """The mean of the first of each pair less that of the second, both ways round.
+
+    The interval is Welch's, of two normal samples with deviations of their own. A bootstrap's interval is too narrow
+    here: with five seeds, 13 layouts that do not differ and Bonferroni's correction it finds a difference in one study
+    of five, not in one of twenty.
 
     Args:
-        scores: by name, ``[seeds]``.
+        scores: by name, ``[seeds]``, two at least.
         pairs: of names.
         n_comparisons: made together: each interval is as wide as Bonferroni's correction asks.
-        seed: of the resampling.
     """
-    metrics = _rliable().metrics
-    pairs = list(pairs)
-    shaped = {
-        f"{first},{second}": (_with_one_task(scores[first]), _with_one_task(scores[second])) for first, second in pairs
-    }
-
-    def difference(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        return np.array([metrics.aggregate_iqm(first) - metrics.aggregate_iqm(second)])
-
-    points, intervals = _estimates(shaped, difference, RESAMPLES, 1 - (1 - CONFIDENCE) / n_comparisons, seed)
-    return {
-        (first, second): Estimate(
-            points[f"{first},{second}"][0],
-            intervals[f"{first},{second}"][0, 0],
-            intervals[f"{first},{second}"][1, 0],
-        )
-        for first, second in pairs
-    }
+    found = {}
+    for first, second in pairs:
+        stats = _scipy_stats()
+        test = stats.ttest_ind(scores[first], scores[second], equal_var=False)
+        interval = test.confidence_interval(1 - (1 - CONFIDENCE) / n_comparisons)
+        value = float(scores[first].mean() - scores[second].mean())
+        found[first, second] = Estimate(value, float(interval.low), float(interval.high))
+        found[second, first] = Estimate(-value, -float(interval.high), -float(interval.low))
+    return found
 
 
 def _with_one_task(values: np.ndarray) -> np.ndarray:
@@ -95,18 +89,19 @@ def _with_one_task(values: np.ndarray) -> np.ndarray:
 
 
 def _estimates(
-    scores: dict[str, Any], function: Callable[..., np.ndarray], resamples: int, confidence: float, seed: int
+    scores: dict[str, Any], function: Callable[..., np.ndarray], resamples: int, seed: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    with warnings.catch_warnings():
-        # rliable hands its resampling library a generator by an argument that this one will rename.
-        warnings.filterwarnings("ignore", "random_state is deprecated", FutureWarning)
-        return _rliable().library.get_interval_estimates(
-            scores,
-            function,
-            reps=resamples,
-            confidence_interval_size=confidence,
-            random_state=np.random.RandomState(seed),
-        )
+    library = _rliable().library
+    # rliable draws from numpy's global generator, whatever it is handed.
+    state = np.random.get_state()
+    np.random.seed(seed)
+    try:
+        with warnings.catch_warnings():
+            # It hands its resampling library a generator by an argument that this one will rename.
+            warnings.filterwarnings("ignore", "random_state is deprecated", FutureWarning)
+            return library.get_interval_estimates(scores, function, reps=resamples, confidence_interval_size=CONFIDENCE)
+    finally:
+        np.random.set_state(state)
 
 
 def _rliable() -> Any:
@@ -116,3 +111,11 @@ def _rliable() -> Any:
     except ImportError as error:
         raise UserError(f'rliable is missing ({error}): pip install "ctde-kit[study]"') from error
     return rliable
+
+
+def _scipy_stats() -> Any:
+    try:
+        import scipy.stats
+    except ImportError as error:
+        raise UserError(f'scipy is missing ({error}): pip install "ctde-kit[study]"') from error
+    return scipy.stats
