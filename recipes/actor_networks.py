@@ -10,7 +10,7 @@ from ctde_kit.recipes.networks import NetworkConfig
 from torch import nn
 
 from ctde_kit.errors import UserError
-from ctde_kit.modules import GroupNetwork, Input, TeamChannel, TeamInput, own_observation
+from ctde_kit.modules import FrozenActor, GroupNetwork, Input, TeamChannel, TeamInput, own_observation
 from ctde_kit.specs import GroupSpec, TeamSpec
 
 
@@ -43,13 +43,20 @@ def actor_network(
     return TeamInput(seen), channel.for_group(group.name)
 
 
+def channels_across_groups(actor: nn.Module) -> list[GroupNetwork]:
+    """The networks in ``actor`` whose channel crosses groups."""
+    return [module for module in actor.modules() if isinstance(module, GroupNetwork)]
+
+
 def share_channel(actors: Mapping[str, Any]) -> None:
     """Make the channels of all groups' actors one.
 
     Raises:
-        UserError: where some groups have such a channel and others have none.
+        UserError: where some groups have such a channel and others have none, or have a frozen one.
     """
-    networks = {name: [m for m in actor.modules() if isinstance(m, GroupNetwork)] for name, actor in actors.items()}
+    networks = {
+        name: [] if isinstance(actor, FrozenActor) else channels_across_groups(actor) for name, actor in actors.items()
+    }
     found = [network for group in networks.values() for network in group]
     silent = [name for name, group in networks.items() if not group]
     if found and silent:

@@ -61,6 +61,12 @@ class ValueCriticConfig:
             raise UserError(f"critic.build_state=true: it is for critic=agent_state, found critic.sees={self.sees}")
         check_ordering(self.ordering, self.sees, self.heads, self.network.agent_id)
         check_averaging(self.average_every, self.network.share_params)
+        if self.heads == "network" and shared and not self.network.agent_id and self.ordering != "own_first":
+            raise UserError(
+                "critic.heads=network: through one network all agents' rows are alike, so are their values; use "
+                "critic.network.share_params=false, critic.network.agent_id=true, critic.ordering=own_first, or "
+                "critic.heads=one"
+            )
 
     def build(self, team: TeamSpec, group: GroupSpec) -> AgentNetwork | RandomOrderCritic:
         """A critic of states."""
@@ -74,14 +80,7 @@ class ValueCriticConfig:
             normalize=self.network.normalize,
             own_first=self.ordering == "own_first",
         )
-        if self.ordering != "random":
-            return critic
-        if critic.recurrent:
-            raise UserError(
-                "critic.ordering=random: a recurrent critic of states starts from what it saw in a fixed order; use "
-                "network@critic.network=mlp"
-            )
-        return RandomOrderCritic(team, critic)
+        return RandomOrderCritic(team, critic) if self.ordering == "random" else critic
 
     def build_action_value(self, team: TeamSpec, group: GroupSpec) -> ActionValueCritic | RandomOrderCritic:
         """A critic that sees actions, too: everyone's, or each agent's own where it sees its own observation."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ctde_kit.recipes.actor_networks import share_channel
+from ctde_kit.recipes.actor_networks import channels_across_groups, share_channel
 from ctde_kit.recipes.loading import instantiate_config, read_config
 from torch import Tensor, nn
 
@@ -35,6 +35,11 @@ def team_policy(
         opponent = cfg.opponents.get(group.name)
         actor: Any = build_actor(cfg, group, team) if opponent is None else opponent.build(group, team, cfg.task)
         if group.name in cfg.initial:
+            if channels_across_groups(actor):
+                raise UserError(
+                    f"initial.{group.name}: with actor.across_groups=true all groups are one network, so none goes on "
+                    "alone; go on with resume=RUN_DIR, or leave across_groups out"
+                )
             _take_parameters(actor, Path(cfg.initial[group.name]), group, team, cfg.task)
         actors[group.name] = actor.to(device)
     share_channel(actors)

@@ -127,5 +127,5 @@ class CueEnv(EnvBase):
         return {"goal": self.goal.clone(), "elapsed": self.elapsed.clone(), "generator": self.generator.get_state()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.goal, self.elapsed = state_dict["goal"].clone(), state_dict["elapsed"].clone()
+        self.goal, self.elapsed = (state_dict[name].to(self.device, copy=True) for name in ("goal", "elapsed"))
         self.generator.set_state(state_dict["generator"])

@@ -106,5 +106,5 @@ class RecallEnv(EnvBase):
         return {"cue": self.cue.clone(), "elapsed": self.elapsed.clone(), "generator": self.generator.get_state()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.cue, self.elapsed = state_dict["cue"].clone(), state_dict["elapsed"].clone()
+        self.cue, self.elapsed = (state_dict[name].to(self.device, copy=True) for name in ("cue", "elapsed"))
         self.generator.set_state(state_dict["generator"])

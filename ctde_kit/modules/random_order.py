@@ -9,6 +9,7 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 
+from ctde_kit.errors import UserError
 from ctde_kit.keys import NEXT, Key, next_key
 from ctde_kit.modules.inputs import entry
 from ctde_kit.specs import TeamSpec
@@ -33,6 +34,9 @@ class RandomOrderCritic(TensorDictModuleBase):
         team: all groups.
         critic: what ``value_critic`` or ``action_value_critic`` gives.
 
+    Raises:
+        UserError: for a recurrent critic of states.
+
     >>> from ctde_kit.envs.vmas import VmasEnv
     >>> from ctde_kit.modules import MultiAgentMLP, value_critic
     >>> env = VmasEnv("navigation", num_envs=5)
@@ -49,6 +53,11 @@ class RandomOrderCritic(TensorDictModuleBase):
         super().__init__()
         self.team, self.critic = team, critic
         network = getattr(critic, "agent_network", critic)
+        if network is critic and critic.recurrent:
+            raise UserError(
+                "a random order: a recurrent critic of states goes on from what it saw in a fixed one; use a "
+                "feed-forward network (network@critic.network=mlp), or a fixed order (critic.ordering=fixed)"
+            )
         self.rows_are_places = network.inputs.n_agents == 1 or network.inputs.ids is not None
         self.order_keys: list[Key] = [group.keys.order for group in team]
         self.in_keys = [*critic.in_keys, *self.order_keys]

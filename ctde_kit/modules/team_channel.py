@@ -95,6 +95,7 @@ class TeamChannel(nn.Module):
         *,
         hidden_size: int = 128,
         recurrent: bool = False,
+        out_gain: float | None = None,
         **encoder: Any,
     ):
         super().__init__()
@@ -107,9 +108,11 @@ class TeamChannel(nn.Module):
         self.encoders, self.heads = nn.ModuleDict(), nn.ModuleDict()
         for name, one in inputs.items():
             self.encoders[name] = ChannelEncoder(
-                one.features, hidden_size, one.n_agents, recurrent=recurrent, **encoder
+                one.features, hidden_size, one.n_agents, recurrent=recurrent, out_gain=out_gain, **encoder
             )
-            self.heads[name] = AgentLinear(made.out_features + one.features, out_features[name], one.n_agents)
+            self.heads[name] = head = AgentLinear(made.out_features + one.features, out_features[name], one.n_agents)
+            if out_gain is not None:
+                head.reset_parameters(out_gain)
 
     def for_group(self, name: str) -> GroupNetwork:
         """The network of one group's agents, on the same weights.

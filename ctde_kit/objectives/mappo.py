@@ -52,7 +52,8 @@ class MAPPOLoss(LossModule):
         value_norm: normalizes the targets; the same object that the advantages were made with.
 
     Raises:
-        UserError: for a missing entry, entries that would broadcast over agents, or recurrent networks' single steps.
+        UserError: for clipped values of a critic that sees random orders, a missing entry, entries that would broadcast
+            over agents, or recurrent networks' single steps.
     """
 
     @dataclass
@@ -96,6 +97,11 @@ class MAPPOLoss(LossModule):
         if loss_critic_type not in get_args(CriticLoss):
             raise UserError(f"loss_critic_type={loss_critic_type!r}: expected one of {', '.join(get_args(CriticLoss))}")
         check_critic_of_states("MAPPOLoss", critic)
+        if clip_value is not None and order_keys(critic):
+            raise UserError(
+                f"clip_value={clip_value}: stored values are of a fixed order of agents, this critic's of drawn ones; "
+                "use clip_value=None (null on a command line)"
+            )
         self.actor_network, self.critic_network, self.value_norm = actor, critic, value_norm
         self.clip_epsilon, self.clip_value = clip_epsilon, clip_value
         self.entropy_coeff, self.critic_coeff = entropy_coeff, critic_coeff

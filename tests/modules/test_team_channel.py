@@ -158,3 +158,12 @@ def test_mistakes_are_one_line() -> None:
         channel.for_group("goats")
     with pytest.raises(UserError, match="expected the groups"):
         make(outputs={"wolves": 2})
+
+
+def test_out_gain_scales_the_heads_alone() -> None:
+    inputs = {group.name: own_observation(group) for group in TEAM}
+    channel = TeamChannel(inputs, dict.fromkeys(inputs, G), MeanMessages(H), hidden_size=H, out_gain=0.01)
+    for name, head in channel.heads.items():
+        weight = head.weight[0]
+        torch.testing.assert_close(weight @ weight.T, 1e-4 * torch.eye(G))
+        assert channel.encoders[name].network.layers[-1].weight.norm() > 1

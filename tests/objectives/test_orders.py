@@ -105,7 +105,7 @@ def ppo(recurrent_actor: bool) -> tuple[MAPPOLoss, Any, TensorDictBase]:
     actor = make_actor(group, recurrent_actor)
     batch, _ = collect(team, {"wolves": actor}, *endings())
     critic = RandomOrderCritic(team, value_critic(team, group, make_network(False)))
-    return MAPPOLoss(actor, critic, keys=group.keys), critic, batch
+    return MAPPOLoss(actor, critic, keys=group.keys, clip_value=None), critic, batch
 
 
 def test_stored_values_are_of_the_agents_own_order() -> None:

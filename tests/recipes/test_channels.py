@@ -14,7 +14,7 @@ from ctde_kit.recipes.critics import ValueCriticConfig
 from ctde_kit.recipes.cue_task import CueTask
 from ctde_kit.recipes.loading import instantiate_config
 from ctde_kit.recipes.mixers import QMixerConfig
-from ctde_kit.recipes.opponents import RandomOpponent
+from ctde_kit.recipes.opponents import RandomOpponent, RunOpponent
 from ctde_kit.recipes.tasks import PettingZooTask, VmasTask
 
 from ctde_kit.errors import UserError
@@ -23,6 +23,7 @@ from ctde_kit.training import iterate, load_parts, read_checkpoint, save_checkpo
 from tests.recipes.small import CHANNELS, network, small_config
 from tests.recipes.small_maddpg import small_maddpg_config
 from tests.recipes.small_q import small_pqn_config, small_q_config
+from tests.recipes.test_opponents import run
 from tests.recipes.test_qmix import advance, tensors, weights
 
 
@@ -141,6 +142,23 @@ def test_groups_with_continuous_actions_and_of_several_sizes_talk() -> None:
     }
     with pytest.raises(UserError, match=r"group 'agent' does not learn.*leave opponents.agent or across_groups out"):
         ACROSS["mappo"]("commnet", task=tag, opponents={"agent": RandomOpponent()})
+
+
+def test_a_frozen_group_has_nothing_to_say_and_stays_as_it_is(tmp_path: Path) -> None:
+    cue = {"task": CueTask(two_groups=True, **CUE)}
+    run_directory = run(tmp_path / "run", small_config(actor=network("commnet", across_groups=True), **cue))
+    for group in ("speaker", "listener"):
+        frozen = {"opponents": {group: RunOpponent(str(run_directory))}, **cue}
+        with pytest.raises(UserError, match=rf"group '{group}' does not learn.*leave opponents.{group} or"):
+            mappo.build(small_config(actor=network("commnet", across_groups=True), **frozen))
+        # Learners that do not talk play with a frozen group that heard theirs.
+        parts = mappo.build(small_config(**frozen))
+        before = [value.clone() for value in parts.policy.actors[group].state_dict().values()]
+        assert group not in advance(parts, 1).policy.learners
+        assert all(map(torch.equal, before, parts.policy.actors[group].state_dict().values()))
+        across = small_config(actor=network("commnet", across_groups=True), initial={group: str(run_directory)}, **cue)
+        with pytest.raises(UserError, match=rf"initial.{group}: with actor.across_groups=true all groups are one"):
+            mappo.build(across)
 
 
 def test_groups_whose_agents_die_talk() -> None:

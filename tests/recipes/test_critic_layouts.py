@@ -48,7 +48,7 @@ OPTIONS = {
     "averaged": ("team", "network", "fixed", False, 150),
     "averaged_own_first": ("team", "network", "own_first", False, 150),
     "averaged_random": ("team", "network", "random", False, 150),
-    "clusters": ("team", "network", "fixed", [0, 0, 1], None),
+    "clusters": ("team", "network", "own_first", [0, 0, 1], None),
     "decentralized": ("observation", "agent", "fixed", True, None),
 }
 

@@ -57,6 +57,25 @@ def test_meaningless_orderings_name_the_fix(options: dict[str, Any], fix: str) -
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("sees", ["team", "state"])
+@pytest.mark.parametrize("ordering", ["fixed", "random"])
+def test_one_network_for_rows_that_are_alike_is_refused(sees: str, ordering: str) -> None:
+    if (sees, ordering) == ("state", "random"):
+        pytest.skip("refused for its order")
+    with pytest.raises(UserError, match=r"heads=network: .*share_params=false, .*agent_id=true, .*ordering=own_first"):
+        config(sees=sees, heads="network", ordering=ordering)
+    config(sees=sees, heads="network", share_params=False)
+    config(sees=sees, heads="network", agent_id=True)
+
+
+def test_random_orders_go_with_neither_recurrent_critics_of_states_nor_clipped_values() -> None:
+    with pytest.raises(UserError, match=r"\(network@critic\.network=mlp\).*critic\.ordering=fixed"):
+        config("gru", ordering="random").build(TEAM, TEAM["wolves"])
+    assert config("gru", ordering="random").build_action_value(TEAM, TEAM["wolves"]).hidden_key is not None
+    with pytest.raises(UserError, match=r"clip_value=0\.3: .*use clip_value=None"):
+        mappo.build(small_config(critic=ValueCriticConfig(ordering="random", network=network("mlp")), clip_value=0.3))
+
+
 @pytest.mark.parametrize("sets", [2, 3])
 @pytest.mark.parametrize("build", ["build", "build_action_value"])
 def test_a_cluster_of_like_agents_has_one_critic(build: str, sets: int) -> None:
@@ -82,12 +101,6 @@ def test_averages_are_of_one_critic_an_agent(share_params: Any) -> None:
         config(heads="network", share_params=share_params, average_every=3)
     with pytest.raises(UserError, match="average_every=0: expected a number above 0"):
         config(heads="network", share_params=False, average_every=0)
-
-
-def test_a_recurrent_critic_of_states_keeps_its_order() -> None:
-    with pytest.raises(UserError, match=r"use network@critic\.network=mlp"):
-        config("gru", ordering="random").build(TEAM, TEAM["wolves"])
-    config("gru", ordering="random").build_action_value(TEAM, TEAM["wolves"])
 
 
 @pytest.mark.parametrize(
