@@ -6,6 +6,8 @@ import pytest
 import torch
 from torchrl.data import Bounded, Categorical, Composite, MultiCategorical, OneHot, TensorSpec, Unbounded
 from torchrl.envs import EnvBase, GymEnv
+from torchrl.envs import VmasEnv as TorchRLVmasEnv
+from torchrl.envs.utils import MarlGroupMapType
 
 from ctde_kit.envs.pettingzoo import pettingzoo_factory
 from ctde_kit.envs.vmas import VmasEnv
@@ -121,3 +123,15 @@ def test_group_keys() -> None:
     keys = GroupKeys("prey")
     assert keys.observation == ("prey", "observation")
     assert keys.team_hidden("critic") == "prey_critic_hidden"
+
+
+def test_observations_of_several_sizes_in_one_group_name_the_fix() -> None:
+    env = TorchRLVmasEnv("simple_tag", num_envs=2, group_map=MarlGroupMapType.ALL_IN_ONE_GROUP)
+    with pytest.raises(
+        UserError, match="group 'agents' differ in their spaces: .*pad them .*or split the group"
+    ) as error:
+        TeamSpec.from_env(env)
+    assert "\n" not in str(error.value)
+    by_kind = {"adversary": ["adversary_0", "adversary_1", "adversary_2"], "agent": ["agent_0"]}
+    team = TeamSpec.from_env(TorchRLVmasEnv("simple_tag", num_envs=2, group_map=by_kind))
+    assert [group.observation_dim for group in team] == [16, 14]

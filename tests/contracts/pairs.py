@@ -47,7 +47,6 @@ LAYOUTS: dict[str, list[str]] = {
         "critic.network.share_params=false",
         "critic.average_every=2",
     ],
-    "centralized, own first": ["critic=centralized", "critic.heads=network", "critic.ordering=own_first"],
     "centralized, random order": ["critic=centralized", "critic.ordering=random"],
 }
 LOSSES = {
