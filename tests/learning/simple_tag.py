@@ -32,7 +32,13 @@ COMMON = [
 ]
 TASKS = {
     "vmas": ["task=vmas/simple_tag", "updates_per_frame=0.1", *COMMON],
-    "pettingzoo": ["task=pettingzoo/simple_tag", "exploration=gumbel", "updates_per_frame=0.1", *COMMON],
+    "pettingzoo": [
+        "task=pettingzoo/simple_tag",
+        "exploration=gumbel",
+        "action_regularization=0.001",
+        "updates_per_frame=0.1",
+        *COMMON,
+    ],
 }
 RUNS = {"both": [], "hunters_of_random": ["opponents.agent=random"], "hunters_of_frozen": ["opponents.agent={both}"]}
 EPISODES = 500
