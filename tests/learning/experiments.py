@@ -360,6 +360,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         "eval/return_mean",
         0.9,
         horizontals={"true target policies, mean of three seeds": 1.003},
+        seeds=(0,),
         page="maddpg",
     ),
     "maddpg_simple_spread": Experiment(
@@ -383,6 +384,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         "eval/return_sum",
         -40.0,
         ylabel="greedy episode return, sum over agents",
+        seeds=(0, 1),
         page="maddpg",
     ),
 }
