@@ -143,7 +143,8 @@ class Replay:
         at_once = 1 if isinstance(self._buffer.sampler, PrioritySampler) else SAMPLES_AT_ONCE
         while count > 0:
             taken = min(count, at_once)
-            yield from self._sample(taken * self.batch_size).unflatten(0, (taken, self.batch_size)).unbind(0)
+            items: Any = self._sample(taken * self.batch_size)
+            yield from items.unflatten(0, (taken, self.batch_size)).unbind(0)
             count -= taken
 
     def _sample(self, n_items: int) -> TensorDictBase:
