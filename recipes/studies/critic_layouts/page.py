@@ -55,7 +55,7 @@ def plot_curves(curves: Curves, path: Path) -> None:
     """A panel for each family of layouts: the interquartile mean over seeds, and its interval as a band."""
     estimates = interquartile_means(curves.returns)
     panels = _families(list(curves.returns))
-    n_columns = min(3, len(panels))
+    n_columns = 2 if len(panels) == 4 else min(3, len(panels))
     n_rows = -(-len(panels) // n_columns)
     figure = Figure(figsize=(4.6 * n_columns, 3.2 * n_rows), layout="constrained")
     FigureCanvasAgg(figure)
