@@ -84,7 +84,7 @@ class RunDirectory:
             for row in csv.DictReader(file):
                 values = {name: float(value) for name, value in row.items() if name and value not in ("", None)}
                 if values:
-                    yield {"frames": values.pop("frames"), **values}
+                    yield {"frames": int(values.pop("frames")), **values}
 
     def _rewrite(self) -> None:
         beside = self.metrics.with_suffix(".partial")
