@@ -58,15 +58,15 @@ def read_curves(directory: Path) -> Curves:
             raise UserError(
                 f"runs={directory}: {name} has seeds {found}, {first} has {seeds[first]}; train the missing"
             )
-    every = [run for runs in paths.values() for run in runs]
-    configs = [_comparable(run) for run in every]
-    for run, config in zip(every, configs, strict=True):
-        if config != configs[0]:
-            differing = sorted(key for key in config | configs[0] if config.get(key) != configs[0].get(key))
-            raise UserError(f"{run}: {differing[0]} is not what {every[0]} has; compare runs that differ in critics")
+    configs = {run: _container(read_config(run)) for runs in paths.values() for run in runs}
+    example, shared = next(iter(configs)), _comparable(next(iter(configs.values())))
+    for run, config in configs.items():
+        own = _comparable(config)
+        if own != shared:
+            differing = sorted(key for key in own | shared if own.get(key) != shared.get(key))
+            raise UserError(f"{run}: {differing[0]} is not what {example} has; compare runs that differ in critics")
     for name, runs in paths.items():
-        critics = [_container(read_config(run))["critic"] for run in runs]
-        if any(critic != critics[0] for critic in critics):
+        if any(configs[run]["critic"] != configs[runs[0]]["critic"] for run in runs):
             raise UserError(f"runs={directory}: the runs of {name} have several critics; train them alike")
     curves = {name: [_evaluations(run) for run in runs] for name, runs in paths.items()}
     frames = curves[first][0][0]
@@ -74,11 +74,11 @@ def read_curves(directory: Path) -> Curves:
         if any(not np.array_equal(run[0], frames) for run in runs):
             raise UserError(f"runs={directory}: {name} was evaluated at other frames than {first}; train it again")
     return Curves(
-        config=_container(read_config(every[0])),
+        config=configs[example],
         seeds=seeds[first],
         frames=frames,
         returns={name: np.stack([returns for _, returns in runs]) for name, runs in curves.items()},
-        changed=changed_options(_comparable(every[0])),
+        changed=changed_options(shared),
     )
 
 
@@ -86,7 +86,7 @@ def changed_options(config: Mapping[str, Any]) -> tuple[str, ...]:
     """Overrides that lead from the study's own options to ``config``."""
     chosen = [f"task={config['task']['name']}"]
     cfg = compose(str(config["algorithm"]), [f"study={STUDY}", *chosen])
-    own = _leaves({key: value for key, value in _container(cfg).items() if key not in VARIED})
+    own = _leaves(_comparable(_container(cfg)))
     found = _leaves(config)
     changed = [f"{key}={_written(value)}" for key, value in found.items() if own.get(key, MISSING) != value]
     return (*chosen, *changed)
@@ -118,8 +118,8 @@ def _container(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in content.items()}
 
 
-def _comparable(run: Path) -> dict[str, Any]:
-    return {key: value for key, value in _container(read_config(run)).items() if key not in VARIED}
+def _comparable(config: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in VARIED}
 
 
 def _evaluations(run: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -43,7 +44,7 @@ def interquartile_means(scores: dict[str, np.ndarray], *, seed: int = 0) -> dict
         scores: by name, ``[seeds]``, or curves ``[seeds, F]``.
         seed: of the resampling.
     """
-    metrics = _rliable().metrics
+    metrics = _package("rliable.metrics")
     shaped = {name: _with_one_task(values) for name, values in scores.items()}
     curves = next(iter(shaped.values())).ndim == 3
 
@@ -73,9 +74,8 @@ def differences(
         pairs: of names.
         n_comparisons: made together: each interval is as wide as Bonferroni's correction asks.
     """
-    found = {}
+    stats, found = _package("scipy.stats"), {}
     for first, second in pairs:
-        stats = _scipy_stats()
         test = stats.ttest_ind(scores[first], scores[second], equal_var=False)
         interval = test.confidence_interval(1 - (1 - CONFIDENCE) / n_comparisons)
         value = float(scores[first].mean() - scores[second].mean())
@@ -91,7 +91,7 @@ def _with_one_task(values: np.ndarray) -> np.ndarray:
 def _estimates(
     scores: dict[str, Any], function: Callable[..., np.ndarray], resamples: int, seed: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    library = _rliable().library
+    library = _package("rliable.library")
     # rliable draws from numpy's global generator, whatever it is handed.
     state = np.random.get_state()
     np.random.seed(seed)
@@ -104,18 +104,10 @@ def _estimates(
         np.random.set_state(state)
 
 
-def _rliable() -> Any:
+def _package(name: str) -> Any:
+    """A module that the extra ``study`` brings."""
     try:
-        import rliable.library
-        import rliable.metrics
+        return importlib.import_module(name)
     except ImportError as error:
-        raise UserError(f'rliable is missing ({error}): pip install "ctde-kit[study]"') from error
-    return rliable
-
-
-def _scipy_stats() -> Any:
-    try:
-        import scipy.stats
-    except ImportError as error:
-        raise UserError(f'scipy is missing ({error}): pip install "ctde-kit[study]"') from error
-    return scipy.stats
+        package = name.partition(".")[0]
+        raise UserError(f'{package} is missing ({error}): pip install "ctde-kit[study]"') from error
