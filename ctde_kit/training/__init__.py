@@ -14,7 +14,7 @@ from ctde_kit.training.exploration import Annealing, LinearEpsilon
 from ctde_kit.training.gradient_step import GradientStep
 from ctde_kit.training.loop import Run, run
 from ctde_kit.training.parts import Iteration, NotFiniteError, Parts, iterate
-from ctde_kit.training.run_directory import RunDirectory
+from ctde_kit.training.run_directory import RunDirectory, read_metrics
 from ctde_kit.training.schedule import Epochs, LinearLearningRate
 from ctde_kit.training.targets import HardUpdate, PolyakUpdate, UpdateWithTargets
 from ctde_kit.training.updates_per_frame import UpdatesPerFrame
@@ -44,6 +44,7 @@ __all__ = [
     "latest_checkpoint",
     "load_parts",
     "read_checkpoint",
+    "read_metrics",
     "record_episode",
     "run",
     "save_checkpoint",

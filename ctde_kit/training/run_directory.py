@@ -71,20 +71,13 @@ class RunDirectory:
         """Take over the rows up to ``frames`` and drop those past it; gives the seconds of the last one kept."""
         if self.metrics.is_file():
             try:
-                rows = list(self._saved_rows())
+                rows = list(read_metrics(self.metrics))
             except (ValueError, KeyError, TypeError) as error:
                 raise UserError(f"{self.metrics} cannot be read ({error}): move it away, and resume again") from error
             self.rows += [row for row in rows if row["frames"] <= frames]
         self._columns = list(dict.fromkeys(name for row in self.rows for name in row))
         self._rewrite()
         return self.rows[-1]["seconds"] if self.rows else 0.0
-
-    def _saved_rows(self) -> Iterator[dict[str, float]]:
-        with open(self.metrics, newline="") as file:
-            for row in csv.DictReader(file):
-                values = {name: float(value) for name, value in row.items() if name and value not in ("", None)}
-                if values:
-                    yield {"frames": int(values.pop("frames")), **values}
 
     def _rewrite(self) -> None:
         beside = self.metrics.with_suffix(".partial")
@@ -101,3 +94,12 @@ class RunDirectory:
         beside.write_text(json.dumps(summary, indent=2) + "\n")
         os.replace(beside, path)
         return path
+
+
+def read_metrics(path: Path) -> Iterator[dict[str, float]]:
+    """The rows of a ``metrics.csv``; a column that a row has no value for is left out."""
+    with open(path, newline="") as file:
+        for row in csv.DictReader(file):
+            values = {name: float(value) for name, value in row.items() if name and value not in ("", None)}
+            if values:
+                yield {"frames": int(values.pop("frames")), **values}

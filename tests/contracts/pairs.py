@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from ctde_kit.recipes import cli
 from ctde_kit.recipes.loading import instantiate_config
-from hydra import compose, initialize_config_module
 
 from ctde_kit.errors import UserError
 from ctde_kit.training import Parts, UpdateWithTargets
@@ -82,10 +81,9 @@ def critics() -> dict[str, list[str]]:
 @functools.cache
 def configuration(algorithm: str, *overrides: str) -> Any:
     """The recipe's configuration as the command line composes it."""
-    cli._register()
-    with initialize_config_module("ctde_kit.recipes.conf", version_base="1.3"):
-        cfg = compose(algorithm, ["task=memory/recall", "device=cpu", *SIZES[algorithm], *overrides])
-    return instantiate_config(cfg)
+    return instantiate_config(
+        cli.compose(algorithm, ["task=memory/recall", "device=cpu", *SIZES[algorithm], *overrides])
+    )
 
 
 def build(algorithm: str, actor: str, *overrides: str, continuous: bool) -> Parts:

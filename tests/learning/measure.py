@@ -7,7 +7,6 @@ row of a table, ``docs/images/NAME.png``.
 from __future__ import annotations
 
 import argparse
-import csv
 import datetime
 import json
 import platform
@@ -24,6 +23,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
+from ctde_kit.training import read_metrics
 from tests.learning.experiments import EXPERIMENTS, Experiment
 from tests.marked import write_between
 
@@ -118,9 +118,7 @@ def evaluations_on_the_way(experiment: Experiment, directories: list[Path]) -> d
 
 def evaluations(directory: Path, figure: str) -> dict[int, float]:
     """The figure of every evaluation of a run, by frames."""
-    with open(directory / "metrics.csv", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row.get(figure)]
-    return {int(float(row["frames"])): float(row[figure]) for row in rows}
+    return {int(row["frames"]): row[figure] for row in read_metrics(directory / "metrics.csv") if figure in row}
 
 
 def write_page(name_of_page: str) -> None:

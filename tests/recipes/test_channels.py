@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import hydra
 import pytest
 import torch
 from ctde_kit.recipes import cli, ippo, maddpg, mappo, pqn, qmix
@@ -171,9 +170,7 @@ def test_groups_whose_agents_die_talk() -> None:
 
 
 def compose(recipe: str, *overrides: str) -> Any:
-    cli._register()
-    with hydra.initialize_config_module("ctde_kit.recipes.conf", version_base="1.3"):
-        return instantiate_config(hydra.compose(recipe, overrides=list(overrides)))
+    return instantiate_config(cli.compose(recipe, list(overrides)))
 
 
 def test_the_command_line_chooses_channels() -> None:

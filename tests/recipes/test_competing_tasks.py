@@ -11,7 +11,6 @@ import pytest
 from ctde_kit.recipes import cli
 from ctde_kit.recipes.loading import instantiate_config
 from ctde_kit.recipes.running import start
-from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 from ctde_kit.specs import TeamSpec
@@ -19,9 +18,7 @@ from tests.recipes.small import small_config
 
 
 def task_of(*overrides: str) -> Any:
-    cli._register()
-    with initialize_config_module("ctde_kit.recipes.conf", version_base="1.3"):
-        return instantiate_config(compose("mappo", overrides=list(overrides))).task
+    return instantiate_config(cli.compose("mappo", list(overrides))).task
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from ctde_kit.recipes.loading import read_config
 from omegaconf import DictConfig, OmegaConf
 
 from ctde_kit.errors import UserError
+from ctde_kit.training import read_metrics
 
 STUDY = "critic_layouts"
 MISSING = object()
@@ -125,6 +125,5 @@ def _comparable(config: dict[str, Any]) -> dict[str, Any]:
 def _evaluations(run: Path) -> tuple[np.ndarray, np.ndarray]:
     if not (run / "summary.json").exists():
         raise UserError(f"{run} has not ended: run the study again, which goes on with what is missing")
-    with (run / "metrics.csv").open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row.get(FIGURE)]
-    return np.array([int(float(row["frames"])) for row in rows]), np.array([float(row[FIGURE]) for row in rows])
+    rows = [row for row in read_metrics(run / "metrics.csv") if FIGURE in row]
+    return np.array([row["frames"] for row in rows]), np.array([row[FIGURE] for row in rows])
