@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from ctde_kit.recipes.checks import check_choice, check_positive
-from torchrl.envs import EnvBase
 
 from ctde_kit.errors import UserError
-from ctde_kit.graph import missing_toolchain, report_fallback
 
 
 @dataclass
@@ -46,10 +42,6 @@ class CheckpointConfig:
 
     def __post_init__(self) -> None:
         check_positive(**{"checkpoint.every_frames": self.every_frames})
-
-
-# Below, compiling for the first time (20 to 60 s) costs more than it spares.
-WORTH_COMPILING = 100_000
 
 
 def check_run(config: Any, parts: Iterable[str]) -> None:
@@ -85,23 +77,3 @@ def resolve_device(device: str) -> str:
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("device=cuda: PyTorch sees no CUDA device; use device=cpu, or install a CUDA build of torch")
     return device
-
-
-def resolve_compile(compile: str, total_frames: int) -> bool:
-    """Whether to compile: ``auto`` does where the run is long enough, so that the same run always decides alike.
-
-    What cannot be compiled runs plainly in any case, and says so in one line. Compiled code is kept in
-    ``~/.cache/ctde_kit``, or where ``TORCHINDUCTOR_CACHE_DIR`` points to.
-    """
-    if compile == "off" or (compile == "auto" and total_frames < WORTH_COMPILING):
-        return False
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path.home() / ".cache" / "ctde_kit"))
-    missing = missing_toolchain()
-    if missing is not None:
-        report_fallback("this run", missing)
-    return missing is None
-
-
-def resolve_rollout(compile: str, compiled: bool, env: EnvBase) -> bool:
-    """Whether to compile rollouts of this env: ``auto`` leaves out those that can never be a graph, without a word."""
-    return compiled and (compile == "on" or hasattr(type(env), "tensor_state"))

@@ -9,13 +9,12 @@ from typing import Any
 import torch
 from ctde_kit.recipes.checks import check_choice, check_not_negative, check_positive, check_ratio
 from ctde_kit.recipes.cli import command_line
+from ctde_kit.recipes.compiling import resolve_compile
 from ctde_kit.recipes.config import (
     CheckpointConfig,
     EvaluationConfig,
     check_run,
-    resolve_compile,
     resolve_device,
-    resolve_rollout,
 )
 from ctde_kit.recipes.critics import averaging
 from ctde_kit.recipes.deterministic_actors import deterministic_actor
@@ -171,8 +170,10 @@ def build(cfg: MADDPGConfig) -> Parts:
     """Wire MADDPG's parts."""
     torch.manual_seed(cfg.seed)
     device = resolve_device(cfg.device)
-    compiled = resolve_compile(cfg.compile, cfg.total_frames)
     base_env = cfg.task.build(seed=cfg.seed, device=device)
+    compiling = resolve_compile(
+        cfg.compile, base_env, total_frames=cfg.total_frames, updates_per_frame=cfg.updates_per_frame
+    )
     team = critics_team(base_env, cfg.critic)
 
     policy = team_policy(cfg, team, build_actor, device)
@@ -200,13 +201,13 @@ def build(cfg: MADDPGConfig) -> Parts:
             policy,
             frames_per_batch=cfg.frames_per_batch,
             total_frames=cfg.total_frames,
-            compile=resolve_rollout(cfg.compile, compiled, base_env),
+            compile=compiling.rollouts,
         ),
         prepare=TeamReward(learning, cfg.team_reward),  # type: ignore[arg-type]
         buffer=cfg.replay.build(keys=loss.stored_keys, device=device, max_steps=cfg.task.max_steps),
         schedule=UpdatesPerFrame(cfg.updates_per_frame, cfg.learning_starts),
         update=UpdateWithTargets(
-            GradientStep({"team": loss}, optimizer, cfg.max_grad_norm, compile=compiled and not recurrent),
+            GradientStep({"team": loss}, optimizer, cfg.max_grad_norm, compile=compiling.updates and not recurrent),
             {**averaging(cfg.critic, critics.values(), optimizer), "team": cfg.target.build(loss)},
         ),
         policy=policy,

@@ -9,13 +9,12 @@ import torch
 from ctde_kit.recipes.actors import stochastic_actor
 from ctde_kit.recipes.checks import check_choice, check_not_negative, check_positive, check_ratio
 from ctde_kit.recipes.cli import command_line
+from ctde_kit.recipes.compiling import resolve_compile
 from ctde_kit.recipes.config import (
     CheckpointConfig,
     EvaluationConfig,
     check_run,
-    resolve_compile,
     resolve_device,
-    resolve_rollout,
 )
 from ctde_kit.recipes.critics import averaging
 from ctde_kit.recipes.envs import critics_team, with_transforms
@@ -137,8 +136,10 @@ def build(cfg: MAPPOConfig) -> Parts:
     """Wire MAPPO's parts."""
     torch.manual_seed(cfg.seed)
     device = resolve_device(cfg.device)
-    compiled = resolve_compile(cfg.compile, cfg.total_frames)
     base_env = cfg.task.build(seed=cfg.seed, device=device)
+    compiling = resolve_compile(
+        cfg.compile, base_env, total_frames=cfg.total_frames, updates_per_frame=cfg.epochs / cfg.minibatch_frames
+    )
     team = critics_team(base_env, cfg.critic)
 
     policy = team_policy(cfg, team, build_actor, device)
@@ -178,7 +179,7 @@ def build(cfg: MAPPOConfig) -> Parts:
         raise UserError("sequence_length: these networks are feed-forward; leave it out, or use network@actor=gru")
     length = cfg.frames_per_batch // base_env.batch_size[0]
     # A recurrent network's unrolled sequence is too long a graph.
-    step = GradientStep(losses, optimizer, cfg.max_grad_norm, compile=compiled and not recurrent)
+    step = GradientStep(losses, optimizer, cfg.max_grad_norm, compile=compiling.updates and not recurrent)
     averages = averaging(cfg.critic, [loss.critic_network for loss in losses.values()], optimizer)  # type: ignore[misc]
     return Parts(
         collector=RolloutCollector(
@@ -186,7 +187,7 @@ def build(cfg: MAPPOConfig) -> Parts:
             policy,
             frames_per_batch=cfg.frames_per_batch,
             total_frames=cfg.total_frames,
-            compile=resolve_rollout(cfg.compile, compiled, base_env),
+            compile=compiling.rollouts,
         ),
         prepare=nn.Sequential(*estimators.values()),
         buffer=OnPolicyBuffer(

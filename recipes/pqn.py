@@ -8,13 +8,12 @@ from typing import Any
 import torch
 from ctde_kit.recipes.checks import check_choice, check_positive, check_ratio
 from ctde_kit.recipes.cli import command_line
+from ctde_kit.recipes.compiling import resolve_compile
 from ctde_kit.recipes.config import (
     CheckpointConfig,
     EvaluationConfig,
     check_run,
-    resolve_compile,
     resolve_device,
-    resolve_rollout,
 )
 from ctde_kit.recipes.envs import with_transforms
 from ctde_kit.recipes.groups import learning_team, team_policy
@@ -129,8 +128,10 @@ def build(cfg: PQNConfig) -> Parts:
     """Wire PQN's parts."""
     torch.manual_seed(cfg.seed)
     device = resolve_device(cfg.device)
-    compiled = resolve_compile(cfg.compile, cfg.total_frames)
     base_env = cfg.task.build(seed=cfg.seed, device=device)
+    compiling = resolve_compile(
+        cfg.compile, base_env, total_frames=cfg.total_frames, updates_per_frame=cfg.epochs / cfg.minibatch_frames
+    )
     team = TeamSpec.from_env(base_env)
 
     policy = team_policy(cfg, team, build_actor, device)
@@ -147,6 +148,7 @@ def build(cfg: PQNConfig) -> Parts:
         huber_delta=cfg.huber_delta,
         delay_value=False,
     )
+    recurrent = any(actor.agent_network.recurrent for actor in actors.values())
     optimizer = torch.optim.RAdam(loss.parameters(), lr=cfg.lr)
     length = cfg.sequence_length or cfg.frames_per_batch // base_env.batch_size[0]
     return Parts(
@@ -155,12 +157,12 @@ def build(cfg: PQNConfig) -> Parts:
             policy,
             frames_per_batch=cfg.frames_per_batch,
             total_frames=cfg.total_frames,
-            compile=resolve_rollout(cfg.compile, compiled, base_env),
+            compile=compiling.rollouts,
         ),
         prepare=TeamReward(learning, cfg.team_reward),  # type: ignore[arg-type]
         buffer=OnPolicyBuffer(cfg.minibatch_frames, length),
         schedule=Epochs(cfg.epochs),
-        update=GradientStep({"team": loss}, optimizer, cfg.max_grad_norm, compile=compiled),
+        update=GradientStep({"team": loss}, optimizer, cfg.max_grad_norm, compile=compiling.updates and not recurrent),
         policy=policy,
         anneal=Annealing(
             LinearEpsilon([a.epsilon for a in actors.values()], cfg.epsilon_start, cfg.epsilon_end, cfg.epsilon_frames),

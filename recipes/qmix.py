@@ -8,13 +8,12 @@ from typing import Any
 import torch
 from ctde_kit.recipes.checks import check_choice, check_not_negative, check_positive, check_ratio
 from ctde_kit.recipes.cli import command_line
+from ctde_kit.recipes.compiling import resolve_compile
 from ctde_kit.recipes.config import (
     CheckpointConfig,
     EvaluationConfig,
     check_run,
-    resolve_compile,
     resolve_device,
-    resolve_rollout,
 )
 from ctde_kit.recipes.envs import with_transforms
 from ctde_kit.recipes.groups import learning_team, team_policy
@@ -140,8 +139,10 @@ def build(cfg: QMIXConfig) -> Parts:
     """Wire QMIX's parts."""
     torch.manual_seed(cfg.seed)
     device = resolve_device(cfg.device)
-    compiled = resolve_compile(cfg.compile, cfg.total_frames)
     base_env = cfg.task.build(seed=cfg.seed, device=device)
+    compiling = resolve_compile(
+        cfg.compile, base_env, total_frames=cfg.total_frames, updates_per_frame=cfg.updates_per_frame
+    )
     team = TeamSpec.from_env(base_env)
 
     policy = team_policy(cfg, team, build_actor, device)
@@ -170,13 +171,13 @@ def build(cfg: QMIXConfig) -> Parts:
             policy,
             frames_per_batch=cfg.frames_per_batch,
             total_frames=cfg.total_frames,
-            compile=resolve_rollout(cfg.compile, compiled, base_env),
+            compile=compiling.rollouts,
         ),
         prepare=TeamReward(learning, cfg.team_reward),  # type: ignore[arg-type]
         buffer=cfg.replay.build(keys=loss.stored_keys, device=device, max_steps=cfg.task.max_steps),
         schedule=UpdatesPerFrame(cfg.updates_per_frame, cfg.learning_starts),
         update=UpdateWithTargets(
-            GradientStep({"team": loss}, optimizer, cfg.max_grad_norm, compile=compiled and not recurrent),
+            GradientStep({"team": loss}, optimizer, cfg.max_grad_norm, compile=compiling.updates and not recurrent),
             {"team": cfg.target.build(loss)},
         ),
         policy=policy,

@@ -23,8 +23,8 @@ from ctde_kit.graph.predicates import Predicates, changes_its_input, undo_where_
 # Their branches on data are shortcuts: over some rows, but not all, they do what the general branch does.
 _SHORTCUTS = ("vmas/simulator/", "torchrl/", "tensordict/", "ctde_kit/")
 MOST_DECISIONS = 50
-# Above, compiling would take minutes.
-MOST_CALLS = 12_000
+# Above, tracing alone takes minutes.
+MOST_CALLS = 50_000
 _ANY, _ALL = (torch.any, Tensor.any), (torch.all, Tensor.all)
 _TO_PYTHON = {
     Tensor.item: "item()",

@@ -9,6 +9,7 @@ import sysconfig
 from pathlib import Path
 
 FEW_ROWS = 300
+MANY_OPERATIONS, SECONDS_AN_OPERATION = 5_000, 0.012
 logger = logging.getLogger("ctde_kit")
 
 
@@ -27,6 +28,15 @@ def useful_threads(rows: int) -> int | None:
     Over a few rows waiting for each other costs threads more than they share.
     """
     return 1 if rows < FEW_ROWS else None
+
+
+def report_long_compile(operations: int) -> None:
+    """Say in one line how long compiling takes, where that is a minute and more."""
+    if operations >= MANY_OPERATIONS:
+        minutes = round(operations * SECONDS_AN_OPERATION / 60)
+        logger.warning(
+            "compiling %d operations, about %d min, or seconds where their code is in the cache", operations, minutes
+        )
 
 
 def report_fallback(what: str, reason: object) -> None:

@@ -27,7 +27,7 @@ from ctde_kit.graph.folding import fold_constants
 from ctde_kit.graph.mode import TracingMode
 from ctde_kit.graph.rounding import decompositions, keep_kernels
 from ctde_kit.graph.static_buffers import with_static_buffers
-from ctde_kit.graph.toolchain import missing_toolchain
+from ctde_kit.graph.toolchain import missing_toolchain, report_long_compile
 
 Function = Callable[[list[Tensor]], Sequence[Tensor]]
 Compiled = Callable[[list[Tensor]], Sequence[Tensor]]
@@ -186,7 +186,7 @@ def _check(module: fx.GraphModule) -> None:
             raise TraceError(f"draws random numbers inside {node.target}")
 
 
-def compile_graph(graph: Graph, *, threads: int | None = None, largest: int = 12_000) -> Compiled:
+def compile_graph(graph: Graph, *, threads: int | None = None, largest: int = 50_000) -> Compiled:
     """The graph as machine code: takes a list of the inputs and the drawn numbers.
 
     Args:
@@ -200,8 +200,10 @@ def compile_graph(graph: Graph, *, threads: int | None = None, largest: int = 12
     missing = missing_toolchain()
     if missing is not None:
         raise TraceError(missing)
-    if len(graph.module.graph.nodes) > largest:
-        raise TraceError(f"its graph has {len(graph.module.graph.nodes)} operations, more than {largest}")
+    operations = len(graph.module.graph.nodes)
+    if operations > largest:
+        raise TraceError(f"its graph has {operations} operations, more than {largest}")
+    report_long_compile(operations)
     placeholders = [node.meta["val"] for node in graph.module.graph.nodes if node.op == "placeholder"]
     options = {"cpp.threads": threads or -1, "triton.cudagraphs": True}
     fake_mode = placeholders[0].fake_mode

@@ -87,14 +87,14 @@ class MultiAgentGRU(nn.Module):
         ``hidden`` ``[*B, n_agents, H]`` is the state before the first step, whatever ``is_init`` says there: samplers
         mark the start of every slice, and the stored state of an episode's first step is zero anyway.
         """
-        gates = self._input_gates(self.first(x))
-        resets = is_init.unsqueeze(-1)
+        gates = self._input_gates(self.first(x)).unbind(-3)
+        resets = is_init.unsqueeze(-1).unbind(-3)
         before, after = [], []
-        for t in range(x.shape[-3]):
+        for t, (gate, reset) in enumerate(zip(gates, resets, strict=True)):
             if t > 0:
-                hidden = hidden.masked_fill(resets[..., t, :, :], 0.0)
+                hidden = hidden.masked_fill(reset, 0.0)
             before.append(hidden)
-            hidden = self._cell(gates[..., t, :, :], hidden)
+            hidden = self._cell(gate, hidden)
             after.append(hidden)
         hiddens = torch.stack(after, -3)
         return self.head(hiddens), hiddens, torch.stack(before, -3)

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from ctde_kit.graph import compile_graph, trace
 
+# Each matrix product ends a kernel: an operation takes three times as long to compile as one of an env.
+MOST_OPERATIONS = 5_000
 Gradients = tuple[dict[str, Tensor], list[Tensor | None]]
 
 
@@ -39,7 +41,7 @@ class CompiledGradients:
         # Tracing draws random numbers, which a run that is resumed later would draw a second time.
         with torch.random.fork_rng([leaf.device for leaf in leaves[:1] if leaf.device.type == "cuda"]):
             self.graph = trace(self._flat, leaves, live)
-        self.compiled = compile_graph(self.graph)
+        self.compiled = compile_graph(self.graph, largest=MOST_OPERATIONS)
 
     def _leaves(self, minibatch: TensorDictBase) -> list[Tensor]:
         return [minibatch.get(key) for key in self.keys]

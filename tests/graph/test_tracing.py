@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 import pytest
@@ -249,6 +250,19 @@ def test_a_graph_that_is_too_long_is_refused() -> None:
     graph = trace(lambda inputs: [sum((inputs[0] * i for i in range(20)), inputs[0])], TRACED)
     with pytest.raises(TraceError, match="operations, more than 10"):
         compile_graph(graph, largest=10)
+
+
+@pytest.mark.parametrize(("many", "said"), [(9, ["compiling 9 operations, about 12 min"]), (10, [])])
+def test_a_long_compilation_is_announced(
+    many: int, said: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(toolchain, "MANY_OPERATIONS", many)
+    monkeypatch.setattr(toolchain, "SECONDS_AN_OPERATION", 80)
+    graph = trace(lambda inputs: [sum((inputs[0] * i for i in (2, 3, 4)), inputs[0])], TRACED)
+    with caplog.at_level(logging.WARNING, logger="ctde_kit"):
+        compile_graph(graph)
+    messages = [record.getMessage() for record in caplog.records if record.name == "ctde_kit"]
+    assert [message.split(", or")[0] for message in messages] == said
 
 
 def test_a_graph_with_constants_is_found_in_the_cache_by_another_process() -> None:

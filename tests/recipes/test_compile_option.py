@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from ctde_kit.recipes import config
-from ctde_kit.recipes.config import WORTH_COMPILING, resolve_compile
+from ctde_kit.recipes import compiling
+from ctde_kit.recipes.compiling import WORTH_COMPILING, Compiling, resolve_compile
 from ctde_kit.recipes.mappo import build
 from ctde_kit.recipes.tasks import VmasTask
 
@@ -24,26 +25,49 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFact
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", directory)
 
 
+class PureEnv:
+    """As much of a VMAS env as the choice reads."""
+
+    tensor_state = None
+    batch_size = torch.Size([60])
+
+
+class OtherEnv:
+    """As much of another env as the choice reads."""
+
+    batch_size = torch.Size([8])
+
+
 @pytest.mark.parametrize(
-    ("compile", "frames", "compiled"),
+    ("compile", "env", "frames", "updates_per_frame", "expected"),
     [
-        ("auto", WORTH_COMPILING - 1, False),
-        ("auto", WORTH_COMPILING, True),
-        ("on", 1, True),
-        ("off", 10**9, False),
+        ("auto", PureEnv(), 119_940, 1 / 60, Compiling(False, False)),
+        ("auto", PureEnv(), 120_000, 1 / 61, Compiling(True, False)),
+        ("auto", PureEnv(), 119_940, 1 / 12, Compiling(False, True)),
+        ("auto", OtherEnv(), 10**6, 1.0, Compiling(False, True)),
+        ("on", OtherEnv(), 1, 0.1, Compiling(True, True)),
+        ("off", PureEnv(), 10**9, 1.0, Compiling(False, False)),
     ],
 )
-def test_long_runs_are_compiled(compile: str, frames: int, compiled: bool) -> None:
-    assert WORTH_COMPILING == 100_000
-    assert resolve_compile(compile, frames) is compiled
+def test_what_is_called_often_is_compiled(
+    compile: str, env: Any, frames: int, updates_per_frame: float, expected: Compiling
+) -> None:
+    assert WORTH_COMPILING == 2_000
+    assert resolve_compile(compile, env, total_frames=frames, updates_per_frame=updates_per_frame) == expected
+
+
+def choose(compile: str) -> Compiling:
+    """The choice for a short run."""
+    env: Any = PureEnv()
+    return resolve_compile(compile, env, total_frames=1, updates_per_frame=1.0)
 
 
 def test_compiled_code_is_kept_where_the_user_says(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/somewhere")
-    resolve_compile("on", 1)
+    choose("on")
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "/somewhere"
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
-    resolve_compile("on", 1)
+    choose("on")
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(Path.home() / ".cache" / "ctde_kit")
 
 
@@ -51,9 +75,9 @@ def test_compiled_code_is_kept_where_the_user_says(monkeypatch: pytest.MonkeyPat
 def test_without_a_toolchain_it_runs_plainly(
     compile: str, lines: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(config, "missing_toolchain", lambda: "no C++ compiler is found")
+    monkeypatch.setattr(compiling, "missing_toolchain", lambda: "no C++ compiler is found")
     with caplog.at_level(logging.WARNING, logger="ctde_kit"):
-        assert resolve_compile(compile, 1) is False
+        assert choose(compile) == Compiling(False, False)
     messages = [record.getMessage() for record in caplog.records]
     assert messages == ["this run is not compiled: no C++ compiler is found"] * lines
 
