@@ -1,4 +1,4 @@
-"""A function from a minibatch to metrics and gradients, as one compiled graph."""
+"""A function from a minibatch to metrics and gradients, or a whole gradient step, as one compiled graph."""
 
 from __future__ import annotations
 
@@ -17,12 +17,15 @@ Gradients = tuple[dict[str, Tensor], list[Tensor | None]]
 
 
 class CompiledGradients:
-    """Stands where ``function`` stands, for minibatches of one shape; entries that it writes are written, too.
+    """Stands where ``function`` stands, for minibatches of one shape.
+
+    Entries that it writes are written, too, and tensors of ``live`` that it changes in place are changed at each call;
+    tracing leaves them as they were.
 
     Args:
         function: minibatch -> metrics (scalars) and gradients.
         minibatch: an example.
-        live: parameters and buffers that ``function`` reads, changed in place between calls.
+        live: parameters, buffers and other tensors that ``function`` reads, and that change in place.
 
     Raises:
         TraceError: where ``function`` branches on data, or its graph is too long.
@@ -37,10 +40,15 @@ class CompiledGradients:
         self.names: list[str] = []
         self.used: list[bool] = []
         self.function = function
-        leaves = self._leaves(minibatch)
+        leaves, live = self._leaves(minibatch), list(live)
+        saved = [tensor.detach().clone() for tensor in live]
         # Tracing draws random numbers, which a run that is resumed later would draw a second time.
         with torch.random.fork_rng([leaf.device for leaf in leaves[:1] if leaf.device.type == "cuda"]):
-            self.graph = trace(self._flat, leaves, live)
+            try:
+                self.graph = trace(self._flat, leaves, live)
+            finally:
+                with torch.no_grad():
+                    torch._foreach_copy_(live, saved)  # pyright: ignore[reportPrivateImportUsage]
         self.compiled = compile_graph(self.graph, largest=MOST_OPERATIONS)
 
     def _leaves(self, minibatch: TensorDictBase) -> list[Tensor]:

@@ -10,7 +10,7 @@ from tensordict import TensorDictBase
 from torch import Tensor, nn
 
 from ctde_kit.graph import TraceError, report_fallback
-from ctde_kit.training.compiled_gradients import CompiledGradients
+from ctde_kit.training.compiled_step import CompiledStep, take_gradients
 
 
 class GradientStep:
@@ -24,8 +24,9 @@ class GradientStep:
         losses: a ``LossModule`` for each group; entries that start with ``loss_`` are summed.
         optimizer: over the losses' parameters.
         max_grad_norm: largest norm of a network's gradient.
-        compile: run loss, backward and clip as one compiled graph a shape of minibatch, where they can be traced;
-            else it says in one line why not.
+        compile: run loss, backward, clip and the optimizer's step as one compiled graph a shape of minibatch, where
+            they can be traced, else it says in one line why not; an optimizer that cannot runs behind the graph. The
+            first step of a new optimizer, which makes its state, is a plain one.
     """
 
     def __init__(
@@ -43,24 +44,39 @@ class GradientStep:
         self._networks = {
             group: [params for child in loss.children() if (params := _learnt(child))] for group, loss in losses.items()
         }
-        self._compiled: dict[torch.Size, CompiledGradients] = {}
+        self._compiled: dict[torch.Size, CompiledStep] = {}
+        self._has_stepped = False
 
     def __call__(self, minibatch: TensorDictBase) -> dict[str, Tensor]:
-        metrics, gradients = self._compute(minibatch)
-        for parameter, gradient in zip(self.parameters, gradients, strict=True):
-            parameter.grad = gradient
+        if not self.compile:
+            return self._plain(minibatch)
+        if self._has_stepped or self.optimizer.state:
+            self._compile(minibatch)
+            return self._compiled[minibatch.shape](minibatch) if self.compile else self._plain(minibatch)
+        example = minibatch.copy()
+        metrics = self._plain(minibatch)
+        self._has_stepped = True
+        self._compile(example)
+        return metrics
+
+    def _plain(self, minibatch: TensorDictBase) -> dict[str, Tensor]:
+        metrics, gradients = self.gradients(minibatch)
+        take_gradients(self.parameters, gradients)
         self.optimizer.step()
         return metrics
 
-    def _compute(self, minibatch: TensorDictBase) -> tuple[dict[str, Tensor], list[Tensor | None]]:
-        if self.compile and minibatch.shape not in self._compiled:
-            live = [*self.losses.parameters(), *self.losses.buffers()]
-            try:
-                self._compiled[minibatch.shape] = CompiledGradients(self.gradients, minibatch, live)
-            except TraceError as reason:
-                self.compile = False
-                report_fallback("the gradient step", reason)
-        return (self._compiled[minibatch.shape] if self.compile else self.gradients)(minibatch)
+    def _compile(self, minibatch: TensorDictBase) -> None:
+        compiled = self._compiled.get(minibatch.shape)
+        if compiled is not None and not compiled.is_stale():
+            return
+        live = [*self.losses.parameters(), *self.losses.buffers()]
+        try:
+            self._compiled[minibatch.shape] = CompiledStep(
+                self.gradients, self.parameters, self.optimizer, minibatch, live
+            )
+        except TraceError as reason:
+            self.compile = False
+            report_fallback("the gradient step", reason)
 
     def gradients(self, minibatch: TensorDictBase) -> tuple[dict[str, Tensor], list[Tensor | None]]:
         """The metrics, and the clipped gradient of each of ``parameters``; ``None`` for one that no loss uses."""
@@ -74,7 +90,8 @@ class GradientStep:
         raw = torch.autograd.grad(total, self.parameters, allow_unused=True)
         found = {p: gradient for p, gradient in zip(self.parameters, raw, strict=True) if gradient is not None}
         for group, networks in self._networks.items():
-            norms = [self._clip(found, [p for p in network if p in found]) for network in networks]
+            used = [[p for p in network if p in found] for network in networks]
+            norms = [self._clip(found, network) for network in used if network]
             metrics[f"{self._prefix(group)}grad_norm"] = torch.stack(norms).square().sum().sqrt()
         return metrics, [found.get(parameter) for parameter in self.parameters]
 

@@ -16,6 +16,7 @@ from ctde_kit.modules import QMixer, ValueNorm, value_critic
 from ctde_kit.objectives import MAPPOLoss, QMixLoss
 from ctde_kit.specs import TeamSpec
 from ctde_kit.training import GradientStep
+from ctde_kit.training.compiled_gradients import CompiledGradients
 from tests.contracts.fakes import add_targets, collect, endings, group_spec, make_actor, make_network, make_q_actor
 
 KEYS = GroupKeys()
@@ -34,9 +35,10 @@ class Case:
         self.norm.update(torch.randn(50))
         self.loss = MAPPOLoss(self.actor, critic, entropy_coeff=0.1, samples_mc_entropy=2, value_norm=self.norm)
         optimizer = torch.optim.Adam(self.loss.parameters(), lr=0.05)
-        self.step = GradientStep({"agents": self.loss}, optimizer, max_grad_norm=0.2, compile=True)
+        self.step = GradientStep({"agents": self.loss}, optimizer, max_grad_norm=0.2)
         self.step(self.minibatch())
-        assert self.step.compile
+        live = [*self.loss.parameters(), *self.loss.buffers()]
+        self.compiled = CompiledGradients(self.step.gradients, self.minibatch(), live)
 
     def minibatch(self) -> TensorDictBase:
         batch = collect(self.team, {"agents": self.actor}, *endings())[0]
@@ -45,7 +47,7 @@ class Case:
     def both(self, minibatch: TensorDictBase) -> list[tuple[dict[str, Tensor], list[Tensor | None]]]:
         """What the compiled and the plain function give under one torch seed."""
         results = []
-        for function in (self.step._compiled[minibatch.shape], self.step.gradients):
+        for function in (self.compiled, self.step.gradients):
             torch.manual_seed(7)
             results.append(function(minibatch.clone()))
         return results
@@ -151,7 +153,7 @@ def test_what_a_loss_writes_is_written() -> None:
     assert step.compile
     minibatch[KEYS.observation] = torch.randn_like(minibatch[KEYS.observation])
     compiled, plain = minibatch.clone(), minibatch.clone()
-    assert_close([step._compiled[minibatch.shape](compiled), step.gradients(plain)])
+    assert_close([step._compiled[minibatch.shape].compiled(compiled), step.gradients(plain)])
     written = set(plain.keys(True, True)) - set(minibatch.keys(True, True))
     assert written == {"td_error"}
     torch.testing.assert_close(compiled["td_error"], plain["td_error"], rtol=1e-5, atol=1e-6)
