@@ -93,17 +93,21 @@ def test_compiling_changes_nothing() -> None:
     assert step.optimizer.param_groups[0]["fused"] is True
 
 
-def test_a_loaded_state_and_other_options_take_effect() -> None:
+@pytest.mark.parametrize("change", ["state", "options"])
+def test_a_loaded_state_and_other_options_take_effect(change: str) -> None:
     compiled, plain = make("Adam", True), make("Adam", False)
     for minibatch in minibatches(3):
         compiled(minibatch.clone())
+        plain(minibatch.clone())
     saved = copy.deepcopy(compiled.state_dict())
     for minibatch in minibatches(3, seed=2):
         compiled(minibatch.clone())
+        plain(minibatch.clone())
     for step in (compiled, plain):
-        step.load_state_dict(copy.deepcopy(saved))
-        for group in step.optimizer.param_groups:
-            group["betas"] = (0.5, 0.9)
+        if change == "state":
+            step.load_state_dict(copy.deepcopy(saved))
+        else:
+            step.optimizer.param_groups[1]["betas"] = (0.5, 0.9)
     for minibatch in minibatches(3, seed=3):
         compiled(minibatch.clone())
         plain(minibatch.clone())
