@@ -75,10 +75,10 @@ class OnPolicyBuffer:
             raise UserError("the buffer is empty: call extend(batch) first")
         size = self.minibatch_frames // (self.sequence_length or 1)
         order = torch.randperm(len(self._items), device=self._items.device)
-        for start in range(0, len(order) - size + 1, size):
-            rows = order[start : start + size]
-            shape = [size, *self._items.batch_size[1:]]
-            # Several times faster than indexing, which is made for any layout.
-            minibatch = self._items.apply(lambda part, rows=rows: part.index_select(0, rows), batch_size=shape)
-            assert minibatch is not None
-            yield minibatch
+        rows = order[: len(order) // size * size]
+        # One gather an entry and pass, of which minibatches are views; indexing, made for any layout, is slower.
+        shuffled = self._items.apply(
+            lambda part: part.index_select(0, rows), batch_size=[len(rows), *self._items.batch_size[1:]]
+        )
+        assert shuffled is not None
+        yield from shuffled.split(size)

@@ -20,7 +20,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results" / "training_speed.json"
-FRAMES, ITERATIONS, ROUNDS = 6_000, 7, 1
+FRAMES, ITERATIONS, ROUNDS = 6_000, 7, 2
 CASES: dict[str, tuple[str, list[int], dict[str, Any]]] = {
     "balance": ("BALANCE", [256, 256], {"n_agents": 4, "package_mass": 5, "random_package_pos_on_line": True}),
     "navigation": ("NAVIGATION", [256, 256], {"n_agents": 3, "shared_rew": False, "collisions": True}),
