@@ -132,6 +132,35 @@ def build_actor(cfg: MAPPOConfig, group: GroupSpec, team: TeamSpec) -> MultiAgen
     return stochastic_actor(team, group, cfg.actor, state_dependent_scale=cfg.state_dependent_scale)
 
 
+def make_objective(
+    cfg: MAPPOConfig, group: GroupSpec, team: TeamSpec, actor: MultiAgentActor, device: str
+) -> tuple[MAPPOLoss, AdvantageEstimator]:
+    """One group's loss, and what computes its advantages and value targets."""
+    critic = cfg.critic.build(team, group).to(device)
+    value_norm = ValueNorm().to(device) if cfg.value_norm else None
+    loss = MAPPOLoss(
+        actor,
+        critic,
+        keys=group.keys,
+        clip_epsilon=cfg.clip_epsilon,
+        entropy_coeff=cfg.entropy_coeff,
+        samples_mc_entropy=cfg.samples_mc_entropy,
+        critic_coeff=cfg.critic_coeff,
+        loss_critic_type=cfg.loss_critic_type,  # type: ignore[arg-type]
+        clip_value=cfg.clip_value,
+        value_norm=value_norm,
+    )
+    estimator = AdvantageEstimator(
+        critic,
+        group.keys,
+        gamma=cfg.gamma,
+        lmbda=cfg.lmbda,
+        value_norm=value_norm,
+        normalize=cfg.normalize_advantage,  # type: ignore[arg-type]
+    )
+    return loss, estimator
+
+
 def build(cfg: MAPPOConfig) -> Parts:
     """Wire MAPPO's parts."""
     torch.manual_seed(cfg.seed)
@@ -143,35 +172,12 @@ def build(cfg: MAPPOConfig) -> Parts:
     team = critics_team(base_env, cfg.critic)
 
     policy = team_policy(cfg, team, build_actor, device)
-    learners: dict[str, Any] = policy.learners
     losses, estimators = nn.ModuleDict(), nn.ModuleDict()
     read: set[Any] = {group.keys.mask for group in team}
+    learners: dict[str, Any] = policy.learners
     for name, actor in learners.items():
-        group = team[name]
-        critic = cfg.critic.build(team, group).to(device)
-        value_norm = ValueNorm().to(device) if cfg.value_norm else None
-        loss = MAPPOLoss(
-            actor,
-            critic,
-            keys=group.keys,
-            clip_epsilon=cfg.clip_epsilon,
-            entropy_coeff=cfg.entropy_coeff,
-            samples_mc_entropy=cfg.samples_mc_entropy,
-            critic_coeff=cfg.critic_coeff,
-            loss_critic_type=cfg.loss_critic_type,  # type: ignore[arg-type]
-            clip_value=cfg.clip_value,
-            value_norm=value_norm,
-        )
-        losses[name] = loss
-        read.update(loss.in_keys)
-        estimators[name] = AdvantageEstimator(
-            critic,
-            group.keys,
-            gamma=cfg.gamma,
-            lmbda=cfg.lmbda,
-            value_norm=value_norm,
-            normalize=cfg.normalize_advantage,  # type: ignore[arg-type]
-        )
+        losses[name], estimators[name] = make_objective(cfg, team[name], team, actor, device)
+        read.update(losses[name].in_keys)  # type: ignore[arg-type]
 
     optimizer = torch.optim.Adam(losses.parameters(), lr=cfg.lr, eps=1e-5, fused=True)
     recurrent = any(module.recurrent for module in losses.modules() if isinstance(module, AgentNetwork))

@@ -210,7 +210,9 @@ def compile_graph(graph: Graph, *, threads: int | None = None, largest: int = 50
     fake_mode.allow_non_fake_inputs = True  # the constants
     context = TracingContext(fake_mode)
     with torch.no_grad(), tracing(context), inductor_config.patch(options):
-        compiled: Any = compile_fx_inner(graph.module, placeholders)
+        # Live tensors stay where they are: a CUDA graph reads and changes them in place.
+        fixed = range(len(placeholders) - len(graph.live), len(placeholders))
+        compiled: Any = compile_fx_inner(graph.module, placeholders, static_input_idxs=fixed)
     if all(placeholder.device.type == "cpu" for placeholder in placeholders):
         compiled = with_static_buffers(compiled)
     live = graph.live

@@ -44,10 +44,14 @@ def training_table(results: list[dict[str, Any]]) -> list[str]:
         network = "x".join(map(str, (row["cells"][0], len(row["cells"]))))
         lines.append(
             f"| {row['algorithm']}, {row['task']}, MLP {network} | {speed['compiled']:,} | {speed['plain']:,} | "
-            f"{speed['benchmarl']:,} | {speed['torchrl']:,} | {row['ratio_to_benchmarl']} | "
-            f"{row['ratio_to_torchrl']} | {row['ratio_to_plain']} |"
+            f"{_of(speed, 'benchmarl')} | {_of(speed, 'torchrl')} | {row.get('ratio_to_benchmarl', '')} | "
+            f"{row.get('ratio_to_torchrl', '')} | {row['ratio_to_plain']} |"
         )
     return lines
+
+
+def _of(speed: dict[str, int], program: str) -> str:
+    return f"{speed[program]:,}" if program in speed else "no such recipe"
 
 
 def agreement_table(result: dict[str, Any]) -> list[str]:

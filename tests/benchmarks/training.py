@@ -1,9 +1,10 @@
 """Time whole iterations, compiled and plain, beside BenchMARL's and TorchRL's: ``python -m tests.benchmarks.training``.
 
 ``BENCHMARL_PYTHON`` names a python that has BenchMARL 1.5.2 (it pins an older torchrl). 60 envs x 100 steps an
-iteration; MAPPO: 10 epochs x 15 minibatches of 400 frames, QMIX and MADDPG: 100 updates of 256 frames; shared networks,
-Adam. The programs run in turn, each in its own process, two threads; a figure is the median of all iterations but the
-first two. Results go to docs/results/training_speed.json.
+iteration; MAPPO and PQN: 10 epochs x 15 minibatches of 400 frames, QMIX and MADDPG: 100 updates of 256 frames; shared
+networks, Adam (PQN: RAdam, and no other library has it). The programs run in turn, each in its own process, two
+threads; a figure is the median of all iterations but each process's first two. Results go to
+docs/results/training_speed.json.
 """
 
 from __future__ import annotations
@@ -64,20 +65,24 @@ os._exit(0)
 def ours(algorithm: str, task: str, cells: list[int], compile: bool, iterations: int) -> None:
     """Print the seconds of each iteration."""
     import torch
-    from ctde_kit.recipes import maddpg, mappo, qmix
+    from ctde_kit.recipes import maddpg, mappo, pqn, qmix
     from ctde_kit.recipes.critics import ValueCriticConfig
     from ctde_kit.recipes.explorations import GaussianExploration
     from ctde_kit.recipes.loggers import LoggerConfig
-    from ctde_kit.recipes.mixers import NoMixer, QMixerConfig
+    from ctde_kit.recipes.mixers import NoMixer, QMixerConfig, VDNMixerConfig
     from ctde_kit.recipes.networks import MLPNetwork
     from ctde_kit.recipes.tasks import VmasTask
 
+    from ctde_kit.objectives import TDLambdaReturn
     from ctde_kit.training import iterate
 
     torch.set_num_threads(2)
+    from_values = algorithm in ("qmix", "pqn")
     options: dict[str, Any] = {
-        "task": VmasTask(name=f"vmas/{task}", params=CASES[task][2], continuous_actions=algorithm != "qmix"),
-        "actor": MLPNetwork(num_cells=cells),
+        "task": VmasTask(
+            name=f"vmas/{task}", params=CASES[task][2], continuous_actions=algorithm not in ("qmix", "pqn")
+        ),
+        "actor": MLPNetwork(num_cells=cells, layer_norm=algorithm == "pqn"),
         "logger": LoggerConfig(),
         "total_frames": FRAMES * iterations,
         "device": "cpu",
@@ -86,6 +91,9 @@ def ours(algorithm: str, task: str, cells: list[int], compile: bool, iterations:
     critic = ValueCriticConfig(network=MLPNetwork(num_cells=cells))
     if algorithm == "qmix":
         parts = qmix.build(qmix.QMIXConfig(mixer=QMixerConfig(), **_from_replay(), **options))
+    elif algorithm == "pqn":
+        size: dict[str, Any] = {"frames_per_batch": FRAMES, "minibatch_frames": 400, "epochs": 10}
+        parts = pqn.build(pqn.PQNConfig(mixer=VDNMixerConfig(), returns=TDLambdaReturn(0.8), **size, **options))
     elif algorithm == "maddpg":
         own: dict[str, Any] = {"critic": critic, "mixer": NoMixer(), "exploration": GaussianExploration()}
         parts = maddpg.build(maddpg.MADDPGConfig(**own, **_from_replay(), **options))
@@ -134,20 +142,21 @@ def compare(algorithm: str, task: str) -> dict[str, Any]:
         "benchmarl": [*peer, algorithm, name, str(cells), str(ITERATIONS)],
         "torchrl": [*torchrl, algorithm, task, str(cells), json.dumps(arguments), str(ITERATIONS)],
     }
+    if algorithm == "pqn":
+        programs = {name: programs[name] for name in ("compiled", "plain")}
     times: dict[str, list[float]] = {program: [] for program in programs}
     for _ in range(ROUNDS):
         for program, command in programs.items():
             times[program] += _seconds(command)
     speed = {program: round(FRAMES / statistics.median(found)) for program, found in times.items()}
+    others = [program for program in programs if program != "compiled"]
     return {
         "algorithm": algorithm,
         "task": task,
         "cells": cells,
         "arguments": arguments,
         "frames_per_second": speed,
-        "ratio_to_benchmarl": round(speed["compiled"] / speed["benchmarl"], 1),
-        "ratio_to_torchrl": round(speed["compiled"] / speed["torchrl"], 1),
-        "ratio_to_plain": round(speed["compiled"] / speed["plain"], 1),
+        **{f"ratio_to_{other}": round(speed["compiled"] / speed[other], 1) for other in others},
     }
 
 
@@ -161,7 +170,7 @@ def main() -> None:
     from_replay = [
         f"{algorithm}:{task}" for algorithm in ("qmix", "maddpg") for task in ("navigation", "simple_spread")
     ]
-    for case in sys.argv[1:] or [*(f"mappo:{task}" for task in CASES), *from_replay]:
+    for case in sys.argv[1:] or [*(f"mappo:{task}" for task in CASES), *from_replay, "pqn:simple_spread"]:
         algorithm, task = case.split(":")
         row = compare(algorithm, task)
         print(row, flush=True)

@@ -34,6 +34,8 @@ SIZES = (10, 60, 600, 6000, 10_000)
 # Compiling takes minutes.
 FEWER_SIZES = {"sampling": (60, 600)}
 N_AGENTS = (2, 4, 8, 16, 30)
+# On the usual field VMAS looks for room for 30 agents and their goals for ever.
+LARGER_FIELD = {"world_spawning_x": 2, "world_spawning_y": 2}
 
 
 def compare(scenario: str, n_envs: int, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -79,7 +81,8 @@ def main() -> None:
     names = [name for name in sys.argv[1:] or ARGUMENTS if name != "agents"]
     cases = [(name, n, ARGUMENTS[name]) for name in names for n in FEWER_SIZES.get(name, SIZES)]
     if not sys.argv[1:] or "agents" in sys.argv[1:]:
-        cases += [("navigation", 60, {"n_agents": n, "shared_rew": False}) for n in N_AGENTS]
+        fields: dict[int, dict[str, Any]] = {30: LARGER_FIELD}
+        cases += [("navigation", 60, {"n_agents": n, "shared_rew": False, **fields.get(n, {})}) for n in N_AGENTS]
     for name, n_envs, arguments in cases:
         row = compare(name, n_envs, arguments)
         print(row, flush=True)
