@@ -79,9 +79,7 @@ def ours(algorithm: str, task: str, cells: list[int], compile: bool, iterations:
     torch.set_num_threads(2)
     from_values = algorithm in ("qmix", "pqn")
     options: dict[str, Any] = {
-        "task": VmasTask(
-            name=f"vmas/{task}", params=CASES[task][2], continuous_actions=algorithm not in ("qmix", "pqn")
-        ),
+        "task": VmasTask(name=f"vmas/{task}", params=CASES[task][2], continuous_actions=not from_values),
         "actor": MLPNetwork(num_cells=cells, layer_norm=algorithm == "pqn"),
         "logger": LoggerConfig(),
         "total_frames": FRAMES * iterations,
