@@ -149,7 +149,8 @@ def build(cfg: PQNConfig) -> Parts:
         delay_value=False,
     )
     recurrent = any(actor.agent_network.recurrent for actor in actors.values())
-    optimizer = torch.optim.RAdam(loss.parameters(), lr=cfg.lr)
+    # On a GPU its count of steps stays there.
+    optimizer = torch.optim.RAdam(loss.parameters(), lr=cfg.lr, capturable=device == "cuda")
     length = cfg.sequence_length or cfg.frames_per_batch // base_env.batch_size[0]
     return Parts(
         collector=RolloutCollector(
