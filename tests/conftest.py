@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
+# Tensors are small: a second thread only waits, and beside another program it makes tests many times slower.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 import torch
 

@@ -16,9 +16,10 @@ class OnPolicyBuffer:
 
     Without ``sequence_length`` a minibatch is ``[minibatch_frames]``; with it, the batch is cut along time and a
     minibatch is ``[minibatch_frames / sequence_length, sequence_length]``, each slice with its stored hidden state in
-    its first step. All minibatches have one shape: entries left over are dropped, others in each pass. TorchRL's
-    ``ReplayBuffer`` has the same ``extend`` and iteration and can stand in its place; it copies every entry once
-    more and does not cut sequences. It keeps nothing from one batch to the next, so there is no state to save.
+    its first step. All minibatches have one shape: entries left over are dropped, others in each pass; those of a pass
+    are views of one shuffled copy of the batch. TorchRL's ``ReplayBuffer`` has the same ``extend`` and iteration and
+    can stand in its place; it copies every entry once more and does not cut sequences. It keeps nothing from one batch
+    to the next, so there is no state to save.
 
     Args:
         minibatch_frames: frames a minibatch.

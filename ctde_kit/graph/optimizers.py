@@ -13,47 +13,83 @@ from ctde_kit.graph.errors import TraceError
 
 # Without Python numbers of the step count, and without kernels that a compiler does not know.
 _TRACEABLE = {"foreach": False, "fused": False, "capturable": True}
+# Traced, Adam divides by the learning rate: at 0 a weight without a gradient would become nan.
+_SMALLEST = 1e-30
 
 
 def learning_rates(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     """A scalar for each group of parameters, which the traced step reads, and ``read_learning_rates`` fills."""
-    return [torch.tensor(float(group["lr"]), device=group["params"][0].device) for group in optimizer.param_groups]
+    return [
+        torch.tensor(float(group["lr"]), dtype=torch.float64, device=group["params"][0].device)
+        for group in optimizer.param_groups
+    ]
 
 
 def read_learning_rates(optimizer: torch.optim.Optimizer, scalars: Sequence[Tensor]) -> None:
     """Fill ``scalars`` with the present learning rates."""
     for group, scalar in zip(optimizer.param_groups, scalars, strict=True):
-        scalar.fill_(group["lr"])
+        scalar.fill_(max(float(group["lr"]), _SMALLEST))
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     """What the optimizer keeps from step to step, such as moments; another list after it has loaded a state."""
-    return [
-        value
-        for group in optimizer.param_groups
-        for parameter in group["params"]
-        for value in optimizer.state.get(parameter, {}).values()
-        if isinstance(value, Tensor)
-    ]
+    return [value for state in _states(optimizer) for value in state.values() if isinstance(value, Tensor)]
 
 
 def traced_step(optimizer: torch.optim.Optimizer, scalars: Sequence[Tensor]) -> None:
     """``optimizer.step()`` with the learning rates in ``scalars``, while a graph is traced.
 
     Raises:
-        TraceError: where the state does not exist yet, since the first step makes it.
+        TraceError: where the state does not exist yet, since the first step makes it; where the optimizer counts in
+            Python, or calls hooks.
     """
     if not optimizer.state:
         raise TraceError("the optimizer has made no step yet")
-    saved = [dict(group) for group in optimizer.param_groups]
+    if getattr(optimizer, "_optimizer_step_pre_hooks", None) or getattr(optimizer, "_optimizer_step_post_hooks", None):
+        raise TraceError("the optimizer calls hooks")
+    groups, states = [dict(group) for group in optimizer.param_groups], [dict(state) for state in _states(optimizer)]
     for group, scalar in zip(optimizer.param_groups, scalars, strict=True):
         group.update({name: value for name, value in {**_TRACEABLE, "lr": scalar}.items() if name in group})
+    used = [dict(group) for group in optimizer.param_groups]
     try:
-        with _says_that_it_compiles():
+        with _says_that_it_compiles(), _counting_in_float64(optimizer):
             optimizer.step()
+        same_groups = all(map(_same_numbers, optimizer.param_groups, used))
+        if not same_groups or not all(map(_same_numbers, _states(optimizer), states)):
+            raise TraceError("the optimizer counts in Python")
     finally:
-        for group, old in zip(optimizer.param_groups, saved, strict=True):
+        for group, old in zip(optimizer.param_groups, groups, strict=True):
             group.update(old)
+        for state, old in zip(_states(optimizer), states, strict=True):
+            state.update(old)
+
+
+def _states(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    every = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    return [optimizer.state[parameter] for parameter in every if parameter in optimizer.state]
+
+
+def _same_numbers(found: dict[str, Any], expected: dict[str, Any]) -> bool:
+    """Whether all but parameters and tensors is as it was."""
+    return all(
+        found[name] == value
+        for name, value in expected.items()
+        if name != "params" and not isinstance(value, Tensor) and not isinstance(found[name], Tensor)
+    )
+
+
+@contextmanager
+def _counting_in_float64(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Torch's plain steps compute with a Python count; in float32 RAdam's terms of it cancel to three digits."""
+    counts = [(state, state["step"]) for state in _states(optimizer) if isinstance(state.get("step"), Tensor)]
+    for state, count in counts:
+        state["step"] = count.double()
+    try:
+        yield
+    finally:
+        for state, count in counts:
+            count.copy_(state["step"])
+            state["step"] = count
 
 
 @contextmanager

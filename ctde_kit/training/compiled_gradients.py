@@ -69,6 +69,9 @@ class CompiledGradients:
 
     def __call__(self, minibatch: TensorDictBase) -> Gradients:
         values, *found = self.compiled([*self._leaves(minibatch), *self.graph.draw()])
+        if values.is_cuda:
+            # A CUDA graph writes its results to the same place at each call.
+            values, found = values.clone(), [x.clone() for x in found]
         for key, value in zip(self.written, found, strict=False):
             minibatch.set(key, value)
         gradients = iter(found[len(self.written) :])

@@ -9,7 +9,14 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
-from ctde_kit.graph import TraceError, learning_rates, optimizer_tensors, read_learning_rates, traced_step
+from ctde_kit.graph import (
+    TraceError,
+    learning_rates,
+    optimizer_tensors,
+    read_learning_rates,
+    report_fallback,
+    traced_step,
+)
 from ctde_kit.training.compiled_gradients import CompiledGradients, Gradients
 
 
@@ -39,16 +46,23 @@ class CompiledStep:
     ):
         self.gradients, self.parameters, self.optimizer = gradients, parameters, optimizer
         self.learning_rates = learning_rates(optimizer)
+        own = {id(parameter) for parameter in parameters}
+        every = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        self.strangers = [parameter for parameter in every if id(parameter) not in own]
         self.kept, self.constants = optimizer_tensors(optimizer), _constants(optimizer)
-        live = list(live)
+        self.live = list({id(x): x for x in [*live, *parameters]}.values())
+        self.places = [tensor.data_ptr() for tensor in self.live]
+        changing = [*self.live, *self.strangers, *self.kept, *self.learning_rates]
         try:
-            every = list({id(x): x for x in [*live, *parameters, *self.kept, *self.learning_rates]}.values())
-            self.compiled, self.is_whole = CompiledGradients(self._whole, minibatch, every), True
-        except TraceError:
-            self.compiled, self.is_whole = CompiledGradients(gradients, minibatch, live), False
+            self.compiled, self.is_whole = CompiledGradients(self._whole, minibatch, changing), True
+        except TraceError as reason:
+            self.compiled, self.is_whole = CompiledGradients(gradients, minibatch, self.live), False
+            report_fallback("the optimizer's step", reason)
 
     def _whole(self, minibatch: TensorDictBase) -> Gradients:
         metrics, gradients = self.gradients(minibatch)
+        if self._has_strange_gradients():
+            raise TraceError("the optimizer has gradients of parameters that no loss here has")
         take_gradients(self.parameters, gradients)
         try:
             traced_step(self.optimizer, self.learning_rates)
@@ -66,12 +80,17 @@ class CompiledStep:
         return metrics
 
     def is_stale(self) -> bool:
-        """Whether the optimizer has loaded a state or has other options, so that the graph changes the wrong tensors."""
+        """Whether tensors, state or options were replaced since, so that the graph would use the wrong ones."""
+        if any(tensor.data_ptr() != place for tensor, place in zip(self.live, self.places, strict=True)):
+            return True
         if not self.is_whole:
             return False
         kept = optimizer_tensors(self.optimizer)
         same = len(kept) == len(self.kept) and all(a is b for a, b in zip(kept, self.kept, strict=True))
-        return not same or _constants(self.optimizer) != self.constants
+        return not same or _constants(self.optimizer) != self.constants or self._has_strange_gradients()
+
+    def _has_strange_gradients(self) -> bool:
+        return any(parameter.grad is not None for parameter in self.strangers)
 
 
 def take_gradients(parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor | None]) -> None:
@@ -81,7 +100,12 @@ def take_gradients(parameters: Sequence[nn.Parameter], gradients: Sequence[Tenso
 
 
 def _constants(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """The groups' options and parameters, and whether there are hooks."""
+    hooks = [getattr(optimizer, f"_optimizer_step_{when}_hooks", None) for when in ("pre", "post")]
     return [
-        {name: value for name, value in group.items() if name not in ("params", "lr")}
-        for group in optimizer.param_groups
+        *(
+            {name: list(map(id, value)) if name == "params" else value for name, value in group.items() if name != "lr"}
+            for group in optimizer.param_groups
+        ),
+        {"hooks": [bool(found) for found in hooks]},
     ]

@@ -44,7 +44,7 @@ class GradientStep:
         self._networks = {
             group: [params for child in loss.children() if (params := _learnt(child))] for group, loss in losses.items()
         }
-        self._compiled: dict[torch.Size, CompiledStep] = {}
+        self._compiled: dict[tuple[torch.Size, float], CompiledStep] = {}
         self._has_stepped = False
 
     def __call__(self, minibatch: TensorDictBase) -> dict[str, Tensor]:
@@ -52,7 +52,7 @@ class GradientStep:
             return self._plain(minibatch)
         if self._has_stepped or self.optimizer.state:
             self._compile(minibatch)
-            return self._compiled[minibatch.shape](minibatch) if self.compile else self._plain(minibatch)
+            return self._compiled[self._case(minibatch)](minibatch) if self.compile else self._plain(minibatch)
         example = minibatch.copy()
         metrics = self._plain(minibatch)
         self._has_stepped = True
@@ -66,17 +66,20 @@ class GradientStep:
         return metrics
 
     def _compile(self, minibatch: TensorDictBase) -> None:
-        compiled = self._compiled.get(minibatch.shape)
+        compiled = self._compiled.get(self._case(minibatch))
         if compiled is not None and not compiled.is_stale():
             return
         live = [*self.losses.parameters(), *self.losses.buffers()]
         try:
-            self._compiled[minibatch.shape] = CompiledStep(
+            self._compiled[self._case(minibatch)] = CompiledStep(
                 self.gradients, self.parameters, self.optimizer, minibatch, live
             )
         except TraceError as reason:
             self.compile = False
             report_fallback("the gradient step", reason)
+
+    def _case(self, minibatch: TensorDictBase) -> tuple[torch.Size, float]:
+        return minibatch.shape, self.max_grad_norm
 
     def gradients(self, minibatch: TensorDictBase) -> tuple[dict[str, Tensor], list[Tensor | None]]:
         """The metrics, and the clipped gradient of each of ``parameters``; ``None`` for one that no loss uses."""

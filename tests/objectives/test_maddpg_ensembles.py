@@ -266,7 +266,7 @@ def test_the_gradient_step_is_one_graph() -> None:
     step(minibatch.clone())
     assert step.compile
     minibatch = transitions(actors, team)
-    metrics, found = step._compiled[minibatch.shape].compiled(minibatch.clone())
+    metrics, found = next(iter(step._compiled.values())).compiled(minibatch.clone())
     plain_metrics, expected = step.gradients(minibatch.clone())
     for name, value in plain_metrics.items():
         torch.testing.assert_close(metrics[name], value, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import logging
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -112,3 +114,96 @@ def test_a_loaded_state_and_other_options_take_effect(change: str) -> None:
         compiled(minibatch.clone())
         plain(minibatch.clone())
         assert_alike(everything(compiled), everything(plain))
+
+
+class Counting(torch.optim.Adam):
+    """Adam with a count of its own in Python, by which it divides the learning rate."""
+
+    def step(self, closure: Any = None) -> None:
+        for group in self.param_groups:
+            group["calls"] = group.get("calls", 0) + 1
+        super().step(closure)
+
+
+def run_both(
+    make_optimizer: Callable[[list[dict[str, Any]]], torch.optim.Optimizer], change: Callable[[GradientStep], None]
+) -> tuple[GradientStep, GradientStep]:
+    """A compiled and a plain step after three minibatches, ``change`` and three more, where one feature is always 0."""
+    steps = []
+    for compile in (True, False):
+        torch.manual_seed(0)
+        loss = Squared()
+        step = GradientStep({"team": loss}, make_optimizer([{"params": list(loss.parameters())}]), 0.5, compile=compile)
+        for index, minibatch in enumerate(minibatches(6)):
+            if index == 3:
+                change(step)
+            minibatch["x"][:, 0] = 0.0
+            step(minibatch)
+        steps.append(step)
+    assert_alike(everything(steps[0]), everything(steps[1]))
+    return steps[0], steps[1]
+
+
+def is_whole(step: GradientStep) -> list[bool]:
+    return [compiled.is_whole for compiled in step._compiled.values()]
+
+
+@pytest.mark.parametrize("name", ["Adam", "AdamW", "RAdam"])
+def test_a_learning_rate_of_0_moves_nothing(name: str) -> None:
+    def stop(step: GradientStep) -> None:
+        for group in step.optimizer.param_groups:
+            group["lr"] = 0.0
+
+    compiled, _ = run_both(OPTIMIZERS[name], stop)
+    assert is_whole(compiled) == [True]
+
+
+def test_an_optimizer_that_counts_in_python_runs_behind_the_graph(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, logger="ctde_kit"):
+        compiled, plain = run_both(lambda groups: Counting(groups, lr=0.02), lambda step: None)
+    assert is_whole(compiled) == [False]
+    assert compiled.optimizer.param_groups[0]["calls"] == plain.optimizer.param_groups[0]["calls"] == 6
+    messages = [record.getMessage() for record in caplog.records if record.name == "ctde_kit"]
+    assert messages == ["the optimizer's step is not compiled: the optimizer counts in Python"]
+
+
+def test_hooks_that_come_later_are_called() -> None:
+    calls: dict[bool, int] = {True: 0, False: 0}
+
+    def hook(step: GradientStep) -> None:
+        def count(*_: Any) -> None:
+            calls[step.compile] += 1
+
+        step.optimizer.register_step_post_hook(count)
+
+    compiled, _ = run_both(OPTIMIZERS["Adam"], hook)
+    assert is_whole(compiled) == [False]
+    assert calls[True] == calls[False] == 3
+
+
+def test_replaced_storage_and_another_clip_take_effect() -> None:
+    def change(step: GradientStep) -> None:
+        step.max_grad_norm = 0.01
+        for parameter in step.parameters:
+            parameter.data = parameter.data.clone()
+
+    compiled, plain = run_both(lambda groups: torch.optim.SGD(groups, lr=0.1), change)
+    assert_alike(everything(compiled), everything(plain))
+    run_both(OPTIMIZERS["Adam"], change)
+
+
+@pytest.mark.parametrize("betas", [(0.9, 0.999), (0.9, 0.9999)])
+def test_radams_first_moves_have_the_plain_size(betas: tuple[float, float]) -> None:
+    moves: list[list[Tensor]] = []
+    for compile in (True, False):
+        torch.manual_seed(0)
+        loss = Squared().double()
+        optimizer = torch.optim.RAdam(loss.parameters(), lr=0.02, betas=betas)
+        step = GradientStep({"team": loss}, optimizer, 0.5, compile=compile)
+        moves.append([])
+        for minibatch in minibatches(12):
+            before = loss.network[0].weight.detach().clone()
+            step(minibatch.double())
+            moves[-1].append(loss.network[0].weight.detach() - before)
+    for found, expected in zip(*moves, strict=True):
+        assert ((found - expected).norm() / expected.norm()).item() < 1e-5
