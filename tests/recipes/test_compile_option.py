@@ -106,3 +106,23 @@ def test_a_run_goes_on_with_the_other_choice(first: str, second: str, tmp_path: 
     parameters = resumed.update.losses.state_dict()
     assert all(torch.isfinite(value).all() for value in parameters.values())
     assert any(not torch.equal(value, saved[name]) for name, value in parameters.items())
+
+
+def test_a_compiled_run_that_is_resumed_ends_as_the_one_that_never_stopped(tmp_path: Path) -> None:
+    task = VmasTask(name="vmas/balance", n_envs=6, max_steps=7, params={"n_agents": 2})
+    parts = build(small_config(compile="on", task=task))
+    loop = iterate(parts)
+    for _ in range(2):
+        next(loop)
+    save_checkpoint(tmp_path / "c.pt", parts, algorithm="mappo", frames=parts.collector.frames)
+    assert len(list(loop)) == 2
+    resumed = build(small_config(compile="on", task=task))
+    load_parts(read_checkpoint(tmp_path / "c.pt", algorithm="mappo"), resumed)
+    assert len(list(iterate(resumed))) == 2
+    assert all(compiled.is_whole for compiled in resumed.update._compiled.values())
+    expected = parts.update.state_dict()
+    for name, value in resumed.update.losses.state_dict().items():
+        assert torch.equal(value, expected["losses"][name]), name
+    for index, state in resumed.update.optimizer.state_dict()["state"].items():
+        for name, value in state.items():
+            assert torch.equal(value, expected["optimizer"]["state"][index][name]), (index, name)
