@@ -55,8 +55,9 @@ def _of(speed: dict[str, int], program: str) -> str:
 
 
 def agreement_table(result: dict[str, Any]) -> list[str]:
-    """Five seeds each way."""
-    lines = ["| | seeds 0 to 4, greedy return | seconds a run |", "|---|---|---|"]
+    """All seeds, each way."""
+    last = len(result["runs"]["on"]) - 1
+    lines = [f"| | seeds 0 to {last}, greedy return | seconds a run |", "|---|---|---|"]
     for name, runs in result["runs"].items():
         returns = ", ".join(f"{run['return']:.3f}" for run in runs)
         seconds = ", ".join(f"{run['seconds']:.0f}" for run in runs)

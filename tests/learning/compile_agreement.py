@@ -1,6 +1,6 @@
 """Whether compiled runs learn what plain runs learn: ``python -m tests.learning.compile_agreement``.
 
-MAPPO on VMAS navigation, five seeds each way, the final greedy policy on fresh evaluation seeds. Writes
+MAPPO on VMAS navigation, ten seeds each way, the final greedy policy on fresh evaluation seeds. Writes
 docs/results/compile_agreement.json: every seed, and the bootstrap interval of the difference of the means.
 """
 
@@ -25,7 +25,7 @@ OPTIONS = [
     "evaluation.every_frames=102000",
     "device=cpu",
 ]
-SEEDS = 5
+SEEDS = 10
 
 
 def final_return(compile: str, seed: int) -> dict[str, float]:
