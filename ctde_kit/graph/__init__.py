@@ -3,7 +3,7 @@
 from ctde_kit.graph.agreement import compile_in_agreement
 from ctde_kit.graph.draws import drawing_from
 from ctde_kit.graph.errors import TraceError
-from ctde_kit.graph.optimizers import learning_rates, optimizer_tensors, read_learning_rates, traced_step
+from ctde_kit.graph.optimizers import calls_hooks, learning_rates, optimizer_tensors, read_learning_rates, traced_step
 from ctde_kit.graph.packing import Layout, RowLayout
 from ctde_kit.graph.toolchain import missing_toolchain, report_fallback, useful_threads
 from ctde_kit.graph.tracing import Compiled, Graph, compile_graph, trace
@@ -14,6 +14,7 @@ __all__ = [
     "Layout",
     "RowLayout",
     "TraceError",
+    "calls_hooks",
     "compile_graph",
     "compile_in_agreement",
     "drawing_from",

@@ -36,6 +36,11 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     return [value for state in _states(optimizer) for value in state.values() if isinstance(value, Tensor)]
 
 
+def calls_hooks(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether functions are registered that it calls before or after its step."""
+    return any(getattr(optimizer, f"_optimizer_step_{when}_hooks", None) for when in ("pre", "post"))
+
+
 def traced_step(optimizer: torch.optim.Optimizer, scalars: Sequence[Tensor]) -> None:
     """``optimizer.step()`` with the learning rates in ``scalars``, while a graph is traced.
 
@@ -45,7 +50,7 @@ def traced_step(optimizer: torch.optim.Optimizer, scalars: Sequence[Tensor]) -> 
     """
     if not optimizer.state:
         raise TraceError("the optimizer has made no step yet")
-    if getattr(optimizer, "_optimizer_step_pre_hooks", None) or getattr(optimizer, "_optimizer_step_post_hooks", None):
+    if calls_hooks(optimizer):
         raise TraceError("the optimizer calls hooks")
     groups, states = [dict(group) for group in optimizer.param_groups], [dict(state) for state in _states(optimizer)]
     for group, scalar in zip(optimizer.param_groups, scalars, strict=True):

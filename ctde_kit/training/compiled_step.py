@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ctde_kit.graph import (
     TraceError,
+    calls_hooks,
     learning_rates,
     optimizer_tensors,
     read_learning_rates,
@@ -101,11 +102,10 @@ def take_gradients(parameters: Sequence[nn.Parameter], gradients: Sequence[Tenso
 
 def _constants(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
     """The groups' options and parameters, and whether there are hooks."""
-    hooks = [getattr(optimizer, f"_optimizer_step_{when}_hooks", None) for when in ("pre", "post")]
     return [
         *(
             {name: list(map(id, value)) if name == "params" else value for name, value in group.items() if name != "lr"}
             for group in optimizer.param_groups
         ),
-        {"hooks": [bool(found) for found in hooks]},
+        {"hooks": calls_hooks(optimizer)},
     ]
