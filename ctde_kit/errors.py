@@ -1,4 +1,4 @@
-"""The one exception that means: something outside the program must be changed by its user."""
+"""The exceptions that end a command with one line instead of a traceback."""
 
 
 class UserError(ValueError):
@@ -6,3 +6,7 @@ class UserError(ValueError):
 
     Command lines print it and exit with code 2; Python callers may catch it as a ``ValueError``.
     """
+
+
+class NotFiniteError(RuntimeError):
+    """A loss or gradient became NaN or infinite; the message names the first one."""

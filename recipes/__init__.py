@@ -1,5 +1,117 @@
-"""Recipes: the kit's parts wired into algorithms, and their command lines."""
+"""Recipes: the kit's parts wired into algorithms, and their command lines; names are imported when first used.
 
-from ctde_kit.recipes.loading import LoadedRun, load
+``MAPPOConfig(task=VmasTask("vmas/navigation")).build()`` gives a recipe's parts, ``iterate`` trains them, ``load`` gives
+back what a command line's run left behind.
+"""
 
-__all__ = ["LoadedRun", "load"]
+from typing import TYPE_CHECKING
+
+from ctde_kit.lazy import lazy_face
+
+if TYPE_CHECKING:
+    from ctde_kit.recipes.commands.loading import LoadedRun, load
+    from ctde_kit.recipes.configs.attention_critic import AttentionCriticConfig
+    from ctde_kit.recipes.configs.channel_networks import BiCNetNetwork, CommNetNetwork, TarMACNetwork
+    from ctde_kit.recipes.configs.critics import ValueCriticConfig
+    from ctde_kit.recipes.configs.explorations import (
+        GaussianExploration,
+        GumbelExploration,
+        OrnsteinUhlenbeckExploration,
+    )
+    from ctde_kit.recipes.configs.loggers import LoggerConfig
+    from ctde_kit.recipes.configs.mixers import NoMixer, QMixerConfig, QPLEXMixerConfig, VDNMixerConfig
+    from ctde_kit.recipes.configs.networks import GRUNetwork, MLPNetwork
+    from ctde_kit.recipes.configs.opponents import GreedyChaseOpponent, RandomOpponent, RunOpponent
+    from ctde_kit.recipes.configs.recipe import CheckpointConfig, EvaluationConfig
+    from ctde_kit.recipes.configs.replays import EpisodeForm, ReplayConfig, SequenceForm, TransitionForm
+    from ctde_kit.recipes.configs.return_estimators import NStepReturns, TDLambdaReturns
+    from ctde_kit.recipes.configs.target_rules import HardTarget, PolyakTarget
+    from ctde_kit.recipes.configs.tasks.cue_task import CueTask
+    from ctde_kit.recipes.configs.tasks.lbf_task import LbfTask
+    from ctde_kit.recipes.configs.tasks.matrix_task import MatrixTask
+    from ctde_kit.recipes.configs.tasks.pettingzoo_task import PettingZooTask
+    from ctde_kit.recipes.configs.tasks.recall_task import RecallTask
+    from ctde_kit.recipes.configs.tasks.vmas_task import VmasTask
+    from ctde_kit.recipes.maddpg import MADDPGConfig
+    from ctde_kit.recipes.mappo import MAPPOConfig
+    from ctde_kit.recipes.pqn import PQNConfig
+    from ctde_kit.recipes.qmix import QMIXConfig
+
+    from ctde_kit.training import iterate
+
+_NAMES = {
+    "ctde_kit.recipes.commands.loading": ("LoadedRun", "load"),
+    "ctde_kit.recipes.configs.attention_critic": ("AttentionCriticConfig",),
+    "ctde_kit.recipes.configs.channel_networks": ("BiCNetNetwork", "CommNetNetwork", "TarMACNetwork"),
+    "ctde_kit.recipes.configs.critics": ("ValueCriticConfig",),
+    "ctde_kit.recipes.configs.explorations": (
+        "GaussianExploration",
+        "GumbelExploration",
+        "OrnsteinUhlenbeckExploration",
+    ),
+    "ctde_kit.recipes.configs.loggers": ("LoggerConfig",),
+    "ctde_kit.recipes.configs.mixers": ("NoMixer", "QMixerConfig", "QPLEXMixerConfig", "VDNMixerConfig"),
+    "ctde_kit.recipes.configs.networks": ("GRUNetwork", "MLPNetwork"),
+    "ctde_kit.recipes.configs.opponents": ("GreedyChaseOpponent", "RandomOpponent", "RunOpponent"),
+    "ctde_kit.recipes.configs.recipe": ("CheckpointConfig", "EvaluationConfig"),
+    "ctde_kit.recipes.configs.replays": ("EpisodeForm", "ReplayConfig", "SequenceForm", "TransitionForm"),
+    "ctde_kit.recipes.configs.return_estimators": ("NStepReturns", "TDLambdaReturns"),
+    "ctde_kit.recipes.configs.target_rules": ("HardTarget", "PolyakTarget"),
+    "ctde_kit.recipes.configs.tasks.cue_task": ("CueTask",),
+    "ctde_kit.recipes.configs.tasks.lbf_task": ("LbfTask",),
+    "ctde_kit.recipes.configs.tasks.matrix_task": ("MatrixTask",),
+    "ctde_kit.recipes.configs.tasks.pettingzoo_task": ("PettingZooTask",),
+    "ctde_kit.recipes.configs.tasks.recall_task": ("RecallTask",),
+    "ctde_kit.recipes.configs.tasks.vmas_task": ("VmasTask",),
+    "ctde_kit.recipes.maddpg": ("MADDPGConfig",),
+    "ctde_kit.recipes.mappo": ("MAPPOConfig",),
+    "ctde_kit.recipes.pqn": ("PQNConfig",),
+    "ctde_kit.recipes.qmix": ("QMIXConfig",),
+    "ctde_kit.training": ("iterate",),
+}
+
+__all__ = [
+    "AttentionCriticConfig",
+    "BiCNetNetwork",
+    "CheckpointConfig",
+    "CommNetNetwork",
+    "CueTask",
+    "EpisodeForm",
+    "EvaluationConfig",
+    "GRUNetwork",
+    "GaussianExploration",
+    "GreedyChaseOpponent",
+    "GumbelExploration",
+    "HardTarget",
+    "LbfTask",
+    "LoadedRun",
+    "LoggerConfig",
+    "MADDPGConfig",
+    "MAPPOConfig",
+    "MLPNetwork",
+    "MatrixTask",
+    "NStepReturns",
+    "NoMixer",
+    "OrnsteinUhlenbeckExploration",
+    "PQNConfig",
+    "PettingZooTask",
+    "PolyakTarget",
+    "QMIXConfig",
+    "QMixerConfig",
+    "QPLEXMixerConfig",
+    "RandomOpponent",
+    "RecallTask",
+    "ReplayConfig",
+    "RunOpponent",
+    "SequenceForm",
+    "TDLambdaReturns",
+    "TarMACNetwork",
+    "TransitionForm",
+    "VDNMixerConfig",
+    "ValueCriticConfig",
+    "VmasTask",
+    "iterate",
+    "load",
+]
+
+__getattr__, __dir__ = lazy_face(__name__, {name: module for module, names in _NAMES.items() for name in names})

@@ -3,83 +3,52 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from ctde_kit.recipes.checks import check_choice, check_positive, check_ratio
-from ctde_kit.recipes.cli import command_line
-from ctde_kit.recipes.compiling import resolve_compile
-from ctde_kit.recipes.config import (
-    CheckpointConfig,
-    EvaluationConfig,
-    check_run,
-    resolve_device,
-)
-from ctde_kit.recipes.envs import with_transforms
-from ctde_kit.recipes.groups import learning_team, team_policy
-from ctde_kit.recipes.mixers import check_mixes
-from ctde_kit.recipes.q_actors import q_actor
-from omegaconf import MISSING
+from ctde_kit.recipes import wiring
+from ctde_kit.recipes.configs.actors import QActorConfig
+from ctde_kit.recipes.configs.checks import check_choice, check_positive, check_ratio
+from ctde_kit.recipes.configs.mixers import MixerConfig, VDNMixerConfig
+from ctde_kit.recipes.configs.networks import MLPNetwork, NetworkConfig
+from ctde_kit.recipes.configs.recipe import RecipeConfig
+from ctde_kit.recipes.configs.return_estimators import ReturnConfig, TDLambdaReturns
 
-from ctde_kit.collectors import RolloutCollector
-from ctde_kit.data import OnPolicyBuffer
+import ctde_kit as ck
 from ctde_kit.errors import UserError
-from ctde_kit.modules import MultiAgentQActor
-from ctde_kit.objectives import QMixLoss, TeamReward
-from ctde_kit.specs import GroupSpec, TeamSpec
-from ctde_kit.training import Annealing, Epochs, GradientStep, LinearEpsilon, LinearLearningRate, Parts
+
+if TYPE_CHECKING:
+    from ctde_kit import Parts
 
 
 @dataclass
-class PQNConfig:
-    """Options of ``ctde-pqn``.
+class PQNConfig(RecipeConfig):
+    """PQN (Gallici et al. 2024), as data: ``build`` gives the parts; options of all recipes: ``RecipeConfig``.
 
     Args:
-        algorithm: pqn.
-        task: what to learn; its actions are discrete.
         actor: the actors' network; it needs layer_norm, which takes the target networks' place.
         mixer: vdn, qmix, qplex or none.
         returns: what values learn: td_lambda or n_step.
-        logger: where metrics go beside metrics.csv.
-        opponents: by group, who acts for it without learning: ctde_kit.recipes.opponents.
-        initial: by group, the run whose policy it goes on from; critics and optimizers start anew.
-        seed: of everything that is random.
-        device: auto, cpu or cuda.
-        compile: rollouts and updates as compiled graphs: auto (where the run is long enough), on or off.
-        total_frames: env transitions to collect.
-        frames_per_batch: frames an iteration, a multiple of task.n_envs.
-        minibatch_frames: frames a gradient step.
-        sequence_length: steps a sequence, after which returns are bootstrapped; null for the whole batch.
+        minibatch_frames: frames per gradient step.
+        sequence_length: steps per sequence, after which returns are bootstrapped; null for the whole batch.
         epochs: passes over a batch.
         last_action: agents see their last action.
         team_reward: the team's reward is the mean or the sum of its agents'.
-        gamma: discount a step.
+        gamma: discount per step.
         lr: learning rate, at the beginning.
         anneal_lr: move it to 0 in a straight line over total_frames.
-        loss_function: huber or l2.
+        value_loss: huber or l2.
         huber_delta: where Huber's loss turns linear, in units of returns.
         max_grad_norm: largest gradient norm, of all actors and of the mixer.
         epsilon_start: probability of a random action at the beginning.
         epsilon_end: and after epsilon_frames.
         epsilon_frames: frames between.
-        evaluation: greedy evaluation, how often and how long.
-        checkpoint: how often.
-        video: write a GIF of a greedy episode at the end.
     """
 
     algorithm: str = "pqn"
-    task: Any = MISSING
-    actor: Any = MISSING
-    mixer: Any = MISSING
-    returns: Any = MISSING
-    logger: Any = MISSING
-    opponents: dict[str, Any] = field(default_factory=dict)
-    initial: dict[str, str] = field(default_factory=dict)
-    seed: int = 0
-    device: str = "auto"
-    compile: str = "auto"
-    total_frames: int = 300_000
+    actor: NetworkConfig = field(default_factory=lambda: MLPNetwork(activation="relu", layer_norm=True))
     frames_per_batch: int = 1_200
+    mixer: MixerConfig = field(default_factory=VDNMixerConfig)
+    returns: ReturnConfig = field(default_factory=TDLambdaReturns)
     minibatch_frames: int = 300
     sequence_length: int | None = 10
     epochs: int = 4
@@ -88,25 +57,19 @@ class PQNConfig:
     gamma: float = 0.9
     lr: float = 1e-3
     anneal_lr: bool = True
-    loss_function: str = "l2"
+    value_loss: str = "l2"
     huber_delta: float = 1.0
     max_grad_norm: float = 5.0
     epsilon_start: float = 1.0
     epsilon_end: float = 0.05
     epsilon_frames: int = 100_000
-    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
-    video: bool = False
-    _target_: str = "ctde_kit.recipes.pqn.PQNConfig"
 
     def __post_init__(self) -> None:
-        check_choice("algorithm", self.algorithm, ("pqn",))
-        check_run(self, parts=("task", "actor", "mixer", "returns", "logger"))
+        self.check_run(("pqn",))
         if not self.actor.layer_norm:
             raise UserError("actor.layer_norm=false: without target networks values diverge; use actor.layer_norm=true")
         check_ratio(gamma=self.gamma, epsilon_start=self.epsilon_start, epsilon_end=self.epsilon_end)
         check_positive(
-            frames_per_batch=self.frames_per_batch,
             minibatch_frames=self.minibatch_frames,
             sequence_length=self.sequence_length,
             epochs=self.epochs,
@@ -116,63 +79,48 @@ class PQNConfig:
             epsilon_frames=self.epsilon_frames,
         )
         check_choice("team_reward", self.team_reward, ("mean", "sum"))
-        check_choice("loss_function", self.loss_function, ("huber", "l2"))
+        check_choice("value_loss", self.value_loss, ("huber", "l2"))
+        self.task = self.task.with_actions(continuous=False)
 
+    def policy(self) -> QActorConfig:
+        return QActorConfig(self.actor, self.last_action, self.epsilon_start)
 
-def build_actor(cfg: PQNConfig, group: GroupSpec, team: TeamSpec) -> MultiAgentQActor:
-    """One group's actor."""
-    return q_actor(team, group, cfg.actor, last_action=cfg.last_action, epsilon=cfg.epsilon_start)
+    def build(self) -> Parts:
+        import torch
 
-
-def build(cfg: PQNConfig) -> Parts:
-    """Wire PQN's parts."""
-    torch.manual_seed(cfg.seed)
-    device = resolve_device(cfg.device)
-    base_env = cfg.task.build(seed=cfg.seed, device=device)
-    compiling = resolve_compile(
-        cfg.compile, base_env, total_frames=cfg.total_frames, updates_per_frame=cfg.epochs / cfg.minibatch_frames
-    )
-    team = TeamSpec.from_env(base_env)
-
-    policy = team_policy(cfg, team, build_actor, device)
-    actors: dict[str, Any] = policy.learners
-    learning = learning_team(team, policy)
-    check_mixes(cfg, learning)
-    mixer = cfg.mixer.build(learning)
-    loss = QMixLoss(
-        actors,
-        None if mixer is None else mixer.to(device),
-        gamma=cfg.gamma,
-        returns=cfg.returns,
-        loss_function=cfg.loss_function,  # type: ignore[arg-type]
-        huber_delta=cfg.huber_delta,
-        delay_value=False,
-    )
-    recurrent = any(actor.agent_network.recurrent for actor in actors.values())
-    # On a GPU its count of steps stays there.
-    optimizer = torch.optim.RAdam(loss.parameters(), lr=cfg.lr, capturable=device == "cuda")
-    length = cfg.sequence_length or cfg.frames_per_batch // base_env.batch_size[0]
-    return Parts(
-        collector=RolloutCollector(
-            with_transforms(base_env, team, policy),
-            policy,
-            frames_per_batch=cfg.frames_per_batch,
-            total_frames=cfg.total_frames,
-            compile=compiling.rollouts,
-        ),
-        prepare=TeamReward(learning, cfg.team_reward),  # type: ignore[arg-type]
-        buffer=OnPolicyBuffer(cfg.minibatch_frames, length),
-        schedule=Epochs(cfg.epochs),
-        update=GradientStep({"team": loss}, optimizer, cfg.max_grad_norm, compile=compiling.updates and not recurrent),
-        policy=policy,
-        anneal=Annealing(
-            LinearEpsilon([a.epsilon for a in actors.values()], cfg.epsilon_start, cfg.epsilon_end, cfg.epsilon_frames),
-            LinearLearningRate(optimizer, cfg.lr, 0.0 if cfg.anneal_lr else cfg.lr, cfg.total_frames),
-        ),
-    )
-
-
-main = command_line("pqn")
-
-if __name__ == "__main__":
-    main()
+        run = wiring.begin(self, updates_per_frame=self.epochs / self.minibatch_frames)
+        team = ck.TeamSpec.from_env(run.env)
+        policy = wiring.team_policy(self, team, run.device)
+        actors: dict[str, Any] = policy.learners
+        learning = wiring.learning_team(team, policy)
+        loss = ck.QMixLoss(
+            actors,
+            wiring.mixer(self, learning, run.device),
+            gamma=self.gamma,
+            returns=self.returns.build(),
+            loss_function=self.value_loss,  # type: ignore[arg-type]
+            huber_delta=self.huber_delta,
+            delay_value=False,
+        )
+        compiles = run.compiling.updates and not wiring.is_recurrent(*actors.values())
+        # On a GPU its count of steps stays there.
+        optimizer = torch.optim.RAdam(loss.parameters(), lr=self.lr, capturable=run.device == "cuda")
+        return ck.Parts(
+            collector=wiring.collector(self, run, team, policy),
+            prepare=ck.TeamReward(learning, self.team_reward),  # type: ignore[arg-type]
+            buffer=ck.OnPolicyBuffer(self.minibatch_frames, self.sequence_length or run.steps_per_batch),
+            schedule=ck.training.Epochs(self.epochs),
+            update=ck.GradientStep({"team": loss}, optimizer, self.max_grad_norm, compile=compiles),
+            policy=policy,
+            anneal=ck.training.Annealing(
+                ck.training.LinearEpsilon(
+                    [actor.epsilon for actor in actors.values()],
+                    self.epsilon_start,
+                    self.epsilon_end,
+                    self.epsilon_frames,
+                ),
+                ck.training.LinearLearningRate(
+                    optimizer, self.lr, 0.0 if self.anneal_lr else self.lr, self.total_frames
+                ),
+            ),
+        )

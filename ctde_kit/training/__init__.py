@@ -12,8 +12,9 @@ from ctde_kit.training.cross_play import CrossPlay, cross_play
 from ctde_kit.training.evaluation import Returns, evaluate, record_episode
 from ctde_kit.training.exploration import Annealing, LinearEpsilon
 from ctde_kit.training.gradient_step import GradientStep
+from ctde_kit.training.heatmap import plot_cross_play
 from ctde_kit.training.loop import Run, run
-from ctde_kit.training.parts import Iteration, NotFiniteError, Parts, iterate
+from ctde_kit.training.parts import Iteration, Parts, iterate
 from ctde_kit.training.run_directory import RunDirectory, read_metrics
 from ctde_kit.training.schedule import Epochs, LinearLearningRate
 from ctde_kit.training.targets import HardUpdate, PolyakUpdate, UpdateWithTargets
@@ -28,7 +29,6 @@ __all__ = [
     "Iteration",
     "LinearEpsilon",
     "LinearLearningRate",
-    "NotFiniteError",
     "ParameterAverage",
     "Parts",
     "PolyakUpdate",
@@ -43,6 +43,7 @@ __all__ = [
     "iterate",
     "latest_checkpoint",
     "load_parts",
+    "plot_cross_play",
     "read_checkpoint",
     "read_metrics",
     "record_episode",

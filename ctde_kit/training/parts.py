@@ -11,6 +11,8 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 
+from ctde_kit.errors import NotFiniteError
+
 Metrics = dict[str, Tensor]
 
 
@@ -53,10 +55,6 @@ class Iteration:
     frames: int
     batch: TensorDictBase
     metrics: dict[str, float]
-
-
-class NotFiniteError(RuntimeError):
-    """A loss or gradient became NaN or infinite; the message names the first one."""
 
 
 def iterate(parts: Parts) -> Iterator[Iteration]:

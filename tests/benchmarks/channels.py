@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ctde_kit.recipes.channels import BiCNetNetwork, CommNetNetwork, TarMACNetwork
-from ctde_kit.recipes.networks import MLPNetwork
+from ctde_kit.recipes import BiCNetNetwork, CommNetNetwork, MLPNetwork, TarMACNetwork
 from tensordict import TensorDict
 
 from ctde_kit.modules import MultiAgentActor, own_observation, value_critic

@@ -24,16 +24,12 @@ TASKS = ("navigation", "balance")
 def measure(task: str) -> dict[str, float]:
     """Seconds of the first rollout and of the first gradient step, less those of the second ones."""
     import torch
-    from ctde_kit.recipes import mappo
-    from ctde_kit.recipes.critics import ValueCriticConfig
-    from ctde_kit.recipes.loggers import LoggerConfig
-    from ctde_kit.recipes.networks import MLPNetwork
-    from ctde_kit.recipes.tasks import VmasTask
+    from ctde_kit.recipes import LoggerConfig, MAPPOConfig, MLPNetwork, ValueCriticConfig, VmasTask
 
     torch.set_num_threads(2)
     cells, arguments = CASES[task][1:]
     network = MLPNetwork(num_cells=cells)
-    config = mappo.MAPPOConfig(
+    config = MAPPOConfig(
         task=VmasTask(name=f"vmas/{task}", params=arguments),
         actor=network,
         critic=ValueCriticConfig(network=network),
@@ -41,7 +37,7 @@ def measure(task: str) -> dict[str, float]:
         device="cpu",
         compile="on",
     )
-    parts = mappo.build(config)
+    parts = config.build()
     batches = iter(parts.collector)
     rollouts: list[float] = []
     updates: list[float] = []

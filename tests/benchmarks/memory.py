@@ -27,18 +27,14 @@ def resident_megabytes() -> float:
 
 def megabytes_over(iterations: int, shown: tuple[int, ...] = SHOWN) -> list[tuple[int, float]]:
     """Megabytes of this process after some of the iterations of a compiled run."""
-    from ctde_kit.recipes import mappo
-    from ctde_kit.recipes.critics import ValueCriticConfig
-    from ctde_kit.recipes.loggers import LoggerConfig
-    from ctde_kit.recipes.networks import MLPNetwork
-    from ctde_kit.recipes.tasks import VmasTask
+    from ctde_kit.recipes import LoggerConfig, MAPPOConfig, MLPNetwork, ValueCriticConfig, VmasTask
 
     from ctde_kit.training import iterate
 
     torch.set_num_threads(1)
     network = MLPNetwork(num_cells=[16])
     frames = N_ENVS * STEPS
-    config = mappo.MAPPOConfig(
+    config = MAPPOConfig(
         task=VmasTask(name="vmas/simple_spread", n_envs=N_ENVS),
         actor=network,
         critic=ValueCriticConfig(network=network),
@@ -51,7 +47,7 @@ def megabytes_over(iterations: int, shown: tuple[int, ...] = SHOWN) -> list[tupl
         total_frames=frames * iterations,
     )
     seen = []
-    for n, _ in enumerate(iterate(mappo.build(config)), start=1):
+    for n, _ in enumerate(iterate(config.build()), start=1):
         if n in shown:
             seen.append((n, resident_megabytes()))
             print(*seen[-1], flush=True)

@@ -65,15 +65,22 @@ os._exit(0)
 def ours(algorithm: str, task: str, cells: list[int], compile: bool, iterations: int) -> None:
     """Print the seconds of each iteration."""
     import torch
-    from ctde_kit.recipes import maddpg, mappo, pqn, qmix
-    from ctde_kit.recipes.critics import ValueCriticConfig
-    from ctde_kit.recipes.explorations import GaussianExploration
-    from ctde_kit.recipes.loggers import LoggerConfig
-    from ctde_kit.recipes.mixers import NoMixer, QMixerConfig, VDNMixerConfig
-    from ctde_kit.recipes.networks import MLPNetwork
-    from ctde_kit.recipes.tasks import VmasTask
+    from ctde_kit.recipes import (
+        GaussianExploration,
+        LoggerConfig,
+        MADDPGConfig,
+        MAPPOConfig,
+        MLPNetwork,
+        NoMixer,
+        PQNConfig,
+        QMIXConfig,
+        QMixerConfig,
+        TDLambdaReturns,
+        ValueCriticConfig,
+        VDNMixerConfig,
+        VmasTask,
+    )
 
-    from ctde_kit.objectives import TDLambdaReturn
     from ctde_kit.training import iterate
 
     torch.set_num_threads(2)
@@ -88,15 +95,15 @@ def ours(algorithm: str, task: str, cells: list[int], compile: bool, iterations:
     }
     critic = ValueCriticConfig(network=MLPNetwork(num_cells=cells))
     if algorithm == "qmix":
-        parts = qmix.build(qmix.QMIXConfig(mixer=QMixerConfig(), **_from_replay(), **options))
+        parts = QMIXConfig(mixer=QMixerConfig(), **_from_replay(), **options).build()
     elif algorithm == "pqn":
         size: dict[str, Any] = {"frames_per_batch": FRAMES, "minibatch_frames": 400, "epochs": 10}
-        parts = pqn.build(pqn.PQNConfig(mixer=VDNMixerConfig(), returns=TDLambdaReturn(0.8), **size, **options))
+        parts = PQNConfig(mixer=VDNMixerConfig(), returns=TDLambdaReturns(0.8), **size, **options).build()
     elif algorithm == "maddpg":
         own: dict[str, Any] = {"critic": critic, "mixer": NoMixer(), "exploration": GaussianExploration()}
-        parts = maddpg.build(maddpg.MADDPGConfig(**own, **_from_replay(), **options))
+        parts = MADDPGConfig(**own, **_from_replay(), **options).build()
     else:
-        parts = mappo.build(mappo.MAPPOConfig(critic=critic, **options))
+        parts = MAPPOConfig(critic=critic, **options).build()
     last = time.perf_counter()
     for _ in iterate(parts):
         now = time.perf_counter()
@@ -105,14 +112,11 @@ def ours(algorithm: str, task: str, cells: list[int], compile: bool, iterations:
 
 
 def _from_replay() -> dict[str, Any]:
-    from ctde_kit.recipes.replays import ReplayConfig, TransitionForm
-    from ctde_kit.recipes.target_rules import PolyakTarget
-
-    from ctde_kit.objectives import NStepReturn
+    from ctde_kit.recipes import NStepReturns, PolyakTarget, ReplayConfig, TransitionForm
 
     return {
         "replay": ReplayConfig(form=TransitionForm(), batch_size=256),
-        "returns": NStepReturn(1),
+        "returns": NStepReturns(1),
         "target": PolyakTarget(),
         "frames_per_batch": FRAMES,
         "updates_per_frame": 100 / FRAMES,

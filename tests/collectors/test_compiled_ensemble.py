@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 
 import torch
-from ctde_kit.recipes.envs import with_transforms
+from ctde_kit.recipes.wiring.transforms import with_transforms
 
 from ctde_kit.collectors import RolloutCollector
 from ctde_kit.envs.vmas import VmasEnv

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from ctde_kit.recipes.envs import with_transforms
+from ctde_kit.recipes.wiring.transforms import with_transforms
 from tensordict import TensorDictBase
 from torch import Tensor
 from vmas.simulator.scenario import BaseScenario

@@ -7,21 +7,19 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from ctde_kit.recipes import cli
-from ctde_kit.recipes.loading import instantiate_config
+from ctde_kit.recipes.commands.application import options_of
 
 from ctde_kit.errors import UserError
 from ctde_kit.training import Parts, UpdateWithTargets
 from tests.contracts.tiny_env import TinyTask
+from tests.recipes.command_line import composed
 
 ROOT = Path(__file__).parents[2]
-CONF = Path(cli.__file__).parent / "conf"
 PAGE = ROOT / "docs" / "parts.md"
 BEGIN, END = "<!-- begin of the tables -->", "<!-- end of the tables -->"
 FITS = "fits"
@@ -63,7 +61,7 @@ SIZES["facmac"] = SIZES["maddpg"]
 
 def names(group: str) -> list[str]:
     """The configurations in a folder of ``conf``."""
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    return options_of(group)
 
 
 def critics() -> dict[str, list[str]]:
@@ -81,17 +79,15 @@ def critics() -> dict[str, list[str]]:
 @functools.cache
 def configuration(algorithm: str, *overrides: str) -> Any:
     """The recipe's configuration as the command line composes it."""
-    return instantiate_config(
-        cli.compose(algorithm, ["task=memory/recall", "device=cpu", *SIZES[algorithm], *overrides])
-    )
+    return composed(algorithm, "task=memory/recall", "device=cpu", *SIZES[algorithm], *overrides)
 
 
 def build(algorithm: str, actor: str, *overrides: str, continuous: bool) -> Parts:
     """The parts of a run on the tiny env."""
     config = configuration(algorithm, *overrides)
     network = configuration(algorithm, f"network@actor={actor}").actor
-    config = dataclasses.replace(config, actor=network, task=TinyTask(continuous), total_frames=1000)
-    return importlib.import_module(f"ctde_kit.recipes.{config.algorithm}").build(config)
+    config = dataclasses.replace(config, actor=network, task=TinyTask(continuous_actions=continuous), total_frames=1000)
+    return config.build()
 
 
 def learn(parts: Parts) -> dict[str, torch.Tensor]:

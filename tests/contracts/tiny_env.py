@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from ctde_kit.recipes.configs.tasks.task import TaskConfig
 from tensordict import TensorDict, TensorDictBase
 from torchrl.data import Bounded, Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase
@@ -69,15 +70,16 @@ class TinyEnv(EnvBase):
 
 
 @dataclass
-class TinyTask:
+class TinyTask(TaskConfig):
     """The env as recipes take tasks."""
 
-    continuous: bool
     name: str = "tests/tiny"
     n_envs: int = 4
-    max_steps: int = LENGTH
-    params: dict[str, Any] = field(default_factory=dict)
-    groups_compete: bool = False
+    continuous_actions: bool = True
+
+    @property
+    def episode_steps(self) -> int:
+        return LENGTH
 
     def build(self, *, seed: int, device: str, n_envs: int | None = None) -> EnvBase:
-        return TinyEnv(n_envs or self.n_envs, self.continuous)
+        return TinyEnv(n_envs or self.n_envs, self.continuous_actions)

@@ -56,7 +56,7 @@ MATRIX = [
     "target.tau=0.05",
     "gamma=0.99",
     "anneal_lr=true",
-    "loss_function=l2",
+    "value_loss=l2",
     "max_grad_norm=10",
     "epsilon_end=1.0",
 ]

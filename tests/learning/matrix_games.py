@@ -6,15 +6,18 @@ from itertools import product
 from typing import Any
 
 import torch
-from ctde_kit.recipes.loggers import LoggerConfig
-from ctde_kit.recipes.matrix_task import MatrixTask
-from ctde_kit.recipes.networks import MLPNetwork
-from ctde_kit.recipes.qmix import QMIXConfig, build
-from ctde_kit.recipes.replays import ReplayConfig, TransitionForm
-from ctde_kit.recipes.target_rules import PolyakTarget
+from ctde_kit.recipes import (
+    LoggerConfig,
+    MatrixTask,
+    MLPNetwork,
+    NStepReturns,
+    PolyakTarget,
+    QMIXConfig,
+    ReplayConfig,
+    TransitionForm,
+)
 
 from ctde_kit.keys import GroupKeys
-from ctde_kit.objectives import NStepReturn
 from ctde_kit.objectives.q_values import joint_value, write_values
 from ctde_kit.training import Parts, evaluate, iterate
 
@@ -33,7 +36,7 @@ def matrix_config(task: MatrixTask, mixer: Any, **options: Any) -> QMIXConfig:
         "actor": MLPNetwork(num_cells=[64], activation="relu", agent_id=True),
         "mixer": mixer,
         "replay": ReplayConfig(form=TransitionForm(), capacity=10_000, batch_size=64),
-        "returns": NStepReturn(1),
+        "returns": NStepReturns(1),
         "target": PolyakTarget(tau=0.05),
         "logger": LoggerConfig(),
         "device": "cpu",
@@ -43,7 +46,7 @@ def matrix_config(task: MatrixTask, mixer: Any, **options: Any) -> QMIXConfig:
         "gamma": 0.99,
         "lr": 5e-3,
         "anneal_lr": True,
-        "loss_function": "l2",
+        "value_loss": "l2",
         "max_grad_norm": 10.0,
         "epsilon_end": 1.0,
     }
@@ -51,7 +54,7 @@ def matrix_config(task: MatrixTask, mixer: Any, **options: Any) -> QMIXConfig:
 
 
 def train(config: QMIXConfig) -> Parts:
-    parts = build(config)
+    parts = config.build()
     for _ in iterate(parts):
         pass
     return parts

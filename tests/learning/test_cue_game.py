@@ -5,20 +5,24 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ctde_kit.recipes import qmix
-from ctde_kit.recipes.channels import BiCNetNetwork, CommNetNetwork, TarMACNetwork
-from ctde_kit.recipes.critics import ValueCriticConfig
-from ctde_kit.recipes.cue_task import CueTask
-from ctde_kit.recipes.envs import with_transforms
-from ctde_kit.recipes.loggers import LoggerConfig
-from ctde_kit.recipes.mappo import MAPPOConfig
-from ctde_kit.recipes.mixers import VDNMixerConfig
-from ctde_kit.recipes.networks import MLPNetwork
-from ctde_kit.recipes.qmix import QMIXConfig
-from ctde_kit.recipes.replays import ReplayConfig, TransitionForm
-from ctde_kit.recipes.target_rules import PolyakTarget
+from ctde_kit.recipes import (
+    BiCNetNetwork,
+    CommNetNetwork,
+    CueTask,
+    LoggerConfig,
+    MAPPOConfig,
+    MLPNetwork,
+    NStepReturns,
+    PolyakTarget,
+    QMIXConfig,
+    ReplayConfig,
+    TarMACNetwork,
+    TransitionForm,
+    ValueCriticConfig,
+    VDNMixerConfig,
+)
+from ctde_kit.recipes.wiring.transforms import with_transforms
 
-from ctde_kit.objectives import NStepReturn
 from ctde_kit.specs import TeamSpec
 from ctde_kit.training import evaluate, iterate
 from tests.learning.test_short_runs import greedy_return
@@ -46,7 +50,7 @@ def qmix_return(network: Any, frames: int) -> float:
         actor=network,
         mixer=VDNMixerConfig(),
         replay=ReplayConfig(form=TransitionForm(), batch_size=128, capacity=10_000),
-        returns=NStepReturn(1),
+        returns=NStepReturns(1),
         target=PolyakTarget(tau=0.05),
         logger=LoggerConfig(),
         device="cpu",
@@ -56,7 +60,7 @@ def qmix_return(network: Any, frames: int) -> float:
         lr=3e-3,
         epsilon_frames=3_000,
     )
-    parts = qmix.build(config)
+    parts = config.build()
     for _ in iterate(parts):
         pass
     team = TeamSpec.from_env(parts.collector.env)

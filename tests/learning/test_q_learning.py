@@ -6,16 +6,22 @@ from typing import Any
 
 import pytest
 import torch
-from ctde_kit.recipes.envs import with_transforms
-from ctde_kit.recipes.loggers import LoggerConfig
-from ctde_kit.recipes.mixers import QMixerConfig, QPLEXMixerConfig, VDNMixerConfig
-from ctde_kit.recipes.networks import GRUNetwork, MLPNetwork
-from ctde_kit.recipes.qmix import QMIXConfig
-from ctde_kit.recipes.replays import ReplayConfig, SequenceForm
-from ctde_kit.recipes.target_rules import PolyakTarget
-from ctde_kit.recipes.tasks import RecallTask
+from ctde_kit.recipes import (
+    GRUNetwork,
+    LoggerConfig,
+    MLPNetwork,
+    NStepReturns,
+    PolyakTarget,
+    QMIXConfig,
+    QMixerConfig,
+    QPLEXMixerConfig,
+    RecallTask,
+    ReplayConfig,
+    SequenceForm,
+    VDNMixerConfig,
+)
+from ctde_kit.recipes.wiring.transforms import with_transforms
 
-from ctde_kit.objectives import NStepReturn
 from ctde_kit.specs import TeamSpec
 from ctde_kit.training import evaluate
 from tests.learning.matrix_games import CLIMBING, TWO_STEP, greedy_return, joint_values, matrix_config, train
@@ -51,7 +57,7 @@ def recall_config(network: GRUNetwork | MLPNetwork, burn_in: int) -> QMIXConfig:
         actor=network,
         mixer=QMixerConfig(),
         replay=ReplayConfig(form=SequenceForm(**options), batch_size=32, capacity=30_000),
-        returns=NStepReturn(1),
+        returns=NStepReturns(1),
         target=PolyakTarget(tau=0.02),
         logger=LoggerConfig(),
         device="cpu",

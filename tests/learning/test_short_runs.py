@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import pytest
-from ctde_kit.recipes.config import EvaluationConfig
-from ctde_kit.recipes.critics import ValueCriticConfig
-from ctde_kit.recipes.envs import with_transforms
-from ctde_kit.recipes.loggers import LoggerConfig
-from ctde_kit.recipes.mappo import MAPPOConfig, build
-from ctde_kit.recipes.networks import GRUNetwork, MLPNetwork
-from ctde_kit.recipes.tasks import RecallTask, VmasTask
+from ctde_kit.recipes import (
+    EvaluationConfig,
+    GRUNetwork,
+    LoggerConfig,
+    MAPPOConfig,
+    MLPNetwork,
+    RecallTask,
+    ValueCriticConfig,
+    VmasTask,
+)
+from ctde_kit.recipes.wiring.transforms import with_transforms
 from torchrl.envs import InitTracker, TransformedEnv
 from torchrl.envs.utils import ExplorationType
 
@@ -18,7 +22,7 @@ from ctde_kit.training import evaluate, iterate
 
 
 def greedy_return(config: MAPPOConfig, episodes: int) -> float:
-    parts = build(config)
+    parts = config.build()
     for _ in iterate(parts):
         pass
     team = TeamSpec.from_env(parts.collector.env)

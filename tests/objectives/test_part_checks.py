@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ctde_kit.recipes.cli import command_line
+from ctde_kit.recipes.commands.main import main
 
 from ctde_kit.errors import UserError
 from ctde_kit.modules import AttentionCritic, MultiAgentDeterministicActor, RandomOrderCritic, own_observation
@@ -46,7 +46,7 @@ def test_a_q_learning_command_has_no_critic(
 ) -> None:
     monkeypatch.setattr("sys.argv", [f"ctde-{algorithm}", "total_frames=100", argument])
     with pytest.raises(SystemExit) as error:
-        command_line(algorithm)()
+        main()
     assert error.value.code == 2
     printed = capsys.readouterr().err
     assert printed.count("\n") == 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import io
 import os
 import signal
@@ -11,14 +10,24 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 from unittest import mock
+
+from ctde_kit.recipes.commands.application import compose
+from ctde_kit.recipes.commands.main import main
+from ctde_kit.recipes.commands.train import recipe_config
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def command(recipe: str, *arguments: str) -> list[str]:
     """What starts a recipe."""
-    return [sys.executable, "-m", f"ctde_kit.recipes.{recipe}", *arguments]
+    return [sys.executable, "-m", "ctde_kit.recipes.commands.main", recipe, *arguments]
+
+
+def composed(recipe: str, *overrides: str) -> Any:
+    """The checked configuration of a command line."""
+    return recipe_config(compose(recipe, list(overrides)))
 
 
 def call(cwd: Path, recipe: str, *arguments: str) -> subprocess.CompletedProcess:
@@ -30,7 +39,6 @@ def call(cwd: Path, recipe: str, *arguments: str) -> subprocess.CompletedProcess
 
 def call_here(cwd: Path, recipe: str, *arguments: str) -> subprocess.CompletedProcess:
     """The same in this process, which has imported everything already; an exception stays one."""
-    main = importlib.import_module(f"ctde_kit.recipes.{recipe}").main
     stdout, stderr, status = io.StringIO(), io.StringIO(), 0
     with (
         contextlib.chdir(cwd),

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from ctde_kit.recipes.channels import BiCNetNetwork, CommNetNetwork, TarMACNetwork
-from ctde_kit.recipes.config import CheckpointConfig, EvaluationConfig
-from ctde_kit.recipes.critics import ValueCriticConfig
-from ctde_kit.recipes.loggers import LoggerConfig
-from ctde_kit.recipes.mappo import MAPPOConfig
-from ctde_kit.recipes.networks import GRUNetwork, MLPNetwork
-from ctde_kit.recipes.tasks import VmasTask
+from ctde_kit.recipes import (
+    BiCNetNetwork,
+    CheckpointConfig,
+    CommNetNetwork,
+    EvaluationConfig,
+    GRUNetwork,
+    LoggerConfig,
+    MAPPOConfig,
+    MLPNetwork,
+    TarMACNetwork,
+    ValueCriticConfig,
+    VmasTask,
+)
 
 CHANNELS: dict[str, Any] = {"bicnet": BiCNetNetwork, "commnet": CommNetNetwork, "tarmac": TarMACNetwork}
 

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from ctde_kit.recipes.config import CheckpointConfig, EvaluationConfig
-from ctde_kit.recipes.critics import ValueCriticConfig
-from ctde_kit.recipes.explorations import GaussianExploration, GumbelExploration
-from ctde_kit.recipes.loggers import LoggerConfig
-from ctde_kit.recipes.maddpg import MADDPGConfig
-from ctde_kit.recipes.mixers import NoMixer
-from ctde_kit.recipes.replays import ReplayConfig
-from ctde_kit.recipes.target_rules import PolyakTarget
-from ctde_kit.recipes.tasks import VmasTask
+from ctde_kit.recipes import (
+    CheckpointConfig,
+    EvaluationConfig,
+    GaussianExploration,
+    GumbelExploration,
+    LoggerConfig,
+    MADDPGConfig,
+    NoMixer,
+    NStepReturns,
+    PolyakTarget,
+    ReplayConfig,
+    TDLambdaReturns,
+    ValueCriticConfig,
+    VmasTask,
+)
 
-from ctde_kit.objectives import NStepReturn, TDLambdaReturn
 from tests.recipes.small import network
 from tests.recipes.small_q import FORMS
 
@@ -31,7 +36,7 @@ def small_maddpg_config(kind: str = "mlp", form: str = "transitions", **kwargs: 
         "mixer": NoMixer(),
         "exploration": GaussianExploration(frames=200) if continuous else GumbelExploration(end=0.1, frames=200),
         "replay": ReplayConfig(form=FORMS[form](), **{"capacity": 130, "batch_size": 8, **kwargs.pop("replay", {})}),
-        "returns": NStepReturn(1) if form == "transitions" else TDLambdaReturn(0.7),
+        "returns": NStepReturns(1) if form == "transitions" else TDLambdaReturns(0.7),
         "target": PolyakTarget(tau=0.1),
         "logger": LoggerConfig(),
         "total_frames": 240,

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
-from ctde_kit.recipes.config import CheckpointConfig, EvaluationConfig
-from ctde_kit.recipes.loggers import LoggerConfig
-from ctde_kit.recipes.mixers import QMixerConfig, VDNMixerConfig
-from ctde_kit.recipes.pqn import PQNConfig
-from ctde_kit.recipes.qmix import QMIXConfig
-from ctde_kit.recipes.replays import EpisodeForm, ReplayConfig, SequenceForm, TransitionForm
-from ctde_kit.recipes.target_rules import PolyakTarget
-from ctde_kit.recipes.tasks import VmasTask
+from ctde_kit.recipes import (
+    CheckpointConfig,
+    EpisodeForm,
+    EvaluationConfig,
+    LoggerConfig,
+    NStepReturns,
+    PolyakTarget,
+    PQNConfig,
+    QMIXConfig,
+    QMixerConfig,
+    ReplayConfig,
+    SequenceForm,
+    TDLambdaReturns,
+    TransitionForm,
+    VDNMixerConfig,
+    VmasTask,
+)
 
-from ctde_kit.objectives import NStepReturn, TDLambdaReturn
 from tests.recipes.small import network
 
 FORMS = {
@@ -37,7 +45,7 @@ def small_q_config(kind: str = "mlp", form: str = "transitions", **kwargs: Any) 
         "actor": network(kind),
         "mixer": QMixerConfig(embed_dim=5, hypernet_cells=[6]),
         "replay": ReplayConfig(form=FORMS[form](), **replay),
-        "returns": NStepReturn(1) if form == "transitions" else TDLambdaReturn(0.7),
+        "returns": NStepReturns(1) if form == "transitions" else TDLambdaReturns(0.7),
         "target": PolyakTarget(tau=0.1),
         "logger": LoggerConfig(),
         "total_frames": 240,
@@ -56,7 +64,7 @@ def small_pqn_config(kind: str = "mlp", **kwargs: Any) -> PQNConfig:
         "task": navigation(),
         "actor": network(kind, layer_norm=True),
         "mixer": VDNMixerConfig(),
-        "returns": TDLambdaReturn(0.7),
+        "returns": TDLambdaReturns(0.7),
         "logger": LoggerConfig(),
         "total_frames": 240,
         "frames_per_batch": 60,

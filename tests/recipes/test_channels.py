@@ -7,18 +7,23 @@ from typing import Any
 
 import pytest
 import torch
-from ctde_kit.recipes import cli, ippo, maddpg, mappo, pqn, qmix
-from ctde_kit.recipes.channels import BiCNetNetwork, CommNetNetwork, TarMACNetwork
-from ctde_kit.recipes.critics import ValueCriticConfig
-from ctde_kit.recipes.cue_task import CueTask
-from ctde_kit.recipes.loading import instantiate_config
-from ctde_kit.recipes.mixers import QMixerConfig
-from ctde_kit.recipes.opponents import RandomOpponent, RunOpponent
-from ctde_kit.recipes.tasks import PettingZooTask, VmasTask
+from ctde_kit.recipes import (
+    BiCNetNetwork,
+    CommNetNetwork,
+    CueTask,
+    PettingZooTask,
+    QMixerConfig,
+    RandomOpponent,
+    RunOpponent,
+    TarMACNetwork,
+    ValueCriticConfig,
+    VmasTask,
+)
 
 from ctde_kit.errors import UserError
 from ctde_kit.modules import MultiAgentBiCNet, MultiAgentCommNet, MultiAgentTarMAC
 from ctde_kit.training import iterate, load_parts, read_checkpoint, save_checkpoint
+from tests.recipes.command_line import composed
 from tests.recipes.small import CHANNELS, network, small_config
 from tests.recipes.small_maddpg import small_maddpg_config
 from tests.recipes.small_q import small_pqn_config, small_q_config
@@ -40,23 +45,21 @@ def form(kind: str) -> str:
 
 
 RECIPES: dict[str, Any] = {
-    "mappo": lambda kind: mappo.build(small_config(actor=network(kind), sequence_length=length(kind))),
-    "ippo": lambda kind: ippo.build(
-        small_config(actor=network(kind), critic=own(kind), sequence_length=length(kind), algorithm="ippo")
-    ),
-    "qmix": lambda kind: qmix.build(small_q_config(form=form(kind), actor=network(kind), last_action=True)),
-    "pqn": lambda kind: pqn.build(small_pqn_config(actor=network(kind, layer_norm=True))),
-    "maddpg": lambda kind: maddpg.build(small_maddpg_config(form=form(kind), actor=network(kind), critic=own(kind))),
-    "facmac": lambda kind: maddpg.build(
-        small_maddpg_config(
-            form=form(kind),
-            continuous=False,
-            actor=network(kind),
-            critic=own(kind),
-            mixer=QMixerConfig(embed_dim=5, hypernet_cells=[6]),
-            algorithm="facmac",
-        )
-    ),
+    "mappo": lambda kind: small_config(actor=network(kind), sequence_length=length(kind)).build(),
+    "ippo": lambda kind: small_config(
+        actor=network(kind), critic=own(kind), sequence_length=length(kind), algorithm="ippo"
+    ).build(),
+    "qmix": lambda kind: small_q_config(form=form(kind), actor=network(kind), last_action=True).build(),
+    "pqn": lambda kind: small_pqn_config(actor=network(kind, layer_norm=True)).build(),
+    "maddpg": lambda kind: small_maddpg_config(form=form(kind), actor=network(kind), critic=own(kind)).build(),
+    "facmac": lambda kind: small_maddpg_config(
+        form=form(kind),
+        continuous=False,
+        actor=network(kind),
+        critic=own(kind),
+        mixer=QMixerConfig(embed_dim=5, hypernet_cells=[6]),
+        algorithm="facmac",
+    ).build(),
 }
 KINDS = [*CHANNELS, "bicnet gru"]
 
@@ -77,8 +80,8 @@ def test_every_channel_trains_in_every_recipe(kind: str, recipe: str) -> None:
 
 CUE = {"n_envs": 6, "max_steps": 7, "params": {"n_agents": 3, "n_goals": 4}}
 ON_CUE: dict[str, Any] = {
-    "cue": lambda: mappo.build(small_config(actor=network("tarmac"), task=CueTask(**CUE))),
-    "cue of two groups": lambda: qmix.build(small_q_config(task=CueTask(two_groups=True, **CUE))),
+    "cue": lambda: small_config(actor=network("tarmac"), task=CueTask(**CUE)).build(),
+    "cue of two groups": lambda: small_q_config(task=CueTask(two_groups=True, **CUE)).build(),
 }
 
 
@@ -96,24 +99,20 @@ def test_resumed_run_equals_the_run_that_never_stopped(recipe: str, tmp_path: Pa
 
 
 ACROSS: dict[str, Any] = {
-    "mappo": lambda kind, **options: mappo.build(
-        small_config(
-            actor=network(kind, across_groups=True),
-            sequence_length=length(kind),
-            **{"task": CueTask(two_groups=True, **CUE), **options},
-        )
-    ),
-    "qmix": lambda kind: qmix.build(
-        small_q_config(form=form(kind), actor=network(kind, across_groups=True), task=CueTask(two_groups=True, **CUE))
-    ),
-    "maddpg": lambda kind: maddpg.build(
-        small_maddpg_config(
-            form=form(kind),
-            continuous=False,
-            actor=network(kind, across_groups=True),
-            task=CueTask(two_groups=True, **CUE),
-        )
-    ),
+    "mappo": lambda kind, **options: small_config(
+        actor=network(kind, across_groups=True),
+        sequence_length=length(kind),
+        **{"task": CueTask(two_groups=True, **CUE), **options},
+    ).build(),
+    "qmix": lambda kind: small_q_config(
+        form=form(kind), actor=network(kind, across_groups=True), task=CueTask(two_groups=True, **CUE)
+    ).build(),
+    "maddpg": lambda kind: small_maddpg_config(
+        form=form(kind),
+        continuous=False,
+        actor=network(kind, across_groups=True),
+        task=CueTask(two_groups=True, **CUE),
+    ).build(),
 }
 
 
@@ -149,28 +148,28 @@ def test_a_frozen_group_has_nothing_to_say_and_stays_as_it_is(tmp_path: Path) ->
     for group in ("speaker", "listener"):
         frozen = {"opponents": {group: RunOpponent(str(run_directory))}, **cue}
         with pytest.raises(UserError, match=rf"group '{group}' does not learn.*leave opponents.{group} or"):
-            mappo.build(small_config(actor=network("commnet", across_groups=True), **frozen))
+            small_config(actor=network("commnet", across_groups=True), **frozen).build()
         # Learners that do not talk play with a frozen group that heard theirs.
-        parts = mappo.build(small_config(**frozen))
+        parts = small_config(**frozen).build()
         before = [value.clone() for value in parts.policy.actors[group].state_dict().values()]
         assert group not in advance(parts, 1).policy.learners
         assert all(map(torch.equal, before, parts.policy.actors[group].state_dict().values()))
         across = small_config(actor=network("commnet", across_groups=True), initial={group: str(run_directory)}, **cue)
         with pytest.raises(UserError, match=rf"initial.{group}: with actor.across_groups=true all groups are one"):
-            mappo.build(across)
+            across.build()
 
 
 def test_groups_whose_agents_die_talk() -> None:
     task = PettingZooTask(
         name="tag", env="mpe2/simple_tag_v3", n_envs=4, n_workers=1, max_steps=7, params={"max_cycles": 7}
     )
-    parts = qmix.build(small_q_config(actor=network("tarmac"), task=task))
+    parts = small_q_config(actor=network("tarmac"), task=task).build()
     assert sum(iteration.metrics["num_updates"] for iteration in iterate(parts)) == 16
     parts.collector.shutdown()
 
 
 def compose(recipe: str, *overrides: str) -> Any:
-    return instantiate_config(cli.compose(recipe, list(overrides)))
+    return composed(recipe, *overrides)
 
 
 def test_the_command_line_chooses_channels() -> None:
@@ -204,15 +203,15 @@ def test_the_command_line_chooses_channels() -> None:
         (lambda: TarMACNetwork(num_cells=[8, 0]), "num_cells[1]=0"),
         (lambda: TarMACNetwork(activation="sin"), "activation=sin"),
         (
-            lambda: mappo.build(small_config(critic=ValueCriticConfig(network=network("commnet", across_groups=True)))),
+            lambda: small_config(critic=ValueCriticConfig(network=network("commnet", across_groups=True))).build(),
             "across_groups=true: it is for actors alone",
         ),
         (
-            lambda: mappo.build(small_config(critic=ValueCriticConfig(network=network("commnet")))),
+            lambda: small_config(critic=ValueCriticConfig(network=network("commnet"))).build(),
             "there is nothing to tell; use each agent's own data (critic=decentralized",
         ),
         (
-            lambda: maddpg.build(small_maddpg_config(actor=network("bicnet"), ensemble_size=2)),
+            lambda: small_maddpg_config(actor=network("bicnet"), ensemble_size=2).build(),
             "leave ensemble_size=1",
         ),
     ],

@@ -8,17 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ctde_kit.recipes import cli
-from ctde_kit.recipes.loading import instantiate_config
-from ctde_kit.recipes.running import start
+from ctde_kit.recipes.commands.running import start
 from omegaconf import OmegaConf
 
 from ctde_kit.specs import TeamSpec
+from tests.recipes.command_line import composed
 from tests.recipes.small import small_config
 
 
 def task_of(*overrides: str) -> Any:
-    return instantiate_config(cli.compose("mappo", list(overrides))).task
+    return composed("mappo", *overrides).task
 
 
 @pytest.mark.parametrize(

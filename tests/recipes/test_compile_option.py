@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from ctde_kit.recipes import compiling
-from ctde_kit.recipes.compiling import WORTH_COMPILING, Compiling, resolve_compile
-from ctde_kit.recipes.mappo import build
-from ctde_kit.recipes.tasks import VmasTask
+from ctde_kit.recipes import VmasTask
+from ctde_kit.recipes.wiring import compiling
+from ctde_kit.recipes.wiring.compiling import WORTH_COMPILING, Compiling, resolve_compile
 
 from ctde_kit.errors import UserError
 from ctde_kit.training import iterate, load_parts, read_checkpoint, save_checkpoint
@@ -90,7 +89,7 @@ def test_another_word_is_named() -> None:
 @pytest.mark.parametrize(("first", "second"), [("on", "off"), ("off", "on")])
 def test_a_run_goes_on_with_the_other_choice(first: str, second: str, tmp_path: Path) -> None:
     task = VmasTask(name="vmas/balance", n_envs=6, max_steps=7, params={"n_agents": 2})
-    parts = build(small_config(compile=first, task=task))
+    parts = small_config(compile=first, task=task).build()
     loop = iterate(parts)
     for _ in range(2):
         next(loop)
@@ -98,7 +97,7 @@ def test_a_run_goes_on_with_the_other_choice(first: str, second: str, tmp_path: 
     assert bool(parts.update._compiled) == (first == "on")
     save_checkpoint(tmp_path / "c.pt", parts, algorithm="mappo", frames=parts.collector.frames)
 
-    resumed = build(small_config(compile=second, task=task))
+    resumed = small_config(compile=second, task=task).build()
     assert load_parts(read_checkpoint(tmp_path / "c.pt", algorithm="mappo"), resumed) == 120
     saved = {name: value.clone() for name, value in resumed.update.losses.state_dict().items()}
     assert [iteration.frames for iteration in iterate(resumed)] == [180, 240]
@@ -110,13 +109,13 @@ def test_a_run_goes_on_with_the_other_choice(first: str, second: str, tmp_path: 
 
 def test_a_compiled_run_that_is_resumed_ends_as_the_one_that_never_stopped(tmp_path: Path) -> None:
     task = VmasTask(name="vmas/balance", n_envs=6, max_steps=7, params={"n_agents": 2})
-    parts = build(small_config(compile="on", task=task))
+    parts = small_config(compile="on", task=task).build()
     loop = iterate(parts)
     for _ in range(2):
         next(loop)
     save_checkpoint(tmp_path / "c.pt", parts, algorithm="mappo", frames=parts.collector.frames)
     assert len(list(loop)) == 2
-    resumed = build(small_config(compile="on", task=task))
+    resumed = small_config(compile="on", task=task).build()
     load_parts(read_checkpoint(tmp_path / "c.pt", algorithm="mappo"), resumed)
     assert len(list(iterate(resumed))) == 2
     assert all(compiled.is_whole for compiled in resumed.update._compiled.values())

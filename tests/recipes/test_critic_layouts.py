@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from ctde_kit.recipes.loading import read_config
+from ctde_kit.recipes.commands.loading import read_config
 from ctde_kit.recipes.studies.critic_layouts import statistics
 from ctde_kit.recipes.studies.critic_layouts.claims import Claim, claims, distinct
 from ctde_kit.recipes.studies.critic_layouts.page import scores, write_page

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from ctde_kit.recipes import maddpg, mappo, running
-from ctde_kit.recipes.attention_critics import AttentionCriticConfig, attention_critics
-from ctde_kit.recipes.critics import ValueCriticConfig
-from ctde_kit.recipes.envs import critics_team
+from ctde_kit.recipes import AttentionCriticConfig, ValueCriticConfig
+from ctde_kit.recipes.commands import running
+from ctde_kit.recipes.wiring.attending import attention_critics
+from ctde_kit.recipes.wiring.critic_parts import critics_team
 from torchrl.envs import TransformedEnv
 
 from ctde_kit.envs.agent_state import AgentState
@@ -73,7 +73,7 @@ def test_random_orders_go_with_neither_recurrent_critics_of_states_nor_clipped_v
         config("gru", ordering="random").build(TEAM, TEAM["wolves"])
     assert config("gru", ordering="random").build_action_value(TEAM, TEAM["wolves"]).hidden_key is not None
     with pytest.raises(UserError, match=r"clip_value=0\.3: .*use clip_value=None"):
-        mappo.build(small_config(critic=ValueCriticConfig(ordering="random", network=network("mlp")), clip_value=0.3))
+        small_config(critic=ValueCriticConfig(ordering="random", network=network("mlp")), clip_value=0.3).build()
 
 
 @pytest.mark.parametrize("sets", [2, 3])
@@ -125,7 +125,7 @@ def test_a_run_shows_what_its_critics_attend_to(
     critic = AttentionCriticConfig(embed_dim=6, n_heads=2, network=network("mlp"))
     make = small_config if algorithm == "mappo" else small_maddpg_config
     config: Any = make(critic=critic, video=True, total_frames=60)
-    parts = (mappo if algorithm == "mappo" else maddpg).build(config)
+    parts = config.build()
     losses = parts.update.losses  # type: ignore[attr-defined]
     learnt = losses["agents"].critic_network if algorithm == "mappo" else losses["team"].critics["agents"]
     assert attention_critics(parts)["agents"] is learnt
@@ -142,11 +142,10 @@ def test_a_run_shows_what_its_critics_attend_to(
 @pytest.mark.parametrize("algorithm", ["mappo", "maddpg"])
 def test_states_are_built_for_tasks_without(algorithm: str) -> None:
     make = small_config if algorithm == "mappo" else small_maddpg_config
-    build = (mappo if algorithm == "mappo" else maddpg).build
     with pytest.raises(UserError, match=r"writes no key \('agents', 'state'\); use `critic\.build_state=true`"):
-        build(make(critic=ValueCriticConfig(sees="agent_state", network=network("mlp"))))  # type: ignore[arg-type]
+        make(critic=ValueCriticConfig(sees="agent_state", network=network("mlp"))).build()  # type: ignore[arg-type]
     critic = ValueCriticConfig(sees="agent_state", build_state=True, network=network("mlp"))
-    parts = build(make(critic=critic))  # type: ignore[arg-type]
+    parts = make(critic=critic).build()  # type: ignore[arg-type]
     iteration = next(iterate(parts))
     assert iteration.batch["agents", "state"].shape == (6, 10, 2, 3 * 18)
     assert iteration.metrics["num_updates"] > 0

@@ -9,12 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from ctde_kit.recipes import maddpg
-from ctde_kit.recipes.critics import ValueCriticConfig
-from ctde_kit.recipes.explorations import GaussianExploration, GumbelExploration, OrnsteinUhlenbeckExploration
-from ctde_kit.recipes.mixers import QMixerConfig
-from ctde_kit.recipes.target_rules import HardTarget, PolyakTarget
-from ctde_kit.recipes.tasks import LbfTask, PettingZooTask, VmasTask
+from ctde_kit.recipes import (
+    GaussianExploration,
+    GumbelExploration,
+    HardTarget,
+    LbfTask,
+    OrnsteinUhlenbeckExploration,
+    PettingZooTask,
+    PolyakTarget,
+    QMixerConfig,
+    ValueCriticConfig,
+    VmasTask,
+)
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from ctde_kit.errors import UserError
@@ -26,25 +32,23 @@ from tests.recipes.test_qmix import Build, advance, same, tensors, weights
 OWN = ValueCriticConfig(sees="observation", network=network("mlp"))
 OU = OrnsteinUhlenbeckExploration(frames=200)
 BUILDS: dict[str, Build] = {
-    "transitions": lambda: maddpg.build(small_maddpg_config()),
-    "discrete": lambda: maddpg.build(small_maddpg_config(continuous=False, replay={"prioritized": True})),
-    "sequences": lambda: maddpg.build(small_maddpg_config("gru", "sequences", exploration=OU)),
-    "episodes": lambda: maddpg.build(small_maddpg_config("gru", "episodes", other_actions="current")),
-    "facmac": lambda: maddpg.build(
-        small_maddpg_config(mixer=QMixerConfig(embed_dim=5, monotonic=False), target=PolyakTarget(tau=0.1, every=3))
-    ),
-    "random order": lambda: maddpg.build(
-        small_maddpg_config(critic=ValueCriticConfig(ordering="random", network=network("mlp")))
-    ),
-    "averages": lambda: maddpg.build(small_maddpg_config(critic=averaged(3))),
-    "ensembles": lambda: maddpg.build(small_maddpg_config(ensemble_size=3)),
-    "recurrent ensembles": lambda: maddpg.build(
-        small_maddpg_config("gru", "sequences", exploration=OU, ensemble_size=3)
-    ),
-    "inference": lambda: maddpg.build(small_maddpg_config(infer_policies=True)),
-    "minimax": lambda: maddpg.build(
-        small_maddpg_config(minimax_epsilon=0.1, team_weight=0.5, target=HardTarget(every=3), critic_lr=1e-3)
-    ),
+    "transitions": lambda: small_maddpg_config().build(),
+    "discrete": lambda: small_maddpg_config(continuous=False, replay={"prioritized": True}).build(),
+    "sequences": lambda: small_maddpg_config("gru", "sequences", exploration=OU).build(),
+    "episodes": lambda: small_maddpg_config("gru", "episodes", other_actions="current").build(),
+    "facmac": lambda: small_maddpg_config(
+        mixer=QMixerConfig(embed_dim=5, monotonic=False), target=PolyakTarget(tau=0.1, every=3)
+    ).build(),
+    "random order": lambda: small_maddpg_config(
+        critic=ValueCriticConfig(ordering="random", network=network("mlp"))
+    ).build(),
+    "averages": lambda: small_maddpg_config(critic=averaged(3)).build(),
+    "ensembles": lambda: small_maddpg_config(ensemble_size=3).build(),
+    "recurrent ensembles": lambda: small_maddpg_config("gru", "sequences", exploration=OU, ensemble_size=3).build(),
+    "inference": lambda: small_maddpg_config(infer_policies=True).build(),
+    "minimax": lambda: small_maddpg_config(
+        minimax_epsilon=0.1, team_weight=0.5, target=HardTarget(every=3), critic_lr=1e-3
+    ).build(),
 }
 
 
@@ -82,7 +86,7 @@ def test_every_part_is_restored(part: str) -> None:
 
 
 def test_the_action_that_is_stored_is_the_one_that_the_env_took(monkeypatch: pytest.MonkeyPatch) -> None:
-    parts = maddpg.build(small_maddpg_config(exploration=GaussianExploration(start=3.0, frames=200)))
+    parts = small_maddpg_config(exploration=GaussianExploration(start=3.0, frames=200)).build()
     env, taken = parts.collector.env.base_env, []
     step = type(env)._step
 
@@ -105,7 +109,7 @@ def test_noise_anneals_in_frames_and_evaluation_has_none() -> None:
     for n_envs in (6, 12):
         task = VmasTask(name="vmas/navigation", n_envs=n_envs, max_steps=7, params={"n_agents": 2, "shared_rew": False})
         exploration = GaussianExploration(start=0.8, end=0.2, frames=120)
-        parts = maddpg.build(small_maddpg_config(task=task, exploration=exploration))
+        parts = small_maddpg_config(task=task, exploration=exploration).build()
         scale = parts.policy.actors["agents"].noise.scale
         assert scale.item() == pytest.approx(0.8)
         scales = [(iteration.frames, scale.item()) for iteration in iterate(parts)]
@@ -118,7 +122,7 @@ def test_noise_anneals_in_frames_and_evaluation_has_none() -> None:
 
 
 def test_ornstein_uhlenbeck_noise_is_carried_within_episodes_and_across_batches() -> None:
-    parts = maddpg.build(small_maddpg_config(exploration=OU))
+    parts = small_maddpg_config(exploration=OU).build()
     first, second = (parts.collector.rollout() for _ in range(2))
     batch = torch.cat([first, second], 1)
     state, after, starts = batch["agents", "noise"], batch["next", "agents", "noise"], batch["is_init"]
@@ -130,7 +134,7 @@ def test_ornstein_uhlenbeck_noise_is_carried_within_episodes_and_across_batches(
 
 
 def test_targets_follow_every_so_many_updates() -> None:
-    parts = maddpg.build(small_maddpg_config(target=PolyakTarget(tau=0.25, every=2)))
+    parts = small_maddpg_config(target=PolyakTarget(tau=0.25, every=2)).build()
     loss = parts.update.losses["team"]
     parts.buffer.extend(parts.prepare(next(iter(parts.collector))))
     first = tensors(loss.delayed.state_dict())
@@ -143,7 +147,7 @@ def test_targets_follow_every_so_many_updates() -> None:
 
 
 def test_actors_and_critics_have_learning_rates_of_their_own() -> None:
-    parts = maddpg.build(small_maddpg_config(lr=1e-3, critic_lr=1e-4, mixer=QMixerConfig(embed_dim=5)))
+    parts = small_maddpg_config(lr=1e-3, critic_lr=1e-4, mixer=QMixerConfig(embed_dim=5)).build()
     loss, groups = parts.update.losses["team"], parts.update.optimizer.param_groups
     assert [group["lr"] for group in groups] == [1e-3, 1e-4]
     assert {id(p) for p in groups[0]["params"]} == {id(p) for p in loss.actors.parameters()}
@@ -154,7 +158,7 @@ def test_actors_and_critics_have_learning_rates_of_their_own() -> None:
 @pytest.mark.parametrize(("anneal_lr", "half"), [(False, [1e-3, 1e-4]), (True, [5e-4, 5e-5])])
 def test_both_learning_rates_are_annealed(anneal_lr: bool, half: list[float]) -> None:
     cfg = small_maddpg_config(lr=1e-3, critic_lr=1e-4, anneal_lr=anneal_lr)
-    parts = maddpg.build(cfg)
+    parts = cfg.build()
     parts.anneal(cfg.total_frames // 2)
     assert [group["lr"] for group in parts.update.optimizer.param_groups] == pytest.approx(half)
 
@@ -166,14 +170,14 @@ def test_both_learning_rates_are_annealed(anneal_lr: bool, half: list[float]) ->
         ("other_actions", "current", "other_actions"),
         ("team_weight", 0.3, "team_weight"),
         ("action_regularization", 0.02, "action_regularization"),
-        ("loss_function", "huber", "loss_function"),
+        ("value_loss", "huber", "loss_function"),
         ("huber_delta", 0.4, "huber_delta"),
         ("minimax_epsilon", 0.05, "adversary.epsilon"),
         ("temperature", 0.6, "actors.agents.temperature"),
     ],
 )
 def test_options_reach_the_loss(option: str, value: Any, where: str) -> None:
-    loss: Any = maddpg.build(small_maddpg_config(**{option: value})).update.losses["team"]
+    loss: Any = small_maddpg_config(**{option: value}).build().update.losses["team"]
     for name in where.split("."):
         loss = getattr(loss, name)
     assert loss == value
@@ -181,10 +185,10 @@ def test_options_reach_the_loss(option: str, value: Any, where: str) -> None:
 
 def test_options_of_beliefs_and_hidden_states_reach_the_loss() -> None:
     options = {"infer_policies": True, "inference_entropy": 0.2, "inference_deviation": 0.3}
-    inference = maddpg.build(small_maddpg_config(**options)).update.losses["team"].inference
+    inference = small_maddpg_config(**options).build().update.losses["team"].inference
     assert (inference.entropy_coeff, inference.deviation) == (0.2, 0.3)
     recurrent = small_maddpg_config("gru", "sequences", hidden_from="zero")
-    assert not maddpg.build(recurrent).update.losses["team"].from_stored
+    assert not recurrent.build().update.losses["team"].from_stored
 
 
 @pytest.mark.parametrize("kind", ["mlp", "gru"])
@@ -203,7 +207,7 @@ def test_masks_and_several_groups_train(task: Any, kind: str) -> None:
     form = "transitions" if kind == "mlp" else "episodes"
     continuous = isinstance(task, VmasTask)
     exploration = GaussianExploration() if continuous else GumbelExploration()
-    parts = maddpg.build(small_maddpg_config(kind, form, task=task, exploration=exploration))
+    parts = small_maddpg_config(kind, form, task=task, exploration=exploration).build()
     metrics = [iteration.metrics for iteration in iterate(parts)]
     assert sum(row["num_updates"] for row in metrics) == 16
     assert metrics[-1]["grad_norm"] > 0
@@ -214,31 +218,31 @@ def test_masks_and_several_groups_train(task: Any, kind: str) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: maddpg.build(small_maddpg_config(continuous=False, exploration=OU)), "exploration=gumbel"),
-        (lambda: maddpg.build(small_maddpg_config(exploration=GumbelExploration())), "exploration=gaussian"),
-        (lambda: maddpg.build(small_maddpg_config("mlp", "sequences")), "replay.form.burn_in: these networks"),
-        (lambda: advance(maddpg.build(small_maddpg_config("gru")), 1), "use a replay of sequences or episodes"),
+        (lambda: small_maddpg_config(continuous=False, exploration=OU).build(), "exploration=gumbel"),
+        (lambda: small_maddpg_config(exploration=GumbelExploration()).build(), "exploration=gaussian"),
+        (lambda: small_maddpg_config("mlp", "sequences").build(), "replay.form.burn_in: these networks"),
+        (lambda: advance(small_maddpg_config("gru").build(), 1), "use a replay of sequences or episodes"),
         (
-            lambda: maddpg.build(
-                small_maddpg_config(critic=ValueCriticConfig(sees="state", heads="agent", network=network("mlp")))
-            ),
+            lambda: small_maddpg_config(
+                critic=ValueCriticConfig(sees="state", heads="agent", network=network("mlp"))
+            ).build(),
             "use `critic=centralized`",
         ),
         (
-            lambda: maddpg.build(small_maddpg_config(critic=ValueCriticConfig(network=network("mlp", normalize=True)))),
+            lambda: small_maddpg_config(critic=ValueCriticConfig(network=network("mlp", normalize=True))).build(),
             "critic.network.normalize=true",
         ),
         (
-            lambda: maddpg.build(small_maddpg_config(mixer=QMixerConfig(), minimax_epsilon=0.1)),
+            lambda: small_maddpg_config(mixer=QMixerConfig(), minimax_epsilon=0.1).build(),
             "leave one only",
         ),
         (
-            lambda: maddpg.build(small_maddpg_config(critic=OWN, other_actions="current")),
+            lambda: small_maddpg_config(critic=OWN, other_actions="current").build(),
             "other_actions=current: these",
         ),
-        (lambda: maddpg.build(small_maddpg_config(critic=OWN, minimax_epsilon=0.1)), "minimax_epsilon: these critics"),
-        (lambda: maddpg.build(small_maddpg_config(critic=OWN, infer_policies=True)), "infer_policies=true: these"),
-        (lambda: maddpg.build(small_maddpg_config(mixer=QMixerConfig(), team_weight=0.5)), "team_weight=0.5, other"),
+        (lambda: small_maddpg_config(critic=OWN, minimax_epsilon=0.1).build(), "minimax_epsilon: these critics"),
+        (lambda: small_maddpg_config(critic=OWN, infer_policies=True).build(), "infer_policies=true: these"),
+        (lambda: small_maddpg_config(mixer=QMixerConfig(), team_weight=0.5).build(), "team_weight=0.5, other"),
         (lambda: small_maddpg_config(team_weight=1.5), "team_weight=1.5: expected a ratio"),
         (lambda: small_maddpg_config(other_actions="best"), "other_actions=best: expected one of replay, current"),
         (lambda: small_maddpg_config(minimax_epsilon=-1.0), "minimax_epsilon=-1.0"),

@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from ctde_kit.recipes import load, maddpg
-from ctde_kit.recipes.cross_play import CrossPlayConfig, play
-from ctde_kit.recipes.mixers import VDNMixerConfig
-from ctde_kit.recipes.opponents import RunOpponent
+from ctde_kit.recipes import RunOpponent, VDNMixerConfig, load
+from ctde_kit.recipes.commands.cross_play import play
+from ctde_kit.recipes.configs.cross_play import CrossPlayConfig
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from ctde_kit.errors import UserError
@@ -24,7 +23,7 @@ INDEX = ("agents", "sub_policy")
 
 
 def build(kind: str = "mlp", form: str = "transitions", **options: Any) -> Any:
-    return maddpg.build(small_maddpg_config(kind, form, ensemble_size=SIZE, **options))
+    return small_maddpg_config(kind, form, ensemble_size=SIZE, **options).build()
 
 
 @pytest.mark.parametrize("kind", ["mlp", "gru"])
@@ -81,7 +80,7 @@ def test_every_sub_policy_learns_and_all_are_saved() -> None:
 
 
 def test_one_is_off() -> None:
-    parts = maddpg.build(small_maddpg_config(ensemble_size=1))
+    parts = small_maddpg_config(ensemble_size=1).build()
     actor = parts.policy.actors["agents"]
     assert actor.sub_policies is None
     assert INDEX not in parts.collector.rollout().keys(True)
@@ -114,7 +113,7 @@ def test_evaluation_draws_for_each_episode_and_is_greedy() -> None:
 def test_an_ensemble_as_an_opponent_and_in_cross_play(tmp_path: Path) -> None:
     earlier = run(tmp_path / "earlier", tag_config(ensemble_size=SIZE, total_frames=120))
     loaded = load(earlier)
-    parts = maddpg.build(tag_config(opponents={"agent": RunOpponent(str(earlier))}))
+    parts = tag_config(opponents={"agent": RunOpponent(str(earlier))}).build()
     before = group_weights(parts, "agent")
     assert same(before, group_weights(loaded.parts, "agent"))
     batch = next(iter(parts.collector))

@@ -8,14 +8,21 @@ from typing import Any
 
 import pytest
 import torch
-from ctde_kit.recipes import facmac, load, maddpg
-from ctde_kit.recipes.critics import ValueCriticConfig
-from ctde_kit.recipes.cross_play import CrossPlayConfig, play
-from ctde_kit.recipes.envs import with_transforms
-from ctde_kit.recipes.explorations import GumbelExploration, OrnsteinUhlenbeckExploration
-from ctde_kit.recipes.mixers import QMixerConfig, VDNMixerConfig
-from ctde_kit.recipes.opponents import GreedyChaseOpponent, RandomOpponent, RunOpponent
-from ctde_kit.recipes.running import EVALUATION_SEED
+from ctde_kit.recipes import (
+    GreedyChaseOpponent,
+    GumbelExploration,
+    OrnsteinUhlenbeckExploration,
+    QMixerConfig,
+    RandomOpponent,
+    RunOpponent,
+    ValueCriticConfig,
+    VDNMixerConfig,
+    load,
+)
+from ctde_kit.recipes.commands.cross_play import play
+from ctde_kit.recipes.configs.cross_play import CrossPlayConfig
+from ctde_kit.recipes.wiring.evaluating import EVALUATION_SEED
+from ctde_kit.recipes.wiring.transforms import with_transforms
 
 from ctde_kit.errors import UserError
 from ctde_kit.specs import TeamSpec
@@ -51,7 +58,7 @@ def test_a_frozen_group_stays_bit_identical_and_resume_too(
     """The opponent is recurrent where the learner is feed-forward, and explores with its own process where sampled."""
     learner = "mlp" if kind == "gru" else "gru"
     cfg = config(learner, opponents={"agent": RunOpponent(str(trained), sampled)})
-    parts = maddpg.build(cfg)
+    parts = cfg.build()
     before = {name: group_weights(parts, name) for name in ("adversary", "agent")}
     assert same(before["agent"], group_weights(load(trained).parts, "agent"))
     loss = parts.update.losses["team"]
@@ -64,7 +71,7 @@ def test_a_frozen_group_stays_bit_identical_and_resume_too(
     advance(parts, 2)
     assert same(before["agent"], group_weights(parts, "agent"))
     assert not same(before["adversary"], group_weights(parts, "adversary"))
-    resumed = maddpg.build(cfg)
+    resumed = cfg.build()
     resumed.anneal(load_parts(read_checkpoint(tmp_path / "c.pt", algorithm="maddpg"), resumed))
     advance(resumed, 2)
     for one, other in ((parts.policy, resumed.policy), (parts.update.losses, resumed.update.losses)):
@@ -74,7 +81,7 @@ def test_a_frozen_group_stays_bit_identical_and_resume_too(
 
 def test_a_greedy_opponent_does_not_explore_and_a_sampled_one_carries_its_noise(trained: Path, kind: str) -> None:
     for sampled in (False, True):
-        parts = maddpg.build(config(kind, opponents={"agent": RunOpponent(str(trained), sampled)}))
+        parts = config(kind, opponents={"agent": RunOpponent(str(trained), sampled)}).build()
         batch = next(iter(parts.collector))
         is_init = batch["is_init"][:, 1:].unsqueeze(-1)
         before, after = batch["agent", "noise"], batch["next", "agent", "noise"]
@@ -89,14 +96,14 @@ def test_a_greedy_opponent_does_not_explore_and_a_sampled_one_carries_its_noise(
 
 def test_the_learners_random_numbers_do_not_depend_on_the_opponents(trained: Path, kind: str) -> None:
     opponents: list[Any] = [RandomOpponent(), RunOpponent(str(trained))]
-    built = [maddpg.build(config(kind, opponents={"agent": opponent})).update.losses["team"] for opponent in opponents]
+    built = [config(kind, opponents={"agent": opponent}).build().update.losses["team"] for opponent in opponents]
     learnt = [[p for p in loss.parameters() if p.requires_grad] for loss in built]
     assert same(*learnt)
 
 
 def test_a_group_goes_on_from_an_earlier_run(trained: Path, kind: str) -> None:
     cfg = config(kind, initial={"agent": str(trained)}, opponents={"adversary": GreedyChaseOpponent()})
-    parts = maddpg.build(cfg)
+    parts = cfg.build()
     earlier = load(trained).parts
     assert same(group_weights(parts, "agent"), group_weights(earlier, "agent"))
     loss = parts.update.losses["team"]
@@ -130,7 +137,7 @@ def test_opponents_of_other_recipes(tmp_path: Path) -> None:
     q = run(tmp_path / "q", q_config(total_frames=60))
     discrete = {"task": tag(continuous=False), "exploration": GumbelExploration()}
     for earlier, options in ((ppo, {}), (q, discrete)):
-        parts = maddpg.build(config(opponents={"agent": RunOpponent(str(earlier), sampled=True)}, **options))
+        parts = config(opponents={"agent": RunOpponent(str(earlier), sampled=True)}, **options).build()
         before = {name: group_weights(parts, name) for name in ("adversary", "agent")}
         advance(parts, 2)
         assert same(before["agent"], group_weights(parts, "agent"))
@@ -139,10 +146,10 @@ def test_opponents_of_other_recipes(tmp_path: Path) -> None:
 
 def test_a_mixer_is_of_one_team() -> None:
     with pytest.raises(UserError, match=r"adversary, agent compete .* use mixer=none, or .* opponents\.agent=random"):
-        facmac.build(config(mixer=VDNMixerConfig(), algorithm="facmac"))
+        config(mixer=VDNMixerConfig(), algorithm="facmac").build()
     own = ValueCriticConfig(sees="observation", heads="agent", network=network("mlp"))
     cfg = config(mixer=QMixerConfig(), algorithm="facmac", critic=own, opponents={"agent": RandomOpponent()})
-    parts = facmac.build(cfg)
+    parts = cfg.build()
     batch = next(iter(parts.collector))
     batch["next", "adversary", "reward"].copy_(torch.tensor([1.0, 2.0, 6.0]).unsqueeze(-1).expand(6, 10, 3, 1))
     batch["next", "agent", "reward"].fill_(-100.0)
@@ -155,6 +162,6 @@ def test_a_mixer_is_of_one_team() -> None:
 def test_mistakes_are_named() -> None:
     cfg = config(opponents={"agent": RandomOpponent()})
     with pytest.raises(UserError, match="leave infer_policies=false"):
-        maddpg.build(dataclasses.replace(cfg, infer_policies=True))
+        dataclasses.replace(cfg, infer_policies=True).build()
     with pytest.raises(UserError, match="nothing is left to train"):
-        maddpg.build(dataclasses.replace(cfg, opponents={"agent": RandomOpponent(), "adversary": RandomOpponent()}))
+        dataclasses.replace(cfg, opponents={"agent": RandomOpponent(), "adversary": RandomOpponent()}).build()

@@ -8,11 +8,16 @@ from typing import Any
 
 import pytest
 import torch
-from ctde_kit.recipes import load, mappo, qmix
-from ctde_kit.recipes.mixers import NoMixer, VDNMixerConfig
-from ctde_kit.recipes.opponents import GreedyChaseOpponent, RandomOpponent, RunOpponent
-from ctde_kit.recipes.running import resume, start
-from ctde_kit.recipes.tasks import VmasTask
+from ctde_kit.recipes import (
+    GreedyChaseOpponent,
+    NoMixer,
+    RandomOpponent,
+    RunOpponent,
+    VDNMixerConfig,
+    VmasTask,
+    load,
+)
+from ctde_kit.recipes.commands.running import resume, start
 from omegaconf import OmegaConf
 
 from ctde_kit.errors import UserError
@@ -45,10 +50,7 @@ def q_config(kind: str = "mlp", **options: Any) -> Any:
 
 
 def run(path: Path, cfg: Any) -> Path:
-    content = dataclasses.asdict(cfg)
-    if "returns" in content:
-        content["returns"]["_target_"] = f"ctde_kit.objectives.{type(cfg.returns).__name__}"
-    start(OmegaConf.create(content), path)
+    start(cfg, path)
     return path
 
 
@@ -80,7 +82,7 @@ def trained(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_frozen_group_stays_bit_identical_and_the_other_learns(trained: Path, kind: str) -> None:
-    parts = mappo.build(config(kind, opponents={"agent": RunOpponent(str(trained))}))
+    parts = config(kind, opponents={"agent": RunOpponent(str(trained))}).build()
     before = {name: group_weights(parts, name) for name in ("adversary", "agent")}
     assert same(before["agent"], group_weights(load(trained).parts, "agent"))
     assert list(parts.update.losses) == ["adversary"]
@@ -93,7 +95,7 @@ def test_a_frozen_group_stays_bit_identical_and_the_other_learns(trained: Path, 
 
 def test_a_greedy_opponent_does_not_explore_and_a_sampled_one_does(trained: Path, kind: str) -> None:
     for sampled in (False, True):
-        parts = mappo.build(config(kind, opponents={"agent": RunOpponent(str(trained), sampled)}))
+        parts = config(kind, opponents={"agent": RunOpponent(str(trained), sampled)}).build()
         batch = next(iter(parts.collector))
         loc = batch["agent", "loc"].tanh()
         assert torch.allclose(batch["agent", "action"], loc, atol=1e-5) is not sampled
@@ -102,7 +104,7 @@ def test_a_greedy_opponent_does_not_explore_and_a_sampled_one_does(trained: Path
 
 def test_the_learners_random_numbers_do_not_depend_on_the_opponents(trained: Path, kind: str) -> None:
     opponents: list[Any] = [RandomOpponent(), RunOpponent(str(trained))]
-    built = [mappo.build(config(kind, opponents={"agent": opponent})) for opponent in opponents]
+    built = [config(kind, opponents={"agent": opponent}).build() for opponent in opponents]
     # The critic is drawn after the opponent was built.
     assert same(*(list(parts.update.losses.parameters()) for parts in built))
 
@@ -110,7 +112,7 @@ def test_the_learners_random_numbers_do_not_depend_on_the_opponents(trained: Pat
 def test_hidden_states_of_a_frozen_recurrent_group_are_carried_and_reset(trained: Path, kind: str) -> None:
     if kind == "mlp":
         return
-    parts = mappo.build(config("mlp", opponents={"agent": RunOpponent(str(trained))}))
+    parts = config("mlp", opponents={"agent": RunOpponent(str(trained))}).build()
     batch = next(iter(parts.collector))
     hidden, following = batch["agent", "actor_hidden"], batch["next", "agent", "actor_hidden"]
     is_init = batch["is_init"].squeeze(-1)
@@ -127,10 +129,10 @@ def test_hidden_states_of_a_frozen_recurrent_group_are_carried_and_reset(trained
 def test_resume_with_a_frozen_group_equals_the_run_that_never_stopped(trained: Path, kind: str, tmp_path: Path) -> None:
     for opponent in (RunOpponent(str(trained), sampled=True), RandomOpponent()):
         cfg = config(kind, opponents={"agent": opponent})
-        whole = advance(mappo.build(cfg), 2)
+        whole = advance(cfg.build(), 2)
         save_checkpoint(tmp_path / "c.pt", whole, algorithm="mappo", frames=120)
         advance(whole, 2)
-        resumed = mappo.build(cfg)
+        resumed = cfg.build()
         load_parts(read_checkpoint(tmp_path / "c.pt", algorithm="mappo"), resumed)
         advance(resumed, 2)
         for name, value in whole.policy.state_dict().items():
@@ -152,7 +154,7 @@ def test_a_resumed_run_keeps_the_opponent_that_it_began_with(trained: Path, kind
 
 
 def test_a_group_goes_on_from_an_earlier_run(trained: Path, kind: str) -> None:
-    parts = mappo.build(config(kind, initial={"agent": str(trained)}))
+    parts = config(kind, initial={"agent": str(trained)}).build()
     earlier = load(trained).parts
     assert same(group_weights(parts, "agent"), group_weights(earlier, "agent"))
     assert not same(group_weights(parts, "adversary"), group_weights(earlier, "adversary"))
@@ -165,7 +167,7 @@ def test_a_group_goes_on_from_an_earlier_run(trained: Path, kind: str) -> None:
 def test_q_learners_against_opponents_and_targets_of_a_loaded_group(kind: str, tmp_path: Path) -> None:
     earlier = run(tmp_path / "earlier", q_config(kind, total_frames=60, epsilon_frames=60))
     cfg = q_config(kind, mixer=VDNMixerConfig(), opponents={"agent": RunOpponent(str(earlier), sampled=True)})
-    parts = qmix.build(dataclasses.replace(cfg, initial={"adversary": str(earlier)}))
+    parts = dataclasses.replace(cfg, initial={"adversary": str(earlier)}).build()
     before = group_weights(parts, "agent")
     loss = parts.update.losses["team"]
     assert list(loss.actors) == ["adversary"]
@@ -181,7 +183,7 @@ def test_q_learners_against_opponents_and_targets_of_a_loaded_group(kind: str, t
 
 
 def test_the_teams_reward_is_the_learners_alone() -> None:
-    parts = qmix.build(q_config(mixer=VDNMixerConfig(), opponents={"agent": RandomOpponent()}))
+    parts = q_config(mixer=VDNMixerConfig(), opponents={"agent": RandomOpponent()}).build()
     batch = next(iter(parts.collector))
     batch["next", "adversary", "reward"].copy_(torch.tensor([1.0, 2.0, 6.0]).unsqueeze(-1).expand(6, 10, 3, 1))
     batch["next", "agent", "reward"].fill_(-100.0)
@@ -201,7 +203,7 @@ def test_scripted_predators_play_as_the_chase_does(tmp_path: Path) -> None:
 
 
 def test_evaluation_has_the_opponents_too(trained: Path, kind: str) -> None:
-    parts = mappo.build(config(kind, opponents={"agent": RunOpponent(str(trained))}))
+    parts = config(kind, opponents={"agent": RunOpponent(str(trained))}).build()
     returns = evaluate(parts.collector.env, parts.policy, ["adversary", "agent"], episodes=12, seed=3)
     assert returns.by_group["adversary"].shape == (12, 3)
     assert returns.by_group["agent"].shape == (12, 2)
@@ -237,26 +239,26 @@ def test_mistakes_are_named(options: dict[str, Any], message: str, tmp_path_fact
     }
     initial = {name: str(earlier) for name in options.get("initial", {})}
     with pytest.raises(UserError, match=message) as caught:
-        mappo.build(config(**{**options, "opponents": opponents, "initial": initial}))
+        config(**{**options, "opponents": opponents, "initial": initial}).build()
     assert "\n" not in str(caught.value)
 
 
 def test_a_run_of_another_task_and_an_opponent_that_never_learnt_are_refused(tmp_path: Path) -> None:
     other = run(tmp_path / "other", small_config(total_frames=60))
     with pytest.raises(UserError, match="is a run of vmas/navigation, this is vmas/simple_tag"):
-        mappo.build(config(opponents={"agent": RunOpponent(str(other))}))
+        config(opponents={"agent": RunOpponent(str(other))}).build()
     scripted = run(tmp_path / "scripted", config(total_frames=60, opponents={"agent": RandomOpponent()}))
     with pytest.raises(UserError, match="give the run that trained it"):
-        mappo.build(config(initial={"agent": str(scripted)}))
+        config(initial={"agent": str(scripted)}).build()
 
 
 def test_an_opponents_opponent(trained: Path, tmp_path: Path) -> None:
     """A group that was frozen in the run it is taken from is the one of the run before."""
     second = run(tmp_path / "second", config(opponents={"agent": RunOpponent(str(trained))}, total_frames=60))
-    parts = mappo.build(config(opponents={"agent": RunOpponent(str(second))}))
+    parts = config(opponents={"agent": RunOpponent(str(second))}).build()
     assert same(group_weights(parts, "agent"), group_weights(load(second).parts, "agent"))
 
 
 def test_one_mixer_for_groups_that_compete_is_refused() -> None:
     with pytest.raises(UserError, match=r"adversary, agent compete .* use mixer=none, or .* opponents\.agent=random"):
-        qmix.build(q_config(mixer=VDNMixerConfig()))
+        q_config(mixer=VDNMixerConfig()).build()

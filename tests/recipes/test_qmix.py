@@ -10,12 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from ctde_kit.recipes import pqn, qmix
-from ctde_kit.recipes.matrix_task import MatrixTask
-from ctde_kit.recipes.mixers import NoMixer, QMixerConfig, QPLEXMixerConfig
-from ctde_kit.recipes.replays import ReplayConfig, SequenceForm
-from ctde_kit.recipes.target_rules import HardTarget
-from ctde_kit.recipes.tasks import LbfTask, PettingZooTask, VmasTask
+from ctde_kit.recipes import (
+    HardTarget,
+    LbfTask,
+    MatrixTask,
+    NoMixer,
+    PettingZooTask,
+    QMixerConfig,
+    QPLEXMixerConfig,
+    ReplayConfig,
+    SequenceForm,
+    VmasTask,
+)
 
 from ctde_kit.errors import UserError
 from ctde_kit.training import Parts, iterate, load_parts, read_checkpoint, save_checkpoint
@@ -29,15 +35,15 @@ TWO_STEP = MatrixTask(
 )
 Build = Callable[[], Parts]
 BUILDS: dict[str, Build] = {
-    "transitions": lambda: qmix.build(small_q_config()),
-    "prioritized": lambda: qmix.build(small_q_config(replay={"prioritized": True})),
-    "sequences": lambda: qmix.build(small_q_config("gru", "sequences", last_action=True)),
-    "disk": lambda: qmix.build(small_q_config("gru", "sequences", replay={"stored_on": "disk", "prioritized": True})),
-    "episodes": lambda: qmix.build(small_q_config("gru", "episodes", mixer=QPLEXMixerConfig(n_heads=2))),
-    "hard": lambda: qmix.build(small_q_config(target=HardTarget(every=3), mixer=NoMixer(), anneal_lr=True)),
-    "matrix": lambda: qmix.build(small_q_config(task=TWO_STEP)),
-    "pqn": lambda: pqn.build(small_pqn_config()),
-    "pqn, gru": lambda: pqn.build(small_pqn_config("gru")),
+    "transitions": lambda: small_q_config().build(),
+    "prioritized": lambda: small_q_config(replay={"prioritized": True}).build(),
+    "sequences": lambda: small_q_config("gru", "sequences", last_action=True).build(),
+    "disk": lambda: small_q_config("gru", "sequences", replay={"stored_on": "disk", "prioritized": True}).build(),
+    "episodes": lambda: small_q_config("gru", "episodes", mixer=QPLEXMixerConfig(n_heads=2)).build(),
+    "hard": lambda: small_q_config(target=HardTarget(every=3), mixer=NoMixer(), anneal_lr=True).build(),
+    "matrix": lambda: small_q_config(task=TWO_STEP).build(),
+    "pqn": lambda: small_pqn_config().build(),
+    "pqn, gru": lambda: small_pqn_config("gru").build(),
 }
 
 
@@ -97,7 +103,7 @@ def same(first: Any, second: Any) -> bool:
 
 
 def test_replay_gives_frames_of_earlier_iterations() -> None:
-    parts = qmix.build(small_q_config(replay={"capacity": 10_000, "batch_size": 64}))
+    parts = small_q_config(replay={"capacity": 10_000, "batch_size": 64}).build()
     seen = []
     for iteration in iterate(parts):
         seen.append(iteration.batch["agents", "observation"].flatten(0, 1).clone())
@@ -109,9 +115,9 @@ def test_replay_gives_frames_of_earlier_iterations() -> None:
 
 
 def test_errors_become_priorities_and_weights() -> None:
-    parts = advance(qmix.build(small_q_config(replay={"prioritized": True, "batch_size": 16})), 3)
+    parts = advance(small_q_config(replay={"prioritized": True, "batch_size": 16}).build(), 3)
     assert len(parts.buffer.sample()["priority_weight"].unique()) > 4
-    uniform = advance(qmix.build(small_q_config()), 3)
+    uniform = advance(small_q_config().build(), 3)
     assert "priority_weight" not in uniform.buffer.sample()
 
 
@@ -119,14 +125,14 @@ def test_updates_follow_frames_not_iterations() -> None:
     for n_envs, frames_per_batch in ((6, 60), (12, 120)):
         task = navigation()
         task.n_envs = n_envs
-        parts = qmix.build(small_q_config(task=task, frames_per_batch=frames_per_batch, learning_starts=60))
+        parts = small_q_config(task=task, frames_per_batch=frames_per_batch, learning_starts=60).build()
         updates = [iteration.metrics["num_updates"] for iteration in iterate(parts)]
         assert sum(updates) == int(0.07 * (240 - 60))
         assert updates == ([0, 4, 4, 4] if n_envs == 6 else [4, 8])
 
 
 def test_epsilon_anneals_in_frames() -> None:
-    parts = qmix.build(small_q_config(epsilon_start=0.8, epsilon_end=0.2, epsilon_frames=120))
+    parts = small_q_config(epsilon_start=0.8, epsilon_end=0.2, epsilon_frames=120).build()
     actor = parts.policy.actors["agents"]
     assert actor.epsilon.item() == pytest.approx(0.8)
     epsilons = [(it.frames, actor.epsilon.item()) for it in iterate(parts)]
@@ -135,7 +141,7 @@ def test_epsilon_anneals_in_frames() -> None:
 
 
 def test_targets_follow_by_their_rule() -> None:
-    parts = qmix.build(small_q_config(target=HardTarget(every=3)))
+    parts = small_q_config(target=HardTarget(every=3)).build()
     loss = parts.update.losses["team"]
     batch = next(iter(parts.collector))
     parts.buffer.extend(parts.prepare(batch))
@@ -148,7 +154,7 @@ def test_targets_follow_by_their_rule() -> None:
 
 
 def test_polyak_moves_a_share_of_the_way() -> None:
-    parts = qmix.build(small_q_config())
+    parts = small_q_config().build()
     loss = parts.update.losses["team"]
     parts.buffer.extend(parts.prepare(next(iter(parts.collector))))
     before = tensors(loss.delayed.state_dict())
@@ -171,7 +177,7 @@ def test_polyak_moves_a_share_of_the_way() -> None:
 )
 def test_action_masks_and_several_groups_train(task: Any, kind: str) -> None:
     form = "transitions" if kind == "mlp" else "episodes"
-    parts = qmix.build(small_q_config(kind, form, task=task, last_action=True))
+    parts = small_q_config(kind, form, task=task, last_action=True).build()
     metrics = [iteration.metrics for iteration in iterate(parts)]
     assert sum(row["num_updates"] for row in metrics) == 16
     assert metrics[-1]["grad_norm"] > 0
@@ -182,23 +188,21 @@ def test_action_masks_and_several_groups_train(task: Any, kind: str) -> None:
     ("make", "message"),
     [
         (
-            lambda: qmix.build(small_q_config(task=VmasTask(name="vmas/navigation", n_envs=6))),
+            lambda: small_q_config(task=VmasTask(name="vmas/navigation", n_envs=6)).build(),
             "QMIX needs discrete actions; the task has it as `task.continuous_actions=false`",
         ),
-        (lambda: qmix.build(small_q_config(mixer=QMixerConfig(sees="state"))), "use mixer.sees=team"),
+        (lambda: small_q_config(mixer=QMixerConfig(sees="state")).build(), "use mixer.sees=team"),
         (
-            lambda: qmix.build(small_q_config(replay={"capacity": 3}, form="sequences", kind="gru")),
+            lambda: small_q_config(replay={"capacity": 3}, form="sequences", kind="gru").build(),
             "expected room for an item of 6 frames",
         ),
-        (lambda: qmix.build(small_q_config("mlp", "sequences")), "replay.form.burn_in: these networks"),
-        (lambda: advance(qmix.build(small_q_config("gru")), 1), "use a replay of sequences or episodes"),
+        (lambda: small_q_config("mlp", "sequences").build(), "replay.form.burn_in: these networks"),
+        (lambda: advance(small_q_config("gru").build(), 1), "use a replay of sequences or episodes"),
         (
             lambda: advance(
-                qmix.build(
-                    small_q_config(
-                        "gru", "sequences", replay={"capacity": 600}, frames_per_batch=30, updates_per_frame=1
-                    )
-                ),
+                small_q_config(
+                    "gru", "sequences", replay={"capacity": 600}, frames_per_batch=30, updates_per_frame=1
+                ).build(),
                 1,
             ),
             "after 30 frames no item of 6 steps is whole",

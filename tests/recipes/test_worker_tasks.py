@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from ctde_kit.recipes.mappo import MAPPOConfig, build
-from ctde_kit.recipes.tasks import LbfTask, PettingZooTask
+from ctde_kit.recipes import LbfTask, MAPPOConfig, PettingZooTask
 
 from ctde_kit.errors import UserError
 from ctde_kit.training import Parts, iterate, load_parts, read_checkpoint, save_checkpoint
@@ -41,13 +40,13 @@ def weights(parts: Parts) -> torch.Tensor:
 @pytest.mark.parametrize("task", [SPREAD, FORAGING, TAG], ids=["spread", "foraging", "tag"])
 def test_a_checkpoint_resets_the_envs_in_both_runs(task: PettingZooTask | LbfTask, kind: str, tmp_path: Path) -> None:
     config: MAPPOConfig = small_config(kind, task=task)
-    going_on = build(config)
+    going_on = config.build()
     advance(going_on, 2)
     save_checkpoint(tmp_path / "c.pt", going_on, algorithm="mappo", frames=120)
     before = weights(going_on)
     advance(going_on, 2)
 
-    resumed = build(config)
+    resumed = config.build()
     load_parts(read_checkpoint(tmp_path / "c.pt", algorithm="mappo"), resumed)
     assert torch.equal(weights(resumed), before)
     advance(resumed, 2)

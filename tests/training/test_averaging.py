@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from ctde_kit.recipes import maddpg, mappo
-from ctde_kit.recipes.target_rules import HardTarget
+from ctde_kit.recipes import HardTarget
 
 from ctde_kit.modules import AgentLinear, MultiAgentMLP
 from ctde_kit.training import ParameterAverage
@@ -59,12 +58,12 @@ def spread(update: Any, delayed: bool = False) -> float:
 @pytest.mark.parametrize("algorithm", ["mappo", "maddpg"])
 def test_critics_are_one_after_a_sync_and_diverge_between(algorithm: str) -> None:
     if algorithm == "mappo":
-        parts = mappo.build(small_config(critic=averaged(4)))
+        parts = small_config(critic=averaged(4)).build()
         batch = parts.prepare(parts.collector.rollout())
         parts.buffer.extend(batch)
         minibatch = next(iter(parts.buffer))
     else:
-        parts = maddpg.build(small_maddpg_config(critic=averaged(4), target=HardTarget(every=2)))
+        parts = small_maddpg_config(critic=averaged(4), target=HardTarget(every=2)).build()
         parts.buffer.extend(parts.prepare(parts.collector.rollout()))
         minibatch = parts.buffer.sample()
     update: Any = parts.update

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from ctde_kit.recipes.critics import ValueCriticConfig
-from ctde_kit.recipes.mappo import MAPPOConfig, build
+from ctde_kit.recipes import MAPPOConfig, ValueCriticConfig
 
 from ctde_kit.errors import UserError
 from ctde_kit.training import Parts, iterate, latest_checkpoint, load_parts, read_checkpoint, save_checkpoint
@@ -45,15 +44,15 @@ CONFIGS = {
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_resumed_run_equals_the_run_that_never_stopped(name: str, tmp_path: Path) -> None:
-    uninterrupted = advance(build(CONFIGS[name]()), 4)
+    uninterrupted = advance(CONFIGS[name]().build(), 4)
 
-    stopped = advance(build(CONFIGS[name]()), 2)
+    stopped = advance(CONFIGS[name]().build(), 2)
     path = tmp_path / "frames_120.pt"
     save_checkpoint(path, stopped, algorithm="mappo", frames=stopped.collector.frames)
     torch.manual_seed(99)
     random.seed(99)
     np.random.seed(99)
-    resumed = build(CONFIGS[name]())
+    resumed = CONFIGS[name]().build()
     advance(resumed, 1)
     assert load_parts(read_checkpoint(path, algorithm="mappo"), resumed) == 120
     advance(resumed, 2)
@@ -65,8 +64,8 @@ def test_resumed_run_equals_the_run_that_never_stopped(name: str, tmp_path: Path
 
 
 def test_taking_a_checkpoint_changes_nothing(tmp_path: Path) -> None:
-    plain = advance(build(small_config("gru")), 3)
-    saved = build(small_config("gru"))
+    plain = advance(small_config("gru").build(), 3)
+    saved = small_config("gru").build()
     for _ in range(3):
         advance(saved, 1)
         save_checkpoint(tmp_path / "c.pt", saved, algorithm="mappo", frames=saved.collector.frames)
@@ -86,12 +85,12 @@ def perturb(state: object) -> int:
 
 @pytest.mark.parametrize("part", ["collector", "prepare", "update", "policy"])
 def test_every_part_is_restored(part: str) -> None:
-    parts = advance(build(small_config("gru")), 2)
+    parts = advance(small_config("gru").build(), 2)
     stateful = getattr(parts, part)
     before = torch.utils._pytree.tree_map(  # type: ignore[attr-defined]
         lambda x: x.clone() if isinstance(x, torch.Tensor) else x, stateful.state_dict()
     )
-    other = advance(build(small_config("gru", seed=3)), 1)
+    other = advance(small_config("gru", seed=3).build(), 1)
     target = getattr(other, part)
     target.load_state_dict(before)
     after = target.state_dict()
@@ -104,9 +103,9 @@ def test_every_part_is_restored(part: str) -> None:
 
 def test_learning_rate_and_value_statistics_are_saved(tmp_path: Path) -> None:
     config = small_config(anneal_lr=True)
-    parts = advance(build(config), 2)
+    parts = advance(config.build(), 2)
     save_checkpoint(tmp_path / "c.pt", parts, algorithm="mappo", frames=120)
-    other = build(config)
+    other = config.build()
     load_parts(read_checkpoint(tmp_path / "c.pt", algorithm="mappo"), other)
     assert other.update.optimizer.param_groups[0]["lr"] == parts.update.optimizer.param_groups[0]["lr"] < config.lr
     norm = other.update.losses["agents"].value_norm
@@ -115,7 +114,7 @@ def test_learning_rate_and_value_statistics_are_saved(tmp_path: Path) -> None:
 
 
 def test_a_kill_while_writing_leaves_the_previous_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    parts = build(small_config())
+    parts = small_config().build()
     path = tmp_path / "frames_0.pt"
     save_checkpoint(path, parts, algorithm="mappo", frames=0)
     whole = path.read_bytes()
@@ -132,7 +131,7 @@ def test_a_kill_while_writing_leaves_the_previous_checkpoint(tmp_path: Path, mon
 
 
 def test_a_full_disk_is_one_line_and_leaves_the_previous_checkpoint(tmp_path: Path) -> None:
-    parts = build(small_config())
+    parts = small_config().build()
     path = tmp_path / "frames_0.pt"
     save_checkpoint(path, parts, algorithm="mappo", frames=0)
     whole = path.read_bytes()
@@ -147,7 +146,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_previous_checkpoint(tmp_path: Pa
 @pytest.mark.parametrize("damage", ["truncated", "garbage", "empty"])
 def test_damaged_checkpoint_is_named(damage: str, tmp_path: Path) -> None:
     path = tmp_path / "frames_0.pt"
-    save_checkpoint(path, build(small_config()), algorithm="mappo", frames=0)
+    save_checkpoint(path, small_config().build(), algorithm="mappo", frames=0)
     content = path.read_bytes()
     path.write_bytes({"truncated": content[: len(content) // 2], "garbage": b"x" * 500, "empty": b""}[damage])
     with pytest.raises(UserError, match="truncated or not a checkpoint"):
@@ -155,7 +154,7 @@ def test_damaged_checkpoint_is_named(damage: str, tmp_path: Path) -> None:
 
 
 def test_checkpoint_of_another_algorithm_is_refused(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path / "c.pt", build(small_config()), algorithm="ippo", frames=0)
+    save_checkpoint(tmp_path / "c.pt", small_config().build(), algorithm="ippo", frames=0)
     with pytest.raises(UserError, match="algorithm 'ippo', expected 'mappo'"):
         read_checkpoint(tmp_path / "c.pt", algorithm="mappo")
 
@@ -168,15 +167,15 @@ def other_configs() -> list[MAPPOConfig]:
 
 @pytest.mark.parametrize("index", [0, 1])
 def test_checkpoint_of_other_networks_is_refused_in_one_line(index: int, tmp_path: Path) -> None:
-    save_checkpoint(tmp_path / "c.pt", build(small_config()), algorithm="mappo", frames=0)
+    save_checkpoint(tmp_path / "c.pt", small_config().build(), algorithm="mappo", frames=0)
     content = read_checkpoint(tmp_path / "c.pt", algorithm="mappo")
     with pytest.raises(UserError, match="does not fit this run") as caught:
-        load_parts(content, build(other_configs()[index]))
+        load_parts(content, other_configs()[index].build())
     assert "\n" not in str(caught.value)
 
 
 def test_same_seed_gives_the_same_run_and_another_seed_another() -> None:
-    first, second = (parameters(advance(build(small_config()), 2)) for _ in range(2))
+    first, second = (parameters(advance(small_config().build(), 2)) for _ in range(2))
     assert_same(first, second)
-    third = parameters(advance(build(small_config(seed=1)), 2))
+    third = parameters(advance(small_config(seed=1).build(), 2))
     assert any(not torch.equal(first[name], third[name]) for name in first if first[name].is_floating_point())

@@ -9,10 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from ctde_kit.recipes import load
-from ctde_kit.recipes.config import EvaluationConfig
-from ctde_kit.recipes.mappo import build
-from ctde_kit.recipes.running import resume, start
+from ctde_kit.recipes import EvaluationConfig, load
+from ctde_kit.recipes.commands.running import resume, start
 from omegaconf import OmegaConf
 
 from ctde_kit.errors import UserError
@@ -91,7 +89,7 @@ def test_finished_run_loads_back_and_acts(tmp_path: Path) -> None:
 
 
 def test_not_finite_loss_stops_the_run_with_its_name() -> None:
-    parts = build(small_config())
+    parts = small_config().build()
     loop = iterate(parts)
     next(loop)
     parts.update.losses["agents"].critic_coeff = float("nan")
@@ -107,7 +105,7 @@ def test_unwritable_run_directory_is_named() -> None:
 def test_first_minibatch_after_collection_has_ratio_one() -> None:
     for kind in ("mlp", "gru"):
         length = 10 if kind == "gru" else None
-        parts = build(small_config(kind, epochs=1, minibatch_frames=60, sequence_length=length, total_frames=300))
+        parts = small_config(kind, epochs=1, minibatch_frames=60, sequence_length=length, total_frames=300).build()
         for iteration in iterate(parts):
             assert abs(iteration.metrics["approx_kl"]) < 1e-6, (kind, iteration.frames)
             assert iteration.metrics["clip_fraction"] == 0

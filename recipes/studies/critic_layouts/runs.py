@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ctde_kit.recipes.cli import compose
-from ctde_kit.recipes.loading import read_config
-from omegaconf import DictConfig, OmegaConf
+from ctde_kit.recipes.wiring.saved_runs import SavedRun
 
 from ctde_kit.errors import UserError
 from ctde_kit.training import read_metrics
 
-STUDY = "critic_layouts"
 MISSING = object()
 FIGURE = "eval/return_mean"
 # Runs of a study may differ in these alone, those of a layout in their seed.
@@ -41,8 +38,16 @@ class Curves:
     changed: tuple[str, ...] = ()
 
 
-def read_curves(directory: Path) -> Curves:
+# The options of the study's own runs, by algorithm and task.
+StudyOptions = Callable[[str, str], Mapping[str, Any]]
+
+
+def read_curves(directory: Path, study_options: StudyOptions) -> Curves:
     """The curves of the runs in ``directory``, which are ``LAYOUT/seed_SEED``.
+
+    Args:
+        directory: of the runs.
+        study_options: what the study's options are where nothing was changed.
 
     Raises:
         UserError: where there are none, one has not ended, or they do not compare.
@@ -58,7 +63,7 @@ def read_curves(directory: Path) -> Curves:
             raise UserError(
                 f"runs={directory}: {name} has seeds {found}, {first} has {seeds[first]}; train the missing"
             )
-    configs = {run: _container(read_config(run)) for runs in paths.values() for run in runs}
+    configs = {run: SavedRun(run).config for runs in paths.values() for run in runs}
     example, shared = next(iter(configs)), _comparable(next(iter(configs.values())))
     for run, config in configs.items():
         own = _comparable(config)
@@ -78,18 +83,17 @@ def read_curves(directory: Path) -> Curves:
         seeds=seeds[first],
         frames=frames,
         returns={name: np.stack([returns for _, returns in runs]) for name, runs in curves.items()},
-        changed=changed_options(shared),
+        changed=changed_options(shared, study_options),
     )
 
 
-def changed_options(config: Mapping[str, Any]) -> tuple[str, ...]:
+def changed_options(config: Mapping[str, Any], study_options: StudyOptions) -> tuple[str, ...]:
     """Overrides that lead from the study's own options to ``config``."""
-    chosen = [f"task={config['task']['name']}"]
-    cfg = compose(str(config["algorithm"]), [f"study={STUDY}", *chosen])
-    own = _leaves(_comparable(_container(cfg)))
-    found = _leaves(config)
-    changed = [f"{key}={_written(value)}" for key, value in found.items() if own.get(key, MISSING) != value]
-    return (*chosen, *changed)
+    task = config["task"]["name"]
+    usual = _leaves(_comparable(study_options(str(config["algorithm"]), task)))
+    actual = _leaves(config)
+    changed = [f"{key}={_written(value)}" for key, value in actual.items() if usual.get(key, MISSING) != value]
+    return (f"task={task}", *changed)
 
 
 def _leaves(config: Any, path: str = "") -> dict[str, Any]:
@@ -112,13 +116,7 @@ def _seed(run: Path) -> int:
     return int(number)
 
 
-def _container(config: DictConfig) -> dict[str, Any]:
-    content = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(content, dict)
-    return {str(key): value for key, value in content.items()}
-
-
-def _comparable(config: dict[str, Any]) -> dict[str, Any]:
+def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in VARIED}
 
 

@@ -1,0 +1,135 @@
+"""A console script on hydra: composed options, one job or several, and mistakes in one line."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import hydra
+from ctde_kit.recipes.commands.schemas import register_schemas
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from ctde_kit.errors import NotFiniteError, UserError
+
+# Hydra takes these before the options alone.
+MULTIRUN = ("-m", "--multirun")
+HELP = ("--help", "-h")
+CONF = Path(__file__).parents[1] / "conf"
+
+
+def guarded(program: str, run: Callable[[list[str]], None], arguments: list[str], stopped: str = "") -> None:
+    """Call ``run`` with a command line's arguments; mistakes are one line and exit code 2.
+
+    Args:
+        program: its name.
+        run: the work.
+        arguments: of the command line.
+        stopped: what to say to a user who stopped it, after the word.
+    """
+    try:
+        run(arguments)
+    except (UserError, NotFiniteError, HydraException, OmegaConfBaseException) as error:
+        print(f"{program}: error: {_one_line(error)}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:
+        # The reader of a pipe left, as `head` does; Python's own flush at exit must find an open file.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        print(f"{program}: stopped{stopped}", file=sys.stderr)
+        sys.exit(130)
+
+
+def compose_and_run(
+    program: str, config_name: str, overrides: list[str], run: Callable[[DictConfig, Path], None]
+) -> None:
+    """Compose the configuration ``config_name`` and call ``run`` with it and its directory, for each job of ``-m``.
+
+    Raises:
+        UserError: the last mistake; those of other jobs are printed.
+    """
+    if any(override in HELP for override in overrides):
+        print_help(config_name, [override for override in overrides if override not in HELP])
+        return
+    register_schemas()
+    multirun = any(override in MULTIRUN or override.startswith("study=") for override in overrides)
+    if multirun and any(override.startswith("hydra.run.dir=") for override in overrides):
+        raise UserError("hydra.run.dir: several runs need several directories; use hydra.sweep.dir")
+    errors: list[tuple[Path, Exception]] = []
+
+    def job(cfg: DictConfig) -> None:
+        path = Path(HydraConfig.get().runtime.output_dir)
+        # An exception that leaves the job makes hydra print a line of its own.
+        try:
+            run(cfg, path)
+        except Exception as error:
+            errors.append((path, error))
+            with contextlib.suppress(OSError):
+                path.rmdir()  # only where nothing was written
+
+    # Without this variable hydra prints its mistakes itself, in several lines, and exits with code 1.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    sys.argv = [sys.argv[0], *sorted(overrides, key=lambda override: override not in MULTIRUN)]
+    try:
+        hydra.main(version_base="1.3", config_path="pkg://ctde_kit.recipes.conf", config_name=config_name)(job)()
+    except MissingConfigException as error:
+        raise _unknown_option(error) from error
+    except OSError as error:
+        if error.filename is None:
+            raise
+        directory = "hydra.sweep.dir" if multirun else "hydra.run.dir"
+        raise UserError(f"{error.filename} cannot be written ({error.strerror}): choose another {directory}") from error
+    if errors:
+        for path, error in errors[:-1]:
+            print(f"{program}: error: {path.name}: {_one_line(error)}", file=sys.stderr)
+        raise errors[-1][1]
+
+
+def compose(config_name: str, overrides: list[str]) -> DictConfig:
+    """The configuration ``config_name`` with these overrides, inside a command or without one."""
+    register_schemas()
+    if GlobalHydra.instance().is_initialized():
+        return hydra.compose(config_name, overrides)
+    with hydra.initialize_config_module("ctde_kit.recipes.conf", version_base="1.3"):
+        return hydra.compose(config_name, overrides)
+
+
+def print_help(config_name: str, overrides: list[str]) -> None:
+    """Print the options and their values; hydra's own help lists every folder of files first, which takes seconds."""
+    register_schemas()
+    with hydra.initialize_config_module("ctde_kit.recipes.conf", version_base="1.3"):
+        cfg = hydra.compose(config_name, overrides, return_hydra_config=True)
+    template = cfg.hydra.help.template
+    with open_dict(cfg):
+        del cfg["hydra"]
+    print(template.replace("$CONFIG", OmegaConf.to_yaml(cfg)))
+
+
+def options_of(group: str) -> list[str]:
+    """What can be chosen for a group of options, such as ``task``."""
+    root = CONF / group
+    return sorted(path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.yaml"))
+
+
+def _unknown_option(error: MissingConfigException) -> UserError:
+    group, _, name = (error.missing_cfg_file or "").partition("/")
+    options = options_of(group)
+    close = difflib.get_close_matches(name, options, n=3)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"choose one of {', '.join(options)}"
+    return UserError(f"{group}={name}: there is no such {group}; {hint}")
+
+
+def _one_line(error: BaseException) -> str:
+    """Hydra and OmegaConf spread a mistake over lines and causes; the cause says what was wrong with the value."""
+    message = " ".join(str(error).split())
+    if isinstance(error, HydraException) and isinstance(error.__cause__, OmegaConfBaseException):
+        reason = str(error.__cause__).splitlines()[0]
+        message = f"{message}: {reason}" if reason not in message else message
+    return message or type(error).__name__

@@ -1,0 +1,45 @@
+"""``ctde-critic-layouts``: the page of the study of critic layouts, once its runs have ended."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ctde_kit.recipes.commands.application import compose, compose_and_run
+from ctde_kit.recipes.commands.train import recipe_config
+from ctde_kit.recipes.configs.critic_layouts import CriticLayoutsConfig
+from ctde_kit.recipes.configs.data import to_data
+from omegaconf import DictConfig, OmegaConf
+
+PROGRAM = "ctde-critic-layouts"
+STUDY = "critic_layouts"
+
+
+def critic_layouts(arguments: list[str]) -> None:
+    """Do what the command line of ``ctde-critic-layouts`` says."""
+    compose_and_run(PROGRAM, STUDY, arguments, _start)
+
+
+def study_options(algorithm: str, task: str) -> dict[str, Any]:
+    """The options of the study's runs on ``task``, as plain data."""
+    return to_data(recipe_config(compose(algorithm, [f"study={STUDY}", f"task={task}"])))
+
+
+def _start(cfg: DictConfig, path: Path) -> None:
+    # Not before: matplotlib and numpy take their time.
+    from ctde_kit.recipes.studies.critic_layouts.page import write_page
+    from ctde_kit.recipes.studies.critic_layouts.runs import read_curves
+
+    config = OmegaConf.to_object(cfg)
+    assert isinstance(config, CriticLayoutsConfig)
+    for written in write_page(read_curves(Path(config.runs), study_options), path, _made()):
+        print(f"  {written}")
+
+
+def _made() -> str:
+    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors"
+    return f"Written {datetime.date.today().isoformat()}, torch {version('torch')}, {machine}."

@@ -1,0 +1,160 @@
+"""Cross-play: every saved policy of one group against every saved policy of another, as a table and a picture."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ctde_kit.recipes.commands.application import compose_and_run
+from ctde_kit.recipes.commands.short_forms import expand_side
+from ctde_kit.recipes.configs.cross_play import CrossPlayConfig
+from ctde_kit.recipes.configs.data import to_data
+from ctde_kit.recipes.configs.opponents import RunOpponent
+from ctde_kit.recipes.configs.tasks.task import TaskConfig
+from ctde_kit.recipes.wiring.evaluating import EVALUATION_SEED
+from ctde_kit.recipes.wiring.saved_runs import SavedRun
+from omegaconf import DictConfig, OmegaConf
+
+import ctde_kit as ck
+from ctde_kit.errors import UserError
+
+if TYPE_CHECKING:
+    from ctde_kit import TeamSpec
+    from ctde_kit.training import CrossPlay
+
+PROGRAM = "ctde-cross-play"
+OPTIONS = ("task", "episodes", "seed", "device")
+
+
+def cross_play(arguments: list[str]) -> None:
+    """Do what the command line of ``ctde-cross-play`` says."""
+    overrides = [override for argument in arguments for override in expand_side(argument, OPTIONS)]
+    compose_and_run(PROGRAM, "cross_play", overrides, _start)
+
+
+def play(cfg: CrossPlayConfig) -> CrossPlay:
+    """The table of ``cfg``'s policies, greedy, on evaluation seeds that training never used.
+
+    Raises:
+        UserError: for unknown groups, runs of several tasks, and policies that do not fit.
+    """
+    from ctde_kit.recipes.wiring.devices import resolve_device
+    from ctde_kit.recipes.wiring.policies import build_opponent
+    from ctde_kit.recipes.wiring.transforms import with_transforms
+
+    task = _played_task(cfg)
+    device = resolve_device(cfg.device)
+    seed = EVALUATION_SEED + cfg.seed
+    base_env = task.build(seed=seed, device=device, n_envs=task.evaluation_envs(cfg.episodes))
+    team = ck.TeamSpec.from_env(base_env)
+    try:
+        _check_groups(cfg, team, task)
+        sides: dict[str, dict[str, Any]] = {
+            group.name: {
+                label: build_opponent(policy, group, team, task).to(device)  # pyright: ignore[reportAttributeAccessIssue]
+                for label, policy in _labelled(cfg.policies[group.name].values()).items()
+            }
+            for group in team
+        }
+        return ck.training.cross_play(
+            sides,
+            lambda pairing: with_transforms(base_env, team, ck.TeamPolicy(dict(pairing))),  # pyright: ignore[reportArgumentType]
+            episodes=cfg.episodes,
+            seed=seed,
+        )
+    finally:
+        base_env.close()
+
+
+def write(table: CrossPlay, cfg: CrossPlayConfig, directory: Path) -> list[Path]:
+    """``cross_play.csv``, ``cross_play.json`` (the same rows, and who the policies are) and ``cross_play.png``."""
+    task = _played_task(cfg)
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / "cross_play.json"
+    policies = {
+        group: {label: _described(policy) for label, policy in _labelled(named.values()).items()}
+        for group, named in cfg.policies.items()
+    }
+    content = {
+        "task": task.name,
+        "max_steps": task.episode_steps,
+        "continuous_actions": task.continuous,
+        "params": getattr(task, "params", {}),
+        "seed": cfg.seed,
+        "policies": policies,
+        "pairings": table.records(),
+    }
+    path.write_text(json.dumps(content, indent=2) + "\n")
+    title = f"{task.name}, {table.records()[0]['episodes']} greedy episodes a pairing"
+    return [
+        table.write_csv(directory / "cross_play.csv"),
+        path,
+        ck.training.plot_cross_play(table, directory / "cross_play.png", title),
+    ]
+
+
+def _played_task(cfg: CrossPlayConfig) -> TaskConfig:
+    return (cfg.task or _common_task(cfg)).with_actions(continuous=None)
+
+
+def _common_task(cfg: CrossPlayConfig) -> TaskConfig:
+    """The task of all runs; ``n_envs`` and the like may differ."""
+    runs = [policy for named in cfg.policies.values() for policy in named.values() if isinstance(policy, RunOpponent)]
+    if not runs:
+        raise UserError("task: none of these policies is a run, so the task is not known; give it, task=NAME")
+    tasks = [SavedRun(Path(run.directory)).task for run in runs]
+    for run, task in zip(runs, tasks, strict=True):
+        for name in ("name", "max_steps", "continuous_actions", "params"):
+            ours, theirs = getattr(tasks[0], name, None), getattr(task, name, None)
+            if ours != theirs:
+                raise UserError(
+                    f"{run.directory} has task.{name}={theirs}, {runs[0].directory} has {ours}; give the task to be "
+                    "played, task=NAME"
+                )
+    return tasks[0]
+
+
+def _check_groups(cfg: CrossPlayConfig, team: TeamSpec, task: TaskConfig) -> None:
+    names = [group.name for group in team]
+    if len(names) != 2:
+        raise UserError(f"cross-play is between two groups, {task.name} has {', '.join(names)}; choose another task")
+    unknown = [name for name in cfg.policies if name not in names]
+    if unknown:
+        raise UserError(
+            f"{unknown[0]}: neither a group of {task.name} ({', '.join(names)}) nor one of {', '.join(OPTIONS)}"
+        )
+    missing = [name for name in names if not cfg.policies.get(name)]
+    if missing:
+        raise UserError(f"{missing[0]}: no policy is given; name one or more, such as {missing[0]}=[RUN_DIR,random]")
+
+
+def _labelled(policies: Any) -> dict[str, Any]:
+    """Policies by label; where two share one, the second gets a number."""
+    labelled: dict[str, Any] = {}
+    for policy in policies:
+        label, count = policy.label, 1
+        while label in labelled:
+            count += 1
+            label = f"{policy.label} ({count})"
+        labelled[label] = policy
+    return labelled
+
+
+def _described(policy: Any) -> dict[str, Any]:
+    return {name: value for name, value in to_data(policy).items() if name != "kind"}
+
+
+def _start(cfg: DictConfig, path: Path) -> None:
+    if (path / "cross_play.json").exists():
+        raise UserError(f"{path} holds a table already: choose another hydra.run.dir")
+    config = OmegaConf.to_object(cfg)
+    assert isinstance(config, CrossPlayConfig)
+    table = play(config)
+    written = write(table, config, path)
+    first, second = table.labels
+    for record in table.records():
+        sums = [f"{group} {record[f'{group}/return_sum']:.1f}" for group in table.labels]
+        print(f"{first} {record[first]}, {second} {record[second]}: return_sum {', '.join(sums)}")
+    for file in written:
+        print(f"  {file}")

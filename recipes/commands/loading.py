@@ -1,0 +1,88 @@
+"""Finished runs, loaded back."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ctde_kit.recipes.commands.recipes import RECIPES
+from ctde_kit.recipes.configs.data import from_data
+from ctde_kit.recipes.configs.recipe import RecipeConfig
+from ctde_kit.recipes.wiring.saved_runs import SavedRun
+
+import ctde_kit as ck
+from ctde_kit.errors import UserError
+
+if TYPE_CHECKING:
+    from ctde_kit import Parts, TeamPolicy
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A run as its last checkpoint left it.
+
+    Args:
+        config: the recipe's configuration.
+        parts: its parts, ``parts.policy`` among them.
+        frames: collected so far.
+    """
+
+    config: RecipeConfig
+    parts: Parts
+    frames: int
+
+    @property
+    def policy(self) -> TeamPolicy:
+        """The policy of all groups; greedy under ``ExplorationType.DETERMINISTIC``, the default outside collectors."""
+        policy: Any = self.parts.policy
+        return policy
+
+    @property
+    def env(self) -> Any:
+        """The training env, with the transforms that the policy needs."""
+        return self.parts.collector.env
+
+
+def load(run_directory: str | Path, device: str | None = None) -> LoadedRun:
+    """Load a run directory: ``policy = load("runs/...").policy``.
+
+    The program's random state is left as it was.
+
+    Args:
+        run_directory: as the command line printed it.
+        device: where to put it, ``None`` for where the run was.
+
+    Raises:
+        UserError: where it holds no configuration or no whole checkpoint.
+    """
+    import numpy as np
+    import torch
+
+    directory = Path(run_directory)
+    config = read_config(directory)
+    if device is not None:
+        config = replace(config, device=device)
+    path = ck.training.latest_checkpoint(directory / "checkpoints")
+    content = ck.training.read_checkpoint(path, algorithm=config.algorithm)
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng():
+        parts = config.build()
+        frames = ck.training.load_parts(content, parts)
+    random.setstate(python_state)
+    np.random.set_state(numpy_state)
+    return LoadedRun(config, parts, frames)
+
+
+def read_config(directory: Path) -> RecipeConfig:
+    """The configuration of a run.
+
+    Raises:
+        UserError: where there is none, or it is damaged.
+    """
+    data, path = SavedRun(directory).config, directory / "config.yaml"
+    algorithm = data["algorithm"]
+    if algorithm not in RECIPES:
+        raise UserError(f"{path}: expected `algorithm` to be one of {', '.join(RECIPES)}, found {algorithm!r}")
+    return from_data(RECIPES[algorithm].config, data, str(path))

@@ -1,0 +1,53 @@
+"""``ctde NAME ...`` and ``ctde-NAME ...``: every console script of the kit."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from ctde_kit.recipes.commands import catalog
+from ctde_kit.recipes.commands.application import guarded
+from ctde_kit.recipes.commands.critic_layouts import critic_layouts
+from ctde_kit.recipes.commands.cross_play import cross_play
+from ctde_kit.recipes.commands.recipes import RECIPES
+from ctde_kit.recipes.commands.train import train
+
+from ctde_kit.errors import UserError
+
+Command = Callable[[list[str]], None]
+LISTS: dict[str, Command] = {"recipes": catalog.recipes, "tasks": catalog.tasks, "parts": catalog.parts}
+TOOLS: dict[str, Command] = {"cross-play": cross_play, "critic-layouts": critic_layouts}
+
+
+def main() -> None:
+    """Do what the command line says; the program's name, or its first argument, is the command."""
+    program, arguments = Path(sys.argv[0]).stem, sys.argv[1:]
+    if program.startswith("ctde-"):
+        name = program.removeprefix("ctde-")
+    else:
+        name, *arguments = arguments or ["--help"]
+    if name in RECIPES:
+        guarded(f"ctde-{name}", lambda given: train(name, given), arguments, f"; go on with ctde-{name} resume=RUN_DIR")
+    elif name in ("--help", "-h"):
+        catalog.overview()
+    else:
+        guarded(f"ctde-{name}" if name in TOOLS else "ctde", _command(name), arguments)
+
+
+def _command(name: str) -> Command:
+    known = {**LISTS, **TOOLS}
+    if name in known:
+        return known[name]
+
+    def unknown(arguments: list[str]) -> None:
+        close = difflib.get_close_matches(name, [*RECIPES, *known], n=3)
+        hint = f"did you mean {' or '.join(close)}?" if close else "`ctde` lists what there is"
+        raise UserError(f"{name}: there is no such command; {hint}")
+
+    return unknown
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""The recipes that a command or a run directory can name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ctde_kit.recipes.configs.recipe import RecipeConfig
+from ctde_kit.recipes.maddpg import MADDPGConfig
+from ctde_kit.recipes.mappo import MAPPOConfig
+from ctde_kit.recipes.pqn import PQNConfig
+from ctde_kit.recipes.qmix import QMIXConfig
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe: ``conf/NAME.yaml`` holds the options that set it apart from others of the same configuration.
+
+    Args:
+        config: its configuration, which builds the parts.
+        summary: what it is, in one line.
+    """
+
+    config: type[RecipeConfig]
+    summary: str
+
+
+RECIPES = {
+    "mappo": Recipe(MAPPOConfig, "PPO with a centralized critic"),
+    "ippo": Recipe(MAPPOConfig, "PPO with a decentralized critic"),
+    "qmix": Recipe(QMIXConfig, "double Q-learning of a team value, mixed by a monotonic network"),
+    "vdn": Recipe(QMIXConfig, "double Q-learning of the sum of the agents' values"),
+    "iql": Recipe(QMIXConfig, "double Q-learning, each agent for itself"),
+    "qplex": Recipe(QMIXConfig, "double Q-learning of a team value, mixed by a duplex dueling network"),
+    "pqn": Recipe(PQNConfig, "Q-learning without replay and target networks, from many parallel environments"),
+    "maddpg": Recipe(MADDPGConfig, "deterministic actors, critics of joint actions"),
+    "iddpg": Recipe(MADDPGConfig, "deterministic actors, decentralized critics"),
+    "facmac": Recipe(MADDPGConfig, "deterministic actors, decentralized critics whose values are mixed"),
+}

@@ -1,0 +1,180 @@
+"""One run of a recipe: from a configuration to a finished run directory."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ctde_kit.recipes.commands.loading import read_config
+from ctde_kit.recipes.configs.data import to_data
+from ctde_kit.recipes.configs.recipe import RecipeConfig
+from ctde_kit.recipes.wiring.attending import attention_critics
+from ctde_kit.recipes.wiring.devices import resolve_device
+from ctde_kit.recipes.wiring.evaluating import EVALUATION_SEED
+from ctde_kit.recipes.wiring.policies import actor_configs
+from ctde_kit.recipes.wiring.saved_runs import ACTORS_FILE
+from ctde_kit.recipes.wiring.transforms import with_transforms
+
+from ctde_kit.errors import UserError
+from ctde_kit.modules import TeamPolicy
+from ctde_kit.specs import TeamSpec
+from ctde_kit.training import (
+    Parts,
+    Run,
+    RunDirectory,
+    checkpoint_paths,
+    evaluate,
+    latest_checkpoint,
+    load_parts,
+    read_checkpoint,
+    record_episode,
+    run,
+)
+from ctde_kit.training.attention import AttentionRecord, beside_frames, plot_attention
+from ctde_kit.training.plots import shown_returns
+from ctde_kit.training.video import write_gif
+
+
+def start(config: RecipeConfig, path: Path) -> dict[str, Any]:
+    """A new run in ``path``.
+
+    Raises:
+        UserError: where ``path`` holds a run already, and for mistakes in the configuration.
+    """
+    if (path / "config.yaml").exists():
+        raise UserError(f"{path} holds a run already: go on with resume={path}, or choose another hydra.run.dir")
+    parts = config.build()
+    directory = RunDirectory(path)
+    _write_config(config, parts, directory)
+    return _train(config, parts, directory, seconds=0.0)
+
+
+def resume(config: RecipeConfig, path: Path) -> dict[str, Any]:
+    """Go on with the run in ``path``; rows of ``metrics.csv`` past its checkpoint are dropped."""
+    directory = RunDirectory(path)
+    content = read_checkpoint(latest_checkpoint(directory.checkpoints), algorithm=config.algorithm)
+    finished = (path / "summary.json").exists()
+    if finished and config.total_frames <= content["frames"]:
+        raise UserError(
+            f"total_frames={config.total_frames}: {path} has {content['frames']} frames already; ask for more"
+        )
+    parts = config.build()
+    frames = load_parts(content, parts)
+    # The schedule may be another one now: with more total_frames the learning rate falls more slowly.
+    parts.anneal(frames)
+    seconds = directory.read_rows(frames)
+    _write_config(config, parts, directory)
+    return _train(config, parts, directory, seconds)
+
+
+def go_on(config: RecipeConfig, path: Path) -> None:
+    """A study's run in ``path``: what has ended stays, what was stopped is resumed, or begun anew without a checkpoint.
+
+    Raises:
+        UserError: where ``path`` holds a run with another configuration.
+    """
+    if config != read_config(path):
+        raise UserError(f"{path} holds a run with other options: choose another hydra.sweep.dir")
+    if (path / "summary.json").exists():
+        print(f"run directory: {path} (ended before)")
+    elif not checkpoint_paths(path / "checkpoints"):
+        (path / "config.yaml").unlink()
+        start(config, path)
+    else:
+        resume(config, path)
+
+
+def _write_config(config: RecipeConfig, parts: Parts, directory: RunDirectory) -> None:
+    """``config.yaml``, and how each group's actor is built."""
+    team = TeamSpec.from_env(parts.collector.env)
+    actors = {name: to_data(actor) for name, actor in actor_configs(config, team).items()}
+    for name, data in ((ACTORS_FILE, actors), ("config.yaml", to_data(config))):
+        beside = directory.path / f"{name}.partial"
+        beside.write_text(yaml.safe_dump(data, sort_keys=False))
+        beside.replace(directory.path / name)
+
+
+def _policy(parts: Parts) -> TeamPolicy:
+    assert isinstance(parts.policy, TeamPolicy)
+    return parts.policy
+
+
+def _train(config: RecipeConfig, parts: Parts, directory: RunDirectory, seconds: float) -> dict[str, Any]:
+    task, device = config.task, resolve_device(config.device)
+    team = TeamSpec.from_env(parts.collector.env)
+    groups = [group.name for group in team]
+    episodes, seed = config.evaluation.episodes, EVALUATION_SEED + config.seed
+    n_envs = task.evaluation_envs(episodes)
+    env = with_transforms(task.build(seed=seed, device=device, n_envs=n_envs), team, _policy(parts))
+    record = _recording(config, parts, team, directory, seed, device)
+
+    def evaluate_greedy() -> dict[str, float]:
+        returns = evaluate(env, parts.policy, groups, episodes=episodes, seed=seed)
+        return returns.metrics(task.groups_compete)
+
+    settings = Run(
+        algorithm=config.algorithm,
+        task=task.name,
+        seed=config.seed,
+        total_frames=config.total_frames,
+        directory=directory,
+        groups=groups,
+        evaluate=evaluate_greedy,
+        evaluate_every_frames=config.evaluation.every_frames,
+        checkpoint_every_frames=config.checkpoint.every_frames,
+        loggers=config.logger.build(directory.path, directory.path.name),
+        started_seconds=seconds,
+        progress=sys.stderr.isatty(),
+    )
+    print(f"run directory: {directory.path}")
+    summary = run(parts, settings)
+    if record is not None:
+        record()
+    env.close()
+    _print_result(summary, directory)
+    return summary
+
+
+def _recording(
+    config: RecipeConfig, parts: Parts, team: TeamSpec, directory: RunDirectory, seed: int, device: str
+) -> Callable[[], None] | None:
+    """Shows a greedy episode when called: a video if asked for, and what its critics attend to, if they do.
+
+    Whether the task can be drawn shows before training starts.
+    """
+    critics = attention_critics(parts)
+    if not config.video and not critics:
+        return None
+    env = with_transforms(config.task.build(seed=seed, device=device, n_envs=1), team, _policy(parts))
+    render = config.task.renderer(env) if config.video else None
+    if config.video and render is None:
+        env.close()
+        raise UserError(f"video=true: {config.task.name} has no renderer; leave video=false")
+
+    def record() -> None:
+        attention = AttentionRecord(critics, team) if critics else None
+        frames, _ = record_episode(env, parts.policy, render, seed=seed, watch=attention)
+        if attention is not None:
+            title = f"attention of {config.algorithm}'s critics on {config.task.name}, a greedy episode"
+            plot_attention(attention, directory.plots / "attention.png", title)
+            frames = beside_frames(frames, attention) if frames else frames
+        if config.video:
+            directory.videos.mkdir(exist_ok=True)
+            write_gif(frames, directory.videos / "greedy_episode.gif")
+        env.close()
+
+    return record
+
+
+def _print_result(summary: dict[str, Any], directory: RunDirectory) -> None:
+    returns = [f"{name} {summary[name]:.3f}" for name in shown_returns(summary)]
+    print(f"{summary['algorithm']} on {summary['task']}, seed {summary['seed']}: {', '.join(returns)}")
+    print(
+        f"  after {summary['frames']} frames in {summary['seconds']:.0f} s, {summary['eval/episodes']} greedy episodes"
+    )
+    for path in sorted([*directory.plots.glob("*.png"), *directory.videos.glob("*.gif")]):
+        print(f"  {path.parent.name.removesuffix('s')}: {path}")
+    print(f"  everything: {directory.path}")

@@ -1,0 +1,94 @@
+"""Short forms on the command line, and what they are for hydra."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ctde_kit.recipes.commands.application import options_of
+
+from ctde_kit.errors import UserError
+
+
+def expand(argument: str) -> list[str]:
+    """``task.params.KEY``, ``opponents.GROUP`` and ``initial.GROUP`` as overrides that hydra takes.
+
+    An opponent is the name of a configuration in ``conf/opponent``, or else a run directory.
+
+    Raises:
+        UserError: for an opponent that is neither.
+
+    >>> expand("task.params.n_agents=4")
+    ['++task.params.n_agents=4']
+    >>> expand("opponents.agent=random")
+    ['+opponent@opponents.agent=random']
+    >>> expand("opponents.agent.sampled=true")
+    ['opponents.agent.sampled=true']
+    """
+    name, separator, value = argument.partition("=")
+    owner, _, rest = name.partition(".")
+    if name.startswith("task.params."):
+        return [f"++{argument}"]
+    if not separator or not rest or "." in rest:
+        return [argument]
+    if owner == "initial":
+        return [f"++{name}={_absolute(name, value, [])}"]
+    return choose_policy(name, name, value) if owner == "opponents" else [argument]
+
+
+def choose_policy(package: str, shown: str, value: str) -> list[str]:
+    """The overrides that put the policy ``value`` at ``package``; several, separated by commas, with ``-m``.
+
+    Args:
+        package: where in the configuration.
+        shown: the option as the user wrote it.
+        value: names of scripted policies, or run directories.
+
+    Raises:
+        UserError: for a value that is neither, or both.
+    """
+    names = scripted_policies()
+    scripted = [part in names for part in value.split(",")]
+    if all(scripted):
+        return [f"+opponent@{package}={value}"]
+    if any(scripted):
+        raise UserError(f"{shown}={value}: scripted policies and runs cannot be swept together; start them apart")
+    return [f"+opponent@{package}=run", f"{package}.directory={_absolute(shown, value, names)}"]
+
+
+def scripted_policies() -> list[str]:
+    """Names of policies that are no runs."""
+    return [name for name in options_of("opponent") if name != "run"]
+
+
+def _absolute(option: str, value: str, names: list[str]) -> str:
+    # A run may be resumed, or loaded, from another working directory.
+    return ",".join(str(_run_directory(option, part, names)) for part in value.split(","))
+
+
+def _run_directory(option: str, value: str, names: list[str]) -> Path:
+    path = Path(value).absolute()
+    if not (path / "config.yaml").is_file():
+        also = f", nor one of {', '.join(names)}" if names else ""
+        raise UserError(f"{option}={value}: no run directory (it has no config.yaml){also}; give the one a run printed")
+    return path
+
+
+def expand_side(argument: str, options: tuple[str, ...]) -> list[str]:
+    """``GROUP=[POLICY,POLICY]`` or ``GROUP=POLICY`` as overrides that put each policy at ``policies.GROUP``.
+
+    Args:
+        argument: of the command line.
+        options: names that are no groups.
+
+    >>> expand_side("adversary=[random,greedy_chase]", ("task",))
+    ['+opponent@policies.adversary.p0=random', '+opponent@policies.adversary.p1=greedy_chase']
+    """
+    name, separator, value = argument.partition("=")
+    if not separator or not name.isidentifier() or name in options:
+        return expand(argument)
+    entries = [entry.strip() for entry in value.removeprefix("[").removesuffix("]").split(",")]
+    try:
+        chosen = [choose_policy(f"policies.{name}.p{i}", name, entry) for i, entry in enumerate(entries) if entry]
+    except UserError as error:
+        raise UserError(f"{error}; options other than groups are {', '.join(options)}") from error
+    return [override for overrides in chosen for override in overrides]

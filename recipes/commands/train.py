@@ -1,0 +1,95 @@
+"""The command of a recipe: a new run, or one that goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from ctde_kit.recipes.commands.application import compose_and_run
+from ctde_kit.recipes.commands.loading import read_config
+from ctde_kit.recipes.commands.recipes import RECIPES
+from ctde_kit.recipes.commands.short_forms import expand
+from ctde_kit.recipes.configs.recipe import RecipeConfig, has_field
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from ctde_kit.errors import UserError
+
+OVERRIDABLE_ON_RESUME = ("total_frames", "device", "compile", "logger")
+
+
+def train(name: str, arguments: list[str]) -> None:
+    """Do what the command line of the recipe ``name`` says.
+
+    Raises:
+        UserError: for mistakes in it.
+    """
+    if any(argument.startswith("resume=") for argument in arguments):
+        _resume(name, arguments)
+        return
+    check_critic(name, arguments)
+    overrides = [override for argument in arguments for override in expand(argument)]
+    compose_and_run(f"ctde-{name}", name, overrides, lambda cfg, path: _start(name, cfg, path))
+
+
+def check_critic(name: str, arguments: list[str]) -> None:
+    """Raise ``UserError`` where a critic is chosen for a recipe that has none."""
+    chosen = [part for part in arguments if part.startswith(("critic=", "critic.", "network@critic"))]
+    if chosen and not has_field(RECIPES[name].config, "critic"):
+        raise UserError(
+            f"{chosen[0]}: ctde-{name} has no critic, its actors' own values are mixed; leave it out and choose a "
+            "mixer, or run ctde-mappo (critics of states) or ctde-maddpg (critics of actions)"
+        )
+
+
+def recipe_config(cfg: DictConfig) -> RecipeConfig:
+    """The checked configuration that hydra composed."""
+    config = OmegaConf.to_object(cfg)
+    assert isinstance(config, RecipeConfig)
+    return config
+
+
+def _start(name: str, cfg: DictConfig, path: Path) -> None:
+    config = recipe_config(cfg)
+    if config.algorithm != name:
+        raise UserError(f"algorithm={config.algorithm}: this is ctde-{name}; run ctde-{config.algorithm}")
+    in_study = HydraConfig.get().runtime.choices.get("study") is not None
+    # Not before: what follows loads torch.
+    from ctde_kit.recipes.commands.running import go_on, start
+
+    if in_study and (path / "config.yaml").exists():
+        go_on(config, path)
+    else:
+        start(config, path)
+
+
+def _resume(name: str, arguments: list[str]) -> None:
+    values: dict[str, str] = {}
+    for argument in arguments:
+        option, separator, value = argument.partition("=")
+        if not separator or option not in ("resume", *OVERRIDABLE_ON_RESUME):
+            raise UserError(
+                f"resume takes {', '.join(OVERRIDABLE_ON_RESUME)} beside it, found {argument!r}; start anew instead"
+            )
+        values[option] = value
+    directory = Path(values.pop("resume"))
+    config = read_config(directory)
+    if config.algorithm != name:
+        raise UserError(f"{directory} is a run of {config.algorithm!r}: resume it with ctde-{config.algorithm}")
+    config = _overridden(config, values)
+    from ctde_kit.recipes.commands.running import resume
+
+    resume(config, directory)
+
+
+def _overridden(config: RecipeConfig, values: dict[str, str]) -> RecipeConfig:
+    changes: dict[str, Any] = dict(values)
+    if "logger" in changes:
+        changes["logger"] = dataclasses.replace(config.logger, name=values["logger"])
+    if "total_frames" in changes:
+        try:
+            changes["total_frames"] = int(values["total_frames"])
+        except ValueError as error:
+            raise UserError(f"total_frames={values['total_frames']}: expected a whole number of frames") from error
+    return dataclasses.replace(config, **changes)

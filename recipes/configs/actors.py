@@ -1,0 +1,132 @@
+"""Actors as configurations: all that is needed to build a group's policy again, whichever recipe trained it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ctde_kit.recipes.configs.actor_networks import actor_network
+from ctde_kit.recipes.configs.explorations import ExplorationConfig, GaussianExploration
+from ctde_kit.recipes.configs.networks import MLPNetwork, NetworkConfig
+
+import ctde_kit as ck
+from ctde_kit.errors import UserError
+
+if TYPE_CHECKING:
+    from ctde_kit.modules import FrozenActor
+    from ctde_kit.modules.actor import GroupActor
+    from ctde_kit.specs import GroupSpec, TeamSpec
+
+
+@dataclass
+class ActorConfig:
+    """A group's actor; this is the base of all actors' configurations."""
+
+    def build(self, group: GroupSpec, team: TeamSpec) -> GroupActor:
+        """The actor of ``group``."""
+        raise NotImplementedError
+
+
+@dataclass
+class StochasticActorConfig(ActorConfig):
+    """A stochastic actor, decentralized unless its network has a channel.
+
+    Args:
+        network: of the actor.
+        state_dependent_scale: the network gives the deviation of continuous actions; else it is a parameter.
+    """
+
+    network: NetworkConfig = field(default_factory=MLPNetwork)
+    state_dependent_scale: bool = False
+
+    def build(self, group: GroupSpec, team: TeamSpec) -> GroupActor:
+        action, state_dependent = group.action, self.state_dependent_scale
+        if action.discrete and state_dependent:
+            raise UserError(
+                f"state_dependent_scale=true: the actions of group {group.name!r} are discrete; leave it out"
+            )
+
+        def outputs(one: GroupSpec) -> int:
+            return one.action.n_parameters if one.action.discrete or state_dependent else one.action.sizes[0]
+
+        scale = None
+        if not action.discrete and not state_dependent:
+            scale = ck.modules.LearnedScale(action.sizes[0], group.n_agents, self.network.weight_sharing)
+        return ck.MultiAgentActor(group, *actor_network(team, group, self.network, outputs), scale)
+
+
+@dataclass
+class QActorConfig(ActorConfig):
+    """An actor that chooses by action values, decentralized unless its network has a channel.
+
+    Args:
+        network: of the actor.
+        last_action: agents see their last action.
+        epsilon: probability of a random action at the beginning.
+    """
+
+    network: NetworkConfig = field(default_factory=MLPNetwork)
+    last_action: bool = False
+    epsilon: float = 1.0
+
+    def build(self, group: GroupSpec, team: TeamSpec) -> GroupActor:
+        from ctde_kit.modules.q_actor import check_discrete
+
+        check_discrete(group)
+        network = actor_network(
+            team, group, self.network, lambda one: one.action.sizes[0], last_action=self.last_action
+        )
+        return ck.MultiAgentQActor(group, *network, self.epsilon)
+
+
+@dataclass
+class DeterministicActorConfig(ActorConfig):
+    """A deterministic actor with exploration noise of its own, of one or several sub-policies.
+
+    Args:
+        network: of the actor.
+        exploration: its noise.
+        temperature: of the softmax whose gradient discrete actions get.
+        ensemble_size: sub-policies per agent.
+    """
+
+    network: NetworkConfig = field(default_factory=MLPNetwork)
+    exploration: ExplorationConfig = field(default_factory=GaussianExploration)
+    temperature: float = 1.0
+    ensemble_size: int = 1
+
+    def build(self, group: GroupSpec, team: TeamSpec) -> GroupActor:
+        noise, network, size = self.exploration.build(group), self.network, self.ensemble_size
+        if size == 1:
+            single = actor_network(team, group, network, lambda one: one.action.vector_dim)
+            return ck.MultiAgentDeterministicActor(group, *single, noise, temperature=self.temperature)
+        inputs = partial(ck.own_observation, group, agent_id=network.agent_id, normalize=network.normalize)
+        features, outputs = inputs().features, group.action.vector_dim
+        return ck.MultiAgentDeterministicActor(
+            group,
+            inputs(sub_policies=size),
+            ck.modules.SubPolicies([network.build(features, outputs, group.n_agents) for _ in range(size)]),
+            noise,
+            temperature=self.temperature,
+            sub_policies=ck.modules.SubPolicyDraw(group, size),
+        )
+
+
+@dataclass
+class FrozenActorConfig(ActorConfig):
+    """An actor that no longer learns.
+
+    Args:
+        actor: what it was while it learned.
+        sampled: it samples its actions, or explores, as while it was trained; else it is greedy.
+    """
+
+    actor: ActorConfig = field(default_factory=StochasticActorConfig)
+    sampled: bool = False
+
+    def build(self, group: GroupSpec, team: TeamSpec) -> FrozenActor:
+        from torchrl.envs.utils import ExplorationType
+
+        exploration = ExplorationType.RANDOM if self.sampled else ExplorationType.DETERMINISTIC
+        return ck.modules.FrozenActor(self.actor.build(group, team), exploration)  # type: ignore[arg-type]

@@ -1,0 +1,73 @@
+"""The closed table of what a name in a configuration can build; nothing else is ever built from a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ctde_kit.recipes.configs.actors import (
+    ActorConfig,
+    DeterministicActorConfig,
+    FrozenActorConfig,
+    QActorConfig,
+    StochasticActorConfig,
+)
+from ctde_kit.recipes.configs.attention_critic import AttentionCriticConfig
+from ctde_kit.recipes.configs.channel_networks import BiCNetNetwork, CommNetNetwork, TarMACNetwork
+from ctde_kit.recipes.configs.critics import CriticConfig, ValueCriticConfig
+from ctde_kit.recipes.configs.explorations import (
+    ExplorationConfig,
+    GaussianExploration,
+    GumbelExploration,
+    OrnsteinUhlenbeckExploration,
+)
+from ctde_kit.recipes.configs.mixers import MixerConfig, NoMixer, QMixerConfig, QPLEXMixerConfig, VDNMixerConfig
+from ctde_kit.recipes.configs.networks import GRUNetwork, MLPNetwork, NetworkConfig
+from ctde_kit.recipes.configs.opponents import GreedyChaseOpponent, OpponentConfig, RandomOpponent, RunOpponent
+from ctde_kit.recipes.configs.replays import EpisodeForm, ReplayForm, SequenceForm, TransitionForm
+from ctde_kit.recipes.configs.return_estimators import NStepReturns, ReturnConfig, TDLambdaReturns
+from ctde_kit.recipes.configs.target_rules import HardTarget, PolyakTarget, TargetConfig
+from ctde_kit.recipes.configs.tasks.cue_task import CueTask
+from ctde_kit.recipes.configs.tasks.lbf_task import LbfTask
+from ctde_kit.recipes.configs.tasks.matrix_task import MatrixTask
+from ctde_kit.recipes.configs.tasks.pettingzoo_task import PettingZooTask
+from ctde_kit.recipes.configs.tasks.recall_task import RecallTask
+from ctde_kit.recipes.configs.tasks.task import TaskConfig
+from ctde_kit.recipes.configs.tasks.vmas_task import VmasTask
+
+# By the type that an option is declared with, the classes it can be and the names (`kind`) they have in files.
+CHOICES: Mapping[type, Mapping[str, type]] = {
+    TaskConfig: {
+        "vmas": VmasTask,
+        "pettingzoo": PettingZooTask,
+        "lbf": LbfTask,
+        "recall": RecallTask,
+        "matrix": MatrixTask,
+        "cue": CueTask,
+    },
+    NetworkConfig: {
+        "mlp": MLPNetwork,
+        "gru": GRUNetwork,
+        "bicnet": BiCNetNetwork,
+        "commnet": CommNetNetwork,
+        "tarmac": TarMACNetwork,
+    },
+    CriticConfig: {"value": ValueCriticConfig, "attention": AttentionCriticConfig},
+    MixerConfig: {"none": NoMixer, "vdn": VDNMixerConfig, "qmix": QMixerConfig, "qplex": QPLEXMixerConfig},
+    ReplayForm: {"transitions": TransitionForm, "sequences": SequenceForm, "episodes": EpisodeForm},
+    ReturnConfig: {"n_step": NStepReturns, "td_lambda": TDLambdaReturns},
+    TargetConfig: {"polyak": PolyakTarget, "hard": HardTarget},
+    ExplorationConfig: {
+        "gaussian": GaussianExploration,
+        "ornstein_uhlenbeck": OrnsteinUhlenbeckExploration,
+        "gumbel": GumbelExploration,
+    },
+    OpponentConfig: {"random": RandomOpponent, "greedy_chase": GreedyChaseOpponent, "run": RunOpponent},
+    ActorConfig: {
+        "stochastic": StochasticActorConfig,
+        "q": QActorConfig,
+        "deterministic": DeterministicActorConfig,
+        "frozen": FrozenActorConfig,
+        "random": RandomOpponent,
+        "greedy_chase": GreedyChaseOpponent,
+    },
+}

@@ -1,0 +1,152 @@
+"""Critics as configurations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ctde_kit.recipes.configs.checks import check_choice, check_positive
+from ctde_kit.recipes.configs.networks import MLPNetwork, NetworkConfig
+
+import ctde_kit as ck
+from ctde_kit.errors import UserError
+
+if TYPE_CHECKING:
+    from tensordict.nn import TensorDictModuleBase
+
+    from ctde_kit.specs import GroupSpec, TeamSpec
+
+
+@dataclass
+class CriticConfig:
+    """A critic of states (MAPPO) or of joint actions (MADDPG); this is the base of all critics' configurations.
+
+    Args:
+        average_every: updates after which the parameters of critics that are one per agent are averaged; null for
+            never.
+        network: its network.
+    """
+
+    average_every: int | None = None
+    network: NetworkConfig = field(default_factory=MLPNetwork)
+
+    @property
+    def builds_state(self) -> bool:
+        """Whether the agent-specific state that it reads must be added to the environment."""
+        return False
+
+    def build(self, team: TeamSpec, group: GroupSpec) -> TensorDictModuleBase:
+        """A critic of states."""
+        raise NotImplementedError
+
+    def build_action_value(self, team: TeamSpec, group: GroupSpec) -> TensorDictModuleBase:
+        """A critic that sees actions, too."""
+        raise NotImplementedError
+
+
+@dataclass
+class ValueCriticConfig(CriticConfig):
+    """A critic's layout, of states (MAPPO) or of joint actions (MADDPG).
+
+    Args:
+        sees: each agent's own `observation`, all observations of the `team`, the root `state`, or `agent_state`.
+        heads: for team and state: `one` value for all, one output per `agent`, or one `network` per agent.
+        ordering: how a critic that sees the team stacks the agents: in a `fixed` order, each agent's `own_first`, or in
+            a `random` order per sample in updates.
+        build_state: write the agent-specific state, of a global state or all observations and the agent's own, for
+            tasks that have none; for `agent_state`.
+        average_every: updates after which the parameters of critics that are one per agent are averaged; null for
+            never.
+        network: its network.
+    """
+
+    sees: str = "team"
+    heads: str = "agent"
+    ordering: str = "fixed"
+    build_state: bool = False
+
+    @property
+    def builds_state(self) -> bool:
+        return self.build_state
+
+    def __post_init__(self) -> None:
+        check_choice("critic.sees", self.sees, ("observation", "team", "state", "agent_state"))
+        check_choice("critic.heads", self.heads, ("one", "agent", "network"))
+        if self.sees in ("observation", "agent_state") and self.heads != "agent":
+            raise UserError(f"critic.heads={self.heads}: it is for critics that see team or state; leave it out")
+        shared = self.network.weight_sharing is True
+        if self.sees in ("team", "state") and self.heads != "network" and not shared and not self.network.agent_id:
+            raise UserError("critic.network.share_params: one network serves all agents here; use critic.heads=network")
+        if self.build_state and self.sees != "agent_state":
+            raise UserError(f"critic.build_state=true: it is for critic=agent_state, found critic.sees={self.sees}")
+        check_ordering(self.ordering, self.sees, self.heads, self.network.agent_id)
+        check_averaging(self.average_every, self.network.weight_sharing)
+        if self.heads == "network" and shared and not self.network.agent_id and self.ordering != "own_first":
+            raise UserError(
+                "critic.heads=network: through one network all agents' rows are alike, so are their values; use "
+                "critic.network.share_params=false, critic.network.agent_id=true, critic.ordering=own_first, or "
+                "critic.heads=one"
+            )
+
+    def build(self, team: TeamSpec, group: GroupSpec) -> TensorDictModuleBase:
+        """A critic of states."""
+        critic = ck.value_critic(
+            team,
+            group,
+            self.network.build,
+            sees=self.sees,  # type: ignore[arg-type]
+            heads=self.heads,  # type: ignore[arg-type]
+            agent_id=self.network.agent_id,
+            normalize=self.network.normalize,
+            own_first=self.ordering == "own_first",
+        )
+        return ck.modules.RandomOrderCritic(team, critic) if self.ordering == "random" else critic
+
+    def build_action_value(self, team: TeamSpec, group: GroupSpec) -> TensorDictModuleBase:
+        """A critic that sees actions, too: everyone's, or each agent's own where it sees its own observation."""
+        check_takes_actions(self.network)
+        critic = ck.action_value_critic(
+            team,
+            group,
+            self.network.build,
+            sees=self.sees,  # type: ignore[arg-type]
+            heads=self.heads,  # type: ignore[arg-type]
+            agent_id=self.network.agent_id,
+            own_first=self.ordering == "own_first",
+        )
+        return ck.modules.RandomOrderCritic(team, critic) if self.ordering == "random" else critic
+
+
+def check_takes_actions(network: NetworkConfig) -> None:
+    """Raise ``UserError`` where actions would be normalized."""
+    if network.normalize:
+        raise UserError("critic.network.normalize=true: a critic of actions takes them as they are; leave it out")
+
+
+def check_averaging(average_every: int | None, share_params: Any) -> None:
+    """Raise ``UserError`` for averages of what is one already, or of clusters."""
+    check_positive(**{"critic.average_every": average_every})
+    if average_every is not None and share_params is not False:
+        raise UserError(
+            f"critic.average_every={average_every}: it averages critics that are one per agent, found critic.network."
+            f"share_params={share_params}; use critic.heads=network critic.network.share_params=false"
+        )
+
+
+def check_ordering(ordering: str, sees: str, heads: str, agent_id: bool) -> None:
+    """Raise ``UserError`` for an unknown ordering, and for one that means nothing for such a critic."""
+    check_choice("critic.ordering", ordering, ("fixed", "own_first", "random"))
+    if ordering != "fixed" and sees != "team":
+        raise UserError(
+            f"critic.ordering={ordering}: a critic with critic.sees={sees} stacks no observations; leave it out, or "
+            "use critic=centralized"
+        )
+    if ordering == "own_first" and heads != "network" and not agent_id:
+        raise UserError(
+            f"critic.ordering=own_first: with critic.heads={heads} one row serves all agents; use critic.heads=network"
+        )
+    if ordering == "random" and heads == "network" and agent_id:
+        raise UserError(
+            "critic.ordering=random: an agent's id says nothing to one network per agent where places change; use "
+            "critic.network.agent_id=false, or critic.heads=agent"
+        )

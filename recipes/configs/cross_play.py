@@ -1,0 +1,32 @@
+"""The options of ``ctde-cross-play``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ctde_kit.recipes.configs.checks import check_choice, check_positive
+from ctde_kit.recipes.configs.opponents import OpponentConfig
+from ctde_kit.recipes.configs.tasks.task import TaskConfig
+
+
+@dataclass
+class CrossPlayConfig:
+    """Options of ``ctde-cross-play``, which plays every policy of one group against every policy of another.
+
+    Args:
+        task: what is played; null for the runs' own.
+        policies: by group and any name, who plays: ``ctde_kit.recipes.configs.opponents``.
+        episodes: of each pairing, rounded up to a multiple of the envs.
+        seed: chooses the evaluation seeds, as a run's seed does.
+        device: auto, cpu or cuda.
+    """
+
+    task: TaskConfig | None = None
+    policies: dict[str, dict[str, OpponentConfig]] = field(default_factory=dict)
+    episodes: int = 500
+    seed: int = 0
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        check_positive(episodes=self.episodes)
+        check_choice("device", self.device, ("auto", "cpu", "cuda"))

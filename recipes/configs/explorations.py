@@ -1,0 +1,98 @@
+"""Exploration of deterministic actors as configurations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ctde_kit.recipes.configs.checks import check_not_negative, check_positive
+
+import ctde_kit as ck
+
+if TYPE_CHECKING:
+    from ctde_kit.modules import GaussianNoise, GumbelNoise, OrnsteinUhlenbeckNoise
+    from ctde_kit.specs import GroupSpec
+
+
+@dataclass
+class ExplorationConfig:
+    """Noise of deterministic actors; this is the base of all explorations' configurations.
+
+    Args:
+        start: how much at the beginning.
+        end: and after ``frames``.
+        frames: between.
+    """
+
+    start: float = 1.0
+    end: float = 1.0
+    frames: int = 100_000
+
+    def __post_init__(self) -> None:
+        check_not_negative(**{"exploration.start": self.start, "exploration.end": self.end})
+        check_positive(**{"exploration.frames": self.frames})
+
+    def build(self, group: GroupSpec) -> GaussianNoise | GumbelNoise | OrnsteinUhlenbeckNoise:
+        """The noise of one group's actor."""
+        raise NotImplementedError
+
+
+@dataclass
+class GaussianExploration(ExplorationConfig):
+    """Independent Gaussian noise on continuous actions.
+
+    Args:
+        start: its deviation at the beginning, in halves of the action's range.
+        end: and after ``frames``.
+        frames: between.
+    """
+
+    start: float = 0.5
+    end: float = 0.05
+
+    def build(self, group: GroupSpec) -> GaussianNoise:
+        return ck.modules.GaussianNoise(group, self.start)
+
+
+@dataclass
+class OrnsteinUhlenbeckExploration(ExplorationConfig):
+    """Noise on continuous actions that is correlated over the steps of an episode.
+
+    Args:
+        start: what the process is multiplied by at the beginning, in halves of the action's range.
+        end: and after ``frames``.
+        frames: between.
+        theta: how fast the process returns to zero, 1 / step.
+        sigma: its deviation, 1 / sqrt(step).
+    """
+
+    start: float = 1.0
+    end: float = 0.1
+    frames: int = 100_000
+    theta: float = 0.15
+    sigma: float = 0.2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_not_negative(**{"exploration.theta": self.theta, "exploration.sigma": self.sigma})
+
+    def build(self, group: GroupSpec) -> OrnsteinUhlenbeckNoise:
+        return ck.modules.OrnsteinUhlenbeckNoise(group, self.start, theta=self.theta, sigma=self.sigma)
+
+
+@dataclass
+class GumbelExploration(ExplorationConfig):
+    """Discrete actions are samples of the policy's softmax, at its temperature 1 where the noise is 1.
+
+    Args:
+        start: the share of the noise at the beginning.
+        end: and after ``frames``; 0 is the best action.
+        frames: between.
+    """
+
+    start: float = 1.0
+    end: float = 1.0
+    frames: int = 100_000
+
+    def build(self, group: GroupSpec) -> GumbelNoise:
+        return ck.modules.GumbelNoise(group, self.start)

@@ -1,0 +1,100 @@
+"""Mixers as configurations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ctde_kit.recipes.configs.checks import check_choice, check_positive
+
+import ctde_kit as ck
+
+if TYPE_CHECKING:
+    from tensordict.nn import TensorDictModuleBase
+
+    from ctde_kit.specs import TeamSpec
+
+SEES = ("auto", "state", "team")
+
+
+@dataclass
+class MixerConfig:
+    """What makes one value of all agents' values; this is the base of all mixers' configurations."""
+
+    def build(self, team: TeamSpec) -> TensorDictModuleBase | None:
+        """The mixer; ``None`` for none."""
+        raise NotImplementedError
+
+
+@dataclass
+class NoMixer(MixerConfig):
+    """Every agent learns from its own reward (IQL)."""
+
+    def build(self, team: TeamSpec) -> None:
+        return None
+
+
+@dataclass
+class VDNMixerConfig(MixerConfig):
+    """The sum of the agents' values."""
+
+    def build(self, team: TeamSpec) -> TensorDictModuleBase:
+        return ck.VDNMixer(team)
+
+
+@dataclass
+class QMixerConfig(MixerConfig):
+    """A monotonic mixing network.
+
+    Args:
+        sees: the root `state`, all observations of the `team`, or `auto`: the state where there is one.
+        normalize: normalize what it sees.
+        embed_dim: width of the mixing network's hidden layer.
+        hypernet_cells: widths of the hypernetworks' hidden layers; [] for one linear layer.
+        monotonic: weights are not negative; false is for FACMAC alone.
+    """
+
+    sees: str = "auto"
+    normalize: bool = False
+    embed_dim: int = 32
+    hypernet_cells: list[int] = field(default_factory=lambda: [64])
+    monotonic: bool = True
+
+    def __post_init__(self) -> None:
+        check_choice("mixer.sees", self.sees, SEES)
+        check_positive(**{"mixer.embed_dim": self.embed_dim, **_cells(self.hypernet_cells)})
+
+    def build(self, team: TeamSpec) -> TensorDictModuleBase:
+        state = ck.modules.mixer_state(team, self.sees, normalize=self.normalize)  # type: ignore[arg-type]
+        return ck.QMixer(
+            team, state, embed_dim=self.embed_dim, hypernet_cells=self.hypernet_cells, monotonic=self.monotonic
+        )
+
+
+@dataclass
+class QPLEXMixerConfig(MixerConfig):
+    """A duplex dueling mixer.
+
+    Args:
+        sees: the root `state`, all observations of the `team`, or `auto`: the state where there is one.
+        normalize: normalize what it sees.
+        n_heads: heads of the attention that weighs advantages.
+        hypernet_cells: widths of the hidden layers of the networks inside.
+    """
+
+    sees: str = "auto"
+    normalize: bool = False
+    n_heads: int = 10
+    hypernet_cells: list[int] = field(default_factory=lambda: [64])
+
+    def __post_init__(self) -> None:
+        check_choice("mixer.sees", self.sees, SEES)
+        check_positive(**{"mixer.n_heads": self.n_heads, **_cells(self.hypernet_cells)})
+
+    def build(self, team: TeamSpec) -> TensorDictModuleBase:
+        state = ck.modules.mixer_state(team, self.sees, normalize=self.normalize)  # type: ignore[arg-type]
+        return ck.QPLEXMixer(team, state, n_heads=self.n_heads, hypernet_cells=self.hypernet_cells)
+
+
+def _cells(widths: list[int]) -> dict[str, float | None]:
+    return {f"mixer.hypernet_cells[{i}]": width for i, width in enumerate(widths)}

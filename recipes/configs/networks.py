@@ -1,0 +1,139 @@
+"""Networks as configurations that build themselves once the sizes are known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ctde_kit.recipes.configs.checks import check_choice, check_positive
+
+import ctde_kit as ck
+from ctde_kit.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+ACTIVATIONS = ("tanh", "relu", "elu", "gelu", "silu")
+
+
+@dataclass
+class NetworkConfig:
+    """A network over the agent axis; this is the base of all networks' configurations.
+
+    Args:
+        num_cells: widths of the hidden layers.
+        activation: between them.
+        agent_id: append the agent's one-hot index to the input.
+        normalize: normalize the input's features.
+        layer_norm: normalize each hidden layer before its activation.
+        out_gain: gain of an orthogonal initialization of the last layer; null for PyTorch's default.
+    """
+
+    num_cells: list[int] = field(default_factory=lambda: [128])
+    activation: str = "tanh"
+    agent_id: bool = False
+    normalize: bool = False
+    layer_norm: bool = False
+    out_gain: float | None = None
+
+    def __post_init__(self) -> None:
+        check_choice("activation", self.activation, ACTIVATIONS)
+        check_share_params(self.weight_sharing)
+        check_positive(**{f"num_cells[{i}]": cells for i, cells in enumerate(self.num_cells)})
+
+    @property
+    def weight_sharing(self) -> Any:
+        """Which agents have the same weights: true for all, false for none, or the parameter set of each."""
+        return True
+
+    def build(self, in_features: int, out_features: int, n_agents: int, /) -> nn.Module:
+        """The network."""
+        raise NotImplementedError
+
+
+@dataclass
+class MLPNetwork(NetworkConfig):
+    """A perceptron over the agent axis.
+
+    Args:
+        num_cells: widths of the hidden layers.
+        activation: between them.
+        agent_id: append the agent's one-hot index to the input.
+        normalize: normalize the input's features.
+        layer_norm: normalize each hidden layer before its activation.
+        out_gain: gain of an orthogonal initialization of the last layer; null for PyTorch's default.
+        share_params: true, false, or the parameter set of each agent, such as [0,0,1].
+    """
+
+    num_cells: list[int] = field(default_factory=lambda: [256, 256])
+    share_params: Any = True
+
+    @property
+    def weight_sharing(self) -> Any:
+        return self.share_params
+
+    def build(self, in_features: int, out_features: int, n_agents: int, /) -> nn.Module:
+        return ck.MultiAgentMLP(
+            in_features,
+            out_features,
+            n_agents,
+            share_params=self.share_params,
+            num_cells=self.num_cells,
+            activation_class=activation_class(self.activation),
+            layer_norm=self.layer_norm,
+            out_gain=self.out_gain,
+        )
+
+
+@dataclass
+class GRUNetwork(NetworkConfig):
+    """An encoder and a GRU over the agent axis.
+
+    Args:
+        num_cells: widths of the encoder's layers.
+        activation: of the encoder.
+        agent_id: append the agent's one-hot index to the input.
+        normalize: normalize the input's features.
+        layer_norm: normalize each hidden layer before its activation.
+        out_gain: gain of an orthogonal initialization of the last layer; null for PyTorch's default.
+        share_params: true, false, or the parameter set of each agent, such as [0,0,1].
+        hidden_size: of the GRU's state.
+    """
+
+    share_params: Any = True
+    hidden_size: int = 128
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(hidden_size=self.hidden_size)
+
+    @property
+    def weight_sharing(self) -> Any:
+        return self.share_params
+
+    def build(self, in_features: int, out_features: int, n_agents: int, /) -> nn.Module:
+        return ck.MultiAgentGRU(
+            in_features,
+            out_features,
+            n_agents,
+            share_params=self.share_params,
+            hidden_size=self.hidden_size,
+            num_cells=self.num_cells,
+            activation_class=activation_class(self.activation),
+            layer_norm=self.layer_norm,
+            out_gain=self.out_gain,
+        )
+
+
+def check_share_params(value: Any) -> None:
+    """Raise ``UserError`` unless ``value`` is true, false or a list of whole numbers."""
+    is_mapping = isinstance(value, (list, tuple)) and all(isinstance(index, int) for index in value)
+    if not isinstance(value, bool) and not is_mapping:
+        raise UserError(f"share_params={value}: expected true, false, or a parameter set per agent, such as [0,0,1]")
+
+
+def activation_class(name: str) -> type[nn.Module]:
+    """The PyTorch class of an activation's lower-case name."""
+    from torch import nn
+
+    return next(cls for key, cls in vars(nn).items() if key.lower() == name)

@@ -1,0 +1,77 @@
+"""Opponents as configurations: groups that act and do not learn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ctde_kit.recipes.configs.actors import ActorConfig
+from ctde_kit.recipes.configs.checks import check_not_negative
+
+import ctde_kit as ck
+
+if TYPE_CHECKING:
+    from ctde_kit.modules.actor import GroupActor
+    from ctde_kit.specs import GroupSpec, TeamSpec
+
+
+@dataclass
+class OpponentConfig(ActorConfig):
+    """Who acts for a group without learning; this is the base of all opponents' configurations."""
+
+    @property
+    def label(self) -> str:
+        """What tables and plots call it."""
+        raise NotImplementedError
+
+
+@dataclass
+class RandomOpponent(OpponentConfig):
+    """Uniform random actions, among those that are allowed."""
+
+    @property
+    def label(self) -> str:
+        return "random"
+
+    def build(self, group: GroupSpec, team: TeamSpec) -> GroupActor:
+        return ck.modules.RandomActor(group)
+
+
+@dataclass
+class GreedyChaseOpponent(OpponentConfig):
+    """The predators of simple_tag, each straight towards the nearest prey.
+
+    Args:
+        n_landmarks: obstacles that they observe.
+    """
+
+    n_landmarks: int = 2
+
+    def __post_init__(self) -> None:
+        check_not_negative(n_landmarks=self.n_landmarks)
+
+    @property
+    def label(self) -> str:
+        return "greedy_chase"
+
+    def build(self, group: GroupSpec, team: TeamSpec) -> GroupActor:
+        n_prey = sum(other.n_agents for other in team if other.name != group.name)
+        return ck.modules.GreedyChase(group, n_prey, self.n_landmarks)
+
+
+@dataclass
+class RunOpponent(OpponentConfig):
+    """The group as an earlier run of the same task left it, frozen: ``wiring.policies`` loads it.
+
+    Args:
+        directory: of that run.
+        sampled: it samples its actions, or explores, as while it was trained; else it is greedy.
+    """
+
+    directory: str = "???"
+    sampled: bool = False
+
+    @property
+    def label(self) -> str:
+        return Path(self.directory).name + (" (sampled)" if self.sampled else "")

@@ -1,0 +1,120 @@
+"""What the configurations of all recipes have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ctde_kit.recipes.configs.checks import check_choice, check_positive
+from ctde_kit.recipes.configs.loggers import LoggerConfig
+from ctde_kit.recipes.configs.networks import MLPNetwork, NetworkConfig
+from ctde_kit.recipes.configs.opponents import OpponentConfig
+from ctde_kit.recipes.configs.tasks.task import TaskConfig
+from ctde_kit.recipes.configs.tasks.vmas_task import VmasTask
+
+from ctde_kit.errors import UserError
+
+if TYPE_CHECKING:
+    from ctde_kit.recipes.configs.actors import ActorConfig
+
+    from ctde_kit import Parts
+
+
+@dataclass
+class EvaluationConfig:
+    """Greedy evaluation on an environment and seeds of its own.
+
+    Args:
+        every_frames: how far apart, in frames.
+        episodes: how many each time.
+    """
+
+    every_frames: int = 20_000
+    episodes: int = 200
+
+    def __post_init__(self) -> None:
+        check_positive(**{"evaluation.every_frames": self.every_frames, "evaluation.episodes": self.episodes})
+
+
+@dataclass
+class CheckpointConfig:
+    """Checkpoints in the run directory.
+
+    Args:
+        every_frames: how far apart, in frames.
+    """
+
+    every_frames: int = 20_000
+
+    def __post_init__(self) -> None:
+        check_positive(**{"checkpoint.every_frames": self.every_frames})
+
+
+def default_task() -> TaskConfig:
+    """The task of every recipe's plain command."""
+    return VmasTask("vmas/navigation", params={"n_agents": 3, "shared_rew": False})
+
+
+@dataclass
+class RecipeConfig:
+    """A run of a recipe, as data; this is the base of all recipes' configurations.
+
+    Args:
+        algorithm: the recipe's name.
+        task: what to learn.
+        actor: the actors' network.
+        logger: where metrics go beside metrics.csv.
+        opponents: by group, who acts for it without learning: ``ctde_kit.recipes.configs.opponents``.
+        initial: by group, the run directory whose policy it goes on from; critics and optimizers start anew.
+        seed: of everything that is random.
+        device: auto, cpu or cuda.
+        compile: rollouts and updates as compiled graphs: auto (where the run is long enough), on or off.
+        total_frames: env transitions to collect.
+        frames_per_batch: frames per iteration, a multiple of task.n_envs.
+        evaluation: greedy evaluation, how often and how long.
+        checkpoint: how often.
+        video: write a GIF of a greedy episode at the end.
+    """
+
+    algorithm: str = ""
+    task: TaskConfig = field(default_factory=default_task)
+    actor: NetworkConfig = field(default_factory=MLPNetwork)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
+    opponents: dict[str, OpponentConfig] = field(default_factory=dict)
+    initial: dict[str, str] = field(default_factory=dict)
+    seed: int = 0
+    device: str = "auto"
+    compile: str = "auto"
+    total_frames: int = 300_000
+    frames_per_batch: int = 6_000
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    video: bool = False
+
+    def build(self) -> Parts:
+        """The recipe's parts, wired: ``for iteration in iterate(config.build())`` trains."""
+        raise NotImplementedError
+
+    def policy(self) -> ActorConfig:
+        """How the actor of a group that learns is built."""
+        raise NotImplementedError
+
+    def check_run(self, algorithms: tuple[str, ...]) -> None:
+        """Check what all recipes have.
+
+        Raises:
+            UserError: naming the option.
+        """
+        check_choice("algorithm", self.algorithm, algorithms)
+        check_choice("device", self.device, ("auto", "cpu", "cuda"))
+        check_choice("compile", self.compile, ("auto", "on", "off"))
+        if not isinstance(self.total_frames, int) or isinstance(self.total_frames, bool):
+            raise UserError(f"total_frames={self.total_frames}: expected a whole number of frames")
+        check_positive(total_frames=self.total_frames, frames_per_batch=self.frames_per_batch)
+        if not 0 <= self.seed < 2**32:
+            raise UserError(f"seed={self.seed}: expected 0 to {2**32 - 1}")
+
+
+def has_field(config: type[Any], name: str) -> bool:
+    """Whether a configuration has the option ``name``."""
+    return name in getattr(config, "__dataclass_fields__", {})

@@ -1,0 +1,118 @@
+"""Replays as configurations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ctde_kit.recipes.configs.checks import check_choice, check_not_negative, check_positive
+
+import ctde_kit as ck
+
+if TYPE_CHECKING:
+    from ctde_kit.data import Episodes, Replay, Sequences, Transitions
+
+
+@dataclass
+class ReplayForm:
+    """What one item of a replay is; this is the base of all forms' configurations."""
+
+    @property
+    def burn_in_steps(self) -> int:
+        """Steps of each item that only warm the hidden state up."""
+        return 0
+
+    def build(self, max_steps: int) -> Transitions | Sequences | Episodes:
+        """The form, for episodes of at most ``max_steps``."""
+        raise NotImplementedError
+
+
+@dataclass
+class TransitionForm(ReplayForm):
+    """Single steps."""
+
+    def build(self, max_steps: int) -> Transitions:
+        return ck.data.Transitions()
+
+
+@dataclass
+class SequenceForm(ReplayForm):
+    """Runs of consecutive steps of one env, from the hidden state that was stored.
+
+    Args:
+        length: steps that are learned from.
+        burn_in: steps before them, which only warm the hidden state up.
+    """
+
+    length: int = 20
+    burn_in: int = 0
+
+    def __post_init__(self) -> None:
+        check_positive(**{"replay.form.length": self.length})
+        check_not_negative(**{"replay.form.burn_in": self.burn_in})
+
+    @property
+    def burn_in_steps(self) -> int:
+        return self.burn_in
+
+    def build(self, max_steps: int) -> Sequences:
+        return ck.data.Sequences(self.length, self.burn_in)
+
+
+@dataclass
+class EpisodeForm(ReplayForm):
+    """Whole episodes, padded to the longest.
+
+    Args:
+        max_steps: of the longest episode; null for the task's.
+    """
+
+    max_steps: int | None = None
+
+    def __post_init__(self) -> None:
+        check_positive(**{"replay.form.max_steps": self.max_steps})
+
+    def build(self, max_steps: int) -> Episodes:
+        return ck.data.Episodes(self.max_steps or max_steps)
+
+
+@dataclass
+class ReplayConfig:
+    """What is kept of the past, and how it is sampled.
+
+    Args:
+        form: transitions, sequences or episodes.
+        capacity: frames kept, the padding of episodes included.
+        batch_size: items (transitions, sequences or episodes) per update.
+        prioritized: sample by the last error; else uniformly.
+        alpha: exponent of the priorities.
+        beta: exponent of the importance weights.
+        stored_on: main memory (cpu), the training device (device), or memory-mapped files (disk).
+        directory: of these files; null for a temporary one.
+    """
+
+    form: ReplayForm = field(default_factory=TransitionForm)
+    capacity: int = 1_000_000
+    batch_size: int = 128
+    prioritized: bool = False
+    alpha: float = 0.6
+    beta: float = 0.4
+    stored_on: str = "cpu"
+    directory: str | None = None
+
+    def __post_init__(self) -> None:
+        check_positive(**{"replay.capacity": self.capacity, "replay.batch_size": self.batch_size})
+        check_not_negative(**{"replay.alpha": self.alpha, "replay.beta": self.beta})
+        check_choice("replay.stored_on", self.stored_on, ("cpu", "device", "disk"))
+
+    def build(self, *, keys: list[Any], device: str, max_steps: int) -> Replay:
+        return ck.Replay(
+            self.form.build(max_steps),
+            capacity=self.capacity,
+            batch_size=self.batch_size,
+            keys=keys,
+            prioritized=ck.data.Prioritized(self.alpha, self.beta) if self.prioritized else None,
+            stored_on=self.stored_on,  # type: ignore[arg-type]
+            device=device,
+            directory=self.directory,
+        )

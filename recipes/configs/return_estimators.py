@@ -1,0 +1,56 @@
+"""What value networks learn, as configurations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ctde_kit.recipes.configs.checks import check_positive, check_ratio
+
+import ctde_kit as ck
+
+if TYPE_CHECKING:
+    from ctde_kit.objectives import NStepReturn, TDLambdaReturn
+
+
+@dataclass
+class ReturnConfig:
+    """The form of the returns that values learn; this is the base of all such configurations."""
+
+    def build(self) -> NStepReturn | TDLambdaReturn:
+        """The estimator."""
+        raise NotImplementedError
+
+
+@dataclass
+class NStepReturns(ReturnConfig):
+    """Rewards of some steps, then the value of the state behind them.
+
+    Args:
+        n: steps; 1 for TD(0).
+    """
+
+    n: int = 1
+
+    def __post_init__(self) -> None:
+        check_positive(**{"returns.n": self.n})
+
+    def build(self) -> NStepReturn:
+        return ck.objectives.NStepReturn(self.n)
+
+
+@dataclass
+class TDLambdaReturns(ReturnConfig):
+    """The lambda-weighted mean of all n-step returns within a sequence.
+
+    Args:
+        lmbda: decay of the weights per step.
+    """
+
+    lmbda: float = 0.8
+
+    def __post_init__(self) -> None:
+        check_ratio(**{"returns.lmbda": self.lmbda})
+
+    def build(self) -> TDLambdaReturn:
+        return ck.objectives.TDLambdaReturn(self.lmbda)

@@ -1,0 +1,65 @@
+"""How target networks follow, as configurations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ctde_kit.recipes.configs.checks import check_positive, check_ratio
+
+import ctde_kit as ck
+
+if TYPE_CHECKING:
+    from ctde_kit.training import HardUpdate, PolyakUpdate
+
+
+@dataclass
+class TargetConfig:
+    """How target networks follow the online ones; this is the base of all such configurations.
+
+    Args:
+        every: in updates.
+    """
+
+    every: int = 1
+
+    def __post_init__(self) -> None:
+        check_positive(**{"target.every": self.every})
+
+    def build(self, loss: Any) -> PolyakUpdate | HardUpdate:
+        """What moves the target networks of ``loss``."""
+        raise NotImplementedError
+
+
+@dataclass
+class PolyakTarget(TargetConfig):
+    """Target networks move a share of the way after each update, or after every so many.
+
+    Args:
+        tau: the share.
+        every: in updates.
+    """
+
+    tau: float = 0.005
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_ratio(**{"target.tau": self.tau})
+        check_positive(**{"target.tau": self.tau})
+
+    def build(self, loss: Any) -> PolyakUpdate:
+        return ck.training.PolyakUpdate(loss.online_networks(), loss.delayed, self.tau, self.every)
+
+
+@dataclass
+class HardTarget(TargetConfig):
+    """Target networks become a copy every so many updates.
+
+    Args:
+        every: in updates.
+    """
+
+    every: int = 200
+
+    def build(self, loss: Any) -> HardUpdate:
+        return ck.training.HardUpdate(loss.online_networks(), loss.delayed, self.every)

@@ -1,0 +1,1 @@
+"""Tasks: environments as configurations that build them."""

@@ -1,0 +1,50 @@
+"""Level-based foraging as a task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ctde_kit.recipes.configs.tasks.task import TaskConfig
+
+if TYPE_CHECKING:
+    from torchrl.envs import EnvBase
+
+
+@dataclass
+class LbfTask(TaskConfig):
+    """Level-based foraging, many environments side by side in worker processes.
+
+    Args:
+        name: of the task.
+        n_envs: environments in the batch.
+        groups_compete: there is one group.
+        env_id: as lbforaging registers it.
+        n_workers: processes; null for one per core.
+        max_steps: steps per episode.
+    """
+
+    name: str = "lbf/foraging_8x8_2p_2f_coop"
+    env_id: str = "Foraging-8x8-2p-2f-coop-v3"
+    n_workers: int | None = None
+    max_steps: int = 50
+
+    @property
+    def episode_steps(self) -> int:
+        return self.max_steps
+
+    def build(self, *, seed: int, device: str, n_envs: int | None = None) -> EnvBase:
+        from ctde_kit.envs.lbf import lbf_parallel_env
+        from ctde_kit.envs.workers import worker_env
+
+        lbf_parallel_env(self.env_id)
+        return worker_env(
+            lambda: lbf_parallel_env(self.env_id, self.max_steps),
+            n_envs=n_envs or self.n_envs,
+            n_workers=self.n_workers,
+            seed=seed,
+            device=device,
+        )
+
+    def evaluation_envs(self, episodes: int) -> int:
+        return min(episodes, self.n_envs)

@@ -1,0 +1,43 @@
+"""Matrix games as tasks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ctde_kit.recipes.configs.tasks.task import TaskConfig
+
+if TYPE_CHECKING:
+    from torchrl.envs import EnvBase
+
+# Climbing, Claus and Boutilier 1998.
+CLIMBING = [[11, -30, 0], [-30, 7, 0], [0, 6, 5]]
+
+
+@dataclass
+class MatrixTask(TaskConfig):
+    """A cooperative matrix game.
+
+    Args:
+        name: of the task.
+        n_envs: games in the batch.
+        groups_compete: there is one group.
+        payoff: the table, a list per agent deep; with next_state, one table per state.
+        next_state: the state that follows each joint action, -1 where the game ends; null for a game of one step.
+    """
+
+    name: str = "matrix/climbing"
+    n_envs: int = 16
+    payoff: Any = field(default_factory=lambda: CLIMBING)
+    next_state: Any = None
+
+    @property
+    def episode_steps(self) -> int:
+        """Each step leads to a later state."""
+        return 1 if self.next_state is None else len(self.payoff)
+
+    def build(self, *, seed: int, device: str, n_envs: int | None = None) -> EnvBase:
+        """The environment, ``n_envs`` wide; it draws nothing, so ``seed`` changes nothing."""
+        from ctde_kit.envs.matrix import MatrixGameEnv
+
+        return MatrixGameEnv(n_envs or self.n_envs, self.payoff, self.next_state, device=device)

@@ -1,0 +1,72 @@
+"""PettingZoo environments as tasks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ctde_kit.recipes.configs.tasks.task import TaskConfig, chosen_actions, naming_params
+
+if TYPE_CHECKING:
+    from torchrl.envs import EnvBase
+
+# Environments of other families have one kind of action and take no such argument.
+WITH_BOTH_KINDS_OF_ACTION = ("mpe2",)
+
+
+@dataclass
+class PettingZooTask(TaskConfig):
+    """A PettingZoo environment, many side by side in worker processes.
+
+    Args:
+        name: of the task.
+        n_envs: environments in the batch.
+        groups_compete: report returns per group only.
+        env: family and module, such as mpe2/simple_spread_v3 or sisl/multiwalker_v9.
+        n_workers: processes; null for one per core.
+        max_steps: steps per episode.
+        continuous_actions: for environments that offer both kinds; null for what the recipe needs, else discrete.
+        return_state: write the env's global state; null where it has one.
+        params: the environment's own arguments.
+    """
+
+    name: str = "pettingzoo/simple_spread"
+    env: str = "mpe2/simple_spread_v3"
+    n_workers: int | None = None
+    max_steps: int = 25
+    continuous_actions: bool | None = None
+    return_state: bool | None = None
+    params: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def continuous(self) -> bool | None:
+        return self.continuous_actions
+
+    @property
+    def episode_steps(self) -> int:
+        return self.max_steps
+
+    def with_actions(self, *, continuous: bool | None) -> PettingZooTask:
+        offers_both = self.env.partition("/")[0] in WITH_BOTH_KINDS_OF_ACTION
+        return chosen_actions(self, continuous is True) if offers_both else self
+
+    def build(self, *, seed: int, device: str, n_envs: int | None = None) -> EnvBase:
+        from ctde_kit.envs.pettingzoo import pettingzoo_factory
+        from ctde_kit.envs.workers import worker_env
+
+        params = dict(self.params)
+        if self.continuous_actions is not None:
+            params["continuous_actions"] = self.continuous_actions
+        with naming_params(self.name, params):
+            return worker_env(
+                pettingzoo_factory(self.env, **params),
+                n_envs=n_envs or self.n_envs,
+                n_workers=self.n_workers,
+                max_steps=self.max_steps,
+                seed=seed,
+                return_state=self.return_state,
+                device=device,
+            )
+
+    def evaluation_envs(self, episodes: int) -> int:
+        return min(episodes, self.n_envs)

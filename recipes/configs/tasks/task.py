@@ -1,0 +1,87 @@
+"""What every task's configuration has."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ctde_kit.recipes.configs.checks import check_positive
+
+from ctde_kit.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torchrl.envs import EnvBase
+    from typing_extensions import Self
+
+
+@dataclass
+class TaskConfig:
+    """An environment to learn in; this is the base of all tasks.
+
+    Args:
+        name: of the task, as reports show it.
+        n_envs: environments in the batch.
+        groups_compete: groups have opposed interests, so returns are reported per group only.
+    """
+
+    name: str = "task"
+    n_envs: int = 60
+    groups_compete: bool = False
+
+    def __post_init__(self) -> None:
+        given = {name: getattr(self, name, None) for name in ("n_envs", "max_steps", "n_workers")}
+        check_positive(**{f"task.{name}": value for name, value in given.items()})
+
+    @property
+    def continuous(self) -> bool | None:
+        """Whether actions are continuous; ``None`` where the environment decides."""
+        return None
+
+    @property
+    def episode_steps(self) -> int:
+        """Steps of the longest episode."""
+        raise NotImplementedError
+
+    def with_actions(self, *, continuous: bool | None) -> Self:
+        """This task with the kind of action that a recipe needs, unless the task says which; ``None``: its own."""
+        return self
+
+    def build(self, *, seed: int, device: str, n_envs: int | None = None) -> EnvBase:
+        """The environment, ``n_envs`` wide."""
+        raise NotImplementedError
+
+    def renderer(self, env: EnvBase) -> Callable[[], np.ndarray] | None:
+        """Draws the first environment of the batch; ``None`` where nothing can be drawn."""
+        return None
+
+    def evaluation_envs(self, episodes: int) -> int:
+        """How wide an evaluation env is; by default all episodes run side by side."""
+        return episodes
+
+
+def chosen_actions(task: Any, continuous: bool) -> Any:
+    """A copy of ``task`` with the field ``continuous_actions`` filled in, where it is ``None``."""
+    return task if task.continuous_actions is not None else dataclasses.replace(task, continuous_actions=continuous)
+
+
+def check_params(name: str, params: dict[str, Any], known: tuple[str, ...]) -> None:
+    """Raise ``UserError`` for an argument that the environment never reads."""
+    unknown = sorted(params.keys() - set(known))
+    if unknown:
+        raise UserError(f"task.params.{unknown[0]}: {name} never reads it; it reads {' and '.join(known)}")
+
+
+@contextlib.contextmanager
+def naming_params(task: str, params: dict[str, Any]) -> Iterator[None]:
+    """Turn whatever an environment raises at wrong arguments into a ``UserError`` that names them."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise UserError(f"{task} does not build with task.params={params} ({reason}); change task.params") from error

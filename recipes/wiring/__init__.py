@@ -1,0 +1,42 @@
+"""What recipes have in common, wired: environments, policies, collectors; each name is imported when it is used."""
+
+from typing import TYPE_CHECKING
+
+from ctde_kit.lazy import lazy_face
+
+if TYPE_CHECKING:
+    from ctde_kit.recipes.wiring.beliefs import check_sees_others, policy_inference
+    from ctde_kit.recipes.wiring.critic_parts import averaging, critics_team, keys_read
+    from ctde_kit.recipes.wiring.mixing import mixer
+    from ctde_kit.recipes.wiring.policies import learning_team, team_policy
+    from ctde_kit.recipes.wiring.recurrence import check_burn_in, is_recurrent, sequence_length
+    from ctde_kit.recipes.wiring.setting import begin, collector
+
+_NAMES = {
+    "beliefs": ("check_sees_others", "policy_inference"),
+    "critic_parts": ("averaging", "critics_team", "keys_read"),
+    "mixing": ("mixer",),
+    "policies": ("learning_team", "team_policy"),
+    "recurrence": ("check_burn_in", "is_recurrent", "sequence_length"),
+    "setting": ("begin", "collector"),
+}
+
+__all__ = [
+    "averaging",
+    "begin",
+    "check_burn_in",
+    "check_sees_others",
+    "collector",
+    "critics_team",
+    "is_recurrent",
+    "keys_read",
+    "learning_team",
+    "mixer",
+    "policy_inference",
+    "sequence_length",
+    "team_policy",
+]
+
+__getattr__, __dir__ = lazy_face(
+    __name__, {name: f"{__name__}.{module}" for module, names in _NAMES.items() for name in names}
+)

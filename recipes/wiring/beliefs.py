@@ -1,0 +1,52 @@
+"""MADDPG's options about what agents know and believe of the others' actions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from typing import Any, Protocol
+
+from ctde_kit.recipes.configs.networks import NetworkConfig, activation_class
+
+from ctde_kit.errors import UserError
+from ctde_kit.modules import InferredPolicies, MultiAgentMLP
+from ctde_kit.objectives import PolicyInference
+from ctde_kit.specs import TeamSpec
+
+
+class WithBeliefs(Protocol):
+    """A recipe whose critics see the others' actions."""
+
+    actor: NetworkConfig
+    other_actions: str
+    minimax_epsilon: float | None
+    infer_policies: bool
+    inference_entropy: float
+    inference_deviation: float
+
+
+def policy_inference(cfg: WithBeliefs, team: TeamSpec, device: str) -> PolicyInference:
+    """A perceptron as wide as the actors for what each agent believes of each other one."""
+    make_network = partial(
+        MultiAgentMLP,
+        share_params=False,
+        num_cells=cfg.actor.num_cells,
+        activation_class=activation_class(cfg.actor.activation),
+    )
+    networks = InferredPolicies(team, make_network)
+    inference = PolicyInference(networks, entropy_coeff=cfg.inference_entropy, deviation=cfg.inference_deviation)
+    return inference.to(device)
+
+
+def check_sees_others(cfg: WithBeliefs, critics: Iterable[Any]) -> None:
+    """Raise ``UserError`` for options about the others' actions where no critic sees them."""
+    asked = {
+        "other_actions=current": cfg.other_actions == "current",
+        "minimax_epsilon": cfg.minimax_epsilon is not None,
+        "infer_policies=true": cfg.infer_policies,
+    }
+    if any(asked.values()) and all(getattr(critic, "decentralized", False) for critic in critics):
+        name = next(name for name, is_asked in asked.items() if is_asked)
+        raise UserError(
+            f"{name}: these critics do not see the others' actions; leave it out, or use critic=centralized"
+        )

@@ -1,0 +1,49 @@
+"""What critics need beside themselves: states in the environment, averages of parameters, entries in the buffer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from ctde_kit.recipes.configs.critics import CriticConfig
+from torch import nn
+from torchrl.envs import EnvBase
+
+from ctde_kit.envs.agent_state import with_agent_states
+from ctde_kit.errors import UserError
+from ctde_kit.modules import AgentLinear
+from ctde_kit.specs import TeamSpec
+from ctde_kit.training import ParameterAverage
+from ctde_kit.training.targets import TargetRule
+
+
+def critics_team(env: EnvBase, critic: CriticConfig) -> TeamSpec:
+    """The spec of ``env``, with agent-specific states where ``critic`` has them built.
+
+    Raises:
+        UserError: where the env writes them itself.
+    """
+    team = TeamSpec.from_env(env)
+    if not critic.builds_state:
+        return team
+    if any(group.state_dim is not None for group in team):
+        raise UserError("critic.build_state=true: this task has agent-specific states of its own; leave it out")
+    return with_agent_states(team)
+
+
+def averaging(
+    critic: CriticConfig, critics: Iterable[nn.Module], optimizer: torch.optim.Optimizer
+) -> dict[str, TargetRule]:
+    """What follows each update where ``critic`` asks for averages of its critics' parameters."""
+    if critic.average_every is None:
+        return {}
+    layers = [layer for module in critics for layer in module.modules() if isinstance(layer, AgentLinear)]
+    parameters = [parameter for layer in layers for parameter in layer.parameters()]
+    return {"average": ParameterAverage(parameters, optimizer, critic.average_every)}
+
+
+def keys_read(losses: Iterable[Any], team: TeamSpec) -> list[Any]:
+    """The entries that a buffer must keep: what losses read, and who is alive."""
+    keys = {group.keys.mask for group in team} | {key for loss in losses for key in loss.in_keys}
+    return sorted(keys, key=str)

@@ -1,0 +1,34 @@
+"""Options that are for recurrent networks alone."""
+
+from __future__ import annotations
+
+from ctde_kit.recipes.configs.replays import ReplayConfig
+from torch import nn
+
+from ctde_kit.errors import UserError
+from ctde_kit.modules import AgentNetwork
+
+
+def is_recurrent(*parts: nn.Module) -> bool:
+    """Whether one of the networks in ``parts`` is recurrent; its unrolled sequence is too long a graph to compile."""
+    modules = (module for part in parts for module in part.modules())
+    return any(module.recurrent for module in modules if isinstance(module, AgentNetwork))
+
+
+def sequence_length(asked: int | None, steps_per_batch: int, recurrent: bool) -> int | None:
+    """Steps per sequence of a minibatch; ``None`` for single steps, which feed-forward networks take.
+
+    Raises:
+        UserError: where the option is given and networks are feed-forward.
+    """
+    if recurrent:
+        return asked or steps_per_batch
+    if asked is not None:
+        raise UserError("sequence_length: these networks are feed-forward; leave it out, or use network@actor=gru")
+    return None
+
+
+def check_burn_in(replay: ReplayConfig, recurrent: bool) -> None:
+    """Raise ``UserError`` where there is no hidden state to warm up."""
+    if replay.form.burn_in_steps and not recurrent:
+        raise UserError("replay.form.burn_in: these networks are feed-forward; leave it 0, or use network@actor=gru")

@@ -1,0 +1,84 @@
+"""What earlier runs left behind, read as data: their task, and each group's actor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ctde_kit.recipes.configs.actors import ActorConfig
+from ctde_kit.recipes.configs.data import from_data, read_data
+from ctde_kit.recipes.configs.tasks.task import TaskConfig
+
+import ctde_kit as ck
+from ctde_kit.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ctde_kit.specs import GroupSpec, TeamSpec
+
+# How the actors of a run are built, beside its configuration.
+ACTORS_FILE = "actors.yaml"
+
+
+@dataclass(frozen=True)
+class SavedRun:
+    """A run directory, whichever recipe wrote it.
+
+    Args:
+        directory: of the run.
+    """
+
+    directory: Path
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """Its options as plain data.
+
+        Raises:
+            UserError: where there is no such run.
+        """
+        path = self.directory / "config.yaml"
+        data = read_data(path)
+        if not {"algorithm", "task"} <= data.keys() or not isinstance(data["task"], dict):
+            raise UserError(f"{path} is no whole configuration of a run: restore it, or start a new run")
+        return data
+
+    @property
+    def opponents(self) -> set[str]:
+        """Groups that did not learn."""
+        return set(self.config.get("opponents", {}))
+
+    @property
+    def task(self) -> TaskConfig:
+        return from_data(TaskConfig, self.config["task"], f"{self.directory / 'config.yaml'}: task")
+
+    def check_task(self, task: TaskConfig) -> None:
+        """Raise ``UserError`` where the run is of another task, or of another kind of action."""
+        theirs = self.task
+        if theirs.name != task.name:
+            raise UserError(
+                f"{self.directory} is a run of {theirs.name}, this is {task.name}; give a run of the same task"
+            )
+        if theirs.continuous != task.continuous:
+            raise UserError(
+                f"{self.directory} was trained with task.continuous_actions={str(theirs.continuous).lower()}, this is "
+                f"{str(task.continuous).lower()}; set it alike"
+            )
+
+    def actor_config(self, group: str) -> ActorConfig:
+        """How the actor of ``group`` is built."""
+        path = self.directory / ACTORS_FILE
+        data = read_data(path)
+        if group not in data:
+            raise UserError(f"{path}: expected group {group!r}, found {', '.join(data)}; give a run of the same task")
+        return from_data(ActorConfig, data[group], f"{path}: {group}")
+
+    def actor_state(self, group: GroupSpec, team: TeamSpec) -> dict[str, Tensor]:
+        """The actor's parameters and buffers as the last checkpoint left them."""
+        path = ck.training.latest_checkpoint(self.directory / "checkpoints")
+        policy = ck.training.read_checkpoint(path, algorithm=self.config["algorithm"])["parts"]["policy"]
+        prefix = f"module.{[other.name for other in team].index(group.name)}."
+        return {name.removeprefix(prefix): value for name, value in policy.items() if name.startswith(prefix)}
