@@ -20,9 +20,9 @@ from ctde_kit.modules import (
     action_value_critic,
     value_critic,
 )
+from ctde_kit.protocols import TargetRule
 from ctde_kit.specs import GroupSpec, TeamSpec
 from ctde_kit.training import ParameterAverage
-from ctde_kit.training.targets import TargetRule
 
 
 @dataclass

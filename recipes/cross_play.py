@@ -21,7 +21,7 @@ from ctde_kit.errors import UserError
 from ctde_kit.modules import TeamPolicy
 from ctde_kit.specs import TeamSpec
 from ctde_kit.training import CrossPlay, cross_play
-from ctde_kit.training.heatmap import plot_cross_play
+from ctde_kit.training.reporting import plot_cross_play
 
 PROGRAM = "ctde-cross-play"
 OPTIONS = ("task", "episodes", "seed", "device")

@@ -199,7 +199,7 @@ def build(cfg: MAPPOConfig) -> Parts:
         buffer=OnPolicyBuffer(
             cfg.minibatch_frames, (cfg.sequence_length or length) if recurrent else None, keys=sorted(read, key=str)
         ),
-        schedule=Epochs(cfg.epochs, cfg.target_kl),
+        update_schedule=Epochs(cfg.epochs, cfg.target_kl),
         update=UpdateWithTargets(step, averages) if averages else step,
         policy=policy,
         anneal=LinearLearningRate(optimizer, cfg.lr, 0.0 if cfg.anneal_lr else cfg.lr, cfg.total_frames),

@@ -162,7 +162,7 @@ def build(cfg: PQNConfig) -> Parts:
         ),
         prepare=TeamReward(learning, cfg.team_reward),  # type: ignore[arg-type]
         buffer=OnPolicyBuffer(cfg.minibatch_frames, length),
-        schedule=Epochs(cfg.epochs),
+        update_schedule=Epochs(cfg.epochs),
         update=GradientStep({"team": loss}, optimizer, cfg.max_grad_norm, compile=compiling.updates and not recurrent),
         policy=policy,
         anneal=Annealing(

@@ -175,7 +175,7 @@ def build(cfg: QMIXConfig) -> Parts:
         ),
         prepare=TeamReward(learning, cfg.team_reward),  # type: ignore[arg-type]
         buffer=cfg.replay.build(keys=loss.stored_keys, device=device, max_steps=cfg.task.max_steps),
-        schedule=UpdatesPerFrame(cfg.updates_per_frame, cfg.learning_starts),
+        update_schedule=UpdatesPerFrame(cfg.updates_per_frame, cfg.learning_starts),
         update=UpdateWithTargets(
             GradientStep({"team": loss}, optimizer, cfg.max_grad_norm, compile=compiling.updates and not recurrent),
             {"team": cfg.target.build(loss)},

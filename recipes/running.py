@@ -29,9 +29,13 @@ from ctde_kit.training import (
     record_episode,
     run,
 )
-from ctde_kit.training.attention import AttentionRecord, beside_frames, plot_attention
-from ctde_kit.training.plots import shown_returns
-from ctde_kit.training.video import write_gif
+from ctde_kit.training.reporting import (
+    AttentionRecord,
+    beside_frames,
+    plot_attention,
+    shown_returns,
+    write_gif,
+)
 
 # Training seeds its env with the run's seed; evaluation seeds lie far beyond any that people use.
 EVALUATION_SEED = 1_000_000

@@ -1,5 +1,6 @@
-"""The loop, gradient steps, evaluation, checkpoints and run directories."""
+"""Training: the loop and its runner, gradient steps, schedules, evaluation, checkpoints and run directories."""
 
+from ctde_kit.training.annealing import Annealing, LinearEpsilon, LinearLearningRate
 from ctde_kit.training.averaging import ParameterAverage
 from ctde_kit.training.checkpoint import (
     checkpoint_paths,
@@ -10,14 +11,13 @@ from ctde_kit.training.checkpoint import (
 )
 from ctde_kit.training.cross_play import CrossPlay, cross_play
 from ctde_kit.training.evaluation import Returns, evaluate, record_episode
-from ctde_kit.training.exploration import Annealing, LinearEpsilon
 from ctde_kit.training.gradient_step import GradientStep
-from ctde_kit.training.loop import Run, run
-from ctde_kit.training.parts import Iteration, NotFiniteError, Parts, iterate
+from ctde_kit.training.loop import NotFiniteError, iterate
+from ctde_kit.training.parts import Iteration, Parts
 from ctde_kit.training.run_directory import RunDirectory, read_metrics
-from ctde_kit.training.schedule import Epochs, LinearLearningRate
-from ctde_kit.training.targets import HardUpdate, PolyakUpdate, UpdateWithTargets
-from ctde_kit.training.updates_per_frame import UpdatesPerFrame
+from ctde_kit.training.runner import Run, run
+from ctde_kit.training.target_networks import HardUpdate, PolyakUpdate, UpdateWithTargets
+from ctde_kit.training.update_schedules import Epochs, UpdatesPerFrame
 
 __all__ = [
     "Annealing",

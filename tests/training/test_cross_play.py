@@ -18,7 +18,7 @@ from ctde_kit.errors import UserError
 from ctde_kit.modules import RandomActor
 from ctde_kit.specs import TeamSpec
 from ctde_kit.training import CrossPlay, cross_play
-from ctde_kit.training.heatmap import plot_cross_play
+from ctde_kit.training.reporting import plot_cross_play
 
 SIZES = {"hunters": 3, "prey": 2}
 STEPS = 4
@@ -57,8 +57,8 @@ class Duel(EnvBase):
         self.t = self.t + 1
         hunters, prey = tensordict["hunters", "action"], tensordict["prey", "action"]
         following = self._observed()
-        own = (torch.arange(3) + 1) * hunters - prey[:, :1]
-        following["hunters", "reward"] = own.unsqueeze(-1).float()
+        hunters_reward = (torch.arange(3) + 1) * hunters - prey[:, :1]
+        following["hunters", "reward"] = hunters_reward.unsqueeze(-1).float()
         following["prey", "reward"] = (10 * prey + torch.arange(2)).unsqueeze(-1).float()
         done = self.t >= STEPS
         return following.update({"done": done, "terminated": done.clone()})
