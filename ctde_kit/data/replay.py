@@ -25,7 +25,7 @@ SAMPLES_AT_ONCE = 25
 class Form(Stateful, Protocol):
     """How a replay cuts batches into items: ``Transitions``, ``Sequences`` or ``Episodes``.
 
-    Its state are the steps that wait for the next batch to complete an item.
+    Its state is the steps that wait for the next batch to complete an item.
     """
 
     @property

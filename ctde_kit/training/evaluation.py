@@ -40,12 +40,12 @@ class Returns:
         for group, returns in self.by_group.items():
             metrics[f"{group}/return_mean"] = returns.mean(-1).mean().item()
             metrics[f"{group}/return_sum"] = returns.sum(-1).mean().item()
-        everyone = torch.cat(list(self.by_group.values()), -1)
+        all_agents = torch.cat(list(self.by_group.values()), -1)
         if not groups_compete:
-            metrics["return_mean"] = everyone.mean(-1).mean().item()
-            metrics["return_sum"] = everyone.sum(-1).mean().item()
-            metrics["return_std"] = everyone.mean(-1).std(unbiased=False).item()
-        metrics["episodes"] = len(everyone)
+            metrics["return_mean"] = all_agents.mean(-1).mean().item()
+            metrics["return_sum"] = all_agents.sum(-1).mean().item()
+            metrics["return_std"] = all_agents.mean(-1).std(unbiased=False).item()
+        metrics["episodes"] = len(all_agents)
         return metrics
 
 

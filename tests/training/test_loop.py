@@ -1,0 +1,37 @@
+"""The training loop: what it yields, and that losses which are not finite stop it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from ctde_kit.recipes.mappo import build
+
+from ctde_kit.training import NotFiniteError, iterate
+from ctde_kit.training.loop import summarize
+from tests.recipes.small import small_config
+
+
+def test_not_finite_loss_stops_the_run_with_its_name() -> None:
+    parts = build(small_config())
+    loop = iterate(parts)
+    next(loop)
+    parts.update.losses["agents"].critic_coeff = float("nan")
+    with pytest.raises(NotFiniteError, match="loss_critic is nan in update 1 of 6 at 120 frames"):
+        next(loop)
+
+
+def test_first_minibatch_after_collection_has_ratio_one() -> None:
+    for kind in ("mlp", "gru"):
+        length = 10 if kind == "gru" else None
+        parts = build(small_config(kind, epochs=1, minibatch_frames=60, sequence_length=length, total_frames=300))
+        for iteration in iterate(parts):
+            assert abs(iteration.metrics["approx_kl"]) < 1e-6, (kind, iteration.frames)
+            assert iteration.metrics["clip_fraction"] == 0
+            assert abs(iteration.metrics["loss_objective"]) < 1e-5
+
+
+def test_only_losses_and_gradients_must_be_finite() -> None:
+    history = [{"loss_critic": torch.tensor(1.0), "explained_variance": torch.tensor(float("-inf"))}]
+    assert summarize(history, 60)["loss_critic"] == 1.0
+    with pytest.raises(NotFiniteError, match="grad_norm is inf in update 1 of 1 at 60 frames"):
+        summarize([{"grad_norm": torch.tensor(float("inf"))}], 60)
