@@ -2,23 +2,99 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from tensordict import TensorDictBase
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from torchrl.envs import EnvBase
+
 
 @runtime_checkable
 class Stateful(Protocol):
-    """A part whose state a checkpoint keeps."""
+    """A part whose state a checkpoint saves."""
 
     def state_dict(self) -> dict[str, Any]:
-        """All that must be restored, as tensors and plain values."""
+        """All that must be restored, as tensors and plain Python values."""
         ...
 
     def load_state_dict(self, state_dict: dict[str, Any], /) -> Any:
-        """Take over a state that ``state_dict`` gave."""
+        """Restore a state that ``state_dict`` returned."""
+        ...
+
+
+class TargetRule(Stateful, Protocol):
+    """Called after each gradient step: moves target networks, or changes the online networks once more.
+
+    Its state is what it counts; the networks' weights are saved with the loss that owns them.
+    """
+
+    def __call__(self) -> None:
+        """Take note of one more gradient step, and act where it is time."""
+        ...
+
+
+class ExperienceCollector(Stateful, Protocol):
+    """What the training loop and the recipes need of a collector."""
+
+    @property
+    def env(self) -> EnvBase:
+        """The env that it steps, with its transforms."""
+        ...
+
+    @property
+    def frames(self) -> int:
+        """Env transitions collected so far."""
+        ...
+
+    def __iter__(self) -> Iterator[TensorDictBase]:
+        """Fresh batches ``[n_envs, T]``, until all frames are collected."""
+        ...
+
+    def update_policy_weights_(self) -> None:
+        """Act with the current weights from the next batch on."""
+        ...
+
+    def shutdown(self) -> None:
+        """Release the env."""
+        ...
+
+
+class ExperienceBuffer(Protocol):
+    """What a training loop needs of a buffer; how samples are drawn is between the buffer and the update schedule."""
+
+    def extend(self, batch: TensorDictBase, /) -> Any:
+        """Store a batch ``[n_envs, T]``."""
+        ...
+
+
+class ReplayBuffer(ExperienceBuffer, Protocol):
+    """A buffer of past experience from which any number of samples can be drawn."""
+
+    @property
+    def frames(self) -> int:
+        """Env transitions stored so far, including those overwritten since."""
+        ...
+
+    def samples(self, count: int, /) -> Iterator[TensorDictBase]:
+        """``count`` random samples, one after the other."""
+        ...
+
+    def update_priority(self, sampled: TensorDictBase, /) -> None:
+        """Take over the ``td_error`` that a loss wrote into a sample; does nothing without priorities."""
+        ...
+
+
+@runtime_checkable
+class ReportsCapture(Protocol):
+    """An env that says whether ``state_dict`` captures its whole state; an env that says nothing captures it."""
+
+    @property
+    def state_is_captured(self) -> bool:
+        """False where the state cannot be read: taking a checkpoint then ends the running episodes."""
         ...
 
 

@@ -111,7 +111,7 @@ class MAPPOConfig(RecipeConfig):
                 wiring.sequence_length(self.sequence_length, run.steps_per_batch, recurrent),
                 keys=wiring.keys_read(losses.values(), team),
             ),
-            schedule=ck.training.Epochs(self.epochs, self.target_kl),
+            update_schedule=ck.training.Epochs(self.epochs, self.target_kl),
             update=ck.training.UpdateWithTargets(step, averages) if averages else step,
             policy=policy,
             anneal=ck.training.LinearLearningRate(

@@ -109,7 +109,7 @@ class PQNConfig(RecipeConfig):
             collector=wiring.collector(self, run, team, policy),
             prepare=ck.TeamReward(learning, self.team_reward),  # type: ignore[arg-type]
             buffer=ck.OnPolicyBuffer(self.minibatch_frames, self.sequence_length or run.steps_per_batch),
-            schedule=ck.training.Epochs(self.epochs),
+            update_schedule=ck.training.Epochs(self.epochs),
             update=ck.GradientStep({"team": loss}, optimizer, self.max_grad_norm, compile=compiles),
             policy=policy,
             anneal=ck.training.Annealing(

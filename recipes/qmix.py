@@ -115,7 +115,7 @@ class QMIXConfig(RecipeConfig):
             collector=wiring.collector(self, run, team, policy),
             prepare=ck.TeamReward(learning, self.team_reward),  # type: ignore[arg-type]
             buffer=self.replay.build(keys=loss.stored_keys, device=run.device, max_steps=self.task.episode_steps),
-            schedule=ck.training.UpdatesPerFrame(self.updates_per_frame, self.learning_starts),
+            update_schedule=ck.training.UpdatesPerFrame(self.updates_per_frame, self.learning_starts),
             update=ck.training.UpdateWithTargets(step, {"team": self.target.build(loss)}),
             policy=policy,
             anneal=ck.training.Annealing(

@@ -1,4 +1,4 @@
-"""Collectors of experience."""
+"""Collectors: they step policy and env, and yield batches of experience."""
 
 from ctde_kit.collectors.rollout import RolloutCollector
 

@@ -1,4 +1,4 @@
-"""A collector that steps policy and env in this process, with all of its state in a checkpoint."""
+"""A collector that steps policy and env in this process, and whose checkpoints resume bit for bit."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 from ctde_kit.collectors.compiled_rollout import CompiledRollout
 from ctde_kit.errors import UserError
 from ctde_kit.graph import TraceError, report_fallback
-from ctde_kit.protocols import Stateful
+from ctde_kit.protocols import ReportsCapture, Stateful
 
 
 class RolloutCollector:
-    """Yields batches ``[n_envs, T]`` of consecutive steps; episodes go on from one batch to the next.
+    """Yields batches ``[n_envs, T]`` of consecutive steps; episodes continue from one batch to the next.
 
-    It stands where TorchRL's ``Collector`` stands (iteration, ``update_policy_weights_``, ``state_dict``,
-    ``shutdown``), and differs in that its ``state_dict`` holds the env, the running episodes and the recurrent states,
-    so that a resumed run goes on bit for bit. An env whose state cannot be captured (its base env has
-    ``state_is_captured = False``) is reset whenever a checkpoint is taken, in the
-    run that goes on as in the resumed one.
+    It has the interface of TorchRL's ``Collector`` (iteration, ``update_policy_weights_``, ``state_dict``,
+    ``shutdown``). It differs in that ``state_dict`` holds the env's state, the running episodes and the recurrent
+    states, so that a resumed run continues bit for bit. An env whose state cannot be captured (its base env has
+    ``state_is_captured = False``) is reset whenever a checkpoint is taken, so that the uninterrupted run and the
+    resumed one do the same.
 
     Args:
         env: a batched env, batch size ``[n_envs]``.
-        policy: writes the action; it explores as ``ExplorationType.RANDOM`` has it.
-        frames_per_batch: frames (env transitions, not agent steps) a batch, a multiple of ``n_envs``.
+        policy: writes the action; it explores as under ``ExplorationType.RANDOM``.
+        frames_per_batch: frames (env transitions, not agent steps) per batch, a multiple of ``n_envs``.
         total_frames: stop once this many frames are collected.
-        compile: run policy and env as one compiled step, where the env is a ``PureEnv`` that can be traced; else it
-            says in one line why not, and steps plainly. Envs that end within a batch go on from fresh initial states
-            that were drawn before it; where these do not suffice, the batch is collected once more, plainly.
+        compile: run policy and env as one compiled step, if the env is a ``PureEnv`` and both can be traced. Otherwise
+            one warning says why not, and steps are eager. Episodes that end within a batch are followed by initial
+            states that were drawn before it; where these do not suffice, the batch is collected again eagerly.
 
     Raises:
         UserError: for an env without a batch dimension, or a number of frames that ``n_envs`` does not divide.
@@ -59,9 +59,9 @@ class RolloutCollector:
         self.env, self.policy = env, policy
         self.length = frames_per_batch // n_envs
         self.total_frames, self.frames = total_frames, 0
-        self.compile, self.resets_seen = compile, 0.0
+        self.compile, self.recent_resets = compile, 0.0
         self._compiled: CompiledRollout | None = None
-        self._carrier: TensorDictBase | None = None
+        self._next_root: TensorDictBase | None = None
 
     def __iter__(self) -> Iterator[TensorDictBase]:
         while self.frames < self.total_frames:
@@ -72,60 +72,61 @@ class RolloutCollector:
     @torch.no_grad()
     def rollout(self) -> TensorDictBase:
         """One batch ``[n_envs, T]``."""
-        carrier = self.env.reset() if self._carrier is None else self._carrier
+        next_root = self.env.reset() if self._next_root is None else self._next_root
         if self.compile and self._compiled is None:
-            self._compile(carrier)
+            self._compile(next_root)
         if self.compile and self._compiled is not None:
-            batch, carrier, self.resets_seen = self._compiled(carrier, self.resets_seen)
+            batch, next_root, self.recent_resets = self._compiled(next_root, self.recent_resets)
             if batch is not None:
-                self._carrier = carrier
+                self._next_root = next_root
                 return batch
         steps = []
         with set_exploration_type(ExplorationType.RANDOM):
             for _ in range(self.length):
-                step, carrier = self.env.step_and_maybe_reset(self.policy(carrier))
+                step, next_root = self.env.step_and_maybe_reset(self.policy(next_root))
                 steps.append(step)
-        self._carrier = carrier
+        self._next_root = next_root
         return stack(steps, 1)
 
-    def _compile(self, carrier: TensorDictBase) -> None:
+    def _compile(self, root: TensorDictBase) -> None:
         try:
-            self._compiled = CompiledRollout(self.env, self.policy, carrier, self.length)
+            self._compiled = CompiledRollout(self.env, self.policy, root, self.length)
         except TraceError as reason:
             self.compile = False
             report_fallback("the rollout", reason)
 
     def update_policy_weights_(self, *_: Any, **__: Any) -> None:
-        """Nothing to do: the policy is the very object that the update changes."""
+        """Does nothing: the collector's policy and the trained one are the same object."""
 
     def shutdown(self) -> None:
         """Close the env."""
         self.env.close()
 
     def state_dict(self) -> dict[str, Any]:
+        """Frames, env, transforms, and what the policy reads next; ends all episodes of an env that is not captured."""
         base_env = _base(self.env)
-        state = {"frames": self.frames, "env": base_env.state_dict(), "transforms": {}, "carrier": None}
-        # How many fresh states a compiled rollout draws, and so its random stream, follows from this.
-        state["resets_seen"] = self.resets_seen
+        state = {"frames": self.frames, "env": base_env.state_dict(), "transforms": {}, "next_root": None}
+        # It determines how many initial states a compiled rollout draws, and so the random stream.
+        state["recent_resets"] = self.recent_resets
         if isinstance(self.env, TransformedEnv):
             state["transforms"] = self.env.transform.state_dict()
-        if getattr(base_env, "state_is_captured", True):
-            if self._carrier is not None:
-                state["carrier"] = {_join(k): v.clone() for k, v in self._carrier.items(True, True)}
-        else:
-            self._carrier = None
+        if isinstance(base_env, ReportsCapture) and not base_env.state_is_captured:
+            self._next_root = None
+        elif self._next_root is not None:
+            state["next_root"] = {_join(k): v.clone() for k, v in self._next_root.items(True, True)}
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.frames, self.resets_seen = state_dict["frames"], state_dict["resets_seen"]
+        """Restore what ``state_dict`` returned."""
+        self.frames, self.recent_resets = state_dict["frames"], state_dict["recent_resets"]
         base_env = _base(self.env)
-        carrier = state_dict["carrier"]
-        if carrier is not None:
+        next_root = state_dict["next_root"]
+        if next_root is not None:
             # A first reset lets the env and its transforms build what they build lazily.
             like = self.env.reset()
-            self._carrier = like.empty().update(_unflatten(carrier, like))
+            self._next_root = like.empty().update(_unflatten(next_root, like))
         else:
-            self._carrier = None
+            self._next_root = None
         if isinstance(self.env, TransformedEnv):
             self.env.transform.load_state_dict(state_dict["transforms"])
         base_env.load_state_dict(state_dict["env"])
@@ -140,6 +141,7 @@ def _join(key: str | tuple[str, ...]) -> str:
 
 
 def _unflatten(flat: dict[str, torch.Tensor], like: TensorDictBase) -> TensorDict:
+    """Entries named ``"group/entry"`` as a TensorDict with the nested batch sizes of ``like``."""
     source = TensorDict({}, like.batch_size, device=like.device)
     groups = {key: value.batch_size for key, value in like.items() if isinstance(value, TensorDictBase)}
     for name, batch_size in groups.items():

@@ -1,4 +1,4 @@
-"""Buffers."""
+"""Buffers of experience: one on-policy batch, or a replay of transitions, sequences or episodes."""
 
 from ctde_kit.data.episodes import Episodes
 from ctde_kit.data.on_policy import OnPolicyBuffer

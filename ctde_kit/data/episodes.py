@@ -1,4 +1,4 @@
-"""Whole episodes as the items of a replay."""
+"""Replay items that are whole episodes, padded to one length."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ctde_kit.keys import DONE, IS_INIT, NEXT, PADDING_MASK
 
 
 class Episodes:
-    """Gathers each env's steps until its episode is done, and gives it as an item ``[max_steps]``.
+    """Cuts batches into whole episodes: items ``[max_steps]``, each available once its episode is done.
 
-    Shorter episodes are padded with zeros; ``("collector", "mask")`` bool ``[max_steps]`` says which steps are real, as
-    TorchRL's ``split_trajectories`` has it. Each env ends when it ends: the others go on. An episode that another one
-    follows without being done, as after a checkpoint that resets the envs, is dropped.
+    Shorter episodes are padded with zeros; ``("collector", "mask")`` bool ``[max_steps]`` is true for real steps, as in
+    TorchRL's ``split_trajectories``. Envs are independent: one may start its next episode while others continue. An
+    unfinished episode is dropped when its env starts another one, as after a checkpoint that resets the envs.
 
     Args:
-        max_steps: of the longest episode.
+        max_steps: length of the longest episode.
 
     Raises:
         UserError: for a longer episode.
@@ -36,11 +36,11 @@ class Episodes:
 
     @property
     def frames_per_item(self) -> int:
-        """Steps an item, padding included."""
+        """Steps per item, including padding."""
         return self.max_steps
 
     def cut(self, batch: TensorDictBase) -> TensorDictBase | None:
-        """The episodes ``[n, max_steps]`` that end in a batch ``[n_envs, T]``, ``None`` where none does."""
+        """The episodes ``[n, max_steps]`` that end within a batch ``[n_envs, T]``; ``None`` if none does."""
         if self._open is None:
             shape = (len(batch), self.max_steps)
             self._open = batch[:, :1].expand(*shape).clone().zero_()
@@ -51,34 +51,36 @@ class Episodes:
         return cat(finished) if finished else None
 
     def _take(self, step: TensorDictBase) -> TensorDictBase | None:
+        """Add one step ``[n_envs]`` to the open episodes; returns those that are done."""
         assert self._open is not None
-        begins = step.get(IS_INIT, None)
-        if begins is not None:
-            self._length = self._length.masked_fill(begins.squeeze(-1), 0)
+        is_init = step.get(IS_INIT, None)
+        if is_init is not None:
+            self._length = self._length.masked_fill(is_init.squeeze(-1), 0)
         if (self._length >= self.max_steps).any():
-            raise UserError(f"replay.max_steps={self.max_steps}: an episode goes on after that; make it larger")
+            raise UserError(f"replay.max_steps={self.max_steps}: an episode is longer than that; make it larger")
         self._open[torch.arange(len(step), device=self._length.device), self._length] = step
         self._length = self._length + 1
         done = step.get((NEXT, DONE)).squeeze(-1)
         if not done.any():
             return None
-        episodes = padded(self._open[done], self._length[done])
+        episodes = _padded(self._open[done], self._length[done])
         self._length = self._length.masked_fill(done, 0)
         return episodes
 
     def state_dict(self) -> dict[str, Any]:
-        """The episodes that are not done yet."""
+        """The unfinished episodes."""
         return {"open": to_state(self._open), "length": self._length.clone()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` returned."""
         self._open, self._length = from_state(state_dict["open"]), state_dict["length"].clone()
 
 
-def padded(episodes: TensorDictBase, length: Tensor) -> TensorDictBase:
-    """``episodes`` ``[n, max_steps]`` with zeros from ``length`` ``[n]`` on, and the mask that says so."""
-    real = torch.arange(episodes.shape[1], device=length.device) < length.unsqueeze(-1)
+def _padded(episodes: TensorDictBase, length: Tensor) -> TensorDictBase:
+    """``episodes`` ``[n, max_steps]`` with zeros from step ``length`` ``[n]`` on, and with the mask of real steps."""
+    valid_mask = torch.arange(episodes.shape[1], device=length.device) < length.unsqueeze(-1)
 
     def zeroed(value: Tensor) -> Tensor:
-        return value.masked_fill(~real.reshape(*real.shape, *[1] * (value.ndim - 2)), 0)
+        return value.masked_fill(~valid_mask.reshape(*valid_mask.shape, *[1] * (value.ndim - 2)), 0)
 
-    return episodes.apply(zeroed).set(PADDING_MASK, real)  # pyright: ignore[reportOptionalMemberAccess]
+    return episodes.apply(zeroed).set(PADDING_MASK, valid_mask)  # pyright: ignore[reportOptionalMemberAccess]

@@ -1,4 +1,4 @@
-"""One fresh batch, cut into random minibatches."""
+"""A buffer of one fresh batch, which it splits into random minibatches."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from ctde_kit.errors import UserError
 
 
 class OnPolicyBuffer:
-    """Holds the latest batch ``[n_envs, T]`` and iterates over random minibatches of it, each entry once.
+    """Holds the latest batch ``[n_envs, T]``; each iteration over it is one pass in random minibatches.
 
-    Without ``sequence_length`` a minibatch is ``[minibatch_frames]``; with it, the batch is cut along time and a
-    minibatch is ``[minibatch_frames / sequence_length, sequence_length]``, each slice with its stored hidden state in
-    its first step. All minibatches have one shape: entries left over are dropped, others in each pass; those of a pass
-    are views of one shuffled copy of the batch. TorchRL's ``ReplayBuffer`` has the same ``extend`` and iteration and
-    can stand in its place; it copies every entry once more and does not cut sequences. It keeps nothing from one batch
-    to the next, so there is no state to save.
+    Without ``sequence_length`` a minibatch is ``[minibatch_frames]``. With it, the batch is cut along time into slices,
+    and a minibatch is ``[minibatch_frames / sequence_length, sequence_length]``; the first step of each slice holds
+    its stored hidden state. All minibatches have the same shape: frames left over are dropped, other ones in each pass.
+    The minibatches of a pass are views of one shuffled copy of the batch.
+
+    TorchRL's ``ReplayBuffer`` has the same ``extend`` and iteration and can be used instead; it copies every entry once
+    more and does not cut sequences. This buffer keeps nothing from one batch to the next, and so has no state to save.
 
     Args:
-        minibatch_frames: frames a minibatch.
-        sequence_length: steps a slice, ``None`` for single steps.
-        keys: entries that minibatches have, where a batch has them; ``None`` for all. What a loss does not read
-            need not be gathered.
+        minibatch_frames: frames per minibatch.
+        sequence_length: steps per slice; ``None`` for single steps.
+        keys: the entries that minibatches get, if the batch has them; ``None`` for all. Entries that no loss reads need
+            not be copied.
 
     Raises:
-        UserError: for sizes that do not divide as they must.
+        UserError: for sizes that are not positive, or that do not divide each other as described.
 
     >>> from tensordict import TensorDict
     >>> buffer = OnPolicyBuffer(minibatch_frames=6, sequence_length=3)
@@ -53,7 +54,7 @@ class OnPolicyBuffer:
         self._items: TensorDictBase | None = None
 
     def extend(self, batch: TensorDictBase) -> None:
-        """Take a new batch ``[n_envs, T]`` in place of the last one."""
+        """Replace the stored batch by a new one ``[n_envs, T]``."""
         if batch.numel() < self.minibatch_frames:
             raise UserError(
                 f"minibatch_frames={self.minibatch_frames}: the batch has only {batch.numel()} frames; make it smaller"
@@ -67,7 +68,7 @@ class OnPolicyBuffer:
         if length % self.sequence_length:
             raise UserError(
                 f"sequence_length={self.sequence_length}: expected a divisor of the {length} steps that each env "
-                "collects a batch"
+                "collects per batch"
             )
         self._items = batch.reshape(n_envs * length // self.sequence_length, self.sequence_length)
 
@@ -77,7 +78,7 @@ class OnPolicyBuffer:
         size = self.minibatch_frames // (self.sequence_length or 1)
         order = torch.randperm(len(self._items), device=self._items.device)
         rows = order[: len(order) // size * size]
-        # One gather an entry and pass, of which minibatches are views; indexing, made for any layout, is slower.
+        # One gather per entry and pass, of which the minibatches are views; index_select is faster than indexing.
         shuffled = self._items.apply(
             lambda part: part.index_select(0, rows), batch_size=[len(rows), *self._items.batch_size[1:]]
         )

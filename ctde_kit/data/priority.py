@@ -1,4 +1,4 @@
-"""Sampling in proportion to priorities."""
+"""Prioritized sampling: items are drawn in proportion to their priorities."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ from torchrl.data.replay_buffers import Sampler, Storage
 
 from ctde_kit.errors import UserError
 
+# Items per block of the two-level sum.
 BLOCK = 1024
+# Added to every priority, so that items without an error are still drawn.
 SMALLEST = 1e-8
 
 
 @dataclass(frozen=True)
 class Prioritized:
-    """Sampling by priority (Schaul et al. 2016, sections 3.3 and 3.4).
+    """The exponents of prioritized sampling (Schaul et al. 2016, sections 3.3 and 3.4).
 
     Args:
-        alpha: exponent of the priorities, 0 for uniform.
-        beta: exponent of the importance weights, 1 for full correction.
+        alpha: exponent of the priorities; 0 samples uniformly.
+        beta: exponent of the importance weights; 1 corrects the bias of the sampling fully.
     """
 
     alpha: float = 0.6
@@ -33,17 +35,19 @@ class Prioritized:
 
 
 class PrioritySampler(Sampler):
-    """Draws item i with probability ``p_i^alpha / sum_j p_j^alpha`` and gives its weight ``(p_i / min_j p_j)^(-beta)``.
+    """A TorchRL ``Sampler`` that draws item i with probability ``P_i = p_i^alpha / sum_j p_j^alpha``.
 
-    A TorchRL ``Sampler``. TorchRL's own ``PrioritizedSampler`` needs a C++ extension that loads with one release of
-    PyTorch alone, and its trees are objects that a checkpoint cannot read back safely; this is plain tensors: sums
-    over blocks of 1024 items, of which one is drawn and then searched, so that the cost hardly grows with the capacity.
-    New items get the highest priority so far.
+    Each sampled item gets the importance weight ``(P_i / min_j P_j)^(-beta) = (p_i / min_j p_j)^(-alpha * beta)``,
+    which is at most 1. New items get the highest priority so far.
+
+    TorchRL's own ``PrioritizedSampler`` needs a C++ extension that loads with a single release of PyTorch, and its
+    trees are objects that a checkpoint cannot load safely. This sampler consists of tensors: sums over blocks of 1024
+    items, of which one block is drawn and then searched, so that the cost hardly grows with the capacity.
 
     Args:
-        capacity: in items.
+        capacity: number of items.
         prioritized: the exponents.
-        device: where the priorities live.
+        device: where the priorities are stored.
     """
 
     def __init__(self, capacity: int, prioritized: Prioritized, device: torch.device | str = "cpu"):
@@ -59,24 +63,24 @@ class PrioritySampler(Sampler):
         self._highest = torch.ones((), dtype=torch.float64, device=self._values.device)
 
     def sample(self, storage: Any, batch_size: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Indices ``[batch_size]`` and their weights, at most 1."""
+        """Indices ``[batch_size]`` of the drawn items, and their ``priority_weight``, at most 1."""
         sums = self._sums.cumsum(0)
         mass = torch.rand(batch_size, dtype=torch.float64, device=sums.device) * sums[-1]
         block = torch.searchsorted(sums, mass, right=True).clamp(max=len(sums) - 1)
         within = self._values[block].cumsum(-1)
         rest = mass - (sums[block] - self._sums[block])
         inner = torch.searchsorted(within, rest.unsqueeze(-1), right=True).squeeze(-1).clamp(max=BLOCK - 1)
-        # Rounding may step past the last item; every item before it has a priority above zero.
+        # Rounding may lead past the last item; every item before it has a priority above zero.
         index = (block * BLOCK + inner).clamp(max=len(storage) - 1)
         share = self._values.flatten()[index] / self._smallest.min()
         return index, {"priority_weight": share.pow(-self.prioritized.beta).float()}
 
     def extend(self, index: Tensor) -> None:
-        """Give new items the highest priority so far."""
+        """Give the new items ``index`` ``[n]`` the highest priority so far."""
         self.update_priority(index, self._highest)
 
     def update_priority(self, index: Any, priority: Any, *, storage: Storage | None = None) -> None:
-        """Set the priorities of the items ``index`` ``[n]``: ``[n]``, or one for all."""
+        """Set the priorities of the items ``index`` ``[n]``, to values ``[n]`` or to one value for all of them."""
         priority = torch.as_tensor(priority, dtype=torch.float64, device=self._values.device).detach()
         index = torch.as_tensor(index, device=self._values.device)
         self._highest = torch.maximum(self._highest, priority.max())
@@ -90,18 +94,20 @@ class PrioritySampler(Sampler):
         self._smallest[block] = torch.where(rows > 0, rows, torch.inf).amin(-1)
 
     def state_dict(self) -> dict[str, Any]:
+        """Copies of the priorities, their sums over blocks, and the highest priority so far."""
         return {"values": self._values.clone(), "sums": self._sums.clone(), "highest": self._highest.clone()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` returned."""
         self._values.copy_(state_dict["values"])
         self._sums.copy_(state_dict["sums"])
         self._smallest = torch.where(self._values > 0, self._values, torch.inf).amin(-1)
         self._highest = state_dict["highest"].to(self._values.device, copy=True)
 
     def dumps(self, path: Any) -> None:
-        """TorchRL's way to a file: not used, ``state_dict`` is."""
+        """Write the state to a file; TorchRL requires the method, the kit's checkpoints use ``state_dict``."""
         torch.save(self.state_dict(), f"{path}.pt")
 
     def loads(self, path: Any) -> None:
-        """Read what ``dumps`` wrote."""
+        """Restore what ``dumps`` wrote."""
         self.load_state_dict(torch.load(f"{path}.pt", weights_only=True))

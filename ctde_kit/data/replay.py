@@ -1,4 +1,4 @@
-"""Experience replay: uniform or prioritized, of transitions, sequences or episodes."""
+"""Experience replay of transitions, sequences or episodes, sampled uniformly or by priority."""
 
 from __future__ import annotations
 
@@ -12,63 +12,61 @@ from torchrl.data import LazyMemmapStorage, TensorDictReplayBuffer
 from torchrl.data.replay_buffers import RandomSampler
 
 from ctde_kit.data.priority import Prioritized, PrioritySampler
-from ctde_kit.data.storage import StoredOn, check_disk, make_storage, reserve_disk, without_notes
+from ctde_kit.data.storage import StoredOn, check_disk, make_storage, quiet_torchrl, reserve_disk
 from ctde_kit.data.tensordict_state import from_state, to_state
 from ctde_kit.errors import UserError
 from ctde_kit.keys import TD_ERROR
+from ctde_kit.protocols import Stateful
 
+# Uniform samples that are gathered in one operation.
 SAMPLES_AT_ONCE = 25
 
 
-class Form(Protocol):
-    """What the items are: ``Transitions``, ``Sequences`` or ``Episodes``."""
+class Form(Stateful, Protocol):
+    """How a replay cuts batches into items: ``Transitions``, ``Sequences`` or ``Episodes``.
+
+    Its state is the steps that wait for the next batch to complete an item.
+    """
 
     @property
     def frames_per_item(self) -> int:
-        """Steps an item takes."""
+        """Steps per stored item."""
         ...
 
     def cut(self, batch: TensorDictBase, /) -> TensorDictBase | None:
-        """A batch ``[n_envs, T]`` into the items that it completes."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """What is carried to the next batch."""
-        ...
-
-    def load_state_dict(self, state_dict: dict[str, Any], /) -> None:
-        """Take it over."""
+        """The items that a batch ``[n_envs, T]`` completes; ``None`` if there are none."""
         ...
 
 
 class Replay:
-    """Keeps the latest ``capacity`` frames and gives random items of them, over many iterations.
+    """Stores the latest ``capacity`` frames, and returns random samples of them.
 
-    Underneath are TorchRL's ``TensorDictReplayBuffer`` and storages, and its ``RandomSampler`` or the kit's
-    ``PrioritySampler``. What it adds is how a batch ``[n_envs, T]`` becomes items (``form``), and a state that is
-    whole. TorchRL's ``SliceSampler`` is not used: it searches the whole storage for ends of episodes after every new
-    batch, never crosses one, and drops what is shorter than a slice; sequences are cut when they are stored instead, so
-    that their shapes are fixed.
+    It is built from TorchRL's ``TensorDictReplayBuffer``, storages and ``RandomSampler``, or the kit's
+    ``PrioritySampler``. It adds the cutting of batches ``[n_envs, T]`` into items (``form``), and a ``state_dict`` that
+    holds everything. Sequences are cut when they are stored, so that their shapes are fixed. TorchRL's ``SliceSampler``
+    would search the whole storage for ends of episodes after every new batch, never cross one, and drop what is
+    shorter than a slice.
 
-    A priority belongs to an item (a time step, a sequence of them, or an episode), never to an agent: the loss writes
-    ``td_error``, and ``update_priority`` gives it back. Samples hold ``index`` and, where prioritized,
-    ``priority_weight``. New items get the highest priority so far.
+    There is one priority per item (a time step, a sequence or an episode), not one per agent. The loss writes
+    ``td_error`` into a sample, and ``update_priority`` takes it from there. Samples hold ``index`` and, if prioritized,
+    ``priority_weight``.
 
-    ``state_dict`` copies what is filled, from a disk into memory too: a checkpoint keeps its items whatever is
-    overwritten later, and costs their size in memory while it is written and on the disk.
+    ``state_dict`` copies all stored items, also those on a disk, into memory. A checkpoint therefore does not change
+    when items are overwritten later, but costs the items' size in memory while it is written, and on the disk.
 
     Args:
-        form: how a batch is cut into items.
-        capacity: frames kept, the padding of episodes included.
-        batch_size: items a sample.
+        form: how batches are cut into items.
+        capacity: frames that are kept, including the padding of episodes.
+        batch_size: items per sample.
         keys: entries that are stored, such as ``QMixLoss.stored_keys``; ``None`` for all.
-        prioritized: sample by priority; ``None`` for uniformly.
+        prioritized: exponents of prioritized sampling; ``None`` samples uniformly.
         stored_on: main memory (``cpu``), the training ``device``, or memory-mapped files on ``disk``.
-        device: where samples are wanted.
-        directory: of the files; ``None`` for a temporary one.
+        device: the device of the samples.
+        directory: of the memory-mapped files; ``None`` for a temporary one.
 
     Raises:
-        UserError: for an item longer than the capacity, a sample before any item is whole, a disk that is full.
+        UserError: if an item is longer than the capacity, a sample is asked for before there are items, or the disk is
+            full.
 
     >>> from tensordict import TensorDict
     >>> from ctde_kit.data import Transitions
@@ -94,7 +92,7 @@ class Replay:
         if n_items < 1 or batch_size < 1:
             raise UserError(
                 f"replay.capacity={capacity} frames, replay.batch_size={batch_size}: expected room for an item of "
-                f"{form.frames_per_item} frames, and at least 1 item a sample"
+                f"{form.frames_per_item} frames, and at least 1 item per sample"
             )
         self.form, self.batch_size, self.device = form, batch_size, torch.device(device)
         self.keys = None if keys is None else list(keys)
@@ -108,11 +106,11 @@ class Replay:
         )
 
     def __len__(self) -> int:
-        """How many items are stored."""
+        """The number of stored items."""
         return len(self._buffer)
 
     def extend(self, batch: TensorDictBase) -> None:
-        """Store a batch ``[n_envs, T]``; ``frames`` counts all that ever came."""
+        """Store a batch ``[n_envs, T]``; ``frames`` counts all frames so far, including those overwritten since."""
         self.frames += batch.numel()
         if self.keys is not None:
             batch = batch.select(*self.keys, strict=False)
@@ -125,8 +123,8 @@ class Replay:
         first = not storage.initialized
         if first and isinstance(storage, LazyMemmapStorage):
             check_disk(storage.max_size, items[0], self.directory)
-        # More than fits would overwrite itself, in no order that is promised.
-        with without_notes():
+        # Items beyond the capacity would overwrite each other in an order that TorchRL does not promise.
+        with quiet_torchrl():
             self._buffer.extend(items[-storage.max_size :])
         if first and isinstance(storage, LazyMemmapStorage):
             reserve_disk(storage)
@@ -136,16 +134,17 @@ class Replay:
         return self._sample(self.batch_size)
 
     def samples(self, count: int) -> Iterator[TensorDictBase]:
-        """``count`` samples: uniform ones are gathered many at once, which takes a fraction of the time.
+        """``count`` samples, one after the other.
 
-        A prioritized one is drawn when it is asked for, after ``update_priority`` of the one before.
+        Uniform samples are gathered many at once, which takes a fraction of the time. A prioritized sample is drawn
+        only when it is asked for, after ``update_priority`` of the one before.
         """
         at_once = 1 if isinstance(self._buffer.sampler, PrioritySampler) else SAMPLES_AT_ONCE
         while count > 0:
-            taken = min(count, at_once)
-            items: Any = self._sample(taken * self.batch_size)
-            yield from items.unflatten(0, (taken, self.batch_size)).unbind(0)
-            count -= taken
+            n_samples = min(count, at_once)
+            items: Any = self._sample(n_samples * self.batch_size)
+            yield from items.unflatten(0, (n_samples, self.batch_size)).unbind(0)
+            count -= n_samples
 
     def _sample(self, n_items: int) -> TensorDictBase:
         if len(self) == 0:
@@ -156,13 +155,14 @@ class Replay:
         return self._buffer.sample(n_items).to(self.device)
 
     def update_priority(self, sampled: TensorDictBase) -> None:
-        """Take over the ``td_error`` that a loss wrote into a sample; without priorities this does nothing."""
+        """Take over the ``td_error`` that a loss wrote into a sample; does nothing without priorities."""
         sampler = self._buffer.sampler
         if isinstance(sampler, PrioritySampler):
             index, error = (sampled.get(key).reshape(len(sampled), -1)[:, 0] for key in ("index", TD_ERROR))
             sampler.update_priority(index, error)
 
     def state_dict(self) -> dict[str, Any]:
+        """Copies of all stored items, and the states of form, writer and sampler."""
         storage: Any = self._buffer.storage
         stored = storage.get(slice(0, len(self))) if len(self) else None
         return {
@@ -174,6 +174,7 @@ class Replay:
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` returned."""
         self.frames = state_dict["frames"]
         self.form.load_state_dict(state_dict["form"])
         self._buffer.empty()

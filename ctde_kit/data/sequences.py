@@ -1,4 +1,4 @@
-"""Runs of consecutive steps as the items of a replay."""
+"""Replay items that are sequences of consecutive steps, with a burn-in for recurrent networks."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from ctde_kit.errors import UserError
 
 
 class Sequences:
-    """Cuts what each env does into items ``[burn_in + length]``, each with its stored hidden states.
+    """Cuts each env's steps into sequences ``[burn_in + length]``, each with its stored hidden states.
 
-    Every step is learnt in one item, after the ``burn_in`` steps before it (Kapturowski et al. 2019, section 3, whose
-    sequences overlap by half; here they overlap by the burn-in). An item may cross the end of an episode: networks
-    reset their hidden state there, and returns end there. Steps that fill no whole item wait for the next batch, which
-    must come from the same envs in the same order.
+    Every step is trained on in exactly one sequence, which also holds the ``burn_in`` steps before its trained ones
+    (Kapturowski et al. 2019, section 3; their sequences overlap by half, these overlap by the burn-in). A sequence may
+    contain the end of an episode: networks reset their hidden state there, and returns stop there. Steps that do not
+    fill a sequence wait for the next batch, which must come from the same envs in the same order.
 
     Args:
-        length: steps that are learnt.
-        burn_in: steps before them.
+        length: steps that are trained on.
+        burn_in: steps before them, which only warm up the hidden state.
 
     >>> import torch
     >>> from tensordict import TensorDict
@@ -37,11 +37,11 @@ class Sequences:
 
     @property
     def frames_per_item(self) -> int:
-        """Steps an item, burn-in included."""
+        """Steps per item, including the burn-in."""
         return self.burn_in + self.length
 
     def cut(self, batch: TensorDictBase) -> TensorDictBase | None:
-        """The items ``[n, burn_in + length]`` that a batch ``[n_envs, T]`` completes, ``None`` for none."""
+        """The sequences ``[n, burn_in + length]`` that a batch ``[n_envs, T]`` completes; ``None`` if there is none."""
         if self._waiting is not None and len(self._waiting) != len(batch):
             raise UserError(f"replay: expected batches of the same {len(self._waiting)} envs, found {len(batch)}")
         steps = batch if self._waiting is None else cat([self._waiting, batch], 1)
@@ -55,8 +55,9 @@ class Sequences:
         return items
 
     def state_dict(self) -> dict[str, Any]:
-        """The steps that wait."""
+        """The steps that wait for the next batch."""
         return {"waiting": to_state(self._waiting)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` returned."""
         self._waiting = from_state(state_dict["waiting"])

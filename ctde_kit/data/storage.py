@@ -1,4 +1,4 @@
-"""Where a replay keeps its items."""
+"""Storages of replay items: in memory, on the training device, or in memory-mapped files."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def make_storage(
     """A TorchRL storage of ``capacity`` items.
 
     Args:
-        capacity: in items.
+        capacity: number of items.
         on: main memory (``cpu``), the training ``device``, or memory-mapped files on ``disk``.
         device: the training device.
-        directory: of the files; ``None`` for a temporary one, deleted when the program ends.
+        directory: of the memory-mapped files; ``None`` for a temporary one, deleted when the program ends.
     """
     if on not in get_args(StoredOn):
         raise UserError(f"replay.stored_on={on!r}: expected one of {', '.join(get_args(StoredOn))}")
@@ -45,8 +45,8 @@ def make_storage(
 
 
 @contextlib.contextmanager
-def without_notes() -> Iterator[None]:
-    """Keep TorchRL from logging, on everyone's terminal, that it allocates a storage."""
+def quiet_torchrl() -> Iterator[None]:
+    """Suppress TorchRL's log messages about the allocation of a storage."""
     level = torchrl_logger.level
     torchrl_logger.setLevel("WARNING")
     try:
@@ -56,7 +56,7 @@ def without_notes() -> Iterator[None]:
 
 
 def check_disk(capacity: int, item: TensorDictBase, directory: str | None) -> None:
-    """Raise ``UserError`` where the disk has no room for ``capacity`` items like ``item``."""
+    """Raise ``UserError`` if the disk has no room for ``capacity`` items like ``item``."""
     needed = capacity * sum(leaf.numel() * leaf.element_size() for leaf in item.values(True, True))
     where = directory or tempfile.gettempdir()
     free = shutil.disk_usage(where).free
@@ -68,10 +68,12 @@ def check_disk(capacity: int, item: TensorDictBase, directory: str | None) -> No
 
 
 def reserve_disk(storage: LazyMemmapStorage) -> None:
-    """Give the files of an initialized storage all of their blocks: a write into a hole on a full disk would kill.
+    """Allocate all blocks of the files of an initialized storage.
+
+    Otherwise the files are sparse, and a later write on a full disk would kill the program without an error message.
 
     Raises:
-        UserError: where the disk is full.
+        UserError: if the disk is full.
     """
     content: Any = storage._storage  # TorchRL has no public way to its files
     for leaf in content.values(True, True):

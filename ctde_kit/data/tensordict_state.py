@@ -1,4 +1,4 @@
-"""Tensordicts as plain nested dictionaries, which a checkpoint can hold and read back safely."""
+"""Conversion of TensorDicts to nested dictionaries, which a checkpoint can save and load safely, and back."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tensordict import TensorDict, TensorDictBase
 
 
 def to_state(tensordict: TensorDictBase | None) -> dict[str, Any] | None:
-    """Copies of all entries, and the batch size of every level."""
+    """Copies of all entries, and the batch size of every level, as nested dictionaries."""
     if tensordict is None:
         return None
     entries = {
@@ -19,7 +19,7 @@ def to_state(tensordict: TensorDictBase | None) -> dict[str, Any] | None:
 
 
 def from_state(state: dict[str, Any] | None) -> TensorDict | None:
-    """What ``to_state`` was given, copied."""
+    """A copy of the TensorDict that ``to_state`` was given."""
     if state is None:
         return None
     entries = {

@@ -1,4 +1,4 @@
-"""Single steps as the items of a replay."""
+"""Replay items that are single steps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tensordict import TensorDictBase
 
 @dataclass(frozen=True)
 class Transitions:
-    """Every step of a batch ``[n_envs, T]`` is an item ``[]``."""
+    """Cuts batches ``[n_envs, T]`` into single steps: items ``[]``."""
 
     frames_per_item = 1
 
@@ -19,8 +19,8 @@ class Transitions:
         return batch.reshape(-1)
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing is carried from batch to batch."""
+        """Empty: no steps wait for the next batch."""
         return {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """There is nothing to take over."""
+        """Does nothing."""

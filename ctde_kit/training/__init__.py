@@ -1,5 +1,7 @@
-"""The loop, gradient steps, evaluation, checkpoints and run directories."""
+"""Training: the loop and its runner, gradient steps, schedules, evaluation, checkpoints and run directories."""
 
+from ctde_kit.training import reporting
+from ctde_kit.training.annealing import Annealing, LinearEpsilon, LinearLearningRate
 from ctde_kit.training.averaging import ParameterAverage
 from ctde_kit.training.checkpoint import (
     checkpoint_paths,
@@ -10,15 +12,13 @@ from ctde_kit.training.checkpoint import (
 )
 from ctde_kit.training.cross_play import CrossPlay, cross_play
 from ctde_kit.training.evaluation import Returns, evaluate, record_episode
-from ctde_kit.training.exploration import Annealing, LinearEpsilon
 from ctde_kit.training.gradient_step import GradientStep
-from ctde_kit.training.heatmap import plot_cross_play
-from ctde_kit.training.loop import Run, run
-from ctde_kit.training.parts import Iteration, Parts, iterate
+from ctde_kit.training.loop import iterate
+from ctde_kit.training.parts import Iteration, Parts
 from ctde_kit.training.run_directory import RunDirectory, read_metrics
-from ctde_kit.training.schedule import Epochs, LinearLearningRate
-from ctde_kit.training.targets import HardUpdate, PolyakUpdate, UpdateWithTargets
-from ctde_kit.training.updates_per_frame import UpdatesPerFrame
+from ctde_kit.training.runner import Run, run
+from ctde_kit.training.target_networks import HardUpdate, PolyakUpdate, UpdateWithTargets
+from ctde_kit.training.update_schedules import Epochs, UpdatesPerFrame
 
 __all__ = [
     "Annealing",
@@ -43,10 +43,10 @@ __all__ = [
     "iterate",
     "latest_checkpoint",
     "load_parts",
-    "plot_cross_play",
     "read_checkpoint",
     "read_metrics",
     "record_episode",
+    "reporting",
     "run",
     "save_checkpoint",
 ]

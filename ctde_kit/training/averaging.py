@@ -1,4 +1,4 @@
-"""Parameters of like agents, averaged now and then."""
+"""Periodic averaging of the agents' unshared parameters."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from torch import Tensor, nn
 
 
 class ParameterAverage:
-    """Every ``every`` updates all agents' sets of each parameter become their mean; in between each learns by itself.
+    """Replaces all agents' copies of each parameter by their mean every ``every`` gradient steps.
 
-    The optimizer's moments, whatever it keeps in a parameter's shape, are averaged alike: the agents go on from one
-    point with one velocity. Target networks are left alone: as a rule of ``UpdateWithTargets`` it stands before theirs,
-    so that targets follow the averaged parameters by polyak or hard updates as they follow any others.
+    Between averages each agent's copy is trained by itself. The optimizer's moments (all of its tensors of a
+    parameter's shape) are averaged in the same way, so that all agents continue from the same optimizer state. Target
+    networks are not averaged: among the rules of ``UpdateWithTargets`` this one stands before those of the target
+    networks, which then follow the averaged parameters.
 
     Args:
-        parameters: with the agents' sets along the first axis, as ``AgentLinear`` stacks them.
-        optimizer: that learns them.
-        every: in updates, 1 for after each one.
+        parameters: parameters with one slice per agent along the first axis, as ``AgentLinear`` stacks them.
+        optimizer: the optimizer of these parameters.
+        every: number of gradient steps between averages; 1 averages after each step.
 
     >>> weight = nn.Parameter(torch.tensor([[1.0], [3.0]]))
     >>> ParameterAverage([weight], torch.optim.Adam([weight]), every=1)()
@@ -38,13 +39,16 @@ class ParameterAverage:
             return
         for parameter in self.parameters:
             moments: Iterable[Any] = self.optimizer.state.get(parameter, {}).values()
-            same_shape = [part for part in moments if isinstance(part, Tensor) and part.shape == parameter.shape]
-            for part in [parameter, *same_shape]:
-                part.copy_(part.mean(0, keepdim=True).expand_as(part))
+            same_shape = [
+                moment for moment in moments if isinstance(moment, Tensor) and moment.shape == parameter.shape
+            ]
+            for tensor in [parameter, *same_shape]:
+                tensor.copy_(tensor.mean(0, keepdim=True).expand_as(tensor))
 
     def state_dict(self) -> dict[str, Any]:
-        """How many updates it has seen; parameters and moments are their owners' state."""
+        """The number of gradient steps so far; parameters and moments are saved by their owners."""
         return {"updates": self.updates}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` returned."""
         self.updates = state_dict["updates"]

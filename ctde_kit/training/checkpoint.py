@@ -1,4 +1,4 @@
-"""Checkpoints: written beside and renamed, checked when read."""
+"""Checkpoints: the state of a run's parts and random generators, written atomically and validated when read."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ FORMAT = 1
 
 
 def save_checkpoint(path: Path, parts: Parts, *, algorithm: str, frames: int) -> None:
-    """Write the state of all parts and of the program's random generators.
+    """Write the state of all parts and of the program's random generators to one file.
 
-    The file is written beside ``path`` and renamed, so that a kill in the middle leaves the previous one whole.
+    A temporary file in the same directory is written first and then renamed, so that a program killed in the middle
+    leaves earlier checkpoints intact.
 
     Args:
         path: of the file; its directory exists.
-        parts: every field with a ``state_dict`` is saved.
-        algorithm: the recipe's name, checked on loading.
+        parts: every part with a ``state_dict`` is saved.
+        algorithm: name of the recipe, compared when the checkpoint is loaded.
         frames: collected so far.
 
     Raises:
-        UserError: where it cannot be written; the checkpoints before are left as they are.
+        UserError: if the file cannot be written; earlier checkpoints are not touched.
     """
     states = {name: part.state_dict() for name, part in _stateful(parts).items()}
     content = {
@@ -40,15 +41,15 @@ def save_checkpoint(path: Path, parts: Parts, *, algorithm: str, frames: int) ->
         "parts": states,
         "random": _random_state(),
     }
-    beside = path.with_suffix(".partial")
+    partial = path.with_suffix(".partial")
     try:
-        with open(beside, "wb") as file:
+        with open(partial, "wb") as file:
             torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(beside, path)
-    except (OSError, RuntimeError) as error:  # torch.save gives its own error for a disk that is full
-        beside.unlink(missing_ok=True)
+        os.replace(partial, path)
+    except (OSError, RuntimeError) as error:  # torch.save raises a RuntimeError on a full disk
+        partial.unlink(missing_ok=True)
         reason = " ".join(str(error).split())[:200]
         raise UserError(
             f"checkpoint {path} cannot be written ({reason}): free some space and resume the run"
@@ -56,21 +57,24 @@ def save_checkpoint(path: Path, parts: Parts, *, algorithm: str, frames: int) ->
 
 
 def read_checkpoint(path: Path, *, algorithm: str) -> dict[str, Any]:
-    """The content of a checkpoint.
+    """The content of a checkpoint file, as ``load_parts`` takes it.
 
     Raises:
-        UserError: where the file is missing, truncated, no checkpoint, or another algorithm's.
+        UserError: if the file is missing, truncated, not a checkpoint, or one of another algorithm.
     """
     if not path.is_file():
         raise UserError(f"no checkpoint at {path}: give a run directory that has one in checkpoints/")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file fails in as many ways as there are bytes
+    except Exception as error:  # a damaged file can raise almost any exception
         raise UserError(
             f"checkpoint {path} is truncated or not a checkpoint: delete it to use the one before, if there is one"
         ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise UserError(f"checkpoint {path} is of another format: expected {FORMAT}; train anew or use its version")
+        raise UserError(
+            f"checkpoint {path} is of another format: expected {FORMAT}; train again, or use the "
+            "version of ctde_kit that wrote it"
+        )
     if content["algorithm"] != algorithm:
         raise UserError(
             f"checkpoint {path} is of algorithm {content['algorithm']!r}, expected {algorithm!r}: "
@@ -80,15 +84,16 @@ def read_checkpoint(path: Path, *, algorithm: str) -> dict[str, Any]:
 
 
 def load_parts(content: dict[str, Any], parts: Parts) -> int:
-    """Restore all parts and the random generators; gives the frames collected so far.
+    """Restore all parts and the random generators; returns the frames collected so far.
 
     Raises:
-        UserError: where the checkpoint's parts or shapes are not these parts'.
+        UserError: if the checkpoint has other parts, or tensors of other shapes.
     """
     stateful = _stateful(parts)
     if stateful.keys() != content["parts"].keys():
         raise UserError(
-            f"the checkpoint has the parts {sorted(content['parts'])}, this run {sorted(stateful)}: build it alike"
+            f"the checkpoint has the parts {sorted(content['parts'])}, this run {sorted(stateful)}: "
+            "build the run with the same configuration"
         )
     for name, part in stateful.items():
         try:
@@ -101,19 +106,19 @@ def load_parts(content: dict[str, Any], parts: Parts) -> int:
 
 
 def checkpoint_paths(directory: Path) -> list[Path]:
-    """The checkpoints in ``directory``, those with the fewest frames first."""
+    """The checkpoints in ``directory``, sorted by their number of frames."""
     return sorted(directory.glob("frames_*.pt"), key=lambda path: int(path.stem.rsplit("_", 1)[-1]))
 
 
 def latest_checkpoint(directory: Path) -> Path:
-    """The checkpoint with the most frames in ``directory``.
+    """The checkpoint in ``directory`` with the most frames.
 
     Raises:
-        UserError: where there is none.
+        UserError: if there is none.
     """
     paths = checkpoint_paths(directory)
     if not paths:
-        raise UserError(f"no checkpoint in {directory}: the run was stopped before its first one; start it anew")
+        raise UserError(f"no checkpoint in {directory}: the run was stopped before its first one; start it again")
     return paths[-1]
 
 

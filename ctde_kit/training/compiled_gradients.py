@@ -1,4 +1,4 @@
-"""A function from a minibatch to metrics and gradients, or a whole gradient step, as one compiled graph."""
+"""A function from a minibatch to metrics and gradients as one compiled graph."""
 
 from __future__ import annotations
 
@@ -11,28 +11,32 @@ from torch import Tensor
 
 from ctde_kit.graph import compile_graph, trace
 
-# Each matrix product ends a kernel: an operation takes three times as long to compile as one of an env.
+# Matrix products cannot be fused, so that an operation here takes three times as long to compile as one of an env.
 MOST_OPERATIONS = 5_000
 Gradients = tuple[dict[str, Tensor], list[Tensor | None]]
 
 
 class CompiledGradients:
-    """Stands where ``function`` stands, for minibatches of one shape.
+    """The compiled form of ``function``, for minibatches of one shape; called as ``function`` is.
 
-    Entries that it writes are written, too, and tensors of ``live`` that it changes in place are changed at each call;
-    tracing leaves them as they were.
+    Each call writes the same entries into the minibatch as ``function`` does, and changes the same tensors in place.
+    Compiling itself changes none of them.
 
     Args:
-        function: minibatch -> metrics (scalars) and gradients.
+        function: minibatch -> scalar metrics, and gradients.
         minibatch: an example.
-        live: parameters, buffers and other tensors that ``function`` reads, and that change in place.
+        mutable_tensors: parameters, buffers and other tensors that ``function`` reads, and whose values change between
+            calls or by a call.
 
     Raises:
-        TraceError: where ``function`` branches on data, or its graph is too long.
+        TraceError: if ``function`` branches on data, or its graph is too long.
     """
 
     def __init__(
-        self, function: Callable[[TensorDictBase], Gradients], minibatch: TensorDictBase, live: Iterable[Tensor]
+        self,
+        function: Callable[[TensorDictBase], Gradients],
+        minibatch: TensorDictBase,
+        mutable_tensors: Iterable[Tensor],
     ):
         self.empty = minibatch.empty(recurse=True)
         self.keys = [key for key, _ in minibatch.items(True, True)]
@@ -40,21 +44,22 @@ class CompiledGradients:
         self.names: list[str] = []
         self.used: list[bool] = []
         self.function = function
-        leaves, live = self._leaves(minibatch), list(live)
-        saved = [tensor.detach().clone() for tensor in live]
-        # Tracing draws random numbers, which a run that is resumed later would draw a second time.
+        leaves, mutable = self._leaves(minibatch), list(mutable_tensors)
+        saved = [tensor.detach().clone() for tensor in mutable]
+        # Tracing draws random numbers. A resumed run traces again, and must not shift its random stream by that.
         with torch.random.fork_rng([leaf.device for leaf in leaves[:1] if leaf.device.type == "cuda"]):
             try:
-                self.graph = trace(self._flat, leaves, live)
+                self.graph = trace(self._flat, leaves, mutable)
             finally:
                 with torch.no_grad():
-                    torch._foreach_copy_(live, saved)  # pyright: ignore[reportPrivateImportUsage]
+                    torch._foreach_copy_(mutable, saved)  # pyright: ignore[reportPrivateImportUsage]
         self.compiled = compile_graph(self.graph, largest=MOST_OPERATIONS)
 
     def _leaves(self, minibatch: TensorDictBase) -> list[Tensor]:
         return [minibatch.get(key) for key in self.keys]
 
     def _flat(self, leaves: list[Tensor]) -> list[Tensor]:
+        """``function`` from a list of tensors to a list: stacked metrics, written entries, gradients."""
         minibatch: TensorDictBase = self.empty.copy()
         assert isinstance(minibatch, TensorDict)
         for key, leaf in zip(self.keys, leaves, strict=True):
@@ -68,12 +73,12 @@ class CompiledGradients:
         return [values, *written, *[gradient for gradient in gradients if gradient is not None]]
 
     def __call__(self, minibatch: TensorDictBase) -> Gradients:
-        values, *found = self.compiled([*self._leaves(minibatch), *self.graph.draw()])
+        values, *outputs = self.compiled([*self._leaves(minibatch), *self.graph.draw()])
         if values.is_cuda:
-            # A CUDA graph writes its results to the same place at each call.
-            values, found = values.clone(), [x.clone() for x in found]
-        for key, value in zip(self.written, found, strict=False):
+            # A CUDA graph overwrites its outputs at the next call.
+            values, outputs = values.clone(), [output.clone() for output in outputs]
+        for key, value in zip(self.written, outputs, strict=False):
             minibatch.set(key, value)
-        gradients = iter(found[len(self.written) :])
+        gradients = iter(outputs[len(self.written) :])
         metrics = dict(zip(self.names, values.unbind(), strict=True))
         return metrics, [next(gradients) if used else None for used in self.used]

@@ -1,4 +1,4 @@
-"""Every policy of one group against every policy of another."""
+"""Cross-play: every policy of one group plays against every policy of another group."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ Pairing = Mapping[str, TensorDictModuleBase]
 
 @dataclass(frozen=True)
 class CrossPlay:
-    """Returns of every pairing: the first group's policies are the rows, the second's the columns.
+    """The returns of all pairings: rows are the first group's policies, columns the second group's.
 
     Args:
-        labels: of the policies, by group.
-        returns: undiscounted, by group, float ``[rows, columns, episodes, n_agents]``.
+        labels: names of the policies, for each group.
+        returns: undiscounted returns, float ``[rows, columns, episodes, n_agents]``, for each group.
 
     >>> returns = {"adversary": torch.tensor([[[[1.0, 2.0], [3.0, 6.0]]]]), "agent": torch.tensor([[[[-3.0], [-9.0]]]])}
     >>> table = CrossPlay({"adversary": ["chase"], "agent": ["random"]}, returns)
@@ -37,12 +37,14 @@ class CrossPlay:
     returns: Mapping[str, Tensor]
 
     def return_sum(self, group: str) -> Tensor:
-        """The group's return, summed over agents, mean over episodes: ``[rows, columns]``."""
+        """The group's return ``[rows, columns]``: summed over agents, averaged over episodes."""
         return self.returns[group].sum(-1).mean(-1)
 
     def records(self) -> list[dict[str, str | float]]:
-        """A row for each pairing: a label a group, and as in an evaluation ``{group}/return_mean`` (over agents),
-        ``{group}/return_sum``, ``{group}/return_sum_std`` (over episodes), ``episodes``.
+        """One row per pairing.
+
+        Each row has one label per group, ``{group}/return_mean`` and ``{group}/return_sum`` as in an evaluation,
+        ``{group}/return_sum_std`` (standard deviation over episodes) and ``episodes``.
         """
         first, second = self.labels
         return [
@@ -61,7 +63,7 @@ class CrossPlay:
         return metrics
 
     def write_csv(self, path: Path) -> Path:
-        """Write ``records`` and return ``path``."""
+        """Write ``records`` to the file ``path``, and return ``path``."""
         records = self.records()
         with open(path, "w", newline="") as file:
             writer = csv.DictWriter(file, records[0])
@@ -77,18 +79,19 @@ def cross_play(
     episodes: int,
     seed: int,
 ) -> CrossPlay:
-    """Play every policy of one group against every policy of the other, greedily, in the same episodes.
+    """Play every policy of one group against every policy of the other; all pairings start from the same states.
+
+    Policies act greedily, except those that choose otherwise by themselves, such as a ``FrozenActor`` that samples.
 
     Args:
-        sides: for each of the two groups its policies by label; each writes ``(group, "action")``. One that acts in its
-            own way, such as a ``FrozenActor`` that samples, does so here.
-        make_env: gives the env for a pairing, batch size ``[n_envs]``, with the transforms that its policies need, such
-            as primers of hidden states; all may share one base env, which is seeded and reset.
-        episodes: of each pairing, rounded up to a multiple of ``n_envs``.
-        seed: of the env; the program's random state is left as it was.
+        sides: for each of the two groups its policies by label; each writes ``(group, "action")``.
+        make_env: returns the env for a pairing, batch size ``[n_envs]``, with the transforms that its policies need,
+            such as primers of hidden states. All pairings may share one base env, which is seeded and reset.
+        episodes: episodes per pairing, rounded up to a multiple of ``n_envs``.
+        seed: seeds env and policies; the program's random state is restored afterwards.
 
     Raises:
-        UserError: unless there are two groups with one policy each at least.
+        UserError: unless there are exactly two groups, each with at least one policy.
 
     >>> from ctde_kit.envs.vmas import VmasEnv
     >>> from ctde_kit.modules import GreedyChase, RandomActor
@@ -102,18 +105,18 @@ def cross_play(
     (torch.Size([2, 1]), True)
     """
     if len(sides) != 2 or not all(sides.values()):
-        found = {group: len(policies) for group, policies in sides.items()}
-        raise UserError(f"cross-play: expected two groups with policies, found {found}; give policies for two groups")
+        counts = {group: len(policies) for group, policies in sides.items()}
+        raise UserError(f"cross-play: expected two groups with policies, found {counts}; give policies for two groups")
     (first, rows), (second, columns) = sides.items()
     cells: dict[str, list[Tensor]] = {first: [], second: []}
     for row, column in product(rows.values(), columns.values()):
         policy = TensorDictSequential(row, column)  # pyright: ignore[reportArgumentType]
         env = make_env({first: row, second: column})
         returns = evaluate(env, policy, [first, second], episodes=episodes, seed=seed)
-        for group, found in returns.by_group.items():
-            cells[group].append(found)
+        for group, group_returns in returns.by_group.items():
+            cells[group].append(group_returns)
     shape = (len(rows), len(columns))
     return CrossPlay(
         {first: list(rows), second: list(columns)},
-        {group: torch.stack(found).unflatten(0, shape) for group, found in cells.items()},
+        {group: torch.stack(returns).unflatten(0, shape) for group, returns in cells.items()},
     )

@@ -1,4 +1,4 @@
-"""Returns of a policy's greedy episodes."""
+"""Evaluation: returns of whole episodes of a policy, and the recording of one episode for a video."""
 
 from __future__ import annotations
 
@@ -21,25 +21,31 @@ GREEDY: Any = ExplorationType.DETERMINISTIC
 
 @dataclass(frozen=True)
 class Returns:
-    """Undiscounted returns of whole episodes, by group ``[episodes, n_agents]``."""
+    """Undiscounted returns of whole episodes.
+
+    Args:
+        by_group: float ``[episodes, n_agents]`` for each group.
+    """
 
     by_group: Mapping[str, Tensor]
 
     def metrics(self, groups_compete: bool = False) -> dict[str, float]:
-        """``return_mean`` (over agents), ``return_sum``, ``return_std`` (of the mean, over episodes), ``episodes``.
+        """Means over episodes of the return's mean and sum over agents, for each group and for all agents.
 
-        Each is given for each group as ``{group}/...`` and, unless groups compete, for all agents together.
+        ``{group}/return_mean`` and ``{group}/return_sum`` for each group; ``return_mean``, ``return_sum`` and
+        ``return_std`` (the standard deviation over episodes of the mean over agents) for all agents together, which
+        are left out where groups compete; and ``episodes``, their number.
         """
         metrics: dict[str, float] = {}
         for group, returns in self.by_group.items():
             metrics[f"{group}/return_mean"] = returns.mean(-1).mean().item()
             metrics[f"{group}/return_sum"] = returns.sum(-1).mean().item()
-        everyone = torch.cat(list(self.by_group.values()), -1)
+        all_agents = torch.cat(list(self.by_group.values()), -1)
         if not groups_compete:
-            metrics["return_mean"] = everyone.mean(-1).mean().item()
-            metrics["return_sum"] = everyone.sum(-1).mean().item()
-            metrics["return_std"] = everyone.mean(-1).std(unbiased=False).item()
-        metrics["episodes"] = len(everyone)
+            metrics["return_mean"] = all_agents.mean(-1).mean().item()
+            metrics["return_sum"] = all_agents.sum(-1).mean().item()
+            metrics["return_std"] = all_agents.mean(-1).std(unbiased=False).item()
+        metrics["episodes"] = len(all_agents)
         return metrics
 
 
@@ -53,15 +59,18 @@ def evaluate(
     seed: int,
     exploration: ExplorationType = GREEDY,
 ) -> Returns:
-    """The returns of ``episodes`` episodes; every env of the batch gives the same number, its first ones.
+    """The returns of at least ``episodes`` episodes.
+
+    Each env of the batch contributes its first ``episodes / n_envs`` episodes, so that short episodes are not
+    over-represented.
 
     Args:
-        env: an env of its own, batch size ``[n_envs]``; it is seeded and reset.
-        policy: greedy by default.
-        groups: whose rewards are summed.
+        env: an env that training does not use, batch size ``[n_envs]``; it is seeded and reset.
+        policy: writes the actions of all groups.
+        groups: names of the groups whose rewards are summed over time.
         episodes: rounded up to a multiple of ``n_envs``.
-        seed: of the env; the program's random state is left as it was.
-        exploration: how the policy acts.
+        seed: seeds env and policy; the program's random state is restored afterwards.
+        exploration: how the policy acts; greedily by default.
     """
     n_envs = env.batch_size[0]
     quota = -(-episodes // n_envs)
@@ -69,19 +78,19 @@ def evaluate(
     with torch.random.fork_rng(), set_exploration_type(exploration):
         torch.manual_seed(seed)
         env.set_seed(seed)
-        carrier = env.reset()
+        next_root = env.reset()
         running = dict.fromkeys(groups, 0.0)
         counts = torch.zeros(n_envs, dtype=torch.long, device=env.device)
         while counts.min() < quota:
-            step, carrier = env.step_and_maybe_reset(policy(carrier))
+            step, next_root = env.step_and_maybe_reset(policy(next_root))
             done = step[NEXT, DONE].squeeze(-1)
-            counted = done & (counts < quota)
+            valid_mask = done & (counts < quota)
             for group in groups:
                 total = running[group] + step[(NEXT, *GroupKeys(group).reward)].squeeze(-1)
-                finished[group].append(total[counted])
+                finished[group].append(total[valid_mask])
                 running[group] = total.masked_fill(done.unsqueeze(-1), 0.0)
             counts += done
-    return Returns({group: torch.cat(parts).cpu() for group, parts in finished.items()})
+    return Returns({group: torch.cat(returns).cpu() for group, returns in finished.items()})
 
 
 @torch.no_grad()
@@ -93,26 +102,26 @@ def record_episode(
     seed: int,
     watch: Callable[[TensorDictBase], None] | None = None,
 ) -> tuple[list[np.ndarray], TensorDictBase]:
-    """The frames of one greedy episode of the first env of the batch, and its last step.
+    """The rendered images of one greedy episode of the batch's first env, and the episode's last step.
 
     Args:
-        env: an env of its own; it is seeded and reset.
-        policy: acts greedily.
-        render: draws the env as it stands; ``None`` for no frames.
-        seed: of the env; the program's random state is left as it was.
-        watch: called at each frame with what the policy wrote.
+        env: an env that training does not use; it is seeded and reset.
+        policy: writes the actions of all groups.
+        render: returns an image uint8 ``[H, W, 3]`` of the env's current state; ``None`` to render nothing.
+        seed: seeds the env; the program's random state is restored afterwards.
+        watch: called at each step with what the policy read and wrote.
     """
     frames = []
     with torch.random.fork_rng(), set_exploration_type(ExplorationType.DETERMINISTIC):
         env.set_seed(seed)
-        carrier = env.reset()
+        next_root = env.reset()
         while True:
             if render is not None:
                 frames.append(render())
-            acted = policy(carrier)
+            acted = policy(next_root)
             if watch is not None:
                 watch(acted)
             step = env.step(acted)
             if step[NEXT, DONE][0].item():
                 return frames, step
-            carrier = env.step_mdp(step)
+            next_root = env.step_mdp(step)

@@ -1,150 +1,52 @@
-"""Runs a recipe's parts to the end: evaluation, metrics, checkpoints, progress."""
+"""The training loop as a generator: ``iterate(parts)`` yields one ``Iteration`` per collected batch."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator
 
 import torch
-from tensordict import TensorDictBase
-from tqdm import tqdm
 
-from ctde_kit.keys import DONE, NEXT, GroupKeys
-from ctde_kit.training.checkpoint import checkpoint_paths, save_checkpoint
-from ctde_kit.training.parts import Parts, iterate
-from ctde_kit.training.plots import plot_run, shown_returns
-from ctde_kit.training.run_directory import RunDirectory
-
-KEPT_CHECKPOINTS = 2
+from ctde_kit.errors import NotFiniteError
+from ctde_kit.training.parts import Iteration, Metrics, Parts
 
 
-@dataclass
-class Run:
-    """One run: what ``run`` needs beside the parts.
+def iterate(parts: Parts) -> Iterator[Iteration]:
+    """Collect, prepare, store, update, anneal and sync weights, until the collector has all of its frames.
+
+    Raises:
+        NotFiniteError: when a loss or gradient norm of an update is not finite.
+    """
+    for batch in parts.collector:
+        parts.buffer.extend(parts.prepare(batch))
+        history = list(parts.update_schedule(parts.buffer, parts.update))
+        frames = parts.collector.frames
+        metrics = summarize(history, frames)
+        parts.anneal(frames)
+        parts.collector.update_policy_weights_()
+        yield Iteration(frames, batch, metrics)
+
+
+def summarize(history: list[Metrics], frames: int) -> dict[str, float]:
+    """Each metric's mean over the updates, and ``num_updates``; copied from the device in one transfer.
 
     Args:
-        algorithm: the recipe's name.
-        task: the task's name.
-        seed: of the run.
-        total_frames: env transitions to collect.
-        directory: where to write.
-        groups: names of the agent groups.
-        evaluate: gives the greedy policy's metrics.
-        evaluate_every_frames: evaluate at least this many frames apart, and at the end.
-        checkpoint_every_frames: likewise for checkpoints.
-        loggers: TorchRL loggers beside ``metrics.csv``.
-        started_seconds: seconds that the run had taken before it was resumed.
+        history: the metrics of each update.
+        frames: collected so far, for the error message.
+
+    Raises:
+        NotFiniteError: when a loss or gradient norm is not finite.
     """
-
-    algorithm: str
-    task: str
-    seed: int
-    total_frames: int
-    directory: RunDirectory
-    groups: list[str]
-    evaluate: Callable[[], dict[str, float]]
-    evaluate_every_frames: int
-    checkpoint_every_frames: int
-    loggers: list[Any] = field(default_factory=list)
-    started_seconds: float = 0.0
-    progress: bool = True
-
-
-def run(parts: Parts, settings: Run) -> dict[str, Any]:
-    """Train to the end and write the run directory; gives what ``summary.json`` holds.
-
-    Rows of ``metrics.csv``: ``frames``, ``seconds`` (wall-clock, evaluation included), ``train/...`` means over the
-    iteration, ``eval/...`` where evaluated.
-    """
-    frames = parts.collector.frames
-    clock = time.perf_counter() - settings.started_seconds
-    training_seconds = 0.0
-    last_evaluation, last_checkpoint = _last_evaluated(settings.directory), frames
-    first_frames, evaluation = frames, {}
-    with tqdm(
-        total=settings.total_frames, initial=frames, unit="frame", disable=not settings.progress, dynamic_ncols=True
-    ) as bar:
-        before = time.perf_counter()
-        for iteration in iterate(parts):
-            training_seconds += time.perf_counter() - before
-            frames = iteration.frames
-            row = {"frames": frames, "seconds": time.perf_counter() - clock, **_train_metrics(iteration, settings)}
-            ends = frames >= settings.total_frames
-            if ends or frames - last_evaluation >= settings.evaluate_every_frames:
-                evaluation = {f"eval/{name}": value for name, value in settings.evaluate().items()}
-                row.update(evaluation)
-                last_evaluation = frames
-            _log(row, settings)
-            if ends or frames - last_checkpoint >= settings.checkpoint_every_frames:
-                checkpoint(parts, settings, frames)
-                last_checkpoint = frames
-            bar.update(frames - bar.n)
-            bar.set_postfix_str(_postfix(row, evaluation), refresh=False)
-            before = time.perf_counter()
-    if not evaluation:
-        evaluation = {f"eval/{name}": value for name, value in settings.evaluate().items()}
-    parts.collector.shutdown()
-    return _finish(settings, frames, (frames - first_frames) / max(training_seconds, 1e-9), evaluation, clock)
-
-
-def _last_evaluated(directory: RunDirectory) -> float:
-    evaluated = [row["frames"] for row in directory.rows if any(name.startswith("eval/") for name in row)]
-    return evaluated[-1] if evaluated else 0
-
-
-def checkpoint(parts: Parts, settings: Run, frames: int) -> None:
-    """Write a checkpoint and delete all but the latest two."""
-    directory = settings.directory.checkpoints
-    save_checkpoint(directory / f"frames_{frames}.pt", parts, algorithm=settings.algorithm, frames=frames)
-    for path in checkpoint_paths(directory)[:-KEPT_CHECKPOINTS]:
-        path.unlink()
-
-
-def _train_metrics(iteration: Any, settings: Run) -> dict[str, float]:
-    metrics = {f"train/{name}": value for name, value in iteration.metrics.items()}
-    ended = iteration.batch.get((NEXT, DONE)).squeeze(-1)
-    if bool(ended.any()):
-        for group in settings.groups:
-            prefix = f"train/{group}/" if len(settings.groups) > 1 else "train/"
-            metrics[f"{prefix}return_mean"] = _ended_return(iteration.batch, group, ended)
-    return metrics
-
-
-def _ended_return(batch: TensorDictBase, group: str, ended: torch.Tensor) -> float:
-    return batch.get((NEXT, *GroupKeys(group).episode_reward))[ended].mean().item()
-
-
-def _log(row: dict[str, float], settings: Run) -> None:
-    settings.directory.write_row(row)
-    for logger in settings.loggers:
-        for name, value in row.items():
-            if name != "frames":
-                logger.log_scalar(name, value, step=int(row["frames"]))
-
-
-def _postfix(row: dict[str, float], evaluation: dict[str, float]) -> str:
-    shown = {**row, **evaluation}
-    return ", ".join(f"{name.removesuffix('_mean')} {shown[name]:.2f}" for name in shown_returns(shown))
-
-
-def _finish(
-    settings: Run, frames: int, frames_per_second: float, evaluation: dict[str, float], clock: float
-) -> dict[str, Any]:
-    summary = {
-        "algorithm": settings.algorithm,
-        "task": settings.task,
-        "seed": settings.seed,
-        "frames": frames,
-        "seconds": time.perf_counter() - clock,
-        "frames_per_second": frames_per_second,
-        **evaluation,
-    }
-    plot_run(
-        settings.directory.rows,
-        settings.directory.plots,
-        f"{settings.algorithm} on {settings.task}, seed {settings.seed}",
-    )
-    settings.directory.write_summary(summary)
-    return summary
+    if not history:
+        return {"num_updates": 0}
+    names = list(history[0])
+    table = torch.stack([torch.stack([row[name].detach().float() for name in names]) for row in history]).cpu()
+    # Other metrics are diagnostics, which may overflow without harm.
+    must_be_finite = torch.tensor([name.rsplit("/")[-1].startswith(("loss_", "grad_norm")) for name in names])
+    acceptable = torch.isfinite(table) | ~must_be_finite
+    if not acceptable.all():
+        update, column = (~acceptable).nonzero()[0].tolist()
+        raise NotFiniteError(
+            f"{names[column]} is {table[update, column].item()} in update {update + 1} of {len(history)} "
+            f"at {frames} frames: lower the learning rate or the gradient clip, or check the env's rewards"
+        )
+    return {**dict(zip(names, table.mean(0).tolist(), strict=True)), "num_updates": len(history)}

@@ -1,4 +1,4 @@
-"""Where a run writes: its configuration, metrics, checkpoints, plots, videos and summary."""
+"""The directory of one run: its configuration, metrics, checkpoints, plots, videos and summary."""
 
 from __future__ import annotations
 
@@ -15,12 +15,17 @@ from ctde_kit.errors import UserError
 
 @dataclass
 class RunDirectory:
-    """``config.yaml``, ``metrics.csv``, ``summary.json``, ``checkpoints/``, ``plots/``, ``videos/`` under ``path``.
+    """The files of one run under ``path``; creates the directories and writes metrics and summary.
 
-    ``metrics.csv`` has a row an iteration: ``frames``, ``seconds``, ``train/...``, ``eval/...``.
+    ``path`` holds ``config.yaml``, ``metrics.csv``, ``summary.json``, ``checkpoints/``, ``plots/`` and ``videos/``.
+    ``metrics.csv`` has one row per iteration: ``frames``, ``seconds``, ``train/...``, ``eval/...``.
+
+    Args:
+        path: of the directory; created if it does not exist.
+        rows: the rows of ``metrics.csv`` so far.
 
     Raises:
-        UserError: where ``path`` cannot be written.
+        UserError: if ``path`` cannot be written.
     """
 
     path: Path
@@ -42,33 +47,37 @@ class RunDirectory:
 
     @property
     def checkpoints(self) -> Path:
+        """Directory of the checkpoints."""
         return self.path / "checkpoints"
 
     @property
     def plots(self) -> Path:
+        """Directory of the PNG plots."""
         return self.path / "plots"
 
     @property
     def videos(self) -> Path:
+        """Directory of the videos; created by the first one."""
         return self.path / "videos"
 
     @property
     def metrics(self) -> Path:
+        """The file ``metrics.csv``."""
         return self.path / "metrics.csv"
 
     def write_row(self, row: dict[str, float]) -> None:
-        """Append a row; a column not seen before rewrites the file."""
+        """Append a row to ``metrics.csv``; a row with a new column rewrites the whole file."""
         self.rows.append(row)
-        new = [name for name in row if name not in self._columns]
-        if new:
-            self._columns += new
+        new_columns = [name for name in row if name not in self._columns]
+        if new_columns:
+            self._columns += new_columns
             self._rewrite()
             return
         with open(self.metrics, "a", newline="") as file:
             csv.DictWriter(file, self._columns).writerow(row)
 
     def read_rows(self, frames: int) -> float:
-        """Take over the rows up to ``frames`` and drop those past it; gives the seconds of the last one kept."""
+        """Read ``metrics.csv`` and drop rows past ``frames``; returns the ``seconds`` of the last row that is kept."""
         if self.metrics.is_file():
             try:
                 rows = list(read_metrics(self.metrics))
@@ -80,24 +89,24 @@ class RunDirectory:
         return self.rows[-1]["seconds"] if self.rows else 0.0
 
     def _rewrite(self) -> None:
-        beside = self.metrics.with_suffix(".partial")
-        with open(beside, "w", newline="") as file:
+        partial = self.metrics.with_suffix(".partial")
+        with open(partial, "w", newline="") as file:
             writer = csv.DictWriter(file, self._columns)
             writer.writeheader()
             writer.writerows(self.rows)
-        os.replace(beside, self.metrics)
+        os.replace(partial, self.metrics)
 
     def write_summary(self, summary: dict[str, Any]) -> Path:
-        """Write ``summary.json`` beside and rename it."""
+        """Write ``summary.json`` atomically, and return its path."""
         path = self.path / "summary.json"
-        beside = path.with_suffix(".partial")
-        beside.write_text(json.dumps(summary, indent=2) + "\n")
-        os.replace(beside, path)
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(summary, indent=2) + "\n")
+        os.replace(partial, path)
         return path
 
 
 def read_metrics(path: Path) -> Iterator[dict[str, float]]:
-    """The rows of a ``metrics.csv``; a column that a row has no value for is left out."""
+    """The rows of a ``metrics.csv``; columns without a value in a row are left out of it."""
     with open(path, newline="") as file:
         for row in csv.DictReader(file):
             values = {name: float(value) for name, value in row.items() if name and value not in ("", None)}

@@ -90,7 +90,7 @@ def write(table: CrossPlay, cfg: CrossPlayConfig, directory: Path) -> list[Path]
     return [
         table.write_csv(directory / "cross_play.csv"),
         path,
-        ck.training.plot_cross_play(table, directory / "cross_play.png", title),
+        ck.training.reporting.plot_cross_play(table, directory / "cross_play.png", title),
     ]
 
 

@@ -33,9 +33,13 @@ from ctde_kit.training import (
     record_episode,
     run,
 )
-from ctde_kit.training.attention import AttentionRecord, beside_frames, plot_attention
-from ctde_kit.training.plots import shown_returns
-from ctde_kit.training.video import write_gif
+from ctde_kit.training.reporting import (
+    AttentionRecord,
+    beside_frames,
+    plot_attention,
+    shown_returns,
+    write_gif,
+)
 
 
 def start(config: RecipeConfig, path: Path) -> dict[str, Any]:

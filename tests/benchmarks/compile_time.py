@@ -51,7 +51,7 @@ def measure(task: str) -> dict[str, float]:
     for _ in range(2):
         batch = timed(rollouts, lambda: next(batches))
     parts.buffer.extend(parts.prepare(batch))
-    metrics = parts.schedule(parts.buffer, lambda minibatch: timed(updates, lambda: parts.update(minibatch)))
+    metrics = parts.update_schedule(parts.buffer, lambda minibatch: timed(updates, lambda: parts.update(minibatch)))
     for _ in zip(range(2), metrics, strict=False):
         pass
     return {"rollout_seconds": rollouts[0] - rollouts[1], "update_seconds": updates[0] - updates[1]}

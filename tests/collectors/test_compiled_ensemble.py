@@ -1,4 +1,4 @@
-"""Sub-policies drawn in a compiled rollout are those that plain steps draw."""
+"""Sub-policies drawn in a compiled rollout equal those that eager steps draw."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ def make_collector(compile: bool) -> RolloutCollector:
     return RolloutCollector(env, policy, frames_per_batch=N_ENVS * LENGTH, total_frames=10**6, compile=compile)
 
 
-def test_compiled_and_plain_rollouts_draw_alike() -> None:
-    plain, compiled = make_collector(False), make_collector(True)
-    plain.rollout()
-    plain.env.base_env.elapsed = torch.arange(N_ENVS).unsqueeze(-1) * 2 % MAX_STEPS
-    state = copy.deepcopy(plain.state_dict())
+def test_compiled_and_eager_rollouts_draw_alike() -> None:
+    eager, compiled = make_collector(False), make_collector(True)
+    eager.rollout()
+    eager.env.base_env.elapsed = torch.arange(N_ENVS).unsqueeze(-1) * 2 % MAX_STEPS
+    state = copy.deepcopy(eager.state_dict())
     compiled.load_state_dict(copy.deepcopy(state))
     batches = []
-    for collector in (plain, compiled):
+    for collector in (eager, compiled):
         torch.manual_seed(5)
         batches.append(collector.rollout())
     assert compiled.compile

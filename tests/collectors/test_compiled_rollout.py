@@ -1,4 +1,4 @@
-"""Batches from a compiled step: the plain collector's in all that counts, and from fresh initial states."""
+"""Batches of a compiled rollout: equal to the eager collector's, except that initial states are drawn earlier."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def compiled(started: Started) -> Iterator[RolloutCollector]:
 
 
 @pytest.fixture
-def plain(started: Started) -> RolloutCollector:
+def eager(started: Started) -> RolloutCollector:
     collector = make_collector(compile=False)
     collector.load_state_dict(copy.deepcopy(started.state))
     torch.manual_seed(5)
@@ -98,14 +98,14 @@ def joined(collector: RolloutCollector, batches: int = 3) -> TensorDictBase:
     return torch.cat([collector.rollout() for _ in range(batches)], 1)  # type: ignore[return-value]
 
 
-def test_batches_look_like_the_plain_collectors(compiled: RolloutCollector, plain: RolloutCollector) -> None:
-    found, expected = compiled.rollout(), plain.rollout()
-    assert found.batch_size == expected.batch_size == (N_ENVS, LENGTH)
+def test_batches_look_like_the_eager_collectors(compiled: RolloutCollector, eager: RolloutCollector) -> None:
+    actual, expected = compiled.rollout(), eager.rollout()
+    assert actual.batch_size == expected.batch_size == (N_ENVS, LENGTH)
     described = [
-        {key: (value.shape, value.dtype) for key, value in leaves(batch).items()} for batch in (found, expected)
+        {key: (value.shape, value.dtype) for key, value in leaves(batch).items()} for batch in (actual, expected)
     ]
     assert described[0] == described[1]
-    groups = [(batch["agents"].batch_size, batch["next", "agents"].batch_size) for batch in (found, expected)]
+    groups = [(batch["agents"].batch_size, batch["next", "agents"].batch_size) for batch in (actual, expected)]
     assert groups[0] == groups[1]
 
 
@@ -146,9 +146,9 @@ def test_the_time_limit_truncates_and_starts_again(compiled: RolloutCollector) -
     assert not batch["next", "terminated"].any()
 
 
-def test_resets_leave_the_other_envs_alone(compiled: RolloutCollector, plain: RolloutCollector) -> None:
+def test_resets_leave_the_other_envs_alone(compiled: RolloutCollector, eager: RolloutCollector) -> None:
     batch = joined(compiled, 1)
-    env = plain.env.base_env
+    env = eager.env.base_env
     for t in range(LENGTH):
         outputs = env.plain_step([batch[KEYS.action][:, t]])
         same = batch["next", "done"][:, :t, 0].sum(1) == 0
@@ -164,25 +164,25 @@ def test_each_initial_state_is_used_once(compiled: RolloutCollector) -> None:
     assert len(positions.unique(dim=0)) == len(positions)
 
 
-def test_a_batch_with_too_few_initial_states_is_collected_plainly() -> None:
+def test_a_batch_with_too_few_initial_states_is_collected_eagerly() -> None:
     collector = make_collector(length=3 * MAX_STEPS)
     collector.rollout()
     state, random_state = copy.deepcopy(collector.state_dict()), torch.random.get_rng_state()
-    state["resets_seen"] = 0.0
+    state["recent_resets"] = 0.0
     collector.load_state_dict(copy.deepcopy(state))
     other = make_collector(length=3 * MAX_STEPS, compile=False)
     other.load_state_dict(copy.deepcopy(state))
     torch.random.set_rng_state(random_state)
-    found = collector.rollout()
+    batch = collector.rollout()
     torch.random.set_rng_state(random_state)
-    assert_same(found, other.rollout())
+    assert_same(batch, other.rollout())
 
     assert collector.compile
-    assert collector.resets_seen == 2 * N_ENVS
+    assert collector.recent_resets == 2 * N_ENVS
     torch.random.set_rng_state(random_state)
     following = collector.rollout()
     assert collector._compiled is not None
-    assert torch.equal(following[OBSERVATION][:, 0], other._carrier[OBSERVATION])  # type: ignore[index]
+    assert torch.equal(following[OBSERVATION][:, 0], other._next_root[OBSERVATION])  # type: ignore[index]
     torch.random.set_rng_state(random_state)
     # Compiled batches draw their initial states beforehand.
     assert not torch.equal(following[OBSERVATION], other.rollout()[OBSERVATION])
@@ -220,10 +220,10 @@ def test_a_loaded_collector_goes_on_bit_for_bit(compiled: RolloutCollector) -> N
     compiled.rollout()
     state, random_state = copy.deepcopy(compiled.state_dict()), torch.random.get_rng_state()
     assert (state["env"]["elapsed"] > 0).any(), "in the middle of episodes"
-    assert state["resets_seen"] > 0
+    assert state["recent_resets"] > 0
     loaded = make_collector()
     loaded.load_state_dict(state)
-    assert loaded.resets_seen == compiled.resets_seen
+    assert loaded.recent_resets == compiled.recent_resets
     torch.random.set_rng_state(random_state)
     continued = joined(compiled)
     random_after = torch.random.get_rng_state()
@@ -237,10 +237,10 @@ def test_compiling_leaves_the_random_streams_alone() -> None:
     env_states, random_states = [], []
     for compile in (True, False):
         collector = make_collector(compile=compile)
-        carrier = collector.env.reset()
+        root = collector.env.reset()
         torch.manual_seed(5)
         if compile:
-            collector._compile(carrier)
+            collector._compile(root)
             assert collector.compile
         env_states.append(collector.env.base_env.random_stream.state_dict()["torch"])
         random_states.append(torch.random.get_rng_state())
@@ -248,10 +248,10 @@ def test_compiling_leaves_the_random_streams_alone() -> None:
     assert torch.equal(*env_states)
 
 
-def test_checkpoints_pass_between_compiled_and_plain_collectors(
-    compiled: RolloutCollector, plain: RolloutCollector
+def test_checkpoints_pass_between_compiled_and_eager_collectors(
+    compiled: RolloutCollector, eager: RolloutCollector
 ) -> None:
-    for first, second in ((compiled, plain), (plain, compiled)):
+    for first, second in ((compiled, eager), (eager, compiled)):
         for _ in range(2):
             last = first.rollout()
         state = copy.deepcopy(first.state_dict())
@@ -287,7 +287,7 @@ def make_refused(kind: type, compile: bool) -> RolloutCollector:
 
 @pytest.mark.parametrize("kind", REASONS, ids=lambda kind: kind.__name__)
 @pytest.mark.filterwarnings("ignore:scenario .* keeps state")
-def test_what_cannot_be_compiled_says_so_and_is_collected_plainly(kind: type, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_cannot_be_compiled_says_so_and_is_collected_eagerly(kind: type, caplog: pytest.LogCaptureFixture) -> None:
     batches = []
     with caplog.at_level(logging.WARNING, logger="ctde_kit"):
         for compile in (True, False):

@@ -1,4 +1,4 @@
-"""One fresh batch, cut into random minibatches."""
+"""The on-policy buffer: random minibatches of one fresh batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sampling in proportion to priorities."""
+"""Prioritized sampling: frequencies, importance weights and state."""
 
 from __future__ import annotations
 

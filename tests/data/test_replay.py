@@ -100,13 +100,13 @@ def test_prioritized_samples_know_the_priorities_of_the_one_before() -> None:
 
 
 @pytest.mark.parametrize("batches", [1, 2, 4, 16])
-def test_every_step_is_learnt_in_one_sequence_after_the_steps_before_it(batches: int) -> None:
+def test_every_step_is_trained_on_in_one_sequence_after_the_steps_before_it(batches: int) -> None:
     replay = filled("sequences", batches)
     stored = torch.stack(list({tuple(row): torch.tensor(row) for row in collected(replay)}.values()))
     assert (stored.diff(dim=1) == 1).all()
-    learnt = stored[:, 2:].flatten().sort().values
+    trained = stored[:, 2:].flatten().sort().values
     expected = torch.cat([100 * env + torch.arange(2, 14) + 1 for env in range(N_ENVS)])
-    assert torch.equal(learnt, expected)
+    assert torch.equal(trained, expected)
 
 
 def collected(replay: Replay) -> list[list[int]]:
@@ -121,9 +121,9 @@ def test_episodes_are_whole_and_padded_whenever_their_env_ends(batches: int) -> 
     assert sorted([f for f in row if f] for row in collected(replay)) == sorted(expected)
     for _ in range(10):
         sample = replay.sample()
-        real = sample["collector", "mask"]
-        assert torch.equal(real, sample["frame"] > 0)
-        assert not sample["agents", "observation"][~real].any()
+        valid_mask = sample["collector", "mask"]
+        assert torch.equal(valid_mask, sample["frame"] > 0)
+        assert not sample["agents", "observation"][~valid_mask].any()
         assert torch.equal(sample["next", "done"].squeeze(-1).sum(1), torch.ones(5, dtype=torch.long))
 
 
@@ -174,9 +174,9 @@ def test_priorities_belong_to_items_and_their_weights_reach_the_sample(name: str
         index = sample["index"].reshape(5, -1)[:, 0]
         counts += torch.bincount(index, minlength=len(replay))
         weights[index] = sample["priority_weight"].reshape(5, -1)[:, 0]
-    learnt = (every > 0) & (torch.arange(len(replay)) != 1)
-    assert counts[1] / counts[learnt].mean() == pytest.approx(9.0, rel=0.25)
-    torch.testing.assert_close(weights[learnt], torch.ones(int(learnt.sum())))
+    updated = (every > 0) & (torch.arange(len(replay)) != 1)
+    assert counts[1] / counts[updated].mean() == pytest.approx(9.0, rel=0.25)
+    torch.testing.assert_close(weights[updated], torch.ones(int(updated.sum())))
     assert weights[1].item() == pytest.approx(1 / 9, rel=1e-4)
 
 

@@ -1,6 +1,6 @@
-"""Compare every shipped VMAS scenario's compiled step with its plain one: ``python -m tests.envs.compiled_scenarios``.
+"""Compare every shipped VMAS scenario's compiled step with its eager one: ``python -m tests.envs.compiled_scenarios``.
 
-The compiled step starts from the plain run's state at every step, resets among them. Writes
+The compiled step starts from the eager run's state at every step, resets among them. Writes
 docs/results/compiled_scenarios.json and the table in docs/environments.md. Arguments choose single scenarios;
 without any, those that have no result yet are measured.
 """
@@ -19,7 +19,7 @@ from tensordict.nn import TensorDictModule, TensorDictSequential
 from torch import Tensor, nn
 from torchrl.envs import EnvBase, InitTracker, TransformedEnv
 
-from ctde_kit.collectors.compiled_step import CompiledStep
+from ctde_kit.collectors.compiled_rollout_step import CompiledRolloutStep
 from ctde_kit.envs.vmas import VmasEnv, shipped_scenarios
 from ctde_kit.graph import TraceError
 from ctde_kit.specs import TeamSpec
@@ -51,13 +51,13 @@ def random_policy(env: EnvBase) -> TensorDictSequential:
 
 
 def compare(scenario: str, *, steps: int = 200, n_envs: int = 6, max_steps: int = 40) -> dict[str, Any]:
-    """Largest differences, in units of ``1 + |x|``, between the compiled and the plain step over ``steps`` steps."""
+    """Largest differences, in units of ``1 + |x|``, between the compiled and the eager step over ``steps`` steps."""
     env = TransformedEnv(VmasEnv(scenario, num_envs=n_envs, max_steps=max_steps, seed=1), InitTracker())
     policy = random_policy(env)
     torch.manual_seed(0)
     started = time.perf_counter()
     try:
-        step = CompiledStep(env, policy, env.reset())
+        step = CompiledRolloutStep(env, policy, env.reset())
     except TraceError as reason:
         return {"scenario": scenario, "compiled": False, "reason": str(reason)}
     seconds = time.perf_counter() - started
@@ -74,57 +74,57 @@ def compare(scenario: str, *, steps: int = 200, n_envs: int = 6, max_steps: int 
     }
 
 
-def _inputs(step: CompiledStep, n_envs: int) -> list[Tensor]:
-    carrier = step.env.reset()
+def _inputs(step: CompiledRolloutStep, n_envs: int) -> list[Tensor]:
+    root = step.env.reset()
     fresh = step.fresh_layout.pack(step.base_env.draw_initial_states(n_envs))
     state = step.state_layout.pack(step.base_env.tensor_state.read())
     counts = [torch.zeros((), dtype=torch.long), torch.tensor(n_envs)]
-    return [*state, *step.carrier_layout.pack(carrier), *fresh, torch.zeros(n_envs, 1, dtype=torch.bool), *counts]
+    return [*state, *step.root_layout.pack(root), *fresh, torch.zeros(n_envs, 1, dtype=torch.bool), *counts]
 
 
-def _both(step: CompiledStep, inputs: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-    """The outputs of the plain and of the compiled step, with the same random numbers."""
+def _both(step: CompiledRolloutStep, inputs: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """The outputs of the eager and of the compiled step, with the same random numbers."""
     random, stream = torch.get_rng_state(), step.base_env.random_stream.state_dict()
-    plain = step.plain(inputs)
+    eager = step.eager_step(inputs)
     torch.set_rng_state(random)
     step.base_env.random_stream.load_state_dict(stream)
-    return plain, list(step.compiled([*inputs, *step.graph.draw()]))
+    return eager, list(step.compiled([*inputs, *step.graph.draw()]))
 
 
-def _following(step: CompiledStep, inputs: list[Tensor], outputs: list[Tensor]) -> list[Tensor]:
-    n_step, n_carrier = len(step.step_layout.dtypes), len(step.carrier_layout.dtypes)
+def _following(step: CompiledRolloutStep, inputs: list[Tensor], outputs: list[Tensor]) -> list[Tensor]:
+    n_step, n_root = len(step.step_layout.dtypes), len(step.root_layout.dtypes)
     n_fresh = len(step.fresh_layout.dtypes)
-    carrier, state = outputs[n_step : n_step + n_carrier], outputs[n_step + n_carrier : -3]
-    return [*state, *carrier, *inputs[-3 - n_fresh : -3], outputs[-3], *inputs[-2:]]
+    root, state = outputs[n_step : n_step + n_root], outputs[n_step + n_root : -3]
+    return [*state, *root, *inputs[-3 - n_fresh : -3], outputs[-3], *inputs[-2:]]
 
 
-def _resynchronized(step: CompiledStep, steps: int, n_envs: int) -> tuple[float, int]:
+def _resynchronized(step: CompiledRolloutStep, steps: int, n_envs: int) -> tuple[float, int]:
     inputs, worst, resets = _inputs(step, n_envs), 0.0, 0
     for t in range(steps):
-        plain, compiled = _both(step, inputs)
+        eager, compiled = _both(step, inputs)
         shown = len(step.step_layout.dtypes)
-        for expected, found in zip(plain[:shown], compiled[:shown], strict=True):
+        for expected, found in zip(eager[:shown], compiled[:shown], strict=True):
             worst = max(worst, _difference(expected, found))
-        inputs = _following(step, inputs, plain)
+        inputs = _following(step, inputs, eager)
         # Resets in the middle of episodes, too, one env after another.
         inputs[-3] = inputs[-3] | (torch.arange(n_envs) == t // 7 % n_envs).unsqueeze(-1) & (t % 7 == 0)
         resets += int(inputs[-3].sum())
     return worst, resets
 
 
-def _drift(step: CompiledStep, steps: int) -> float:
-    """How far the compiled run is from the plain one in the end, each going its own way."""
+def _drift(step: CompiledRolloutStep, steps: int) -> float:
+    """How far the compiled run is from the eager one in the end, each going its own way."""
     inputs = _inputs(step, step.env.batch_size[0])
-    plain_inputs, compiled_inputs, apart = inputs, inputs, 0.0
+    eager_inputs, compiled_inputs, apart = inputs, inputs, 0.0
     for _ in range(steps):
         random, stream = torch.get_rng_state(), step.base_env.random_stream.state_dict()
-        plain = step.plain(plain_inputs)
+        eager = step.eager_step(eager_inputs)
         torch.set_rng_state(random)
         step.base_env.random_stream.load_state_dict(stream)
         compiled = list(step.compiled([*compiled_inputs, *step.graph.draw()]))
-        plain_inputs = _following(step, plain_inputs, plain)
+        eager_inputs = _following(step, eager_inputs, eager)
         compiled_inputs = _following(step, compiled_inputs, compiled)
-        apart = _difference(plain[0], compiled[0])
+        apart = _difference(eager[0], compiled[0])
     return apart
 
 
@@ -138,7 +138,7 @@ def _difference(expected: Tensor, found: Tensor) -> float:
 def line(row: dict[str, Any]) -> str:
     """One line of the table."""
     if not row["compiled"]:
-        return f"| `{row['scenario']}` | plain | {row['reason'].replace('|', '/')} | | |"
+        return f"| `{row['scenario']}` | eager | {row['reason'].replace('|', '/')} | | |"
     return (
         f"| `{row['scenario']}` | compiled | {row['operations']} operations | {row['difference']:.1e} "
         f"| {row['drift']:.1e} |"

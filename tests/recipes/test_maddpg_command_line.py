@@ -40,7 +40,7 @@ def test_run_killed_and_resumed_equals_the_run_that_never_stopped(tmp_path: Path
         torch.load(tmp_path / run / "checkpoints" / "frames_3000.pt", weights_only=True)["parts"]
         for run in ("whole", "killed")
     ]
-    for part in ("update", "buffer", "schedule", "policy"):
+    for part in ("update", "buffer", "update_schedule", "policy"):
         leaves = [torch.utils._pytree.tree_leaves(state[part]) for state in states]  # type: ignore[attr-defined]
         assert len(leaves[0]) == len(leaves[1])
         for ours, theirs in zip(*leaves, strict=True):

@@ -76,7 +76,9 @@ def test_every_sub_policy_learns_and_all_are_saved() -> None:
         assert not same(then, list(network.parameters()))
     saved = parts.policy.state_dict()
     assert {name.split("networks.")[1][0] for name in saved if "networks." in name} == {"0", "1", "2"}
-    assert torch.equal(parts.collector.state_dict()["carrier"]["agents/sub_policy"], parts.collector._carrier[INDEX])
+    assert torch.equal(
+        parts.collector.state_dict()["next_root"]["agents/sub_policy"], parts.collector._next_root[INDEX]
+    )
 
 
 def test_one_is_off() -> None:

@@ -79,14 +79,14 @@ def test_resumed_run_equals_the_run_that_never_stopped(name: str, tmp_path: Path
     advance(resumed, 2)
     assert torch.equal(weights(resumed), weights(uninterrupted))
     assert not torch.equal(weights(resumed), before)
-    for part in ("collector", "buffer", "schedule", "update", "policy"):
+    for part in ("collector", "buffer", "update_schedule", "update", "policy"):
         ours, theirs = getattr(uninterrupted, part), getattr(resumed, part)
         if hasattr(ours, "state_dict"):
             pairs = zip(tensors(ours.state_dict()), tensors(theirs.state_dict()), strict=True)
             assert all(torch.equal(a, b) for a, b in pairs), part
 
 
-@pytest.mark.parametrize("part", ["collector", "buffer", "schedule", "update", "policy"])
+@pytest.mark.parametrize("part", ["collector", "buffer", "update_schedule", "update", "policy"])
 def test_every_part_is_restored(part: str) -> None:
     build = BUILDS["sequences"]
     source, target = getattr(advance(build(), 2), part), getattr(advance(build(), 3), part)

@@ -1,4 +1,4 @@
-"""Critics of one an agent whose parameters are averaged."""
+"""Periodic averages of unshared parameters, alone and in the critics of recipes."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tests.recipes.small import averaged, small_config
 from tests.recipes.small_maddpg import small_maddpg_config
 
 
-def learnt(network: torch.nn.Module, optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
-    """Parameters and both moments."""
-    found = []
+def parameters_and_moments(network: torch.nn.Module, optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    """Copies of the parameters and both of Adam's moments."""
+    tensors = []
     for parameter in network.parameters():
         state = optimizer.state[parameter]
-        found += [parameter.detach().clone(), state["exp_avg"].clone(), state["exp_avg_sq"].clone()]
-    return found
+        tensors += [parameter.detach().clone(), state["exp_avg"].clone(), state["exp_avg_sq"].clone()]
+    return tensors
 
 
 def test_parameters_and_moments_become_their_mean() -> None:
@@ -31,9 +31,9 @@ def test_parameters_and_moments_become_their_mean() -> None:
         optimizer.zero_grad()
         network(torch.randn(7, 3, 5)).square().sum().backward()
         optimizer.step()
-        before = learnt(network, optimizer)
+        before = parameters_and_moments(network, optimizer)
         average()
-        for old, new in zip(before, learnt(network, optimizer), strict=True):
+        for old, new in zip(before, parameters_and_moments(network, optimizer), strict=True):
             if update % 3:
                 assert torch.equal(old, new)
                 assert not torch.allclose(new[0], new[1], rtol=0, atol=1e-6)
@@ -43,12 +43,12 @@ def test_parameters_and_moments_become_their_mean() -> None:
                 torch.testing.assert_close(new[agent], mean, rtol=0, atol=1e-6)
 
 
-def spread(update: Any, delayed: bool = False) -> float:
-    """The largest difference between the agents' critics."""
+def spread(update: Any, of_targets: bool = False) -> float:
+    """The largest difference between the agents' critics, or between their target critics."""
     layers = [
         layer
         for name, layer in update.losses.named_modules()
-        if isinstance(layer, AgentLinear) and "critic" in name and ("delayed" in name) is delayed
+        if isinstance(layer, AgentLinear) and "critic" in name and ("delayed" in name) is of_targets
     ]
     assert layers
     assert all(len(layer.weight) == 2 for layer in layers)
@@ -72,7 +72,7 @@ def test_critics_are_one_after_a_sync_and_diverge_between(algorithm: str) -> Non
         assert (spread(update) < 1e-6) is (count % 4 == 0), count
         if algorithm == "maddpg":
             # A target copies after every second update, and after the average where both are due.
-            assert (spread(update, delayed=True) < 1e-6) is (count in (4, 5, 8, 9)), count
+            assert (spread(update, of_targets=True) < 1e-6) is (count in (4, 5, 8, 9)), count
 
 
 def test_the_count_is_its_state() -> None:

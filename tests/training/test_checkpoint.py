@@ -1,4 +1,4 @@
-"""Checkpoints: whole runs, whole files, and every part's state."""
+"""Checkpoints: resumed runs, damaged files, and the state of every part."""
 
 from __future__ import annotations
 
@@ -60,20 +60,20 @@ def test_resumed_run_equals_the_run_that_never_stopped(name: str, tmp_path: Path
     assert resumed.collector.frames == uninterrupted.collector.frames == 240
     assert_same(parameters(uninterrupted), parameters(resumed))
     ours, theirs = uninterrupted.collector.state_dict(), resumed.collector.state_dict()
-    assert_same(ours["carrier"], theirs["carrier"])
+    assert_same(ours["next_root"], theirs["next_root"])
 
 
 def test_taking_a_checkpoint_changes_nothing(tmp_path: Path) -> None:
-    plain = advance(small_config("gru").build(), 3)
+    unsaved = advance(small_config("gru").build(), 3)
     saved = small_config("gru").build()
     for _ in range(3):
         advance(saved, 1)
         save_checkpoint(tmp_path / "c.pt", saved, algorithm="mappo", frames=saved.collector.frames)
-    assert_same(parameters(plain), parameters(saved))
+    assert_same(parameters(unsaved), parameters(saved))
 
 
 def perturb(state: object) -> int:
-    """Change every floating tensor of a nested state in place; gives how many there were."""
+    """Change every floating tensor of a nested state in place; returns their number."""
     if isinstance(state, torch.Tensor):
         if state.is_floating_point():
             state.add_(1.0)

@@ -1,4 +1,4 @@
-"""Compiled gradient steps: the plain metrics and gradients, on other data and after the weights have moved."""
+"""Compiled gradients: metrics and gradients equal the eager ones, on other data and after the weights have moved."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ class Case:
         optimizer = torch.optim.Adam(self.loss.parameters(), lr=0.05)
         self.step = GradientStep({"agents": self.loss}, optimizer, max_grad_norm=0.2)
         self.step(self.minibatch())
-        live = [*self.loss.parameters(), *self.loss.buffers()]
-        self.compiled = CompiledGradients(self.step.gradients, self.minibatch(), live)
+        parameters_and_buffers = [*self.loss.parameters(), *self.loss.buffers()]
+        self.compiled = CompiledGradients(self.step.gradients, self.minibatch(), parameters_and_buffers)
 
     def minibatch(self) -> TensorDictBase:
         batch = collect(self.team, {"agents": self.actor}, *endings())[0]
         return add_targets(batch, KEYS).reshape(-1)
 
     def both(self, minibatch: TensorDictBase) -> list[tuple[dict[str, Tensor], list[Tensor | None]]]:
-        """What the compiled and the plain function give under one torch seed."""
+        """What the compiled and the eager function return under one seed."""
         results = []
         for function in (self.compiled, self.step.gradients):
             torch.manual_seed(7)
@@ -71,7 +71,7 @@ def assert_close(results: list[tuple[dict[str, Tensor], list[Tensor | None]]]) -
             torch.testing.assert_close(gradient, value, rtol=1e-5, atol=1e-6)
 
 
-def test_other_data_and_other_weights_give_the_plain_gradients(case: Case) -> None:
+def test_other_data_and_other_weights_give_the_eager_gradients(case: Case) -> None:
     for _ in range(3):
         minibatch = case.minibatch()
         results = case.both(minibatch)
@@ -118,9 +118,9 @@ def test_statistics_that_moved_are_seen(case: Case) -> None:
 
 def test_an_unused_parameter_has_no_gradient(case: Case) -> None:
     index = next(i for i, p in enumerate(case.step.parameters) if p is case.actor.agent_network.spare)
-    compiled, plain = case.both(case.minibatch())
+    compiled, eager = case.both(case.minibatch())
     assert compiled[1][index] is None
-    assert plain[1][index] is None
+    assert eager[1][index] is None
     case.step(case.minibatch())
     assert torch.equal(case.actor.agent_network.spare, torch.ones(3))
 
@@ -152,11 +152,11 @@ def test_what_a_loss_writes_is_written() -> None:
     step(minibatch.clone())
     assert step.compile
     minibatch[KEYS.observation] = torch.randn_like(minibatch[KEYS.observation])
-    compiled, plain = minibatch.clone(), minibatch.clone()
-    assert_close([next(iter(step._compiled.values())).compiled(compiled), step.gradients(plain)])
-    written = set(plain.keys(True, True)) - set(minibatch.keys(True, True))
+    compiled, eager = minibatch.clone(), minibatch.clone()
+    assert_close([next(iter(step._compiled.values())).compiled(compiled), step.gradients(eager)])
+    written = set(eager.keys(True, True)) - set(minibatch.keys(True, True))
     assert written == {"td_error"}
-    torch.testing.assert_close(compiled["td_error"], plain["td_error"], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(compiled["td_error"], eager["td_error"], rtol=1e-5, atol=1e-6)
 
 
 class Branching(nn.Module):
@@ -198,7 +198,7 @@ def test_torch_compile_finds_one_graph(name: str) -> None:
         minibatch = add_targets(collect(team, {"agents": actor}, *endings())[0], KEYS).reshape(-1)
     compiled = torch.compile(loss, fullgraph=True, backend="eager")
     torch.manual_seed(1)
-    found = compiled(minibatch.clone())
+    outputs = compiled(minibatch.clone())
     torch.manual_seed(1)
     for key, value in loss(minibatch.clone()).items():
-        torch.testing.assert_close(found[key], value, msg=lambda m, key=key: f"{key}: {m}")
+        torch.testing.assert_close(outputs[key], value, msg=lambda m, key=key: f"{key}: {m}")

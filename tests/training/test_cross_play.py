@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModule
 from torchrl.data import Categorical, Composite, Unbounded
@@ -18,7 +17,6 @@ from ctde_kit.errors import UserError
 from ctde_kit.modules import RandomActor
 from ctde_kit.specs import TeamSpec
 from ctde_kit.training import CrossPlay, cross_play
-from ctde_kit.training.heatmap import plot_cross_play
 
 SIZES = {"hunters": 3, "prey": 2}
 STEPS = 4
@@ -57,8 +55,8 @@ class Duel(EnvBase):
         self.t = self.t + 1
         hunters, prey = tensordict["hunters", "action"], tensordict["prey", "action"]
         following = self._observed()
-        own = (torch.arange(3) + 1) * hunters - prey[:, :1]
-        following["hunters", "reward"] = own.unsqueeze(-1).float()
+        hunters_reward = (torch.arange(3) + 1) * hunters - prey[:, :1]
+        following["hunters", "reward"] = hunters_reward.unsqueeze(-1).float()
         following["prey", "reward"] = (10 * prey + torch.arange(2)).unsqueeze(-1).float()
         done = self.t >= STEPS
         return following.update({"done": done, "terminated": done.clone()})
@@ -142,13 +140,3 @@ def test_all_pairings_play_the_same_episodes_and_leave_the_random_state_alone() 
 def test_two_groups_with_policies_are_needed(sides: dict) -> None:
     with pytest.raises(UserError, match="expected two groups with policies, found"):
         cross_play(sides, lambda pairing: Duel(5), episodes=5, seed=0)
-
-
-def test_picture_has_room_for_every_policy(tmp_path: Path) -> None:
-    small = Image.open(plot_cross_play(table(), tmp_path / "small.png", "duel"))
-    labels = {"hunters": [f"runs/hunters/{i}" for i in range(9)], "prey": [f"prey_{i}" for i in range(8)]}
-    returns = {name: torch.randn(9, 8, 5, n) for name, n in SIZES.items()}
-    large = Image.open(plot_cross_play(CrossPlay(labels, returns), tmp_path / "large.png", "duel"))
-    assert small.size[0] < large.size[0]
-    assert small.size[1] < large.size[1]
-    assert len(small.convert("RGB").getcolors(1 << 20) or []) > 50  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Curves of a run as PNG files."""
+"""Learning curves of a run as PNG files."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-LEARNING = ("approx_kl", "entropy", "explained_variance")
+DIAGNOSTICS = ("approx_kl", "entropy", "explained_variance")
 Rows = Sequence[dict[str, float]]
 
 
 def plot_run(rows: Rows, directory: Path, title: str) -> list[Path]:
-    """``return.png`` (training and evaluation returns) and ``losses.png``, over frames.
+    """Write ``return.png`` (training and evaluation returns) and ``losses.png`` over frames; returns their paths.
 
     Args:
-        rows: of ``metrics.csv``.
-        directory: where to write; it exists.
-        title: of the figures.
+        rows: the rows of ``metrics.csv``.
+        directory: where the files are written; it exists.
+        title: of both figures.
     """
     names = list(dict.fromkeys(name for row in rows for name in row))
     returns = shown_returns(names)
-    losses = [name for name in names if "loss_" in name or name.endswith(LEARNING)]
+    losses = [name for name in names if "loss_" in name or name.endswith(DIAGNOSTICS)]
     paths = []
     if returns:
         paths.append(_plot(rows, [returns], directory / "return.png", title, "episode return, mean over agents"))
@@ -32,7 +32,10 @@ def plot_run(rows: Rows, directory: Path, title: str) -> list[Path]:
 
 
 def shown_returns(names: Iterable[str]) -> list[str]:
-    """The mean returns worth showing: a group's evaluation only where there is none of all agents together."""
+    """The names of the mean returns to show.
+
+    Evaluation returns of single groups are left out where there is one of all agents together.
+    """
     returns = [name for name in names if name.endswith("return_mean")]
     if "eval/return_mean" not in returns:
         return returns

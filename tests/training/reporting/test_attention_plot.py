@@ -1,4 +1,4 @@
-"""What critics attended to, plotted and beside the frames."""
+"""Recorded attention weights, plotted and shown next to video frames."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tensordict import TensorDict
 from tensordict.nn import TensorDictModule
 
 from ctde_kit.specs import TeamSpec
-from ctde_kit.training.attention import AttentionRecord, beside_frames, plot_attention
+from ctde_kit.training.reporting import AttentionRecord, beside_frames, plot_attention
 from tests.contracts.fakes import group_spec
 
 TEAM = TeamSpec((group_spec("wolves", 3), group_spec("sheep", 2, "continuous")))
@@ -61,7 +61,7 @@ def test_the_weights_of_each_step_stand_beside_its_frame() -> None:
         assert after.dtype == np.uint8
         assert np.array_equal(after[:, :400], before)
     sides = [image[:, 400:] for image in shown]
-    # One cell of each row is as bright as viridis gets; it moves on by one column a step.
+    # One cell of each row is as bright as viridis gets; it moves on by one column per step.
     centres = [np.argwhere((side == (253, 231, 36)).all(-1) | (side == (253, 231, 37)).all(-1)) for side in sides]
     assert all(len(centre) > 50 for centre in centres)
     top = [centre[centre[:, 0] == centre[:, 0].min()][:, 1].mean() for centre in centres]

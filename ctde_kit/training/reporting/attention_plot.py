@@ -1,4 +1,4 @@
-"""What critics attended to along an episode: kept, plotted, and beside the frames of a video."""
+"""Attention weights of critics over an episode: recorded, plotted, and shown next to the frames of a video."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from ctde_kit.specs import TeamSpec
 
 MOST_PANELS = 12
 N_COLUMNS = 3
-# Of a frame's height.
+# Width of the matrices next to a frame, as a share of the frame's height.
 SIDE_WIDTH = 0.7
 DPI = 100
 
 
 class AttentionRecord:
-    """Keeps how much each agent's value attends to each agent, step by step.
+    """Records at every step how much each agent's value attends to each other agent.
 
     Args:
-        critics: by group, modules that write ``(group, "attention_weight")`` ``[*B, n_agents, N]``; of states, or of
-            the actions that are there.
-        team: all groups; N counts their agents, group by group.
+        critics: for each group, a module that writes ``(group, "attention_weight")`` ``[*B, n_agents, N]``; a critic of
+            states, or one of the actions in the TensorDict.
+        team: all groups; N is the number of their agents, in the order of the groups.
     """
 
     def __init__(self, critics: Mapping[str, TensorDictModuleBase], team: TeamSpec):
@@ -39,29 +39,29 @@ class AttentionRecord:
 
     @torch.no_grad()
     def __call__(self, tensordict: TensorDictBase) -> None:
-        """Take in one step ``[n_envs]`` with the policy's action: the first env's."""
+        """Record the first env of one step ``[n_envs]``, which holds the policy's action."""
         data = tensordict.copy()
         for group in self.team:
             data.set(group.keys.action_vector, group.action.vector(data.get(group.keys.action)))
         for name, critic in self.critics.items():
-            found = critic(data.select(*critic.in_keys))
-            self._steps[name].append(found.get(self.team[name].keys.attention_weight)[0].cpu())
+            output = critic(data.select(*critic.in_keys))
+            self._steps[name].append(output.get(self.team[name].keys.attention_weight)[0].cpu())
 
     @property
     def weights(self) -> dict[str, Tensor]:
-        """By group, ``[T, n_agents, N]``."""
+        """The recorded weights ``[T, n_agents, N]`` for each group."""
         return {name: torch.stack(steps) for name, steps in self._steps.items()}
 
     @property
     def labels(self) -> list[str]:
-        """A name for each of the N agents."""
+        """The names of the N agents."""
         groups = list(self.team)
         single = len(groups) == 1
         return [str(i) if single else f"{group.name} {i}" for group in groups for i in range(group.n_agents)]
 
 
 def plot_attention(record: AttentionRecord, path: Path, title: str) -> Path:
-    """Write a PNG with a heatmap over time for each agent, at most 12 of them, and return ``path``.
+    """Write a PNG with one heatmap over time for each agent, at most ``MOST_PANELS``. Returns ``path``.
 
     Args:
         record: of one episode.
@@ -82,8 +82,8 @@ def plot_attention(record: AttentionRecord, path: Path, title: str) -> Path:
     for axis, (name, i) in zip(axes, panels, strict=False):
         weights = record.weights[name][:, i].T
         image = axis.imshow(weights.numpy(), vmin=0, vmax=1, cmap="viridis", aspect="auto", interpolation="nearest")
-        own = f"agent {i}" if len(list(record.team)) == 1 else f"{name} {i}"
-        axis.set_title(f"{own} attends to", fontsize=10)
+        agent = f"agent {i}" if len(list(record.team)) == 1 else f"{name} {i}"
+        axis.set_title(f"{agent} attends to", fontsize=10)
         axis.set_xlabel("step")
         _label_rows(axis, labels)
     for axis in axes[len(panels) :]:
@@ -95,11 +95,11 @@ def plot_attention(record: AttentionRecord, path: Path, title: str) -> Path:
 
 
 def beside_frames(frames: Sequence[np.ndarray], record: AttentionRecord) -> list[np.ndarray]:
-    """Each frame uint8 ``[H, W, 3]`` with the weights of its step to the right, a matrix a group: who attends to whom.
+    """Frames of a video with the attention weights of each step to their right, one matrix per group.
 
     Args:
-        frames: of the episode of ``record``.
-        record: as many steps as there are frames.
+        frames: uint8 ``[H, W, 3]``, one per step of the recorded episode.
+        record: the attention weights of that episode.
     """
     height = frames[0].shape[0]
     figure = Figure(figsize=(SIDE_WIDTH * height / DPI, height / DPI), dpi=DPI, layout="constrained")
@@ -116,14 +116,14 @@ def beside_frames(frames: Sequence[np.ndarray], record: AttentionRecord) -> list
         _label_rows(axis, [str(i) if single else f"{name} {i}" for i in range(group.n_agents)])
         step = _stride(len(labels))
         axis.set_xticks(range(0, len(labels), step), labels[::step], fontsize=7, rotation=0 if single else 90)
-    shown = []
+    widened = []
     for t, frame in enumerate(frames):
         for image, matrix in zip(images, weights.values(), strict=True):
             image.set_data(matrix[t].numpy())
         canvas.draw()
         side = np.asarray(canvas.buffer_rgba())[:height, :, :3]
-        shown.append(np.concatenate([frame, side], 1))
-    return shown
+        widened.append(np.concatenate([frame, side], 1))
+    return widened
 
 
 def _label_rows(axis: Axes, labels: Sequence[str]) -> None:
@@ -133,5 +133,5 @@ def _label_rows(axis: Axes, labels: Sequence[str]) -> None:
 
 
 def _stride(count: int) -> int:
-    """How many rows a label stands for: more than ten labels cannot be read."""
+    """The distance between labeled rows, so that there are at most ten labels."""
     return -(-count // 10)

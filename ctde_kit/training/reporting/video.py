@@ -1,4 +1,4 @@
-"""Animated GIFs of frame sequences."""
+"""Videos of episodes as animated GIF files."""
 
 from __future__ import annotations
 
@@ -13,19 +13,23 @@ from PIL import Image
 from ctde_kit.errors import UserError
 
 MAX_PALETTE_PIXELS = 4_000_000
-# GIF counts time in hundredths of a second, and players slow a frame of less than two of them down to ten.
+# GIF counts time in hundredths of a second, and players show a frame of less than two of them for ten.
 MAX_FRAMES_PER_SECOND = 50.0
 
 
 def write_gif(frames: Sequence[np.ndarray], path: Path, frames_per_second: float = 15) -> Path:
-    """Write frames as a GIF that loops forever, and return its path.
+    """Write frames as a GIF that loops forever, and return ``path``.
 
-    ``frames`` are uint8 ``[H, W, 3]`` of one shape; all share one palette of 256 colours, so that nothing flickers.
-    Frames equal to their predecessor become a longer showing of it. Missing folders are made. The file appears
-    under its name only when it is complete.
+    All frames share one palette of 256 colors, so that colors do not flicker. Consecutive equal frames are stored once,
+    with a longer duration. The file is written under a temporary name and renamed when it is complete.
+
+    Args:
+        frames: uint8 ``[H, W, 3]``, all of one shape.
+        path: of the file; missing directories are created.
+        frames_per_second: in (0, 50].
 
     Raises:
-        UserError: if there are no frames, one has another shape or dtype, or the rate is not in (0, 50].
+        UserError: if there are no frames, a frame has another shape or dtype, or the rate is not in (0, 50].
 
     >>> import tempfile
     >>> frames = [np.full((8, 8, 3), shade, dtype=np.uint8) for shade in (0, 255)]
@@ -72,15 +76,15 @@ def _check(frames: Sequence[np.ndarray], frames_per_second: float) -> None:
 
 
 def _shared_palette(frames: Sequence[np.ndarray]) -> Image.Image:
-    """A palette image for all frames, from every one of them, but from no more pixels than memory bears."""
+    """A palette image computed from pixels of all frames, at most ``MAX_PALETTE_PIXELS`` to limit memory."""
     stride = -(-sum(frame.shape[0] * frame.shape[1] for frame in frames) // MAX_PALETTE_PIXELS)
-    # The start moves on with the frames: a stride that divides the width would skip the same columns every time.
+    # Each frame starts at another pixel: a stride that divides the width would always skip the same columns.
     samples = [frame.reshape(-1, 3)[index % stride :: stride] for index, frame in enumerate(frames)]
     pixels = np.concatenate(samples)[np.newaxis]
     return Image.fromarray(pixels).quantize(256, method=Image.Quantize.MEDIANCUT)
 
 
 def _durations(count: int, frames_per_second: float) -> list[int]:
-    """Milliseconds of every frame in whole hundredths of a second, whose sum does not drift from the exact rate."""
+    """Each frame's duration in milliseconds, a multiple of 10; rounding errors do not add up over the video."""
     ends = [round(100 * index / frames_per_second) for index in range(count + 1)]
     return [10 * (end - start) for start, end in itertools.pairwise(ends)]

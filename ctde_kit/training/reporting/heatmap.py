@@ -1,4 +1,4 @@
-"""A cross-play table as a picture."""
+"""Heatmaps of a cross-play table as a PNG file."""
 
 from __future__ import annotations
 
@@ -12,22 +12,25 @@ from matplotlib.figure import Figure
 
 from ctde_kit.training.cross_play import CrossPlay
 
+# Characters per line of a label.
 LABEL_WIDTH = 14
-WIDE = 5
+# With more columns than this the two heatmaps are placed below each other.
+MOST_COLUMNS_SIDE_BY_SIDE = 5
+# Cells up to this share of the color range are labeled in white.
 DARK = 0.55
 
 
 def plot_cross_play(table: CrossPlay, path: Path, title: str) -> Path:
-    """Write a PNG with a panel a group, its return summed over agents in every pairing, and return ``path``.
+    """Write a PNG with one heatmap per group: its return in every pairing, summed over agents. Returns ``path``.
 
     Args:
-        table: of two groups.
+        table: the returns of all pairings of two groups.
         path: of the file; its directory exists.
         title: of the figure.
     """
     groups = list(table.labels)
     rows, columns = (table.labels[group] for group in groups)
-    stacked = len(columns) > WIDE
+    stacked = len(columns) > MOST_COLUMNS_SIDE_BY_SIDE
     width, height = 1.6 + 1.05 * len(columns), 1.0 + 0.62 * len(rows)
     size = (width + 0.8, 2 * height + 1.2) if stacked else (2 * width, height + 1.0)
     figure = Figure(figsize=(max(size[0], 7.2), max(size[1], 2.9)), layout="constrained")
@@ -61,7 +64,7 @@ def _panel(axis: Axes, values: np.ndarray) -> None:
 
 
 def _wrapped(label: str) -> str:
-    """The label in lines, broken after its dashes, underscores and spaces."""
+    """The label wrapped into several lines, broken after dashes, underscores and spaces."""
     lines = [""]
     for word in re.findall(r"[^-_ ]*[-_ ]?", label):
         if len(lines[-1]) + len(word) > LABEL_WIDTH and lines[-1]:

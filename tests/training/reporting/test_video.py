@@ -1,3 +1,5 @@
+"""GIF files: frames, durations, colors and refusals."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -8,7 +10,7 @@ import pytest
 from PIL import Image
 
 from ctde_kit.errors import UserError
-from ctde_kit.training.video import write_gif
+from ctde_kit.training.reporting import write_gif
 
 
 def moving_square(count: int) -> list[np.ndarray]:
@@ -69,7 +71,7 @@ def test_a_palette_from_few_pixels_still_has_thin_and_late_things(
         frame[:, 55] = (0, 128, 0)
     stride = 6
     monkeypatch.setattr(
-        "ctde_kit.training.video.MAX_PALETTE_PIXELS", sum(frame[..., 0].size for frame in frames) // stride
+        "ctde_kit.training.reporting.video.MAX_PALETTE_PIXELS", sum(frame[..., 0].size for frame in frames) // stride
     )
     found, _, _ = read(write_gif(frames, tmp_path / "episode.gif"))
     assert found[-1][15, 36].tolist() == [191, 64, 64]

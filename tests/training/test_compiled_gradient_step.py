@@ -1,4 +1,4 @@
-"""Whole gradient steps as one graph: parameters, moments and metrics as the plain step gives them, step after step."""
+"""Whole gradient steps as one graph: parameters, moments and metrics equal those of the eager step, step after step."""
 
 from __future__ import annotations
 
@@ -52,40 +52,40 @@ def minibatches(count: int, seed: int = 1) -> list[TensorDict]:
 
 def everything(step: GradientStep) -> dict[str, Tensor]:
     """Parameters and the optimizer's tensors."""
-    found = {name: value.detach().clone() for name, value in step.losses.state_dict().items()}
+    tensors = {name: value.detach().clone() for name, value in step.losses.state_dict().items()}
     for index, state in step.optimizer.state_dict()["state"].items():
-        found |= {f"{index} {name}": value.clone() for name, value in state.items() if isinstance(value, Tensor)}
-    return found
+        tensors |= {f"{index} {name}": value.clone() for name, value in state.items() if isinstance(value, Tensor)}
+    return tensors
 
 
-def assert_alike(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    assert list(found) == list(expected)
+def assert_alike(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert list(actual) == list(expected)
     for name, value in expected.items():
-        torch.testing.assert_close(found[name], value, rtol=2e-5, atol=2e-6, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(actual[name], value, rtol=2e-5, atol=2e-6, msg=lambda m, n=name: f"{n}: {m}")
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_steps_are_the_plain_ones_while_learning_rates_change(name: str) -> None:
-    compiled, plain = make(name, True), make(name, False)
+def test_steps_are_the_eager_ones_while_learning_rates_change(name: str) -> None:
+    compiled, eager = make(name, True), make(name, False)
     for index, minibatch in enumerate(minibatches(8)):
-        for step in (compiled, plain):
+        for step in (compiled, eager):
             for group in step.optimizer.param_groups:
                 group["lr"] *= 0.5 if index == 4 else 1.0
-        before = everything(plain)
-        metrics, expected = compiled(minibatch.clone()), plain(minibatch.clone())
+        before = everything(eager)
+        metrics, expected = compiled(minibatch.clone()), eager(minibatch.clone())
         assert_alike(dict(metrics), dict(expected))
-        assert_alike(everything(compiled), everything(plain))
-        moved = [key for key, value in everything(plain).items() if not torch.equal(value, before.get(key, value))]
+        assert_alike(everything(compiled), everything(eager))
+        moved = [key for key, value in everything(eager).items() if not torch.equal(value, before.get(key, value))]
         assert "team.network.0.weight" in moved
         assert not any("spare" in key for key in moved)
-    (found,) = compiled._compiled.values()
-    assert found.is_whole == (name != "SGD")
+    (compiled_step,) = compiled._compiled.values()
+    assert compiled_step.is_whole == (name != "SGD")
 
 
 def test_compiling_changes_nothing() -> None:
     step = make("Adam", True)
     example, *others = minibatches(3)
-    step._plain(example)
+    step._eager(example)
     before = everything(step)
     step._compile(others[0])
     assert step._compiled
@@ -97,23 +97,23 @@ def test_compiling_changes_nothing() -> None:
 
 @pytest.mark.parametrize("change", ["state", "options"])
 def test_a_loaded_state_and_other_options_take_effect(change: str) -> None:
-    compiled, plain = make("Adam", True), make("Adam", False)
+    compiled, eager = make("Adam", True), make("Adam", False)
     for minibatch in minibatches(3):
         compiled(minibatch.clone())
-        plain(minibatch.clone())
+        eager(minibatch.clone())
     saved = copy.deepcopy(compiled.state_dict())
     for minibatch in minibatches(3, seed=2):
         compiled(minibatch.clone())
-        plain(minibatch.clone())
-    for step in (compiled, plain):
+        eager(minibatch.clone())
+    for step in (compiled, eager):
         if change == "state":
             step.load_state_dict(copy.deepcopy(saved))
         else:
             step.optimizer.param_groups[1]["betas"] = (0.5, 0.9)
     for minibatch in minibatches(3, seed=3):
         compiled(minibatch.clone())
-        plain(minibatch.clone())
-        assert_alike(everything(compiled), everything(plain))
+        eager(minibatch.clone())
+        assert_alike(everything(compiled), everything(eager))
 
 
 class Counting(torch.optim.Adam):
@@ -128,7 +128,7 @@ class Counting(torch.optim.Adam):
 def run_both(
     make_optimizer: Callable[[list[dict[str, Any]]], torch.optim.Optimizer], change: Callable[[GradientStep], None]
 ) -> tuple[GradientStep, GradientStep]:
-    """A compiled and a plain step after three minibatches, ``change`` and three more, where one feature is always 0."""
+    """A compiled and a eager step after three minibatches, ``change`` and three more, where one feature is always 0."""
     steps = []
     for compile in (True, False):
         torch.manual_seed(0)
@@ -160,9 +160,9 @@ def test_a_learning_rate_of_0_moves_nothing(name: str) -> None:
 
 def test_an_optimizer_that_counts_in_python_runs_behind_the_graph(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, logger="ctde_kit"):
-        compiled, plain = run_both(lambda groups: Counting(groups, lr=0.02), lambda step: None)
+        compiled, eager = run_both(lambda groups: Counting(groups, lr=0.02), lambda step: None)
     assert is_whole(compiled) == [False]
-    assert compiled.optimizer.param_groups[0]["calls"] == plain.optimizer.param_groups[0]["calls"] == 6
+    assert compiled.optimizer.param_groups[0]["calls"] == eager.optimizer.param_groups[0]["calls"] == 6
     messages = [record.getMessage() for record in caplog.records if record.name == "ctde_kit"]
     assert messages == ["the optimizer's step is not compiled: the optimizer counts in Python"]
 
@@ -197,7 +197,7 @@ def test_replaced_storage_and_another_clip_take_effect(what: str) -> None:
 
 
 @pytest.mark.parametrize("betas", [(0.9, 0.999), (0.9, 0.9999)])
-def test_radams_first_moves_have_the_plain_size(betas: tuple[float, float]) -> None:
+def test_radams_first_moves_have_the_eager_size(betas: tuple[float, float]) -> None:
     moves: list[list[Tensor]] = []
     for compile in (True, False):
         torch.manual_seed(0)
@@ -209,5 +209,5 @@ def test_radams_first_moves_have_the_plain_size(betas: tuple[float, float]) -> N
             before = loss.network[0].weight.detach().clone()
             step(minibatch.double())
             moves[-1].append(loss.network[0].weight.detach() - before)
-    for found, expected in zip(*moves, strict=True):
-        assert ((found - expected).norm() / expected.norm()).item() < 1e-5
+    for actual, expected in zip(*moves, strict=True):
+        assert ((actual - expected).norm() / expected.norm()).item() < 1e-5

@@ -1,0 +1,68 @@
+"""Quantities that change over a run: learning rates and exploration, as functions of the frames collected."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+class Annealing:
+    """Calls several annealing functions, one after the other.
+
+    Args:
+        functions: each takes the frames collected so far.
+    """
+
+    def __init__(self, *functions: Callable[[int], None]):
+        self.functions = functions
+
+    def __call__(self, frames: int) -> None:
+        for function in self.functions:
+            function(frames)
+
+
+class LinearEpsilon:
+    """Changes exploration linearly from ``start`` to ``end`` over the first ``frames`` frames; constant afterwards.
+
+    Args:
+        epsilons: the ``epsilon`` buffers of Q actors, or the ``scale`` buffers of noise modules; filled in place.
+        start: epsilon, or noise scale, at frame 0.
+        end: epsilon, or noise scale, after ``frames``.
+        frames: length of the change.
+    """
+
+    def __init__(self, epsilons: list[Tensor], start: float, end: float, frames: int):
+        self.epsilons, self.start, self.end, self.frames = epsilons, start, end, frames
+
+    def __call__(self, frames: int) -> None:
+        done = min(1.0, frames / self.frames)
+        for epsilon in self.epsilons:
+            epsilon.fill_(self.start + done * (self.end - self.start))
+
+
+@dataclass(frozen=True)
+class LinearLearningRate:
+    """Changes a learning rate linearly from ``start`` to ``end`` over the first ``frames`` frames; constant afterwards.
+
+    Args:
+        optimizer: whose learning rate is set.
+        start: learning rate at frame 0.
+        end: learning rate after ``frames``.
+        frames: length of the change.
+        group: index of the parameter group; ``None`` for all groups.
+    """
+
+    optimizer: torch.optim.Optimizer
+    start: float
+    end: float
+    frames: int
+    group: int | None = None
+
+    def __call__(self, frames: int) -> None:
+        done = min(1.0, frames / self.frames)
+        groups = self.optimizer.param_groups
+        for group in groups if self.group is None else [groups[self.group]]:
+            group["lr"] = self.start + done * (self.end - self.start)

@@ -1,0 +1,152 @@
+"""Runs a recipe's parts to the end, with evaluation, metrics, checkpoints and a progress bar."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from tensordict import TensorDictBase
+from tqdm import tqdm
+
+from ctde_kit.keys import DONE, NEXT, GroupKeys
+from ctde_kit.training.checkpoint import checkpoint_paths, save_checkpoint
+from ctde_kit.training.loop import iterate
+from ctde_kit.training.parts import Iteration, Parts
+from ctde_kit.training.reporting import plot_run, shown_returns
+from ctde_kit.training.run_directory import RunDirectory
+
+KEPT_CHECKPOINTS = 2
+
+
+@dataclass
+class Run:
+    """The settings of one run: what ``run`` needs besides the parts.
+
+    Args:
+        algorithm: name of the recipe.
+        task: name of the task.
+        seed: random seed of the run.
+        total_frames: env transitions to collect.
+        directory: where results are written.
+        groups: names of the agent groups.
+        evaluate: returns the metrics of the greedy policy.
+        evaluate_every_frames: smallest number of frames between evaluations; there is always one at the end.
+        checkpoint_every_frames: smallest number of frames between checkpoints; there is always one at the end.
+        loggers: TorchRL loggers that get the same values as ``metrics.csv``.
+        started_seconds: seconds that the run had taken before it was resumed.
+        progress: whether to show a progress bar.
+    """
+
+    algorithm: str
+    task: str
+    seed: int
+    total_frames: int
+    directory: RunDirectory
+    groups: list[str]
+    evaluate: Callable[[], dict[str, float]]
+    evaluate_every_frames: int
+    checkpoint_every_frames: int
+    loggers: list[Any] = field(default_factory=list)
+    started_seconds: float = 0.0
+    progress: bool = True
+
+
+def run(parts: Parts, settings: Run) -> dict[str, Any]:
+    """Train to the end and write the run directory; returns the content of ``summary.json``.
+
+    ``metrics.csv`` gets one row per iteration: ``frames``, ``seconds`` (wall-clock time including evaluation),
+    ``train/...`` (means over the iteration) and, after an evaluation, ``eval/...``.
+    """
+    frames = parts.collector.frames
+    clock = time.perf_counter() - settings.started_seconds
+    training_seconds = 0.0
+    last_evaluation, last_checkpoint = _last_evaluated_frames(settings.directory), frames
+    first_frames, evaluation = frames, {}
+    with tqdm(
+        total=settings.total_frames, initial=frames, unit="frame", disable=not settings.progress, dynamic_ncols=True
+    ) as bar:
+        before = time.perf_counter()
+        for iteration in iterate(parts):
+            training_seconds += time.perf_counter() - before
+            frames = iteration.frames
+            row = {"frames": frames, "seconds": time.perf_counter() - clock, **_train_metrics(iteration, settings)}
+            is_last = frames >= settings.total_frames
+            if is_last or frames - last_evaluation >= settings.evaluate_every_frames:
+                evaluation = {f"eval/{name}": value for name, value in settings.evaluate().items()}
+                row.update(evaluation)
+                last_evaluation = frames
+            _log(row, settings)
+            if is_last or frames - last_checkpoint >= settings.checkpoint_every_frames:
+                checkpoint(parts, settings, frames)
+                last_checkpoint = frames
+            bar.update(frames - bar.n)
+            bar.set_postfix_str(_postfix(row, evaluation), refresh=False)
+            before = time.perf_counter()
+    if not evaluation:
+        evaluation = {f"eval/{name}": value for name, value in settings.evaluate().items()}
+    parts.collector.shutdown()
+    return _finish(settings, frames, (frames - first_frames) / max(training_seconds, 1e-9), evaluation, clock)
+
+
+def _last_evaluated_frames(directory: RunDirectory) -> float:
+    evaluated = [row["frames"] for row in directory.rows if any(name.startswith("eval/") for name in row)]
+    return evaluated[-1] if evaluated else 0
+
+
+def checkpoint(parts: Parts, settings: Run, frames: int) -> None:
+    """Write a checkpoint, and delete all but the latest ``KEPT_CHECKPOINTS``."""
+    directory = settings.directory.checkpoints
+    save_checkpoint(directory / f"frames_{frames}.pt", parts, algorithm=settings.algorithm, frames=frames)
+    for path in checkpoint_paths(directory)[:-KEPT_CHECKPOINTS]:
+        path.unlink()
+
+
+def _train_metrics(iteration: Iteration, settings: Run) -> dict[str, float]:
+    metrics = {f"train/{name}": value for name, value in iteration.metrics.items()}
+    ended = iteration.batch.get((NEXT, DONE)).squeeze(-1)
+    if bool(ended.any()):
+        for group in settings.groups:
+            prefix = f"train/{group}/" if len(settings.groups) > 1 else "train/"
+            metrics[f"{prefix}return_mean"] = _mean_return_of_ended(iteration.batch, group, ended)
+    return metrics
+
+
+def _mean_return_of_ended(batch: TensorDictBase, group: str, ended: torch.Tensor) -> float:
+    return batch.get((NEXT, *GroupKeys(group).episode_reward))[ended].mean().item()
+
+
+def _log(row: dict[str, float], settings: Run) -> None:
+    settings.directory.write_row(row)
+    for logger in settings.loggers:
+        for name, value in row.items():
+            if name != "frames":
+                logger.log_scalar(name, value, step=int(row["frames"]))
+
+
+def _postfix(row: dict[str, float], evaluation: dict[str, float]) -> str:
+    shown = {**row, **evaluation}
+    return ", ".join(f"{name.removesuffix('_mean')} {shown[name]:.2f}" for name in shown_returns(shown))
+
+
+def _finish(
+    settings: Run, frames: int, frames_per_second: float, evaluation: dict[str, float], clock: float
+) -> dict[str, Any]:
+    summary = {
+        "algorithm": settings.algorithm,
+        "task": settings.task,
+        "seed": settings.seed,
+        "frames": frames,
+        "seconds": time.perf_counter() - clock,
+        "frames_per_second": frames_per_second,
+        **evaluation,
+    }
+    plot_run(
+        settings.directory.rows,
+        settings.directory.plots,
+        f"{settings.algorithm} on {settings.task}, seed {settings.seed}",
+    )
+    settings.directory.write_summary(summary)
+    return summary

@@ -1,0 +1,126 @@
+"""Updates of target networks: Polyak averaging and hard copies, made after gradient steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from tensordict import TensorDictBase
+from torch import Tensor, nn
+
+from ctde_kit.protocols import TargetRule
+from ctde_kit.training.gradient_step import GradientStep
+from ctde_kit.training.parts import Metrics
+
+
+class PolyakUpdate:
+    """Moves every target weight by the fraction ``tau`` towards the online weight (Lillicrap et al. 2016, algorithm 1).
+
+    TorchRL's ``SoftUpdate`` needs losses with functional parameters; this one takes ordinary modules and moves all
+    weights in one fused operation.
+
+    Args:
+        online: the networks that are trained.
+        target_networks: networks of the same structure that follow them.
+        tau: fraction in (0, 1].
+        every: number of gradient steps between moves; 1 moves after each step.
+
+    >>> online, target = nn.Linear(1, 1), nn.Linear(1, 1)
+    >>> _ = [nn.init.ones_(p) for p in online.parameters()], [nn.init.zeros_(p) for p in target.parameters()]
+    >>> PolyakUpdate(online, target, tau=0.25)()
+    >>> target.weight.item()
+    0.25
+    """
+
+    def __init__(self, online: nn.Module, target_networks: nn.Module, tau: float, every: int = 1):
+        self.online, self.target_networks = _float_tensors(online), _float_tensors(target_networks)
+        self.tau, self.every, self.updates = tau, every, 0
+
+    @torch.no_grad()
+    def __call__(self) -> None:
+        self.updates += 1
+        if self.updates % self.every == 0:
+            torch._foreach_lerp_(self.target_networks, self.online, self.tau)  # pyright: ignore[reportPrivateImportUsage]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The number of gradient steps so far."""
+        return {"updates": self.updates}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` returned."""
+        self.updates = state_dict["updates"]
+
+
+class HardUpdate:
+    """Copies the online networks into the target networks every ``every`` gradient steps (Mnih et al. 2015).
+
+    Args:
+        online: the networks that are trained.
+        target_networks: networks of the same structure that become their copies.
+        every: number of gradient steps between copies.
+    """
+
+    def __init__(self, online: nn.Module, target_networks: nn.Module, every: int):
+        self.online, self.target_networks = _float_tensors(online), _float_tensors(target_networks)
+        self.every, self.updates = every, 0
+
+    @torch.no_grad()
+    def __call__(self) -> None:
+        self.updates += 1
+        if self.updates % self.every == 0:
+            torch._foreach_copy_(self.target_networks, self.online)  # pyright: ignore[reportPrivateImportUsage]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The number of gradient steps so far."""
+        return {"updates": self.updates}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` returned."""
+        self.updates = state_dict["updates"]
+
+
+class UpdateWithTargets:
+    """A gradient step followed by the updates of target networks.
+
+    Args:
+        update: the gradient step.
+        rules: called after it, in this order: one rule for each loss that has target networks. What changes the online
+            networks once more, such as ``ParameterAverage``, stands before them.
+    """
+
+    def __init__(self, update: GradientStep, rules: Mapping[str, TargetRule]):
+        self.update, self.rules = update, dict(rules)
+
+    @property
+    def losses(self) -> nn.ModuleDict:
+        """The losses of the gradient step, by group."""
+        return self.update.losses
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """The optimizer of the gradient step."""
+        return self.update.optimizer
+
+    def __call__(self, minibatch: TensorDictBase) -> Metrics:
+        metrics: Metrics = self.update(minibatch)
+        for rule in self.rules.values():
+            rule()
+        return metrics
+
+    def state_dict(self) -> dict[str, Any]:
+        """The states of the gradient step and of each rule."""
+        return {
+            "update": self.update.state_dict(),
+            "rules": {name: rule.state_dict() for name, rule in self.rules.items()},
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` returned."""
+        self.update.load_state_dict(state_dict["update"])
+        for name, rule in self.rules.items():
+            rule.load_state_dict(state_dict["rules"][name])
+
+
+def _float_tensors(module: nn.Module) -> list[Tensor]:
+    return [tensor for tensor in [*module.parameters(), *module.buffers()] if tensor.is_floating_point()]

@@ -1,0 +1,134 @@
+"""The runner: what it writes, how it resumes, and that evaluation does not change training."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from ctde_kit.recipes import EvaluationConfig, load
+from ctde_kit.recipes.commands.running import resume, start
+from omegaconf import OmegaConf
+
+from ctde_kit.errors import UserError
+from ctde_kit.training import RunDirectory
+from tests.recipes.small import small_config
+
+
+def run(path: Path, **kwargs) -> dict:
+    return start(OmegaConf.create(dataclasses.asdict(small_config(**kwargs))), path)
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with open(path / "metrics.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_run_directory_holds_what_is_promised(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    run(tmp_path / "r", video=True)
+    path = tmp_path / "r"
+    summary = json.loads((path / "summary.json").read_text())
+    assert summary["algorithm"] == "mappo"
+    assert summary["task"] == "vmas/navigation"
+    assert summary["frames"] == 240
+    for name in ("seconds", "frames_per_second", "eval/return_mean", "eval/return_sum", "eval/return_std"):
+        assert isinstance(summary[name], float)
+    assert summary["eval/return_sum"] == pytest.approx(2 * summary["eval/return_mean"], rel=1e-5)
+    assert summary["eval/agents/return_mean"] == summary["eval/return_mean"]
+    assert summary["eval/episodes"] == 4
+    assert [int(row["frames"]) for row in rows(path)] == [60, 120, 180, 240]
+    for name in ("loss_objective", "loss_critic", "loss_entropy", "approx_kl", "clip_fraction", "grad_norm"):
+        assert f"train/{name}" in rows(path)[0]
+    assert [bool(row["eval/return_mean"]) for row in rows(path)] == [False, True, False, True]
+    assert {p.name for p in path.iterdir()} == {
+        "config.yaml", "metrics.csv", "summary.json", "checkpoints", "plots", "videos"
+    }  # fmt: skip
+    assert sorted(p.name for p in (path / "checkpoints").iterdir()) == ["frames_180.pt", "frames_240.pt"]
+    assert (path / "plots" / "return.png").stat().st_size > 5_000
+    assert (path / "videos" / "greedy_episode.gif").stat().st_size > 1_000
+    printed = capsys.readouterr().out
+    assert str(path) in printed
+    assert "return_mean" in printed
+
+
+def test_training_does_not_depend_on_evaluation(tmp_path: Path) -> None:
+    run(tmp_path / "often", evaluation=EvaluationConfig(every_frames=60, episodes=5))
+    run(tmp_path / "once", evaluation=EvaluationConfig(every_frames=10_000, episodes=2))
+    for often, once in zip(rows(tmp_path / "often"), rows(tmp_path / "once"), strict=True):
+        assert often["train/loss_critic"] == once["train/loss_critic"]
+        assert often["train/approx_kl"] == once["train/approx_kl"]
+
+
+def test_resume_drops_later_rows_and_goes_on_alike(tmp_path: Path) -> None:
+    run(tmp_path / "whole", anneal_lr=False)
+    run(tmp_path / "short", anneal_lr=False, total_frames=120)
+    path = tmp_path / "short"
+    with open(path / "metrics.csv", "a") as file:
+        file.write("180,9.0\n240,9.0\n")
+    cfg = OmegaConf.load(path / "config.yaml")
+    cfg.total_frames = 240
+    resume(cfg, path)
+    whole, resumed = rows(tmp_path / "whole"), rows(path)
+    assert [int(float(row["frames"])) for row in resumed] == [60, 120, 180, 240]
+    for name in ("train/loss_objective", "train/loss_critic", "train/grad_norm"):
+        assert [float(row[name]) for row in whole] == [float(row[name]) for row in resumed]
+    seconds = [float(row["seconds"]) for row in resumed]
+    assert seconds == sorted(seconds)
+
+
+def test_finished_run_loads_back_and_acts(tmp_path: Path) -> None:
+    run(tmp_path / "r")
+    loaded = load(tmp_path / "r")
+    action = loaded.policy(loaded.env.reset())["agents", "action"]
+    assert action.shape == (6, 2, 2)
+    assert loaded.frames == 240
+
+
+def test_unwritable_run_directory_is_named() -> None:
+    with pytest.raises(UserError, match=r"cannot be written .*hydra\.run\.dir"):
+        RunDirectory(Path("/proc/nowhere"))
+
+
+def test_a_directory_that_holds_a_run_is_not_overwritten(tmp_path: Path) -> None:
+    run(tmp_path / "r", total_frames=60)
+    before = sorted(path.name for path in (tmp_path / "r" / "checkpoints").iterdir())
+    with pytest.raises(UserError, match="holds a run already"):
+        run(tmp_path / "r", total_frames=120, seed=5)
+    assert sorted(path.name for path in (tmp_path / "r" / "checkpoints").iterdir()) == before
+
+
+def test_a_run_that_goes_on_longer_takes_up_its_learning_rate(tmp_path: Path) -> None:
+    run(tmp_path / "r", total_frames=120, lr=1e-2)
+    cfg = OmegaConf.load(tmp_path / "r" / "config.yaml")
+    cfg.total_frames = 240
+    resume(cfg, tmp_path / "r")
+    assert abs(float(rows(tmp_path / "r")[2]["train/approx_kl"])) > 1e-6  # type: ignore[arg-type]
+
+
+def test_evaluations_fall_where_they_would_have_without_the_stop(tmp_path: Path) -> None:
+    every = EvaluationConfig(every_frames=180, episodes=2)
+    run(tmp_path / "whole", total_frames=480, evaluation=every)
+    run(tmp_path / "stopped", total_frames=240, evaluation=every)
+    kept = rows(tmp_path / "stopped")
+    (tmp_path / "stopped" / "checkpoints" / "frames_240.pt").unlink()
+    cfg = OmegaConf.load(tmp_path / "stopped" / "config.yaml")
+    cfg.total_frames = 480
+    resume(cfg, tmp_path / "stopped")
+    assert len(kept) == 4
+    evaluated = [
+        [int(float(row["frames"])) for row in rows(tmp_path / name) if row["eval/return_mean"]]
+        for name in ("whole", "stopped")
+    ]
+    assert evaluated[0] == evaluated[1] == [180, 360, 480]
+
+
+def test_loading_a_run_leaves_the_random_state_alone(tmp_path: Path) -> None:
+    run(tmp_path / "r", total_frames=60)
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    load(tmp_path / "r", device="cpu")
+    assert torch.equal(torch.rand(2), expected)
