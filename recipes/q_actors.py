@@ -6,7 +6,7 @@ from ctde_kit.recipes.actor_networks import actor_network
 from ctde_kit.recipes.networks import NetworkConfig
 
 from ctde_kit.modules import MultiAgentQActor
-from ctde_kit.modules.q_actor import check_discrete
+from ctde_kit.modules.actors.q_actor import check_discrete
 from ctde_kit.specs import GroupSpec, TeamSpec
 
 

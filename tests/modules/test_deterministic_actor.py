@@ -18,7 +18,7 @@ from ctde_kit.modules import (
     OrnsteinUhlenbeckNoise,
     own_observation,
 )
-from ctde_kit.modules.action_vectors import as_action
+from ctde_kit.modules.actors.action_vectors import as_action
 from ctde_kit.specs import GroupSpec, TeamSpec
 from tests.contracts.fakes import HIDDEN, KINDS, group_spec, make_network, observe
 

@@ -15,7 +15,7 @@ from torchrl.envs import TensorDictPrimer
 
 from ctde_kit.errors import UserError
 from ctde_kit.keys import IS_INIT, next_key
-from ctde_kit.modules.network import is_recurrent
+from ctde_kit.modules.networks.agent_network import is_recurrent
 from ctde_kit.specs import GroupSpec
 
 

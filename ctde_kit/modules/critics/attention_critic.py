@@ -8,11 +8,11 @@ from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 
 from ctde_kit.keys import Key
-from ctde_kit.modules.attention import AgentAttention
-from ctde_kit.modules.critic import NetworkFactory
-from ctde_kit.modules.inputs import Input, entry
-from ctde_kit.modules.linear import AgentLinear
-from ctde_kit.modules.sharing import ShareParams
+from ctde_kit.modules.critics.agent_attention import AgentAttention
+from ctde_kit.modules.critics.value_critic import NetworkFactory
+from ctde_kit.modules.networks.inputs import Input, entry
+from ctde_kit.modules.networks.linear import AgentLinear
+from ctde_kit.modules.networks.sharing import ShareParams
 from ctde_kit.specs import GroupSpec, TeamSpec
 
 

@@ -6,7 +6,7 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 
 from ctde_kit.keys import CHOSEN_ACTION_VALUE, Key
-from ctde_kit.modules.mixing import team_values, value_keys
+from ctde_kit.modules.mixers.mixing import team_values, value_keys
 from ctde_kit.specs import TeamSpec
 
 

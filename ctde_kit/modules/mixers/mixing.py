@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ctde_kit.errors import UserError
 from ctde_kit.keys import Key
-from ctde_kit.modules.inputs import Input, global_state, team_observation
+from ctde_kit.modules.networks.inputs import Input, global_state, team_observation
 from ctde_kit.specs import GroupSpec, TeamSpec
 
 MixerState = Literal["auto", "state", "team"]

@@ -7,8 +7,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from ctde_kit.errors import UserError
-from ctde_kit.modules.channel import ChannelEncoder, silenced
-from ctde_kit.modules.linear import AgentLinear
+from ctde_kit.modules.communication.channel_encoder import ChannelEncoder, silenced
+from ctde_kit.modules.networks.linear import AgentLinear
 
 
 class MeanMessages(nn.Module):

@@ -6,8 +6,8 @@ from tensordict import TensorDictBase
 from torch import Tensor, nn
 
 from ctde_kit.keys import Key
-from ctde_kit.modules.critic import NetworkFactory
-from ctde_kit.modules.inputs import own_observation
+from ctde_kit.modules.critics.value_critic import NetworkFactory
+from ctde_kit.modules.networks.inputs import own_observation
 from ctde_kit.specs import TeamSpec
 
 

@@ -11,11 +11,11 @@ from torchrl.envs import TensorDictPrimer
 from torchrl.envs.utils import ExplorationType, exploration_type
 
 from ctde_kit.keys import Key
-from ctde_kit.modules.action_vectors import allowed, as_action, gumbel_like, hard, straight_through
-from ctde_kit.modules.inputs import Input, entry
-from ctde_kit.modules.network import AgentNetwork, actor_hidden_key
-from ctde_kit.modules.sub_policies import SubPolicyDraw
-from ctde_kit.modules.team_channel import TeamInput
+from ctde_kit.modules.actors.action_vectors import allowed, as_action, gumbel_like, hard, straight_through
+from ctde_kit.modules.networks.inputs import Input, entry
+from ctde_kit.modules.networks.agent_network import AgentNetwork, actor_hidden_key
+from ctde_kit.modules.networks.sub_policies import SubPolicyDraw
+from ctde_kit.modules.communication.team_channel import TeamInput
 from ctde_kit.specs import GroupSpec
 
 

@@ -8,8 +8,8 @@ from typing import Literal, get_args
 from torch import Tensor, nn
 
 from ctde_kit.errors import UserError
-from ctde_kit.modules.inputs import Input, agent_state, global_state, own_observation, team_observation
-from ctde_kit.modules.network import AgentNetwork
+from ctde_kit.modules.networks.inputs import Input, agent_state, global_state, own_observation, team_observation
+from ctde_kit.modules.networks.agent_network import AgentNetwork
 from ctde_kit.specs import GroupSpec, TeamSpec
 
 Sees = Literal["observation", "team", "state", "agent_state"]

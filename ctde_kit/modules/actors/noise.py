@@ -12,7 +12,7 @@ from torchrl.envs import TensorDictPrimer
 
 from ctde_kit.errors import UserError
 from ctde_kit.keys import IS_INIT, next_key
-from ctde_kit.modules.action_vectors import gumbel_like
+from ctde_kit.modules.actors.action_vectors import gumbel_like
 from ctde_kit.specs import GroupSpec
 
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ctde_kit.modules.sharing import ShareParams, parameter_sets
+from ctde_kit.modules.networks.sharing import ShareParams, parameter_sets
 
 
 class AgentLinear(nn.Module):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ctde_kit.errors import UserError
 from ctde_kit.keys import NEXT, Key, next_key
-from ctde_kit.modules.inputs import entry
+from ctde_kit.modules.networks.inputs import entry
 from ctde_kit.specs import TeamSpec
 
 

@@ -16,8 +16,8 @@ from torchrl.modules.tensordict_module.rnn import recurrent_mode
 
 from ctde_kit.errors import UserError
 from ctde_kit.keys import IS_INIT, GroupKeys, Key, next_key
-from ctde_kit.modules.inputs import Input
-from ctde_kit.modules.team_channel import TeamInput
+from ctde_kit.modules.networks.inputs import Input
+from ctde_kit.modules.communication.team_channel import TeamInput
 
 __all__ = ["AgentNetwork", "set_recurrent_mode"]
 

@@ -11,7 +11,7 @@ from tensordict.utils import NestedKey
 from torch import Tensor
 
 from ctde_kit.errors import UserError
-from ctde_kit.modules.inputs import entry
+from ctde_kit.modules.networks.inputs import entry
 from ctde_kit.specs import GroupSpec
 
 # What each action pushes along x and y. The particle games of MPE: nothing, left, right, down, up.

@@ -8,8 +8,8 @@ from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor
 
-from ctde_kit.modules.distributions import MaskedCategorical, MaskedMultiCategorical
-from ctde_kit.modules.inputs import entry
+from ctde_kit.modules.actors.distributions import MaskedCategorical, MaskedMultiCategorical
+from ctde_kit.modules.networks.inputs import entry
 from ctde_kit.specs import GroupSpec
 
 

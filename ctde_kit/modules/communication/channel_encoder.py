@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from ctde_kit.errors import UserError
-from ctde_kit.modules.gru import MultiAgentGRU
-from ctde_kit.modules.mlp import MultiAgentMLP
+from ctde_kit.modules.networks.gru import MultiAgentGRU
+from ctde_kit.modules.networks.mlp import MultiAgentMLP
 
 Talk = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """``(encodings, inputs, mask) -> outputs``, along the agent axis."""

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ctde_kit.errors import UserError
-from ctde_kit.modules.channel import ChannelEncoder, silenced
-from ctde_kit.modules.linear import AgentLinear
+from ctde_kit.modules.communication.channel_encoder import ChannelEncoder, silenced
+from ctde_kit.modules.networks.linear import AgentLinear
 
 Cell = Literal["gru", "lstm"]
 GATES = {"gru": 3, "lstm": 4}

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ctde_kit.errors import UserError
 from ctde_kit.keys import STATE, GroupKeys, Key
-from ctde_kit.modules.ordering import own_first_columns
+from ctde_kit.modules.networks.own_first import own_first_columns
 from ctde_kit.specs import GroupSpec, TeamSpec, one_hot
 
 

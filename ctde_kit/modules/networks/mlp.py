@@ -7,8 +7,8 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from ctde_kit.modules.linear import AgentLinear, layers_for_agent
-from ctde_kit.modules.sharing import ShareParams
+from ctde_kit.modules.networks.linear import AgentLinear, layers_for_agent
+from ctde_kit.modules.networks.sharing import ShareParams
 
 
 class MultiAgentMLP(nn.Module):

@@ -15,11 +15,11 @@ from torchrl.modules import ProbabilisticActor
 
 from ctde_kit.errors import UserError
 from ctde_kit.keys import GroupKeys, Key
-from ctde_kit.modules.distributions import MaskedCategorical, MaskedMultiCategorical, TanhNormal
-from ctde_kit.modules.inputs import Input
-from ctde_kit.modules.network import AgentNetwork, actor_hidden_key
-from ctde_kit.modules.scale import LearnedScale
-from ctde_kit.modules.team_channel import TeamInput
+from ctde_kit.modules.actors.distributions import MaskedCategorical, MaskedMultiCategorical, TanhNormal
+from ctde_kit.modules.networks.inputs import Input
+from ctde_kit.modules.networks.agent_network import AgentNetwork, actor_hidden_key
+from ctde_kit.modules.actors.learned_scale import LearnedScale
+from ctde_kit.modules.communication.team_channel import TeamInput
 from ctde_kit.specs import GroupSpec
 
 

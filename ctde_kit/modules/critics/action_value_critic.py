@@ -11,10 +11,10 @@ from torch import Tensor
 
 from ctde_kit.errors import UserError
 from ctde_kit.keys import STATE, Key
-from ctde_kit.modules.critic import Heads, NetworkFactory, Sees, ValuePerAgent, check_own_first
-from ctde_kit.modules.inputs import Input
-from ctde_kit.modules.network import AgentNetwork, set_recurrent_mode
-from ctde_kit.modules.ordering import own_first_columns
+from ctde_kit.modules.critics.value_critic import Heads, NetworkFactory, Sees, ValuePerAgent, check_own_first
+from ctde_kit.modules.networks.inputs import Input
+from ctde_kit.modules.networks.agent_network import AgentNetwork, set_recurrent_mode
+from ctde_kit.modules.networks.own_first import own_first_columns
 from ctde_kit.specs import GroupSpec, TeamSpec
 
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from ctde_kit.errors import UserError
 from ctde_kit.keys import Key
-from ctde_kit.modules.channel import ChannelEncoder
-from ctde_kit.modules.inputs import Input
-from ctde_kit.modules.linear import AgentLinear
+from ctde_kit.modules.communication.channel_encoder import ChannelEncoder
+from ctde_kit.modules.networks.inputs import Input
+from ctde_kit.modules.networks.linear import AgentLinear
 
 
 class TeamInput(nn.Module):

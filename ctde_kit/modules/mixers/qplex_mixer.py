@@ -10,8 +10,8 @@ from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 
 from ctde_kit.keys import CHOSEN_ACTION_VALUE, Key
-from ctde_kit.modules.inputs import Input
-from ctde_kit.modules.mixing import (
+from ctde_kit.modules.networks.inputs import Input
+from ctde_kit.modules.mixers.mixing import (
     check_actions,
     hypernetwork,
     mixer_state,

@@ -8,9 +8,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from ctde_kit.modules.linear import AgentLinear, layers_for_agent
-from ctde_kit.modules.mlp import initialize, norms
-from ctde_kit.modules.sharing import ShareParams
+from ctde_kit.modules.networks.linear import AgentLinear, layers_for_agent
+from ctde_kit.modules.networks.mlp import initialize, norms
+from ctde_kit.modules.networks.sharing import ShareParams
 
 
 class MultiAgentGRU(nn.Module):

@@ -11,9 +11,9 @@ from torchrl.envs import TensorDictPrimer
 from torchrl.envs.utils import ExplorationType, exploration_type
 
 from ctde_kit.errors import UserError
-from ctde_kit.modules.inputs import Input, entry
-from ctde_kit.modules.network import AgentNetwork, actor_hidden_key
-from ctde_kit.modules.team_channel import TeamInput
+from ctde_kit.modules.networks.inputs import Input, entry
+from ctde_kit.modules.networks.agent_network import AgentNetwork, actor_hidden_key
+from ctde_kit.modules.communication.team_channel import TeamInput
 from ctde_kit.specs import GroupSpec
 
 

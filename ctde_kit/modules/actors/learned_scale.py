@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ctde_kit.modules.sharing import ShareParams, parameter_sets
+from ctde_kit.modules.networks.sharing import ShareParams, parameter_sets
 
 SMALLEST = 1e-3
 
