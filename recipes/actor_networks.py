@@ -10,7 +10,9 @@ from ctde_kit.recipes.networks import NetworkConfig
 from torch import nn
 
 from ctde_kit.errors import UserError
-from ctde_kit.modules import FrozenActor, GroupNetwork, Input, TeamChannel, TeamInput, own_observation
+from ctde_kit.modules import FrozenActor, Input, TeamChannel, own_observation
+from ctde_kit.modules.communication.team_channel import GroupNetwork
+from ctde_kit.modules.networks.team_input import TeamInput
 from ctde_kit.specs import GroupSpec, TeamSpec
 
 

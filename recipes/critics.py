@@ -12,14 +12,8 @@ from omegaconf import MISSING
 from torch import nn
 
 from ctde_kit.errors import UserError
-from ctde_kit.modules import (
-    ActionValueCritic,
-    AgentLinear,
-    AgentNetwork,
-    RandomOrderCritic,
-    action_value_critic,
-    value_critic,
-)
+from ctde_kit.modules import ActionValueCritic, AgentNetwork, RandomOrderCritic, action_value_critic, value_critic
+from ctde_kit.modules.networks.linear import AgentLinear
 from ctde_kit.specs import GroupSpec, TeamSpec
 from ctde_kit.training import ParameterAverage
 from ctde_kit.training.targets import TargetRule

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ctde_kit.errors import UserError
 from ctde_kit.modules import TeamPolicy
-from ctde_kit.modules.actors.stochastic_actor import GroupActor
+from ctde_kit.modules.actors.team_policy import GroupActor
 from ctde_kit.specs import GroupSpec, TeamSpec
 from ctde_kit.training import latest_checkpoint, read_checkpoint
 

@@ -13,7 +13,7 @@ from omegaconf import MISSING
 from torchrl.envs.utils import ExplorationType
 
 from ctde_kit.modules import FrozenActor, GreedyChase, RandomActor
-from ctde_kit.modules.actors.stochastic_actor import GroupActor
+from ctde_kit.modules.actors.team_policy import GroupActor
 from ctde_kit.specs import GroupSpec, TeamSpec
 
 

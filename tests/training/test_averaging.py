@@ -9,7 +9,8 @@ import torch
 from ctde_kit.recipes import maddpg, mappo
 from ctde_kit.recipes.target_rules import HardTarget
 
-from ctde_kit.modules import AgentLinear, MultiAgentMLP
+from ctde_kit.modules import MultiAgentMLP
+from ctde_kit.modules.networks.linear import AgentLinear
 from ctde_kit.training import ParameterAverage
 from tests.recipes.small import averaged, small_config
 from tests.recipes.small_maddpg import small_maddpg_config

@@ -1,4 +1,4 @@
-"""Decentralized deterministic policies."""
+"""Deterministic policies of one group, for MADDPG."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from torch import Tensor, nn
 from torchrl.envs import TensorDictPrimer
 from torchrl.envs.utils import ExplorationType, exploration_type
 
-from ctde_kit.keys import Key
 from ctde_kit.modules.actors.action_vectors import allowed, as_action, gumbel_like, hard, straight_through
-from ctde_kit.modules.networks.inputs import Input, entry
+from ctde_kit.modules.actors.noise import ActionNoise
+from ctde_kit.modules.actors.sub_policy_draw import SubPolicyDraw
 from ctde_kit.modules.networks.agent_network import AgentNetwork, actor_hidden_key
-from ctde_kit.modules.networks.sub_policies import SubPolicyDraw
-from ctde_kit.modules.communication.team_channel import TeamInput
+from ctde_kit.modules.networks.inputs import Input, entry
+from ctde_kit.modules.networks.team_input import TeamInput
 from ctde_kit.specs import GroupSpec
 
 
 class MultiAgentDeterministicActor(TensorDictModuleBase):
-    """One action an agent from its own observation, with noise while exploring (Lowe et al. 2017, section 4.1).
+    """One action per agent from its own observation, with noise while exploring (Lowe et al. 2017, section 4.1).
 
-    Reads ``inputs`` and, where the group has one, the action mask. Continuous actions are ``(group, "loc")``
-    ``[*B, n_agents, D]`` squashed by tanh into the action's bounds; discrete ones the best allowed choice by
+    Reads ``inputs`` and, if the group has one, the action mask. Continuous actions are ``(group, "loc")``
+    ``[*B, n_agents, D]`` squashed by tanh into the action's bounds; discrete actions are the best allowed choice by
     ``(group, "logits")`` ``[*B, n_agents, N]``. Writes this output and ``(group, "action")`` as the env takes it. Under
-    ``ExplorationType.RANDOM``, which collectors set, ``noise`` comes on top, and what leaves the bounds is clipped to
-    them: the action that is written is the one that is executed.
+    ``ExplorationType.RANDOM``, which collectors set, it adds ``noise`` and clips the sum to the bounds: the action that
+    is written is the one that is executed.
 
     Args:
         group: the group's spec.
         inputs: what each agent sees, usually ``own_observation(group)``.
         network: ``[*B, n_agents, F] -> [*B, n_agents, group.action.vector_dim]``.
-        noise: ``GaussianNoise``, ``OrnsteinUhlenbeckNoise`` or ``GumbelNoise``; ``None``: never explores.
+        noise: ``GaussianNoise``, ``OrnsteinUhlenbeckNoise`` or ``GumbelNoise``; ``None``: the actor never explores.
         temperature: of the softmax whose gradient discrete actions get in a loss.
-        sub_policies: draws which sub-policy of ``SubPolicies`` each agent follows; ``None``: it has one policy.
+        sub_policies: draws which sub-policy of ``SubPolicies`` each agent follows; ``None``: each agent has one policy.
 
     >>> from ctde_kit.envs.vmas import VmasEnv
     >>> from ctde_kit.modules import GaussianNoise, MultiAgentMLP, own_observation
@@ -58,28 +58,25 @@ class MultiAgentDeterministicActor(TensorDictModuleBase):
         group: GroupSpec,
         inputs: Input | TeamInput,
         network: nn.Module,
-        noise: nn.Module | None = None,
+        noise: ActionNoise | None = None,
         *,
         temperature: float = 1.0,
         sub_policies: SubPolicyDraw | None = None,
     ):
         super().__init__()
         keys = group.keys
-        output_key = keys.logits if group.action.discrete else keys.loc
-        module = AgentNetwork(inputs, network, [output_key], hidden_key=actor_hidden_key(keys, inputs))
-        self._assemble(group, module, output_key, torch.tensor(group.action.low), torch.tensor(group.action.high))
+        self.group, self.output_key = group, keys.logits if group.action.discrete else keys.loc
+        hidden_key = actor_hidden_key(keys, inputs)
+        self.agent_network = AgentNetwork(inputs, network, [self.output_key], hidden_key=hidden_key)
+        self.register_buffer("low", torch.tensor(group.action.low), persistent=False)
+        self.register_buffer("high", torch.tensor(group.action.high), persistent=False)
         self.noise, self.temperature, self.sub_policies = noise, temperature, sub_policies
-        carried = [key for part in (noise, sub_policies) for key in getattr(part, "in_keys", [])]
-        self.in_keys = list(dict.fromkeys([*self.in_keys, *carried]))
+        carried = [key for part in (noise, sub_policies) if part is not None for key in part.in_keys]
+        self.in_keys = list(
+            dict.fromkeys([*self.agent_network.in_keys, *[keys.action_mask] * group.action_mask, *carried])
+        )
+        self.out_keys = [*self.agent_network.out_keys, keys.action]
         self.out_keys += [] if sub_policies is None else sub_policies.out_keys
-
-    def _assemble(self, group: GroupSpec, module: AgentNetwork, output_key: Key, low: Tensor, high: Tensor) -> None:
-        self.group, self.agent_network, self.output_key = group, module, output_key
-        self.register_buffer("low", low, persistent=False)
-        self.register_buffer("high", high, persistent=False)
-        self.noise, self.temperature, self.sub_policies = None, 1.0, None
-        self.in_keys = [*module.in_keys, *[group.keys.action_mask] * group.action_mask]
-        self.out_keys = [*module.out_keys, group.keys.action]
 
     @property
     def decentralized(self) -> bool:
@@ -92,13 +89,12 @@ class MultiAgentDeterministicActor(TensorDictModuleBase):
         return self.choose(self.agent_network(tensordict))
 
     def choose(self, tensordict: TensorDictBase) -> TensorDictBase:
-        """Write the action by the network's output that is there."""
-        explores = self.noise is not None and exploration_type() == ExplorationType.RANDOM
+        """Write the action that follows from the network's output, which ``tensordict`` holds."""
         output = self._output(tensordict)
         if not self.group.action.discrete:
             output = self._squash(output)
-        if explores:
-            output = self.noise(tensordict, output)  # pyright: ignore[reportOptionalCall]
+        if self.noise is not None and exploration_type() == ExplorationType.RANDOM:
+            output = self.noise(tensordict, output)
         if not self.group.action.discrete:
             output = torch.minimum(torch.maximum(output, self.low), self.high)
         return tensordict.set(self.group.keys.action, as_action(self.group.action, output))
@@ -142,10 +138,14 @@ class MultiAgentDeterministicActor(TensorDictModuleBase):
 
 
 class SingleAgentDeterministicActor(TensorDictModuleBase):
-    """Slice ``agent`` of a deterministic actor: every entry without the agent axis; it never explores.
+    """The policy of one agent of a ``MultiAgentDeterministicActor``: every entry is without the agent axis.
 
-    A recurrent one reads and writes its hidden state ``[*B, 1, H]``. One with sub-policies reads which it follows,
-    ``(group, "sub_policy")`` int64 ``[*B]``, which the caller draws when an episode starts.
+    It never explores. A recurrent one reads and writes its hidden state ``[*B, 1, H]``. One with sub-policies reads
+    which of them it follows, ``(group, "sub_policy")`` int64 ``[*B]``; the caller draws it when an episode starts.
+
+    Args:
+        actor: the group's policy, whose parameters it shares.
+        agent: the agent's index in the group.
     """
 
     in_keys: list[NestedKey]
@@ -153,12 +153,11 @@ class SingleAgentDeterministicActor(TensorDictModuleBase):
 
     def __init__(self, actor: MultiAgentDeterministicActor, agent: int):
         super().__init__()
-        joint = MultiAgentDeterministicActor.__new__(MultiAgentDeterministicActor)
-        TensorDictModuleBase.__init__(joint)
-        low, high = actor.low[agent : agent + 1], actor.high[agent : agent + 1]
-        joint._assemble(actor.group, actor.agent_network.for_agent(agent), actor.output_key, low, high)
-        self.actor = joint
-        self.in_keys, self.out_keys = joint.in_keys, joint.out_keys
+        single = actor.agent_network.for_agent(agent)
+        self.actor = MultiAgentDeterministicActor(actor.group.for_agent(agent), single.inputs, single.network)
+        # The group's bounds, so that they are on its device.
+        self.actor.low, self.actor.high = actor.low[agent : agent + 1], actor.high[agent : agent + 1]
+        self.in_keys, self.out_keys = self.actor.in_keys, self.actor.out_keys
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         keys = self.actor.group.keys

@@ -1,4 +1,4 @@
-"""What each agent believes of the others' policies."""
+"""MADDPG's models of the other agents' policies, learned from their actions (Lowe et al. 2017, section 4.2)."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from tensordict import TensorDictBase
 from torch import Tensor, nn
 
 from ctde_kit.keys import Key
-from ctde_kit.modules.critics.value_critic import NetworkFactory
+from ctde_kit.modules.networks.agent_network import NetworkFactory
 from ctde_kit.modules.networks.inputs import own_observation
 from ctde_kit.specs import TeamSpec
 
 
 class InferredPolicies(nn.Module):
-    """A network for each pair of an agent and another, in and out of its group (Lowe et al. 2017, section 4.2).
+    """One network per pair of an observing agent and an observed one, of any group (Lowe et al. 2017, section 4.2).
 
     Args:
         team: all groups.
-        make_network: ``(in_features, out_features, n_agents) -> network``, feed-forward; with separate weights an
+        make_network: ``(in_features, out_features, n_agents) -> network``, feed-forward; with separate weights per
             agent, each pair has its own.
 
     >>> import torch
@@ -50,7 +50,7 @@ class InferredPolicies(nn.Module):
         return [key for module in self.inputs.values() for key in module.in_keys]  # pyright: ignore
 
     def forward(self, tensordict: TensorDictBase, observer: str, other: str) -> Tensor:
-        """Logits, or actions before squashing, ``[*B, n_observers, n_others, D]``: row i is what agent i believes."""
+        """Logits, or actions before squashing, ``[*B, n_observers, n_others, D]``: row i is agent i's prediction."""
         seen = self.inputs[other](tensordict)
         n_observers, n_others = self.team[observer].n_agents, self.team[other].n_agents
         repeated = seen.unsqueeze(-3).expand(*seen.shape[:-2], n_observers, *seen.shape[-2:]).flatten(-3, -2)

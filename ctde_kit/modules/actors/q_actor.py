@@ -1,4 +1,4 @@
-"""Decentralized action values, and the actions that they choose."""
+"""Policies of one group that choose actions by learned action values, for QMIX and its relatives."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from torchrl.envs import TensorDictPrimer
 from torchrl.envs.utils import ExplorationType, exploration_type
 
 from ctde_kit.errors import UserError
-from ctde_kit.modules.networks.inputs import Input, entry
 from ctde_kit.modules.networks.agent_network import AgentNetwork, actor_hidden_key
-from ctde_kit.modules.communication.team_channel import TeamInput
+from ctde_kit.modules.networks.inputs import Input, entry
+from ctde_kit.modules.networks.team_input import TeamInput
 from ctde_kit.specs import GroupSpec
 
 
 class MultiAgentQActor(TensorDictModuleBase):
-    """Values of each agent's actions, and the action that is best or, while exploring, sometimes a random one.
+    """Values of each agent's actions, and an epsilon-greedy choice among them.
 
-    Reads ``inputs``, the action mask and which agents are alive, where the group has them. Writes ``(group,
+    Reads ``inputs``, and the action mask and the mask of living agents if the group has them. Writes ``(group,
     "action_value")`` ``[*B, n_agents, A]``, ``(group, "chosen_action_value")`` ``[*B, n_agents, 1]`` and ``(group,
-    "action")``. Under ``ExplorationType.RANDOM``, which collectors set, each agent tosses a coin of its own and with
-    probability ``epsilon`` takes a random one of its allowed actions; else it takes the best allowed one. TorchRL's
-    ``EGreedyModule`` tosses one coin for the whole team. An agent that is dead or allowed nothing takes action 0, the
-    no-op. ``epsilon`` is a buffer, so it is saved with the module.
+    "action")``. Under ``ExplorationType.RANDOM``, which collectors set, each agent decides by itself: with probability
+    ``epsilon`` it takes a random allowed action, otherwise the best allowed one. TorchRL's ``EGreedyModule`` decides
+    once for the whole team. An agent that is dead or allowed nothing takes action 0, the no-op. ``epsilon`` is a
+    buffer, so it is saved with the module.
 
     Args:
         group: the group's spec.
         inputs: what each agent sees, usually ``own_observation(group)``.
         network: ``[*B, n_agents, F] -> [*B, n_agents, A]``.
-        epsilon: the probability of a random action, a ratio.
+        epsilon: the probability of a random action, in [0, 1].
 
     Raises:
         UserError: where actions are neither categorical nor one-hot.
@@ -55,16 +55,13 @@ class MultiAgentQActor(TensorDictModuleBase):
         super().__init__()
         check_discrete(group)
         keys = group.keys
-        module = AgentNetwork(inputs, network, [keys.action_value], hidden_key=actor_hidden_key(keys, inputs))
-        self._assemble(group, module, torch.tensor(float(epsilon)))
-
-    def _assemble(self, group: GroupSpec, module: AgentNetwork, epsilon: Tensor) -> None:
-        keys = group.keys
-        self.group, self.agent_network = group, module
-        self.register_buffer("epsilon", epsilon)
+        self.group = group
+        hidden_key = actor_hidden_key(keys, inputs)
+        self.agent_network = AgentNetwork(inputs, network, [keys.action_value], hidden_key=hidden_key)
+        self.register_buffer("epsilon", torch.tensor(float(epsilon)))
         masks = [keys.action_mask] * group.action_mask + [keys.mask] * group.mask
-        self.in_keys = list(dict.fromkeys([*module.in_keys, *masks]))
-        self.out_keys = [*module.out_keys, keys.chosen_action_value, keys.action]
+        self.in_keys = list(dict.fromkeys([*self.agent_network.in_keys, *masks]))
+        self.out_keys = [*self.agent_network.out_keys, keys.chosen_action_value, keys.action]
 
     @property
     def decentralized(self) -> bool:
@@ -75,7 +72,7 @@ class MultiAgentQActor(TensorDictModuleBase):
         return self.choose(self.agent_network(tensordict))
 
     def choose(self, tensordict: TensorDictBase) -> TensorDictBase:
-        """Write the action, and its value, by the action values that are there."""
+        """Write the action that follows from the action values that ``tensordict`` holds, and its value."""
         keys = self.group.keys
         values = tensordict.get(keys.action_value)
         index = self.greedy(tensordict)
@@ -87,13 +84,13 @@ class MultiAgentQActor(TensorDictModuleBase):
         return tensordict.set(keys.action, self.encode(index))
 
     def greedy(self, tensordict: TensorDictBase) -> Tensor:
-        """The index ``[*B, n_agents]`` of each agent's best allowed action, by the action values that are there."""
+        """The index ``[*B, n_agents]`` of each agent's best allowed action, by the action values in ``tensordict``."""
         return self._best(entry(tensordict, self.group.keys.action_value), tensordict)
 
     def _best(self, values: Tensor, tensordict: TensorDictBase) -> Tensor:
         keys = self.group.keys
         if self.group.action_mask:
-            # A row that allows nothing is all minus infinity, whose argmax is 0, the no-op.
+            # Where nothing is allowed, all values are minus infinity; their argmax is 0, the no-op.
             values = values.masked_fill(~entry(tensordict, keys.action_mask), -torch.inf)
         index = values.argmax(-1)
         if self.group.mask:
@@ -101,15 +98,15 @@ class MultiAgentQActor(TensorDictModuleBase):
         return index
 
     def encode(self, index: Tensor) -> Tensor:
-        """Indices ``[*B, n_agents]`` as the env takes actions."""
+        """Actions in the env's form, from indices ``[*B, n_agents]``."""
         return self.one_hot(index) if self.group.action.kind == "one_hot" else index
 
     def index(self, action: Tensor) -> Tensor:
-        """Actions as the env takes them as indices ``[*B, n_agents]``."""
+        """Indices ``[*B, n_agents]``, from actions in the env's form."""
         return action.int().argmax(-1) if self.group.action.kind == "one_hot" else action
 
     def one_hot(self, index: Tensor) -> Tensor:
-        """Indices ``[*B, n_agents]`` one-hot, ``[*B, n_agents, A]``."""
+        """One-hot vectors ``[*B, n_agents, A]``, from indices ``[*B, n_agents]``."""
         return nn.functional.one_hot(index, self.group.action.sizes[0])
 
     def make_tensordict_primer(self) -> TensorDictPrimer:
@@ -127,9 +124,13 @@ class MultiAgentQActor(TensorDictModuleBase):
 
 
 class SingleAgentQActor(TensorDictModuleBase):
-    """Slice ``agent`` of a multi-agent Q actor: every entry without the agent axis.
+    """The policy of one agent of a ``MultiAgentQActor``: every entry is without the agent axis.
 
     A recurrent one reads and writes its hidden state ``[*B, 1, H]``.
+
+    Args:
+        actor: the group's policy, whose parameters and ``epsilon`` it shares.
+        agent: the agent's index in the group.
     """
 
     in_keys: list[NestedKey]
@@ -137,11 +138,10 @@ class SingleAgentQActor(TensorDictModuleBase):
 
     def __init__(self, actor: MultiAgentQActor, agent: int):
         super().__init__()
-        joint = MultiAgentQActor.__new__(MultiAgentQActor)
-        TensorDictModuleBase.__init__(joint)
-        joint._assemble(actor.group, actor.agent_network.for_agent(agent), actor.epsilon)
-        self.actor = joint
-        self.in_keys, self.out_keys = joint.in_keys, joint.out_keys
+        single = actor.agent_network.for_agent(agent)
+        self.actor = MultiAgentQActor(actor.group.for_agent(agent), single.inputs, single.network)
+        self.actor.epsilon = actor.epsilon
+        self.in_keys, self.out_keys = self.actor.in_keys, self.actor.out_keys
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         keys = self.actor.group.keys
@@ -168,6 +168,6 @@ def check_discrete(group: GroupSpec) -> None:
         )
     if kind not in ("categorical", "one_hot"):
         raise UserError(
-            f"group {group.name!r} has actions of kind {kind!r}: QMIX needs one choice an agent, categorical or "
+            f"group {group.name!r} has actions of kind {kind!r}: QMIX needs one choice per agent, categorical or "
             "one_hot; use another task, or ctde-mappo"
         )

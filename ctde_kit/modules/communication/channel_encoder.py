@@ -1,4 +1,4 @@
-"""What networks share in which agents talk: the encoder in front, and who is heard."""
+"""What each agent makes of its own input before agents talk."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from ctde_kit.errors import UserError
 from ctde_kit.modules.networks.gru import MultiAgentGRU
 from ctde_kit.modules.networks.mlp import MultiAgentMLP
 
-Talk = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-"""``(encodings, inputs, mask) -> outputs``, along the agent axis."""
-
 
 class ChannelEncoder(nn.Module):
-    """What each agent makes of its own input before agents talk: ``[*B, n, F] -> [*B, n, H]``, one set of weights.
+    """The encoder in front of a channel: ``[*B, n, F] -> [*B, n, H]``, with one set of weights for all agents.
 
-    A perceptron, or a GRU over time; both end in ``activation``. The agent axis is ``talk``'s alone, so the two never
-    mix. ``mask`` bool ``[*B, n]`` says who is alive, ``None`` that all are; the inputs of the dead become zero.
+    It is a multilayer perceptron, or a GRU over time; both end in the activation. It never mixes agents.
 
     Args:
         in_features: F.
-        hidden_size: H, also of the GRU's state.
+        hidden_size: H, also the size of the GRU's state.
         n_agents: size of the agent axis; the weights do not depend on it.
         recurrent: a GRU over time.
-        num_cells: widths of the layers before the last, or before the GRU.
-        activation_class: between layers, and after the last.
+        num_cells: widths of the layers before the last one, or before the GRU.
+        activation_class: makes the activation between layers and after the last.
         layer_norm: as in ``MultiAgentMLP``.
-        out_gain: where given, weights are orthogonal, as in ``MultiAgentMLP``.
+        out_gain: if given, weights are orthogonal, those of the last layer with gain ``sqrt(2)``.
 
     Raises:
         UserError: for an empty ``hidden_size``.
+
+    >>> import torch
+    >>> ChannelEncoder(5, 8, n_agents=3)(torch.zeros(7, 3, 5)).shape
+    torch.Size([7, 3, 8])
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class ChannelEncoder(nn.Module):
         *,
         recurrent: bool = False,
         num_cells: Sequence[int] = (128,),
-        activation_class: type[nn.Module] = nn.Tanh,
+        activation_class: Callable[[], nn.Module] = nn.Tanh,
         layer_norm: bool = False,
         out_gain: float | None = None,
     ):
@@ -61,35 +61,19 @@ class ChannelEncoder(nn.Module):
             out_gain=None if out_gain is None else 2**0.5,
             **sizes,
         )
-        self.recurrent, self.hidden_size = recurrent, hidden_size
+        self.in_features, self.hidden_size, self.n_agents = in_features, hidden_size, n_agents
+        self.recurrent = recurrent
         self.activation = activation_class()
 
-    def forward(self, talk: Talk, x: Tensor, *carried: Tensor, mask: Tensor | None) -> Any:
-        """What agents make of their encodings together; behind a GRU, hidden states after and before the step, too."""
-        x = silenced(x, mask)
+    def forward(self, x: Tensor, *carried: Tensor) -> Any:
+        """Encodings; of a GRU, with the hidden state and ``is_init``, also the hidden states after and before."""
         if not self.recurrent:
-            return talk(self.activation(self.network(x)), x, mask)
+            return self.activation(self.network(x))
         encoded, after, before = self.network(x, *carried)
-        return talk(self.activation(encoded), x, mask), after, before
+        return self.activation(encoded), after, before
 
-    def unroll(
-        self, talk: Talk, x: Tensor, hidden: Tensor, is_init: Tensor, *, mask: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """The same along time, as ``MultiAgentGRU.unroll`` has it."""
+    def unroll(self, x: Tensor, hidden: Tensor, is_init: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The same for all steps along time, as ``MultiAgentGRU.unroll`` does it."""
         assert isinstance(self.network, MultiAgentGRU)
-        x = silenced(x, mask)
         encoded, after, before = self.network.unroll(x, hidden, is_init)
-        return talk(self.activation(encoded), x, mask), after, before
-
-
-def silenced(x: Tensor, mask: Tensor | None) -> Tensor:
-    """``x`` ``[*B, n, F]`` with zeros where an agent is dead.
-
-    Raises:
-        UserError: for a mask of another shape than ``[*B, n]``.
-    """
-    if mask is None:
-        return x
-    if mask.shape != x.shape[:-1]:
-        raise UserError(f"mask: expected {list(x.shape[:-1])}, an entry an agent, found {list(mask.shape)}")
-    return x.masked_fill(~mask.unsqueeze(-1), 0)
+        return self.activation(encoded), after, before

@@ -1,81 +1,44 @@
-"""A channel that crosses groups: agents of all groups talk, whatever the sizes of their observations."""
+"""A channel across groups: agents of all groups talk, whatever the sizes of their observations."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from tensordict import TensorDictBase
 from torch import Tensor, nn
 
 from ctde_kit.errors import UserError
-from ctde_kit.keys import Key
 from ctde_kit.modules.communication.channel_encoder import ChannelEncoder
+from ctde_kit.modules.communication.channel_network import Channel
+from ctde_kit.modules.communication.dead_agents import zero_dead
 from ctde_kit.modules.networks.inputs import Input
 from ctde_kit.modules.networks.linear import AgentLinear
 
 
-class TeamInput(nn.Module):
-    """Reads all agents of all groups as rows ``[*B, N, F]``, in the team's order; F is the largest group's, else zeros.
-
-    It stands where an ``Input`` stands, for networks of a ``TeamChannel``.
-
-    Args:
-        inputs: what each group's agents see, such as ``own_observation(group)``, in the team's order.
-    """
-
-    decentralized = False
-    per_agent = True
-
-    def __init__(self, inputs: Mapping[str, Input]):
-        super().__init__()
-        self.inputs = nn.ModuleDict(dict(inputs))
-        self.n_agents = sum(one.n_agents for one in inputs.values())
-        self.features = max(one.features for one in inputs.values())
-
-    @property
-    def _inputs(self) -> list[Any]:
-        return list(self.inputs.values())
-
-    @property
-    def in_keys(self) -> list[Key]:
-        return [key for one in self._inputs for key in one.in_keys]
-
-    def forward(self, tensordict: TensorDictBase) -> Tensor:
-        rows = [nn.functional.pad(one(tensordict), (0, self.features - one.features)) for one in self._inputs]
-        return torch.cat(rows, -2)
-
-    def alive(self, tensordict: TensorDictBase) -> Tensor | None:
-        """Who is alive, bool ``[*B, N]``; ``None`` where all are."""
-        masks = [(one.alive(tensordict), one.n_agents) for one in self._inputs]
-        known = next((mask for mask, _ in masks if mask is not None), None)
-        if known is None:
-            return None
-        return torch.cat([known.new_ones(*known.shape[:-1], n) if mask is None else mask for mask, n in masks], -1)
-
-
 class TeamChannel(nn.Module):
-    """An encoder a group, one channel over all agents, a head a group.
+    """One encoder per group, one channel over all agents, one head per group.
 
     Maps the rows ``[*B, N, F]`` of a ``TeamInput`` to each group's outputs ``[*B, n_agents, G]``; a head reads what the
     channel gives and the agent's own input. ``for_group`` is the network of one group's actor: all groups' actors hold
     the same channel, so each group's loss teaches all encoders.
 
     Args:
-        inputs: of the groups, as ``TeamInput`` takes them.
+        inputs: what each group's agents see, as ``TeamInput`` takes it.
         out_features: G, of each group.
         channel: ``(encodings [*B, N, H], mask) -> [*B, N, channel.out_features]``: ``BidirectionalRNN``,
             ``MeanMessages`` or ``TargetedMessages``.
         hidden_size: H.
         recurrent: encoders are GRUs over time; the hidden state is ``[*B, N, H]``.
-        encoder: other options of ``ChannelEncoder``.
+        out_gain: gain of an orthogonal initialization of the heads, as in ``MultiAgentMLP``.
+        options: other options of the encoders: ``num_cells``, ``activation_class``, ``layer_norm``.
 
     Raises:
         UserError: where inputs and outputs are not of the same groups.
 
     >>> from ctde_kit.envs.cue import CueEnv
     >>> from ctde_kit.modules import MeanMessages, MultiAgentActor, own_observation
+    >>> from ctde_kit.modules.networks.team_input import TeamInput
     >>> from ctde_kit.specs import TeamSpec
     >>> env = CueEnv(5, two_groups=True)
     >>> team = TeamSpec.from_env(env)
@@ -91,26 +54,26 @@ class TeamChannel(nn.Module):
         self,
         inputs: Mapping[str, Input],
         out_features: Mapping[str, int],
-        channel: nn.Module,
+        channel: Channel,
         *,
         hidden_size: int = 128,
         recurrent: bool = False,
         out_gain: float | None = None,
-        **encoder: Any,
+        **options: Any,
     ):
         super().__init__()
         if list(inputs) != list(out_features):
             raise UserError(f"out_features: expected the groups {list(inputs)} of inputs, found {list(out_features)}")
-        made: Any = channel
-        self.recurrent, self.hidden_size, self.channel = recurrent, hidden_size, made
-        self.features = {name: one.features for name, one in inputs.items()}
-        self.sizes = {name: one.n_agents for name, one in inputs.items()}
+        self.recurrent, self.hidden_size, self.channel = recurrent, hidden_size, channel
+        self.features = {name: group_input.features for name, group_input in inputs.items()}
+        self.sizes = {name: group_input.n_agents for name, group_input in inputs.items()}
         self.encoders, self.heads = nn.ModuleDict(), nn.ModuleDict()
-        for name, one in inputs.items():
+        for name, features in self.features.items():
+            n_agents = self.sizes[name]
             self.encoders[name] = ChannelEncoder(
-                one.features, hidden_size, one.n_agents, recurrent=recurrent, out_gain=out_gain, **encoder
+                features, hidden_size, n_agents, recurrent=recurrent, out_gain=out_gain, **options
             )
-            self.heads[name] = head = AgentLinear(made.out_features + one.features, out_features[name], one.n_agents)
+            self.heads[name] = head = AgentLinear(channel.out_features + features, out_features[name], n_agents)
             if out_gain is not None:
                 head.reset_parameters(out_gain)
 
@@ -124,34 +87,58 @@ class TeamChannel(nn.Module):
             raise UserError(f"no group {name!r}: this channel has {list(self.sizes)}")
         return GroupNetwork(self, name)
 
-    def forward(self, group: str, x: Tensor, *carried: Tensor, mask: Tensor | None = None, unroll: bool = False) -> Any:
-        """Outputs of one group; behind GRUs also all agents' hidden states after and before."""
-        sizes = list(self.sizes.values())
-        rows = x.split(sizes, -2)
-        masks = [None] * len(sizes) if mask is None else mask.split(sizes, -1)
-        hidden = carried[0].split(sizes, -2) if carried else [None] * len(sizes)
-        encoded, states = [], []
-        encoders: list[Any] = list(self.encoders.values())
-        for encoder, own, alive, state, features in zip(
-            encoders, rows, masks, hidden, self.features.values(), strict=True
-        ):
-            run = encoder.unroll if unroll else encoder
-            given = run(_encodings, own[..., :features], *([state, *carried[1:]] if carried else []), mask=alive)
-            encoded.append(given[0] if carried else given)
-            states.append(given[1:] if carried else ())
-        heard = self.channel(torch.cat(encoded, -2), mask)
+    def forward(self, group: str, x: Tensor, *carried: Tensor, mask: Tensor | None = None) -> Any:
+        """Outputs of one group; behind GRUs also all agents' hidden states after and before the step."""
+        if not self.recurrent:
+            encoded = [encoder(seen) for encoder, seen in self._encoders_and_inputs(x, mask)]
+            return self._talk(group, encoded, x, mask)
+        hidden, is_init = carried
+        steps = [
+            encoder(seen, state, is_init)
+            for (encoder, seen), state in zip(self._encoders_and_inputs(x, mask), self._by_group(hidden), strict=True)
+        ]
+        return self._joined(group, steps, x, mask)
+
+    def unroll(
+        self, group: str, x: Tensor, hidden: Tensor, is_init: Tensor, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The same for all steps along time, as ``MultiAgentGRU.unroll`` does it; agents talk within each step."""
+        steps = [
+            encoder.unroll(seen, state, is_init)
+            for (encoder, seen), state in zip(self._encoders_and_inputs(x, mask), self._by_group(hidden), strict=True)
+        ]
+        return self._joined(group, steps, x, mask)
+
+    def _by_group(self, rows: Tensor) -> Sequence[Tensor]:
+        """``[*B, N, ...]`` in parts ``[*B, n_agents, ...]``, one per group."""
+        return rows.split(list(self.sizes.values()), -2)
+
+    def _encoders_and_inputs(self, x: Tensor, mask: Tensor | None) -> list[tuple[Any, Tensor]]:
+        """Each group's encoder and what it reads: the group's own features, zeros where an agent is dead."""
+        masks = [None] * len(self.sizes) if mask is None else mask.split(list(self.sizes.values()), -1)
+        parts = zip(self.encoders.values(), self._by_group(x), self.features.values(), masks, strict=True)
+        return [(encoder, zero_dead(rows[..., :features], alive)) for encoder, rows, features, alive in parts]
+
+    def _joined(
+        self, group: str, steps: list[tuple[Tensor, Tensor, Tensor]], x: Tensor, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """One group's outputs and all agents' hidden states, from what each group's recurrent encoder gave."""
+        encoded, after, before = zip(*steps, strict=True)
+        return self._talk(group, encoded, x, mask), torch.cat(after, -2), torch.cat(before, -2)
+
+    def _talk(self, group: str, encoded: Sequence[Tensor], x: Tensor, mask: Tensor | None) -> Tensor:
+        messages = self.channel(torch.cat([*encoded], -2), mask)
         index = list(self.sizes).index(group)
-        own = torch.cat([heard.split(sizes, -2)[index], rows[index][..., : self.features[group]]], -1)
-        outputs = self.heads[group](own)
-        return (outputs, *[torch.cat(parts, -2) for parts in zip(*states, strict=True)]) if carried else outputs
+        own_input = self._by_group(x)[index][..., : self.features[group]]
+        return self.heads[group](torch.cat([self._by_group(messages)[index], own_input], -1))
 
 
 class GroupNetwork(nn.Module):
-    """What one group's agents do by a ``TeamChannel``: ``[*B, N, F] -> [*B, n_agents, G]``.
+    """The part of a ``TeamChannel`` that is one group's: ``[*B, N, F] -> [*B, n_agents, G]``.
 
     Args:
         team: the channel of all groups.
-        group: whose outputs.
+        group: the name of the group whose outputs it gives.
     """
 
     decentralized = False
@@ -169,9 +156,5 @@ class GroupNetwork(nn.Module):
     def unroll(
         self, x: Tensor, hidden: Tensor, is_init: Tensor, mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Steps along time, as ``MultiAgentGRU.unroll`` has it; agents talk within each."""
-        return self.team(self.group, x, hidden, is_init, mask=mask, unroll=True)
-
-
-def _encodings(encoded: Tensor, x: Tensor, mask: Tensor | None) -> Tensor:
-    return encoded
+        """All steps along time, as ``MultiAgentGRU.unroll`` does it; agents talk within each step."""
+        return self.team.unroll(self.group, x, hidden, is_init, mask)

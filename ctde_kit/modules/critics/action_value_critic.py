@@ -8,12 +8,13 @@ import torch
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
+from torchrl.modules import set_recurrent_mode
 
 from ctde_kit.errors import UserError
 from ctde_kit.keys import STATE, Key
-from ctde_kit.modules.critics.value_critic import Heads, NetworkFactory, Sees, ValuePerAgent, check_own_first
+from ctde_kit.modules.critics.value_critic import Heads, Sees, ValuePerAgent, check_own_first
+from ctde_kit.modules.networks.agent_network import AgentNetwork, NetworkFactory
 from ctde_kit.modules.networks.inputs import Input
-from ctde_kit.modules.networks.agent_network import AgentNetwork, set_recurrent_mode
 from ctde_kit.modules.networks.own_first import own_first_columns
 from ctde_kit.specs import GroupSpec, TeamSpec
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ctde_kit.keys import Key
 from ctde_kit.modules.critics.agent_attention import AgentAttention
-from ctde_kit.modules.critics.value_critic import NetworkFactory
+from ctde_kit.modules.networks.agent_network import NetworkFactory
 from ctde_kit.modules.networks.inputs import Input, entry
 from ctde_kit.modules.networks.linear import AgentLinear
 from ctde_kit.modules.networks.sharing import ShareParams

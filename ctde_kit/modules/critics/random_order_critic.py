@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
@@ -11,6 +9,8 @@ from torch import Tensor
 
 from ctde_kit.errors import UserError
 from ctde_kit.keys import NEXT, Key, next_key
+from ctde_kit.modules.critics.action_value_critic import ActionValueCritic
+from ctde_kit.modules.networks.agent_network import AgentNetwork
 from ctde_kit.modules.networks.inputs import entry
 from ctde_kit.specs import TeamSpec
 
@@ -49,11 +49,11 @@ class RandomOrderCritic(TensorDictModuleBase):
     in_keys: list[Key]
     out_keys: list[Key]
 
-    def __init__(self, team: TeamSpec, critic: Any):
+    def __init__(self, team: TeamSpec, critic: AgentNetwork | ActionValueCritic):
         super().__init__()
         self.team, self.critic = team, critic
-        network = getattr(critic, "agent_network", critic)
-        if network is critic and critic.recurrent:
+        network = critic if isinstance(critic, AgentNetwork) else critic.agent_network
+        if network is critic and network.recurrent:
             raise UserError(
                 "a random order: a recurrent critic of states goes on from what it saw in a fixed one; use a "
                 "feed-forward network (network@critic.network=mlp), or a fixed order (critic.ordering=fixed)"
@@ -72,7 +72,8 @@ class RandomOrderCritic(TensorDictModuleBase):
     @property
     def swaps_own_action(self) -> bool:
         """Whether ``own_action_values`` can be computed: rows of their own networks see each agent elsewhere."""
-        return self.rows_are_places and getattr(self.critic, "swaps_own_action", False)
+        swaps = isinstance(self.critic, ActionValueCritic) and self.critic.swaps_own_action
+        return self.rows_are_places and swaps
 
     def draw_order(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Write the orders that are not there yet, at the root and under ``next``."""

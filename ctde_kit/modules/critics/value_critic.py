@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal, get_args
 
 from torch import Tensor, nn
 
 from ctde_kit.errors import UserError
+from ctde_kit.modules.networks.agent_network import AgentNetwork, NetworkFactory
 from ctde_kit.modules.networks.inputs import Input, agent_state, global_state, own_observation, team_observation
-from ctde_kit.modules.networks.agent_network import AgentNetwork
 from ctde_kit.specs import GroupSpec, TeamSpec
 
 Sees = Literal["observation", "team", "state", "agent_state"]
 Heads = Literal["one", "agent", "network"]
-NetworkFactory = Callable[[int, int, int], nn.Module]
-"""``(in_features, out_features, n_agents) -> network``."""
 
 
 class ValuePerAgent(nn.Module):

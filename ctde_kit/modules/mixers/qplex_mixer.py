@@ -10,7 +10,6 @@ from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 
 from ctde_kit.keys import CHOSEN_ACTION_VALUE, Key
-from ctde_kit.modules.networks.inputs import Input
 from ctde_kit.modules.mixers.mixing import (
     check_actions,
     hypernetwork,
@@ -20,6 +19,7 @@ from ctde_kit.modules.mixers.mixing import (
     team_values,
     value_keys,
 )
+from ctde_kit.modules.networks.inputs import Input
 from ctde_kit.specs import TeamSpec
 
 SMALLEST = 1e-6

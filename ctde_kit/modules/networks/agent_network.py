@@ -1,4 +1,4 @@
-"""A network as a TensorDict module: reads an input, writes outputs, carries a hidden state where it has one."""
+"""A network as a TensorDict module: it reads an input, writes outputs, and carries a hidden state if it has one."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 from torchrl.data import Unbounded
 from torchrl.envs import TensorDictPrimer
-from torchrl.modules import set_recurrent_mode
 from torchrl.modules.tensordict_module.rnn import recurrent_mode
 
 from ctde_kit.errors import UserError
 from ctde_kit.keys import IS_INIT, GroupKeys, Key, next_key
 from ctde_kit.modules.networks.inputs import Input
-from ctde_kit.modules.communication.team_channel import TeamInput
-
-__all__ = ["AgentNetwork", "set_recurrent_mode"]
-
+from ctde_kit.modules.networks.team_input import TeamInput
+from ctde_kit.protocols import SaysCentralized, SaysDecentralized, SaysReadsMask, SaysRecurrent
 
 Split = Callable[[Tensor], Sequence[Tensor]]
+NetworkFactory = Callable[[int, int, int], nn.Module]
+"""``(in_features, out_features, n_agents) -> network``."""
 
 
 class RecurrentNetwork(Protocol):
@@ -31,7 +30,7 @@ class RecurrentNetwork(Protocol):
     hidden_size: int
 
     def __call__(self, x: Tensor, hidden: Tensor, is_init: Tensor, /) -> tuple[Tensor, Tensor, Tensor]:
-        """One step: outputs, the next hidden state, the one that was used."""
+        """One step: outputs, the next hidden state, and the hidden state that was used."""
         ...
 
     def unroll(self, x: Tensor, hidden: Tensor, is_init: Tensor, /) -> tuple[Tensor, Tensor, Tensor]:
@@ -43,7 +42,7 @@ class ChannelNetwork(Protocol):
     """What ``AgentNetwork`` uses of a network whose ``reads_mask`` is true, such as ``MultiAgentCommNet``."""
 
     def __call__(self, x: Tensor, /, *carried: Tensor, mask: Tensor | None) -> Any:
-        """``mask`` bool ``[*B, n]``: who is alive, ``None`` where all are."""
+        """``mask`` bool ``[*B, n]``: which agents are alive, ``None`` where all are."""
         ...
 
 
@@ -57,36 +56,49 @@ class SplitPerAgent(Protocol):
 
 
 def actor_hidden_key(keys: GroupKeys, inputs: Input | TeamInput) -> Key:
-    """Where a recurrent actor keeps its hidden state: at the root where it is of other groups' agents, too."""
+    """Where a recurrent actor keeps its hidden state: at the root if the state also covers agents of other groups."""
     return keys.team_hidden("actor") if isinstance(inputs, TeamInput) else keys.hidden("actor")
 
 
 def is_recurrent(network: nn.Module) -> TypeGuard[RecurrentNetwork]:
     """Whether a network says that it is recurrent."""
-    return bool(getattr(network, "recurrent", False))
+    return isinstance(network, SaysRecurrent) and network.recurrent
+
+
+def reads_mask(network: nn.Module) -> TypeGuard[ChannelNetwork]:
+    """Whether a network says that it needs to know which agents are alive."""
+    return isinstance(network, SaysReadsMask) and network.reads_mask
 
 
 class AgentNetwork(TensorDictModuleBase):
-    """Runs ``network`` on what ``inputs`` reads and writes ``out_keys`` ``[*B, n_agents, ...]``.
+    """Runs ``network`` on what ``inputs`` reads, and writes ``out_keys`` ``[*B, n_agents, ...]``.
 
     A feed-forward network (``MultiAgentMLP``) treats all batch dimensions alike. A recurrent one (``MultiAgentGRU``)
     also reads ``is_init`` bool ``[*B, 1]`` and its hidden state ``[*B, n, H]``. In step mode, the default, it writes
-    the next hidden state under ``("next", hidden)``, and back to ``hidden`` the state that it used (zero where
-    ``is_init``), so that what is stored is what was used. Inside ``torchrl.modules.set_recurrent_mode(True)`` the last
+    the next hidden state under ``("next", hidden)``, and the state that it used (zero where ``is_init``) back to
+    ``hidden``: what is stored is what was used. Inside ``torchrl.modules.set_recurrent_mode(True)`` the last
     batch dimension is time: it starts from the stored hidden state of the slice's first step, whatever ``is_init``
     says there, and zeroes it at each true reset inside. A network with a channel between agents (``MultiAgentBiCNet``)
-    is told who is alive, by the mask that ``inputs`` reads.
+    also gets the mask that ``inputs`` reads: which agents are alive.
 
     Args:
-        inputs: what it sees.
+        inputs: what the network sees.
         network: ``[*B, n, F] -> [*B, n, G]``.
         out_keys: where to write.
         hidden_key: where its hidden state stands; needed by a recurrent network.
-        split: turns the output into one tensor a key, when there are several keys.
+        split: turns the output into one tensor per key, if there are several keys.
 
     Raises:
         UserError: where ``is_init`` or the hidden state is missing: append ``torchrl.envs.InitTracker()`` and
-            ``make_tensordict_primer()`` to the env; for a channel between agents whose inputs are one and the same.
+            ``make_tensordict_primer()`` to the env; for a channel between agents that all have the same input.
+
+    >>> from tensordict import TensorDict
+    >>> from ctde_kit.modules import MultiAgentMLP, own_observation
+    >>> from ctde_kit.specs import ActionSpec, GroupSpec
+    >>> group = GroupSpec("agents", 3, 5, ActionSpec("categorical", (4,)))
+    >>> module = AgentNetwork(own_observation(group), MultiAgentMLP(5, 4, n_agents=3), [group.keys.logits])
+    >>> module(TensorDict({"agents": {"observation": torch.zeros(2, 3, 5)}}, [2]))["agents", "logits"].shape
+    torch.Size([2, 3, 4])
     """
 
     network: nn.Module
@@ -108,7 +120,7 @@ class AgentNetwork(TensorDictModuleBase):
         self.hidden_key = hidden_key if self.recurrent else None
         if self.recurrent and hidden_key is None:
             raise UserError("a recurrent network needs `hidden_key`, such as GroupKeys().hidden('actor'); got None")
-        self._reads_mask = bool(getattr(network, "reads_mask", False))
+        self._reads_mask = reads_mask(network)
         if self._reads_mask and not inputs.per_agent:
             raise UserError(
                 f"{type(network).__name__}: its input is the team's, the same for every agent, so there is nothing to "
@@ -125,26 +137,31 @@ class AgentNetwork(TensorDictModuleBase):
     @property
     def decentralized(self) -> bool:
         """Whether agent i's output depends on agent i's own data alone."""
-        # TorchRL's multi-agent networks say `centralized`.
-        mixes_agents = getattr(self.network, "centralized", False)
-        return self.inputs.decentralized and getattr(self.network, "decentralized", not mixes_agents)
+        if not self.inputs.decentralized:
+            return False
+        if isinstance(self.network, SaysDecentralized):
+            return self.network.decentralized
+        return not (isinstance(self.network, SaysCentralized) and self.network.centralized)
 
     @property
     def hidden_shape(self) -> tuple[int, int]:
-        """The shape ``(n, H)`` of one hidden state; of a recurrent network alone."""
+        """The shape ``(n, H)`` of one hidden state; only a recurrent network has one."""
         assert is_recurrent(self.network)
         return self.inputs.n_agents, self.network.hidden_size
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         x = self.inputs(tensordict)
-        told = {"mask": self.inputs.alive(tensordict)} if self._reads_mask else {}
-        outputs = self.network(x, **told) if self.hidden_key is None else self._recurrent_forward(tensordict, x, told)
+        options = {"mask": self.inputs.alive(tensordict)} if self._reads_mask else {}
+        if self.hidden_key is None:
+            outputs = self.network(x, **options)
+        else:
+            outputs = self._recurrent_forward(tensordict, x, options)
         parts = (outputs,) if self.split is None else self.split(outputs)
         for key, part in zip(self._written, parts, strict=True):
             tensordict.set(key, part)
         return tensordict
 
-    def _recurrent_forward(self, tensordict: TensorDictBase, x: Tensor, told: dict[str, Tensor | None]) -> Tensor:
+    def _recurrent_forward(self, tensordict: TensorDictBase, x: Tensor, options: dict[str, Tensor | None]) -> Tensor:
         network: Any = self.network
         assert self.hidden_key is not None
         is_init, hidden = tensordict.get(IS_INIT, None), tensordict.get(self.hidden_key, None)
@@ -155,9 +172,9 @@ class AgentNetwork(TensorDictModuleBase):
                 f"key {self.hidden_key} is missing: append the module's make_tensordict_primer() to the env"
             )
         if recurrent_mode():
-            outputs, after, before = network.unroll(x, hidden.select(tensordict.ndim - 1, 0), is_init, **told)
+            outputs, after, before = network.unroll(x, hidden.select(tensordict.ndim - 1, 0), is_init, **options)
         else:
-            outputs, after, before = network(x, hidden, is_init, **told)
+            outputs, after, before = network(x, hidden, is_init, **options)
         tensordict.set(self.hidden_key, before)
         tensordict.set(next_key(self.hidden_key), after)
         return outputs
@@ -173,12 +190,12 @@ class AgentNetwork(TensorDictModuleBase):
         if self.hidden_key is None:
             raise UserError("this network is feed-forward: it has no hidden state and needs no primer")
         shape = (*batch_size, *self.hidden_shape)
-        # The team's reset: where agents have done flags of their own, TorchRL cannot guess which one counts.
+        # The team's reset: where agents also have done flags, TorchRL cannot guess which one counts.
         spec = {self.hidden_key: Unbounded(torch.Size(shape), device=device)}
         return TensorDictPrimer(spec, expand_specs=True, reset_key="_reset")
 
     def for_agent(self, agent: int) -> AgentNetwork:
-        """The network of one agent, on the same storage: entries without the agent axis, ``[*B, F] -> [*B, 1, G]``.
+        """The network of one agent, on the same storage; it reads entries without the agent axis, ``[*B, F]``.
 
         Raises:
             UserError: where an agent's output needs others' data.

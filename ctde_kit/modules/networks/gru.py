@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
-from ctde_kit.modules.networks.linear import AgentLinear, layers_for_agent
+from ctde_kit.modules.networks.linear import AgentLinear, use_layers_of_agent
 from ctde_kit.modules.networks.mlp import initialize, norms
 from ctde_kit.modules.networks.sharing import ShareParams
 
 
 class MultiAgentGRU(nn.Module):
-    """Encoder, GRU and output layer for each of ``n_agents`` (Cho et al. 2014, in PyTorch's form of the gates).
+    """An encoder, a GRU and an output layer for each of ``n_agents`` (Cho et al. 2014, with PyTorch's gates).
 
     One step maps ``[*B, n_agents, F]`` and the hidden state ``[*B, n_agents, H]`` to outputs ``[*B, n_agents, G]`` and
-    the next hidden state; ``unroll`` does so along time. ``is_init`` ``[*B, 1]`` (bool) marks the first step of an
-    episode, whose hidden state is zero.
+    the next hidden state; ``unroll`` does the same along time. ``is_init`` ``[*B, 1]`` (bool) marks the first step of
+    an episode, whose hidden state is zero.
 
     Args:
         in_features: F.
         out_features: G.
         n_agents: size of the agent axis.
-        share_params: one set for all (``True``), one an agent (``False``), or the set of each agent.
+        share_params: one set for all agents (``True``), one per agent (``False``), or the index of each agent's set.
         hidden_size: H.
         num_cells: widths of the encoder's layers before the GRU.
-        activation_class: the encoder's activation.
+        activation_class: makes the encoder's activation.
         layer_norm: of the encoder, as in ``MultiAgentMLP``.
         out_gain: as in ``MultiAgentMLP``.
 
@@ -48,18 +48,18 @@ class MultiAgentGRU(nn.Module):
         share_params: ShareParams = True,
         hidden_size: int = 128,
         num_cells: Sequence[int] = (128,),
-        activation_class: type[nn.Module] = nn.Tanh,
+        activation_class: Callable[[], nn.Module] = nn.Tanh,
         layer_norm: bool = False,
         out_gain: float | None = None,
     ):
         super().__init__()
         self.hidden_size = hidden_size
-        sizes = [in_features, *num_cells]
-        encoder = [AgentLinear(n_in, n_out, n_agents, share_params) for n_in, n_out in pairwise(sizes)]
+        self.sizes = (in_features, *num_cells)
+        encoder = [AgentLinear(n_in, n_out, n_agents, share_params) for n_in, n_out in pairwise(self.sizes)]
         self.encoder = nn.ModuleList(encoder)
         self.activation = activation_class()
         self.norms = norms(num_cells, layer_norm)
-        self.input_gates = AgentLinear(sizes[-1], 3 * hidden_size, n_agents, share_params)
+        self.input_gates = AgentLinear(self.sizes[-1], 3 * hidden_size, n_agents, share_params)
         self.hidden_gates = AgentLinear(hidden_size, 3 * hidden_size, n_agents, share_params)
         self.head = AgentLinear(hidden_size, out_features, n_agents, share_params)
         initialize([*encoder, self.head], out_gain)
@@ -72,17 +72,17 @@ class MultiAgentGRU(nn.Module):
         return layer
 
     def forward(self, x: Tensor, hidden: Tensor, is_init: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """One step: outputs, the next hidden state, and the hidden state that the step started from."""
+        """One step: outputs, the next hidden state, and the hidden state that the step began with."""
         return self.after_first(self.first(x), hidden, is_init)
 
     def after_first(self, x: Tensor, hidden: Tensor, is_init: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """One step from what the first layer gave."""
+        """One step, from what the first layer gave."""
         hidden = hidden.masked_fill(is_init.unsqueeze(-1), 0.0)
         next_hidden = self._cell(self._input_gates(x), hidden)
         return self.head(next_hidden), next_hidden, hidden
 
     def unroll(self, x: Tensor, hidden: Tensor, is_init: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Steps along time: outputs and the hidden states after and before each step, all ``[*B, T, n_agents, ...]``.
+        """All steps along time: outputs, hidden states after and before each step, all ``[*B, T, n_agents, ...]``.
 
         ``hidden`` ``[*B, n_agents, H]`` is the state before the first step, whatever ``is_init`` says there: samplers
         mark the start of every slice, and the stored state of an episode's first step is zero anyway.
@@ -114,10 +114,16 @@ class MultiAgentGRU(nn.Module):
 
     def for_agent(self, agent: int) -> MultiAgentGRU:
         """The network of one agent, on the same storage."""
-        network = MultiAgentGRU.__new__(MultiAgentGRU)
-        nn.Module.__init__(network)
-        network.hidden_size, network.activation, network.norms = self.hidden_size, self.activation, self.norms
-        network.encoder = layers_for_agent(self.encoder, agent)
-        for name in ("input_gates", "hidden_gates", "head"):
-            setattr(network, name, getattr(self, name).for_agent(agent))
-        return network
+        in_features, *num_cells = self.sizes
+        with torch.device("meta"):  # nothing is allocated, and no random number is drawn
+            single = MultiAgentGRU(
+                in_features,
+                self.head.out_features,
+                1,
+                hidden_size=self.hidden_size,
+                num_cells=num_cells,
+                activation_class=lambda: self.activation,
+            )
+        single.norms = self.norms
+        use_layers_of_agent(single, self, agent)
+        return single

@@ -13,7 +13,7 @@ from ctde_kit.modules.networks.sharing import ShareParams, parameter_sets
 class AgentLinear(nn.Module):
     """A linear map for each of ``n_agents``: ``[*B, n_agents, F] -> [*B, n_agents, G]``.
 
-    With one parameter set it is a plain matrix product; with several, one batched product of stacked weights.
+    With one parameter set it is a plain matrix product; with several it is one batched product of stacked weights.
     TorchRL's ``MultiAgentMLP`` keeps functional parameters under ``vmap`` instead, which cannot be compiled into
     one graph and costs several times more on a CPU.
 
@@ -21,7 +21,7 @@ class AgentLinear(nn.Module):
         in_features: F.
         out_features: G.
         n_agents: size of the agent axis.
-        share_params: one set for all (``True``), one an agent (``False``), or the set of each agent.
+        share_params: one set for all agents (``True``), one per agent (``False``), or the index of each agent's set.
 
     >>> AgentLinear(5, 2, n_agents=3, share_params=[0, 1, 0])(torch.zeros(7, 3, 5)).shape
     torch.Size([7, 3, 2])
@@ -37,7 +37,7 @@ class AgentLinear(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self, gain: float | None = None) -> None:
-        """PyTorch's default initialization, or an orthogonal one of this gain with zero biases, set by set."""
+        """Initialize each set: PyTorch's default, or orthogonal weights of this gain and zero biases."""
         with torch.no_grad():
             for weight, bias in zip(self.weight, self.bias, strict=True):
                 if gain is None:
@@ -50,7 +50,7 @@ class AgentLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if len(self.weight) == 1:
-            # In two dimensions, since others that are not contiguous are traced as a batch of tiny products.
+            # In two dimensions: inputs that are not contiguous would be traced as a batch of tiny products.
             rows = nn.functional.linear(x.reshape(-1, self.in_features), self.weight[0], self.bias[0])
             return rows.reshape(*x.shape[:-1], self.out_features)
         weight, bias = self.weight, self.bias
@@ -62,10 +62,10 @@ class AgentLinear(nn.Module):
         return out.transpose(0, 1).reshape(*x.shape[:-1], self.out_features)
 
     def swapped(self, output: Tensor, change: Tensor, column: int, *, same_column: bool = False) -> Tensor:
-        """The ``output`` ``[*B, n or 1, G]`` as it is where, for each agent i alone, D input features are others.
+        """What ``output`` ``[*B, n or 1, G]`` becomes if agent i alone changes D input features, for each agent i.
 
-        ``change`` ``[*B, n, D]`` is the difference to agent i's features, which stand at ``column + i * D``, with
-        ``same_column`` at ``column`` in every row. So n inputs that differ in one agent's action each cost one product
+        ``change`` ``[*B, n, D]`` is the difference to agent i's features. They stand at ``column + i * D``, or with
+        ``same_column`` at ``column`` in every row. So n inputs, each with another action of one agent, cost one product
         of the whole input and n small ones.
 
         >>> layer, x = AgentLinear(4, 2, n_agents=1), torch.ones(1, 4)
@@ -77,14 +77,14 @@ class AgentLinear(nn.Module):
         width = size if same_column else n_agents * size
         blocks = self.weight[..., column : column + width].unflatten(-1, (width // size, size))
         blocks = blocks.expand(-1, -1, n_agents, -1)
-        own = blocks[0].transpose(0, 1) if len(blocks) == 1 else blocks[list(self.sets), :, range(n_agents)]
+        weight = blocks[0].transpose(0, 1) if len(blocks) == 1 else blocks[list(self.sets), :, range(n_agents)]
         flat = change.reshape(-1, n_agents, size).transpose(0, 1)
-        product = torch.bmm(flat, own.transpose(1, 2)).transpose(0, 1)
+        product = torch.bmm(flat, weight.transpose(1, 2)).transpose(0, 1)
         return output + product.reshape(*change.shape[:-1], self.out_features)
 
     def for_agent(self, agent: int) -> AgentLinear:
         """The layer of one agent, ``[*B, 1, F] -> [*B, 1, G]``, on the same storage."""
-        with torch.device("meta"):  # nothing is allocated, and no random number drawn
+        with torch.device("meta"):  # nothing is allocated, and no random number is drawn
             layer = AgentLinear(self.in_features, self.out_features, 1)
         index = self.sets[agent]
         layer.weight = nn.Parameter(self.weight.data[index : index + 1])
@@ -95,10 +95,8 @@ class AgentLinear(nn.Module):
         return f"{self.in_features}, {self.out_features}, n_agents={self.n_agents}, parameter_sets={len(self.weight)}"
 
 
-def layers_for_agent(layers: nn.ModuleList, agent: int) -> nn.ModuleList:
-    """One agent's layers, on the same storage."""
-    single = nn.ModuleList()
-    for layer in layers:
-        assert isinstance(layer, AgentLinear)
-        single.append(layer.for_agent(agent))
-    return single
+def use_layers_of_agent(single: nn.Module, network: nn.Module, agent: int) -> None:
+    """Give ``single``, a network for one agent, agent ``agent``'s layers of ``network``, on the same storage."""
+    for name, layer in network.named_modules():
+        if isinstance(layer, AgentLinear):
+            single.set_submodule(name, layer.for_agent(agent))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ctde_kit.errors import UserError
-from ctde_kit.modules import AgentLinear
+from ctde_kit.modules.networks.linear import AgentLinear
 
 SETS = {"shared": (True, (0, 0, 0)), "unshared": (False, (0, 1, 2)), "mapped": ([1, 0, 0], (1, 0, 0))}
 

@@ -22,12 +22,12 @@ from ctde_kit.modules import (
     QMixer,
     TargetedMessages,
     TeamChannel,
-    TeamInput,
     TeamPolicy,
     action_value_critic,
     own_observation,
     value_critic,
 )
+from ctde_kit.modules.networks.team_input import TeamInput
 from ctde_kit.objectives import AdvantageEstimator, MADDPGLoss, MAPPOLoss, QMixLoss, TeamReward
 from ctde_kit.specs import TeamSpec
 from tests.contracts.fakes import HIDDEN, LENGTH, N_ENVS, collect, endings, group_spec, observe

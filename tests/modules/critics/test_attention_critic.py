@@ -13,13 +13,9 @@ from torch import Tensor
 
 from ctde_kit.errors import UserError
 from ctde_kit.graph import trace
-from ctde_kit.modules import (
-    AgentAttention,
-    AgentLinear,
-    AttentionCritic,
-    MultiAgentDeterministicActor,
-    own_observation,
-)
+from ctde_kit.modules import AttentionCritic, MultiAgentDeterministicActor, own_observation
+from ctde_kit.modules.critics.agent_attention import AgentAttention
+from ctde_kit.modules.networks.linear import AgentLinear
 from ctde_kit.objectives import AdvantageEstimator, MADDPGLoss, MAPPOLoss
 from ctde_kit.objectives.joint_actions import own_rows, values_of_rows
 from ctde_kit.specs import TeamSpec

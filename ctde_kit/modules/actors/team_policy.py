@@ -1,0 +1,87 @@
+"""The policies of all groups as one TensorDict module."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+from tensordict.nn import TensorDictModuleBase, TensorDictSequential
+from torch import nn
+
+from ctde_kit.specs import GroupSpec
+
+
+class GroupActor(Protocol):
+    """What a team's policy uses of each group's actor."""
+
+    @property
+    def group(self) -> GroupSpec:
+        """Whose actions it writes."""
+        ...
+
+    @property
+    def in_keys(self) -> Any:
+        """What it reads; an actor that reads ``group.keys.hidden("actor")`` has ``make_tensordict_primer()``."""
+        ...
+
+    @property
+    def decentralized(self) -> bool:
+        """Whether an agent needs only its own data to act."""
+        ...
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """None where it does not learn."""
+        ...
+
+    def for_agent(self, agent: int, /) -> TensorDictModuleBase:
+        """The policy of one agent alone."""
+        ...
+
+
+class TeamPolicy(TensorDictSequential):
+    """The policies of all groups, one after the other, as one TensorDict module.
+
+    A group's policy may be one that learns (``MultiAgentActor``, ``MultiAgentQActor``), one that is frozen
+    (``FrozenActor``) or one that is scripted (``RandomActor``, ``GreedyChase``, a class of your own): only those in
+    ``learners`` belong into losses and optimizers.
+
+    Args:
+        actors: by group, in the env's order.
+
+    >>> from ctde_kit.envs.vmas import VmasEnv
+    >>> from ctde_kit.modules import GreedyChase, MultiAgentMLP, own_observation
+    >>> from ctde_kit.specs import TeamSpec
+    >>> env = VmasEnv("simple_tag", num_envs=4)
+    >>> team = TeamSpec.from_env(env)
+    >>> prey = MultiAgentActor(team["agent"], own_observation(team["agent"]), MultiAgentMLP(14, 4, n_agents=1))
+    >>> policy = TeamPolicy({"adversary": GreedyChase(team["adversary"]), "agent": prey})
+    >>> list(policy.learners)
+    ['agent']
+    """
+
+    def __init__(self, actors: Mapping[str, GroupActor]):
+        super().__init__([*actors.values()])  # pyright: ignore[reportCallIssue, reportArgumentType]
+        self.groups = list(actors)
+
+    @property
+    def actors(self) -> dict[str, GroupActor]:
+        # `module` is a ModuleList, whose elements have no type of their own.
+        return dict(zip(self.groups, self.module, strict=True))  # pyright: ignore[reportReturnType]
+
+    @property
+    def learners(self) -> dict[str, GroupActor]:
+        """The policies of the groups that learn: those with a parameter that asks for a gradient."""
+        return {
+            group: actor
+            for group, actor in self.actors.items()
+            if any(parameter.requires_grad for parameter in actor.parameters())
+        }
+
+    @property
+    def decentralized(self) -> bool:
+        """Whether every agent needs only its own data to act."""
+        return all(actor.decentralized for actor in self.actors.values())
+
+    def for_agent(self, group: str, agent: int) -> TensorDictModuleBase:
+        """The policy of one agent of one group."""
+        return self.actors[group].for_agent(agent)
