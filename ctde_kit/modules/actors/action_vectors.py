@@ -1,4 +1,4 @@
-"""Logits as actions, and as vectors that critics read and gradients pass."""
+"""Conversions between logits, actions in the env's form, and the action vectors that critics read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ctde_kit.specs import ActionSpec, one_hot
 
 
 def as_action(spec: ActionSpec, vector: Tensor) -> Tensor:
-    """What ``spec.vector`` was given; of logits, the best choices.
+    """The action in the env's form, from a vector that ``spec.vector`` gave, or from logits: the best choices.
 
     >>> as_action(ActionSpec("categorical", (3,)), torch.tensor([[0.0, 0.0, 1.0]]))
     tensor([2])
@@ -36,7 +36,7 @@ def straight_through(spec: ActionSpec, logits: Tensor, temperature: float) -> Te
 
 
 def allowed(spec: ActionSpec, logits: Tensor, mask: Tensor | None) -> Tensor:
-    """``logits`` with what ``mask`` forbids at the lowest finite number; where nothing is allowed, 0 is, the no-op."""
+    """``logits``, the lowest finite number where ``mask`` forbids a choice; choice 0, the no-op, if it forbids all."""
     if mask is None:
         return logits
     if mask.shape[-2:] != logits.shape[-2:]:
@@ -53,7 +53,7 @@ def allowed(spec: ActionSpec, logits: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def gumbel_like(logits: Tensor) -> Tensor:
-    """Standard Gumbel noise: the best of ``logits`` and this noise together is a sample of their softmax."""
-    # Not `empty_like`: it keeps strides, and a graph would draw the same numbers in another order.
+    """Standard Gumbel noise: the argmax of ``logits`` plus this noise is a sample of their softmax."""
+    # Not `empty_like`: it keeps strides, so a graph would draw the numbers in another order.
     noise = torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
     return -noise.exponential_().log()

@@ -1,4 +1,4 @@
-"""Action distributions whose log-probabilities are the same when sampled and when evaluated again."""
+"""Action distributions; an action has the same log-probability when it is sampled and when it is evaluated again."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _INSIDE = 1 - 1e-6
 class TanhNormal(Distribution):
     """A Gaussian squashed by tanh into ``[low, high]``, independent along the last dimension.
 
-    TorchRL's ``TanhNormal`` scores a sample by the Gaussian value it came from and a stored action by the inverse of
-    its rounded value, so that PPO's first ratio is off 1 where tanh saturates; here both use the action.
+    TorchRL's ``TanhNormal`` scores a sample by the Gaussian value it came from, but a stored action by the inverse of
+    its rounded value: where tanh saturates, PPO's first ratio is not 1. Here both use the action.
 
     Args:
         loc: location before squashing, ``[*B, D]``.
@@ -50,10 +50,10 @@ class TanhNormal(Distribution):
         return (self.base.log_prob(x) - _log_slope(x) - self.half.log()).sum(-1)
 
     def sampled_entropy(self, n_samples: int = 1) -> Tensor:
-        """The entropy ``[*B]``: the Gaussian's in closed form, what squashing adds as a mean over samples.
+        """The entropy ``[*B]``: the Gaussian's in closed form, plus the mean over samples of what squashing adds.
 
-        It keeps the samples' unsquashed values: the mean of ``-log_prob(rsample())`` would lose them where tanh
-        saturates, and its gradient would there drive the location further out.
+        It uses the samples' unsquashed values. The mean of ``-log_prob(rsample())`` would lose them where tanh
+        saturates, and there its gradient would drive the location further out.
         """
         x = self.base.rsample(torch.Size((n_samples,)))
         return (self.base.entropy() + _log_slope(x).mean(0) + self.half.log()).sum(-1)
@@ -74,14 +74,14 @@ def _log_slope(x: Tensor) -> Tensor:
 
 
 class MaskedCategorical(Distribution):
-    """A choice among N, where a mask says which are allowed.
+    """A choice among N actions, of which a mask says which are allowed.
 
-    A row that allows nothing (a dead agent's) always gives 0, the no-op, with log-probability 0: no infinity or NaN
-    ever leaves this class. TorchRL's ``MaskedCategorical`` gives NaN there.
+    Where nothing is allowed (for a dead agent), the choice is always 0, the no-op, with log-probability 0: no infinity
+    or NaN leaves this class. TorchRL's ``MaskedCategorical`` gives NaN there.
 
     Args:
         logits: ``[*B, N]``.
-        mask: bool ``[*B, N]``, ``None`` where all is allowed.
+        mask: bool ``[*B, N]``; ``None`` if all actions are allowed.
         one_hot: actions are one-hot ``[*B, N]`` instead of indices ``[*B]``.
 
     >>> dist = MaskedCategorical(torch.zeros(3), torch.tensor([False, True, False]))
@@ -133,7 +133,7 @@ class MaskedMultiCategorical(Distribution):
     Args:
         logits: ``[*B, sum(sizes)]``.
         sizes: how many values each choice has.
-        mask: bool ``[*B, sum(sizes)]``, ``None`` where all is allowed.
+        mask: bool ``[*B, sum(sizes)]``; ``None`` if all actions are allowed.
 
     >>> MaskedMultiCategorical(torch.zeros(5), (2, 3)).sample().shape
     torch.Size([2])

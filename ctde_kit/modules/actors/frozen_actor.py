@@ -17,14 +17,14 @@ GREEDY: Any = ExplorationType.DETERMINISTIC
 
 
 class FrozenActor(TensorDictModuleBase):
-    """A copy of one group's actor that takes no gradient and acts in one way, while others explore or are evaluated.
+    """A copy of one group's actor that does not learn, such as an opponent in a ``TeamPolicy``.
 
-    Reads and writes what the actor does, a recurrent one's hidden state ``[*B, n_agents, H]`` among it. In a
-    ``TeamPolicy`` it is an opponent: it acts, and nothing of it is learnt.
+    It acts with one exploration type, whatever the others do. Reads and writes what the actor reads and writes,
+    including the hidden state ``[*B, n_agents, H]`` of a recurrent one.
 
     Args:
-        actor: of one group; it is copied, so that the original may go on learning.
-        exploration: how it acts: ``ExplorationType.DETERMINISTIC``, greedily, or ``RANDOM``, sampling.
+        actor: the policy of one group; it is copied, so the original may continue to learn.
+        exploration: how it acts: greedily (``ExplorationType.DETERMINISTIC``), or by sampling (``RANDOM``).
 
     >>> from ctde_kit.envs.vmas import VmasEnv
     >>> from ctde_kit.modules import MultiAgentActor, MultiAgentMLP, own_observation
@@ -65,5 +65,5 @@ class FrozenActor(TensorDictModuleBase):
         return self.actor.make_tensordict_primer()
 
     def for_agent(self, agent: int) -> TensorDictModuleBase:
-        """The policy of one agent alone, as it acts here."""
+        """The policy of one agent alone, with the same exploration type."""
         return FrozenActor(self.actor.for_agent(agent), self.exploration)

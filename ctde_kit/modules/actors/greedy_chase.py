@@ -1,4 +1,4 @@
-"""The scripted predator of tag games."""
+"""The scripted predators of tag games."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ PLANE = 2
 
 
 class GreedyChase(TensorDictModuleBase):
-    """Every agent of the group accelerates straight towards the prey that is nearest to it.
+    """A scripted policy: each agent of the group accelerates straight towards the prey that is nearest to it.
 
     Reads ``(group, "observation")`` ``[*B, n_agents, F]`` of a predator of ``simple_tag``, VMAS's or MPE2's: its
     velocity and position, then the relative positions of ``n_landmarks`` obstacles, of the other predators, and of the
-    prey, then the prey's velocities. Writes ``(group, "action")``: continuous forces, VMAS's two or MPE2's five, as
-    large as they may be; or the discrete action whose push points most nearly towards the prey. It obeys no
-    exploration type and has no parameters, so it is never trained.
+    prey, then the prey's velocities. Writes ``(group, "action")``: the largest continuous forces, VMAS's two or MPE2's
+    five; or the discrete action whose push points most nearly towards the prey. It ignores the exploration type. It has
+    no parameters, so it is never trained.
 
     Args:
         group: the predators' spec.
         n_prey: how many prey are observed.
-        n_landmarks: how many obstacles are.
+        n_landmarks: how many obstacles are observed.
 
     Raises:
         UserError: where observations or actions are not those of a predator of ``simple_tag``.

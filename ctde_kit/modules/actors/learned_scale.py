@@ -1,4 +1,4 @@
-"""The deviation of a Gaussian policy as a parameter of its own."""
+"""The standard deviation of a Gaussian policy as a learned parameter."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ SMALLEST = 1e-3
 
 
 class LearnedScale(nn.Module):
-    """Gives a location ``[*B, n_agents, D]`` back with a deviation of the same shape that no input changes.
+    """Returns a location ``[*B, n_agents, D]`` unchanged, and a learned standard deviation of the same shape.
 
-    As in the MAPPO authors' code for continuous actions; TorchRL's and BenchMARL's actors let a network output both.
+    The standard deviation does not depend on the input, as in the MAPPO authors' code for continuous actions. TorchRL's
+    and BenchMARL's actors let a network output both.
 
     Args:
         size: D.
         n_agents: size of the agent axis.
-        share_params: one set for all (``True``), one an agent (``False``), or the set of each agent.
-        initial: the deviation at the beginning, before squashing.
+        share_params: one set for all agents (``True``), one per agent (``False``), or the index of each agent's set.
+        initial: the standard deviation at the beginning, before squashing.
 
     >>> loc, scale = LearnedScale(2, n_agents=3)(torch.zeros(5, 3, 2))
     >>> scale.shape
@@ -35,7 +36,7 @@ class LearnedScale(nn.Module):
         return loc, self.log_scale.exp().clamp(min=SMALLEST)[list(self.sets)].expand_as(loc)
 
     def for_agent(self, agent: int) -> LearnedScale:
-        """The deviation of one agent, on the same storage."""
+        """The standard deviation of one agent, on the same storage."""
         index = self.sets[agent]
         scale = LearnedScale(self.log_scale.shape[-1], 1)
         scale.log_scale = nn.Parameter(self.log_scale.data[index : index + 1])

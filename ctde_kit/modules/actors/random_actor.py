@@ -1,4 +1,4 @@
-"""A policy that draws uniformly."""
+"""A policy that acts uniformly at random."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ctde_kit.specs import GroupSpec
 
 
 class RandomActor(TensorDictModuleBase):
-    """Uniform actions of one group, whatever the exploration type: within bounds, or among those that are allowed.
+    """Uniformly random actions of one group: within the bounds, or among the allowed choices.
 
-    Reads ``(group, "observation")`` ``[*B, n_agents, F]`` for its batch size alone and, where the group has one, the
-    action mask bool ``[*B, n_agents, A]``; writes ``(group, "action")``. An agent that is allowed nothing takes
-    action 0, the no-op. It has no parameters, so it is never trained.
+    Reads ``(group, "observation")`` ``[*B, n_agents, F]``, of which it uses only the shape, and, if the group has one,
+    the action mask bool ``[*B, n_agents, A]``; writes ``(group, "action")``. An agent that is allowed nothing takes
+    action 0, the no-op. It ignores the exploration type. It has no parameters, so it is never trained.
 
     Args:
         group: the group's spec.

@@ -15,20 +15,20 @@ from ctde_kit.specs import GroupSpec
 
 
 class SubPolicyDraw(TensorDictModuleBase):
-    """Draws each agent's sub-policy at an episode's start, uniformly and by itself, and keeps it to the end.
+    """Draws each agent's sub-policy uniformly at an episode's start, and keeps it to the episode's end.
 
     Lowe et al. 2017, "Multi-Agent Actor-Critic for Mixed Cooperative-Competitive Environments", section 4.3. Reads
-    ``is_init`` bool ``[*B, 1]`` and ``(group, "sub_policy")`` int64 ``[*B, n_agents]``, the index before; writes the
-    index that holds now, and the same under ``next``: so it is where the env's state is, in checkpoints of the
-    collector, and each env has its own. It draws at every step, needed or not, so that a compiled rollout draws the
-    same numbers.
+    ``is_init`` bool ``[*B, 1]`` and ``(group, "sub_policy")`` int64 ``[*B, n_agents]``, the index of the step before.
+    Writes the current index there and under ``next``: so each env has its own index, and the collector's checkpoints
+    keep it with the env's state. It draws at every step, needed or not, so that a compiled rollout draws the same
+    numbers.
 
     Args:
         group: the group's spec.
-        size: how many sub-policies an agent has.
+        size: how many sub-policies each agent has.
 
     Raises:
-        UserError: for less than one; where ``is_init`` or the index is missing.
+        UserError: for a size below 1; where ``is_init`` or the index is missing.
 
     >>> from tensordict import TensorDict
     >>> from ctde_kit.specs import ActionSpec, GroupSpec

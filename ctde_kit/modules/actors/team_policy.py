@@ -12,16 +12,16 @@ from ctde_kit.specs import GroupSpec
 
 
 class GroupActor(Protocol):
-    """What a team's policy uses of each group's actor."""
+    """What ``TeamPolicy`` uses of each group's actor."""
 
     @property
     def group(self) -> GroupSpec:
-        """Whose actions it writes."""
+        """The group whose actions it writes."""
         ...
 
     @property
     def in_keys(self) -> Any:
-        """What it reads; an actor that reads ``group.keys.hidden("actor")`` has ``make_tensordict_primer()``."""
+        """The keys it reads; an actor that reads ``group.keys.hidden("actor")`` has ``make_tensordict_primer()``."""
         ...
 
     @property
@@ -30,7 +30,7 @@ class GroupActor(Protocol):
         ...
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """None where it does not learn."""
+        """Its parameters; empty if it does not learn."""
         ...
 
     def for_agent(self, agent: int, /) -> TensorDictModuleBase:
@@ -41,15 +41,14 @@ class GroupActor(Protocol):
 class TeamPolicy(TensorDictSequential):
     """The policies of all groups, one after the other, as one TensorDict module.
 
-    A group's policy may be one that learns (``MultiAgentActor``, ``MultiAgentQActor``), one that is frozen
-    (``FrozenActor``) or one that is scripted (``RandomActor``, ``GreedyChase``, a class of your own): only those in
-    ``learners`` belong into losses and optimizers.
+    A group's policy may learn (``MultiAgentActor``, ``MultiAgentQActor``), be frozen (``FrozenActor``) or be scripted
+    (``RandomActor``, ``GreedyChase``, your own class). Only those in ``learners`` belong in losses and optimizers.
 
     Args:
-        actors: by group, in the env's order.
+        actors: the policy of each group, in the env's order.
 
     >>> from ctde_kit.envs.vmas import VmasEnv
-    >>> from ctde_kit.modules import GreedyChase, MultiAgentMLP, own_observation
+    >>> from ctde_kit.modules import GreedyChase, MultiAgentActor, MultiAgentMLP, own_observation
     >>> from ctde_kit.specs import TeamSpec
     >>> env = VmasEnv("simple_tag", num_envs=4)
     >>> team = TeamSpec.from_env(env)
@@ -70,7 +69,7 @@ class TeamPolicy(TensorDictSequential):
 
     @property
     def learners(self) -> dict[str, GroupActor]:
-        """The policies of the groups that learn: those with a parameter that asks for a gradient."""
+        """The policies that learn: those with a parameter that requires a gradient."""
         return {
             group: actor
             for group, actor in self.actors.items()

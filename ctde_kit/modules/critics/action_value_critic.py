@@ -1,8 +1,8 @@
-"""Critics that value actions: whose data and whose actions they see, and how many values they give."""
+"""Critics of joint actions, in every layout: whose data and actions they see, and how many values they give."""
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any, Protocol, get_args, runtime_checkable
 
 import torch
 from tensordict import TensorDictBase
@@ -15,21 +15,49 @@ from ctde_kit.keys import STATE, Key
 from ctde_kit.modules.critics.value_critic import Heads, Sees, ValuePerAgent, check_own_first
 from ctde_kit.modules.networks.agent_network import AgentNetwork, NetworkFactory
 from ctde_kit.modules.networks.inputs import Input
+from ctde_kit.modules.networks.linear import AgentLinear
 from ctde_kit.modules.networks.own_first import own_first_columns
 from ctde_kit.specs import GroupSpec, TeamSpec
 
 
-class ActionValueCritic(TensorDictModuleBase):
-    """Writes ``(group, "state_action_value")`` ``[*B, n_agents, 1]``, the value of a joint action for each agent.
+@runtime_checkable
+class HasFirstLayer(Protocol):
+    """A network that can run its first layer apart from the rest, such as ``MultiAgentMLP`` and ``MultiAgentGRU``."""
 
-    Reads what ``agent_network`` reads, actions as vectors among it: ``(group, "action_vector")`` ``[*B, n_agents, D]``.
+    @property
+    def first(self) -> AgentLinear:
+        """The layer that reads the features."""
+        ...
+
+    def after_first(self, x: Tensor, /, *carried: Tensor) -> Any:
+        """Outputs, from what the first layer gave."""
+        ...
+
+
+class ActionValueCritic(TensorDictModuleBase):
+    """A critic of joint actions: it writes ``(group, "state_action_value")`` ``[*B, n_agents, 1]``.
+
+    ``action_value_critic`` makes the common ones. Reads what ``agent_network`` reads, including actions as vectors:
+    ``(group, "action_vector")`` ``[*B, n_agents, D]``.
 
     Args:
         group: the group whose returns it predicts.
         agent_network: writes the value.
-        own_column: where agent 0's action stands among the features, the others' after it; ``None`` where agent i's
-            value depends on agent i's action alone, or on the others' through a channel between agents.
+        own_column: the column of agent 0's action among the features, the other agents' come after it; ``None`` if
+            agent i's value depends on agent i's action alone, or on the others' through a channel between agents.
         own_first: each agent's own action stands at ``own_column``.
+
+    >>> from tensordict import TensorDict
+    >>> from ctde_kit.modules import Input, MultiAgentMLP
+    >>> from ctde_kit.specs import ActionSpec
+    >>> group = GroupSpec("agents", 3, 5, ActionSpec("categorical", (4,)))
+    >>> parts = [(group.keys.observation, None, 0), (group.keys.action_vector, None, 0)]
+    >>> inputs = Input(parts, n_agents=3, features=5 + 4, decentralized=True)
+    >>> network = AgentNetwork(inputs, MultiAgentMLP(5 + 4, 1, n_agents=3), [group.keys.state_action_value])
+    >>> critic = ActionValueCritic(group, network, own_column=None)
+    >>> data = {"observation": torch.zeros(2, 3, 5), "action_vector": torch.zeros(2, 3, 4)}
+    >>> critic(TensorDict({"agents": data}, [2]))["agents", "state_action_value"].shape
+    torch.Size([2, 3, 1])
     """
 
     in_keys: list[Key]
@@ -46,7 +74,7 @@ class ActionValueCritic(TensorDictModuleBase):
 
     @property
     def hidden_shape(self) -> tuple[int, int]:
-        """The shape ``(n, H)`` of one hidden state; of a recurrent critic alone."""
+        """The shape ``(n, H)`` of one hidden state; only a recurrent critic has one."""
         return self.agent_network.hidden_shape
 
     @property
@@ -58,21 +86,21 @@ class ActionValueCritic(TensorDictModuleBase):
     def swaps_own_action(self) -> bool:
         """Whether ``own_action_values`` can be computed.
 
-        The network must tell its first layer from the others, or have no channel between agents.
+        The network must have ``first`` and ``after_first``, or no channel between agents.
         """
         if self.own_column is None:
             return self.agent_network.decentralized
-        return hasattr(self.agent_network.network, "after_first")
+        return isinstance(self.agent_network.network, HasFirstLayer)
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         return self.agent_network(tensordict)
 
     def own_action_values(self, tensordict: TensorDictBase, action: Tensor) -> Tensor:
-        """The value ``[*B, n_agents, 1]`` for each agent where it alone takes another action ``[*B, n_agents, D]``.
+        """The value ``[*B, n_agents, 1]`` for each agent if it alone takes another action ``[*B, n_agents, D]``.
 
-        The others' are those in ``tensordict``. The first layer sees the joint action once; each agent's own action is
-        swapped in by its difference, so only the later layers are computed an agent. A recurrent critic takes one step
-        from the hidden states in ``tensordict``.
+        The other agents' actions are those in ``tensordict``. The first layer reads the joint action once; each agent's
+        own action is swapped in by its difference, so only the later layers run once per agent. A recurrent critic
+        takes one step from the hidden states in ``tensordict``.
         """
         key = self.group.keys.action_vector
         if self.own_column is None:
@@ -88,7 +116,7 @@ class ActionValueCritic(TensorDictModuleBase):
             hidden = tensordict.get(self.hidden_key)
             is_init = torch.zeros(*hidden.shape[:-2], 1, dtype=torch.bool, device=hidden.device)
             values = network.after_first(rows, hidden, is_init)[0]
-        # Where one network has a head an agent, row i is of agent i's action, and so is its head i.
+        # If one network has one head per agent, then row i has agent i's action, and head i is agent i's.
         return values if values.shape[-1] == 1 else values.diagonal(dim1=-2, dim2=-1).unsqueeze(-1)
 
 
@@ -105,8 +133,8 @@ def action_value_critic(
     """A critic of joint actions, in one of the common layouts.
 
     Centralized critics see the actions of all agents of all groups (Lowe et al. 2017, section 4.1: in ``simple_tag`` a
-    predator's critic sees the prey's action); with ``observation`` each agent's own data and action alone (IDDPG, and
-    the utilities that FACMAC mixes). A recurrent critic keeps its hidden state under the root key
+    predator's critic sees the prey's action). With ``observation`` each agent's critic sees its own data and action
+    alone (IDDPG, and the utilities that FACMAC mixes). A recurrent critic keeps its hidden state under the root key
     ``{group}_critic_hidden``.
 
     Args:
@@ -115,10 +143,10 @@ def action_value_critic(
         make_network: ``(in_features, out_features, n_agents) -> network``, such as ``MultiAgentMLP``.
         sees: each agent's own ``observation``, all observations of the ``team``, the root ``state``, or the
             agent-specific ``agent_state``.
-        heads: for ``team`` and ``state``: ``one`` value for all, one output an ``agent``, or a ``network`` an agent
-            (whose weights are apart, or shared by clusters of like agents, as ``make_network`` shares them).
-        agent_id: append the agent's index, one forward pass an agent, instead of heads.
-        own_first: as in ``value_critic``; its own action is the first of the actions, too.
+        heads: for ``team`` and ``state``: ``one`` value for all agents, one output per ``agent``, or one ``network``
+            per agent (with separate weights, or shared by clusters of agents, as ``make_network`` shares them).
+        agent_id: append the agent's index, with one forward pass per agent, instead of heads.
+        own_first: as in ``value_critic``; each agent's own action is also the first of the actions.
 
     Raises:
         UserError: as ``value_critic``.
@@ -137,7 +165,7 @@ def action_value_critic(
         if value not in words:
             raise UserError(f"action_value_critic: {name}={value!r}, expected one of {', '.join(words)}")
     check_own_first(own_first, sees, heads, agent_id)
-    seen, features, per_agent = _seen(team, group, sees)
+    state_parts, features, per_agent = _state_parts(team, group, sees)
     per_agent = per_agent or heads == "network" or agent_id
     if sees == "observation":
         actions = [(group.keys.action_vector, _mask(group), 0)]
@@ -148,7 +176,7 @@ def action_value_critic(
         before = 0 if own_first else sum(sizes[: team.groups.index(group)])
         n_actions, own_column = sum(sizes), features + before
     n_rows = group.n_agents if per_agent else 1
-    parts = [*seen, *actions]
+    parts = [*state_parts, *actions]
     columns = None
     if own_first:
         widths = [[other.observation_dim for other in team], [other.action.vector_dim for other in team]]
@@ -179,8 +207,8 @@ def _mask(group: GroupSpec) -> Key | None:
     return group.keys.mask if group.mask else None
 
 
-def _seen(team: TeamSpec, group: GroupSpec, sees: Sees) -> tuple[Parts, int, bool]:
-    """What stands before the actions, its features, and whether it has an agent axis."""
+def _state_parts(team: TeamSpec, group: GroupSpec, sees: Sees) -> tuple[Parts, int, bool]:
+    """The parts that stand before the actions, their features, and whether they have an agent axis."""
     if sees == "team":
         return [(other.keys.observation, _mask(other), 2) for other in team], team.observation_dim, False
     if sees == "observation":

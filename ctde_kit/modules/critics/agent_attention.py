@@ -9,15 +9,15 @@ from ctde_kit.errors import UserError
 
 
 class AgentAttention(nn.Module):
-    """What each agent gathers of the others by multi-head attention (Iqbal & Sha 2019, eqs. 5 and 6).
+    """Multi-head attention of each agent over the others (Iqbal & Sha 2019, eqs. 5 and 6).
 
-    ``attended_i = sum over j != i of weight_ij * leaky_relu(V e_j)``, ``weight_ij`` the softmax over ``j`` of
-    ``(W_q e_i) . (W_k e_j) / sqrt(d)``, each head with matrices of its own. Nobody attends to dead agents. An agent
-    attends to itself where no other is alive, so that its weights sum to 1 all the same; a dead agent's are those over
-    the living, zero where there are none.
+    ``attended_i = sum over j != i of weight_ij * leaky_relu(V e_j)``; ``weight_ij`` is the softmax over ``j`` of
+    ``(W_q e_i) . (W_k e_j) / sqrt(d)``; each head has its own matrices. Nobody attends to dead agents. An agent attends
+    to itself if no other is alive, so that its weights still sum to 1. A dead agent's weights are over the living; they
+    are zero if there are none.
 
     Args:
-        embed_dim: E, features of an agent.
+        embed_dim: E, features of one agent.
         n_heads: a divisor of E.
 
     Raises:
@@ -41,10 +41,10 @@ class AgentAttention(nn.Module):
         """The attended features ``[*B, n, E]``, and the weights ``[*B, n_heads, n, N]``.
 
         Args:
-            own: of those who attend, ``[*B, n, E]``; they may differ from what the others see of them in ``team``.
-            team: of all agents, ``[*B, N, E]``.
-            alive: bool ``[*B, N]``; ``None``: all are.
-            first: where the first of those who attend stands in ``team``.
+            own: embeddings of the agents that attend, ``[*B, n, E]``; they may differ from those in ``team``.
+            team: embeddings of all agents, ``[*B, N, E]``.
+            alive: bool ``[*B, N]``; ``None``: all are alive.
+            first: the place in ``team`` of the first agent that attends.
         """
         n_agents, n_team = own.shape[-2], team.shape[-2]
         row, column = torch.arange(n_agents, device=own.device), torch.arange(n_team, device=own.device)
@@ -52,14 +52,14 @@ class AgentAttention(nn.Module):
         allowed = _allowed(is_own, alive)
         weight = self._weight(own, team, allowed)
         if alive is not None:
-            # A softmax over nothing is not zero.
+            # A softmax over nothing would not be zero.
             weight = weight.masked_fill(~allowed.unsqueeze(-3), 0)
         values = self._heads(nn.functional.leaky_relu(self.value(team)))
         if alive is None and n_team > 1:
             return self._joined(weight @ values), weight
-        mine = self._heads(nn.functional.leaky_relu(self.value(own)))
-        of_self = (weight * is_own).sum(-1, keepdim=True) * mine
-        return self._joined(weight.masked_fill(is_own, 0) @ values + of_self), weight
+        own_values = self._heads(nn.functional.leaky_relu(self.value(own)))
+        attended_self = (weight * is_own).sum(-1, keepdim=True) * own_values
+        return self._joined(weight.masked_fill(is_own, 0) @ values + attended_self), weight
 
     def _weight(self, own: Tensor, team: Tensor, allowed: Tensor) -> Tensor:
         queries, keys = self._heads(self.query(own)), self._heads(self.key(team))
@@ -84,7 +84,7 @@ class AgentAttention(nn.Module):
 
 
 def _allowed(is_own: Tensor, alive: Tensor | None) -> Tensor:
-    """To whom each agent may attend, bool ``[*B, n, N]``."""
+    """The agents to which each agent may attend, bool ``[*B, n, N]``."""
     if alive is None:
         return ~is_own if is_own.shape[-1] > 1 else is_own
     living = alive.unsqueeze(-2)

@@ -1,6 +1,8 @@
-"""Critics in which each agent's value attends to the other agents."""
+"""Critics in which each agent attends to the other agents (MAAC)."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from tensordict import TensorDictBase
@@ -17,33 +19,34 @@ from ctde_kit.specs import GroupSpec, TeamSpec
 
 
 class AttentionCritic(TensorDictModuleBase):
-    """A value of each agent, of its own data and of what it gathers of all others by attention (MAAC).
+    """A critic of states or actions whose value for each agent attends to all other agents (MAAC).
 
-    Iqbal & Sha 2019, "Actor-Attention-Critic for Multi-Agent Reinforcement Learning", eqs. 4 to 6: ``e_j`` embeds what
-    agent j of any group observes and, in a critic of actions, does; ``value_i = f(e_i, attended_i)``, ``attended_i`` as
-    ``AgentAttention`` has it. Each group's observations have an encoder of their own, so groups of any sizes fit. With
-    shared parameters and no agent id the values of permuted agents are the permuted values.
+    Iqbal & Sha 2019, "Actor-Attention-Critic for Multi-Agent Reinforcement Learning", eqs. 4 to 6: ``e_j`` embeds the
+    observation of agent j of any group and, in a critic of actions, its action; ``value_i = f(e_i, attended_i)``, where
+    ``attended_i`` is the sum of the other agents' embeddings, weighted by multi-head attention. Each group has its own
+    encoder, so the groups may have any sizes. With shared parameters and no agent id, permuted agents get permuted
+    values.
 
-    Reads of every group ``(group, "observation")`` ``[*B, n_agents, F]``, ``(group, "mask")`` where agents die, and
-    with ``of_actions`` ``(group, "action_vector")`` ``[*B, n_agents, D]``. Writes ``(group, "state_value")``, or
-    ``(group, "state_action_value")`` of actions, ``[*B, n_agents, 1]``, and ``(group, "attention_weight")`` ``[*B,
-    n_agents, N]`` without a gradient, the mean over heads: how much each agent attends to each of the N agents of the
-    team, group by group, in the team's order. Rows sum to 1, dead agents and the agent itself get 0; the last agent
-    alive attends to itself. A dead agent's row is that over the living, all 0 where there are none.
+    Reads ``(group, "observation")`` ``[*B, n_agents, F]`` of every group, ``(group, "mask")`` if agents die, and with
+    ``of_actions`` ``(group, "action_vector")`` ``[*B, n_agents, D]``. Writes ``(group, "state_value")``, or with
+    ``of_actions`` ``(group, "state_action_value")``, ``[*B, n_agents, 1]``; and ``(group, "attention_weight")`` ``[*B,
+    n_agents, N]`` without a gradient: how much each agent attends to each of the team's N agents, in the team's order,
+    as the mean over heads. Rows sum to 1; dead agents and the agent itself get 0. The last agent alive attends to
+    itself. A dead agent's row is over the living, and all 0 if there are none.
 
-    Differs from the paper: ``f`` gives the value of the action that is taken and not one of each action, so that
-    continuous actions fit and ``e_i`` knows agent i's own action; encoders and ``f`` may be shared by agents; there is
-    a critic of states, too; and no batch normalization.
+    Differences from the paper: ``f`` gives the value of the action that is taken, not one value per action, so
+    continuous actions fit and ``e_i`` contains agent i's own action; agents may share encoders and ``f``; there is also
+    a critic of states; there is no batch normalization.
 
     Args:
         team: all groups.
         group: the group whose returns it predicts.
-        make_network: ``(in_features, out_features, n_agents) -> network``, which makes ``f``; feed-forward.
-        of_actions: a critic of actions, else of states.
+        make_network: ``(in_features, out_features, n_agents) -> network``, makes ``f``; feed-forward.
+        of_actions: a critic of actions, otherwise of states.
         embed_dim: features of an embedding.
         n_heads: of the attention.
-        share_params: of the encoders, as in ``AgentLinear``.
-        activation_class: of the encoders.
+        share_params: of the encoders, as in ``MultiAgentMLP``.
+        activation_class: makes the encoders' activation.
         agent_id: append the agent's index to what is embedded.
         normalize: normalize what is embedded.
 
@@ -74,7 +77,7 @@ class AttentionCritic(TensorDictModuleBase):
         embed_dim: int = 64,
         n_heads: int = 4,
         share_params: ShareParams = True,
-        activation_class: type[nn.Module] = nn.LeakyReLU,
+        activation_class: Callable[[], nn.Module] = nn.LeakyReLU,
         agent_id: bool = False,
         normalize: bool = False,
     ):
@@ -83,14 +86,14 @@ class AttentionCritic(TensorDictModuleBase):
         inputs = [_input(other, of_actions, agent_id, normalize) for other in team]
         self.inputs = nn.ModuleList(inputs)
         self.encoders = nn.ModuleList(
-            AgentLinear(seen.features, embed_dim, seen.n_agents, share_params) for seen in inputs
+            AgentLinear(group_input.features, embed_dim, group_input.n_agents, share_params) for group_input in inputs
         )
         self.activation = activation_class()
         self.attention = AgentAttention(embed_dim, n_heads)
         self.head = make_network(2 * embed_dim, 1, group.n_agents)
         keys = group.keys
         self.value_key = keys.state_action_value if of_actions else keys.state_value
-        self.in_keys = list(dict.fromkeys(key for seen in inputs for key in seen.in_keys))
+        self.in_keys = list(dict.fromkeys(key for group_input in inputs for key in group_input.in_keys))
         self.out_keys = [self.value_key, keys.attention_weight]
         self._index = team.groups.index(group)
         self._first = sum(other.n_agents for other in team.groups[: self._index])
@@ -102,9 +105,9 @@ class AttentionCritic(TensorDictModuleBase):
         return tensordict.set(self.group.keys.attention_weight, weight.detach().mean(-3))
 
     def own_action_values(self, tensordict: TensorDictBase, action: Tensor) -> Tensor:
-        """The value ``[*B, n_agents, 1]`` for each agent where it alone takes another action ``[*B, n_agents, D]``.
+        """The value ``[*B, n_agents, 1]`` for each agent if it alone takes another action ``[*B, n_agents, D]``.
 
-        Nobody attends to itself, so only the agent's own embedding differs: one pass serves all agents.
+        No agent attends to itself, so only its own embedding differs: one pass serves all agents.
         """
         embeddings = [self._embedded(tensordict, index) for index in range(len(self.encoders))]
         changed = tensordict.copy().set(self.group.keys.action_vector, action)
@@ -119,13 +122,13 @@ class AttentionCritic(TensorDictModuleBase):
         return self.head(torch.cat([own, attended], -1)), weight
 
     def _alive(self, tensordict: TensorDictBase, embeddings: list[Tensor]) -> Tensor | None:
-        """Who of the team is alive, bool ``[*B, N]``; ``None`` where nobody dies."""
+        """Which agents of the team are alive, bool ``[*B, N]``; ``None`` if no group has a mask."""
         if not any(group.mask for group in self.team):
             return None
         parts = []
         for group, embedded in zip(self.team, embeddings, strict=True):
-            everyone = torch.ones(embedded.shape[:-1], dtype=torch.bool, device=embedded.device)
-            parts.append(entry(tensordict, group.keys.mask) if group.mask else everyone)
+            all_alive = torch.ones(embedded.shape[:-1], dtype=torch.bool, device=embedded.device)
+            parts.append(entry(tensordict, group.keys.mask) if group.mask else all_alive)
         return torch.cat(parts, -1)
 
 

@@ -1,4 +1,4 @@
-"""A critic that sees the agents of each group in a random order."""
+"""Critics that see the agents of each group in a random order."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from ctde_kit.specs import TeamSpec
 
 
 class RandomOrderCritic(TensorDictModuleBase):
-    """Shows ``critic`` the agents of each group in another order in each sample, so that none can rely on its place.
+    """Shows ``critic`` the agents of each group in another order in each sample, so that it cannot rely on the order.
 
-    Reads what ``critic`` reads and, where it is there, ``(group, "order")`` int64 ``[*B, n_agents]`` of every group:
-    which agent stands in each place. Observations, actions and who is alive are stacked in this order; what comes out
-    goes back to the agents: output k, of one network with a head an agent, and row k, told apart by the agent id, are
-    of the agent in place k. With a network an agent the rows are the agents' own, whatever they see.
+    Reads what ``critic`` reads and, if present, ``(group, "order")`` int64 ``[*B, n_agents]`` of every group: which
+    agent stands in each place. Observations, actions and masks are stacked in this order, and the outputs are put back
+    in the agents' order: output k of one network with one head per agent, and row k of a network that reads an agent
+    id, belong to the agent in place k. With one network per agent, row i is agent i's in any order.
 
-    ``draw_order`` writes the order at the root and under ``next``, one a sample: for transitions ``[B]`` one each, for
-    sequences ``[*B, T]`` one a sequence, since a recurrent critic remembers who stood where. ``MAPPOLoss`` and
-    ``MADDPGLoss`` call it once for all critics and their targets, so that of one sample Q and target Q see one order,
-    and observations, actions and next observations do. Where nobody drew an order, as when values are stored for
-    advantages, the agents stand in their own: what is stored is then the same however often it is computed. Another
-    loss must call ``draw_order`` itself.
+    ``draw_order`` writes the order at the root and under ``next``. Each sample gets one: each transition of ``[B]``,
+    and each sequence of ``[*B, T]``, because a recurrent critic remembers the places. ``MAPPOLoss`` and ``MADDPGLoss``
+    call it once for all critics and their target networks, so that in one sample Q and target Q, observations, actions
+    and next observations have the same order. Where no order was drawn, as when values are stored for advantages, the
+    agents keep their own order: the stored values are the same however often they are computed. Other losses must call
+    ``draw_order`` themselves.
 
     Args:
         team: all groups.
-        critic: what ``value_critic`` or ``action_value_critic`` gives.
+        critic: made by ``value_critic`` or ``action_value_critic``.
 
     Raises:
         UserError: for a recurrent critic of states.
@@ -55,7 +55,7 @@ class RandomOrderCritic(TensorDictModuleBase):
         network = critic if isinstance(critic, AgentNetwork) else critic.agent_network
         if network is critic and network.recurrent:
             raise UserError(
-                "a random order: a recurrent critic of states goes on from what it saw in a fixed one; use a "
+                "a random order: the hidden state of a recurrent critic of states was computed in a fixed one; use a "
                 "feed-forward network (network@critic.network=mlp), or a fixed order (critic.ordering=fixed)"
             )
         self.rows_are_places = network.inputs.n_agents == 1 or network.inputs.ids is not None
@@ -66,17 +66,17 @@ class RandomOrderCritic(TensorDictModuleBase):
 
     @property
     def hidden_shape(self) -> tuple[int, int]:
-        """The shape ``(n, H)`` of one hidden state; of a recurrent critic alone."""
+        """The shape ``(n, H)`` of one hidden state; only a recurrent critic has one."""
         return self.critic.hidden_shape
 
     @property
     def swaps_own_action(self) -> bool:
-        """Whether ``own_action_values`` can be computed: rows of their own networks see each agent elsewhere."""
+        """Whether ``own_action_values`` can be computed: not with one network per agent."""
         swaps = isinstance(self.critic, ActionValueCritic) and self.critic.swaps_own_action
         return self.rows_are_places and swaps
 
     def draw_order(self, tensordict: TensorDictBase) -> TensorDictBase:
-        """Write the orders that are not there yet, at the root and under ``next``."""
+        """Write the orders that are missing, at the root and under ``next``."""
         batch = tensordict.shape
         drawn = batch if len(batch) < 2 else (*batch[:-1], 1)
         for group in self.team:
@@ -90,40 +90,40 @@ class RandomOrderCritic(TensorDictModuleBase):
         return tensordict
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
-        found = self.critic(self._shown(tensordict))
+        output = self.critic(self._ordered(tensordict))
         for key in self.out_keys:
-            value = found.get(key)
-            tensordict.set(key, self._to_agents(tensordict, value, key))
+            tensordict.set(key, self._to_agents(tensordict, output.get(key), key))
         return tensordict
 
     def own_action_values(self, tensordict: TensorDictBase, action: Tensor) -> Tensor:
-        """The value ``[*B, n_agents, 1]`` for each agent where it alone takes another action, as the critic has it."""
-        group = self.critic.group
-        order = tensordict.get(group.keys.order, None)
-        shown = action if order is None else _arranged(action, order)
-        values = self.critic.own_action_values(self._shown(tensordict), shown)
-        return self._to_agents(tensordict, values, group.keys.state_action_value)
+        """The value ``[*B, n_agents, 1]`` for each agent if it alone takes another action ``[*B, n_agents, D]``."""
+        critic = self.critic
+        assert isinstance(critic, ActionValueCritic)
+        order = tensordict.get(critic.group.keys.order, None)
+        ordered_action = action if order is None else _in_order(action, order)
+        values = critic.own_action_values(self._ordered(tensordict), ordered_action)
+        return self._to_agents(tensordict, values, critic.group.keys.state_action_value)
 
-    def _shown(self, tensordict: TensorDictBase) -> TensorDictBase:
-        """What ``critic`` reads, in order; the hidden state of a row stays where it is, as an order does in time."""
-        shown = tensordict.select(*self.critic.in_keys, strict=False)
+    def _ordered(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """What ``critic`` reads, in order; hidden states belong to places, and stay where they are."""
+        ordered = tensordict.select(*self.critic.in_keys, strict=False)
         for group in self.team:
             order = tensordict.get(group.keys.order, None)
             if order is not None:
                 for key in self.critic.in_keys:
                     if isinstance(key, tuple) and key[0] == group.name:
-                        shown.set(key, _arranged(entry(tensordict, key), order))
-        return shown
+                        ordered.set(key, _in_order(entry(tensordict, key), order))
+        return ordered
 
     def _to_agents(self, tensordict: TensorDictBase, value: Tensor, key: Key) -> Tensor:
-        """What is an agent's, ``[*B, n_agents, 1]``; a hidden state is a row's."""
-        orders = {group.name: group.keys.order for group in self.team}
-        owner = orders.get(key[0]) if isinstance(key, tuple) and self.rows_are_places else None
-        order = None if owner is None else tensordict.get(owner, None)
-        return value if order is None else _arranged(value, order.argsort(-1))
+        """An output ``[*B, n_agents, 1]`` in the agents' own order; hidden states belong to places."""
+        order_keys = {group.name: group.keys.order for group in self.team}
+        order_key = order_keys.get(key[0]) if isinstance(key, tuple) and self.rows_are_places else None
+        order = None if order_key is None else tensordict.get(order_key, None)
+        return value if order is None else _in_order(value, order.argsort(-1))
 
 
-def _arranged(value: Tensor, order: Tensor) -> Tensor:
+def _in_order(value: Tensor, order: Tensor) -> Tensor:
     """``value`` ``[*B, n_agents, ...]`` with the agent ``order[..., k]`` in place k."""
     agents = order.ndim - 1
     return torch.take_along_dim(value, order.reshape(*order.shape, *[1] * (value.ndim - order.ndim)), agents)

@@ -1,4 +1,4 @@
-"""State-value critics: whose data they see, and how many values they give."""
+"""Critics of states, in every layout: whose data they see, and how many values they give."""
 
 from __future__ import annotations
 
@@ -16,7 +16,12 @@ Heads = Literal["one", "agent", "network"]
 
 
 class ValuePerAgent(nn.Module):
-    """One value an agent ``[*B, n_agents, 1]``, from ``[*B, n_agents, 1]``, ``[*B, 1, n_agents]`` or ``[*B, 1, 1]``."""
+    """One value per agent, ``[*B, n_agents, 1]``, from ``[*B, n_agents, 1]``, ``[*B, 1, n_agents]`` or ``[*B, 1, 1]``.
+
+    >>> import torch
+    >>> ValuePerAgent(3)(torch.zeros(5, 1, 1))[0].shape
+    torch.Size([5, 3, 1])
+    """
 
     def __init__(self, n_agents: int):
         super().__init__()
@@ -45,8 +50,8 @@ def value_critic(
 ) -> AgentNetwork:
     """A critic that writes ``(group, "state_value")`` ``[*B, n_agents, 1]``, in one of the common layouts.
 
-    A value of the team is computed once a team: with one head it is repeated for each agent (a view). With
-    individual rewards choose a head an agent, or an agent id: one value for all can only learn the agents' mean.
+    A value of the team is computed once per team; with one head it is then repeated for each agent (as a view). With
+    individual rewards choose one head per agent, or an agent id: one value for all can only learn the agents' mean.
     A recurrent critic keeps its hidden state under the root key ``{group}_critic_hidden``.
 
     Args:
@@ -55,16 +60,16 @@ def value_critic(
         make_network: ``(in_features, out_features, n_agents) -> network``.
         sees: each agent's own ``observation`` (IPPO), all observations of the ``team``, the root ``state``, or
             the agent-specific ``agent_state``.
-        heads: for ``team`` and ``state``: ``one`` value for all, one output an ``agent``, or a ``network`` an agent
-            (whose weights are apart where ``make_network`` shares none).
-        agent_id: append the agent's index, one forward pass an agent, instead of heads.
+        heads: for ``team`` and ``state``: ``one`` value for all agents, one output per ``agent``, or one ``network``
+            per agent (with separate weights if ``make_network`` shares none).
+        agent_id: append the agent's index, with one forward pass per agent, instead of heads.
         normalize: normalize the features.
-        own_first: each agent's row begins with its own observation, for ``team`` with a row an agent: with
-            ``heads="network"`` or an agent id. ``RandomOrderCritic`` is for a random order.
+        own_first: each agent's row begins with its own observation; for ``team`` with one row per agent, that is with
+            ``heads="network"`` or an agent id. For a random order see ``RandomOrderCritic``.
 
     Raises:
-        UserError: where the env offers no such state, for another word in ``sees`` or ``heads``, and for ``own_first``
-            without a row an agent.
+        UserError: where the env offers no such state, for an unknown ``sees`` or ``heads``, and for ``own_first``
+            without one row per agent.
 
     >>> from ctde_kit.envs.vmas import VmasEnv
     >>> from ctde_kit.modules import MultiAgentMLP
@@ -90,13 +95,13 @@ def value_critic(
 
 
 def check_own_first(own_first: bool, sees: str, heads: str, agent_id: bool) -> None:
-    """Raise ``UserError`` where there is no row an agent that could begin with its own observation."""
+    """Raise ``UserError`` where there is no row per agent that could begin with its own observation."""
     if own_first and sees != "team":
         raise UserError(f"own_first: a critic with sees={sees} stacks no observations; use sees=team, or leave it out")
     if own_first and heads != "network" and not agent_id:
         raise UserError(
-            f"own_first: with heads={heads} one row serves all agents, so no observation in it is the own one; use "
-            "heads=network"
+            f"own_first: with heads={heads} one row serves all agents, so it cannot begin with each agent's own "
+            "observation; use heads=network"
         )
 
 

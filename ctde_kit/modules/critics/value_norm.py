@@ -1,4 +1,4 @@
-"""Running statistics of returns, by which a critic learns normalized values."""
+"""Value normalization: running statistics of returns, in whose units a critic learns."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from ctde_kit.errors import UserError
 
 
 class ValueNorm(nn.Module):
-    """Mean and variance of returns: the critic predicts normalized values, advantages use denormalized ones.
+    """Running mean and variance of returns: the critic predicts normalized values, advantages use denormalized ones.
 
-    As in MAPPO's value normalization (Yu et al. 2022, section 5): moving averages with a debiasing term. It moves
-    once a batch, over all of the batch's valid entries, where the authors' code moves once a minibatch. TorchRL's
-    ``MAPPOLoss`` normalizes target and prediction alike, which only rescales the loss.
+    As in MAPPO's value normalization (Yu et al. 2022, section 5): moving averages with a debiasing term. It is updated
+    once per batch, with all valid entries; the authors' code updates it once per minibatch. TorchRL's ``MAPPOLoss``
+    normalizes target and prediction alike, which only rescales the loss.
 
     Args:
         decay: weight of the past in the moving averages, a ratio in [0, 1).
@@ -37,7 +37,7 @@ class ValueNorm(nn.Module):
 
     @torch.no_grad()
     def update(self, returns: Tensor, mask: Tensor | None = None) -> None:
-        """Take in the returns where ``mask``, bool and of the same shape, is true."""
+        """Update the statistics with the returns where ``mask``, bool and of the same shape, is true."""
         returns = returns.to(torch.float64)
         if mask is None:
             mask = torch.ones_like(returns, dtype=torch.bool)

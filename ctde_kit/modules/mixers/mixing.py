@@ -22,12 +22,18 @@ def mixer_state(team: TeamSpec, sees: MixerState = "auto", *, normalize: bool = 
 
     Args:
         team: all groups.
-        sees: the root ``state``; the observations of the ``team``, concatenated, those of dead agents zero; or
-            ``auto``: the state where the env has one, else the observations.
+        sees: the root ``state``; the observations of the ``team``, concatenated, with zeros for dead agents; or
+            ``auto``: the state if the env has one, otherwise the observations.
         normalize: normalize the features.
 
     Raises:
-        UserError: for ``state`` where the env offers none, and for another word.
+        UserError: for ``state`` where the env offers none, and for an unknown ``sees``.
+
+    >>> from tensordict import TensorDict
+    >>> from ctde_kit.specs import ActionSpec
+    >>> team = TeamSpec((GroupSpec("agents", 3, 5, ActionSpec("categorical", (4,))),))
+    >>> mixer_state(team)(TensorDict({"agents": {"observation": torch.zeros(2, 3, 5)}}, [2])).shape
+    torch.Size([2, 1, 15])
     """
     if sees not in get_args(MixerState):
         raise UserError(f"mixer.sees={sees!r}: expected one of {', '.join(get_args(MixerState))}")
@@ -39,7 +45,7 @@ def mixer_state(team: TeamSpec, sees: MixerState = "auto", *, normalize: bool = 
 
 
 def value_keys(team: TeamSpec, names: Sequence[str]) -> list[Key]:
-    """The entries ``names`` of every group, and which agents are alive."""
+    """The keys of the entries ``names`` of every group, and of its mask of living agents if it has one."""
     keys: list[Key] = [group.keys(name) for group in team for name in names]
     return [*keys, *(group.keys.mask for group in team if group.mask)]
 
@@ -55,8 +61,8 @@ def team_values(tensordict: TensorDictBase, team: TeamSpec, name: str) -> Tensor
         value = tensordict.get(group.keys(name), None)
         expected = (*tensordict.batch_size, group.n_agents, 1)
         if value is None or value.shape != expected:
-            found = "nothing" if value is None else list(value.shape)
-            raise UserError(f"mixer: key {group.keys(name)}: expected {list(expected)}, found {found}")
+            actual = "nothing" if value is None else list(value.shape)
+            raise UserError(f"mixer: key {group.keys(name)}: expected {list(expected)}, found {actual}")
         value = value.squeeze(-1)
         parts.append(value.masked_fill(~tensordict.get(group.keys.mask), 0) if group.mask else value)
     return torch.cat(parts, -1)
@@ -94,7 +100,7 @@ def check_actions(group: GroupSpec) -> None:
 
 
 def hypernetwork(in_features: int, out_features: int, num_cells: Sequence[int]) -> nn.Sequential:
-    """A ReLU perceptron: one linear layer where ``num_cells`` is empty, one more for each width in it."""
+    """A ReLU perceptron: one linear layer if ``num_cells`` is empty, and one more per width in it."""
     layers: list[nn.Module] = []
     for width in num_cells:
         layers += [nn.Linear(in_features, width), nn.ReLU()]

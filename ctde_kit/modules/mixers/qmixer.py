@@ -1,4 +1,4 @@
-"""A monotonic mixing network whose weights the state decides."""
+"""QMIX's mixer: a monotonic mixing network whose weights depend on the state."""
 
 from __future__ import annotations
 
@@ -15,22 +15,24 @@ from ctde_kit.specs import TeamSpec
 
 
 class QMixer(TensorDictModuleBase):
-    """The team's value is a monotonic function of its agents' values (Rashid et al. 2018, section 4).
+    """The team's value as a monotonic function of its agents' values (Rashid et al. 2018, section 4).
 
-    Two layers with an ELU between, whose weights are the absolute values of hypernetworks' outputs on the state, and
-    whose biases are free. Reads ``(group, "chosen_action_value")`` ``[*B, n_agents, 1]`` and, where agents die,
-    ``(group, "mask")`` of every group, and the state; writes ``chosen_action_value`` ``[*B, 1]`` at the root. A dead
-    agent's value is zero, so it moves nothing and gets no gradient. TorchRL's ``QMixer`` mixes one group, needs a
-    ``state`` and has hypernetworks of fixed depth.
+    TorchRL's ``QMixer`` mixes one group, needs a ``state`` and has hypernetworks of fixed depth; this one mixes several
+    groups, can read observations instead of a state, and knows dead agents.
+
+    It has two layers with an ELU between them. Their weights are the absolute values of hypernetworks' outputs on the
+    state; their biases are unrestricted. Reads ``(group, "chosen_action_value")`` ``[*B, n_agents, 1]`` of every group,
+    ``(group, "mask")`` if agents die, and the state; writes ``chosen_action_value`` ``[*B, 1]`` at the root. A dead
+    agent's value counts as zero and gets no gradient.
 
     Args:
         team: all groups that are mixed.
-        state: what the hypernetworks see, ``mixer_state(team)`` where it is ``None``.
+        state: what the hypernetworks see; ``None``: ``mixer_state(team)``.
         embed_dim: width of the mixing network's hidden layer.
         hypernet_cells: widths of the weight hypernetworks' hidden layers: ``()`` for one linear layer, as in the
             paper, ``(64,)`` for two.
-        monotonic: weights are absolute values; without, the mixing is unrestricted (Peng et al. 2021, section 4.2), for
-            critics alone: greedy actions of Q-learning need a monotonic one.
+        monotonic: weights are absolute values; otherwise the mixing is unrestricted (Peng et al. 2021, section 4.2).
+            That is for critics only: greedy actions in Q-learning need a monotonic mixer.
 
     Raises:
         UserError: for values that are missing or of another shape.

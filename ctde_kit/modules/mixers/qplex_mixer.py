@@ -1,4 +1,4 @@
-"""A duplex dueling mixer: any team value whose best joint action is each agent's best."""
+"""QPLEX's mixer: any team value whose best joint action is made of each agent's best action."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ SMALLEST = 1e-6
 
 
 class QPLEXMixer(TensorDictModuleBase):
-    """QPLEX (Wang et al. 2021, section 3): each agent's value and advantage, scaled by the state and the joint action.
+    """The team's value from each agent's value and advantage, scaled by state and joint action (QPLEX).
 
-    An agent's value ``V_i = max_a Q_i`` and advantage ``A_i = Q_i - V_i <= 0`` are first scaled and shifted by the
-    state, ``w_i(s) > 0`` and ``b_i(s)``; then ``Q_tot = sum_i V_i + lambda_i(s, a) A_i`` with importances
-    ``lambda_i > 0`` from an attention over heads: a head's positive key of the state times two sigmoids, of the agent
-    in this state and of the agent in this joint action. The greedy joint action is each agent's greedy action, and
-    any such team value can be represented. The importances multiply advantages without a gradient, as the authors do
-    it; the agents learn through ``sum_i Q_i``.
+    Wang et al. 2021, section 3. The state first scales and shifts each agent's value ``V_i = max_a Q_i`` and advantage
+    ``A_i = Q_i - V_i <= 0``, by ``w_i(s) > 0`` and ``b_i(s)``. Then ``Q_tot = sum_i V_i + lambda_i(s, a) A_i``. The
+    importances ``lambda_i > 0`` are a sum over attention heads: a positive key of the state, times a sigmoid of agent
+    and state, times a sigmoid of agent, state and joint action. The greedy joint action consists of each agent's greedy
+    action, and every team value with this property can be represented. As in the authors' code, the importances
+    multiply advantages without a gradient; the agents learn through ``sum_i Q_i``. Unlike in the authors' code, the
+    heads of one attention share their hidden layers.
 
-    Reads of every group ``chosen_action_value`` and ``max_action_value`` ``[*B, n_agents, 1]``, ``action`` and, where
-    agents die, ``mask``, and the state; writes ``chosen_action_value`` ``[*B, 1]`` at the root. Dead agents add
-    nothing and their actions are not seen. Differs from the authors' code: the heads of one attention share their
-    hidden layers.
+    Reads ``chosen_action_value`` and ``max_action_value`` ``[*B, n_agents, 1]`` and ``action`` of every group, ``mask``
+    if agents die, and the state; writes ``chosen_action_value`` ``[*B, 1]`` at the root. Dead agents add nothing, and
+    their actions are not seen.
 
     Args:
         team: all groups that are mixed.
-        state: what it is conditioned on, ``mixer_state(team)`` where it is ``None``.
+        state: what the weights depend on; ``None``: ``mixer_state(team)``.
         n_heads: heads of the attention.
-        hypernet_cells: widths of the hidden layers of all networks inside.
+        hypernet_cells: widths of the hidden layers of all hypernetworks.
 
     Raises:
         UserError: for values that are missing or of another shape.

@@ -1,4 +1,4 @@
-"""The sum of the agents' values."""
+"""VDN's mixer: the sum of the agents' values."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from ctde_kit.specs import TeamSpec
 
 
 class VDNMixer(TensorDictModuleBase):
-    """The team's value is the sum of its agents' (Sunehag et al. 2018, eq. 1).
+    """The team's value as the sum of its agents' values (Sunehag et al. 2018, eq. 1).
 
-    Reads ``(group, "chosen_action_value")`` ``[*B, n_agents, 1]`` and, where agents die, ``(group, "mask")`` of every
-    group; writes ``chosen_action_value`` ``[*B, 1]`` at the root. Dead agents add nothing.
+    TorchRL's ``VDNMixer`` sums one group; this one sums several groups and leaves dead agents out.
+
+    Reads ``(group, "chosen_action_value")`` ``[*B, n_agents, 1]`` of every group, and ``(group, "mask")`` if agents
+    die; writes ``chosen_action_value`` ``[*B, 1]`` at the root.
 
     Args:
         team: all groups that are mixed.

@@ -1,4 +1,4 @@
-"""What a network sees: one agent's data, the whole team's, or a global state."""
+"""What a network sees: each agent's own data, the team's, or a global state."""
 
 from __future__ import annotations
 
@@ -15,20 +15,27 @@ from ctde_kit.specs import GroupSpec, TeamSpec, one_hot
 
 
 class Input(nn.Module):
-    """Reads features ``[*B, n, F]`` off a tensordict, ``n`` being an agent axis or 1 for the whole team.
+    """Reads features ``[*B, n, F]`` from a TensorDict; ``n`` is the agent axis, or 1 for one row per team.
+
+    ``own_observation``, ``team_observation``, ``global_state`` and ``agent_state`` make the common ones.
 
     Args:
-        parts: ``(key, mask key or None, dims)`` for each entry; ``dims`` is how many trailing dimensions are
-            flattened into features. Entries of dead agents are set to zero, so that nothing in them matters.
-        n_agents: size of the agent axis; team features are repeated along it, 1 for once a team.
+        parts: ``(key, mask key or None, dims)`` for each entry; the last ``dims`` dimensions are flattened into
+            features. Entries of dead agents are set to zero, so nothing in them matters.
+        n_agents: size of the agent axis, along which team features are repeated; 1 for one row per team.
         features: F, without the agent id and the index.
         agent_id: append each agent's one-hot index.
-        index: an entry int64 ``[*B, n_agents]`` and its number of values, appended one-hot after all else.
+        index: the key of an entry int64 ``[*B, n_agents]`` and its number of values; appended last, one-hot.
         normalize: a ``LayerNorm`` without parameters on the features (Yu et al. 2022, section 5, "feature
             normalization").
         decentralized: whether agent i's features depend on its own data alone.
-        columns: int64 ``[n_agents, features]``: which of the team's features stand where in each agent's row;
-            ``None``: as they are.
+        columns: int64 ``[n_agents, features]``: the column of the team's features for each place in each agent's row;
+            ``None``: the rows are in the team's order.
+
+    >>> from tensordict import TensorDict
+    >>> velocity = Input([(("agents", "velocity"), None, 0)], n_agents=3, features=2, agent_id=True)
+    >>> velocity(TensorDict({"agents": {"velocity": torch.zeros(7, 3, 2)}}, [7])).shape
+    torch.Size([7, 3, 5])
     """
 
     ids: Tensor | None
@@ -64,13 +71,13 @@ class Input(nn.Module):
         return any(dims == 0 for *_, dims in self.parts)
 
     def alive(self, tensordict: TensorDictBase) -> Tensor | None:
-        """Who is alive of the agents whose rows these are, bool ``[*B, n]``; ``None`` where all are."""
+        """Which of the agents are alive, bool ``[*B, n]``; ``None`` if the entries have no mask."""
         key = next((mask for _, mask, dims in self.parts if dims == 0 and mask is not None), None)
         return None if key is None else entry(tensordict, key)
 
     def forward(self, tensordict: TensorDictBase) -> Tensor:
         parts = [_read(tensordict, *part) for part in self.parts]
-        # What is the team's stands in every agent's row.
+        # The team's features stand in every agent's row.
         rows = max(part.shape[-2] for part in parts)
         x = torch.cat([part.expand(*part.shape[:-2], rows, part.shape[-1]) for part in parts], -1)
         if self.norm is not None:
@@ -89,11 +96,11 @@ class Input(nn.Module):
         if self.index is None:
             return x
         key, size = self.index
-        chosen = one_hot(entry(tensordict, key).reshape(x.shape[:-1]), size)
-        return torch.cat([x, chosen.to(x.dtype)], -1)
+        one_hot_index = one_hot(entry(tensordict, key).reshape(x.shape[:-1]), size)
+        return torch.cat([x, one_hot_index.to(x.dtype)], -1)
 
     def for_agent(self, agent: int) -> Input:
-        """The input of one agent: the same keys without the agent axis, ``[*B, F]``, and its own id."""
+        """The input of one agent: the same keys without the agent axis, ``[*B, F]``, and its id."""
         single = Input([(key, mask, 1) for key, mask, _ in self.parts], 1, self.features, decentralized=True)
         single.norm, single.index = self.norm, self.index
         single.ids = None if self.ids is None else self.ids[agent : agent + 1]
@@ -130,9 +137,18 @@ def own_observation(
 ) -> Input:
     """Each agent's own observation ``[*B, n_agents, F]``: a decentralized input.
 
-    With ``last_action`` its own action of the step before follows, one-hot, as ``envs.last_action.LastAction`` writes
-    it; ``normalize`` is then over both. With ``sub_policies`` the index of its sub-policy among so many comes last,
-    one-hot, as ``SubPolicies`` needs it.
+    Args:
+        group: the group's spec.
+        agent_id: append each agent's one-hot index.
+        last_action: append its action of the step before, one-hot, as ``envs.last_action.LastAction`` writes it.
+        sub_policies: append the index of its sub-policy among this many, one-hot, as ``SubPolicies`` needs it.
+        normalize: normalize the observation and the last action together.
+
+    >>> from tensordict import TensorDict
+    >>> from ctde_kit.specs import ActionSpec
+    >>> group = GroupSpec("agents", 3, 5, ActionSpec("categorical", (4,)))
+    >>> own_observation(group)(TensorDict({"agents": {"observation": torch.zeros(7, 3, 5)}}, [7])).shape
+    torch.Size([7, 3, 5])
     """
     keys = group.keys
     mask = keys.mask if group.mask else None
@@ -158,8 +174,20 @@ def team_observation(
 ) -> Input:
     """The observations of all agents of all groups, concatenated: ``[*B, 1, sum(n_agents * F)]``.
 
-    With ``repeat``, an agent id, or ``own_first``, the agent axis is ``group.n_agents``. With ``own_first`` agent i's
-    row begins with its own observation; those of all others follow in the team's order.
+    Args:
+        team: all groups.
+        group: the group whose agents get a row each, with any of ``repeat``, ``agent_id`` and ``own_first``.
+        repeat: the same row for each agent.
+        agent_id: append each agent's one-hot index.
+        normalize: normalize the features.
+        own_first: each agent's row begins with its own observation; the others' follow in the team's order.
+
+    >>> from tensordict import TensorDict
+    >>> from ctde_kit.specs import ActionSpec
+    >>> group = GroupSpec("agents", 3, 5, ActionSpec("categorical", (4,)))
+    >>> inputs = team_observation(TeamSpec((group,)), group)
+    >>> inputs(TensorDict({"agents": {"observation": torch.zeros(7, 3, 5)}}, [7])).shape
+    torch.Size([7, 1, 15])
     """
     parts: list[tuple[Key, Key | None, int]] = [
         (other.keys.observation, other.keys.mask if other.mask else None, 2) for other in team
@@ -172,10 +200,17 @@ def team_observation(
 def global_state(
     team: TeamSpec, group: GroupSpec, *, repeat: bool = False, agent_id: bool = False, normalize: bool = False
 ) -> Input:
-    """The root ``state`` ``[*B, S]`` as ``[*B, 1, S]``; repeated an agent as in ``team_observation``.
+    """The root ``state`` ``[*B, S]`` as ``[*B, 1, S]``; the arguments are those of ``team_observation``.
 
     Raises:
         UserError: where the env offers no ``state``.
+
+    >>> from tensordict import TensorDict
+    >>> from ctde_kit.specs import ActionSpec
+    >>> group = GroupSpec("agents", 3, 5, ActionSpec("categorical", (4,)))
+    >>> inputs = global_state(TeamSpec((group,), state_dim=6), group, repeat=True)
+    >>> inputs(TensorDict({"state": torch.zeros(7, 6)}, [7])).shape
+    torch.Size([7, 3, 6])
     """
     if team.state_dim is None:
         raise UserError("critic input `state`: this env writes no root key 'state'; use `critic=centralized` instead")
@@ -188,6 +223,12 @@ def agent_state(group: GroupSpec, *, agent_id: bool = False, normalize: bool = F
 
     Raises:
         UserError: where the env offers none.
+
+    >>> from tensordict import TensorDict
+    >>> from ctde_kit.specs import ActionSpec
+    >>> group = GroupSpec("agents", 3, 5, ActionSpec("categorical", (4,)), state_dim=6)
+    >>> agent_state(group)(TensorDict({"agents": {"state": torch.zeros(7, 3, 6)}}, [7])).shape
+    torch.Size([7, 3, 6])
     """
     keys: GroupKeys = group.keys
     if group.state_dim is None:

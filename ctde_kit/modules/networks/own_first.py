@@ -1,4 +1,4 @@
-"""In which order the agents' data is stacked."""
+"""Rows of the team's features that begin with each agent's own."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from ctde_kit.specs import GroupSpec, TeamSpec
 
 
 def own_first_columns(team: TeamSpec, group: GroupSpec, sections: Sequence[Sequence[int]]) -> Tensor:
-    """Where each feature of agent i's row stands in the team's: its own are the first of each section.
+    """The columns of the team's features that make up each agent's row; in each section its own come first.
 
     Args:
-        team: all groups, in whose order each section has a block an agent.
-        group: whose agents the rows are of.
-        sections: for each, the width of a block of each group, such as ``[[observation_dim of each group]]``.
+        team: all groups; each section has one block of features per agent, in the team's order.
+        group: the group of the agents that get a row.
+        sections: for each section, the width of one block in each group, such as
+            ``[[observation_dim of each group]]``.
 
     >>> from ctde_kit.specs import ActionSpec
     >>> group = GroupSpec("agents", 3, 2, ActionSpec("categorical", (4,)))
@@ -32,7 +33,7 @@ def own_first_columns(team: TeamSpec, group: GroupSpec, sections: Sequence[Seque
                 blocks[other.name, agent] = list(range(begin, begin + width))
                 begin += width
         for agent, row in enumerate(rows):
-            own = (group.name, agent)
-            for name in [own, *(name for name in blocks if name != own)]:
+            own_block = (group.name, agent)
+            for name in [own_block, *(name for name in blocks if name != own_block)]:
                 row += blocks[name]
     return torch.tensor(rows)

@@ -1,4 +1,4 @@
-"""Which agents use which set of parameters."""
+"""Which agents share parameters."""
 
 from __future__ import annotations
 

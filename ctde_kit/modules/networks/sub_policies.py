@@ -1,4 +1,4 @@
-"""Policies made of several sub-policies, of which each agent follows one an episode."""
+"""Policies made of several sub-policies, of which each agent follows one per episode."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from ctde_kit.modules.networks.agent_network import is_recurrent, reads_mask
 
 
 class SubPolicies(nn.Module):
-    """Several networks of one shape; each agent's output is of the one that its last features choose.
+    """K networks of one shape, of which each agent's last features choose one.
 
     Maps ``[*B, n_agents, F + K]`` to ``[*B, n_agents, G]``: the last K features are the one-hot index, as
-    ``own_observation(group, sub_policies=K)`` appends it, and are not shown to the networks. Recurrent networks share
-    one hidden state ``[*B, n_agents, H]``, that of the chosen one: an index changes only where an episode starts, from
-    zero. The others get no gradient.
+    ``own_observation(group, sub_policies=K)`` appends it; the networks do not see it. Only the chosen network gets a
+    gradient. Recurrent networks have one hidden state ``[*B, n_agents, H]``, the chosen one's: the index changes only
+    at an episode's start, where the state is zero.
 
     Args:
-        networks: K of them, ``[*B, n_agents, F] -> [*B, n_agents, G]``.
+        networks: K networks, ``[*B, n_agents, F] -> [*B, n_agents, G]``.
 
     Raises:
         UserError: for networks with a channel between agents.
@@ -45,19 +45,19 @@ class SubPolicies(nn.Module):
         self.hidden_size = first.hidden_size if is_recurrent(first) else 0
 
     def forward(self, x: Tensor, *carried: Tensor) -> Any:
-        """Outputs; of one step of recurrent networks, with the hidden state and ``is_init``, what they give."""
-        seen, choice = self._split(x)
-        return _chosen([network(seen, *carried) for network in self.networks], choice)
+        """The chosen outputs; of recurrent networks, with the hidden state and ``is_init``, also the hidden states."""
+        features, choice = self._split(x)
+        return _chosen([network(features, *carried) for network in self.networks], choice)
 
     def unroll(self, x: Tensor, hidden: Tensor, is_init: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Steps of recurrent networks along time, as ``MultiAgentGRU.unroll`` has it."""
-        seen, choice = self._split(x)
+        """All steps of recurrent networks along time, as ``MultiAgentGRU.unroll`` does it."""
+        features, choice = self._split(x)
         networks: list[Any] = list(self.networks)
-        return _chosen([network.unroll(seen, hidden, is_init) for network in networks], choice)
+        return _chosen([network.unroll(features, hidden, is_init) for network in networks], choice)
 
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         size = len(self.networks)
-        # Contiguous, as a network alone would see it: then one of them gives the same numbers, bit for bit.
+        # Contiguous, as a single network would see it: so K=1 gives the same numbers, bit for bit.
         return x[..., :-size].contiguous(), x[..., -size:]
 
     def for_agent(self, agent: int) -> SubPolicies:

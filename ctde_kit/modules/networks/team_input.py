@@ -14,12 +14,22 @@ from ctde_kit.modules.networks.inputs import Input
 
 
 class TeamInput(nn.Module):
-    """Reads all agents of all groups as rows ``[*B, N, F]``, in the team's order; F is the largest group's, else zeros.
+    """The input of a ``TeamChannel``: one row per agent of all groups, ``[*B, N, F]``, in the team's order.
 
-    It stands where an ``Input`` stands, for networks of a ``TeamChannel``.
+    F is the size of the widest group; the rows of other groups end in zeros. It is used like an ``Input``.
 
     Args:
         inputs: what each group's agents see, such as ``own_observation(group)``, in the team's order.
+
+    >>> from tensordict import TensorDict
+    >>> from ctde_kit.modules import own_observation
+    >>> from ctde_kit.specs import ActionSpec, GroupSpec
+    >>> groups = [GroupSpec("wolves", 3, 5, ActionSpec("categorical", (4,)))]
+    >>> groups += [GroupSpec("sheep", 2, 8, ActionSpec("categorical", (4,)))]
+    >>> rows = TeamInput({group.name: own_observation(group) for group in groups})
+    >>> observations = {"wolves": {"observation": torch.ones(7, 3, 5)}, "sheep": {"observation": torch.ones(7, 2, 8)}}
+    >>> rows(TensorDict(observations, [7])).shape
+    torch.Size([7, 5, 8])
     """
 
     decentralized = False
@@ -28,8 +38,8 @@ class TeamInput(nn.Module):
     def __init__(self, inputs: Mapping[str, Input]):
         super().__init__()
         self.inputs = nn.ModuleDict(dict(inputs))
-        self.n_agents = sum(one.n_agents for one in inputs.values())
-        self.features = max(one.features for one in inputs.values())
+        self.n_agents = sum(group_input.n_agents for group_input in inputs.values())
+        self.features = max(group_input.features for group_input in inputs.values())
 
     @property
     def _inputs(self) -> list[Any]:
@@ -37,15 +47,18 @@ class TeamInput(nn.Module):
 
     @property
     def in_keys(self) -> list[Key]:
-        return [key for one in self._inputs for key in one.in_keys]
+        return [key for group_input in self._inputs for key in group_input.in_keys]
 
     def forward(self, tensordict: TensorDictBase) -> Tensor:
-        rows = [nn.functional.pad(one(tensordict), (0, self.features - one.features)) for one in self._inputs]
+        rows = [
+            nn.functional.pad(group_input(tensordict), (0, self.features - group_input.features))
+            for group_input in self._inputs
+        ]
         return torch.cat(rows, -2)
 
     def alive(self, tensordict: TensorDictBase) -> Tensor | None:
-        """Who is alive, bool ``[*B, N]``; ``None`` where all are."""
-        masks = [(one.alive(tensordict), one.n_agents) for one in self._inputs]
+        """Which agents are alive, bool ``[*B, N]``; ``None`` if no group has a mask."""
+        masks = [(group_input.alive(tensordict), group_input.n_agents) for group_input in self._inputs]
         known = next((mask for mask, _ in masks if mask is not None), None)
         if known is None:
             return None
