@@ -142,3 +142,31 @@ class PureEnv(Stateful, Protocol):
     def resets_to(self, fresh: TensorDictBase, /) -> AbstractContextManager[None]:
         """Inside the block steps are plain, and partial resets take the rows of ``fresh`` ``[n_envs]``."""
         ...
+
+
+@runtime_checkable
+class SaysRecurrent(Protocol):
+    """A network that says whether it carries a hidden state from step to step."""
+
+    recurrent: bool
+
+
+@runtime_checkable
+class SaysReadsMask(Protocol):
+    """A network that says whether it takes ``mask``, bool ``[*B, n_agents]``: which agents are alive."""
+
+    reads_mask: bool
+
+
+@runtime_checkable
+class SaysDecentralized(Protocol):
+    """A network that says whether agent i's output depends on agent i's input alone."""
+
+    decentralized: bool
+
+
+@runtime_checkable
+class SaysCentralized(Protocol):
+    """A network of TorchRL, which says the opposite: whether agents see each other's inputs."""
+
+    centralized: bool

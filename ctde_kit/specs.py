@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -99,6 +99,16 @@ class GroupSpec:
         """Raise ``UserError`` unless the group has the agent that ``for_agent`` was asked for."""
         if not 0 <= agent < self.n_agents:
             raise UserError(f"for_agent({agent}): group {self.name!r} has agents 0 to {self.n_agents - 1}")
+
+    def for_agent(self, agent: int) -> GroupSpec:
+        """The spec of a group of this agent alone, under the same name.
+
+        Raises:
+            UserError: for an index that the group lacks.
+        """
+        self.check_agent(agent)
+        low, high = self.action.low[agent : agent + 1], self.action.high[agent : agent + 1]
+        return replace(self, n_agents=1, action=replace(self.action, low=low, high=high))
 
 
 @dataclass(frozen=True)

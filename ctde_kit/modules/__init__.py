@@ -1,50 +1,49 @@
-"""Networks, actors and critics as TensorDict modules."""
+"""Networks, actors, critics, mixers and channels between agents, as TensorDict modules.
 
-from ctde_kit.modules.action_value import ActionValueCritic, action_value_critic
-from ctde_kit.modules.actor import MultiAgentActor, SingleAgentActor, TeamPolicy
-from ctde_kit.modules.attention import AgentAttention
-from ctde_kit.modules.attention_critic import AttentionCritic
-from ctde_kit.modules.bicnet import BidirectionalRNN, MultiAgentBiCNet
-from ctde_kit.modules.channel import ChannelEncoder
-from ctde_kit.modules.commnet import MeanMessages, MultiAgentCommNet
-from ctde_kit.modules.critic import ValuePerAgent, value_critic
-from ctde_kit.modules.deterministic_actor import MultiAgentDeterministicActor, SingleAgentDeterministicActor
-from ctde_kit.modules.distributions import MaskedCategorical, MaskedMultiCategorical, TanhNormal
-from ctde_kit.modules.frozen_actor import FrozenActor
-from ctde_kit.modules.greedy_chase import GreedyChase
-from ctde_kit.modules.gru import MultiAgentGRU
-from ctde_kit.modules.inferred_policies import InferredPolicies
-from ctde_kit.modules.inputs import Input, agent_state, global_state, own_observation, team_observation
-from ctde_kit.modules.linear import AgentLinear
-from ctde_kit.modules.mixing import mixer_state
-from ctde_kit.modules.mlp import MultiAgentMLP
-from ctde_kit.modules.network import AgentNetwork
-from ctde_kit.modules.noise import GaussianNoise, GumbelNoise, OrnsteinUhlenbeckNoise
-from ctde_kit.modules.q_actor import MultiAgentQActor, SingleAgentQActor
-from ctde_kit.modules.qmixer import QMixer
-from ctde_kit.modules.qplex import QPLEXMixer
-from ctde_kit.modules.random_actor import RandomActor
-from ctde_kit.modules.random_order import RandomOrderCritic
-from ctde_kit.modules.scale import LearnedScale
-from ctde_kit.modules.sharing import ShareParams
-from ctde_kit.modules.sub_policies import SubPolicies, SubPolicyDraw
-from ctde_kit.modules.tarmac import MultiAgentTarMAC, TargetedMessages
-from ctde_kit.modules.team_channel import GroupNetwork, TeamChannel, TeamInput
-from ctde_kit.modules.value_norm import ValueNorm
-from ctde_kit.modules.vdn import VDNMixer
+``networks`` reads inputs and computes; ``communication`` lets agents talk; ``actors``, ``critics`` and ``mixers`` are
+built on them.
+"""
+
+from ctde_kit.modules.actors.deterministic_actor import MultiAgentDeterministicActor
+from ctde_kit.modules.actors.distributions import MaskedCategorical, MaskedMultiCategorical, TanhNormal
+from ctde_kit.modules.actors.frozen_actor import FrozenActor
+from ctde_kit.modules.actors.greedy_chase import GreedyChase
+from ctde_kit.modules.actors.inferred_policies import InferredPolicies
+from ctde_kit.modules.actors.learned_scale import LearnedScale
+from ctde_kit.modules.actors.noise import GaussianNoise, GumbelNoise, OrnsteinUhlenbeckNoise
+from ctde_kit.modules.actors.q_actor import MultiAgentQActor
+from ctde_kit.modules.actors.random_actor import RandomActor
+from ctde_kit.modules.actors.stochastic_actor import MultiAgentActor
+from ctde_kit.modules.actors.sub_policy_draw import SubPolicyDraw
+from ctde_kit.modules.actors.team_policy import TeamPolicy
+from ctde_kit.modules.communication.bicnet import BidirectionalRNN, MultiAgentBiCNet
+from ctde_kit.modules.communication.channel_network import MultiAgentChannelNetwork
+from ctde_kit.modules.communication.commnet import MeanMessages, MultiAgentCommNet
+from ctde_kit.modules.communication.tarmac import MultiAgentTarMAC, TargetedMessages
+from ctde_kit.modules.communication.team_channel import TeamChannel
+from ctde_kit.modules.critics.action_value_critic import ActionValueCritic, action_value_critic
+from ctde_kit.modules.critics.attention_critic import AttentionCritic
+from ctde_kit.modules.critics.random_order_critic import RandomOrderCritic
+from ctde_kit.modules.critics.value_critic import value_critic
+from ctde_kit.modules.critics.value_norm import ValueNorm
+from ctde_kit.modules.mixers.mixing import mixer_state
+from ctde_kit.modules.mixers.qmixer import QMixer
+from ctde_kit.modules.mixers.qplex_mixer import QPLEXMixer
+from ctde_kit.modules.mixers.vdn_mixer import VDNMixer
+from ctde_kit.modules.networks.agent_network import AgentNetwork
+from ctde_kit.modules.networks.gru import MultiAgentGRU
+from ctde_kit.modules.networks.inputs import Input, agent_state, global_state, own_observation, team_observation
+from ctde_kit.modules.networks.mlp import MultiAgentMLP
+from ctde_kit.modules.networks.sub_policies import SubPolicies
 
 __all__ = [
     "ActionValueCritic",
-    "AgentAttention",
-    "AgentLinear",
     "AgentNetwork",
     "AttentionCritic",
     "BidirectionalRNN",
-    "ChannelEncoder",
     "FrozenActor",
     "GaussianNoise",
     "GreedyChase",
-    "GroupNetwork",
     "GumbelNoise",
     "InferredPolicies",
     "Input",
@@ -54,6 +53,7 @@ __all__ = [
     "MeanMessages",
     "MultiAgentActor",
     "MultiAgentBiCNet",
+    "MultiAgentChannelNetwork",
     "MultiAgentCommNet",
     "MultiAgentDeterministicActor",
     "MultiAgentGRU",
@@ -65,20 +65,14 @@ __all__ = [
     "QPLEXMixer",
     "RandomActor",
     "RandomOrderCritic",
-    "ShareParams",
-    "SingleAgentActor",
-    "SingleAgentDeterministicActor",
-    "SingleAgentQActor",
     "SubPolicies",
     "SubPolicyDraw",
     "TanhNormal",
     "TargetedMessages",
     "TeamChannel",
-    "TeamInput",
     "TeamPolicy",
     "VDNMixer",
     "ValueNorm",
-    "ValuePerAgent",
     "action_value_critic",
     "agent_state",
     "global_state",

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from ctde_kit.recipes.configs.channel_networks import ChannelNetwork
 from ctde_kit.recipes.configs.networks import NetworkConfig
 
 import ctde_kit as ck
-from ctde_kit.errors import UserError
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from ctde_kit.modules import GroupNetwork, Input, TeamInput
+    from ctde_kit.modules import Input
+    from ctde_kit.modules.networks.team_input import TeamInput
     from ctde_kit.specs import GroupSpec, TeamSpec
 
 
@@ -41,33 +41,9 @@ def actor_network(
     if not isinstance(network, ChannelNetwork) or not network.across_groups:
         inputs = ck.own_observation(group, **options)
         return inputs, network.build(inputs.features, outputs(group), group.n_agents)
+    from ctde_kit.modules.networks.team_input import TeamInput
+
     inputs_of = {one.name: ck.own_observation(one, **options) for one in team}
     sizes = {one.name: outputs(one) for one in team}
     channel = ck.modules.TeamChannel(inputs_of, sizes, network.build_channel(), **network.encoder_options())
-    return ck.modules.TeamInput(inputs_of), channel.for_group(group.name)
-
-
-def channels_across_groups(actor: nn.Module) -> list[GroupNetwork]:
-    """The networks in ``actor`` whose channel crosses groups."""
-    return [module for module in actor.modules() if isinstance(module, ck.modules.GroupNetwork)]
-
-
-def share_channel(actors: Mapping[str, Any]) -> None:
-    """Make the channels of all groups' actors one.
-
-    Raises:
-        UserError: where some groups have such a channel and others have none, or have a frozen one.
-    """
-    networks = {
-        name: [] if isinstance(actor, ck.modules.FrozenActor) else channels_across_groups(actor)
-        for name, actor in actors.items()
-    }
-    crossing = [network for group in networks.values() for network in group]
-    silent = [name for name, group in networks.items() if not group]
-    if crossing and silent:
-        raise UserError(
-            f"actor.across_groups=true: group {silent[0]!r} does not learn, so it has nothing to say; leave "
-            f"opponents.{silent[0]} or across_groups out"
-        )
-    for network in crossing[1:]:
-        network.team = crossing[0].team
+    return TeamInput(inputs_of), channel.for_group(group.name)

@@ -15,7 +15,7 @@ from ctde_kit.errors import UserError
 
 if TYPE_CHECKING:
     from ctde_kit.modules import FrozenActor
-    from ctde_kit.modules.actor import GroupActor
+    from ctde_kit.modules.actors.team_policy import GroupActor
     from ctde_kit.specs import GroupSpec, TeamSpec
 
 
@@ -71,7 +71,7 @@ class QActorConfig(ActorConfig):
     epsilon: float = 1.0
 
     def build(self, group: GroupSpec, team: TeamSpec) -> GroupActor:
-        from ctde_kit.modules.q_actor import check_discrete
+        from ctde_kit.modules.actors.q_actor import check_discrete
 
         check_discrete(group)
         network = actor_network(

@@ -12,7 +12,7 @@ from ctde_kit.recipes.configs.checks import check_not_negative
 import ctde_kit as ck
 
 if TYPE_CHECKING:
-    from ctde_kit.modules.actor import GroupActor
+    from ctde_kit.modules.actors.team_policy import GroupActor
     from ctde_kit.specs import GroupSpec, TeamSpec
 
 

@@ -12,7 +12,7 @@ from torchrl.envs import EnvBase
 
 from ctde_kit.envs.agent_state import with_agent_states
 from ctde_kit.errors import UserError
-from ctde_kit.modules import AgentLinear
+from ctde_kit.modules.networks.linear import AgentLinear
 from ctde_kit.protocols import TargetRule
 from ctde_kit.specs import TeamSpec
 from ctde_kit.training import ParameterAverage

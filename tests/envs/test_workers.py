@@ -17,7 +17,7 @@ from ctde_kit.envs.worker_layout import group_by_name
 from ctde_kit.envs.workers import WorkerEnv
 from ctde_kit.errors import UserError
 from ctde_kit.modules import value_critic
-from ctde_kit.modules.actor import TeamPolicy
+from ctde_kit.modules.actors.team_policy import TeamPolicy
 from ctde_kit.objectives import AdvantageEstimator, MAPPOLoss
 from ctde_kit.specs import TeamSpec
 from tests.contracts.fakes import make_actor, make_network

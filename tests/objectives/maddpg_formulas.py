@@ -10,7 +10,7 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
 from ctde_kit.modules import ActionValueCritic, MultiAgentDeterministicActor
-from ctde_kit.modules.action_vectors import gumbel_like
+from ctde_kit.modules.actors.action_vectors import gumbel_like
 
 
 def vectors(actors: dict[str, MultiAgentDeterministicActor], batch: TensorDictBase) -> dict[str, Tensor]:

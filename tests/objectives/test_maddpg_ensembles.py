@@ -18,7 +18,7 @@ from ctde_kit.modules import (
     action_value_critic,
     own_observation,
 )
-from ctde_kit.modules.action_vectors import hard
+from ctde_kit.modules.actors.action_vectors import hard
 from ctde_kit.objectives import MADDPGLoss, masked_mean
 from ctde_kit.specs import GroupSpec, TeamSpec
 from ctde_kit.training import GradientStep

@@ -8,7 +8,8 @@ import pytest
 import torch
 from ctde_kit.recipes import HardTarget
 
-from ctde_kit.modules import AgentLinear, MultiAgentMLP
+from ctde_kit.modules import MultiAgentMLP
+from ctde_kit.modules.networks.linear import AgentLinear
 from ctde_kit.training import ParameterAverage
 from tests.recipes.small import averaged, small_config
 from tests.recipes.small_maddpg import small_maddpg_config

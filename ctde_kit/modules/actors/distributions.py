@@ -1,0 +1,170 @@
+"""Action distributions; an action has the same log-probability when it is sampled and when it is evaluated again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.distributions import Categorical, Distribution, Normal
+
+_INSIDE = 1 - 1e-6
+
+
+class TanhNormal(Distribution):
+    """A Gaussian squashed by tanh into ``[low, high]``, independent along the last dimension.
+
+    TorchRL's ``TanhNormal`` scores a sample by the Gaussian value it came from, but a stored action by the inverse of
+    its rounded value: where tanh saturates, PPO's first ratio is not 1. Here both use the action.
+
+    Args:
+        loc: location before squashing, ``[*B, D]``.
+        scale: standard deviation before squashing, ``[*B, D]``.
+        low, high: bounds, broadcast to ``[*B, D]``.
+
+    >>> dist = TanhNormal(torch.zeros(2), torch.ones(2), torch.tensor([-1.0, 0.0]), torch.tensor([1.0, 4.0]))
+    >>> dist.deterministic_sample
+    tensor([0., 2.])
+    """
+
+    arg_constraints: dict = {}  # noqa: RUF012
+    has_rsample = True
+
+    def __init__(self, loc: Tensor, scale: Tensor, low: Tensor | float = -1.0, high: Tensor | float = 1.0):
+        self.base = Normal(loc, scale, validate_args=False)
+        self.low = torch.as_tensor(low, dtype=loc.dtype, device=loc.device)
+        self.high = torch.as_tensor(high, dtype=loc.dtype, device=loc.device)
+        self.half = (self.high - self.low) / 2
+        super().__init__(loc.shape[:-1], loc.shape[-1:], validate_args=False)
+
+    def _squash(self, x: Tensor) -> Tensor:
+        action = self.low + self.half * (x.tanh() + 1)
+        return torch.minimum(torch.maximum(action, self.low), self.high)
+
+    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        return self._squash(self.base.rsample(torch.Size(sample_shape)))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        x = ((value - self.low) / self.half - 1).clamp(-_INSIDE, _INSIDE).atanh()
+        return (self.base.log_prob(x) - _log_slope(x) - self.half.log()).sum(-1)
+
+    def sampled_entropy(self, n_samples: int = 1) -> Tensor:
+        """The entropy ``[*B]``: the Gaussian's in closed form, plus the mean over samples of what squashing adds.
+
+        It uses the samples' unsquashed values. The mean of ``-log_prob(rsample())`` would lose them where tanh
+        saturates, and there its gradient would drive the location further out.
+        """
+        x = self.base.rsample(torch.Size((n_samples,)))
+        return (self.base.entropy() + _log_slope(x).mean(0) + self.half.log()).sum(-1)
+
+    @property
+    def deterministic_sample(self) -> Tensor:
+        """The squashed location, the greedy action."""
+        return self._squash(self.base.loc)
+
+    @property
+    def mode(self) -> Tensor:
+        return self.deterministic_sample
+
+
+def _log_slope(x: Tensor) -> Tensor:
+    """The logarithm of the derivative of tanh."""
+    return 2 * (math.log(2) - x - torch.nn.functional.softplus(-2 * x))
+
+
+class MaskedCategorical(Distribution):
+    """A choice among N actions, of which a mask says which are allowed.
+
+    Where nothing is allowed (for a dead agent), the choice is always 0, the no-op, with log-probability 0: no infinity
+    or NaN leaves this class. TorchRL's ``MaskedCategorical`` gives NaN there.
+
+    Args:
+        logits: ``[*B, N]``.
+        mask: bool ``[*B, N]``; ``None`` if all actions are allowed.
+        one_hot: actions are one-hot ``[*B, N]`` instead of indices ``[*B]``.
+
+    >>> dist = MaskedCategorical(torch.zeros(3), torch.tensor([False, True, False]))
+    >>> dist.sample(), dist.log_prob(torch.tensor(1))
+    (tensor(1), tensor(0.))
+    """
+
+    arg_constraints: dict = {}  # noqa: RUF012
+
+    def __init__(self, logits: Tensor, mask: Tensor | None = None, one_hot: bool = False):
+        if mask is not None:
+            no_op = torch.zeros_like(mask)
+            no_op[..., 0] = True
+            allowed = torch.where(mask.any(-1, keepdim=True), mask, no_op)
+            logits = logits.masked_fill(~allowed, torch.finfo(logits.dtype).min)
+        self.base = Categorical(logits=logits, validate_args=False)
+        self.one_hot = one_hot
+        event_shape = logits.shape[-1:] if one_hot else torch.Size()
+        super().__init__(logits.shape[:-1], event_shape, validate_args=False)
+
+    @property
+    def logits(self) -> Tensor:
+        return self.base.logits
+
+    def _encode(self, index: Tensor) -> Tensor:
+        return torch.nn.functional.one_hot(index, self.base.logits.shape[-1]) if self.one_hot else index
+
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        return self._encode(self.base.sample(torch.Size(sample_shape)))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return self.base.log_prob(value.int().argmax(-1) if self.one_hot else value)
+
+    def entropy(self) -> Tensor:
+        return self.base.entropy()
+
+    @property
+    def deterministic_sample(self) -> Tensor:
+        return self._encode(self.base.logits.argmax(-1))
+
+    @property
+    def mode(self) -> Tensor:
+        return self.deterministic_sample
+
+
+class MaskedMultiCategorical(Distribution):
+    """Several independent choices: actions int ``[*B, K]``, log-probability and entropy summed over them.
+
+    Args:
+        logits: ``[*B, sum(sizes)]``.
+        sizes: how many values each choice has.
+        mask: bool ``[*B, sum(sizes)]``; ``None`` if all actions are allowed.
+
+    >>> MaskedMultiCategorical(torch.zeros(5), (2, 3)).sample().shape
+    torch.Size([2])
+    """
+
+    arg_constraints: dict = {}  # noqa: RUF012
+
+    def __init__(self, logits: Tensor, sizes: Sequence[int], mask: Tensor | None = None):
+        masks = [None] * len(sizes) if mask is None else mask.split(list(sizes), -1)
+        self.choices = [
+            MaskedCategorical(part, part_mask)
+            for part, part_mask in zip(logits.split(list(sizes), -1), masks, strict=True)
+        ]
+        super().__init__(logits.shape[:-1], torch.Size([len(sizes)]), validate_args=False)
+
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        return torch.stack([choice.sample(sample_shape) for choice in self.choices], -1)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return sum(
+            (choice.log_prob(part) for choice, part in zip(self.choices, value.unbind(-1), strict=True)),
+            start=torch.zeros((), device=value.device),
+        )
+
+    def entropy(self) -> Tensor:
+        return torch.stack([choice.entropy() for choice in self.choices]).sum(0)
+
+    @property
+    def deterministic_sample(self) -> Tensor:
+        return torch.stack([choice.deterministic_sample for choice in self.choices], -1)
+
+    @property
+    def mode(self) -> Tensor:
+        return self.deterministic_sample

@@ -1,0 +1,69 @@
+"""A policy that does not learn."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+from tensordict import TensorDictBase
+from tensordict.nn import TensorDictModuleBase
+from tensordict.utils import NestedKey
+from torchrl.envs import TensorDictPrimer
+from torchrl.envs.utils import ExplorationType, set_exploration_type
+
+from ctde_kit.specs import GroupSpec
+
+GREEDY: Any = ExplorationType.DETERMINISTIC
+
+
+class FrozenActor(TensorDictModuleBase):
+    """A copy of one group's actor that does not learn, such as an opponent in a ``TeamPolicy``.
+
+    It acts with one exploration type, whatever the others do. Reads and writes what the actor reads and writes,
+    including the hidden state ``[*B, n_agents, H]`` of a recurrent one.
+
+    Args:
+        actor: the policy of one group; it is copied, so the original may continue to learn.
+        exploration: how it acts: greedily (``ExplorationType.DETERMINISTIC``), or by sampling (``RANDOM``).
+
+    >>> from ctde_kit.envs.vmas import VmasEnv
+    >>> from ctde_kit.modules import MultiAgentActor, MultiAgentMLP, own_observation
+    >>> from ctde_kit.specs import TeamSpec
+    >>> env = VmasEnv("simple_tag", num_envs=4)
+    >>> group = TeamSpec.from_env(env)["agent"]
+    >>> inputs = own_observation(group)
+    >>> actor = MultiAgentActor(group, inputs, MultiAgentMLP(inputs.features, 4, n_agents=1))
+    >>> frozen = FrozenActor(actor)
+    >>> any(parameter.requires_grad for parameter in frozen.parameters())
+    False
+    """
+
+    in_keys: list[NestedKey]
+    out_keys: list[NestedKey]
+
+    def __init__(self, actor: Any, exploration: ExplorationType = GREEDY):
+        super().__init__()
+        self.actor = deepcopy(actor).requires_grad_(False)
+        self.exploration = exploration
+        self.in_keys, self.out_keys = list(self.actor.in_keys), list(self.actor.out_keys)
+
+    @property
+    def group(self) -> GroupSpec:
+        return self.actor.group
+
+    @property
+    def decentralized(self) -> bool:
+        """Whether an agent needs only its own data to act."""
+        return self.actor.decentralized
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        with set_exploration_type(self.exploration):
+            return self.actor(tensordict)
+
+    def make_tensordict_primer(self) -> TensorDictPrimer:
+        """The env transform that provides the hidden state of a recurrent actor."""
+        return self.actor.make_tensordict_primer()
+
+    def for_agent(self, agent: int) -> TensorDictModuleBase:
+        """The policy of one agent alone, with the same exploration type."""
+        return FrozenActor(self.actor.for_agent(agent), self.exploration)

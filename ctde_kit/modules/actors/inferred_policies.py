@@ -1,0 +1,57 @@
+"""MADDPG's models of the other agents' policies, learned from their actions (Lowe et al. 2017, section 4.2)."""
+
+from __future__ import annotations
+
+from tensordict import TensorDictBase
+from torch import Tensor, nn
+
+from ctde_kit.keys import Key
+from ctde_kit.modules.networks.agent_network import NetworkFactory
+from ctde_kit.modules.networks.inputs import own_observation
+from ctde_kit.specs import TeamSpec
+
+
+class InferredPolicies(nn.Module):
+    """One network per pair of an observing agent and an observed one, of any group (Lowe et al. 2017, section 4.2).
+
+    Args:
+        team: all groups.
+        make_network: ``(in_features, out_features, n_agents) -> network``, feed-forward; with separate weights per
+            agent, each pair has its own.
+
+    >>> import torch
+    >>> from functools import partial
+    >>> from tensordict import TensorDict
+    >>> from ctde_kit.modules import MultiAgentMLP
+    >>> from ctde_kit.specs import ActionSpec, GroupSpec
+    >>> team = TeamSpec((GroupSpec("agents", 3, 5, ActionSpec("categorical", (4,))),))
+    >>> inferred = InferredPolicies(team, partial(MultiAgentMLP, share_params=False))
+    >>> inferred(TensorDict({"agents": {"observation": torch.zeros(2, 3, 5)}}, [2]), "agents", "agents").shape
+    torch.Size([2, 3, 3, 4])
+    """
+
+    def __init__(self, team: TeamSpec, make_network: NetworkFactory):
+        super().__init__()
+        self.team = team
+        self.inputs = nn.ModuleDict({group.name: own_observation(group) for group in team})
+        self.networks = nn.ModuleDict(
+            {
+                f"{observer.name}_of_{other.name}": make_network(
+                    other.observation_dim, other.action.vector_dim, observer.n_agents * other.n_agents
+                )
+                for observer in team
+                for other in team
+            }
+        )
+
+    @property
+    def in_keys(self) -> list[Key]:
+        """What it reads: all observations."""
+        return [key for module in self.inputs.values() for key in module.in_keys]  # pyright: ignore
+
+    def forward(self, tensordict: TensorDictBase, observer: str, other: str) -> Tensor:
+        """Logits, or actions before squashing, ``[*B, n_observers, n_others, D]``: row i is agent i's prediction."""
+        seen = self.inputs[other](tensordict)
+        n_observers, n_others = self.team[observer].n_agents, self.team[other].n_agents
+        repeated = seen.unsqueeze(-3).expand(*seen.shape[:-2], n_observers, *seen.shape[-2:]).flatten(-3, -2)
+        return self.networks[f"{observer}_of_{other}"](repeated).unflatten(-2, (n_observers, n_others))

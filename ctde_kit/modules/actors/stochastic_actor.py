@@ -1,0 +1,150 @@
+"""Stochastic policies of one group, for sampling and for PPO."""
+
+from __future__ import annotations
+
+import torch
+from tensordict import TensorDictBase
+from tensordict.nn import NormalParamExtractor, TensorDictModuleBase
+from tensordict.utils import NestedKey
+from torch import nn
+from torchrl.envs import TensorDictPrimer
+from torchrl.modules import ProbabilisticActor
+
+from ctde_kit.errors import UserError
+from ctde_kit.keys import Key
+from ctde_kit.modules.actors.distributions import MaskedCategorical, MaskedMultiCategorical, TanhNormal
+from ctde_kit.modules.actors.learned_scale import LearnedScale
+from ctde_kit.modules.networks.agent_network import AgentNetwork, actor_hidden_key
+from ctde_kit.modules.networks.inputs import Input
+from ctde_kit.modules.networks.team_input import TeamInput
+from ctde_kit.specs import GroupSpec
+
+
+class MultiAgentActor(ProbabilisticActor):
+    """A stochastic policy of one group of agents, as a TorchRL ``ProbabilisticActor``.
+
+    Reads ``inputs`` (and the action mask, if the group has one); writes the distribution's parameters,
+    ``(group, "action")`` and ``(group, "action_log_prob")`` ``[*B, n_agents]``. Continuous actions follow a
+    ``TanhNormal``, discrete ones a masked categorical distribution. TorchRL's ``set_exploration_type`` chooses between
+    sampling and the greedy action.
+
+    Args:
+        group: the group's spec.
+        inputs: what each agent sees, usually ``own_observation(group)``.
+        network: ``[*B, n_agents, F] -> [*B, n_agents, group.action.n_parameters]``, or ``[..., D]`` with ``scale``.
+        scale: the standard deviation of continuous actions as a learned parameter; ``None``: the network gives
+            location and standard deviation (through softplus).
+
+    >>> from ctde_kit.envs.vmas import VmasEnv
+    >>> from ctde_kit.modules import MultiAgentMLP, own_observation
+    >>> from ctde_kit.specs import TeamSpec
+    >>> env = VmasEnv("navigation", num_envs=4)
+    >>> group = TeamSpec.from_env(env)["agents"]
+    >>> inputs = own_observation(group)
+    >>> network = MultiAgentMLP(inputs.features, group.action.n_parameters, group.n_agents)
+    >>> actor = MultiAgentActor(group, inputs, network)
+    >>> actor(env.reset())["agents", "action"].shape
+    torch.Size([4, 4, 2])
+    """
+
+    def __init__(
+        self, group: GroupSpec, inputs: Input | TeamInput, network: nn.Module, scale: LearnedScale | None = None
+    ):
+        keys = group.keys
+        if group.action.discrete and scale is not None:
+            raise UserError(f"MultiAgentActor: group {group.name!r} has discrete actions; leave scale=None")
+        hidden_key = actor_hidden_key(keys, inputs)
+        if group.action.discrete:
+            module = AgentNetwork(inputs, network, [keys.logits], hidden_key=hidden_key)
+        else:
+            split = scale
+            if split is None:
+                # It asks for a `numbers.Number`, which a float is at run time but not for a type checker.
+                split = NormalParamExtractor(scale_lb=1e-3)  # pyright: ignore[reportArgumentType]
+            module = AgentNetwork(inputs, network, [keys.loc, keys.scale], hidden_key=hidden_key, split=split)
+        distribution, arguments, in_keys = _distribution(group)
+        # TorchRL takes any TensorDict module, and a dict of keys, though its annotations do not say so.
+        super().__init__(
+            module,  # pyright: ignore[reportArgumentType]
+            in_keys=in_keys,  # pyright: ignore[reportArgumentType]
+            out_keys=[keys.action],
+            distribution_class=distribution,
+            distribution_kwargs=arguments,
+            return_log_prob=True,
+            log_prob_keys=[keys.action_log_prob],
+        )
+        self.group = group
+
+    @property
+    def agent_network(self) -> AgentNetwork:
+        network = self.module[0]
+        assert isinstance(network, AgentNetwork)
+        return network
+
+    @property
+    def decentralized(self) -> bool:
+        """Whether an agent needs only its own data to act."""
+        return self.agent_network.decentralized
+
+    def make_tensordict_primer(self) -> TensorDictPrimer:
+        """The env transform that provides the hidden state of a recurrent actor."""
+        return self.agent_network.make_tensordict_primer()
+
+    def for_agent(self, agent: int) -> SingleAgentActor:
+        """The policy of one agent alone, on the same storage: ``(group, "observation")`` ``[*B, F]`` in, action out.
+
+        Raises:
+            UserError: for an index that the group lacks, or a policy that is not decentralized.
+        """
+        self.group.check_agent(agent)
+        return SingleAgentActor(self, agent)
+
+
+class SingleAgentActor(TensorDictModuleBase):
+    """The policy of one agent of a ``MultiAgentActor``: every entry is without the agent axis.
+
+    A recurrent one reads and writes its hidden state ``[*B, 1, H]``.
+
+    Args:
+        actor: the group's policy, whose parameters it shares.
+        agent: the agent's index in the group.
+    """
+
+    in_keys: list[NestedKey]
+    out_keys: list[NestedKey]
+
+    def __init__(self, actor: MultiAgentActor, agent: int):
+        super().__init__()
+        single = actor.agent_network.for_agent(agent)
+        scale = single.split if isinstance(single.split, LearnedScale) else None
+        self.actor = MultiAgentActor(actor.group.for_agent(agent), single.inputs, single.network, scale)
+        self.in_keys = self.actor.in_keys
+        self._written = [key for key in self.actor.agent_network.out_keys if str(key[-1]).endswith("_hidden")]
+        self.out_keys = [*self._written, actor.group.keys.action, actor.group.keys.action_log_prob]
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        keys = self.actor.group.keys
+        output = tensordict.copy()
+        mask = tensordict.get(keys.action_mask, None)
+        if mask is not None:
+            output.set(keys.action_mask, mask.unsqueeze(-2))
+        output = self.actor(output)
+        for key in (keys.action, keys.action_log_prob):
+            tensordict.set(key, output.get(key).squeeze(tensordict.ndim))
+        for key in self._written:
+            tensordict.set(key, output.get(key))
+        return tensordict
+
+
+def _distribution(group: GroupSpec) -> tuple[type, dict, dict[str, Key]]:
+    """The distribution of the group's actions, its constant arguments, and the keys of the others."""
+    keys, action = group.keys, group.action
+    if not action.discrete:
+        bounds = {"low": torch.tensor(action.low), "high": torch.tensor(action.high)}
+        return TanhNormal, bounds, {"loc": keys.loc, "scale": keys.scale}
+    in_keys: dict[str, Key] = {"logits": keys.logits}
+    if group.action_mask:
+        in_keys["mask"] = keys.action_mask
+    if action.kind == "multi_discrete":
+        return MaskedMultiCategorical, {"sizes": action.sizes}, in_keys
+    return MaskedCategorical, {"one_hot": action.kind == "one_hot"}, in_keys

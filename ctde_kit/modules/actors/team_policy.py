@@ -1,0 +1,86 @@
+"""The policies of all groups as one TensorDict module."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+from tensordict.nn import TensorDictModuleBase, TensorDictSequential
+from torch import nn
+
+from ctde_kit.specs import GroupSpec
+
+
+class GroupActor(Protocol):
+    """What ``TeamPolicy`` uses of each group's actor."""
+
+    @property
+    def group(self) -> GroupSpec:
+        """The group whose actions it writes."""
+        ...
+
+    @property
+    def in_keys(self) -> Any:
+        """The keys it reads; an actor that reads ``group.keys.hidden("actor")`` has ``make_tensordict_primer()``."""
+        ...
+
+    @property
+    def decentralized(self) -> bool:
+        """Whether an agent needs only its own data to act."""
+        ...
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Its parameters; empty if it does not learn."""
+        ...
+
+    def for_agent(self, agent: int, /) -> TensorDictModuleBase:
+        """The policy of one agent alone."""
+        ...
+
+
+class TeamPolicy(TensorDictSequential):
+    """The policies of all groups, one after the other, as one TensorDict module.
+
+    A group's policy may learn (``MultiAgentActor``, ``MultiAgentQActor``), be frozen (``FrozenActor``) or be scripted
+    (``RandomActor``, ``GreedyChase``, your own class). Only those in ``learners`` belong in losses and optimizers.
+
+    Args:
+        actors: the policy of each group, in the env's order.
+
+    >>> from ctde_kit.envs.vmas import VmasEnv
+    >>> from ctde_kit.modules import GreedyChase, MultiAgentActor, MultiAgentMLP, own_observation
+    >>> from ctde_kit.specs import TeamSpec
+    >>> env = VmasEnv("simple_tag", num_envs=4)
+    >>> team = TeamSpec.from_env(env)
+    >>> prey = MultiAgentActor(team["agent"], own_observation(team["agent"]), MultiAgentMLP(14, 4, n_agents=1))
+    >>> policy = TeamPolicy({"adversary": GreedyChase(team["adversary"]), "agent": prey})
+    >>> list(policy.learners)
+    ['agent']
+    """
+
+    def __init__(self, actors: Mapping[str, GroupActor]):
+        super().__init__([*actors.values()])  # pyright: ignore[reportCallIssue, reportArgumentType]
+        self.groups = list(actors)
+
+    @property
+    def actors(self) -> dict[str, GroupActor]:
+        # `module` is a ModuleList, whose elements have no type of their own.
+        return dict(zip(self.groups, self.module, strict=True))  # pyright: ignore[reportReturnType]
+
+    @property
+    def learners(self) -> dict[str, GroupActor]:
+        """The policies that learn: those with a parameter that requires a gradient."""
+        return {
+            group: actor
+            for group, actor in self.actors.items()
+            if any(parameter.requires_grad for parameter in actor.parameters())
+        }
+
+    @property
+    def decentralized(self) -> bool:
+        """Whether every agent needs only its own data to act."""
+        return all(actor.decentralized for actor in self.actors.values())
+
+    def for_agent(self, group: str, agent: int) -> TensorDictModuleBase:
+        """The policy of one agent of one group."""
+        return self.actors[group].for_agent(agent)

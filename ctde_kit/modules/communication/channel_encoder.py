@@ -1,0 +1,79 @@
+"""What each agent makes of its own input before agents talk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from ctde_kit.errors import UserError
+from ctde_kit.modules.networks.gru import MultiAgentGRU
+from ctde_kit.modules.networks.mlp import MultiAgentMLP
+
+
+class ChannelEncoder(nn.Module):
+    """The encoder in front of a channel: ``[*B, n, F] -> [*B, n, H]``, with one set of weights for all agents.
+
+    It is a multilayer perceptron, or a GRU over time; both end in the activation. It never mixes agents.
+
+    Args:
+        in_features: F.
+        hidden_size: H, also the size of the GRU's state.
+        n_agents: size of the agent axis; the weights do not depend on it.
+        recurrent: a GRU over time.
+        num_cells: widths of the layers before the last one, or before the GRU.
+        activation_class: makes the activation between layers and after the last.
+        layer_norm: as in ``MultiAgentMLP``.
+        out_gain: if given, weights are orthogonal, those of the last layer with gain ``sqrt(2)``.
+
+    Raises:
+        UserError: for an empty ``hidden_size``.
+
+    >>> import torch
+    >>> ChannelEncoder(5, 8, n_agents=3)(torch.zeros(7, 3, 5)).shape
+    torch.Size([7, 3, 8])
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        hidden_size: int,
+        n_agents: int,
+        *,
+        recurrent: bool = False,
+        num_cells: Sequence[int] = (128,),
+        activation_class: Callable[[], nn.Module] = nn.Tanh,
+        layer_norm: bool = False,
+        out_gain: float | None = None,
+    ):
+        super().__init__()
+        if hidden_size < 1:
+            raise UserError(f"hidden_size={hidden_size}: expected 1 or more")
+        sizes: dict[str, Any] = {"hidden_size": hidden_size} if recurrent else {}
+        self.network = (MultiAgentGRU if recurrent else MultiAgentMLP)(
+            in_features,
+            hidden_size,
+            n_agents,
+            num_cells=num_cells,
+            activation_class=activation_class,
+            layer_norm=layer_norm,
+            out_gain=None if out_gain is None else 2**0.5,
+            **sizes,
+        )
+        self.in_features, self.hidden_size, self.n_agents = in_features, hidden_size, n_agents
+        self.recurrent = recurrent
+        self.activation = activation_class()
+
+    def forward(self, x: Tensor, *carried: Tensor) -> Any:
+        """Encodings; of a GRU, with the hidden state and ``is_init``, also the hidden states after and before."""
+        if not self.recurrent:
+            return self.activation(self.network(x))
+        encoded, after, before = self.network(x, *carried)
+        return self.activation(encoded), after, before
+
+    def unroll(self, x: Tensor, hidden: Tensor, is_init: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The same for all steps along time, as ``MultiAgentGRU.unroll`` does it."""
+        assert isinstance(self.network, MultiAgentGRU)
+        encoded, after, before = self.network.unroll(x, hidden, is_init)
+        return self.activation(encoded), after, before

@@ -1,0 +1,225 @@
+"""Critics of joint actions, in every layout: whose data and actions they see, and how many values they give."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, get_args, runtime_checkable
+
+import torch
+from tensordict import TensorDictBase
+from tensordict.nn import TensorDictModuleBase
+from torch import Tensor
+from torchrl.modules import set_recurrent_mode
+
+from ctde_kit.errors import UserError
+from ctde_kit.keys import STATE, Key
+from ctde_kit.modules.critics.value_critic import Heads, Sees, ValuePerAgent, check_own_first
+from ctde_kit.modules.networks.agent_network import AgentNetwork, NetworkFactory
+from ctde_kit.modules.networks.inputs import Input
+from ctde_kit.modules.networks.linear import AgentLinear
+from ctde_kit.modules.networks.own_first import own_first_columns
+from ctde_kit.specs import GroupSpec, TeamSpec
+
+
+@runtime_checkable
+class HasFirstLayer(Protocol):
+    """A network that can run its first layer apart from the rest, such as ``MultiAgentMLP`` and ``MultiAgentGRU``."""
+
+    @property
+    def first(self) -> AgentLinear:
+        """The layer that reads the features."""
+        ...
+
+    def after_first(self, x: Tensor, /, *carried: Tensor) -> Any:
+        """Outputs, from what the first layer gave."""
+        ...
+
+
+class ActionValueCritic(TensorDictModuleBase):
+    """A critic of joint actions: it writes ``(group, "state_action_value")`` ``[*B, n_agents, 1]``.
+
+    ``action_value_critic`` makes the common ones. Reads what ``agent_network`` reads, including actions as vectors:
+    ``(group, "action_vector")`` ``[*B, n_agents, D]``.
+
+    Args:
+        group: the group whose returns it predicts.
+        agent_network: writes the value.
+        own_column: the column of agent 0's action among the features, the other agents' come after it; ``None`` if
+            agent i's value depends on agent i's action alone, or on the others' through a channel between agents.
+        own_first: each agent's own action stands at ``own_column``.
+
+    >>> from tensordict import TensorDict
+    >>> from ctde_kit.modules import Input, MultiAgentMLP
+    >>> from ctde_kit.specs import ActionSpec
+    >>> group = GroupSpec("agents", 3, 5, ActionSpec("categorical", (4,)))
+    >>> parts = [(group.keys.observation, None, 0), (group.keys.action_vector, None, 0)]
+    >>> inputs = Input(parts, n_agents=3, features=5 + 4, decentralized=True)
+    >>> network = AgentNetwork(inputs, MultiAgentMLP(5 + 4, 1, n_agents=3), [group.keys.state_action_value])
+    >>> critic = ActionValueCritic(group, network, own_column=None)
+    >>> data = {"observation": torch.zeros(2, 3, 5), "action_vector": torch.zeros(2, 3, 4)}
+    >>> critic(TensorDict({"agents": data}, [2]))["agents", "state_action_value"].shape
+    torch.Size([2, 3, 1])
+    """
+
+    in_keys: list[Key]
+    out_keys: list[Key]
+
+    def __init__(
+        self, group: GroupSpec, agent_network: AgentNetwork, own_column: int | None, *, own_first: bool = False
+    ):
+        super().__init__()
+        self.group, self.agent_network = group, agent_network
+        self.own_column, self.own_first = own_column, own_first
+        self.in_keys, self.out_keys = agent_network.in_keys, agent_network.out_keys
+        self.hidden_key = agent_network.hidden_key
+
+    @property
+    def hidden_shape(self) -> tuple[int, int]:
+        """The shape ``(n, H)`` of one hidden state; only a recurrent critic has one."""
+        return self.agent_network.hidden_shape
+
+    @property
+    def decentralized(self) -> bool:
+        """Whether agent i's value depends on agent i's own data and action alone."""
+        return self.agent_network.decentralized
+
+    @property
+    def swaps_own_action(self) -> bool:
+        """Whether ``own_action_values`` can be computed.
+
+        The network must have ``first`` and ``after_first``, or no channel between agents.
+        """
+        if self.own_column is None:
+            return self.agent_network.decentralized
+        return isinstance(self.agent_network.network, HasFirstLayer)
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        return self.agent_network(tensordict)
+
+    def own_action_values(self, tensordict: TensorDictBase, action: Tensor) -> Tensor:
+        """The value ``[*B, n_agents, 1]`` for each agent if it alone takes another action ``[*B, n_agents, D]``.
+
+        The other agents' actions are those in ``tensordict``. The first layer reads the joint action once; each agent's
+        own action is swapped in by its difference, so only the later layers run once per agent. A recurrent critic
+        takes one step from the hidden states in ``tensordict``.
+        """
+        key = self.group.keys.action_vector
+        if self.own_column is None:
+            changed = tensordict.copy().set(key, action)
+            with set_recurrent_mode(False):
+                return self.agent_network(changed).get(self.group.keys.state_action_value)
+        network: Any = self.agent_network.network
+        first = network.first(self.agent_network.inputs(tensordict))
+        rows = network.first.swapped(first, action - tensordict.get(key), self.own_column, same_column=self.own_first)
+        if self.hidden_key is None:
+            values = network.after_first(rows)
+        else:
+            hidden = tensordict.get(self.hidden_key)
+            is_init = torch.zeros(*hidden.shape[:-2], 1, dtype=torch.bool, device=hidden.device)
+            values = network.after_first(rows, hidden, is_init)[0]
+        # If one network has one head per agent, then row i has agent i's action, and head i is agent i's.
+        return values if values.shape[-1] == 1 else values.diagonal(dim1=-2, dim2=-1).unsqueeze(-1)
+
+
+def action_value_critic(
+    team: TeamSpec,
+    group: GroupSpec,
+    make_network: NetworkFactory,
+    *,
+    sees: Sees = "team",
+    heads: Heads = "agent",
+    agent_id: bool = False,
+    own_first: bool = False,
+) -> ActionValueCritic:
+    """A critic of joint actions, in one of the common layouts.
+
+    Centralized critics see the actions of all agents of all groups (Lowe et al. 2017, section 4.1: in ``simple_tag`` a
+    predator's critic sees the prey's action). With ``observation`` each agent's critic sees its own data and action
+    alone (IDDPG, and the utilities that FACMAC mixes). A recurrent critic keeps its hidden state under the root key
+    ``{group}_critic_hidden``.
+
+    Args:
+        team: all groups; a centralized critic sees them all.
+        group: the group whose returns it predicts.
+        make_network: ``(in_features, out_features, n_agents) -> network``, such as ``MultiAgentMLP``.
+        sees: each agent's own ``observation``, all observations of the ``team``, the root ``state``, or the
+            agent-specific ``agent_state``.
+        heads: for ``team`` and ``state``: ``one`` value for all agents, one output per ``agent``, or one ``network``
+            per agent (with separate weights, or shared by clusters of agents, as ``make_network`` shares them).
+        agent_id: append the agent's index, with one forward pass per agent, instead of heads.
+        own_first: as in ``value_critic``; each agent's own action is also the first of the actions.
+
+    Raises:
+        UserError: as ``value_critic``.
+
+    >>> import torch
+    >>> from tensordict import TensorDict
+    >>> from ctde_kit.modules import MultiAgentMLP
+    >>> from ctde_kit.specs import ActionSpec
+    >>> team = TeamSpec((GroupSpec("agents", 3, 5, ActionSpec("categorical", (4,))),))
+    >>> critic = action_value_critic(team, team["agents"], MultiAgentMLP)
+    >>> data = {"observation": torch.zeros(2, 3, 5), "action_vector": torch.zeros(2, 3, 4)}
+    >>> critic(TensorDict({"agents": data}, [2]))["agents", "state_action_value"].shape
+    torch.Size([2, 3, 1])
+    """
+    for name, value, words in (("sees", sees, get_args(Sees)), ("heads", heads, get_args(Heads))):
+        if value not in words:
+            raise UserError(f"action_value_critic: {name}={value!r}, expected one of {', '.join(words)}")
+    check_own_first(own_first, sees, heads, agent_id)
+    state_parts, features, per_agent = _state_parts(team, group, sees)
+    per_agent = per_agent or heads == "network" or agent_id
+    if sees == "observation":
+        actions = [(group.keys.action_vector, _mask(group), 0)]
+        n_actions, own_column = group.action.vector_dim, None
+    else:
+        actions = [(other.keys.action_vector, _mask(other), 2) for other in team]
+        sizes = [other.n_agents * other.action.vector_dim for other in team]
+        before = 0 if own_first else sum(sizes[: team.groups.index(group)])
+        n_actions, own_column = sum(sizes), features + before
+    n_rows = group.n_agents if per_agent else 1
+    parts = [*state_parts, *actions]
+    columns = None
+    if own_first:
+        widths = [[other.observation_dim for other in team], [other.action.vector_dim for other in team]]
+        columns = own_first_columns(team, group, widths)
+    inputs = Input(
+        parts,
+        n_rows,
+        features + n_actions,
+        agent_id=agent_id,
+        decentralized=sees == "observation",
+        columns=columns,
+    )
+    outputs = group.n_agents if n_rows == 1 and heads == "agent" else 1
+    network = AgentNetwork(
+        inputs,
+        make_network(inputs.features, outputs, n_rows),
+        [group.keys.state_action_value],
+        hidden_key=group.keys.team_hidden("critic"),
+        split=ValuePerAgent(group.n_agents),
+    )
+    return ActionValueCritic(group, network, own_column, own_first=own_first)
+
+
+Parts = list[tuple[Key, Key | None, int]]
+
+
+def _mask(group: GroupSpec) -> Key | None:
+    return group.keys.mask if group.mask else None
+
+
+def _state_parts(team: TeamSpec, group: GroupSpec, sees: Sees) -> tuple[Parts, int, bool]:
+    """The parts that stand before the actions, their features, and whether they have an agent axis."""
+    if sees == "team":
+        return [(other.keys.observation, _mask(other), 2) for other in team], team.observation_dim, False
+    if sees == "observation":
+        return [(group.keys.observation, _mask(group), 0)], group.observation_dim, True
+    if sees == "state":
+        if team.state_dim is None:
+            raise UserError("critic input `state`: this env writes no root key 'state'; use `critic=centralized`")
+        return [(STATE, None, 1)], team.state_dim, False
+    if group.state_dim is None:
+        raise UserError(
+            f"critic input `agent_state`: this env writes no key {group.keys.state}; use "
+            "`critic.build_state=true`, which adds envs.agent_state.AgentState to the env, or `critic=centralized`"
+        )
+    return [(group.keys.state, _mask(group), 0)], group.state_dim, True

@@ -1,0 +1,1 @@
+"""Mixers: the value of the team from the values of its agents."""

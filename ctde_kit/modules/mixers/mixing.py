@@ -1,0 +1,108 @@
+"""What every mixer reads: the values of all agents of all groups, and a state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+from tensordict import TensorDictBase
+from torch import Tensor, nn
+
+from ctde_kit.errors import UserError
+from ctde_kit.keys import Key
+from ctde_kit.modules.networks.inputs import Input, global_state, team_observation
+from ctde_kit.specs import GroupSpec, TeamSpec
+
+MixerState = Literal["auto", "state", "team"]
+
+
+def mixer_state(team: TeamSpec, sees: MixerState = "auto", *, normalize: bool = False) -> Input:
+    """The state that a mixer is conditioned on, ``[*B, 1, S]``.
+
+    Args:
+        team: all groups.
+        sees: the root ``state``; the observations of the ``team``, concatenated, with zeros for dead agents; or
+            ``auto``: the state if the env has one, otherwise the observations.
+        normalize: normalize the features.
+
+    Raises:
+        UserError: for ``state`` where the env offers none, and for an unknown ``sees``.
+
+    >>> from tensordict import TensorDict
+    >>> from ctde_kit.specs import ActionSpec
+    >>> team = TeamSpec((GroupSpec("agents", 3, 5, ActionSpec("categorical", (4,))),))
+    >>> mixer_state(team)(TensorDict({"agents": {"observation": torch.zeros(2, 3, 5)}}, [2])).shape
+    torch.Size([2, 1, 15])
+    """
+    if sees not in get_args(MixerState):
+        raise UserError(f"mixer.sees={sees!r}: expected one of {', '.join(get_args(MixerState))}")
+    if sees == "state" and team.state_dim is None:
+        raise UserError("mixer.sees=state: this env writes no root key 'state'; use mixer.sees=team")
+    if sees == "state" or (sees == "auto" and team.state_dim is not None):
+        return global_state(team, team.groups[0], normalize=normalize)
+    return team_observation(team, team.groups[0], normalize=normalize)
+
+
+def value_keys(team: TeamSpec, names: Sequence[str]) -> list[Key]:
+    """The keys of the entries ``names`` of every group, and of its mask of living agents if it has one."""
+    keys: list[Key] = [group.keys(name) for group in team for name in names]
+    return [*keys, *(group.keys.mask for group in team if group.mask)]
+
+
+def team_values(tensordict: TensorDictBase, team: TeamSpec, name: str) -> Tensor:
+    """The entry ``name`` ``[*B, n_agents, 1]`` of every group side by side, ``[*B, N]``; zero for dead agents.
+
+    Raises:
+        UserError: for an entry that is missing or has another agent axis.
+    """
+    parts = []
+    for group in team:
+        value = tensordict.get(group.keys(name), None)
+        expected = (*tensordict.batch_size, group.n_agents, 1)
+        if value is None or value.shape != expected:
+            actual = "nothing" if value is None else list(value.shape)
+            raise UserError(f"mixer: key {group.keys(name)}: expected {list(expected)}, found {actual}")
+        value = value.squeeze(-1)
+        parts.append(value.masked_fill(~tensordict.get(group.keys.mask), 0) if group.mask else value)
+    return torch.cat(parts, -1)
+
+
+def team_alive(tensordict: TensorDictBase, team: TeamSpec) -> Tensor:
+    """Which of all agents are alive, bool ``[*B, N]``."""
+    parts = []
+    for group in team:
+        value = tensordict.get(group.keys.chosen_action_value).squeeze(-1)
+        parts.append(tensordict.get(group.keys.mask) if group.mask else torch.ones_like(value, dtype=torch.bool))
+    return torch.cat(parts, -1)
+
+
+def team_actions(tensordict: TensorDictBase, team: TeamSpec) -> Tensor:
+    """The actions of all agents, one-hot and flat, ``[*B, sum(n_agents * A)]``; zeros for dead agents."""
+    parts = []
+    for group in team:
+        action = tensordict.get(group.keys.action)
+        if group.action.kind == "one_hot":
+            choice = action.float()
+        else:
+            index = action.masked_fill(~tensordict.get(group.keys.mask), 0) if group.mask else action
+            choice = nn.functional.one_hot(index, group.action.sizes[0]).float()
+        if group.mask:
+            choice = choice.masked_fill(~tensordict.get(group.keys.mask).unsqueeze(-1), 0)
+        parts.append(choice.flatten(-2))
+    return torch.cat(parts, -1)
+
+
+def check_actions(group: GroupSpec) -> None:
+    """Raise ``UserError`` unless an agent of the group picks one of N actions."""
+    if group.action.kind not in ("categorical", "one_hot"):
+        raise UserError(f"mixer: group {group.name!r} has actions of kind {group.action.kind!r}; expected one choice")
+
+
+def hypernetwork(in_features: int, out_features: int, num_cells: Sequence[int]) -> nn.Sequential:
+    """A ReLU perceptron: one linear layer if ``num_cells`` is empty, and one more per width in it."""
+    layers: list[nn.Module] = []
+    for width in num_cells:
+        layers += [nn.Linear(in_features, width), nn.ReLU()]
+        in_features = width
+    return nn.Sequential(*layers, nn.Linear(in_features, out_features))

@@ -1,0 +1,217 @@
+"""A network as a TensorDict module: it reads an input, writes outputs, and carries a hidden state if it has one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeGuard, runtime_checkable
+
+import torch
+from tensordict import TensorDictBase
+from tensordict.nn import TensorDictModuleBase
+from torch import Tensor, nn
+from torchrl.data import Unbounded
+from torchrl.envs import TensorDictPrimer
+from torchrl.modules.tensordict_module.rnn import recurrent_mode
+
+from ctde_kit.errors import UserError
+from ctde_kit.keys import IS_INIT, GroupKeys, Key, next_key
+from ctde_kit.modules.networks.inputs import Input
+from ctde_kit.modules.networks.team_input import TeamInput
+from ctde_kit.protocols import SaysCentralized, SaysDecentralized, SaysReadsMask, SaysRecurrent
+
+Split = Callable[[Tensor], Sequence[Tensor]]
+NetworkFactory = Callable[[int, int, int], nn.Module]
+"""``(in_features, out_features, n_agents) -> network``."""
+
+
+class RecurrentNetwork(Protocol):
+    """What ``AgentNetwork`` uses of a network whose ``recurrent`` is true, such as ``MultiAgentGRU``."""
+
+    hidden_size: int
+
+    def __call__(self, x: Tensor, hidden: Tensor, is_init: Tensor, /) -> tuple[Tensor, Tensor, Tensor]:
+        """One step: outputs, the next hidden state, and the hidden state that was used."""
+        ...
+
+    def unroll(self, x: Tensor, hidden: Tensor, is_init: Tensor, /) -> tuple[Tensor, Tensor, Tensor]:
+        """The same along time."""
+        ...
+
+
+class ChannelNetwork(Protocol):
+    """What ``AgentNetwork`` uses of a network whose ``reads_mask`` is true, such as ``MultiAgentCommNet``."""
+
+    def __call__(self, x: Tensor, /, *carried: Tensor, mask: Tensor | None) -> Any:
+        """``mask`` bool ``[*B, n]``: which agents are alive, ``None`` where all are."""
+        ...
+
+
+@runtime_checkable
+class SplitPerAgent(Protocol):
+    """A split that differs from agent to agent."""
+
+    def for_agent(self, agent: int, /) -> Split:
+        """The split of one agent."""
+        ...
+
+
+def actor_hidden_key(keys: GroupKeys, inputs: Input | TeamInput) -> Key:
+    """Where a recurrent actor keeps its hidden state: at the root if the state also covers agents of other groups."""
+    return keys.team_hidden("actor") if isinstance(inputs, TeamInput) else keys.hidden("actor")
+
+
+def is_recurrent(network: nn.Module) -> TypeGuard[RecurrentNetwork]:
+    """Whether a network says that it is recurrent."""
+    return isinstance(network, SaysRecurrent) and network.recurrent
+
+
+def reads_mask(network: nn.Module) -> TypeGuard[ChannelNetwork]:
+    """Whether a network says that it needs to know which agents are alive."""
+    return isinstance(network, SaysReadsMask) and network.reads_mask
+
+
+class AgentNetwork(TensorDictModuleBase):
+    """Runs ``network`` on what ``inputs`` reads, and writes ``out_keys`` ``[*B, n_agents, ...]``.
+
+    A feed-forward network (``MultiAgentMLP``) treats all batch dimensions alike. A recurrent one (``MultiAgentGRU``)
+    also reads ``is_init`` bool ``[*B, 1]`` and its hidden state ``[*B, n, H]``. In step mode, the default, it writes
+    the next hidden state under ``("next", hidden)``, and the state that it used (zero where ``is_init``) back to
+    ``hidden``: what is stored is what was used. Inside ``torchrl.modules.set_recurrent_mode(True)`` the last
+    batch dimension is time: it starts from the stored hidden state of the slice's first step, whatever ``is_init``
+    says there, and zeroes it at each true reset inside. A network with a channel between agents (``MultiAgentBiCNet``)
+    also gets the mask that ``inputs`` reads: which agents are alive.
+
+    Args:
+        inputs: what the network sees.
+        network: ``[*B, n, F] -> [*B, n, G]``.
+        out_keys: where to write.
+        hidden_key: where its hidden state stands; needed by a recurrent network.
+        split: turns the output into one tensor per key, if there are several keys.
+
+    Raises:
+        UserError: where ``is_init`` or the hidden state is missing: append ``torchrl.envs.InitTracker()`` and
+            ``make_tensordict_primer()`` to the env; for a channel between agents that all have the same input.
+
+    >>> from tensordict import TensorDict
+    >>> from ctde_kit.modules import MultiAgentMLP, own_observation
+    >>> from ctde_kit.specs import ActionSpec, GroupSpec
+    >>> group = GroupSpec("agents", 3, 5, ActionSpec("categorical", (4,)))
+    >>> module = AgentNetwork(own_observation(group), MultiAgentMLP(5, 4, n_agents=3), [group.keys.logits])
+    >>> module(TensorDict({"agents": {"observation": torch.zeros(2, 3, 5)}}, [2]))["agents", "logits"].shape
+    torch.Size([2, 3, 4])
+    """
+
+    network: nn.Module
+    split: Split | None
+    in_keys: list[Key]
+    out_keys: list[Key]
+
+    def __init__(
+        self,
+        inputs: Input | TeamInput,
+        network: nn.Module,
+        out_keys: Sequence[Key],
+        *,
+        hidden_key: Key | None = None,
+        split: Split | None = None,
+    ):
+        super().__init__()
+        self.inputs, self.network, self.split = inputs, network, split
+        self.hidden_key = hidden_key if self.recurrent else None
+        if self.recurrent and hidden_key is None:
+            raise UserError("a recurrent network needs `hidden_key`, such as GroupKeys().hidden('actor'); got None")
+        self._reads_mask = reads_mask(network)
+        if self._reads_mask and not inputs.per_agent:
+            raise UserError(
+                f"{type(network).__name__}: its input is the team's, the same for every agent, so there is nothing to "
+                "tell; use each agent's own data (critic=decentralized or critic=agent_state)"
+            )
+        self.in_keys = [*inputs.in_keys, *([self.hidden_key, IS_INIT] if self.hidden_key else [])]
+        self.out_keys = [*out_keys, *([self.hidden_key, next_key(self.hidden_key)] if self.hidden_key else [])]
+        self._written = list(out_keys)
+
+    @property
+    def recurrent(self) -> bool:
+        return is_recurrent(self.network)
+
+    @property
+    def decentralized(self) -> bool:
+        """Whether agent i's output depends on agent i's own data alone."""
+        if not self.inputs.decentralized:
+            return False
+        if isinstance(self.network, SaysDecentralized):
+            return self.network.decentralized
+        return not (isinstance(self.network, SaysCentralized) and self.network.centralized)
+
+    @property
+    def hidden_shape(self) -> tuple[int, int]:
+        """The shape ``(n, H)`` of one hidden state; only a recurrent network has one."""
+        assert is_recurrent(self.network)
+        return self.inputs.n_agents, self.network.hidden_size
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        x = self.inputs(tensordict)
+        options = {"mask": self.inputs.alive(tensordict)} if self._reads_mask else {}
+        if self.hidden_key is None:
+            outputs = self.network(x, **options)
+        else:
+            outputs = self._recurrent_forward(tensordict, x, options)
+        parts = (outputs,) if self.split is None else self.split(outputs)
+        for key, part in zip(self._written, parts, strict=True):
+            tensordict.set(key, part)
+        return tensordict
+
+    def _recurrent_forward(self, tensordict: TensorDictBase, x: Tensor, options: dict[str, Tensor | None]) -> Tensor:
+        network: Any = self.network
+        assert self.hidden_key is not None
+        is_init, hidden = tensordict.get(IS_INIT, None), tensordict.get(self.hidden_key, None)
+        if is_init is None:
+            raise UserError(f"key {IS_INIT!r} is missing: append torchrl.envs.InitTracker() to the env")
+        if hidden is None:
+            raise UserError(
+                f"key {self.hidden_key} is missing: append the module's make_tensordict_primer() to the env"
+            )
+        if recurrent_mode():
+            outputs, after, before = network.unroll(x, hidden.select(tensordict.ndim - 1, 0), is_init, **options)
+        else:
+            outputs, after, before = network(x, hidden, is_init, **options)
+        tensordict.set(self.hidden_key, before)
+        tensordict.set(next_key(self.hidden_key), after)
+        return outputs
+
+    def make_tensordict_primer(
+        self, batch_size: Sequence[int] = (), device: torch.device | None = None
+    ) -> TensorDictPrimer:
+        """The env transform that provides the hidden state: append it to envs of this batch size.
+
+        Raises:
+            UserError: for a feed-forward network, which has no hidden state.
+        """
+        if self.hidden_key is None:
+            raise UserError("this network is feed-forward: it has no hidden state and needs no primer")
+        shape = (*batch_size, *self.hidden_shape)
+        # The team's reset: where agents also have done flags, TorchRL cannot guess which one counts.
+        spec = {self.hidden_key: Unbounded(torch.Size(shape), device=device)}
+        return TensorDictPrimer(spec, expand_specs=True, reset_key="_reset")
+
+    def for_agent(self, agent: int) -> AgentNetwork:
+        """The network of one agent, on the same storage; it reads entries without the agent axis, ``[*B, F]``.
+
+        Raises:
+            UserError: where an agent's output needs others' data.
+        """
+        if not self.decentralized or isinstance(self.inputs, TeamInput):
+            reason = "reads" if not self.inputs.decentralized else f"({type(self.network).__name__}) hears"
+            raise UserError(f"for_agent: this network {reason} other agents' data, so no agent can run it alone")
+        network: Any = self.network
+        if not hasattr(network, "for_agent"):
+            raise UserError(
+                f"for_agent: {type(network).__name__} has no for_agent(agent); use MultiAgentMLP or MultiAgentGRU"
+            )
+        return AgentNetwork(
+            self.inputs.for_agent(agent),
+            network.for_agent(agent),
+            self._written,
+            hidden_key=self.hidden_key,
+            split=self.split.for_agent(agent) if isinstance(self.split, SplitPerAgent) else self.split,
+        )

@@ -1,0 +1,240 @@
+"""What a network sees: each agent's own data, the team's, or a global state."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from tensordict import TensorDictBase
+from torch import Tensor, nn
+
+from ctde_kit.errors import UserError
+from ctde_kit.keys import STATE, GroupKeys, Key
+from ctde_kit.modules.networks.own_first import own_first_columns
+from ctde_kit.specs import GroupSpec, TeamSpec, one_hot
+
+
+class Input(nn.Module):
+    """Reads features ``[*B, n, F]`` from a TensorDict; ``n`` is the agent axis, or 1 for one row per team.
+
+    ``own_observation``, ``team_observation``, ``global_state`` and ``agent_state`` make the common ones.
+
+    Args:
+        parts: ``(key, mask key or None, dims)`` for each entry; the last ``dims`` dimensions are flattened into
+            features. Entries of dead agents are set to zero, so nothing in them matters.
+        n_agents: size of the agent axis, along which team features are repeated; 1 for one row per team.
+        features: F, without the agent id and the index.
+        agent_id: append each agent's one-hot index.
+        index: the key of an entry int64 ``[*B, n_agents]`` and its number of values; appended last, one-hot.
+        normalize: a ``LayerNorm`` without parameters on the features (Yu et al. 2022, section 5, "feature
+            normalization").
+        decentralized: whether agent i's features depend on its own data alone.
+        columns: int64 ``[n_agents, features]``: the column of the team's features for each place in each agent's row;
+            ``None``: the rows are in the team's order.
+
+    >>> from tensordict import TensorDict
+    >>> velocity = Input([(("agents", "velocity"), None, 0)], n_agents=3, features=2, agent_id=True)
+    >>> velocity(TensorDict({"agents": {"velocity": torch.zeros(7, 3, 2)}}, [7])).shape
+    torch.Size([7, 3, 5])
+    """
+
+    ids: Tensor | None
+    columns: Tensor | None
+
+    def __init__(
+        self,
+        parts: list[tuple[Key, Key | None, int]],
+        n_agents: int,
+        features: int,
+        *,
+        agent_id: bool = False,
+        index: tuple[Key, int] | None = None,
+        normalize: bool = False,
+        decentralized: bool = False,
+        columns: Tensor | None = None,
+    ):
+        super().__init__()
+        self.parts, self.n_agents, self.decentralized, self.index = parts, n_agents, decentralized, index
+        self.features = features + (n_agents if agent_id else 0) + (0 if index is None else index[1])
+        self.norm = nn.LayerNorm(features, elementwise_affine=False) if normalize else None
+        self.register_buffer("ids", torch.eye(n_agents) if agent_id else None, persistent=False)
+        self.register_buffer("columns", columns, persistent=False)
+
+    @property
+    def in_keys(self) -> list[Key]:
+        keys = [key for part in self.parts for key in part[:2] if key is not None]
+        return keys if self.index is None else [*keys, self.index[0]]
+
+    @property
+    def per_agent(self) -> bool:
+        """Whether rows differ by more than the agent's id."""
+        return any(dims == 0 for *_, dims in self.parts)
+
+    def alive(self, tensordict: TensorDictBase) -> Tensor | None:
+        """Which of the agents are alive, bool ``[*B, n]``; ``None`` if the entries have no mask."""
+        key = next((mask for _, mask, dims in self.parts if dims == 0 and mask is not None), None)
+        return None if key is None else entry(tensordict, key)
+
+    def forward(self, tensordict: TensorDictBase) -> Tensor:
+        parts = [_read(tensordict, *part) for part in self.parts]
+        # The team's features stand in every agent's row.
+        rows = max(part.shape[-2] for part in parts)
+        x = torch.cat([part.expand(*part.shape[:-2], rows, part.shape[-1]) for part in parts], -1)
+        if self.norm is not None:
+            x = self.norm(x)
+        if self.columns is not None:
+            x = x.squeeze(-2).index_select(-1, self.columns.flatten()).unflatten(-1, self.columns.shape)
+        if all(dims > 0 for *_, dims in self.parts):
+            x = x.expand(*x.shape[:-2], self.n_agents, x.shape[-1])
+        elif x.shape[-2] != self.n_agents:
+            raise UserError(
+                f"key {self.parts[0][0]}: expected [*B, n_agents={self.n_agents}, F], found features of shape "
+                f"{list(x.shape)}; expand it over the agents first"
+            )
+        if self.ids is not None:
+            x = torch.cat([x, self.ids.to(x.dtype).expand(*x.shape[:-1], self.ids.shape[-1])], -1)
+        if self.index is None:
+            return x
+        key, size = self.index
+        one_hot_index = one_hot(entry(tensordict, key).reshape(x.shape[:-1]), size)
+        return torch.cat([x, one_hot_index.to(x.dtype)], -1)
+
+    def for_agent(self, agent: int) -> Input:
+        """The input of one agent: the same keys without the agent axis, ``[*B, F]``, and its id."""
+        single = Input([(key, mask, 1) for key, mask, _ in self.parts], 1, self.features, decentralized=True)
+        single.norm, single.index = self.norm, self.index
+        single.ids = None if self.ids is None else self.ids[agent : agent + 1]
+        return single
+
+
+def _read(tensordict: TensorDictBase, key: Key, mask_key: Key | None, dims: int) -> Tensor:
+    value = entry(tensordict, key)
+    if mask_key is not None:
+        mask = entry(tensordict, mask_key)
+        if mask.shape != value.shape[:-1]:
+            raise UserError(f"key {mask_key}: expected {list(value.shape[:-1])} like {key}, found {list(mask.shape)}")
+        value = value.masked_fill(~mask.unsqueeze(-1), 0)
+    if dims == 0:
+        return value
+    return value.flatten(-dims).unsqueeze(-2)
+
+
+def entry(tensordict: TensorDictBase, key: Key) -> Tensor:
+    """The entry at ``key``; a ``UserError`` that names it, and what is there, where it is missing."""
+    value: Any = tensordict.get(key, None)
+    if value is None:
+        raise UserError(f"key {key!r} is missing: expected one of {sorted(map(str, tensordict.keys(True, True)))}")
+    return value
+
+
+def own_observation(
+    group: GroupSpec,
+    *,
+    agent_id: bool = False,
+    last_action: bool = False,
+    sub_policies: int | None = None,
+    normalize: bool = False,
+) -> Input:
+    """Each agent's own observation ``[*B, n_agents, F]``: a decentralized input.
+
+    Args:
+        group: the group's spec.
+        agent_id: append each agent's one-hot index.
+        last_action: append its action of the step before, one-hot, as ``envs.last_action.LastAction`` writes it.
+        sub_policies: append the index of its sub-policy among this many, one-hot, as ``SubPolicies`` needs it.
+        normalize: normalize the observation and the last action together.
+
+    >>> from tensordict import TensorDict
+    >>> from ctde_kit.specs import ActionSpec
+    >>> group = GroupSpec("agents", 3, 5, ActionSpec("categorical", (4,)))
+    >>> own_observation(group)(TensorDict({"agents": {"observation": torch.zeros(7, 3, 5)}}, [7])).shape
+    torch.Size([7, 3, 5])
+    """
+    keys = group.keys
+    mask = keys.mask if group.mask else None
+    parts: list[tuple[Key, Key | None, int]] = [(keys.observation, mask, 0)]
+    features = group.observation_dim
+    if last_action:
+        parts.append((keys.last_action, mask, 0))
+        features += sum(group.action.sizes)
+    index = None if sub_policies is None else (keys.sub_policy, sub_policies)
+    return Input(
+        parts, group.n_agents, features, agent_id=agent_id, index=index, normalize=normalize, decentralized=True
+    )
+
+
+def team_observation(
+    team: TeamSpec,
+    group: GroupSpec,
+    *,
+    repeat: bool = False,
+    agent_id: bool = False,
+    normalize: bool = False,
+    own_first: bool = False,
+) -> Input:
+    """The observations of all agents of all groups, concatenated: ``[*B, 1, sum(n_agents * F)]``.
+
+    Args:
+        team: all groups.
+        group: the group whose agents get a row each, with any of ``repeat``, ``agent_id`` and ``own_first``.
+        repeat: the same row for each agent.
+        agent_id: append each agent's one-hot index.
+        normalize: normalize the features.
+        own_first: each agent's row begins with its own observation; the others' follow in the team's order.
+
+    >>> from tensordict import TensorDict
+    >>> from ctde_kit.specs import ActionSpec
+    >>> group = GroupSpec("agents", 3, 5, ActionSpec("categorical", (4,)))
+    >>> inputs = team_observation(TeamSpec((group,)), group)
+    >>> inputs(TensorDict({"agents": {"observation": torch.zeros(7, 3, 5)}}, [7])).shape
+    torch.Size([7, 1, 15])
+    """
+    parts: list[tuple[Key, Key | None, int]] = [
+        (other.keys.observation, other.keys.mask if other.mask else None, 2) for other in team
+    ]
+    n_agents = group.n_agents if repeat or agent_id or own_first else 1
+    columns = own_first_columns(team, group, [[other.observation_dim for other in team]]) if own_first else None
+    return Input(parts, n_agents, team.observation_dim, agent_id=agent_id, normalize=normalize, columns=columns)
+
+
+def global_state(
+    team: TeamSpec, group: GroupSpec, *, repeat: bool = False, agent_id: bool = False, normalize: bool = False
+) -> Input:
+    """The root ``state`` ``[*B, S]`` as ``[*B, 1, S]``; the arguments are those of ``team_observation``.
+
+    Raises:
+        UserError: where the env offers no ``state``.
+
+    >>> from tensordict import TensorDict
+    >>> from ctde_kit.specs import ActionSpec
+    >>> group = GroupSpec("agents", 3, 5, ActionSpec("categorical", (4,)))
+    >>> inputs = global_state(TeamSpec((group,), state_dim=6), group, repeat=True)
+    >>> inputs(TensorDict({"state": torch.zeros(7, 6)}, [7])).shape
+    torch.Size([7, 3, 6])
+    """
+    if team.state_dim is None:
+        raise UserError("critic input `state`: this env writes no root key 'state'; use `critic=centralized` instead")
+    n_agents = group.n_agents if repeat or agent_id else 1
+    return Input([(STATE, None, 1)], n_agents, team.state_dim, agent_id=agent_id, normalize=normalize)
+
+
+def agent_state(group: GroupSpec, *, agent_id: bool = False, normalize: bool = False) -> Input:
+    """The agent-specific global state ``(group, "state")`` ``[*B, n_agents, S]``.
+
+    Raises:
+        UserError: where the env offers none.
+
+    >>> from tensordict import TensorDict
+    >>> from ctde_kit.specs import ActionSpec
+    >>> group = GroupSpec("agents", 3, 5, ActionSpec("categorical", (4,)), state_dim=6)
+    >>> agent_state(group)(TensorDict({"agents": {"state": torch.zeros(7, 3, 6)}}, [7])).shape
+    torch.Size([7, 3, 6])
+    """
+    keys: GroupKeys = group.keys
+    if group.state_dim is None:
+        raise UserError(
+            f"critic input `agent_state`: this env writes no key {keys.state}; use "
+            "`critic.build_state=true`, which adds envs.agent_state.AgentState to the env, or `critic=centralized`"
+        )
+    part = (keys.state, keys.mask if group.mask else None, 0)
+    return Input([part], group.n_agents, group.state_dim, agent_id=agent_id, normalize=normalize)

@@ -1,0 +1,73 @@
+"""Policies made of several sub-policies, of which each agent follows one per episode."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ctde_kit.errors import UserError
+from ctde_kit.modules.networks.agent_network import is_recurrent, reads_mask
+
+
+class SubPolicies(nn.Module):
+    """K networks of one shape, of which each agent's last features choose one.
+
+    Maps ``[*B, n_agents, F + K]`` to ``[*B, n_agents, G]``: the last K features are the one-hot index, as
+    ``own_observation(group, sub_policies=K)`` appends it; the networks do not see it. Only the chosen network gets a
+    gradient. Recurrent networks have one hidden state ``[*B, n_agents, H]``, the chosen one's: the index changes only
+    at an episode's start, where the state is zero.
+
+    Args:
+        networks: K networks, ``[*B, n_agents, F] -> [*B, n_agents, G]``.
+
+    Raises:
+        UserError: for networks with a channel between agents.
+
+    >>> from ctde_kit.modules import MultiAgentMLP
+    >>> network = SubPolicies([MultiAgentMLP(5, 2, n_agents=3) for _ in range(4)])
+    >>> network(torch.zeros(7, 3, 5 + 4)).shape
+    torch.Size([7, 3, 2])
+    """
+
+    def __init__(self, networks: Sequence[nn.Module]):
+        super().__init__()
+        if any(reads_mask(network) for network in networks):
+            raise UserError(
+                "sub-policies: with a channel agents would hear what others, who follow another sub-policy, "
+                "never say; leave ensemble_size=1, or use a network without a channel (network@actor=mlp or gru)"
+            )
+        self.networks = nn.ModuleList(networks)
+        first = networks[0]
+        self.recurrent = is_recurrent(first)
+        self.hidden_size = first.hidden_size if is_recurrent(first) else 0
+
+    def forward(self, x: Tensor, *carried: Tensor) -> Any:
+        """The chosen outputs; of recurrent networks, with the hidden state and ``is_init``, also the hidden states."""
+        features, choice = self._split(x)
+        return _chosen([network(features, *carried) for network in self.networks], choice)
+
+    def unroll(self, x: Tensor, hidden: Tensor, is_init: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """All steps of recurrent networks along time, as ``MultiAgentGRU.unroll`` does it."""
+        features, choice = self._split(x)
+        networks: list[Any] = list(self.networks)
+        return _chosen([network.unroll(features, hidden, is_init) for network in networks], choice)
+
+    def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        size = len(self.networks)
+        # Contiguous, as a single network would see it: so K=1 gives the same numbers, bit for bit.
+        return x[..., :-size].contiguous(), x[..., -size:]
+
+    def for_agent(self, agent: int) -> SubPolicies:
+        """The sub-policies of one agent, on the same storage."""
+        networks: list[Any] = list(self.networks)
+        return SubPolicies([network.for_agent(agent) for network in networks])
+
+
+def _chosen(outputs: list[Any], choice: Tensor) -> Any:
+    """The sum of ``outputs`` by the one-hot ``choice`` ``[*B, n_agents, K]``, for each part of tuples."""
+    if isinstance(outputs[0], tuple):
+        return tuple(_chosen(list(parts), choice) for parts in zip(*outputs, strict=True))
+    return (torch.stack(outputs, -2) * choice.unsqueeze(-1)).sum(-2)
