@@ -14,6 +14,8 @@ from ctde_kit.errors import UserError
 if TYPE_CHECKING:
     from torch import nn
 
+    from ctde_kit.modules.communication.channel_network import Channel
+
 ENCODERS = ("mlp", "gru")
 
 
@@ -44,7 +46,7 @@ class ChannelNetwork(NetworkConfig):
         check_choice("encoder", self.encoder, ENCODERS)
         check_positive(hidden_size=self.hidden_size)
 
-    def build_channel(self) -> nn.Module:
+    def build_channel(self) -> Channel:
         """What lets agents talk: ``[*B, n_agents, hidden_size] -> [*B, n_agents, hidden_size]``."""
         raise NotImplementedError
 
@@ -97,7 +99,7 @@ class BiCNetNetwork(ChannelNetwork):
         options = self.group_options()
         return ck.modules.MultiAgentBiCNet(in_features, out_features, n_agents, cell=self.cell, **options)  # type: ignore[arg-type]
 
-    def build_channel(self) -> nn.Module:
+    def build_channel(self) -> Channel:
         return ck.modules.BidirectionalRNN(self.hidden_size, self.hidden_size // 2, self.cell)  # type: ignore[arg-type]
 
 
@@ -128,7 +130,7 @@ class CommNetNetwork(ChannelNetwork):
         options = self.group_options()
         return ck.modules.MultiAgentCommNet(in_features, out_features, n_agents, rounds=self.rounds, **options)
 
-    def build_channel(self) -> nn.Module:
+    def build_channel(self) -> Channel:
         return ck.modules.MeanMessages(self.hidden_size, self.rounds)
 
 
@@ -161,5 +163,5 @@ class TarMACNetwork(ChannelNetwork):
         sizes = {"signature_size": self.signature_size, "rounds": self.rounds}
         return ck.modules.MultiAgentTarMAC(in_features, out_features, n_agents, **sizes, **self.group_options())
 
-    def build_channel(self) -> nn.Module:
+    def build_channel(self) -> Channel:
         return ck.modules.TargetedMessages(self.hidden_size, self.signature_size, self.rounds)
