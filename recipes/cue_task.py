@@ -43,7 +43,7 @@ class CueTask:
 
     def build(self, *, seed: int, device: str, n_envs: int | None = None) -> EnvBase:
         """The environment, ``n_envs`` wide."""
-        from ctde_kit.envs.cue import CueEnv
+        from ctde_kit.envs.games import CueEnv
 
         with naming_params(self.name, self.params):
             return CueEnv(

@@ -130,7 +130,7 @@ def own_observation(
 ) -> Input:
     """Each agent's own observation ``[*B, n_agents, F]``: a decentralized input.
 
-    With ``last_action`` its own action of the step before follows, one-hot, as ``envs.last_action.LastAction`` writes
+    With ``last_action`` its own action of the step before follows, one-hot, as ``envs.transforms.LastAction`` writes
     it; ``normalize`` is then over both. With ``sub_policies`` the index of its sub-policy among so many comes last,
     one-hot, as ``SubPolicies`` needs it.
     """
@@ -193,7 +193,7 @@ def agent_state(group: GroupSpec, *, agent_id: bool = False, normalize: bool = F
     if group.state_dim is None:
         raise UserError(
             f"critic input `agent_state`: this env writes no key {keys.state}; use "
-            "`critic.build_state=true`, which adds envs.agent_state.AgentState to the env, or `critic=centralized`"
+            "`critic.build_state=true`, which adds envs.transforms.AgentState to the env, or `critic=centralized`"
         )
     part = (keys.state, keys.mask if group.mask else None, 0)
     return Input([part], group.n_agents, group.state_dim, agent_id=agent_id, normalize=normalize)

@@ -48,7 +48,7 @@ def make_collector(compile: bool) -> RolloutCollector:
 def test_compiled_and_plain_rollouts_draw_alike() -> None:
     plain, compiled = make_collector(False), make_collector(True)
     plain.rollout()
-    plain.env.base_env.elapsed = torch.arange(N_ENVS).unsqueeze(-1) * 2 % MAX_STEPS
+    plain.env.base_env.elapsed.copy_(torch.arange(N_ENVS).unsqueeze(-1) * 2 % MAX_STEPS)
     state = copy.deepcopy(plain.state_dict())
     compiled.load_state_dict(copy.deepcopy(state))
     batches = []
