@@ -136,11 +136,11 @@ class PureEnv(Stateful, Protocol):
         ...
 
     def draw_initial_states(self, count: int, /) -> TensorDictBase:
-        """At least ``count`` fresh initial states, one a row, as a part of what ``tensor_state`` reads."""
+        """At least ``count`` fresh initial states, one per row, as a part of what ``tensor_state`` reads."""
         ...
 
     def resets_to(self, fresh: TensorDictBase, /) -> AbstractContextManager[None]:
-        """Inside the block steps are plain, and partial resets take the rows of ``fresh`` ``[n_envs]``."""
+        """Inside the block steps are eager, and partial resets take the rows of ``fresh`` ``[n_envs]``."""
         ...
 
 

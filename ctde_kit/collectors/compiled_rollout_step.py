@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+import tensordict
 import torch
+import torchrl
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
@@ -14,9 +16,11 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from ctde_kit.graph import (
     Layout,
+    PackageShortcuts,
     RowLayout,
     TraceError,
     compile_in_agreement,
+    taking_shortcuts,
     trace,
     useful_threads,
 )
@@ -24,6 +28,8 @@ from ctde_kit.keys import DONE
 from ctde_kit.protocols import PureEnv
 
 RESET = "_reset"
+# Its transforms reset nothing where no env is done.
+TORCHRL_SHORTCUTS = PackageShortcuts(torchrl, tensordict)
 Result = TypeVar("Result")
 
 
@@ -86,6 +92,7 @@ class CompiledRolloutStep:
         )
 
     @torch.no_grad()
+    @taking_shortcuts(TORCHRL_SHORTCUTS)
     def eager_step(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """The outputs of the step without compiling; the env is left in an arbitrary state."""
         layouts = (self.state_layout, self.root_layout, self.fresh_layout)

@@ -1,1 +1,1 @@
-"""Environments: VMAS, PettingZoo, level-based foraging, matrix games, a memory and a communication task."""
+"""Environments: VMAS, PettingZoo, level-based foraging, small games, and transforms of any of them."""

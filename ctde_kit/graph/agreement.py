@@ -1,4 +1,4 @@
-"""Compiled functions that give the numbers of the plain one."""
+"""Compiled functions that give the numbers of the eager one."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ ALLOWED = 0.01
 STEPS_COMPARED = 10
 
 
-def share_apart(plain: Tensor, compiled: Tensor) -> float:
+def share_apart(eager: Tensor, compiled: Tensor) -> float:
     """The share of entries that differ by more than ``TOLERANCE (1 + |x|)``."""
-    difference = (plain.double() - compiled.double()).abs()
-    near = difference <= TOLERANCE * (1 + plain.double().abs())
-    same = (plain == compiled) | (plain.isnan() & compiled.isnan())
+    difference = (eager.double() - compiled.double()).abs()
+    near = difference <= TOLERANCE * (1 + eager.double().abs())
+    same = (eager == compiled) | (eager.isnan() & compiled.isnan())
     return (~(near | same)).double().mean().item()
 
 
 def compile_in_agreement(
-    plain: Callable[[list[Tensor]], Sequence[Tensor]],
+    eager: Callable[[list[Tensor]], Sequence[Tensor]],
     example: list[Tensor],
     *,
     trace_graph: Callable[[bool], Graph],
@@ -33,12 +33,12 @@ def compile_in_agreement(
     restoring: Callable[[Callable[[], Any]], Any],
     threads: int | None,
 ) -> tuple[Graph, Compiled]:
-    """The fast graph where it gives the plain function's numbers, else one that rounds as torch's kernels do.
+    """The fast graph where it gives the eager function's numbers, else one that rounds as torch's kernels do.
 
-    They are compared over ``STEPS_COMPARED`` steps, both from the plain one's inputs and with the same random numbers.
+    They are compared over ``STEPS_COMPARED`` steps, both from the eager one's inputs and with the same random numbers.
 
     Args:
-        plain: the function.
+        eager: the function.
         example: its inputs at the first step.
         trace_graph: whether to round exactly -> the graph.
         following: inputs and outputs of a step -> the next inputs.
@@ -51,13 +51,13 @@ def compile_in_agreement(
     for exact, allowed in ((False, 0.0), (True, ALLOWED)):
         graph = trace_graph(exact)
         compiled = compile_graph(graph, threads=threads)
-        if _largest_share_apart(plain, graph, compiled, example, following, restoring) <= allowed:
+        if _largest_share_apart(eager, graph, compiled, example, following, restoring) <= allowed:
             return graph, compiled
-    raise TraceError("its graph and its plain step give different numbers")
+    raise TraceError("its graph and its eager step give different numbers")
 
 
 def _largest_share_apart(
-    plain: Callable[[list[Tensor]], Sequence[Tensor]],
+    eager: Callable[[list[Tensor]], Sequence[Tensor]],
     graph: Graph,
     compiled: Compiled,
     inputs: list[Tensor],
@@ -71,8 +71,8 @@ def _largest_share_apart(
             return restoring(function)
 
     for _ in range(STEPS_COMPARED):
-        expected = repeatable(lambda inputs=inputs: plain(inputs))
-        found = repeatable(lambda inputs=inputs: compiled([*inputs, *graph.draw()]))
-        worst = max(worst, *map(share_apart, expected, found))
+        expected = repeatable(lambda inputs=inputs: eager(inputs))
+        actual = repeatable(lambda inputs=inputs: compiled([*inputs, *graph.draw()]))
+        worst = max(worst, *map(share_apart, expected, actual))
         inputs = following(inputs, expected)
     return worst

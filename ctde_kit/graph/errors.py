@@ -8,8 +8,8 @@ from types import CodeType, FrameType
 
 import torch
 
-_HERE = str(Path(__file__).parent)
-_TORCH = str(Path(torch.__file__).parent)
+_HERE = f"{Path(__file__).parent}/"
+_TORCH = f"{Path(torch.__file__).parent}/"
 
 
 class TraceError(RuntimeError):

@@ -14,14 +14,12 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from ctde_kit.graph.contacts import Contacts
 from ctde_kit.graph.draws import DrawSpec, intercept_draw
 from ctde_kit.graph.errors import TraceError, calling_frame, site
 from ctde_kit.graph.masked import MaskedRows, read_masked, split_mask, write_masked
 from ctde_kit.graph.predicates import Predicates, changes_its_input, undo_where_false
+from ctde_kit.graph.shortcuts import active_shortcuts
 
-# Their branches on data are shortcuts: over some rows, but not all, they do what the general branch does.
-_SHORTCUTS = ("vmas/simulator/", "torchrl/", "tensordict/", "ctde_kit/")
 MOST_DECISIONS = 50
 # Above, tracing alone takes minutes.
 MOST_CALLS = 50_000
@@ -62,11 +60,12 @@ class TracingMode(TorchFunctionMode):
     ):
         super().__init__()
         self.is_traced, self.draw, self.real_value, self.identity = is_traced, draw, real_value, identity
-        self._predicates, self._contacts = Predicates(), Contacts()
+        self._predicates = Predicates()
         self._calls = 0
         self._decisions: dict[tuple[FrameType, int], int] = {}
         self._masks: dict[Hashable, Tensor] = {}
-        self._shortcuts: dict[int, tuple[Tensor, bool]] = {}
+        # Results of any() (True) and all() (False), by identity; the tensor is kept so that its identity stays its own.
+        self._reductions: dict[int, tuple[Tensor, bool]] = {}
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -79,7 +78,10 @@ class TracingMode(TorchFunctionMode):
         conditions = self._predicates.active(frame) if changes_its_input(func) else []
         if not conditions or not isinstance(args[0], Tensor):
             result = self._call(func, types, args, kwargs)
-            return self._contacts.stop(func, frame, args[0], result) if args else result
+            if args:
+                for shortcuts in active_shortcuts():
+                    result = shortcuts.correct(func, frame, args[0], result)
+            return result
         before = args[0].clone()
         result = self._call(func, types, args, kwargs)
         undo_where_false(conditions, args[0], before)
@@ -104,7 +106,7 @@ class TracingMode(TorchFunctionMode):
             return drawn
         result = func(*args, **kwargs)
         if func in _ANY or func in _ALL:
-            self._shortcuts[id(result)] = (result, func in _ANY)
+            self._reductions[id(result)] = (result, func in _ANY)
         return result
 
     def _decide(self, condition: Tensor) -> bool:
@@ -114,16 +116,15 @@ class TracingMode(TorchFunctionMode):
         frame = calling_frame()
         if _validates_arguments() or _in_assertion(frame):
             return value
-        shortcut = self._shortcuts.get(id(condition))
-        if shortcut is None or not any(part in frame.f_code.co_filename for part in _SHORTCUTS):
+        reduction = self._reductions.get(id(condition))
+        covering = next((shortcuts for shortcuts in active_shortcuts() if shortcuts.covers(frame)), None)
+        if reduction is None or covering is None:
             raise TraceError(f"branches on a tensor at {site(frame)}")
         self._check_loop(frame)
-        if frame.f_code.co_name == "collides" and frame.f_back is not None:
-            if frame.f_back.f_code.co_filename == frame.f_code.co_filename:
-                self._contacts.ask(frame, condition)
-            else:
-                self._predicates.enter(frame.f_back, condition)
-        return shortcut[1]
+        guarded = covering.guarded(frame, condition)
+        if guarded is not None:
+            self._predicates.enter(guarded, condition)
+        return reduction[1]
 
     def _check_loop(self, frame: FrameType) -> None:
         """A loop that data ends would go on forever."""

@@ -20,8 +20,8 @@ _IN_PLACE_OPERATORS = ("__iadd__", "__isub__", "__imul__", "__itruediv__", "__ia
 class Predicates:
     """The conditions of the ``if`` blocks that a traced function is in, whose writes they undo where they are false.
 
-    VMAS's ``world.collides(a, b)`` is such a condition: it asks whether any env of the batch has the two in touch. A
-    scenario that asks it makes an env's reward depend on the others', and the graph must, too.
+    Such a condition, whether anything holds for any env of the batch, makes an env's results depend on the others', and
+    the graph must, too.
     """
 
     def __init__(self) -> None:

@@ -76,7 +76,7 @@ class QMixLoss(LossModule):
         UserError: for a missing entry, entries that would broadcast over agents, or single steps where sequences are
             needed.
 
-    >>> from ctde_kit.envs.matrix import MatrixGameEnv
+    >>> from ctde_kit.envs.games import MatrixGameEnv
     >>> from ctde_kit.modules import MultiAgentMLP, MultiAgentQActor, VDNMixer, own_observation
     >>> from ctde_kit.objectives import TeamReward
     >>> from ctde_kit.specs import TeamSpec

@@ -10,7 +10,7 @@ from ctde_kit.recipes.configs.critics import CriticConfig
 from torch import nn
 from torchrl.envs import EnvBase
 
-from ctde_kit.envs.agent_state import with_agent_states
+from ctde_kit.envs.transforms import with_agent_states
 from ctde_kit.errors import UserError
 from ctde_kit.modules.networks.linear import AgentLinear
 from ctde_kit.protocols import TargetRule

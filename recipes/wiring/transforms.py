@@ -6,8 +6,7 @@ from typing import Any
 
 from torchrl.envs import EnvBase, InitTracker, RewardSum, TransformedEnv
 
-from ctde_kit.envs.agent_state import AgentState
-from ctde_kit.envs.last_action import LastAction
+from ctde_kit.envs.transforms import AgentState, LastAction
 from ctde_kit.modules import OrnsteinUhlenbeckNoise, SubPolicyDraw, TeamPolicy
 from ctde_kit.specs import TeamSpec
 

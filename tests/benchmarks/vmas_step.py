@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from ctde_kit.envs.vmas import VmasEnv
-from ctde_kit.envs.vmas.compiled_step import CompiledVmasStep
+from ctde_kit.envs.vmas.compiled_simulation import CompiledSimulation
 from ctde_kit.graph import TraceError
 from tests.benchmarks.measure import medians
 
@@ -46,14 +46,15 @@ def compare(scenario: str, n_envs: int, arguments: dict[str, Any]) -> dict[str, 
     for _ in range(5):
         carrier = env.step_mdp(env.step(env.rand_action(carrier)))
     tensordict = env.rand_action(carrier)
+    group_actions = [tensordict.get((group, "action")) for group in env.group_map]
     started = time.perf_counter()
     case = {"scenario": scenario, "n_envs": n_envs, "n_agents": len(env.world.agents), "arguments": arguments}
     try:
-        step = CompiledVmasStep(env, tensordict)
+        step = CompiledSimulation(env.simulation, env.tensor_state, group_actions)
     except TraceError as reason:
         return {**case, "reason": str(reason)}
     seconds = time.perf_counter() - started
-    inputs = [*step.state_layout.pack(env.tensor_state.read()), *step._actions(tensordict)]
+    inputs = [*step.state_layout.pack(env.tensor_state.read()), *group_actions]
     actions = [
         tensordict.get((group, "action"))[:, i] for group in env.group_map for i in range(len(env.group_map[group]))
     ]

@@ -48,7 +48,7 @@ def make_collector(compile: bool) -> RolloutCollector:
 def test_compiled_and_eager_rollouts_draw_alike() -> None:
     eager, compiled = make_collector(False), make_collector(True)
     eager.rollout()
-    eager.env.base_env.elapsed = torch.arange(N_ENVS).unsqueeze(-1) * 2 % MAX_STEPS
+    eager.env.base_env.elapsed.copy_(torch.arange(N_ENVS).unsqueeze(-1) * 2 % MAX_STEPS)
     state = copy.deepcopy(eager.state_dict())
     compiled.load_state_dict(copy.deepcopy(state))
     batches = []

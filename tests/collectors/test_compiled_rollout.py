@@ -16,7 +16,7 @@ from torch import Tensor
 from vmas.simulator.scenario import BaseScenario
 
 from ctde_kit.collectors import RolloutCollector
-from ctde_kit.envs.recall import RecallEnv
+from ctde_kit.envs.games import RecallEnv
 from ctde_kit.envs.vmas import VmasEnv
 from ctde_kit.keys import GroupKeys
 from ctde_kit.modules import MultiAgentActor, TeamPolicy
@@ -52,7 +52,7 @@ class Started:
     def __init__(self, collector: RolloutCollector):
         self.collector = collector
         collector.rollout()
-        collector.env.base_env.elapsed = torch.arange(N_ENVS).unsqueeze(-1) * 2 % MAX_STEPS
+        collector.env.base_env.elapsed.copy_(torch.arange(N_ENVS).unsqueeze(-1) * 2 % MAX_STEPS)
         self.state = copy.deepcopy(collector.state_dict())
         self.weights = copy.deepcopy(actor_of(collector).state_dict())
 
@@ -150,7 +150,7 @@ def test_resets_leave_the_other_envs_alone(compiled: RolloutCollector, eager: Ro
     batch = joined(compiled, 1)
     env = eager.env.base_env
     for t in range(LENGTH):
-        outputs = env.plain_step([batch[KEYS.action][:, t]])
+        outputs = env.eager_step([batch[KEYS.action][:, t]])
         same = batch["next", "done"][:, :t, 0].sum(1) == 0
         assert same.any() or t >= MAX_STEPS
         for key in (KEYS.observation, KEYS.reward, "done", "truncated"):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from ctde_kit.graph import TraceError, compile_graph, drawing_from, mode, toolchain, trace
+from ctde_kit.graph import TraceError, compile_graph, drawing_from, mode, taking_shortcuts, toolchain, trace
 
 TRACED = [torch.tensor([[1.0, -2.0], [3.0, 4.0], [-5.0, 6.0]]), torch.tensor([True, False, True])]
 OTHER = [torch.tensor([[-1.0, 2.5], [0.5, -4.0], [7.0, 8.0]]), torch.tensor([False, True, True])]
@@ -166,9 +169,24 @@ def test_gradients_inside_a_graph() -> None:
     torch.testing.assert_close(graph(OTHER)[0], function(OTHER)[0])
 
 
-def test_a_block_under_a_condition_over_the_batch(tmp_path, monkeypatch) -> None:
-    source = tmp_path / "vmas" / "simulator" / "core.py"
-    source.parent.mkdir(parents=True)
+class LibraryShortcuts:
+    """All branches of the files in a folder are shortcuts, and whoever asks ``collides`` is guarded."""
+
+    def __init__(self, folder: Path):
+        self.folder = str(folder)
+
+    def covers(self, frame: FrameType) -> bool:
+        return frame.f_code.co_filename.startswith(self.folder)
+
+    def guarded(self, frame: FrameType, condition: Tensor) -> FrameType | None:
+        return frame.f_back if frame.f_code.co_name == "collides" else None
+
+    def correct(self, function: Callable[..., Any], frame: FrameType, before: Any, after: Any) -> Any:
+        return after
+
+
+def test_a_block_under_a_condition_over_the_batch(tmp_path: Path) -> None:
+    source = tmp_path / "core.py"
     source.write_text("def collides(x):\n    return True if (x[:, 0] > 5).any() else False\n")
     namespace: dict = {}
     exec(compile(source.read_text(), str(source), "exec"), namespace)
@@ -183,7 +201,10 @@ def test_a_block_under_a_condition_over_the_batch(tmp_path, monkeypatch) -> None
             reward += 1
         return [reward + 0.5]
 
-    graph = trace(function, TRACED)
+    with pytest.raises(TraceError, match=r"branches on a tensor at core.py:2"):
+        trace(function, TRACED)
+    with taking_shortcuts(LibraryShortcuts(tmp_path)):
+        graph = trace(function, TRACED)
     far = [torch.tensor([[-1.0, 2.5], [0.5, -4.0], [4.0, 8.0]]), OTHER[1]]
     for inputs in (OTHER, far, TRACED):
         torch.testing.assert_close(graph(inputs)[0], function(inputs)[0])
@@ -196,17 +217,17 @@ def test_a_block_under_a_condition_over_the_batch(tmp_path, monkeypatch) -> None
             result = []
         return result
 
-    with pytest.raises(TraceError, match="branches on a tensor"):
+    with taking_shortcuts(LibraryShortcuts(tmp_path)), pytest.raises(TraceError, match="branches on a tensor"):
         trace(rebinds, TRACED)
 
 
-def test_a_loop_that_data_ends_is_refused(tmp_path) -> None:
-    source = tmp_path / "vmas" / "simulator" / "utils.py"
-    source.parent.mkdir(parents=True)
+def test_a_loop_that_data_ends_is_refused(tmp_path: Path) -> None:
+    source = tmp_path / "utils.py"
     source.write_text("def place(x):\n    while (x < 0).any():\n        x = x + 1\n    return x\n")
     namespace: dict = {}
     exec(compile(source.read_text(), str(source), "exec"), namespace)
-    with pytest.raises(TraceError, match=r"loops until a tensor says stop at utils.py:2"):
+    expected = pytest.raises(TraceError, match=r"loops until a tensor says stop at utils.py:2")
+    with taking_shortcuts(LibraryShortcuts(tmp_path)), expected:
         trace(lambda inputs: [namespace["place"](inputs[0])], TRACED)
 
 

@@ -13,8 +13,8 @@ from ctde_kit.recipes.wiring.attending import attention_critics
 from ctde_kit.recipes.wiring.critic_parts import critics_team
 from torchrl.envs import TransformedEnv
 
-from ctde_kit.envs.agent_state import AgentState
-from ctde_kit.envs.matrix import MatrixGameEnv
+from ctde_kit.envs.games import MatrixGameEnv
+from ctde_kit.envs.transforms import AgentState
 from ctde_kit.errors import UserError
 from ctde_kit.modules import RandomOrderCritic
 from ctde_kit.specs import TeamSpec

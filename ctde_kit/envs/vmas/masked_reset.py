@@ -1,31 +1,38 @@
-"""A partial reset of a VMAS env in one batch."""
+"""A partial reset of a batch of VMAS worlds in one go."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
+from vmas.simulator.environment import Environment
 
-from ctde_kit.envs.vmas.world_state import WorldState
-
-if TYPE_CHECKING:
-    from ctde_kit.envs.vmas.env import VmasEnv
+from ctde_kit.envs.vmas.world_state import WorldState, has_rows
 
 
-def masked_reset(env: VmasEnv, mask: Tensor, last: TensorDictBase) -> tuple[TensorDict | None, list[str]]:
-    """Reset all, then keep the new state where ``mask`` ``[n_envs]`` is true.
+def masked_reset(
+    world: Environment, observe: Callable[[], TensorDict], mask: Tensor, last: TensorDictBase
+) -> tuple[TensorDict | None, list[str]]:
+    """Reset all worlds, then keep the new state where ``mask`` ``[n_envs]`` is true.
 
-    Returns what the agents see then (``last`` where nothing was reset), or ``None``, with nothing changed, and the
-    paths of what stands in the way.
+    Args:
+        world: VMAS's environment.
+        observe: what the agents see at the moment of the call; it may write into the world.
+        mask: bool.
+        last: what the agents saw last, which stays where the mask is false.
+
+    Returns:
+        What the agents see then, and no obstacles; or ``None`` with nothing changed, and the paths of the obstacles:
+        state for the whole batch that a reset changes.
     """
-    n_envs = env.batch_size[0]
-    before = WorldState.read(env.world)
+    n_envs = world.num_envs
+    before = WorldState.read(world)
     before_values = {path: value.clone() for path, value in before.values.items()}
-    env.world._reset(return_observations=False)
-    output = env.observe()
-    after = WorldState.read(env.world)
+    world._reset(return_observations=False)
+    output = observe()
+    after = WorldState.read(world)
     obstacles = before.changed_python(after)
     obstacles += [
         path for path, value in after.values.items() if not _is_batched(before.values.get(path), value, n_envs)
@@ -38,7 +45,7 @@ def masked_reset(env: VmasEnv, mask: Tensor, last: TensorDictBase) -> tuple[Tens
     merged: dict[tuple[int, int], Tensor] = {}
     for path, slot in after.tensors.items():
         old, new = before.values[path], after.values[path]
-        if not _has_rows(new, n_envs) or (new is old and torch.equal(new, before_values[path])):
+        if not has_rows(new, n_envs) or (new is old and torch.equal(new, before_values[path])):
             continue
         kept = merged.get((id(old), id(new)))
         if kept is None:
@@ -49,14 +56,10 @@ def masked_reset(env: VmasEnv, mask: Tensor, last: TensorDictBase) -> tuple[Tens
 
 
 def _is_batched(old: Tensor | None, new: Tensor, n_envs: int) -> bool:
-    """Whether a slot either did not change or has one row an env."""
+    """Whether a slot either did not change or has one row per env."""
     if old is None or old.shape != new.shape:
         return False
-    return old is new or _has_rows(new, n_envs) or torch.equal(old, new)
-
-
-def _has_rows(value: Tensor, n_envs: int) -> bool:
-    return value.ndim > 0 and value.shape[0] == n_envs
+    return old is new or has_rows(new, n_envs) or torch.equal(old, new)
 
 
 def _where(mask: Tensor, new: Tensor, old: Tensor) -> Tensor:

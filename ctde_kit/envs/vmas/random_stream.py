@@ -1,4 +1,4 @@
-"""A random stream of an env's own, apart from the program's."""
+"""A random stream that belongs to one env, apart from the program's."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 
 class RandomStream:
-    """The states of torch's, numpy's and python's generators, swapped in while an env draws.
+    """The states of torch's, numpy's and python's generators, put in place while an env draws.
 
     VMAS draws from one stream that all its envs share; with a stream each, an evaluation env does not change
     what the training env draws.
@@ -63,7 +63,7 @@ class RandomStream:
             torch.cuda.set_rng_state(state["cuda"], self.device)
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain values only."""
+        """The generators' states, as tensors and Python values."""
         kind, keys, *rest = self._state["numpy"]
         return {**self._state, "numpy": (kind, torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest)}
 

@@ -1,18 +1,16 @@
-"""The state of a VMAS env as a TensorDict, so that its step becomes a function of tensors."""
+"""The state of a VMAS simulation as a TensorDict, so that its step becomes a function of tensors."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
-from ctde_kit.envs.vmas.world_state import WorldState
+from ctde_kit.envs.vmas.simulation import VmasSimulation
+from ctde_kit.envs.vmas.world_state import WorldState, has_rows
 from ctde_kit.graph import TraceError
-
-if TYPE_CHECKING:
-    from ctde_kit.envs.vmas.env import VmasEnv
 
 WORLD, ELAPSED, LAST = "world", "elapsed", "last"
 # A goal drawn for the whole batch stays the same by chance; so often in a row it does not.
@@ -20,95 +18,93 @@ RESETS = 20
 
 
 class TensorState:
-    """Reads and writes every tensor with a row an env that the world holds, and those that a step changes.
+    """Reads and writes every tensor with one row per env that the world holds, and those that a step changes.
 
     The TensorDict has ``("world", path)`` for each such place (places that hold one and the same tensor count once),
-    ``elapsed`` ``[n_envs, 1]`` and, under ``last``, what the env last showed.
+    ``elapsed`` ``[n_envs, 1]`` and, under ``last``, what the agents last saw.
 
     Args:
-        env: it is stepped and reset a few times to find what changes, and left as it was.
+        simulation: it is stepped and reset a few times to find what changes, and left as it was (one that was never
+            reset is left after some steps).
+        random_actions: draws actions from the program's generators, one tensor per group.
 
     Raises:
         TraceError: where the scenario keeps changing state in Python, or in tensors for the whole batch that a reset
             changes, or draws from Python's generators in a step; the message names it.
     """
 
-    def __init__(self, env: VmasEnv):
-        saved = env.state_dict()
-        if env._last is None:
-            env.reset()
+    def __init__(self, simulation: VmasSimulation, random_actions: Callable[[], Sequence[Tensor]]):
+        self.simulation = simulation
+        saved = simulation.state_dict()
+        if simulation.last is None:
+            simulation.reset()
         try:
-            self.places = self._find(env)
+            self.places = self._find_places(random_actions)
         finally:
             if saved["last"] is not None:
-                env.load_state_dict(saved)
-        self.env = env
+                simulation.load_state_dict(saved)
 
-    def _find(self, env: VmasEnv) -> dict[str, list[str]]:
-        _random_step(env)
-        first = _copied(WorldState.read(env.world))
-        stream = env.random_stream.state_dict()
-        _random_step(env)
-        stepped = _copied(WorldState.read(env.world))
-        _check_generators(stream, env.random_stream.state_dict())
+    def _find_places(self, random_actions: Callable[[], Sequence[Tensor]]) -> dict[str, list[str]]:
+        simulation, world, n_envs = self.simulation, self.simulation.world, self.simulation.batch_size[0]
+        _random_step(simulation, random_actions)
+        first = _copied(WorldState.read(world))
+        stream = simulation.random_stream.state_dict()
+        _random_step(simulation, random_actions)
+        stepped = _copied(WorldState.read(world))
+        _check_generators(stream, simulation.random_stream.state_dict())
         reset = stepped
         by_reset: set[str] = set()
         for _ in range(RESETS):
-            env._reset()
-            before, reset = reset, _copied(WorldState.read(env.world))
+            simulation.reset()
+            before, reset = reset, _copied(WorldState.read(world))
             _check_python(before, reset)
-            by_reset |= {path for path in _changed(before, reset) if not self._has_rows(env, reset.values[path])}
-        _random_step(env)
-        again = WorldState.read(env.world)
+            by_reset |= {path for path in _changed(before, reset) if not has_rows(reset.values[path], n_envs)}
+        _random_step(simulation, random_actions)
+        again = WorldState.read(world)
         _check_python(first, stepped)
         _check_python(reset, again)
         by_step = _changed(first, stepped) | _changed(reset, again)
         if by_reset:
             raise TraceError(f"a reset changes {sorted(by_reset)[0]}, one value for the whole batch")
         self.templates = {path: torch.zeros_like(value) for path, value in again.values.items()}
-        groups: dict[int, list[str]] = {}
+        places: dict[int, list[str]] = {}
         for path, value in again.values.items():
-            if self._has_rows(env, value) or path in by_step:
-                groups.setdefault(id(value), []).append(path)
-        return {paths[0]: paths for paths in groups.values()}
-
-    @staticmethod
-    def _has_rows(env: VmasEnv, value: Tensor) -> bool:
-        return value.ndim > 0 and value.shape[0] == env.batch_size[0]
+            if has_rows(value, n_envs) or path in by_step:
+                places.setdefault(id(value), []).append(path)
+        return {paths[0]: paths for paths in places.values()}
 
     def read(self) -> TensorDict:
         """The state at this moment, without copying it."""
-        env = self.env
-        assert env._last is not None
-        values = WorldState.read(env.world).values
+        simulation = self.simulation
+        assert simulation.last is not None
+        values = WorldState.read(simulation.world).values
         return TensorDict(
             {
                 # Before the first step some places are empty.
                 WORLD: TensorDict({path: values.get(path, self.templates[path]) for path in self.places}, []),
-                ELAPSED: env.elapsed,
-                LAST: TensorDict(dict(env._last.items()), []),
+                ELAPSED: simulation.elapsed,
+                LAST: TensorDict(dict(simulation.last.items()), []),
             },
             [],
         )
 
     def write(self, state: TensorDictBase) -> None:
-        """Take over a state."""
-        env = self.env
-        world = WorldState.read(env.world)
+        """Take over a state, without copying it."""
+        simulation = self.simulation
+        world = WorldState.read(simulation.world)
         slots = {**{path: slot for path, (slot, _) in world.python.items()}, **world.tensors}
         for path, places in self.places.items():
             for place in places:
                 if place in slots:
                     slots[place].set(state[WORLD, path])
-        env.elapsed = state[ELAPSED]
+        simulation.elapsed = state[ELAPSED]
         last = state.get(LAST)
-        env._last = TensorDict(dict(last.items()), env.batch_size, device=env.device)
+        simulation.last = TensorDict(dict(last.items()), simulation.batch_size, device=simulation.device)
 
 
-def _random_step(env: VmasEnv) -> None:
+def _random_step(simulation: VmasSimulation, random_actions: Callable[[], Sequence[Tensor]]) -> None:
     with torch.random.fork_rng(devices=[]):
-        action = env.rand_action()
-        env.plain_step([action.get((group, "action")) for group in env.group_map])
+        simulation.step(random_actions())
 
 
 def _copied(state: WorldState) -> WorldState:

@@ -1,4 +1,4 @@
-"""Everything that a VMAS env remembers: the tensors and the Python values that its objects hold."""
+"""Everything that a VMAS world remembers: the tensors and the Python values that its objects hold."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ from vmas.simulator.environment import Environment
 # Objects that describe rather than remember, and what belongs to drawing.
 _OPAQUE = (type, types.FunctionType, types.MethodType, types.ModuleType, types.BuiltinFunctionType, torch.device)
 _SKIPPED = frozenset({"viewer", "text_lines", "visible_display", "headless", "observation_space", "action_space"})
-_PLAIN = (int, float, str, bool, type(None), complex, bytes)
+_VALUE_TYPES = (int, float, str, bool, type(None), complex, bytes)
+
+
+def has_rows(value: Tensor, n_envs: int) -> bool:
+    """Whether a tensor has one row per env."""
+    return value.ndim > 0 and value.shape[0] == n_envs
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class WorldState:
     Args:
         tensors: the slots that held a tensor, by path.
         values: the tensors they held, by path.
-        python: slots that held anything else, by path: plain values, and references to other objects (a goal, say).
+        python: slots that held anything else, by path: Python values, and references to other objects (a goal, say).
         names: the path of each object, by its identity.
         objects: the objects themselves, by path.
     """
@@ -80,29 +85,29 @@ class WorldState:
     def _identity(self, value: Any) -> Any:
         if isinstance(value, tuple):
             return tuple(self._identity(item) for item in value)
-        return (type(value), value) if isinstance(value, _PLAIN) else self.names.get(id(value), id(value))
+        return (type(value), value) if isinstance(value, _VALUE_TYPES) else self.names.get(id(value), id(value))
 
     def restore_python(self) -> None:
         for slot, value in self.python.values():
             slot.set(value)
 
     def snapshot(self) -> dict[str, Any]:
-        """Copies of all tensors, plain values and containers, and the paths that references point to."""
+        """Copies of all tensors, Python values and containers, and the paths that references point to."""
         copies: dict[int, Tensor] = {}
         entries = []
         slots = [(self.tensors[path], value) for path, value in self.values.items()]
         for slot, value in [*self.python.values(), *slots]:
             if isinstance(value, Tensor):
                 saved: tuple[str, Any] = ("tensor", copies.setdefault(id(value), value.clone()))
-            elif _is_plain(value):
-                saved = ("plain", value)
+            elif _is_value(value):
+                saved = ("value", value)
             elif self.names.get(id(value), slot.path) != slot.path:
                 saved = ("reference", self.names[id(value)])
             elif type(value) in (list, dict):
                 saved = ("container", type(value)())
             else:
                 continue
-            key = ("plain", slot.key) if _is_plain(slot.key) else ("reference", self.names.get(id(slot.key)))
+            key = ("value", slot.key) if _is_value(slot.key) else ("reference", self.names.get(id(slot.key)))
             entries.append((slot.path, slot.owner_path, key, saved))
         return {"entries": entries}
 
@@ -163,11 +168,11 @@ def _has_entries(value: Any) -> bool:
     return hasattr(value, "__dict__") and not isinstance(value, (*_OPAQUE, Tensor, enum.Enum))
 
 
-def _is_plain(value: Any) -> bool:
-    return all(map(_is_plain, value)) if isinstance(value, (tuple, frozenset)) else isinstance(value, _PLAIN)
+def _is_value(value: Any) -> bool:
+    return all(map(_is_value, value)) if isinstance(value, (tuple, frozenset)) else isinstance(value, _VALUE_TYPES)
 
 
 def _key_name(key: Any, names: dict[int, str]) -> str:
     if isinstance(key, frozenset):
         return "+".join(sorted(map(str, key)))
-    return str(key) if _is_plain(key) else names.get(id(key), type(key).__name__)
+    return str(key) if _is_value(key) else names.get(id(key), type(key).__name__)

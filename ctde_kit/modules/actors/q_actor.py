@@ -36,7 +36,7 @@ class MultiAgentQActor(TensorDictModuleBase):
     Raises:
         UserError: where actions are neither categorical nor one-hot.
 
-    >>> from ctde_kit.envs.matrix import MatrixGameEnv
+    >>> from ctde_kit.envs.games import MatrixGameEnv
     >>> from ctde_kit.modules import MultiAgentMLP, own_observation
     >>> from ctde_kit.specs import TeamSpec
     >>> env = MatrixGameEnv(5, [[11, -30, 0], [-30, 7, 0], [0, 6, 5]])

@@ -220,6 +220,6 @@ def _state_parts(team: TeamSpec, group: GroupSpec, sees: Sees) -> tuple[Parts, i
     if group.state_dim is None:
         raise UserError(
             f"critic input `agent_state`: this env writes no key {group.keys.state}; use "
-            "`critic.build_state=true`, which adds envs.agent_state.AgentState to the env, or `critic=centralized`"
+            "`critic.build_state=true`, which adds envs.transforms.AgentState to the env, or `critic=centralized`"
         )
     return [(group.keys.state, _mask(group), 0)], group.state_dim, True

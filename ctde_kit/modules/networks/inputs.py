@@ -140,7 +140,7 @@ def own_observation(
     Args:
         group: the group's spec.
         agent_id: append each agent's one-hot index.
-        last_action: append its action of the step before, one-hot, as ``envs.last_action.LastAction`` writes it.
+        last_action: append its action of the step before, one-hot, as ``envs.transforms.LastAction`` writes it.
         sub_policies: append the index of its sub-policy among this many, one-hot, as ``SubPolicies`` needs it.
         normalize: normalize the observation and the last action together.
 
@@ -234,7 +234,7 @@ def agent_state(group: GroupSpec, *, agent_id: bool = False, normalize: bool = F
     if group.state_dim is None:
         raise UserError(
             f"critic input `agent_state`: this env writes no key {keys.state}; use "
-            "`critic.build_state=true`, which adds envs.agent_state.AgentState to the env, or `critic=centralized`"
+            "`critic.build_state=true`, which adds envs.transforms.AgentState to the env, or `critic=centralized`"
         )
     part = (keys.state, keys.mask if group.mask else None, 0)
     return Input([part], group.n_agents, group.state_dim, agent_id=agent_id, normalize=normalize)

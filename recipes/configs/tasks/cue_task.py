@@ -38,7 +38,7 @@ class CueTask(TaskConfig):
         return self.max_steps
 
     def build(self, *, seed: int, device: str, n_envs: int | None = None) -> EnvBase:
-        from ctde_kit.envs.cue import CueEnv
+        from ctde_kit.envs.games import CueEnv
 
         with naming_params(self.name, self.params):
             return CueEnv(

@@ -38,6 +38,6 @@ class MatrixTask(TaskConfig):
 
     def build(self, *, seed: int, device: str, n_envs: int | None = None) -> EnvBase:
         """The environment, ``n_envs`` wide; it draws nothing, so ``seed`` changes nothing."""
-        from ctde_kit.envs.matrix import MatrixGameEnv
+        from ctde_kit.envs.games import MatrixGameEnv
 
         return MatrixGameEnv(n_envs or self.n_envs, self.payoff, self.next_state, device=device)

@@ -36,7 +36,7 @@ class RecallTask(TaskConfig):
         return self.max_steps
 
     def build(self, *, seed: int, device: str, n_envs: int | None = None) -> EnvBase:
-        from ctde_kit.envs.recall import RecallEnv
+        from ctde_kit.envs.games import RecallEnv
 
         with naming_params(self.name, self.params):
             return RecallEnv(n_envs or self.n_envs, length=self.max_steps, seed=seed, device=device, **self.params)

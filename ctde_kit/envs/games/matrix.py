@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
-from torchrl.data import Categorical, Composite, Unbounded
+from torchrl.data import Categorical, Unbounded
 from torchrl.envs import EnvBase
 
+from ctde_kit.envs.games.specs_by_group import done_specs, specs_by_group
 from ctde_kit.errors import UserError
 from ctde_kit.keys import DONE, STATE, TERMINATED, TRUNCATED, GroupKeys
 from ctde_kit.specs import one_hot
@@ -21,14 +22,14 @@ END = -1
 class MatrixGameEnv(EnvBase):
     """All agents choose at once and all get the payoff of their joint action; nothing in it is random.
 
-    A game of one step has one table. A game of several has a table a state and says which state follows, so that a
+    A game of one step has one table. A game of several has one table per state and says which state follows, so that a
     choice decides which table is played next. Observation ``[n_envs, n_agents, n_states]`` and the root ``state``
     ``[n_envs, n_states]``: the one-hot state of the game, zeros once it is over. Action: int ``[n_envs, n_agents]``.
     Reward ``[n_envs, n_agents, 1]``: the payoff, the same for all. Games end (``terminated``) by themselves.
 
     Args:
         num_envs: games in the batch.
-        payoff: ``[n_actions, ..., n_actions]`` with an axis an agent; with ``next_state``, one such table a state,
+        payoff: ``[n_actions, ..., n_actions]`` with one axis per agent; with ``next_state``, one such table per state,
             ``[n_states, n_actions, ..., n_actions]``. Games start in state 0.
         next_state: of ``payoff``'s shape: the state that follows, a later one, or -1 where the game ends.
         device: where the env lives.
@@ -65,17 +66,12 @@ class MatrixGameEnv(EnvBase):
     def _make_specs(self) -> None:
         group, batch = GroupKeys().group, self.batch_size
         agents = torch.Size((*batch, self.n_agents))
-
-        def grouped(name: str, spec: Any) -> dict[str, Composite]:
-            return {group: Composite({name: spec}, shape=agents)}
-
-        observation = Unbounded(torch.Size((*agents, self.n_states)))
-        state = Unbounded(torch.Size((*batch, self.n_states)))
-        self.observation_spec = Composite({**grouped("observation", observation), STATE: state}, shape=batch)
-        self.action_spec = Composite(grouped("action", Categorical(self.n_actions, shape=agents)), shape=batch)
-        self.reward_spec = Composite(grouped("reward", Unbounded(torch.Size((*agents, 1)))), shape=batch)
-        flag = Categorical(2, shape=torch.Size((*batch, 1)), dtype=torch.bool)
-        self.done_spec = Composite({DONE: flag, TERMINATED: flag.clone(), TRUNCATED: flag.clone()}, shape=batch)
+        observations = specs_by_group("observation", {group: Unbounded(torch.Size((*agents, self.n_states)))})
+        observations[STATE] = Unbounded(torch.Size((*batch, self.n_states)))
+        self.observation_spec = observations
+        self.action_spec = specs_by_group("action", {group: Categorical(self.n_actions, shape=agents)})
+        self.reward_spec = specs_by_group("reward", {group: Unbounded(torch.Size((*agents, 1)))})
+        self.done_spec = done_specs(batch[0])
         self.to(self.device)
 
     def _set_seed(self, seed: int | None) -> None:

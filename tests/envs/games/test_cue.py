@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchrl.envs import check_env_specs
 
-from ctde_kit.envs.cue import CueEnv
+from ctde_kit.envs.games import CueEnv
 from ctde_kit.errors import UserError
 from ctde_kit.specs import TeamSpec
 
@@ -59,11 +59,11 @@ def test_two_groups_see_and_choose() -> None:
 def test_a_partial_reset_redraws_the_goals_of_its_own_envs_alone() -> None:
     env = CueEnv(50, n_goals=4)
     carrier = env.rand_step(env.reset())
-    before = env.goal.clone()
+    before = env.answer.clone()
     carrier["_reset"] = torch.arange(50).reshape(-1, 1) < 25
     env.reset(carrier)
-    assert torch.equal(env.goal[25:], before[25:])
-    assert not torch.equal(env.goal[:25], before[:25])
+    assert torch.equal(env.answer[25:], before[25:])
+    assert not torch.equal(env.answer[:25], before[:25])
     assert env.elapsed.flatten().tolist() == [0] * 25 + [1] * 25
 
 
@@ -71,10 +71,10 @@ def test_state_is_restored() -> None:
     env = CueEnv(5, n_agents=2, n_goals=4, length=3)
     env.rollout(2)
     saved = env.state_dict()
-    expected = (env.goal.clone(), env.elapsed.clone(), torch.rand(3, generator=env.generator))
+    expected = (env.answer.clone(), env.elapsed.clone(), torch.rand(3, generator=env.generator))
     env.rollout(7, break_when_any_done=False)
     env.load_state_dict(saved)
-    restored = (env.goal, env.elapsed, torch.rand(3, generator=env.generator))
+    restored = (env.answer, env.elapsed, torch.rand(3, generator=env.generator))
     assert all(torch.equal(a, b) for a, b in zip(expected, restored, strict=True))
 
 

@@ -6,8 +6,8 @@ import torch
 from torch.nn.functional import one_hot
 from torchrl.envs import TransformedEnv, check_env_specs
 
-from ctde_kit.envs.last_action import LastAction
-from ctde_kit.envs.recall import RecallEnv
+from ctde_kit.envs.games import RecallEnv
+from ctde_kit.envs.transforms import LastAction
 from ctde_kit.specs import TeamSpec
 
 

@@ -23,7 +23,7 @@ class LastAction(Transform):
         team: its groups have discrete actions.
 
     >>> from torchrl.envs import TransformedEnv
-    >>> from ctde_kit.envs.matrix import MatrixGameEnv
+    >>> from ctde_kit.envs.games import MatrixGameEnv
     >>> env = MatrixGameEnv(5, [[11, -30, 0], [-30, 7, 0], [0, 6, 5]])
     >>> env = TransformedEnv(env, LastAction(TeamSpec.from_env(env)))
     >>> env.reset()["agents", "last_action"].shape

@@ -9,8 +9,8 @@ import torch
 from tensordict import TensorDict
 from torchrl.envs import EnvBase, TransformedEnv, check_env_specs
 
-from ctde_kit.envs.agent_state import AgentState, with_agent_states
-from ctde_kit.envs.matrix import MatrixGameEnv
+from ctde_kit.envs.games import MatrixGameEnv
+from ctde_kit.envs.transforms import AgentState, with_agent_states
 from ctde_kit.envs.vmas import VmasEnv
 from ctde_kit.errors import UserError
 from ctde_kit.specs import TeamSpec

@@ -1,4 +1,4 @@
-"""What runs in a worker process: it builds its environments and steps them when told to."""
+"""What runs in a worker process: it builds its environments, and steps them on the parent's commands."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from typing import IO, Any
 
 import torch
 
-from ctde_kit.envs.aec import as_parallel
-from ctde_kit.envs.worker_layout import SELECTED, EnvDescription, Layout
-from ctde_kit.envs.worker_rows import EnvRow, describe
+from ctde_kit.envs.pettingzoo.aec import as_parallel
+from ctde_kit.envs.workers.block_layout import SELECTED, BlockLayout, EnvDescription
+from ctde_kit.envs.workers.env_rows import EnvRow, describe
 from ctde_kit.errors import UserError
 
 RESET, STEP, CLOSE, DONE = b"reset", b"step", b"close", b"done"
@@ -28,7 +28,7 @@ _PARENT_CHECK = 2.0
 
 @dataclass(frozen=True)
 class Failure:
-    """What a worker tells of an exception: strings, since the exception itself may not pickle."""
+    """What a worker reports of an exception: strings, since the exception itself may not pickle."""
 
     env: int | None
     doing: str
@@ -58,7 +58,7 @@ class Worker:
             descriptions.append(describe(env))
         return descriptions
 
-    def attach(self, layout: Layout) -> None:
+    def attach(self, layout: BlockLayout) -> None:
         """Map the shared block."""
         self._current, self._doing = None, "sharing memory"
         block = layout.map(self._block_file)
@@ -81,7 +81,7 @@ class Worker:
             env.close()
 
     def failure(self, error: BaseException) -> Failure:
-        """What to tell the parent of ``error``."""
+        """What to report to the parent about ``error``."""
         message = " ".join(str(error).split())
         user_error = isinstance(error, UserError)
         cause = message if user_error else f"{type(error).__name__}: {message}" if message else type(error).__name__

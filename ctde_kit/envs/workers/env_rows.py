@@ -9,8 +9,8 @@ import numpy as np
 from gymnasium import spaces
 from pettingzoo import ParallelEnv
 
-from ctde_kit.envs.aec import AECAsParallel
-from ctde_kit.envs.worker_layout import SEED, AgentDescription, Block, EnvDescription, GroupLayout, Layout
+from ctde_kit.envs.pettingzoo.aec import AECAsParallel
+from ctde_kit.envs.workers.block_layout import SEED, AgentDescription, Block, BlockLayout, EnvDescription, GroupLayout
 from ctde_kit.errors import UserError
 from ctde_kit.keys import DONE, STATE, TERMINATED, TRUNCATED, GroupKeys
 
@@ -136,7 +136,7 @@ class AgentRow:
 class EnvRow:
     """One environment and its row of the block; see :class:`~ctde_kit.envs.workers.WorkerEnv` for the rules."""
 
-    def __init__(self, index: int, env: ParallelEnv[str, Any, Any], layout: Layout, block: Block) -> None:
+    def __init__(self, index: int, env: ParallelEnv[str, Any, Any], layout: BlockLayout, block: Block) -> None:
         self.index, self._env, self._max_steps = index, env, layout.max_steps
         self._turn_based = getattr(env, "turn_based", False)
         self._agents = [

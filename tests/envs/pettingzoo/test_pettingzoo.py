@@ -16,8 +16,7 @@ from torchrl.envs import RewardSum, TransformedEnv
 from torchrl.envs.libs.pettingzoo import PettingZooWrapper
 from torchrl.envs.utils import check_env_specs
 
-from ctde_kit.envs.aec import AECAsParallel, as_parallel
-from ctde_kit.envs.pettingzoo import pettingzoo_factory
+from ctde_kit.envs.pettingzoo import AECAsParallel, as_parallel, pettingzoo_factory
 from ctde_kit.envs.workers import WorkerEnv, env_seed, worker_env
 from ctde_kit.errors import UserError
 from tests.envs.toys import BOSSES, WALKERS, ToyEnv, TurnEnv

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchrl.envs import check_env_specs
 
-from ctde_kit.envs.matrix import MatrixGameEnv
+from ctde_kit.envs.games import MatrixGameEnv
 from ctde_kit.errors import UserError
 from ctde_kit.specs import TeamSpec
 

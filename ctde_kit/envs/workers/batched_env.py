@@ -12,9 +12,9 @@ from tensordict import TensorDict, TensorDictBase
 from torchrl.data import Categorical
 from torchrl.envs import EnvBase
 
-from ctde_kit.envs.worker_layout import Block, Layout, make_groups
-from ctde_kit.envs.worker_pool import WorkerPool
-from ctde_kit.envs.worker_specs import action_specs, done_specs, observation_specs, reward_specs
+from ctde_kit.envs.workers.block_layout import Block, BlockLayout, make_groups
+from ctde_kit.envs.workers.pool import WorkerPool
+from ctde_kit.envs.workers.worker_specs import action_specs, done_specs, observation_specs, reward_specs
 from ctde_kit.errors import UserError
 from ctde_kit.keys import GroupKeys, Key
 
@@ -61,7 +61,7 @@ class WorkerEnv(EnvBase):
     - ``(group, "observation")`` is always one float32 array: a dictionary's action mask is taken out, other spaces than
       ``Box`` are flattened (``gymnasium.spaces.flatten``). Infos are dropped, their action masks apart.
     - ``Discrete`` actions count from 0, wherever the space starts. Observation specs are unbounded.
-    - A default group whose agents differ is split, see :func:`~ctde_kit.envs.worker_layout.make_groups`.
+    - A default group whose agents differ is split, see :func:`~ctde_kit.envs.workers.block_layout.make_groups`.
     - Episodes start anew only through ``reset``, with or without a ``_reset`` mask: an env whose episode is over stays
       as it is, with rewards of zero.
 
@@ -69,13 +69,13 @@ class WorkerEnv(EnvBase):
     both runs: ``state_dict()`` starts a new epoch of seeds, and the next full ``reset``, which must follow in the run
     that goes on as in the one that loads, seeds every env anew. It holds only the seed and the epoch.
 
-    Raises :class:`~ctde_kit.envs.worker_pool.WorkerError` where an environment raises or its process dies, and
+    Raises :class:`~ctde_kit.envs.workers.WorkerError` where an environment raises or its process dies, and
     ``UserError`` for actions of the wrong shape.
     """
 
     state_is_captured = False
 
-    def __init__(self, pool: WorkerPool, layout: Layout, seed: int | None, device: torch.device) -> None:
+    def __init__(self, pool: WorkerPool, layout: BlockLayout, seed: int | None, device: torch.device) -> None:
         super().__init__(device=device, batch_size=torch.Size((layout.n_envs,)))
         self.group_map = {group.name: list(group.agents) for group in layout.groups}
         self.action_spec = action_specs(layout).to(device)
@@ -88,7 +88,7 @@ class WorkerEnv(EnvBase):
         self._set_seed(seed)
         self.is_closed = False
 
-    def _share(self, block: Block, layout: Layout) -> None:
+    def _share(self, block: Block, layout: BlockLayout) -> None:
         tensors = {key: torch.from_numpy(array) for key, array in block.items()}
         self._actions = {GroupKeys(group.name).action: tensors[GroupKeys(group.name).action] for group in layout.groups}
         at_reset = cast(TensorDict, self.observation_spec.zero().update(self.full_done_spec.zero()).to("cpu"))
@@ -172,17 +172,18 @@ def worker_env(
     ``is_parallelizable``, else turn by turn.
 
     Args:
-        n_workers: processes; default: one a CPU core, at most ``n_envs``. They do not change the data.
+        n_workers: processes; default: one per CPU core, at most ``n_envs``. They do not change the data.
         max_steps: environment steps after which an episode is truncated, beside the environment's own limit (MPE2:
             ``max_cycles=25``), which counts on.
         seed: env ``k`` is seeded from ``(seed, k)`` at its first reset and goes on with its own random stream from
             there; default: from the operating system. Torch's, numpy's and Python's generators of this process are not
             used. (Environments that draw from global generators are seeded too, but share them within a worker.)
-        group_map: groups to lists of agents; default: as :func:`~ctde_kit.envs.worker_layout.make_groups` has it.
+        group_map: groups to lists of agents; default: as :func:`~ctde_kit.envs.workers.block_layout.make_groups`
+            has it.
         return_state: whether ``state`` is written; default: where the environment has ``state()``.
 
     Raises ``UserError`` for arguments out of range and environments that do not fit, and
-    :class:`~ctde_kit.envs.worker_pool.WorkerError` where the factory raises.
+    :class:`~ctde_kit.envs.workers.WorkerError` where the factory raises.
 
     >>> from ctde_kit.envs.pettingzoo import pettingzoo_factory
     >>> env = worker_env(pettingzoo_factory("mpe2/simple_tag_v3"), n_envs=4, n_workers=2, max_steps=10, seed=0)
@@ -199,7 +200,7 @@ def worker_env(
         if return_state and description.state_shape is None:
             raise UserError("return_state: expected an environment with state(), found none; leave return_state out")
         state_shape = None if return_state is False else description.state_shape
-        layout = Layout(n_envs, make_groups(description, group_map), state_shape, max_steps)
+        layout = BlockLayout(n_envs, make_groups(description, group_map), state_shape, max_steps)
         return WorkerEnv(pool, layout, seed, torch.device(device))
     except BaseException:
         pool.close()

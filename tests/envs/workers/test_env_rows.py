@@ -10,8 +10,7 @@ import pytest
 from gymnasium import spaces
 from torchrl.envs.utils import check_env_specs
 
-from ctde_kit.envs.worker_pool import WorkerError
-from ctde_kit.envs.workers import WorkerEnv
+from ctde_kit.envs.workers import WorkerEnv, WorkerError
 from ctde_kit.errors import UserError
 from tests.envs.toys import BOSSES, WALKERS, Make, ToyEnv, TurnEnv, flags, make_and_close, step, tags
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchrl.envs import check_env_specs
 
-from ctde_kit.envs.recall import RecallEnv
+from ctde_kit.envs.games import RecallEnv
 from ctde_kit.errors import UserError
 
 
@@ -35,21 +35,21 @@ def test_reward_is_one_for_the_right_answer_at_the_last_step_alone() -> None:
 def test_partial_reset_keeps_the_other_cues() -> None:
     env = RecallEnv(50, n_agents=2, n_cues=4, length=5)
     carrier = env.reset()
-    before = env.cue.clone()
+    before = env.answer.clone()
     carrier["_reset"] = torch.arange(50).reshape(-1, 1) < 25
     env.reset(carrier)
-    assert torch.equal(env.cue[25:], before[25:])
-    assert not torch.equal(env.cue[:25], before[:25])
+    assert torch.equal(env.answer[25:], before[25:])
+    assert not torch.equal(env.answer[:25], before[:25])
 
 
 def test_state_is_restored() -> None:
     env = RecallEnv(5, n_agents=2, n_cues=4, length=3)
     env.rollout(2)
     saved = env.state_dict()
-    expected = (env.cue.clone(), env.elapsed.clone(), torch.rand(3, generator=env.generator))
+    expected = (env.answer.clone(), env.elapsed.clone(), torch.rand(3, generator=env.generator))
     env.rollout(7, break_when_any_done=False)
     env.load_state_dict(saved)
-    restored = (env.cue, env.elapsed, torch.rand(3, generator=env.generator))
+    restored = (env.answer, env.elapsed, torch.rand(3, generator=env.generator))
     assert all(torch.equal(a, b) for a, b in zip(expected, restored, strict=True))
 
 

@@ -13,8 +13,8 @@ from gymnasium import spaces
 from torchrl.collectors import Collector
 from torchrl.envs.utils import ExplorationType, check_env_specs, set_exploration_type
 
-from ctde_kit.envs.worker_layout import group_by_name
 from ctde_kit.envs.workers import WorkerEnv
+from ctde_kit.envs.workers.block_layout import group_by_name
 from ctde_kit.errors import UserError
 from ctde_kit.modules import value_critic
 from ctde_kit.modules.actors.team_policy import TeamPolicy

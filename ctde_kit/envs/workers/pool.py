@@ -18,8 +18,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from ctde_kit.envs.worker_layout import SEED, SELECTED, Block, EnvDescription, Layout
-from ctde_kit.envs.worker_process import CLOSE, DONE, RESET, STEP, Failure, serve
+from ctde_kit.envs.workers.block_layout import SEED, SELECTED, Block, BlockLayout, EnvDescription
+from ctde_kit.envs.workers.process import CLOSE, DONE, RESET, STEP, Failure, serve
 from ctde_kit.errors import UserError
 
 _LOOK_AGAIN = 1.0
@@ -77,16 +77,16 @@ class WorkerPool:
 
     def _describe(self) -> EnvDescription:
         replies = self._collect(range(len(self._shares)))
-        found = [description for worker in sorted(replies) for description in replies[worker]]
-        for env, description in enumerate(found):
-            if description != found[0]:
+        descriptions = [description for worker in sorted(replies) for description in replies[worker]]
+        for env, description in enumerate(descriptions):
+            if description != descriptions[0]:
                 raise UserError(
                     f"factory: expected every environment alike, found env {env} with other agents, spaces or state "
                     "than env 0; make the factory return the same kind of environment at every call"
                 )
-        return found[0]
+        return descriptions[0]
 
-    def attach(self, layout: Layout) -> Block:
+    def attach(self, layout: BlockLayout) -> Block:
         """Make the shared block; return this process's views of it."""
         self._block_file.truncate(layout.size)
         self._block = layout.map(self._block_file)

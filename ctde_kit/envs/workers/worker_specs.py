@@ -9,16 +9,16 @@ import torch
 from gymnasium.spaces import Box, Discrete, MultiDiscrete
 from torchrl.data import Bounded, Categorical, Composite, MultiCategorical, TensorSpec, Unbounded
 
-from ctde_kit.envs.worker_layout import GroupLayout, Layout
+from ctde_kit.envs.workers.block_layout import BlockLayout, GroupLayout
 from ctde_kit.keys import DONE, STATE, TERMINATED, TRUNCATED, GroupKeys
 
 
-def action_specs(layout: Layout) -> Composite:
+def action_specs(layout: BlockLayout) -> Composite:
     """``(group, "action")``, ``[n_envs, n_agents, ...]``: int64 where discrete, else as the agents' Box has it."""
     return _by_group(layout, {group.name: {"action": _action_spec(layout, group)} for group in layout.groups})
 
 
-def _action_spec(layout: Layout, group: GroupLayout) -> TensorSpec:
+def _action_spec(layout: BlockLayout, group: GroupLayout) -> TensorSpec:
     spaces = [agent.action_space for agent in group.agents.values()]
     first, batch = spaces[0], (layout.n_envs, len(spaces))
     if isinstance(first, Box):
@@ -34,7 +34,7 @@ def _action_spec(layout: Layout, group: GroupLayout) -> TensorSpec:
     return Categorical(int(cast(Discrete, first).n), shape=torch.Size(batch))
 
 
-def observation_specs(layout: Layout) -> Composite:
+def observation_specs(layout: BlockLayout) -> Composite:
     """Observations and states (float32, unbounded), masks and action masks (bool)."""
     groups: dict[str, dict[str, TensorSpec]] = {}
     for group in layout.groups:
@@ -49,13 +49,13 @@ def observation_specs(layout: Layout) -> Composite:
     return specs
 
 
-def reward_specs(layout: Layout) -> Composite:
+def reward_specs(layout: BlockLayout) -> Composite:
     """``(group, "reward")``, ``[n_envs, n_agents, 1]`` float32."""
     shapes = {group.name: (layout.n_envs, len(group.agents), 1) for group in layout.groups}
     return _by_group(layout, {name: {"reward": _number(shape)} for name, shape in shapes.items()})
 
 
-def done_specs(layout: Layout) -> Composite:
+def done_specs(layout: BlockLayout) -> Composite:
     """``done``, ``terminated``, ``truncated``: the team's ``[n_envs, 1]``, its agents' ``[n_envs, n_agents, 1]``."""
     names = (DONE, TERMINATED, TRUNCATED)
     shapes = {group.name: (layout.n_envs, len(group.agents), 1) for group in layout.groups}
@@ -73,7 +73,7 @@ def _flag(shape: tuple[int, ...]) -> TensorSpec:
     return Categorical(2, shape=torch.Size(shape), dtype=torch.bool)
 
 
-def _by_group(layout: Layout, groups: dict[str, dict[str, TensorSpec]]) -> Composite:
+def _by_group(layout: BlockLayout, groups: dict[str, dict[str, TensorSpec]]) -> Composite:
     specs = Composite(shape=(layout.n_envs,))
     for group in layout.groups:
         specs[group.name] = Composite(groups[group.name], shape=(layout.n_envs, len(group.agents)))

@@ -1,4 +1,4 @@
-"""Who is where in the block of memory that a worker env shares with its processes."""
+"""Where each entry lies in the memory that a worker env shares with its processes."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class AgentDescription:
 
 @dataclass(frozen=True)
 class EnvDescription:
-    """What a worker tells of an environment before there is a block."""
+    """What a worker says about an environment before the shared block exists."""
 
     agents: dict[str, AgentDescription]
     state_shape: tuple[int, ...] | None
@@ -90,7 +90,7 @@ class GroupLayout:
 
 
 @dataclass(frozen=True)
-class Layout:
+class BlockLayout:
     """Every entry of a worker env."""
 
     n_envs: int
@@ -149,7 +149,7 @@ def make_groups(
     """The groups of an environment.
 
     In order of precedence: ``group_map``, the environment's own ``group_map`` attribute, and TorchRL's defaults (one
-    group an agent where agents act in turn, else :func:`group_by_name`). A default group whose agents differ in the
+    group per agent where agents act in turn, else :func:`group_by_name`). A default group whose agents differ in the
     shape of their observations or in the kind of their actions is split: agents of one kind stay together, and each
     part is named after its first agent. A group asked for is never split.
 

@@ -16,8 +16,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from ctde_kit.envs.worker_pool import WorkerError
-from ctde_kit.envs.workers import worker_env
+from ctde_kit.envs.workers import WorkerError, worker_env
 from ctde_kit.errors import UserError
 from tests.envs.toys import Make, ToyEnv, TurnEnv, make_and_close, step, tags
 
@@ -201,7 +200,7 @@ if os.fork() == 0:
 
 @pytest.mark.parametrize("end", ["", "raise KeyboardInterrupt", "os.kill(os.getpid(), signal.SIGKILL)"])
 def test_no_worker_outlives_its_parent(end: str) -> None:
-    code = SCRIPT.format(path=str(Path(__file__).parents[2]), end=end)
+    code = SCRIPT.format(path=str(Path(__file__).parents[3]), end=end)
     start = time.monotonic()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=False)
     pids = [int(pid) for pid in done.stdout.split()]

@@ -1,0 +1,183 @@
+"""The VMAS world below an environment: what it holds, and how it is stepped, reset, saved and loaded."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+from vmas.simulator.environment import Environment
+
+from ctde_kit.envs.vmas.branches import VmasShortcuts
+from ctde_kit.envs.vmas.masked_reset import masked_reset
+from ctde_kit.envs.vmas.random_stream import RandomStream
+from ctde_kit.envs.vmas.world_state import WorldState
+from ctde_kit.graph import drawing_from, taking_shortcuts
+
+
+class VmasSimulation:
+    """A batch of VMAS worlds with their elapsed steps, their random stream and what the agents last saw.
+
+    It knows neither specs nor TorchRL's environment. ``VmasEnv`` stands on top of it; a compiled step, a state as a
+    TensorDict and fresh initial states are made from it.
+
+    Args:
+        world: VMAS's environment, whose world is built.
+        group_map: the names of each group's agents.
+        name: the scenario's, for messages.
+        max_steps: steps after which an episode is truncated, ``None`` for no limit.
+        with_info: also give the scenario's ``(group, "info", ...)`` entries.
+        random_stream: where all draws come from.
+        device: where the world lives.
+    """
+
+    def __init__(
+        self,
+        world: Environment,
+        group_map: Mapping[str, Sequence[str]],
+        *,
+        name: str,
+        max_steps: int | None,
+        with_info: bool,
+        random_stream: RandomStream,
+        device: torch.device,
+    ):
+        numbers = {agent.name: number for number, agent in enumerate(world.agents)}
+        self.groups = {group: [numbers[agent] for agent in agents] for group, agents in group_map.items()}
+        self.world, self.name, self.random_stream, self.device = world, name, random_stream, device
+        self.max_steps, self.with_info = max_steps, with_info
+        self.batch_size = torch.Size([world.num_envs])
+        self.elapsed = torch.zeros(world.num_envs, 1, dtype=torch.long, device=device)
+        self.last: TensorDict | None = None
+        """The observations that the last step or reset gave; ``None`` before the first reset."""
+        self.python_state: tuple[str, ...] = ()
+        """Paths of what the scenario keeps in Python for the whole batch, once a partial reset has found it."""
+
+    def step(self, group_actions: Sequence[Tensor]) -> TensorDict:
+        """Observations, rewards and done flags after actions ``[n_envs, n_agents, ...]``, one tensor per group."""
+        actions: list[Tensor] = [torch.empty(0)] * len(self.world.agents)
+        for numbers, action in zip(self.groups.values(), group_actions, strict=True):
+            for number, part in zip(numbers, action.unbind(dim=1), strict=True):
+                actions[number] = part
+        with taking_shortcuts(VmasShortcuts()), drawing_from(self.random_stream):
+            observations, rewards, terminated, infos = Environment.step.__wrapped__(self.world, actions)
+        self.elapsed.add_(1)
+        self.last = self._gather(observations, infos)
+        output = self.last.copy()
+        for group, numbers in self.groups.items():
+            reward = torch.stack([rewards[i].reshape(self.batch_size[0], 1) for i in numbers], 1)
+            output.set((group, "reward"), reward)
+        return self._with_done(output, terminated)
+
+    def reset(self, mask: Tensor | None = None) -> TensorDict:
+        """Observations and done flags after a reset of all worlds, or of those where ``mask`` ``[n_envs, 1]`` is true.
+
+        A partial reset leaves the state of the other worlds bit for bit as it was.
+        """
+        with taking_shortcuts(VmasShortcuts()), drawing_from(self.random_stream):
+            if mask is None or self.last is None or bool(mask.all()):
+                self.world._reset(return_observations=False)
+                self.elapsed.zero_()
+                self.last = self._observe()
+            else:
+                self.last = self._partial_reset(mask, self.last)
+        return self.current()
+
+    def _partial_reset(self, mask: Tensor, last: TensorDict) -> TensorDict:
+        self.elapsed.masked_fill_(mask, 0)
+        rows = mask.squeeze(-1)
+        if not self.python_state:
+            output, obstacles = masked_reset(self.world, self._observe, rows, last)
+            if output is not None:
+                return output
+            self._reset_one_by_one_from_now_on(obstacles)
+        for index in rows.nonzero().flatten().tolist():
+            self.world._reset_at(index, return_observations=False)
+        return self._observe()
+
+    def _reset_one_by_one_from_now_on(self, obstacles: list[str]) -> None:
+        self.python_state = tuple(obstacles)
+        warnings.warn(
+            f"scenario {self.name!r} keeps state for the whole batch in {', '.join(obstacles[:3])}: "
+            "partial resets go env by env",
+            stacklevel=2,
+        )
+
+    def current(self) -> TensorDict:
+        """The present observations and done flags."""
+        assert self.last is not None
+        with taking_shortcuts(VmasShortcuts()):
+            terminated = self.world.scenario.done().clone()
+        return self._with_done(self.last.copy(), terminated)
+
+    def _observe(self) -> TensorDict:
+        """What the agents see at this moment, asked of the scenario."""
+        entries = self.world._get_from_scenario(
+            get_observations=True, get_infos=True, get_rewards=False, get_dones=False
+        )
+        assert entries is not None
+        observations, infos = entries
+        return self._gather(observations, infos)
+
+    def _gather(self, observations: list[Any], infos: list[dict[str, Tensor]]) -> TensorDict:
+        output = TensorDict({}, batch_size=self.batch_size, device=self.device)
+        for group, numbers in self.groups.items():
+            entries: list[Any] = [self._observation(observations[i]) for i in numbers]
+            agents = TensorDict(
+                {"observation": torch.stack(entries, 1)}, [*self.batch_size, len(numbers)], device=self.device
+            )
+            if self.with_info and infos[numbers[0]]:
+                agents.set("info", torch.stack([self._info(infos[i]) for i in numbers], 1))  # type: ignore[arg-type]
+            output.set(group, agents)
+        return output
+
+    def _observation(self, observation: Any) -> Any:
+        """A tensor ``[n_envs, F]``, or a TensorDict of tensors where the scenario gives a dictionary."""
+        if isinstance(observation, Tensor):
+            return self._with_features(observation)
+        return TensorDict({key: self._observation(part) for key, part in observation.items()}, self.batch_size)
+
+    def _info(self, info: dict[str, Tensor]) -> TensorDict:
+        entries = {key: self._with_features(value.to(torch.float32)) for key, value in info.items()}
+        return TensorDict(entries, self.batch_size, device=self.device)
+
+    def _with_features(self, value: Tensor) -> Tensor:
+        return value.unsqueeze(-1) if value.shape == self.batch_size else value
+
+    def _with_done(self, output: TensorDict, terminated: Tensor) -> TensorDict:
+        terminated = terminated.reshape(self.batch_size[0], 1)
+        truncated = torch.zeros_like(terminated)
+        if self.max_steps is not None:
+            truncated = self.elapsed >= self.max_steps
+        output.set("terminated", terminated)
+        output.set("truncated", truncated)
+        output.set("done", terminated | truncated)
+        return output
+
+    def state_dict(self) -> dict[str, Any]:
+        """The whole world, the episodes' elapsed steps, the last observations and the random stream."""
+        return {
+            "world": WorldState.read(self.world).snapshot(),
+            "elapsed": self.elapsed.clone(),
+            "last": None if self.last is None else self.last.clone().to_dict(),
+            "random_stream": self.random_stream.state_dict(),
+            "python_state": self.python_state,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a state that a simulation built with the same arguments gave."""
+        WorldState.read(self.world).restore(state_dict["world"])
+        self.elapsed.copy_(state_dict["elapsed"])
+        self.last = None if state_dict["last"] is None else self._observations_of(state_dict["last"])
+        self.random_stream.load_state_dict(state_dict["random_stream"])
+        self.python_state = tuple(state_dict["python_state"])
+
+    def _observations_of(self, saved: dict[str, dict[str, Any]]) -> TensorDict:
+        output = TensorDict({}, batch_size=self.batch_size, device=self.device)
+        for group, numbers in self.groups.items():
+            batch_size = [*self.batch_size, len(numbers)]
+            output.set(group, TensorDict(saved[group], batch_size, device=self.device).clone())
+        return output

@@ -1,0 +1,75 @@
+"""Branches on data that a graph need not take, since the general branch gives the same."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType, ModuleType
+from typing import Any, Protocol
+
+from torch import Tensor
+
+
+class Shortcuts(Protocol):
+    """What is known of code that branches on ``any()`` or ``all()`` of a tensor.
+
+    Such a branch is a shortcut where the code does, over some rows but not all, what it does in general. A graph
+    decides it as for some rows: ``any()`` is true, ``all()`` is false.
+    """
+
+    def covers(self, frame: FrameType) -> bool:
+        """Whether the branches of the code that ``frame`` runs are shortcuts."""
+        ...
+
+    def guarded(self, frame: FrameType, condition: Tensor, /) -> FrameType | None:
+        """The frame whose ``if`` decides by ``condition``, on which ``frame`` branches, where that is no mere shortcut.
+
+        What the block under that ``if`` writes is undone where the condition is false. ``None``: nothing is undone.
+        """
+        ...
+
+    def correct(self, function: Callable[..., Any], frame: FrameType, before: Any, after: Any, /) -> Any:
+        """What ``function`` of torch, called in ``frame``, gives in the graph.
+
+        Args:
+            function: it was called.
+            frame: the caller's.
+            before: its first argument.
+            after: its result, which is returned where nothing is to be corrected.
+        """
+        ...
+
+
+class PackageShortcuts:
+    """All branches on ``any()`` and ``all()`` in the files of some packages are shortcuts."""
+
+    def __init__(self, *packages: ModuleType):
+        self._folders = tuple(f"{Path(str(package.__file__)).parent}/" for package in packages)
+
+    def covers(self, frame: FrameType) -> bool:
+        return frame.f_code.co_filename.startswith(self._folders)
+
+    def guarded(self, frame: FrameType, condition: Tensor) -> FrameType | None:
+        return None
+
+    def correct(self, function: Callable[..., Any], frame: FrameType, before: Any, after: Any) -> Any:
+        return after
+
+
+_active: list[Shortcuts] = []
+
+
+@contextlib.contextmanager
+def taking_shortcuts(shortcuts: Shortcuts) -> Iterator[None]:
+    """A function that is traced inside the block may branch as ``shortcuts`` says; without a trace nothing changes."""
+    _active.append(shortcuts)
+    try:
+        yield
+    finally:
+        _active.pop()
+
+
+def active_shortcuts() -> list[Shortcuts]:
+    """Those of the blocks that run at this moment."""
+    return _active
