@@ -49,7 +49,7 @@ def tests(session: nox.Session) -> None:
 def recipes(session: nox.Session) -> None:
     """Long learning runs; results go to docs/results."""
     session.install("-e", ".[test]")
-    session.run("python", "-m", "tests.learning.measure", *session.posargs)
+    session.run("python", "-m", "tests.programs.learning.measure", *session.posargs)
 
 
 @nox.session
@@ -102,22 +102,22 @@ def bench(session: nox.Session) -> None:
     session.run("python", "-m", "venv", str(peer))
     session.run(str(peer / "bin" / "pip"), "install", "-q", "benchmarl==1.5.2", "vmas", external=True)
     session.env["BENCHMARL_PYTHON"] = str(peer / "bin" / "python")
-    for part in ("measure", "vmas_step", "training", "compile_time", "memory", "page"):
-        session.run("python", "-m", f"tests.benchmarks.{part}")
+    for part in ("plain_parts", "vmas_step", "training_speed", "compile_time", "memory", "page"):
+        session.run("python", "-m", f"tests.programs.benchmarks.{part}")
 
 
 @nox.session
 def scenarios(session: nox.Session) -> None:
     """Every shipped VMAS scenario, compiled against plain; the table goes to docs/environments.md."""
     session.install("-e", ".[test]")
-    session.run("python", "-m", "tests.envs.compiled_scenarios", *session.posargs)
+    session.run("python", "-m", "tests.programs.scenarios.compiled_scenarios", *session.posargs)
 
 
 @nox.session
 def agreement(session: nox.Session) -> None:
     """Five seeds compiled and five plain; results go to docs/results."""
     session.install("-e", ".[test]")
-    session.run("python", "-m", "tests.learning.compile_agreement")
+    session.run("python", "-m", "tests.programs.learning.compile_agreement")
 
 
 def _install_wheel(session: nox.Session, extras: str = "") -> Path:
