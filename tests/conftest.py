@@ -10,6 +10,8 @@ import pytest
 
 # Tensors are small: a second thread only waits, and beside another program it makes tests many times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Kernels are compiled in the process that needs them: a pool beside each worker would import torch again.
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 COMPILED = pytest.StashKey[str]()
 
 
