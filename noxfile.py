@@ -1,14 +1,16 @@
-"""Sessions: ``nox -s NAME``; ``nox`` alone runs the quick ones."""
+"""Sessions: ``nox -s NAME``; ``nox`` alone runs the gates. ``.ci/run`` runs the same gates in an environment of its own
+(``--no-venv --no-install``), so what a session needs is in the extras ``dev`` and ``docs``, too."""
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import zipfile
 from pathlib import Path
 
 import nox
 
-nox.options.sessions = ["lint", "types", "imports", "tests"]
+nox.options.sessions = ["lint", "types", "imports", "docs", "tests"]
 nox.options.reuse_existing_virtualenvs = True
 ROOT = Path(__file__).parent
 
@@ -23,19 +25,19 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Pyright, against an installed wheel: only there does it see ``ctde_kit.recipes``."""
-    _install_wheel(session, "[test]")
-    session.install("pyright>=1.1.400", "nox")
-    session.run("pyright", "--pythonpath", str(Path(session.bin, "python")), str(_installed_package(session)))
+    """Pyright, of an installed copy: only there does it see ``ctde_kit.recipes``."""
+    session.install("-e", ".[dev]")
+    python = session.run("python", "-c", "import sys; print(sys.executable)", silent=True, log=False).strip()
+    with session.chdir(_installed_copy(session)):
+        session.run("pyright", "--pythonpath", python)
 
 
 @nox.session
 def imports(session: nox.Session) -> None:
-    """The layering of the packages, against an installed wheel."""
-    _install_wheel(session)
+    """Who may import whom, of an installed copy; nothing is imported for it."""
     session.install("import-linter>=2.1")
-    with tempfile.TemporaryDirectory() as elsewhere, session.chdir(elsewhere):
-        session.run("lint-imports", "--config", str(ROOT / "pyproject.toml"))
+    with session.chdir(_installed_copy(session)):
+        session.run("lint-imports", "--no-cache")
 
 
 @nox.session
@@ -46,10 +48,17 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def slow(session: nox.Session) -> None:
+    """The tests that the default run leaves out: more seeds, longer learning, more scenarios compiled."""
+    session.install("-e", ".[test]")
+    session.run("pytest", "-m", "slow", *session.posargs)
+
+
+@nox.session
 def recipes(session: nox.Session) -> None:
     """Long learning runs; results go to docs/results."""
     session.install("-e", ".[test]")
-    session.run("python", "-m", "tests.learning.measure", *session.posargs)
+    session.run("python", "-m", "tests.programs.learning.measure", *session.posargs)
 
 
 @nox.session
@@ -102,35 +111,47 @@ def bench(session: nox.Session) -> None:
     session.run("python", "-m", "venv", str(peer))
     session.run(str(peer / "bin" / "pip"), "install", "-q", "benchmarl==1.5.2", "vmas", external=True)
     session.env["BENCHMARL_PYTHON"] = str(peer / "bin" / "python")
-    for part in ("measure", "vmas_step", "training", "compile_time", "memory", "page"):
-        session.run("python", "-m", f"tests.benchmarks.{part}")
+    for part in ("plain_parts", "vmas_step", "training_speed", "compile_time", "memory", "page"):
+        session.run("python", "-m", f"tests.programs.benchmarks.{part}")
 
 
 @nox.session
 def scenarios(session: nox.Session) -> None:
     """Every shipped VMAS scenario, compiled against plain; the table goes to docs/environments.md."""
     session.install("-e", ".[test]")
-    session.run("python", "-m", "tests.envs.compiled_scenarios", *session.posargs)
+    session.run("python", "-m", "tests.programs.scenarios.compiled_scenarios", *session.posargs)
 
 
 @nox.session
 def agreement(session: nox.Session) -> None:
     """Five seeds compiled and five plain; results go to docs/results."""
     session.install("-e", ".[test]")
-    session.run("python", "-m", "tests.learning.compile_agreement")
+    session.run("python", "-m", "tests.programs.learning.compile_agreement")
 
 
-def _install_wheel(session: nox.Session, extras: str = "") -> Path:
+def _install_wheel(session: nox.Session) -> Path:
     session.install("build>=1.2")
     target = Path(session.create_tmp())
     for old in target.glob("*.whl"):
         old.unlink()
+    _forget_builds()
     session.run("python", "-m", "build", "--wheel", "--outdir", str(target), str(ROOT), silent=True)
     path = next(target.glob("*.whl")).absolute()
-    session.install(f"{path}{extras}")
+    session.install(str(path))
     session.install("--force-reinstall", "--no-deps", str(path))
     return path
 
 
-def _installed_package(session: nox.Session) -> Path:
-    return next(Path(session.virtualenv.location).glob("lib/python*/site-packages/ctde_kit"))
+def _installed_copy(session: nox.Session) -> Path:
+    """A folder with the package as a wheel installs it, without its dependencies, and with the tools' configuration."""
+    target = Path(session.create_tmp()).absolute() / "installed"
+    shutil.rmtree(target, ignore_errors=True)
+    _forget_builds()
+    session.run("python", "-m", "pip", "install", "-q", "--no-deps", "--target", str(target), str(ROOT))
+    shutil.copy(ROOT / "pyproject.toml", target)
+    return target
+
+
+def _forget_builds() -> None:
+    """Setuptools would put what an earlier build left into a wheel, files that are gone since among them."""
+    shutil.rmtree(ROOT / "build" / "lib", ignore_errors=True)

@@ -1,17 +1,40 @@
-"""What all tests share."""
+"""What all tests share: one thread per process, one folder of compiled code per run, and the same random numbers."""
 
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
+
+import pytest
 
 # Tensors are small: a second thread only waits, and beside another program it makes tests many times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Kernels are compiled in the process that needs them: a pool beside each worker would import torch again.
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+COMPILED = pytest.StashKey[str]()
 
-import pytest
-import torch
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One empty folder of compiled code for the whole run: what a test compiles, no other test, worker or process
+    compiles again. A folder that is named from outside is used as it is, and stays."""
+    # Workers of xdist inherit the environment of the process that started them.
+    if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
+        config.stash[COMPILED] = tempfile.mkdtemp(prefix="ctde_kit_compiled_")
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = config.stash[COMPILED]
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """The folder ends with the run that made it."""
+    if COMPILED in config.stash:
+        os.environ.pop("TORCHINDUCTOR_CACHE_DIR", None)
+        shutil.rmtree(config.stash[COMPILED], ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     """Each test draws the same random numbers, alone or among others."""
+    # Imported late: the process that only hands tests to workers needs no torch.
+    import torch
+
     torch.manual_seed(0)

@@ -7,9 +7,12 @@ import inspect
 import os
 import pkgutil
 import re
+import shlex
 import subprocess
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -31,24 +34,37 @@ def blocks(page: str) -> list[tuple[str, str]]:
     return re.findall(r"^```(python|bash)\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
 
 
+def run_command(line: str, cwd: Path) -> None:
+    """One line of a shell: our own commands in this process, which has imported everything already."""
+    program, *arguments = shlex.split(line)
+    scripts = entry_points(group="console_scripts", name=program)
+    if program.startswith("ctde") and scripts:
+        status = None
+        with mock.patch.object(sys, "argv", [program, *arguments]), mock.patch.dict(os.environ):
+            try:
+                next(iter(scripts)).load()()
+            except SystemExit as stop:
+                status = stop.code
+        assert not status, f"{line}: exit code {status}"
+        return
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path}
+    result = subprocess.run(
+        ["bash", "-ec", line], cwd=cwd, env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, f"{line}\n{result.stderr}"
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_the_code_of_a_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     namespace: dict = {"__name__": "page"}
     found = blocks(page)
     assert found
     for language, code in found:
         if language == "bash":
-            result = subprocess.run(
-                ["bash", "-ec", code],
-                cwd=tmp_path,
-                env={**os.environ, "PATH": path},
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            assert result.returncode == 0, f"{code}\n{result.stderr}"
+            for line in code.splitlines():
+                run_command(line, tmp_path)
         else:
             exec(compile(code, page, "exec"), namespace)
 
@@ -76,3 +92,9 @@ def test_ci_runs_the_readmes_test_command() -> None:
     assert command is not None
     assert command.group(1).endswith("-m pytest")
     assert "<!-- test command -->" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_ci_runs_every_gate_of_nox() -> None:
+    gates = re.search(r"sessions = \[(.*?), \"tests\"\]", (ROOT / "noxfile.py").read_text())
+    assert gates is not None
+    assert f"-s {' '.join(re.findall(r'[a-z]+', gates.group(1)))}\n" in (ROOT / ".ci" / "run").read_text()

@@ -1,6 +1,6 @@
 """Every actor network with every critic, or mixer, in every loss that fits, built as the command line builds them.
 
-``python -m tests.contracts.pairs`` writes the table into ``docs/parts.md``.
+``tests/programs/pairs.py`` writes them into ``docs/parts.md``.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,9 +18,6 @@ from ctde_kit.training import Parts, UpdateWithTargets
 from tests.contracts.tiny_env import TinyTask
 from tests.recipes.command_line import composed
 
-ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs" / "parts.md"
-BEGIN, END = "<!-- begin of the tables -->", "<!-- end of the tables -->"
 FITS = "fits"
 
 # Layouts beyond the configurations of conf/critic, and what those need.
@@ -131,39 +127,3 @@ def pairs() -> Iterator[tuple[str, str, str, list[str]]]:
     for mixer in names("mixer"):
         for actor in names("network"):
             yield "qmix", mixer, actor, [f"mixer={mixer}"]
-
-
-def tables(outcomes: dict[tuple[str, str, str], str]) -> str:
-    """The outcomes by algorithm, row and actor as Markdown, refusals as notes below."""
-    titles = {**LOSSES, "qmix": "QMIX and its relatives: actors, mixers"}
-    actors = names("network")
-    lines, notes = [], []
-    for algorithm, title in titles.items():
-        lines += ["", f"## {title}", "", "| | " + " | ".join(f"`{actor}`" for actor in actors) + " |"]
-        lines.append("|---" * (len(actors) + 1) + "|")
-        for row in dict.fromkeys(row for other, row, _ in outcomes if other == algorithm):
-            cells = []
-            for actor in actors:
-                found = outcomes[algorithm, row, actor]
-                if found != FITS and found not in notes:
-                    notes.append(found)
-                cells.append("✓" if found == FITS else f"({notes.index(found) + 1})")
-            lines.append(f"| {row} | " + " | ".join(cells) + " |")
-    lines += ["", "Refused, in one line:", "", *[f"{i}. {note}" for i, note in enumerate(notes, 1)], ""]
-    return "\n".join(lines)
-
-
-def committed() -> str:
-    """The tables of the page as it is."""
-    return PAGE.read_text().split(BEGIN)[1].split(END)[0]
-
-
-def main() -> None:
-    """Write the tables into the page."""
-    outcomes = {(algorithm, row, actor): outcome(algorithm, actor, *o) for algorithm, row, actor, o in pairs()}
-    before, rest = PAGE.read_text().split(BEGIN)
-    PAGE.write_text(before + BEGIN + "\n" + tables(outcomes) + END + rest.split(END)[1])
-
-
-if __name__ == "__main__":
-    main()

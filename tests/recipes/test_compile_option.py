@@ -86,7 +86,7 @@ def test_another_word_is_named() -> None:
         small_config(compile="maybe")
 
 
-@pytest.mark.parametrize(("first", "second"), [("on", "off"), ("off", "on")])
+@pytest.mark.parametrize(("first", "second"), [pytest.param("on", "off", marks=pytest.mark.slow), ("off", "on")])
 def test_a_run_goes_on_with_the_other_choice(first: str, second: str, tmp_path: Path) -> None:
     task = VmasTask(name="vmas/balance", n_envs=6, max_steps=7, params={"n_agents": 2})
     parts = small_config(compile=first, task=task).build()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import logging
 from typing import Any
 
@@ -23,7 +24,7 @@ KEYS = GroupKeys()
 
 
 class Case:
-    """A compiled gradient step of MAPPO, and its losses as they were when it was compiled."""
+    """A gradient step of MAPPO, compiled and plain."""
 
     def __init__(self, kind: str):
         torch.manual_seed(0)
@@ -37,8 +38,12 @@ class Case:
         optimizer = torch.optim.Adam(self.loss.parameters(), lr=0.05)
         self.step = GradientStep({"agents": self.loss}, optimizer, max_grad_norm=0.2)
         self.step(self.minibatch())
+
+    @functools.cached_property
+    def compiled(self) -> CompiledGradients:
+        """Compiled when it is first called."""
         parameters_and_buffers = [*self.loss.parameters(), *self.loss.buffers()]
-        self.compiled = CompiledGradients(self.step.gradients, self.minibatch(), parameters_and_buffers)
+        return CompiledGradients(self.step.gradients, self.minibatch(), parameters_and_buffers)
 
     def minibatch(self) -> TensorDictBase:
         batch = collect(self.team, {"agents": self.actor}, *endings())[0]

@@ -36,7 +36,7 @@ class TeamChannel(nn.Module):
     Raises:
         UserError: where inputs and outputs are not of the same groups.
 
-    >>> from ctde_kit.envs.cue import CueEnv
+    >>> from ctde_kit.envs.games import CueEnv
     >>> from ctde_kit.modules import MeanMessages, MultiAgentActor, own_observation
     >>> from ctde_kit.modules.networks.team_input import TeamInput
     >>> from ctde_kit.specs import TeamSpec

@@ -1,4 +1,6 @@
-"""Run the experiments and write their results: ``python -m tests.learning.measure NAME [NAME ...]``.
+"""Run the experiments and write their results.
+
+Run ``python -m tests.programs.learning.measure NAME [NAME ...]``.
 
 Each gives ``docs/results/NAME.json`` (command, task arguments, every seed's figure, machine, date) and, unless it is a
 row of a table, ``docs/images/NAME.png``.
@@ -24,10 +26,10 @@ from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
 from ctde_kit.training import read_metrics
-from tests.learning.experiments import EXPERIMENTS, Experiment
-from tests.marked import write_between
+from tests.programs.learning.experiments import EXPERIMENTS, Experiment
+from tests.programs.marked import write_between
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def main() -> None:

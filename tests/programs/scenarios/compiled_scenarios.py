@@ -1,4 +1,6 @@
-"""Compare every shipped VMAS scenario's compiled step with its eager one: ``python -m tests.envs.compiled_scenarios``.
+"""Compare every shipped VMAS scenario's compiled step with its eager one.
+
+Run ``python -m tests.programs.scenarios.compiled_scenarios``.
 
 The compiled step starts from the eager run's state at every step, resets among them. Writes
 docs/results/compiled_scenarios.json and the table in docs/environments.md. Arguments choose single scenarios;
@@ -23,9 +25,9 @@ from ctde_kit.collectors.compiled_rollout_step import CompiledRolloutStep
 from ctde_kit.envs.vmas import VmasEnv, shipped_scenarios
 from ctde_kit.graph import TraceError
 from ctde_kit.specs import TeamSpec
-from tests.marked import write_between
+from tests.programs.marked import write_between
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[3] / "docs"
 RESULTS, PAGE = DOCS / "results" / "compiled_scenarios.json", DOCS / "environments.md"
 TOLERANCE = 1e-5
 

@@ -1,4 +1,7 @@
-"""Write the table of VMAS scenarios into docs/environments.md: ``python -m tests.envs.describe``."""
+"""Write the table of VMAS scenarios into docs/environments.md.
+
+Run ``python -m tests.programs.scenarios.describe_scenarios``.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,9 @@ import torch
 
 from ctde_kit.envs.vmas import VmasEnv, shipped_scenarios
 from ctde_kit.specs import TeamSpec
-from tests.marked import write_between
+from tests.programs.marked import write_between
 
-PAGE = Path(__file__).parents[2] / "docs" / "environments.md"
+PAGE = Path(__file__).parents[3] / "docs" / "environments.md"
 
 
 def row(scenario: str) -> str:

@@ -1,6 +1,6 @@
 """MAPPO, QMIX and MADDPG iterations from TorchRL's own parts, as its examples wire them.
 
-``tests.benchmarks.training`` runs it.
+``tests.programs.benchmarks.training_speed`` runs it.
 
 Arguments: algorithm, scenario, cells, scenario arguments, iterations. Prints the seconds of each iteration.
 """

@@ -1,4 +1,6 @@
-"""Whether compiled runs learn what plain runs learn: ``python -m tests.learning.compile_agreement``.
+"""Whether compiled runs learn what plain runs learn.
+
+Run ``python -m tests.programs.learning.compile_agreement``.
 
 MAPPO on VMAS navigation, ten seeds each way, the final greedy policy on fresh evaluation seeds. Writes
 docs/results/compile_agreement.json: every seed, and the bootstrap interval of the difference of the means.
@@ -15,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.learning.measure import machine
+from tests.programs.learning.measure import machine
 
-RESULTS = Path(__file__).parents[2] / "docs" / "results" / "compile_agreement.json"
+RESULTS = Path(__file__).parents[3] / "docs" / "results" / "compile_agreement.json"
 OPTIONS = [
     "task=vmas/navigation",
     "total_frames=102000",

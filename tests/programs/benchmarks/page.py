@@ -1,4 +1,7 @@
-"""Fill the tables and the plot of docs/benchmarks.md from docs/results: ``python -m tests.benchmarks.page``."""
+"""Fill the tables and the plot of docs/benchmarks.md from docs/results.
+
+Run ``python -m tests.programs.benchmarks.page``.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,9 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from tests.marked import write_between
+from tests.programs.marked import write_between
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[3] / "docs"
 PAGE, RESULTS, PLOT = DOCS / "benchmarks.md", DOCS / "results", DOCS / "images" / "vmas_step.png"
 
 

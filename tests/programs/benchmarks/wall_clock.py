@@ -1,9 +1,11 @@
-"""Learning beside BenchMARL's, by the clock: ``python -m tests.benchmarks.wall_clock qmix|maddpg``.
+"""Learning beside BenchMARL's, by the clock.
+
+Run ``python -m tests.programs.benchmarks.wall_clock qmix|maddpg``.
 
 ``BENCHMARL_PYTHON`` names a python that has BenchMARL 1.5.2. Its one seed and our seeds run in turn on ``navigation``,
 one thread each, evaluation of BenchMARL off; ours is counted with its evaluations. Processor seconds are compared, too:
 other programs beside them disturb those less. Results go to docs/results/wall_clock_ALGORITHM.json and the recipe's
-page, learning curves where ``tests.learning.measure`` puts them. What has ended is not run again.
+page, learning curves where ``tests.programs.learning.measure`` puts them. What has ended is not run again.
 """
 
 from __future__ import annotations
@@ -15,10 +17,10 @@ import subprocess
 import sys
 from typing import Any
 
-from tests.benchmarks.training import ROOT
-from tests.learning.experiments import EXPERIMENTS
-from tests.learning.measure import processor_seconds, run_experiment
-from tests.marked import write_between
+from tests.programs.benchmarks.training_speed import ROOT
+from tests.programs.learning.experiments import EXPERIMENTS
+from tests.programs.learning.measure import processor_seconds, run_experiment
+from tests.programs.marked import write_between
 
 ITERATIONS, FRAMES = 40, 6_000
 EXPERIMENT = {"qmix": "qmix_navigation", "maddpg": "maddpg_navigation"}

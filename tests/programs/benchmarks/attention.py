@@ -1,4 +1,6 @@
-"""Time and memory of an update with an attention critic or a perceptron: ``python -m tests.benchmarks.attention``.
+"""Time and memory of an update with an attention critic or a perceptron.
+
+Run ``python -m tests.programs.benchmarks.attention``.
 
 50 agents, hidden layers of 64, batches of 256, one thread of a CPU, nothing compiled. Time is the process's own CPU
 time, the least of many updates taken in turn; memory is how far one update moves the process's peak. Results go to
@@ -31,7 +33,7 @@ from ctde_kit.modules import (
 from ctde_kit.objectives import MADDPGLoss, MAPPOLoss
 from ctde_kit.specs import ActionSpec, GroupSpec, TeamSpec
 from ctde_kit.training import GradientStep
-from tests.benchmarks.training import ROOT
+from tests.programs.benchmarks.training_speed import ROOT
 
 RESULTS = ROOT / "docs" / "results" / "attention.json"
 N_AGENTS, FEATURES, ACTIONS, WIDTH, BATCH, REPEATS = 50, 18, 2, 64, 256, 30
@@ -108,7 +110,7 @@ def peak_megabytes() -> float:
 
 def megabytes(algorithm: str, layout: str) -> float:
     """How far updates move the peak of a process of their own."""
-    command = [sys.executable, "-m", "tests.benchmarks.attention", algorithm, layout]
+    command = [sys.executable, "-m", "tests.programs.benchmarks.attention", algorithm, layout]
     return float(subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.split()[-1])
 
 

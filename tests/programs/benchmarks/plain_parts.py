@@ -1,4 +1,6 @@
-"""Measure what the design rests on into docs/results/plain_parts.json: ``python -m tests.benchmarks.measure``.
+"""Measure what the design rests on into docs/results/plain_parts.json.
+
+Run ``python -m tests.programs.benchmarks.plain_parts``.
 
 Every figure is a median within this run; compared things are timed in turn.
 """
@@ -20,9 +22,9 @@ from ctde_kit.envs.pettingzoo import pettingzoo_factory
 from ctde_kit.envs.vmas import VmasEnv
 from ctde_kit.envs.workers import worker_env
 from ctde_kit.objectives import generalized_advantage_estimate
-from tests.learning.measure import machine
+from tests.programs.learning.measure import machine
 
-RESULTS = Path(__file__).parents[2] / "docs" / "results" / "plain_parts.json"
+RESULTS = Path(__file__).parents[3] / "docs" / "results" / "plain_parts.json"
 NAVIGATION = {"n_agents": 3, "shared_rew": False}
 
 

@@ -1,4 +1,6 @@
-"""Time VMAS's step against the kit's compiled one: ``python -m tests.benchmarks.vmas_step [SCENARIO ...]``.
+"""Time VMAS's step against the kit's compiled one.
+
+Run ``python -m tests.programs.benchmarks.vmas_step [SCENARIO ...]``.
 
 Both step the same state with the same actions, five steps in turn, in one process; figures are medians. They are kept
 in docs/results/vmas_step.json, a scenario and size at a time.
@@ -18,9 +20,9 @@ import torch
 from ctde_kit.envs.vmas import VmasEnv
 from ctde_kit.envs.vmas.compiled_simulation import CompiledSimulation
 from ctde_kit.graph import TraceError
-from tests.benchmarks.measure import medians
+from tests.programs.benchmarks.plain_parts import medians
 
-RESULTS = Path(__file__).parents[2] / "docs" / "results" / "vmas_step.json"
+RESULTS = Path(__file__).parents[3] / "docs" / "results" / "vmas_step.json"
 BALANCE = {"n_agents": 4, "package_mass": 5, "random_package_pos_on_line": True}
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "navigation": {"n_agents": 3, "shared_rew": False},

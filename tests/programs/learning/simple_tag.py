@@ -1,6 +1,6 @@
 """Predators and prey, trained against each other, a random prey and a frozen prey, then played against one another.
 
-``python -m tests.learning.simple_tag vmas|pettingzoo`` writes docs/results/simple_tag_NAME.json, the heatmap
+``python -m tests.programs.learning.simple_tag vmas|pettingzoo`` writes docs/results/simple_tag_NAME.json, the heatmap
 docs/images/simple_tag_NAME.png, and the table in docs/competition.md. Runs that ended are not repeated.
 """
 
@@ -15,8 +15,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.learning.measure import ROOT, machine
-from tests.marked import write_between
+from tests.programs.learning.measure import ROOT, machine
+from tests.programs.marked import write_between
 
 PAGE = ROOT / "docs" / "competition.md"
 COMMON = [

@@ -1,4 +1,6 @@
-"""Watch resident memory over 10,000 iterations of short rollouts: ``python -m tests.benchmarks.memory``.
+"""Watch resident memory over 10,000 iterations of short rollouts.
+
+Run ``python -m tests.programs.benchmarks.memory``.
 
 Results go to docs/results/memory.json.
 """
@@ -12,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from tests.benchmarks.training import ROOT
+from tests.programs.benchmarks.training_speed import ROOT
 
 RESULTS = ROOT / "docs" / "results" / "memory.json"
 N_ENVS, STEPS = 10, 2

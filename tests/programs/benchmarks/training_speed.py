@@ -1,4 +1,6 @@
-"""Time whole iterations, compiled and plain, beside BenchMARL's and TorchRL's: ``python -m tests.benchmarks.training``.
+"""Time whole iterations, compiled and plain, beside BenchMARL's and TorchRL's.
+
+Run ``python -m tests.programs.benchmarks.training_speed``.
 
 ``BENCHMARL_PYTHON`` names a python that has BenchMARL 1.5.2 (it pins an older torchrl). 60 envs x 100 steps an
 iteration; MAPPO and PQN: 10 epochs x 15 minibatches of 400 frames, QMIX and MADDPG: 100 updates of 256 frames; shared
@@ -19,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 RESULTS = ROOT / "docs" / "results" / "training_speed.json"
 FRAMES, ITERATIONS, ROUNDS = 6_000, 7, 2
 CASES: dict[str, tuple[str, list[int], dict[str, Any]]] = {
@@ -135,9 +137,9 @@ def _seconds(command: list[str]) -> list[float]:
 def compare(algorithm: str, task: str) -> dict[str, Any]:
     """Median frames a second of the four programs, over rounds in turn."""
     name, cells, arguments = CASES[task]
-    me = [sys.executable, "-m", "tests.benchmarks.training", "--ours", algorithm, task, str(cells)]
+    me = [sys.executable, "-m", "tests.programs.benchmarks.training_speed", "--ours", algorithm, task, str(cells)]
     peer = [os.environ["BENCHMARL_PYTHON"], "-W", "ignore", "-c", BENCHMARL]
-    torchrl = [sys.executable, "-m", "tests.benchmarks.torchrl_plain"]
+    torchrl = [sys.executable, "-m", "tests.programs.benchmarks.torchrl_plain"]
     programs = {
         "compiled": [*me, "1", str(ITERATIONS)],
         "plain": [*me, "0", str(ITERATIONS)],

@@ -1,4 +1,6 @@
-"""Time compiling of a first and of a second run: ``python -m tests.benchmarks.compile_time``.
+"""Time compiling of a first and of a second run.
+
+Run ``python -m tests.programs.benchmarks.compile_time``.
 
 Each run is a process; the first finds an empty cache. Results go to docs/results/compile_time.json.
 """
@@ -15,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.training import CASES, ROOT
+from tests.programs.benchmarks.training_speed import CASES, ROOT
 
 RESULTS = ROOT / "docs" / "results" / "compile_time.json"
 TASKS = ("navigation", "balance")
@@ -59,7 +61,7 @@ def measure(task: str) -> dict[str, float]:
 
 def _run(task: str, cache: str) -> dict[str, float]:
     environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": cache, "OMP_NUM_THREADS": "2"}
-    command = [sys.executable, "-W", "ignore", "-m", "tests.benchmarks.compile_time", "--measure", task]
+    command = [sys.executable, "-W", "ignore", "-m", "tests.programs.benchmarks.compile_time", "--measure", task]
     run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=True)
     return json.loads(run.stdout.splitlines()[-1])
 

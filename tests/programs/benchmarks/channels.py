@@ -1,4 +1,6 @@
-"""Time and memory of MAPPO's update with a channel against a perceptron: ``python -m tests.benchmarks.channels``.
+"""Time and memory of MAPPO's update with a channel against a perceptron.
+
+Run ``python -m tests.programs.benchmarks.channels``.
 
 50 agents, hidden layers of 64, 256 steps a minibatch, on a CPU. Results go to docs/results/channels.json and into
 docs/communication.md.
@@ -24,9 +26,9 @@ from ctde_kit.modules import MultiAgentActor, own_observation, value_critic
 from ctde_kit.objectives import MAPPOLoss
 from ctde_kit.specs import ActionSpec, GroupSpec, TeamSpec
 from ctde_kit.training import GradientStep
-from tests.benchmarks.training import ROOT
-from tests.learning.measure import machine
-from tests.marked import write_between
+from tests.programs.benchmarks.training_speed import ROOT
+from tests.programs.learning.measure import machine
+from tests.programs.marked import write_between
 
 N_AGENTS, WIDTH, BATCH = 50, 64, 256
 RESULTS, PAGE = ROOT / "docs" / "results" / "channels.json", ROOT / "docs" / "communication.md"
@@ -94,7 +96,7 @@ def main() -> None:
         return
     steps = [update(network) for network in NETWORKS.values()]
     times = processor_milliseconds(steps)
-    command = [sys.executable, "-m", "tests.benchmarks.channels"]
+    command = [sys.executable, "-m", "tests.programs.benchmarks.channels"]
     memory = [
         float(subprocess.run([*command, name], capture_output=True, text=True, check=True).stdout) for name in NETWORKS
     ]

@@ -1,0 +1,1 @@
+"""Programs that time parts, steps and whole iterations."""

@@ -1,0 +1,1 @@
+"""Programs that run experiments of many seeds and keep their results."""

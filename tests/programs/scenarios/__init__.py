@@ -1,0 +1,1 @@
+"""Programs that compare and describe the scenarios that VMAS ships."""
