@@ -263,12 +263,12 @@ def make_loss(cfg: MADDPGConfig, policy: TeamPolicy, critics: Any, mixer: Any, i
         returns=cfg.returns,
         team_weight=cfg.team_weight,
         action_regularization=cfg.action_regularization,
-        loss_function=cfg.loss_function,  # type: ignore[arg-type]
+        value_loss=cfg.loss_function,  # type: ignore[arg-type]
         huber_delta=cfg.huber_delta,
         inference=inference,
         adversary=None if cfg.minimax_epsilon is None else MinimaxAdversary(cfg.minimax_epsilon),
         burn_in=cfg.replay.form.burn_in,
-        from_stored=cfg.hidden_from == "stored",
+        use_stored_hidden=cfg.hidden_from == "stored",
     )
 
 

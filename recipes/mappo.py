@@ -146,7 +146,7 @@ def make_objective(
         entropy_coeff=cfg.entropy_coeff,
         samples_mc_entropy=cfg.samples_mc_entropy,
         critic_coeff=cfg.critic_coeff,
-        loss_critic_type=cfg.loss_critic_type,  # type: ignore[arg-type]
+        value_loss=cfg.loss_critic_type,  # type: ignore[arg-type]
         clip_value=cfg.clip_value,
         value_norm=value_norm,
     )

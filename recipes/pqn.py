@@ -144,9 +144,9 @@ def build(cfg: PQNConfig) -> Parts:
         None if mixer is None else mixer.to(device),
         gamma=cfg.gamma,
         returns=cfg.returns,
-        loss_function=cfg.loss_function,  # type: ignore[arg-type]
+        value_loss=cfg.loss_function,  # type: ignore[arg-type]
         huber_delta=cfg.huber_delta,
-        delay_value=False,
+        use_target_networks=False,
     )
     recurrent = any(actor.agent_network.recurrent for actor in actors.values())
     # On a GPU its count of steps stays there.

@@ -155,10 +155,10 @@ def build(cfg: QMIXConfig) -> Parts:
         None if mixer is None else mixer.to(device),
         gamma=cfg.gamma,
         returns=cfg.returns,
-        loss_function=cfg.loss_function,  # type: ignore[arg-type]
+        value_loss=cfg.loss_function,  # type: ignore[arg-type]
         huber_delta=cfg.huber_delta,
         burn_in=cfg.replay.form.burn_in,
-        from_stored=cfg.hidden_from == "stored",
+        use_stored_hidden=cfg.hidden_from == "stored",
     )
     recurrent = any(actor.agent_network.recurrent for actor in actors.values())
     if cfg.replay.form.burn_in and not recurrent:

@@ -28,7 +28,7 @@ class PolyakTarget:
         check_positive(**{"target.tau": self.tau, "target.every": self.every})
 
     def build(self, loss: Any) -> PolyakUpdate:
-        return PolyakUpdate(loss.online_networks(), loss.delayed, self.tau, self.every)
+        return PolyakUpdate(loss.online_networks(), loss.target_networks, self.tau, self.every)
 
 
 @dataclass
@@ -46,4 +46,4 @@ class HardTarget:
         check_positive(**{"target.every": self.every})
 
     def build(self, loss: Any) -> HardUpdate:
-        return HardUpdate(loss.online_networks(), loss.delayed, self.every)
+        return HardUpdate(loss.online_networks(), loss.target_networks, self.every)

@@ -100,8 +100,8 @@ def learn(parts: Parts) -> dict[str, torch.Tensor]:
     minibatch = parts.buffer.sample() if hasattr(parts.buffer, "sample") else next(iter(parts.buffer))
     parts.update(minibatch)
     update: Any = parts.update.update if isinstance(parts.update, UpdateWithTargets) else parts.update
-    learnt = {name: p for name, p in update.losses.named_parameters() if p.requires_grad}
-    return {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in learnt.items()}
+    learned = {name: p for name, p in update.losses.named_parameters() if p.requires_grad}
+    return {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in learned.items()}
 
 
 def outcome(algorithm: str, actor: str, *overrides: str) -> str:

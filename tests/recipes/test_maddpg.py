@@ -133,12 +133,12 @@ def test_targets_follow_every_so_many_updates() -> None:
     parts = maddpg.build(small_maddpg_config(target=PolyakTarget(tau=0.25, every=2)))
     loss = parts.update.losses["team"]
     parts.buffer.extend(parts.prepare(next(iter(parts.collector))))
-    first = tensors(loss.delayed.state_dict())
+    first = tensors(loss.target_networks.state_dict())
     parts.update(parts.buffer.sample())
-    assert all(torch.equal(a, b) for a, b in zip(first, tensors(loss.delayed.state_dict()), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(first, tensors(loss.target_networks.state_dict()), strict=True))
     parts.update(parts.buffer.sample())
     online = tensors(loss.online_networks().state_dict())
-    for old, new, learnt in zip(first, tensors(loss.delayed.state_dict()), online, strict=True):
+    for old, new, learnt in zip(first, tensors(loss.target_networks.state_dict()), online, strict=True):
         torch.testing.assert_close(new, old + 0.25 * (learnt - old))
 
 
@@ -166,7 +166,7 @@ def test_both_learning_rates_are_annealed(anneal_lr: bool, half: list[float]) ->
         ("other_actions", "current", "other_actions"),
         ("team_weight", 0.3, "team_weight"),
         ("action_regularization", 0.02, "action_regularization"),
-        ("loss_function", "huber", "loss_function"),
+        ("loss_function", "huber", "value_loss"),
         ("huber_delta", 0.4, "huber_delta"),
         ("minimax_epsilon", 0.05, "adversary.epsilon"),
         ("temperature", 0.6, "actors.agents.temperature"),
@@ -184,7 +184,7 @@ def test_options_of_beliefs_and_hidden_states_reach_the_loss() -> None:
     inference = maddpg.build(small_maddpg_config(**options)).update.losses["team"].inference
     assert (inference.entropy_coeff, inference.deviation) == (0.2, 0.3)
     recurrent = small_maddpg_config("gru", "sequences", hidden_from="zero")
-    assert not maddpg.build(recurrent).update.losses["team"].from_stored
+    assert not maddpg.build(recurrent).update.losses["team"].use_stored_hidden
 
 
 @pytest.mark.parametrize("kind", ["mlp", "gru"])

@@ -100,7 +100,7 @@ def test_a_group_goes_on_from_an_earlier_run(trained: Path, kind: str) -> None:
     earlier = load(trained).parts
     assert same(group_weights(parts, "agent"), group_weights(earlier, "agent"))
     loss = parts.update.losses["team"]
-    assert same(list(loss.actors["agent"].parameters()), list(loss.delayed["actor_agent"].parameters()))
+    assert same(list(loss.actors["agent"].parameters()), list(loss.target_networks["actor_agent"].parameters()))
     assert parts.policy.actors["agent"].noise.scale.item() == pytest.approx(1.0)
     advance(parts, 2)
     assert not same(group_weights(parts, "agent"), group_weights(earlier, "agent"))

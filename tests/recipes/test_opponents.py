@@ -169,7 +169,7 @@ def test_q_learners_against_opponents_and_targets_of_a_loaded_group(kind: str, t
     before = group_weights(parts, "agent")
     loss = parts.update.losses["team"]
     assert list(loss.actors) == ["adversary"]
-    online, delayed = loss.online_networks().parameters(), loss.delayed.parameters()
+    online, delayed = loss.online_networks().parameters(), loss.target_networks.parameters()
     assert same(list(online), list(delayed))
     assert same(group_weights(parts, "adversary"), group_weights(load(earlier).parts, "adversary"))
     # Exploration begins as configured for the learner; the opponent keeps the one that it was left with.

@@ -139,10 +139,10 @@ def test_targets_follow_by_their_rule() -> None:
     loss = parts.update.losses["team"]
     batch = next(iter(parts.collector))
     parts.buffer.extend(parts.prepare(batch))
-    first = tensors(loss.delayed.state_dict())
+    first = tensors(loss.target_networks.state_dict())
     for update in range(1, 7):
         parts.update(parts.buffer.sample())
-        now, online = tensors(loss.delayed.state_dict()), tensors(loss.online_networks().state_dict())
+        now, online = tensors(loss.target_networks.state_dict()), tensors(loss.online_networks().state_dict())
         assert all(torch.equal(a, b) for a, b in zip(now, online if update % 3 == 0 else first, strict=True)), update
         first = now
 
@@ -151,10 +151,10 @@ def test_polyak_moves_a_share_of_the_way() -> None:
     parts = qmix.build(small_q_config())
     loss = parts.update.losses["team"]
     parts.buffer.extend(parts.prepare(next(iter(parts.collector))))
-    before = tensors(loss.delayed.state_dict())
+    before = tensors(loss.target_networks.state_dict())
     parts.update(parts.buffer.sample())
     online = tensors(loss.online_networks().state_dict())
-    for old, new, learnt in zip(before, tensors(loss.delayed.state_dict()), online, strict=True):
+    for old, new, learnt in zip(before, tensors(loss.target_networks.state_dict()), online, strict=True):
         torch.testing.assert_close(new, old + 0.1 * (learnt - old))
 
 

@@ -44,12 +44,12 @@ def test_parameters_and_moments_become_their_mean() -> None:
                 torch.testing.assert_close(new[agent], mean, rtol=0, atol=1e-6)
 
 
-def spread(update: Any, delayed: bool = False) -> float:
+def spread(update: Any, of_targets: bool = False) -> float:
     """The largest difference between the agents' critics."""
     layers = [
         layer
         for name, layer in update.losses.named_modules()
-        if isinstance(layer, AgentLinear) and "critic" in name and ("delayed" in name) is delayed
+        if isinstance(layer, AgentLinear) and "critic" in name and ("target_networks" in name) is of_targets
     ]
     assert layers
     assert all(len(layer.weight) == 2 for layer in layers)
@@ -73,7 +73,7 @@ def test_critics_are_one_after_a_sync_and_diverge_between(algorithm: str) -> Non
         assert (spread(update) < 1e-6) is (count % 4 == 0), count
         if algorithm == "maddpg":
             # A target copies after every second update, and after the average where both are due.
-            assert (spread(update, delayed=True) < 1e-6) is (count in (4, 5, 8, 9)), count
+            assert (spread(update, of_targets=True) < 1e-6) is (count in (4, 5, 8, 9)), count
 
 
 def test_the_count_is_its_state() -> None:
