@@ -11,24 +11,26 @@ from ctde_kit.recipes.maddpg import MADDPGConfig
 from ctde_kit.recipes.mappo import MAPPOConfig
 from ctde_kit.recipes.qmix import QMIXConfig
 
-from ctde_kit.objectives import MADDPGLoss, MAPPOLoss, PolicyInference, QMixLoss
+from ctde_kit.objectives import AdvantageEstimator, MADDPGLoss, MAPPOLoss, PolicyInference, QMixLoss
 
 # The recipe's option for an argument that is called otherwise there.
 OPTIONS = {
     (MAPPOLoss, "value_loss"): "loss_critic_type",
     (QMixLoss, "value_loss"): "loss_function",
     (MADDPGLoss, "value_loss"): "loss_function",
+    (AdvantageEstimator, "normalize"): "normalize_advantage",
     (PolicyInference, "entropy_coeff"): "inference_entropy",
     (PolicyInference, "deviation"): "inference_deviation",
 }
 # What the recipe chooses by an object or another option.
-OTHERWISE = {"value_norm"}
+OTHERWISE = {"value_norm", "mixer", "returns"}
 
 
 @pytest.mark.parametrize(
     ("part", "config", "count"),
     [
         (MAPPOLoss, MAPPOConfig, 6),
+        (AdvantageEstimator, MAPPOConfig, 1),
         (QMixLoss, QMIXConfig, 2),
         (MADDPGLoss, MADDPGConfig, 5),
         (PolicyInference, MADDPGConfig, 2),
