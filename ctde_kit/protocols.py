@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from tensordict import TensorDictBase
 from torch import Tensor
 
+from ctde_kit.keys import Key
+
 if TYPE_CHECKING:
     from torchrl.envs import EnvBase
 
@@ -111,6 +113,49 @@ class ReturnScale(Protocol):
 
     def denormalize(self, values: Tensor, /) -> Tensor:
         """The critic's outputs in units of returns."""
+        ...
+
+
+@runtime_checkable
+class KeepsHiddenState(Protocol):
+    """A module that is recurrent where its ``hidden_key`` is not ``None``, such as ``AgentNetwork``."""
+
+    hidden_key: Key | None
+
+
+class RecurrentModule(Protocol):
+    """A module that reads its hidden state at ``hidden_key`` and writes the next one under ``next``."""
+
+    hidden_key: Key
+
+    @property
+    def hidden_shape(self) -> tuple[int, ...]:
+        """The shape of one hidden state, without batch dimensions."""
+        ...
+
+
+@runtime_checkable
+class DrawsOrders(Protocol):
+    """A critic that sees agents in drawn orders, such as ``RandomOrderCritic``."""
+
+    order_keys: list[Key]
+
+    def draw_order(self, tensordict: TensorDictBase, /) -> TensorDictBase:
+        """Write the orders that are not there yet, at the root and under ``next``."""
+        ...
+
+
+@runtime_checkable
+class SwapsOwnAction(Protocol):
+    """A critic of actions that can swap one agent's action at less cost than one pass per agent."""
+
+    @property
+    def swaps_own_action(self) -> bool:
+        """Whether ``own_action_values`` can be computed for this network."""
+        ...
+
+    def own_action_values(self, tensordict: TensorDictBase, action: Tensor, /) -> Tensor:
+        """The value ``[*B, n_agents, 1]`` for each agent where it alone takes its action of ``action``."""
         ...
 
 

@@ -1,7 +1,7 @@
 """Recipes: the kit's parts wired into algorithms, and their command lines; names are imported when first used.
 
-``MAPPOConfig(task=VmasTask("vmas/navigation")).build()`` gives a recipe's parts, ``iterate`` trains them, ``load`` gives
-back what a command line's run left behind.
+``MAPPOConfig(task=VmasTask("vmas/navigation")).build()`` gives a recipe's parts, ``iterate`` trains them, and ``load``
+gives back what a command line's run left behind.
 """
 
 from typing import TYPE_CHECKING
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from ctde_kit.recipes.mappo import MAPPOConfig
     from ctde_kit.recipes.pqn import PQNConfig
     from ctde_kit.recipes.qmix import QMIXConfig
-
     from ctde_kit.training import iterate
 
 _NAMES = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import ctde_kit as ck
 from ctde_kit.recipes import wiring
 from ctde_kit.recipes.configs.actors import DeterministicActorConfig
 from ctde_kit.recipes.configs.checks import check_choice, check_not_negative, check_positive, check_ratio
@@ -16,8 +17,6 @@ from ctde_kit.recipes.configs.recipe import RecipeConfig
 from ctde_kit.recipes.configs.replays import ReplayConfig
 from ctde_kit.recipes.configs.return_estimators import NStepReturns, ReturnConfig
 from ctde_kit.recipes.configs.target_rules import PolyakTarget, TargetConfig
-
-import ctde_kit as ck
 
 if TYPE_CHECKING:
     from torch import nn
@@ -184,10 +183,10 @@ class MADDPGConfig(RecipeConfig):
             returns=self.returns.build(),
             team_weight=self.team_weight,
             action_regularization=self.action_regularization,
-            loss_function=self.value_loss,  # type: ignore[arg-type]
+            value_loss=self.value_loss,  # type: ignore[arg-type]
             huber_delta=self.huber_delta,
             inference=inference,  # type: ignore[arg-type]
             adversary=adversary,
             burn_in=self.replay.form.burn_in_steps,
-            from_stored=self.hidden_from == "stored",
+            use_stored_hidden=self.hidden_from == "stored",
         )

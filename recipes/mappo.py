@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import ctde_kit as ck
 from ctde_kit.recipes import wiring
 from ctde_kit.recipes.configs.actors import StochasticActorConfig
 from ctde_kit.recipes.configs.checks import check_choice, check_not_negative, check_positive, check_ratio
 from ctde_kit.recipes.configs.critics import CriticConfig, ValueCriticConfig
 from ctde_kit.recipes.configs.recipe import RecipeConfig
-
-import ctde_kit as ck
 
 if TYPE_CHECKING:
     from ctde_kit import AdvantageEstimator, GroupSpec, MAPPOLoss, MultiAgentActor, Parts, TeamSpec
@@ -133,7 +132,7 @@ class MAPPOConfig(RecipeConfig):
             entropy_coeff=self.entropy_coeff,
             samples_mc_entropy=self.samples_mc_entropy,
             critic_coeff=self.critic_coeff,
-            loss_critic_type=self.value_loss,  # type: ignore[arg-type]
+            value_loss=self.value_loss,  # type: ignore[arg-type]
             clip_value=self.clip_value,
             value_norm=value_norm,
         )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import ctde_kit as ck
+from ctde_kit.errors import UserError
 from ctde_kit.recipes import wiring
 from ctde_kit.recipes.configs.actors import QActorConfig
 from ctde_kit.recipes.configs.checks import check_choice, check_positive, check_ratio
@@ -12,9 +14,6 @@ from ctde_kit.recipes.configs.mixers import MixerConfig, VDNMixerConfig
 from ctde_kit.recipes.configs.networks import MLPNetwork, NetworkConfig
 from ctde_kit.recipes.configs.recipe import RecipeConfig
 from ctde_kit.recipes.configs.return_estimators import ReturnConfig, TDLambdaReturns
-
-import ctde_kit as ck
-from ctde_kit.errors import UserError
 
 if TYPE_CHECKING:
     from ctde_kit import Parts
@@ -98,9 +97,9 @@ class PQNConfig(RecipeConfig):
             wiring.mixer(self, learning, run.device),
             gamma=self.gamma,
             returns=self.returns.build(),
-            loss_function=self.value_loss,  # type: ignore[arg-type]
+            value_loss=self.value_loss,  # type: ignore[arg-type]
             huber_delta=self.huber_delta,
-            delay_value=False,
+            use_target_networks=False,
         )
         compiles = run.compiling.updates and not wiring.is_recurrent(*actors.values())
         # On a GPU its count of steps stays there.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import ctde_kit as ck
 from ctde_kit.recipes import wiring
 from ctde_kit.recipes.configs.actors import QActorConfig
 from ctde_kit.recipes.configs.checks import check_choice, check_not_negative, check_positive, check_ratio
@@ -15,15 +16,13 @@ from ctde_kit.recipes.configs.replays import ReplayConfig
 from ctde_kit.recipes.configs.return_estimators import NStepReturns, ReturnConfig
 from ctde_kit.recipes.configs.target_rules import PolyakTarget, TargetConfig
 
-import ctde_kit as ck
-
 if TYPE_CHECKING:
     from ctde_kit import Parts
 
 
 @dataclass
 class QMIXConfig(RecipeConfig):
-    """QMIX (Rashid et al. 2018), VDN, IQL and QPLEX, as data: ``build`` gives the parts; other options: ``RecipeConfig``.
+    """QMIX (Rashid et al. 2018), VDN, IQL and QPLEX, as data: ``build`` gives the parts; see also ``RecipeConfig``.
 
     Args:
         mixer: qmix, vdn, qplex or none.
@@ -99,10 +98,10 @@ class QMIXConfig(RecipeConfig):
             wiring.mixer(self, learning, run.device),
             gamma=self.gamma,
             returns=self.returns.build(),
-            loss_function=self.value_loss,  # type: ignore[arg-type]
+            value_loss=self.value_loss,  # type: ignore[arg-type]
             huber_delta=self.huber_delta,
             burn_in=self.replay.form.burn_in_steps,
-            from_stored=self.hidden_from == "stored",
+            use_stored_hidden=self.hidden_from == "stored",
         )
         recurrent = wiring.is_recurrent(*actors.values())
         wiring.check_burn_in(self.replay, recurrent)

@@ -1,47 +1,21 @@
-"""Advantages and value targets of a fresh batch."""
+"""Generalized advantage estimates and value targets of a fresh batch, with exact next values."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol, TypeGuard
+from typing import Any, cast
 
 import torch
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
-from torchrl.modules import set_recurrent_mode
 
+from ctde_kit.entries import agent_flags, check_same_shape, required_entry
 from ctde_kit.errors import UserError
-from ctde_kit.keys import IS_INIT, NEXT, GroupKeys, Key, next_key
-from ctde_kit.objectives.masking import (
-    AdvantageNormalization,
-    agent_flags,
-    alive_next,
-    check_same_shape,
-    normalize_advantage,
-    required_entry,
-)
+from ctde_kit.keys import IS_INIT, GroupKeys, next_key
+from ctde_kit.objectives.masking import AdvantageNormalization, normalize_advantage
 from ctde_kit.objectives.returns import generalized_advantage_estimate
-from ctde_kit.protocols import ReturnScale
-
-
-class _Agents(Protocol):
-    n_agents: int
-
-
-class _Hidden(Protocol):
-    hidden_size: int
-
-
-class RecurrentCritic(Protocol):
-    """What the estimator uses of a critic that has a ``hidden_key``, as a recurrent ``AgentNetwork`` does."""
-
-    hidden_key: Key
-    inputs: _Agents
-    network: _Hidden
-
-
-def _is_recurrent(critic: TensorDictModuleBase) -> TypeGuard[RecurrentCritic]:
-    return getattr(critic, "hidden_key", None) is not None
+from ctde_kit.objectives.unroll import hidden_key, next_outputs, unroll
+from ctde_kit.protocols import RecurrentModule, ReturnScale
 
 
 class AdvantageEstimator(nn.Module):
@@ -60,8 +34,8 @@ class AdvantageEstimator(nn.Module):
     Args:
         critic: writes ``(group, "state_value")``.
         keys: the group's keys.
-        gamma: discount a step.
-        lmbda: decay of the trace a step.
+        gamma: discount per step.
+        lmbda: decay of the trace per step.
         value_norm: denormalizes the critic's outputs and learns the targets' statistics; ``None`` for neither.
         normalize: over all agents' entries (``joint``), each ``agent``'s own, or ``none``.
     """
@@ -111,32 +85,22 @@ class AdvantageEstimator(nn.Module):
         return tensordict
 
     def _values(self, tensordict: TensorDictBase) -> tuple[Tensor, Tensor]:
-        critic, hidden_key = self.critic, None
-        here = tensordict.copy()
-        following = tensordict.get(NEXT).copy()
-        if _is_recurrent(critic):
-            hidden_key = critic.hidden_key
-            here.set(hidden_key, self._stored_hidden(critic, here))
-        with set_recurrent_mode(True):
-            value = self.critic(here).get(self.keys.state_value)
-        if hidden_key is not None:
-            after = here.get((NEXT, hidden_key))
-            following.set(hidden_key, after)
-            following.set(IS_INIT, torch.zeros_like(here.get(IS_INIT)))
-            tensordict.set(hidden_key, here.get(hidden_key))
-            self.critic_hidden = after[:, -1].clone()
-        for key in self.critic.in_keys:
-            if key[-1] == "mask":
-                following.set(key, alive_next(tensordict, GroupKeys(str(key[0]))))
-        with set_recurrent_mode(False):
-            next_value = self.critic(following).get(self.keys.state_value)
-        return value, next_value
+        """The critic's outputs at each step and at each next observation."""
+        inputs, key = tensordict, hidden_key(self.critic)
+        if key is not None:
+            inputs = tensordict.copy().set(key, self._first_hidden(cast(RecurrentModule, self.critic), tensordict))
+        unrolled = unroll(self.critic, inputs)
+        if key is not None:
+            tensordict.set(key, unrolled.get(key))
+            self.critic_hidden = unrolled.get(next_key(key))[:, -1].clone()
+        next_value = next_outputs(self.critic, tensordict, unrolled).get(self.keys.state_value)
+        return unrolled.get(self.keys.state_value), next_value
 
-    def _stored_hidden(self, critic: RecurrentCritic, batch: TensorDictBase) -> Tensor:
+    def _first_hidden(self, critic: RecurrentModule, batch: TensorDictBase) -> Tensor:
         """The critic's state at the batch's first step, repeated along time as the module reads its first entry."""
         is_init = required_entry(batch, IS_INIT, "append torchrl.envs.InitTracker() to the env")
         n_envs, length = batch.shape
-        shape = (n_envs, critic.inputs.n_agents, critic.network.hidden_size)
+        shape = (n_envs, *critic.hidden_shape)
         if self.critic_hidden is None:
             self.critic_hidden = torch.zeros(shape)
         if self.critic_hidden.shape != shape:

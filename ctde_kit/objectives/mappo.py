@@ -1,41 +1,40 @@
-"""The PPO loss with a centralized critic."""
+"""MAPPO's loss: PPO of one group of agents, with any critic of states."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import torch
 from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModuleBase
 from tensordict.utils import NestedKey
-from torch import Tensor, nn
+from torch import Tensor
 from torchrl.objectives.common import LossModule
 
+from ctde_kit.entries import check_same_shape, required_entry
 from ctde_kit.errors import UserError
 from ctde_kit.keys import IS_INIT, GroupKeys
-from ctde_kit.objectives.masking import check_same_shape, masked_mean
+from ctde_kit.objectives.masking import masked_mean
 from ctde_kit.objectives.orders import order_keys, with_orders
 from ctde_kit.objectives.part_checks import check_critic_of_states
+from ctde_kit.objectives.value_loss import ValueLoss, check_value_loss, distance_to_target
 from ctde_kit.protocols import ReturnScale
-
-CriticLoss = Literal["huber", "l2"]
 
 
 class MAPPOLoss(LossModule):
-    """Clipped policy loss, clipped value loss on normalized values, and entropy bonus, of one group.
+    """Clipped policy loss, value loss on normalized values, and entropy bonus of one group.
 
     Yu et al. 2022, "The Surprising Effectiveness of PPO in Cooperative Multi-Agent Games", eqs. 1 and 2 (appendix A),
     with a log-probability, a ratio and an advantage for each agent. IPPO is the same loss with a decentralized critic.
 
     Reads ``[*B, n_agents, ...]`` under the group: what actor and critic read, ``action``, ``action_log_prob``
     ``[*B, n_agents]``, ``advantage``, ``value_target`` (units of returns) and ``state_value`` (the critic's units when
-    the batch was fresh) ``[*B, n_agents, 1]``; ``mask`` ``[*B, n_agents]`` where agents die: what stands in dead
-    agents' entries matters nowhere. Gives scalars ``loss_objective``, ``loss_critic``, ``loss_entropy`` (their sum is
+    the batch was fresh) ``[*B, n_agents, 1]``; ``mask`` ``[*B, n_agents]`` where agents die: dead agents'
+    entries change nothing. Gives scalars ``loss_objective``, ``loss_critic``, ``loss_entropy`` (their sum is
     to be minimized) and, detached, ``entropy``, ``approx_kl``, ``clip_fraction``, ``explained_variance``.
 
     Differs from TorchRL's ``MAPPOLoss``: the critic's target is normalized and its output is not, so values really
-    are learnt in normalized units; dead agents are masked; modules are held as they are, not as functional
+    are learned in normalized units; dead agents are masked; modules are held as they are, not as functional
     parameters, so that the loss compiles as one graph and shared layers stay shared.
 
     Args:
@@ -45,9 +44,9 @@ class MAPPOLoss(LossModule):
         clip_epsilon: PPO's clip of the ratio.
         entropy_coeff: weight of the entropy bonus.
         critic_coeff: weight of the value loss.
-        loss_critic_type: ``huber`` (Huber loss with ``huber_delta``) or ``l2`` (half the squared error).
+        value_loss: ``huber`` (Huber loss with ``huber_delta``) or ``l2`` (half the squared error).
         huber_delta: where Huber's loss turns linear, in normalized units.
-        clip_value: largest change of a value that the value loss rewards, in normalized units; ``None`` for no clip.
+        clip_value: largest change of a value that the value loss rewards, in normalized units; ``None`` for no limit.
         samples_mc_entropy: samples for the entropy of distributions without a closed form.
         value_norm: normalizes the targets; the same object that the advantages were made with.
 
@@ -85,17 +84,16 @@ class MAPPOLoss(LossModule):
         *,
         keys: GroupKeys | None = None,
         clip_epsilon: float = 0.2,
-        entropy_coeff: float = 0.0,
+        entropy_coeff: float = 0.01,
         critic_coeff: float = 1.0,
-        loss_critic_type: CriticLoss = "huber",
+        value_loss: ValueLoss = "huber",
         huber_delta: float = 10.0,
-        clip_value: float | None = 0.2,
+        clip_value: float | None = None,
         samples_mc_entropy: int = 1,
         value_norm: ReturnScale | None = None,
     ):
         super().__init__()
-        if loss_critic_type not in get_args(CriticLoss):
-            raise UserError(f"loss_critic_type={loss_critic_type!r}: expected one of {', '.join(get_args(CriticLoss))}")
+        check_value_loss(value_loss)
         check_critic_of_states("MAPPOLoss", critic)
         if clip_value is not None and order_keys(critic):
             raise UserError(
@@ -105,7 +103,8 @@ class MAPPOLoss(LossModule):
         self.actor_network, self.critic_network, self.value_norm = actor, critic, value_norm
         self.clip_epsilon, self.clip_value = clip_epsilon, clip_value
         self.entropy_coeff, self.critic_coeff = entropy_coeff, critic_coeff
-        self.loss_critic_type, self.huber_delta = loss_critic_type, huber_delta
+        self.value_loss: ValueLoss = value_loss
+        self.huber_delta = huber_delta
         self.samples_mc_entropy = samples_mc_entropy
         keys = keys or GroupKeys()
         self.set_keys(
@@ -127,10 +126,10 @@ class MAPPOLoss(LossModule):
     @property
     def in_keys(self) -> list[NestedKey]:
         keys = self.tensor_keys
-        own = [keys.action, keys.sample_log_prob, keys.advantage, keys.value_target, keys.value]
+        stored = [keys.action, keys.sample_log_prob, keys.advantage, keys.value_target, keys.value]
         drawn = order_keys(self.critic_network)
         read = [key for key in self.critic_network.in_keys if key not in drawn]
-        return list(dict.fromkeys([*self.actor_network.in_keys, *read, *own]))
+        return list(dict.fromkeys([*self.actor_network.in_keys, *read, *stored]))
 
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
         keys = self.tensor_keys
@@ -180,8 +179,8 @@ class MAPPOLoss(LossModule):
         keys = self.tensor_keys
         target = self._entry(tensordict, keys.value_target, alive)
         old_value = self._entry(tensordict, keys.value, alive)
-        seen = with_orders([self.critic_network], tensordict.copy())
-        value = self.critic_network(seen).get(keys.value)
+        inputs = with_orders([self.critic_network], tensordict.copy())
+        value = self.critic_network(inputs).get(keys.value)
         check_same_shape(state_value=value, value_target=target, old_state_value=old_value)
         if self.value_norm is not None:
             target = self.value_norm.normalize(target)
@@ -198,9 +197,7 @@ class MAPPOLoss(LossModule):
         return masked_mean(loss, mask), explained_variance
 
     def _distance(self, value: Tensor, target: Tensor) -> Tensor:
-        if self.loss_critic_type == "l2":
-            return 0.5 * (value - target).square()
-        return nn.functional.huber_loss(value, target, reduction="none", delta=self.huber_delta)
+        return distance_to_target(value - target, self.value_loss, self.huber_delta)
 
     def _entropy(self, dist: torch.distributions.Distribution) -> Tensor:
         sampled_entropy = getattr(dist, "sampled_entropy", None)
@@ -213,10 +210,7 @@ class MAPPOLoss(LossModule):
             return -dist.log_prob(samples).mean(0)
 
     def _entry(self, tensordict: TensorDictBase, key: NestedKey, alive: Tensor | None) -> Tensor:
-        value = tensordict.get(key, None)
-        if value is None:
-            raise UserError(f"MAPPOLoss: key {key!r} is missing; prepare the batch, or change it with set_keys")
-        value = value.detach()
+        value = required_entry(tensordict, key, "prepare the batch for MAPPOLoss, or change it with set_keys").detach()
         if alive is None:
             return value
         if value.shape[: alive.ndim] != alive.shape:

@@ -1,15 +1,13 @@
-"""Statistics over the entries that count."""
+"""Means and normalization under a mask."""
 
 from __future__ import annotations
 
 from typing import Literal, get_args
 
-from tensordict import TensorDictBase
-from tensordict.utils import NestedKey
 from torch import Tensor
 
+from ctde_kit.entries import check_same_shape
 from ctde_kit.errors import UserError
-from ctde_kit.keys import DONE, TERMINATED, GroupKeys, Key, next_key
 
 AdvantageNormalization = Literal["joint", "agent", "none"]
 
@@ -30,9 +28,9 @@ def masked_mean(x: Tensor, mask: Tensor | None) -> Tensor:
 def normalize_advantage(
     advantage: Tensor, mask: Tensor | None = None, over: AdvantageNormalization = "joint", epsilon: float = 1e-8
 ) -> Tensor:
-    """Zero mean and unit deviation of ``[*B, n_agents, 1]`` over all entries, or over each agent's own.
+    """Advantages ``[*B, n_agents, 1]`` with mean 0 and deviation 1, over all entries or over each agent's own.
 
-    Entries outside ``mask`` (bool, same shape) count nowhere and become 0.
+    Entries outside ``mask`` (bool, same shape) are in no statistic and become 0.
     """
     if over not in get_args(AdvantageNormalization):
         raise UserError(f"normalize={over!r}: expected one of {', '.join(get_args(AdvantageNormalization))}")
@@ -48,52 +46,3 @@ def normalize_advantage(
     centered = (kept - mean) * keep
     deviation = (centered.square().sum(dims, keepdim=True) / (count - 1).clamp(min=1)).sqrt()
     return centered / (deviation + epsilon)
-
-
-def required_entry(tensordict: TensorDictBase, key: NestedKey, what_to_do: str) -> Tensor:
-    """The entry at ``key``; a ``UserError`` that names it where it is missing."""
-    value = tensordict.get(key, None)
-    if value is None:
-        raise UserError(f"key {key!r} is missing: {what_to_do}")
-    return value
-
-
-def check_same_shape(**tensors: Tensor) -> None:
-    """Raise ``UserError`` unless all tensors have one shape: a silent broadcast over agents is a wrong loss."""
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if len(set(shapes.values())) > 1:
-        raise UserError(f"expected one shape for {', '.join(shapes)}, found {shapes}; expand them over agents first")
-
-
-def agent_flags(tensordict: TensorDictBase, keys: GroupKeys, like: Tensor) -> tuple[Tensor, Tensor]:
-    """``done`` and ``terminated`` of each agent after this step, in the shape of ``like`` ``[*B, n_agents, 1]``.
-
-    An agent is done with the team or by itself, and terminated likewise (root entries ``[*B, 1]``, and the group's
-    ``[*B, n_agents, 1]`` where the env writes them).
-    """
-    return _flag(tensordict, DONE, keys.done, like), _flag(tensordict, TERMINATED, keys.terminated, like)
-
-
-def _flag(tensordict: TensorDictBase, root_key: str, group_key: Key, like: Tensor) -> Tensor:
-    team = required_entry(tensordict, next_key(root_key), "the env must write it, shape [*B, 1]")
-    flag = team.unsqueeze(-2).expand_as(like)
-    own = tensordict.get(next_key(group_key), None)
-    if own is None:
-        return flag
-    check_same_shape(reward=like, **{str(group_key): own})
-    return flag | own
-
-
-def alive_next(tensordict: TensorDictBase, keys: GroupKeys) -> Tensor:
-    """Who is there after the step ``[*B, n_agents]``, also those whose time is up.
-
-    Envs call agents dead once their time is up, yet they are bootstrapped.
-    """
-    alive = required_entry(tensordict, keys.mask, "the env must write it, shape [*B, n_agents]")
-    _, terminated = agent_flags(tensordict, keys, alive.unsqueeze(-1))
-    stays = alive & ~terminated.squeeze(-1)
-    arrives = tensordict.get(next_key(keys.mask), None)
-    if arrives is None:
-        return stays
-    check_same_shape(**{str(keys.mask): alive, str(next_key(keys.mask)): arrives})
-    return stays | arrives

@@ -1,4 +1,4 @@
-"""The orders in which critics see agents, one a sample."""
+"""Random orders of agents that a critic asks for, drawn once per sample."""
 
 from __future__ import annotations
 
@@ -7,20 +7,22 @@ from typing import Any
 
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
-from tensordict.utils import NestedKey
+
+from ctde_kit.keys import Key
+from ctde_kit.protocols import DrawsOrders
 
 
-def order_keys(critic: TensorDictModuleBase) -> list[NestedKey]:
-    """What a critic such as ``RandomOrderCritic`` reads of orders; nothing for others."""
-    return list(getattr(critic, "order_keys", []))
+def order_keys(critic: TensorDictModuleBase) -> list[Key]:
+    """Where a critic such as ``RandomOrderCritic`` reads orders; empty for others."""
+    return list(critic.order_keys) if isinstance(critic, DrawsOrders) else []
 
 
 def with_orders(critics: Iterable[Any], tensordict: TensorDictBase) -> TensorDictBase:
     """``tensordict`` with an order of each group for each sample, where a critic asks for one.
 
-    It stands at the root and under ``next``: all critics and their targets see a sample in one order.
+    Orders stand at the root and under ``next``: all critics and their targets see a sample in one order.
     """
     for critic in critics:
-        if order_keys(critic):
+        if isinstance(critic, DrawsOrders):
             tensordict = critic.draw_order(tensordict)
     return tensordict

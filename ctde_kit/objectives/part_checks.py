@@ -1,4 +1,4 @@
-"""Parts that write what another loss reads."""
+"""Checks that a loss was given the kind of critic or mixer that it learns from."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ctde_kit.keys import CHOSEN_ACTION_VALUE
 
 
 def check_mixer(loss: str, mixer: TensorDictModuleBase | None) -> None:
-    """Raise ``UserError`` for a mixer that is a critic."""
+    """Raise ``UserError`` for a critic in the place of a mixer."""
     if mixer is not None and {"state_value", "state_action_value"} & _names(mixer):
         raise UserError(
             f"{loss}: mixer is {type(mixer).__name__}, a critic, which mixes nothing; give a module that writes the "
@@ -21,7 +21,7 @@ def check_mixer(loss: str, mixer: TensorDictModuleBase | None) -> None:
 
 
 def check_critic_of_states(loss: str, critic: TensorDictModuleBase) -> None:
-    """Raise ``UserError`` for a critic of actions."""
+    """Raise ``UserError`` for a critic of actions where a critic of states is needed."""
     if "state_action_value" in _names(critic):
         raise UserError(
             f"{loss}: critic writes 'state_action_value', the value of actions; give a critic of states, such as "
@@ -30,7 +30,7 @@ def check_critic_of_states(loss: str, critic: TensorDictModuleBase) -> None:
 
 
 def check_critics_of_actions(loss: str, critics: Mapping[str, Any]) -> None:
-    """Raise ``UserError`` for critics of states."""
+    """Raise ``UserError`` for critics of states where critics of actions are needed."""
     for name, critic in critics.items():
         if "state_value" in _names(critic):
             raise UserError(

@@ -1,4 +1,4 @@
-"""What a loss reads and writes for prioritized replay."""
+"""Importance weights and priorities of prioritized replay."""
 
 from __future__ import annotations
 
@@ -21,10 +21,9 @@ def importance_weight(tensordict: TensorDictBase, key: NestedKey, burn_in: int =
 
 
 def write_priority(tensordict: TensorDictBase, error: Tensor, mask: Tensor, key: NestedKey) -> None:
-    """Write the mean of ``error`` ``[*B, T, n, 1]`` over agents; for a sequence, one number out of its steps in every
-    step.
+    """Write the mean of ``error`` ``[*B, T, n, 1]`` over agents; a sequence's is one number, written in every step.
 
-    That is 0.9 times the largest and 0.1 times the mean (Kapturowski et al. 2019, section 2.3).
+    That number is 0.9 times the largest step's and 0.1 times the mean (Kapturowski et al. 2019, section 2.3).
     """
     step = error.sum((-2, -1)) / mask.sum((-2, -1)).clamp(min=1)
     if tensordict.ndim == 1:

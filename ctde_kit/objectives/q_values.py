@@ -1,24 +1,22 @@
-"""From every action's value to the value of a joint action."""
+"""Values of the chosen actions, per agent or mixed into the team's, out of every action's value."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
-import torch
 from tensordict import TensorDictBase
-from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor
 
+from ctde_kit.entries import alive_next, required_entry
 from ctde_kit.errors import UserError
 from ctde_kit.keys import NEXT
-from ctde_kit.objectives.masking import alive_next, required_entry
 from ctde_kit.specs import GroupSpec
 
 
 class QActor(Protocol):
-    """What a Q loss uses of a group's actor, such as ``MultiAgentQActor``."""
+    """What ``QMixLoss`` uses of a group's actor, such as ``MultiAgentQActor``."""
 
     group: GroupSpec
     agent_network: Any
@@ -52,12 +50,12 @@ def stored_choice(actor: QActor, tensordict: TensorDictBase) -> Tensor:
 
 
 def at_next(groups: Iterable[GroupSpec], tensordict: TensorDictBase) -> TensorDictBase:
-    """The entries under ``next``, with the agents that are bootstrapped as those who are alive."""
-    following = tensordict.get(NEXT).copy()
+    """A copy of the entries under ``next``, in which the agents that are bootstrapped count as alive."""
+    next_entries = tensordict.get(NEXT).copy()
     for group in groups:
         if group.mask:
-            following.set(group.keys.mask, alive_next(tensordict, group.keys))
-    return following
+            next_entries.set(group.keys.mask, alive_next(tensordict, group.keys))
+    return next_entries
 
 
 def write_values(actor: QActor, tensordict: TensorDictBase, values: Tensor, index: Tensor) -> None:
@@ -70,10 +68,11 @@ def write_values(actor: QActor, tensordict: TensorDictBase, values: Tensor, inde
     tensordict.set(keys.max_action_value, values.gather(-1, best))
 
 
-def joint_value(
-    actors: Mapping[str, QActor], mixer: TensorDictModuleBase | None, tensordict: TensorDictBase, mixed: NestedKey
-) -> Tensor:
-    """The team's value ``[*B, T, 1, 1]`` as the mixer gives it, or every agent's own ``[*B, T, N, 1]``."""
-    if mixer is not None:
-        return mixer(tensordict).get(mixed).unsqueeze(-2)
-    return torch.cat([tensordict.get(actor.group.keys.chosen_action_value) for actor in actors.values()], -2)
+def chosen_values(actors: Mapping[str, QActor], tensordict: TensorDictBase) -> dict[str, Tensor]:
+    """The values ``[*B, T, n_agents, 1]`` that ``write_values`` wrote, by group."""
+    return {name: tensordict.get(actor.group.keys.chosen_action_value) for name, actor in actors.items()}
+
+
+def team_value(mixer: Any, tensordict: TensorDictBase, mixed: NestedKey) -> Tensor:
+    """The team's value ``[*B, T, 1, 1]``, which ``mixer`` writes at ``mixed``."""
+    return mixer(tensordict).get(mixed).unsqueeze(-2)

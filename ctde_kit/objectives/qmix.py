@@ -1,17 +1,18 @@
-"""The double-Q loss of a mixed team, or of independent agents."""
+"""QMIX's loss: double Q-learning of a team whose values are mixed, or of independent agents."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
-from torch import Tensor, nn
+from torch import nn
 from torchrl.objectives.common import LossModule
 
 from ctde_kit.keys import (
@@ -25,14 +26,15 @@ from ctde_kit.keys import (
     TERMINATED,
     next_key,
 )
-from ctde_kit.objectives.masking import agent_flags, check_same_shape, masked_mean, required_entry
 from ctde_kit.objectives.part_checks import check_mixer
 from ctde_kit.objectives.priorities import importance_weight, write_priority
-from ctde_kit.objectives.q_targets import NStepReturn, ReturnEstimator
-from ctde_kit.objectives.q_values import at_next, joint_value, stored_choice, write_values
-from ctde_kit.objectives.td_loss import LossFunction, check_loss_function, distance_to_target
+from ctde_kit.objectives.q_values import at_next, chosen_values, stored_choice, team_value, write_values
+from ctde_kit.objectives.return_estimators import NStepReturn, ReturnEstimator
+from ctde_kit.objectives.td_targets import td_targets, team_td_targets
 from ctde_kit.objectives.team_reward import REWARD
-from ctde_kit.objectives.unroll import check_sequences, hidden_key, next_outputs, trace_ends, unroll
+from ctde_kit.objectives.unroll import check_sequences, hidden_key, next_outputs, unroll
+from ctde_kit.objectives.value_loss import ValueLoss, check_value_loss
+from ctde_kit.objectives.value_targets import ValueTargets
 
 
 class QMixLoss(LossModule):
@@ -46,11 +48,11 @@ class QMixLoss(LossModule):
     ``next``, ``action`` ``[*B, T, n_agents]`` (or one-hot), where they are ``action_mask`` and ``mask``; what the mixer
     reads, likewise; ``done`` and ``terminated`` under ``next``; with a mixer ``("next", "reward")`` ``[*B, T, 1]``, as
     ``TeamReward`` writes it, else each agent's reward. Where they are: ``("collector", "mask")`` bool ``[*B, T]``,
-    false where a sequence is padded, and ``priority_weight``, the importance weight of each item. What stands in padded
-    steps' flags and rewards, and in dead agents' entries, matters nowhere. Writes ``td_error`` into what it read, for
+    false where a sequence is padded, and ``priority_weight``, the importance weight of each item. Flags and rewards of
+    padded steps and entries of dead agents change nothing. Writes ``td_error`` into what it read, for
     prioritized replay: its absolute value for a transition; for a sequence 0.9 times the largest and 0.1 times the
     mean (Kapturowski et al. 2019, section 2.3), in every step. Gives the scalar ``loss_qvalue`` and, detached,
-    ``td_error``, ``chosen_action_value`` and ``target_value``, means over what counts.
+    ``td_error``, ``chosen_action_value`` and ``target_value``, means over valid entries.
 
     The target's state is ``("next", "state")``; next values of recurrent networks come from one batched step after an
     unroll of each network. The first ``burn_in`` steps only warm the hidden state up: they give no gradient and are in
@@ -62,15 +64,15 @@ class QMixLoss(LossModule):
 
     Args:
         actors: of every group.
-        mixer: writes ``chosen_action_value`` ``[*B, 1]`` at the root; ``None``: every agent learns by itself (IQL).
-        gamma: discount a step.
+        mixer: writes ``chosen_action_value`` ``[*B, 1]`` at the root; with ``None`` every agent learns by itself (IQL).
+        gamma: discount per step.
         returns: the targets' form, TD(0) by default.
-        loss_function: ``huber`` (with ``huber_delta``) or ``l2`` (half the squared error).
+        value_loss: ``huber`` (with ``huber_delta``) or ``l2`` (half the squared error).
         huber_delta: where Huber's loss turns linear, in units of returns.
-        burn_in: steps before the first that is learnt.
-        from_stored: recurrent networks start from the stored hidden state; else from zero.
-        delay_value: keep target networks; without, the online networks value the target, as in PQN (Gallici et al.
-            2025).
+        burn_in: steps at the start of a sequence that only warm the hidden state up.
+        use_stored_hidden: recurrent networks start a sequence from the stored hidden state; else from zero.
+        use_target_networks: the target is valued by target networks; else by the online ones, as in PQN (Gallici et
+            al. 2025).
 
     Raises:
         UserError: for a missing entry, entries that would broadcast over agents, or single steps where sequences are
@@ -108,25 +110,26 @@ class QMixLoss(LossModule):
         *,
         gamma: float,
         returns: ReturnEstimator | None = None,
-        loss_function: LossFunction = "huber",
+        value_loss: ValueLoss = "huber",
         huber_delta: float = 1.0,
         burn_in: int = 0,
-        from_stored: bool = True,
-        delay_value: bool = True,
+        use_stored_hidden: bool = True,
+        use_target_networks: bool = True,
     ):
         super().__init__()
-        check_loss_function(loss_function)
+        check_value_loss(value_loss)
         check_mixer("QMixLoss", mixer)
         self.actors, self.mixer = nn.ModuleDict(dict(actors)), mixer
         self.gamma, self.returns = gamma, returns or NStepReturn()
-        self.loss_function: LossFunction = loss_function
+        self.value_loss: ValueLoss = value_loss
         self.huber_delta = huber_delta
-        self.burn_in, self.from_stored = burn_in, from_stored
+        self.burn_in, self.use_stored_hidden = burn_in, use_stored_hidden
         # One copy of all, so that what the online networks share their targets share too.
-        self.delayed = deepcopy(self.online_networks()).requires_grad_(False) if delay_value else None
+        targets = deepcopy(self.online_networks()).requires_grad_(False) if use_target_networks else None
+        self.target_networks: nn.ModuleDict | None = targets
 
     def online_networks(self) -> nn.ModuleDict:
-        """The networks that learn, every group's and the mixer; ``delayed`` holds their targets under these names."""
+        """The networks that learn, the mixer among them; ``target_networks`` has their targets by the same names."""
         networks = nn.ModuleDict({f"actor_{name}": actor.agent_network for name, actor in self._groups.items()})
         if self.mixer is not None:
             networks["mixer"] = self.mixer
@@ -146,23 +149,23 @@ class QMixLoss(LossModule):
     @property
     def in_keys(self) -> list[NestedKey]:
         keys: list[Any] = [(NEXT, DONE), (NEXT, TERMINATED)]
-        own: list[Any] = [] if self.mixer is None else list(self.mixer.in_keys)
+        mixed: list[Any] = [] if self.mixer is None else list(self.mixer.in_keys)
         for actor in self._groups.values():
             group = actor.group.keys
             masks = [group.action_mask] * actor.group.action_mask + [group.mask] * actor.group.mask
             read = [*actor.agent_network.in_keys, *masks]
-            carried = (actor.agent_network.hidden_key, IS_INIT)
-            keys += [*read, group.action, *(next_key(key) for key in read if key not in carried)]
+            recurrent = (actor.agent_network.hidden_key, IS_INIT)
+            keys += [*read, group.action, *(next_key(key) for key in read if key not in recurrent)]
             keys += [next_key(group.reward)] if self.mixer is None else []
             written = (group.chosen_action_value, group.max_action_value, group.action)
-            own = [key for key in own if key not in written]
-        keys += [*own, *map(next_key, own)]
+            mixed = [key for key in mixed if key not in written]
+        keys += [*mixed, *map(next_key, mixed)]
         keys += [] if self.mixer is None else [(NEXT, self.tensor_keys.reward)]
         return list(dict.fromkeys(keys))
 
     @property
     def stored_keys(self) -> list[NestedKey]:
-        """What a replay must keep: what is read, and what is read where it is there."""
+        """What a replay must keep: the entries that are read, those that may be missing among them."""
         ends = [next_key(key) for a in self._groups.values() for key in (a.group.keys.done, a.group.keys.terminated)]
         return list(dict.fromkeys([*self.in_keys, *ends, IS_INIT]))
 
@@ -172,85 +175,54 @@ class QMixLoss(LossModule):
         data = tensordict.unsqueeze(-1) if tensordict.ndim == 1 else tensordict
         steps = data[..., self.burn_in :] if self.burn_in else data
         unrolled = {
-            name: unroll(actor.agent_network, data, self.burn_in, self.from_stored)
+            name: unroll(actor.agent_network, data, self.burn_in, self.use_stored_hidden)
             for name, actor in self._groups.items()
         }
-        value = self._value(steps, unrolled)
-        mask = self._mask(steps, value)
+        current = self._chosen(steps, unrolled)
         with torch.no_grad():
-            target = self._target(steps, self._next_value(data, steps, unrolled), mask)
-        check_same_shape(chosen_action_value=value, target_value=target)
-        delta = (value - target).masked_fill(~mask, 0)
+            following = self._next_chosen(data, steps, unrolled)
+        targets = self._targets(steps, current, following)
         weight = importance_weight(tensordict, self.tensor_keys.priority_weight, self.burn_in)
-        distance = distance_to_target(delta, self.loss_function, self.huber_delta)
-        loss = (weight * distance).sum() / mask.sum().clamp(min=1)
+        loss = targets.loss(weight, self.value_loss, self.huber_delta)
         with torch.no_grad():
-            error = delta.abs()
-            write_priority(tensordict, error, mask, self.tensor_keys.priority)
-            metrics = {
-                "td_error": masked_mean(error, mask),
-                "chosen_action_value": masked_mean(value, mask),
-                "target_value": masked_mean(target, mask),
-            }
+            write_priority(tensordict, targets.delta.abs(), targets.mask, self.tensor_keys.priority)
+            metrics = targets.metrics(CHOSEN_ACTION_VALUE)
         return TensorDict({"loss_qvalue": loss, **metrics})
 
-    def _value(self, steps: TensorDictBase, unrolled: Mapping[str, TensorDictBase]) -> Tensor:
-        """The value of what was done."""
-        here = steps.copy()
+    def _chosen(self, steps: TensorDictBase, unrolled: Mapping[str, TensorDictBase]) -> TensorDictBase:
+        """``steps`` with the online networks' values of the stored actions."""
+        current = steps.copy()
         for name, actor in self._groups.items():
             values = unrolled[name].get(actor.group.keys.action_value)
-            write_values(actor, here, values, stored_choice(actor, steps))
-        return joint_value(self._groups, self.mixer, here, self.tensor_keys.chosen_action_value)
+            write_values(actor, current, values, stored_choice(actor, steps))
+        return current
 
-    def _next_value(
+    def _next_chosen(
         self, data: TensorDictBase, steps: TensorDictBase, unrolled: Mapping[str, TensorDictBase]
-    ) -> Tensor:
-        """The target networks' value of the joint action that the online networks would take next."""
+    ) -> TensorDictBase:
+        """The entries under ``next`` with the target networks' values of the online networks' best actions."""
         following = at_next([actor.group for actor in self._groups.values()], steps)
-        mixer: Any = self.mixer if self.delayed is None else dict(self.delayed.items()).get("mixer")
         for name, actor in self._groups.items():
             key = actor.group.keys.action_value
             values = next_outputs(actor.agent_network, steps, unrolled[name]).get(key)
             index = actor.greedy(following.set(key, values))
-            if self.delayed is not None:
-                network: Any = self.delayed[f"actor_{name}"]
-                past = unroll(network, data, self.burn_in, self.from_stored) if hidden_key(network) else steps
+            if self.target_networks is not None:
+                network: Any = self.target_networks[f"actor_{name}"]
+                past = unroll(network, data, self.burn_in, self.use_stored_hidden) if hidden_key(network) else steps
                 values = next_outputs(network, steps, past).get(key)
             write_values(actor, following, values, index)
-        return joint_value(self._groups, mixer, following, self.tensor_keys.chosen_action_value)
+        return following
 
-    def _target(self, steps: TensorDictBase, next_value: Tensor, mask: Tensor) -> Tensor:
+    def _targets(self, steps: TensorDictBase, current: TensorDictBase, following: TensorDictBase) -> ValueTargets:
+        """Values and targets of the team, or without a mixer of all groups' agents side by side."""
+        keys, returns = self.tensor_keys, partial(self.returns, self.gamma)
         if self.mixer is None:
-            entries = [self._own_entries(steps, actor) for actor in self._groups.values()]
-            reward, done, terminated = (torch.cat(parts, -2) for parts in zip(*entries, strict=True))
-        else:
-            key = (NEXT, self.tensor_keys.reward)
-            reward = required_entry(steps, key, "TeamReward writes the team's").unsqueeze(-2)
-            done, terminated = (
-                required_entry(steps, (NEXT, flag), "the env must write it, shape [*B, 1]").unsqueeze(-2)
-                for flag in (DONE, TERMINATED)
-            )
-        check_same_shape(next_value=next_value, reward=reward, done=done)
-        reward = reward.masked_fill(~mask, 0)
-        target = self.returns(self.gamma, next_value, reward, trace_ends(steps, done), terminated)
-        return target.masked_fill(~mask, 0)
-
-    def _own_entries(self, steps: TensorDictBase, actor: Any) -> tuple[Tensor, Tensor, Tensor]:
-        keys = actor.group.keys
-        reward = required_entry(steps, next_key(keys.reward), "the env must write it for each agent")
-        return reward, *agent_flags(steps, keys, reward)
-
-    def _mask(self, steps: TensorDictBase, value: Tensor) -> Tensor:
-        """What counts, in the shape of ``value``: steps that are not padding and, without a mixer, agents alive."""
-        valid = steps.get(self.tensor_keys.padding_mask, None)
-        mask = torch.ones_like(value, dtype=torch.bool)
-        if valid is not None:
-            mask = mask & valid.reshape(*steps.shape, 1, 1)
-        if self.mixer is None:
-            ones = mask.new_ones(())
-            parts = [
-                steps.get(a.group.keys.mask) if a.group.mask else ones.expand(*steps.shape, a.group.n_agents)
-                for a in self._groups.values()
-            ]
-            mask = mask & torch.cat(parts, -1).unsqueeze(-1)
-        return mask
+            values, next_values = (chosen_values(self._groups, entries) for entries in (current, following))
+            groups = [actor.group for actor in self._groups.values()]
+            targets = td_targets(returns, groups, steps, values, next_values, padding_mask=keys.padding_mask)
+            return ValueTargets.concatenate(targets.values())
+        value = team_value(self.mixer, current, keys.chosen_action_value)
+        mixer: Any = self.mixer if self.target_networks is None else self.target_networks["mixer"]
+        with torch.no_grad():
+            next_value = team_value(mixer, following, keys.chosen_action_value)
+        return team_td_targets(returns, steps, value, next_value, reward=keys.reward, padding_mask=keys.padding_mask)

@@ -24,8 +24,8 @@ def generalized_advantage_estimate(
     """GAE(lambda) (Schulman et al. 2016, eq. 16) by a plain loop over time, which a CPU runs fastest.
 
     Args:
-        gamma: discount a step.
-        lmbda: the trace's decay a step.
+        gamma: discount per step.
+        lmbda: the trace's decay per step.
         value, next_value, reward: float ``[*B, T, n_agents, 1]``.
         done, terminated: bool of the same shape.
 

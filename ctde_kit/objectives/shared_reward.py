@@ -1,4 +1,4 @@
-"""A reward between an agent's own and its group's."""
+"""A weighted mean of each agent's own reward and its group's."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def shared_reward(reward: Tensor, weight: float, alive: Tensor | None = None) -> Tensor:
-    """``1 - weight`` of each agent's own reward ``[*B, n_agents, 1]`` and ``weight`` of the mean over its group.
+    """``1 - weight`` times each agent's own reward ``[*B, n_agents, 1]``, plus ``weight`` times its group's mean.
 
     The mean is over agents that are ``alive`` (bool, same shape); dead agents' rewards become 0.
 

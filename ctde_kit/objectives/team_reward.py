@@ -1,4 +1,4 @@
-"""One reward for the whole team."""
+"""One reward of the whole team: the mean or the sum of its agents' rewards."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import torch
 from tensordict import TensorDictBase
 from torch import nn
 
+from ctde_kit.entries import required_entry
 from ctde_kit.errors import UserError
 from ctde_kit.keys import next_key
-from ctde_kit.objectives.masking import required_entry
 from ctde_kit.specs import TeamSpec
 
 Reduction = Literal["mean", "sum"]

@@ -1,4 +1,4 @@
-"""Outputs of a network along stored sequences: at each step, and at each step's next observation."""
+"""Runs a network along stored sequences, and on each step's next observation."""
 
 from __future__ import annotations
 
@@ -10,43 +10,45 @@ from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 from torchrl.modules import set_recurrent_mode
 
+from ctde_kit.entries import alive_next, required_entry
 from ctde_kit.errors import UserError
 from ctde_kit.keys import IS_INIT, NEXT, GroupKeys, Key, next_key
-from ctde_kit.objectives.masking import alive_next, required_entry
+from ctde_kit.protocols import KeepsHiddenState
 
 
 def hidden_key(network: TensorDictModuleBase) -> Key | None:
     """Where a recurrent network, such as ``AgentNetwork``, keeps its hidden state; ``None`` for a feed-forward one."""
-    return getattr(network, "hidden_key", None)
+    return network.hidden_key if isinstance(network, KeepsHiddenState) else None
 
 
 def unroll(
-    network: TensorDictModuleBase, tensordict: TensorDictBase, burn_in: int = 0, from_stored: bool = True
+    network: TensorDictModuleBase, tensordict: TensorDictBase, burn_in: int = 0, use_stored_hidden: bool = True
 ) -> TensorDictBase:
-    """Run ``network`` along ``tensordict`` ``[*B, T]``; gives its entries ``[*B, T - burn_in]`` after the burn-in.
+    """What ``network`` reads and writes along ``tensordict`` ``[*B, T]``, after the burn-in ``[*B, T - burn_in]``.
 
     A recurrent network starts from the hidden state that is stored in the first step, or from zero, runs over the
-    first ``burn_in`` steps without a gradient, and goes on from there (Kapturowski et al. 2019, section 3). What comes
-    back also holds the hidden state after each step under ``next``, for ``next_outputs``.
+    first ``burn_in`` steps without a gradient, and goes on from there (Kapturowski et al. 2019, section 3). The result
+    also holds the hidden state after each step under ``next``, for ``next_outputs``.
     """
     inputs = tensordict.select(*network.in_keys, strict=False)
     key = hidden_key(network)
     if key is None:
-        return network(_steps(inputs, burn_in, None))
+        with set_recurrent_mode(True):
+            return network(_steps(inputs, burn_in, None))
     time = inputs.ndim - 1
     hidden = required_entry(inputs, key, "append the actor's make_tensordict_primer() to the env")
-    if not from_stored:
+    if not use_stored_hidden:
         inputs.set(key, torch.zeros_like(hidden))
     with set_recurrent_mode(True):
         if burn_in == 0:
             return network(inputs)
         with torch.no_grad():
-            carried = network(_steps(inputs, 0, burn_in)).get(next_key(key)).select(time, -1)
+            warm = network(_steps(inputs, 0, burn_in)).get(next_key(key)).select(time, -1)
         later = _steps(inputs, burn_in, None)
         # An unroll takes its first step's hidden state as it is, so a reset just there is for us to do.
         fresh = later.get(IS_INIT).select(time, 0).unsqueeze(-1)
-        carried = carried.masked_fill(fresh, 0).unsqueeze(time)
-        later.set(key, carried.expand_as(later.get(key)))
+        warm = warm.masked_fill(fresh, 0).unsqueeze(time)
+        later.set(key, warm.expand_as(later.get(key)))
         return network(later)
 
 
@@ -59,31 +61,31 @@ def _steps(tensordict: TensorDictBase, start: int, stop: int | None) -> TensorDi
 
 @torch.no_grad()
 def next_outputs(network: TensorDictModuleBase, tensordict: TensorDictBase, unrolled: TensorDictBase) -> TensorDictBase:
-    """Run ``network`` on the observations under ``next``, all steps at once, each from its own hidden state.
+    """What ``network`` writes on the observations under ``next``, all steps at once, each from its own hidden state.
 
-    ``unrolled`` is what ``unroll`` gave for the same steps ``tensordict``. So each value is of the observation before
+    ``unrolled`` is what ``unroll`` gave for the same steps ``tensordict``. So each output is of the observation before
     any reset; an unroll over T + 1 steps would take the one after.
     """
     return single_steps(network, next_inputs(network, tensordict, unrolled))
 
 
 def single_steps(network: TensorDictModuleBase, tensordict: TensorDictBase) -> TensorDictBase:
-    """Run ``network`` for one step on each item, though TorchRL's losses run in recurrent mode."""
+    """What ``network`` writes in one step on each item, though TorchRL's losses run in recurrent mode."""
     with set_recurrent_mode(False):
         return network(tensordict)
 
 
 def next_inputs(network: TensorDictModuleBase, tensordict: TensorDictBase, unrolled: TensorDictBase) -> TensorDictBase:
     """What ``network`` reads of each step's next observation, with the hidden state after that step."""
-    following = tensordict.get(NEXT).select(*network.in_keys, strict=False)
-    own = hidden_key(network)
-    if own is not None:
-        following.set(own, unrolled.get(next_key(own)).detach())
-        following.set(IS_INIT, torch.zeros_like(unrolled.get(IS_INIT)))
+    inputs = tensordict.get(NEXT).select(*network.in_keys, strict=False)
+    hidden = hidden_key(network)
+    if hidden is not None:
+        inputs.set(hidden, unrolled.get(next_key(hidden)).detach())
+        inputs.set(IS_INIT, torch.zeros_like(unrolled.get(IS_INIT)))
     for key in network.in_keys:
         if key[-1] == "mask":
-            following.set(key, alive_next(tensordict, GroupKeys(str(key[0]))))
-    return following
+            inputs.set(key, alive_next(tensordict, GroupKeys(str(key[0]))))
+    return inputs
 
 
 def trace_ends(tensordict: TensorDictBase, done: Tensor) -> Tensor:

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import hydra
-from ctde_kit.recipes.commands.schemas import register_schemas
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
@@ -18,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from ctde_kit.errors import NotFiniteError, UserError
+from ctde_kit.recipes.commands.schemas import register_schemas
 
 # Hydra takes these before the options alone.
 MULTIRUN = ("-m", "--multirun")

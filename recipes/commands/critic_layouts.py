@@ -9,11 +9,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
+
 from ctde_kit.recipes.commands.application import compose, compose_and_run
 from ctde_kit.recipes.commands.train import recipe_config
 from ctde_kit.recipes.configs.critic_layouts import CriticLayoutsConfig
 from ctde_kit.recipes.configs.data import to_data
-from omegaconf import DictConfig, OmegaConf
 
 PROGRAM = "ctde-critic-layouts"
 STUDY = "critic_layouts"

@@ -6,6 +6,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from omegaconf import DictConfig, OmegaConf
+
+import ctde_kit as ck
+from ctde_kit.errors import UserError
 from ctde_kit.recipes.commands.application import compose_and_run
 from ctde_kit.recipes.commands.short_forms import expand_side
 from ctde_kit.recipes.configs.cross_play import CrossPlayConfig
@@ -14,10 +18,6 @@ from ctde_kit.recipes.configs.opponents import RunOpponent
 from ctde_kit.recipes.configs.tasks.task import TaskConfig
 from ctde_kit.recipes.wiring.evaluating import EVALUATION_SEED
 from ctde_kit.recipes.wiring.saved_runs import SavedRun
-from omegaconf import DictConfig, OmegaConf
-
-import ctde_kit as ck
-from ctde_kit.errors import UserError
 
 if TYPE_CHECKING:
     from ctde_kit import TeamSpec

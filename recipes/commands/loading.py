@@ -7,13 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import ctde_kit as ck
+from ctde_kit.errors import UserError
 from ctde_kit.recipes.commands.recipes import RECIPES
 from ctde_kit.recipes.configs.data import from_data
 from ctde_kit.recipes.configs.recipe import RecipeConfig
 from ctde_kit.recipes.wiring.saved_runs import SavedRun
-
-import ctde_kit as ck
-from ctde_kit.errors import UserError
 
 if TYPE_CHECKING:
     from ctde_kit import Parts, TeamPolicy

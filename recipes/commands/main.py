@@ -7,14 +7,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from ctde_kit.errors import UserError
 from ctde_kit.recipes.commands import catalog
 from ctde_kit.recipes.commands.application import guarded
 from ctde_kit.recipes.commands.critic_layouts import critic_layouts
 from ctde_kit.recipes.commands.cross_play import cross_play
 from ctde_kit.recipes.commands.recipes import RECIPES
 from ctde_kit.recipes.commands.train import train
-
-from ctde_kit.errors import UserError
 
 Command = Callable[[list[str]], None]
 LISTS: dict[str, Command] = {"recipes": catalog.recipes, "tasks": catalog.tasks, "parts": catalog.parts}

@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from ctde_kit.errors import UserError
+from ctde_kit.modules import TeamPolicy
 from ctde_kit.recipes.commands.loading import read_config
 from ctde_kit.recipes.configs.data import to_data
 from ctde_kit.recipes.configs.recipe import RecipeConfig
@@ -17,9 +20,6 @@ from ctde_kit.recipes.wiring.evaluating import EVALUATION_SEED
 from ctde_kit.recipes.wiring.policies import actor_configs
 from ctde_kit.recipes.wiring.saved_runs import ACTORS_FILE
 from ctde_kit.recipes.wiring.transforms import with_transforms
-
-from ctde_kit.errors import UserError
-from ctde_kit.modules import TeamPolicy
 from ctde_kit.specs import TeamSpec
 from ctde_kit.training import (
     Parts,

@@ -5,6 +5,9 @@ from __future__ import annotations
 import uuid
 from typing import get_type_hints
 
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
 from ctde_kit.recipes.commands.recipes import RECIPES
 from ctde_kit.recipes.configs.choices import CHOICES
 from ctde_kit.recipes.configs.critic_layouts import CriticLayoutsConfig
@@ -19,8 +22,6 @@ from ctde_kit.recipes.configs.replays import ReplayConfig, ReplayForm
 from ctde_kit.recipes.configs.return_estimators import ReturnConfig
 from ctde_kit.recipes.configs.target_rules import TargetConfig
 from ctde_kit.recipes.configs.tasks.task import TaskConfig
-from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, DictConfig, OmegaConf
 
 # The folder of conf/ whose files choose among the classes of each declared type.
 FOLDERS = {

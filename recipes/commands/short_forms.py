@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ctde_kit.recipes.commands.application import options_of
-
 from ctde_kit.errors import UserError
+from ctde_kit.recipes.commands.application import options_of
 
 
 def expand(argument: str) -> list[str]:

@@ -6,15 +6,15 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from ctde_kit.errors import UserError
 from ctde_kit.recipes.commands.application import compose_and_run
 from ctde_kit.recipes.commands.loading import read_config
 from ctde_kit.recipes.commands.recipes import RECIPES
 from ctde_kit.recipes.commands.short_forms import expand
 from ctde_kit.recipes.configs.recipe import RecipeConfig, has_field
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
-
-from ctde_kit.errors import UserError
 
 OVERRIDABLE_ON_RESUME = ("total_frames", "device", "compile", "logger")
 

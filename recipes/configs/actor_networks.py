@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import ctde_kit as ck
 from ctde_kit.recipes.configs.channel_networks import ChannelNetwork
 from ctde_kit.recipes.configs.networks import NetworkConfig
-
-import ctde_kit as ck
 
 if TYPE_CHECKING:
     from torch import nn

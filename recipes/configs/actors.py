@@ -6,12 +6,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
+import ctde_kit as ck
+from ctde_kit.errors import UserError
 from ctde_kit.recipes.configs.actor_networks import actor_network
 from ctde_kit.recipes.configs.explorations import ExplorationConfig, GaussianExploration
 from ctde_kit.recipes.configs.networks import MLPNetwork, NetworkConfig
-
-import ctde_kit as ck
-from ctde_kit.errors import UserError
 
 if TYPE_CHECKING:
     from ctde_kit.modules import FrozenActor

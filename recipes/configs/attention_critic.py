@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import ctde_kit as ck
+from ctde_kit.errors import UserError
 from ctde_kit.recipes.configs.checks import check_positive
 from ctde_kit.recipes.configs.critics import CriticConfig, check_averaging, check_takes_actions
 from ctde_kit.recipes.configs.networks import MLPNetwork
-
-import ctde_kit as ck
-from ctde_kit.errors import UserError
 
 if TYPE_CHECKING:
     from ctde_kit import AttentionCritic

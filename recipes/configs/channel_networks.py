@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ctde_kit.recipes.configs.checks import check_choice, check_positive
-from ctde_kit.recipes.configs.networks import NetworkConfig, activation_class
-
 import ctde_kit as ck
 from ctde_kit.errors import UserError
+from ctde_kit.recipes.configs.checks import check_choice, check_positive
+from ctde_kit.recipes.configs.networks import NetworkConfig, activation_class
 
 if TYPE_CHECKING:
     from torch import nn

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
-from ctde_kit.recipes.configs.choices import CHOICES
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ctde_kit.errors import UserError
+from ctde_kit.recipes.configs.choices import CHOICES
 
 KIND = "kind"
 Config = TypeVar("Config")

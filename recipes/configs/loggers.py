@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ctde_kit.recipes.configs.checks import check_choice
-
 from ctde_kit.errors import UserError
+from ctde_kit.recipes.configs.checks import check_choice
 
 
 @dataclass

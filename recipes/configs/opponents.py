@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import ctde_kit as ck
 from ctde_kit.recipes.configs.actors import ActorConfig
 from ctde_kit.recipes.configs.checks import check_not_negative
-
-import ctde_kit as ck
 
 if TYPE_CHECKING:
     from ctde_kit.modules.actors.team_policy import GroupActor

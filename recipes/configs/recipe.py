@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ctde_kit.errors import UserError
 from ctde_kit.recipes.configs.checks import check_choice, check_positive
 from ctde_kit.recipes.configs.loggers import LoggerConfig
 from ctde_kit.recipes.configs.networks import MLPNetwork, NetworkConfig
@@ -12,12 +13,9 @@ from ctde_kit.recipes.configs.opponents import OpponentConfig
 from ctde_kit.recipes.configs.tasks.task import TaskConfig
 from ctde_kit.recipes.configs.tasks.vmas_task import VmasTask
 
-from ctde_kit.errors import UserError
-
 if TYPE_CHECKING:
-    from ctde_kit.recipes.configs.actors import ActorConfig
-
     from ctde_kit import Parts
+    from ctde_kit.recipes.configs.actors import ActorConfig
 
 
 @dataclass

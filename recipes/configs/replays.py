@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ctde_kit.recipes.configs.checks import check_choice, check_not_negative, check_positive
-
 import ctde_kit as ck
+from ctde_kit.recipes.configs.checks import check_choice, check_not_negative, check_positive
 
 if TYPE_CHECKING:
     from ctde_kit.data import Episodes, Replay, Sequences, Transitions

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ctde_kit.recipes.configs.checks import check_positive, check_ratio
-
 import ctde_kit as ck
+from ctde_kit.recipes.configs.checks import check_positive, check_ratio
 
 if TYPE_CHECKING:
     from ctde_kit.objectives import NStepReturn, TDLambdaReturn

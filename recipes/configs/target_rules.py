@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ctde_kit.recipes.configs.checks import check_positive, check_ratio
-
 import ctde_kit as ck
+from ctde_kit.recipes.configs.checks import check_positive, check_ratio
 
 if TYPE_CHECKING:
     from ctde_kit.training import HardUpdate, PolyakUpdate
@@ -48,7 +47,7 @@ class PolyakTarget(TargetConfig):
         check_positive(**{"target.tau": self.tau})
 
     def build(self, loss: Any) -> PolyakUpdate:
-        return ck.training.PolyakUpdate(loss.online_networks(), loss.delayed, self.tau, self.every)
+        return ck.training.PolyakUpdate(loss.online_networks(), loss.target_networks, self.tau, self.every)
 
 
 @dataclass
@@ -62,4 +61,4 @@ class HardTarget(TargetConfig):
     every: int = 200
 
     def build(self, loss: Any) -> HardUpdate:
-        return ck.training.HardUpdate(loss.online_networks(), loss.delayed, self.every)
+        return ck.training.HardUpdate(loss.online_networks(), loss.target_networks, self.every)

@@ -6,11 +6,10 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any, Protocol
 
-from ctde_kit.recipes.configs.networks import NetworkConfig, activation_class
-
 from ctde_kit.errors import UserError
 from ctde_kit.modules import InferredPolicies, MultiAgentMLP
 from ctde_kit.objectives import PolicyInference
+from ctde_kit.recipes.configs.networks import NetworkConfig, activation_class
 from ctde_kit.specs import TeamSpec
 
 

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from ctde_kit.recipes.configs.critics import CriticConfig
 from torch import nn
 from torchrl.envs import EnvBase
 
@@ -14,6 +13,7 @@ from ctde_kit.envs.transforms import with_agent_states
 from ctde_kit.errors import UserError
 from ctde_kit.modules.networks.linear import AgentLinear
 from ctde_kit.protocols import TargetRule
+from ctde_kit.recipes.configs.critics import CriticConfig
 from ctde_kit.specs import TeamSpec
 from ctde_kit.training import ParameterAverage
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from ctde_kit.recipes.configs.mixers import MixerConfig, NoMixer
-from ctde_kit.recipes.configs.tasks.task import TaskConfig
 from tensordict.nn import TensorDictModuleBase
 
 from ctde_kit.errors import UserError
+from ctde_kit.recipes.configs.mixers import MixerConfig, NoMixer
+from ctde_kit.recipes.configs.tasks.task import TaskConfig
 from ctde_kit.specs import TeamSpec
 
 

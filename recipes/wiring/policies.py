@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+
+from ctde_kit.errors import UserError
+from ctde_kit.modules import TeamPolicy
+from ctde_kit.modules.actors.team_policy import GroupActor
 from ctde_kit.recipes.configs.actors import ActorConfig, FrozenActorConfig
 from ctde_kit.recipes.configs.opponents import OpponentConfig, RunOpponent
 from ctde_kit.recipes.configs.recipe import RecipeConfig
 from ctde_kit.recipes.configs.tasks.task import TaskConfig
 from ctde_kit.recipes.wiring.saved_runs import SavedRun
 from ctde_kit.recipes.wiring.team_channels import channels_across_groups, share_channel
-from torch import Tensor, nn
-
-from ctde_kit.errors import UserError
-from ctde_kit.modules import TeamPolicy
-from ctde_kit.modules.actors.team_policy import GroupActor
 from ctde_kit.specs import GroupSpec, TeamSpec
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ctde_kit.recipes.configs.replays import ReplayConfig
 from torch import nn
 
 from ctde_kit.errors import UserError
 from ctde_kit.modules import AgentNetwork
+from ctde_kit.recipes.configs.replays import ReplayConfig
 
 
 def is_recurrent(*parts: nn.Module) -> bool:

@@ -7,12 +7,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import ctde_kit as ck
+from ctde_kit.errors import UserError
 from ctde_kit.recipes.configs.actors import ActorConfig
 from ctde_kit.recipes.configs.data import from_data, read_data
 from ctde_kit.recipes.configs.tasks.task import TaskConfig
-
-import ctde_kit as ck
-from ctde_kit.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor

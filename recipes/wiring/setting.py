@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from ctde_kit.recipes.configs.recipe import RecipeConfig
-from ctde_kit.recipes.wiring.compiling import Compiling, resolve_compile
-from ctde_kit.recipes.wiring.devices import resolve_device
-from ctde_kit.recipes.wiring.transforms import with_transforms
 from torchrl.envs import EnvBase
 
 from ctde_kit.collectors import RolloutCollector
 from ctde_kit.modules import TeamPolicy
+from ctde_kit.recipes.configs.recipe import RecipeConfig
+from ctde_kit.recipes.wiring.compiling import Compiling, resolve_compile
+from ctde_kit.recipes.wiring.devices import resolve_device
+from ctde_kit.recipes.wiring.transforms import with_transforms
 from ctde_kit.specs import TeamSpec
 
 

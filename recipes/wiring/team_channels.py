@@ -24,8 +24,7 @@ def share_channel(actors: Mapping[str, Any]) -> None:
         UserError: where some groups have such a channel and others have none, or have a frozen one.
     """
     networks = {
-        name: [] if isinstance(actor, FrozenActor) else channels_across_groups(actor)
-        for name, actor in actors.items()
+        name: [] if isinstance(actor, FrozenActor) else channels_across_groups(actor) for name, actor in actors.items()
     }
     crossing = [network for group in networks.values() for network in group]
     silent = [name for name, group in networks.items() if not group]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 
 import torch
-from ctde_kit.recipes.wiring.transforms import with_transforms
 
 from ctde_kit.collectors import RolloutCollector
 from ctde_kit.envs.vmas import VmasEnv
@@ -17,6 +16,7 @@ from ctde_kit.modules import (
     TeamPolicy,
     own_observation,
 )
+from ctde_kit.recipes.wiring.transforms import with_transforms
 from ctde_kit.specs import TeamSpec
 from tests.contracts.fakes import make_network
 from tests.envs.scenarios import Drift

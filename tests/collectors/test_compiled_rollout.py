@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from ctde_kit.recipes.wiring.transforms import with_transforms
 from tensordict import TensorDictBase
 from torch import Tensor
 from vmas.simulator.scenario import BaseScenario
@@ -20,6 +19,7 @@ from ctde_kit.envs.games import RecallEnv
 from ctde_kit.envs.vmas import VmasEnv
 from ctde_kit.keys import GroupKeys
 from ctde_kit.modules import MultiAgentActor, TeamPolicy
+from ctde_kit.recipes.wiring.transforms import with_transforms
 from ctde_kit.specs import TeamSpec
 from tests.contracts.fakes import make_actor
 from tests.envs.scenarios import Branching, Counting, Drift, Rolling, Whole

@@ -121,16 +121,16 @@ def collect(
     actors: Mapping[str, MultiAgentActor | MultiAgentQActor],
     done: Tensor,
     terminated: Tensor,
-    carrier: TensorDictBase | None = None,
+    next_root: TensorDictBase | None = None,
 ) -> tuple[TensorDictBase, TensorDictBase]:
     """A batch ``[n_envs, T]`` collected step by step, and what the next batch starts from."""
     n_envs, length = done.shape
-    if carrier is None:
-        carrier = observe(team, n_envs).set("is_init", torch.ones(n_envs, 1, dtype=torch.bool))
-        with_hidden(carrier, [actor.agent_network for actor in actors.values()])
+    if next_root is None:
+        next_root = observe(team, n_envs).set("is_init", torch.ones(n_envs, 1, dtype=torch.bool))
+        with_hidden(next_root, [actor.agent_network for actor in actors.values()])
     steps = []
     for t in range(length):
-        step = carrier.copy()
+        step = next_root.copy()
         with set_exploration_type(ExplorationType.RANDOM):
             for actor in actors.values():
                 step = actor(step)
@@ -140,11 +140,11 @@ def collect(
         for group in team:
             step.set(("next", *group.keys.reward), torch.randn(n_envs, group.n_agents, 1))
         steps.append(step)
-        carrier = where(done[:, t], observe(team, n_envs), following).set("is_init", done[:, t, None])
+        next_root = where(done[:, t], observe(team, n_envs), following).set("is_init", done[:, t, None])
         for actor in actors.values():
             if actor.agent_network.hidden_key is not None:
-                carrier.set(actor.agent_network.hidden_key, step.get(next_key(actor.agent_network.hidden_key)))
-    return torch.stack(steps, 1).contiguous(), carrier
+                next_root.set(actor.agent_network.hidden_key, step.get(next_key(actor.agent_network.hidden_key)))
+    return torch.stack(steps, 1).contiguous(), next_root
 
 
 def where(flags: Tensor, here: TensorDictBase, there: TensorDictBase) -> TensorDict:

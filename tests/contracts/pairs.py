@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from ctde_kit.recipes.commands.application import options_of
 
 from ctde_kit.errors import UserError
+from ctde_kit.recipes.commands.application import options_of
 from ctde_kit.training import Parts, UpdateWithTargets
 from tests.contracts.tiny_env import TinyTask
 from tests.recipes.command_line import composed
@@ -92,8 +92,8 @@ def learn(parts: Parts) -> dict[str, torch.Tensor]:
     minibatch = parts.buffer.sample() if hasattr(parts.buffer, "sample") else next(iter(parts.buffer))
     parts.update(minibatch)
     update: Any = parts.update.update if isinstance(parts.update, UpdateWithTargets) else parts.update
-    learnt = {name: p for name, p in update.losses.named_parameters() if p.requires_grad}
-    return {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in learnt.items()}
+    learned = {name: p for name, p in update.losses.named_parameters() if p.requires_grad}
+    return {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in learned.items()}
 
 
 def outcome(algorithm: str, actor: str, *overrides: str) -> str:

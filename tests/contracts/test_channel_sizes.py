@@ -79,7 +79,7 @@ def maddpg(team: TeamSpec, make: Any, sees: Any = "observation", **options: Any)
     return actors, lambda _: nn.ModuleDict({"team": MADDPGLoss(actors, critics, gamma=0.9, **options)})
 
 
-def learnt(team: TeamSpec, parts: tuple[dict[str, Any], Any], flat: bool = False) -> tuple[nn.ModuleDict, Any]:
+def learned(team: TeamSpec, parts: tuple[dict[str, Any], Any], flat: bool = False) -> tuple[nn.ModuleDict, Any]:
     actors, make_losses = parts
     batch = TeamReward(team, "mean")(collect(team, actors, *endings())[0])
     losses = make_losses(batch)
@@ -100,7 +100,7 @@ def total(losses: nn.ModuleDict, batch: TensorDictBase) -> Tensor:
 )
 def test_every_parameter_learns(recipe: Any, kind: str, recurrent: bool, channel: str, sees: str) -> None:
     team = team_of(kind)
-    losses, batch = learnt(team, recipe(team, network_of(channel, recurrent), sees))
+    losses, batch = learned(team, recipe(team, network_of(channel, recurrent), sees))
     assert batch["wolves", "action"].shape[:3] == (N_ENVS, LENGTH, 3)
     found = total(losses, batch)
     assert found.isfinite()
@@ -117,7 +117,7 @@ def test_every_parameter_learns(recipe: Any, kind: str, recurrent: bool, channel
 @pytest.mark.parametrize(("recipe", "kind"), [(mappo, "categorical"), (qmix, "categorical"), (maddpg, "continuous")])
 def test_the_dead_change_no_loss_and_no_gradient(recipe: Any, kind: str, recurrent: bool, channel: str) -> None:
     team = team_of(kind)
-    losses, batch = learnt(team, recipe(team, network_of(channel, recurrent)))
+    losses, batch = learned(team, recipe(team, network_of(channel, recurrent)))
     dead = ~batch["sheep", "mask"]
     # Next to an agent that dies stands what the env left there; what it is worth is cut by its own end.
     batch["next", "sheep", "terminated"] = dead.unsqueeze(-1)
@@ -197,7 +197,7 @@ def test_what_there_is_no_channel_for_is_one_line() -> None:
 def test_the_minimax_adversary_takes_a_channel() -> None:
     team = team_of("continuous")
     parts = maddpg(team, network_of("bicnet", False), adversary=MinimaxAdversary(0.1))
-    assert total(*learnt(team, parts)).isfinite()
+    assert total(*learned(team, parts)).isfinite()
 
 
 @either_front

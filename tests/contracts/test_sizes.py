@@ -64,7 +64,7 @@ def test_actor_and_critic_fit(kind: str, action_mask: bool, recurrent: bool, sha
         critic = value_critic(team, group, make_network(recurrent, share), sees=sees, heads=heads)
         norm = ValueNorm()
         AdvantageEstimator(critic, group.keys, gamma=0.9, lmbda=0.8, value_norm=norm)(batch)
-        loss = MAPPOLoss(actors[group.name], critic, keys=group.keys, entropy_coeff=0.01, value_norm=norm)
+        loss = MAPPOLoss(actors[group.name], critic, keys=group.keys, clip_value=0.2, value_norm=norm)
         check_group(batch, loss, group)
 
 
@@ -77,6 +77,6 @@ def test_an_actor_with_a_learned_scale_fits(recurrent: bool, share: Any) -> None
     for group in team:
         critic = value_critic(team, group, make_network(recurrent, share))
         AdvantageEstimator(critic, group.keys, gamma=0.9, lmbda=0.8)(batch)
-        loss = MAPPOLoss(actors[group.name], critic, keys=group.keys, entropy_coeff=0.01)
+        loss = MAPPOLoss(actors[group.name], critic, keys=group.keys, clip_value=0.2)
         check_group(batch, loss, group)
         assert loss(batch)["approx_kl"].abs() < 1e-8

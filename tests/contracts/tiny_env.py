@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from ctde_kit.recipes.configs.tasks.task import TaskConfig
 from tensordict import TensorDict, TensorDictBase
 from torchrl.data import Bounded, Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase
+
+from ctde_kit.recipes.configs.tasks.task import TaskConfig
 
 N_AGENTS, FEATURES, STATE_DIM, CHOICES, LENGTH = 3, 5, 7, 4, 3
 

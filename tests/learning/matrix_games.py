@@ -6,6 +6,9 @@ from itertools import product
 from typing import Any
 
 import torch
+
+from ctde_kit.keys import GroupKeys
+from ctde_kit.objectives.q_values import team_value, write_values
 from ctde_kit.recipes import (
     LoggerConfig,
     MatrixTask,
@@ -16,9 +19,6 @@ from ctde_kit.recipes import (
     ReplayConfig,
     TransitionForm,
 )
-
-from ctde_kit.keys import GroupKeys
-from ctde_kit.objectives.q_values import joint_value, write_values
 from ctde_kit.training import Parts, evaluate, iterate
 
 TWO_STEP = MatrixTask(
@@ -76,5 +76,5 @@ def joint_values(parts: Parts, state: int = 0) -> torch.Tensor:
     actor = loss.actors["agents"]
     values = actor.agent_network(data.copy())[keys.action_value]
     write_values(actor, data, values, joint)
-    table = joint_value({"agents": actor}, loss.mixer, data, "chosen_action_value")
+    table = team_value(loss.mixer, data, "chosen_action_value")
     return table.reshape(env.n_actions, env.n_actions)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from ctde_kit.recipes import (
     BiCNetNetwork,
     CommNetNetwork,
@@ -22,7 +23,6 @@ from ctde_kit.recipes import (
     VDNMixerConfig,
 )
 from ctde_kit.recipes.wiring.transforms import with_transforms
-
 from ctde_kit.specs import TeamSpec
 from ctde_kit.training import evaluate, iterate
 from tests.learning.test_short_runs import greedy_return

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from ctde_kit.recipes import (
     GRUNetwork,
     LoggerConfig,
@@ -21,7 +22,6 @@ from ctde_kit.recipes import (
     VDNMixerConfig,
 )
 from ctde_kit.recipes.wiring.transforms import with_transforms
-
 from ctde_kit.specs import TeamSpec
 from ctde_kit.training import evaluate
 from tests.learning.matrix_games import CLIMBING, TWO_STEP, greedy_return, joint_values, matrix_config, train

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from torchrl.envs import InitTracker, TransformedEnv
+from torchrl.envs.utils import ExplorationType
+
 from ctde_kit.recipes import (
     EvaluationConfig,
     GRUNetwork,
@@ -14,9 +17,6 @@ from ctde_kit.recipes import (
     VmasTask,
 )
 from ctde_kit.recipes.wiring.transforms import with_transforms
-from torchrl.envs import InitTracker, TransformedEnv
-from torchrl.envs.utils import ExplorationType
-
 from ctde_kit.specs import TeamSpec
 from ctde_kit.training import evaluate, iterate
 

@@ -130,8 +130,8 @@ def test_normalization_is_a_choice(normalize: Any) -> None:
 
 def two_batches() -> tuple[TensorDictBase, TensorDictBase]:
     """Consecutive: episodes go on from the first to the second, except the third env's, which ends with the batch."""
-    first, carrier = collect(TEAM, {}, *endings())
-    return first, collect(TEAM, {}, *endings(), carrier)[0]
+    first, next_root = collect(TEAM, {}, *endings())
+    return first, collect(TEAM, {}, *endings(), next_root)[0]
 
 
 def plain_loop(critic: AgentNetwork, batch: TensorDictBase, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:

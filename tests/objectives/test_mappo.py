@@ -37,7 +37,7 @@ KEYS = GroupKeys()
 GARBAGE = [1e30, torch.inf, torch.nan]
 LENGTH = 6
 
-# One row an agent's step: its action's probability now and when collected, and its advantage.
+# One row for each agent's step: its action's probability now and when collected, and its advantage.
 POLICY_STEPS = [
     (0.50, 0.40, 1.0),  # ratio 1.25, clipped to 1.2
     (0.50, 0.40, -2.0),  # ratio 1.25, a negative advantage is not clipped above
@@ -47,7 +47,7 @@ POLICY_STEPS = [
     (0.45, 0.50, -4.0),  # ratio 0.9, within
 ]
 GAINS = [1.2, -2.5, 1.8, -0.8, 2.2, -3.6]
-# One row an agent's step: the value now and when collected, and its target.
+# One row for each agent's step: the value now and when collected, and its target.
 VALUE_STEPS = [
     (1.0, 0.5, 2.0),  # moved by 0.5: clipped to 0.7, error 1.3 instead of 1
     (1.0, 0.9, 2.0),  # moved by 0.1: error 1
@@ -100,12 +100,12 @@ def test_the_entropy_bonus_by_hand() -> None:
 @pytest.mark.parametrize(
     ("options", "total"),
     [
-        ({"loss_critic_type": "l2", "clip_value": None}, (1 + 1 + 1 + 4 + 9 + 0) / 2),
-        ({"loss_critic_type": "l2", "clip_value": 0.2}, (1.69 + 1 + 3.24 + 4 + 9 + 0) / 2),
+        ({"value_loss": "l2", "clip_value": None}, (1 + 1 + 1 + 4 + 9 + 0) / 2),
+        ({"value_loss": "l2", "clip_value": 0.2}, (1.69 + 1 + 3.24 + 4 + 9 + 0) / 2),
         # Huber's loss is linear beyond 1.5: 1.5 * (error - 0.75).
         ({"huber_delta": 1.5, "clip_value": None}, 0.5 + 0.5 + 0.5 + 1.875 + 3.375),
         ({"huber_delta": 1.5, "clip_value": 0.2}, 0.845 + 0.5 + 1.575 + 1.875 + 3.375),
-        ({"loss_critic_type": "l2", "clip_value": None, "critic_coeff": 0.1}, 0.1 * 16 / 2),
+        ({"value_loss": "l2", "clip_value": None, "critic_coeff": 0.1}, 0.1 * 16 / 2),
     ],
 )
 def test_the_value_loss_by_hand(options: dict[str, Any], total: float) -> None:
@@ -115,7 +115,7 @@ def test_the_value_loss_by_hand(options: dict[str, Any], total: float) -> None:
 def test_targets_are_normalized_and_values_are_not() -> None:
     norm = ValueNorm()
     norm.update(torch.tensor([-2.0, 6.0]))  # mean 2, deviation 4
-    loss = tiny_loss(loss_critic_type="l2", clip_value=None, value_norm=norm)
+    loss = tiny_loss(value_loss="l2", clip_value=None, value_norm=norm)
     targets = [0.0, 0.0, -0.75, -0.25, 0.0, 0.0]
     expected = sum((value - target) ** 2 for (value, _, _), target in zip(VALUE_STEPS, targets, strict=True)) / 12
     before = {name: value.clone() for name, value in norm.state_dict().items()}
@@ -136,7 +136,7 @@ def test_explained_variance_by_hand() -> None:
 def test_the_dead_are_left_out_of_every_mean() -> None:
     batch = tiny_batch()
     batch["agents", "mask"] = torch.tensor([[True, True], [True, False], [False, True]])
-    losses = tiny_loss(mask=True, loss_critic_type="l2")(batch)
+    losses = tiny_loss(mask=True, value_loss="l2", clip_value=0.2)(batch)
     assert losses["loss_objective"].item() == pytest.approx(-(1.2 - 2.5 + 1.8 - 3.6) / 4)
     assert losses["loss_critic"].item() == pytest.approx((1.69 + 1 + 3.24 + 0) / 2 / 4)
     assert losses["clip_fraction"].item() == pytest.approx(3 / 4)
@@ -152,8 +152,8 @@ def team_of(**options: Any) -> TeamSpec:
     return TeamSpec((group_spec(**options),))
 
 
-def batch_of(team: TeamSpec, actor: MultiAgentActor, carrier: Any = None) -> TensorDictBase:
-    return add_targets(collect(team, {"agents": actor}, *endings(length=LENGTH), carrier)[0], KEYS)
+def batch_of(team: TeamSpec, actor: MultiAgentActor, next_root: Any = None) -> TensorDictBase:
+    return add_targets(collect(team, {"agents": actor}, *endings(length=LENGTH), next_root)[0], KEYS)
 
 
 def perturb(module: torch.nn.Module, scale: float = 0.1) -> None:
@@ -207,8 +207,8 @@ def check_ratio_is_one(loss: MAPPOLoss, batch: TensorDictBase) -> None:
 def test_the_ratio_is_one_on_a_fresh_batch(kind: str, recurrent: bool, share: Any) -> None:
     team = team_of(kind=kind, action_mask=kind != "continuous", mask=True)
     actor = make_actor(team["agents"], recurrent, share)
-    _, carrier = collect(team, {"agents": actor}, *endings(length=LENGTH))
-    batch = batch_of(team, actor, carrier)
+    _, next_root = collect(team, {"agents": actor}, *endings(length=LENGTH))
+    batch = batch_of(team, actor, next_root)
     loss = loss_of(team, actor)
     check_ratio_is_one(loss, batch)
     if recurrent:
@@ -441,4 +441,4 @@ def test_another_distributions_entropy_is_estimated_from_its_log_prob() -> None:
 
 def test_an_unknown_value_loss_is_an_error() -> None:
     with pytest.raises(UserError, match="huber, l2"):
-        tiny_loss(loss_critic_type="smooth_l1")
+        tiny_loss(value_loss="smooth_l1")

@@ -6,10 +6,10 @@ import pytest
 import torch
 from tensordict import TensorDict
 
+from ctde_kit.entries import agent_flags, check_same_shape
 from ctde_kit.errors import UserError
 from ctde_kit.keys import GroupKeys
 from ctde_kit.objectives import masked_mean, normalize_advantage
-from ctde_kit.objectives.masking import agent_flags, check_same_shape
 
 SHAPE = (4, 7, 3, 1)
 GARBAGE = [1e30, torch.inf, torch.nan]

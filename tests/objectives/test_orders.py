@@ -12,8 +12,8 @@ from ctde_kit.modules import RandomOrderCritic, action_value_critic, value_criti
 from ctde_kit.objectives import AdvantageEstimator, MADDPGLoss, MAPPOLoss
 from ctde_kit.specs import TeamSpec
 from tests.contracts.fakes import add_targets, collect, endings, group_spec, make_actor, make_network
-from tests.objectives import maddpg_formulas as formulas
-from tests.objectives.test_maddpg import TEAMS, make
+from tests.objectives.maddpg import formulas
+from tests.objectives.maddpg.test_loss import TEAMS, make
 
 SIZE = 7
 SEEN = ("observation", "action_vector")
@@ -50,7 +50,7 @@ def maddpg(heads: str) -> tuple[MADDPGLoss, dict[str, Any], TeamSpec]:
         inner = action_value_critic(team, group, make_network(False, heads != "network"), heads=heads)  # type: ignore[arg-type]
         critics[group.name] = RandomOrderCritic(team, inner)
     loss = MADDPGLoss(actors, critics, gamma=0.9)
-    for parameter in loss.delayed.parameters():
+    for parameter in loss.target_networks.parameters():
         parameter.add_(0.2 * torch.randn_like(parameter))
     return loss, actors, team
 
@@ -59,14 +59,14 @@ def maddpg(heads: str) -> tuple[MADDPGLoss, dict[str, Any], TeamSpec]:
 def test_maddpg_shows_one_order_of_each_sample_now_and_next(heads: str) -> None:
     loss, actors, team = maddpg(heads)
     batch = formulas.transitions(actors, team, SIZE)
-    shown: dict[str, list[TensorDictBase]] = {"online": [], "delayed": []}
-    for name, critic in (("online", loss.critics["sheep"]), ("delayed", loss.delayed["critic_sheep"])):
+    shown: dict[str, list[TensorDictBase]] = {"online": [], "target": []}
+    for name, critic in (("online", loss.critics["sheep"]), ("target", loss.target_networks["critic_sheep"])):
         critic.critic = Watched(critic.critic, shown[name])  # type: ignore[union-attr, arg-type]
     torch.manual_seed(3)
     loss(batch)
     torch.manual_seed(3)
     orders = {group.name: torch.rand(SIZE, 1, group.n_agents).argsort(-1)[:, 0] for group in team}
-    now, following = shown["online"][0], shown["delayed"][0]
+    now, following = shown["online"][0], shown["target"][0]
     do_next = formulas.target_actions(loss, actors, batch)
     for group in team:
         name = group.name

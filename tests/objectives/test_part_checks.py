@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ctde_kit.recipes.commands.main import main
 
 from ctde_kit.errors import UserError
 from ctde_kit.modules import AttentionCritic, MultiAgentDeterministicActor, RandomOrderCritic, own_observation
 from ctde_kit.modules import action_value_critic as critic_of_actions
 from ctde_kit.modules import value_critic as critic_of_states
 from ctde_kit.objectives import MADDPGLoss, MAPPOLoss, QMixLoss
+from ctde_kit.recipes.commands.main import main
 from ctde_kit.specs import TeamSpec
 from tests.contracts.fakes import group_spec, make_actor, make_network, make_q_actor
 

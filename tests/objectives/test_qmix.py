@@ -47,9 +47,9 @@ def make_loss(mixed: bool = True, state: bool = False, **options: Any) -> QMixLo
     group = identity_group(action_mask=options.pop("action_mask", False), mask=options.pop("mask", False))
     actor = MultiAgentQActor(group, own_observation(group), Shifted())
     mixer = (SumAndState() if state else VDNMixer(TeamSpec((group,)))) if mixed else None
-    loss = QMixLoss({"agents": actor}, mixer, gamma=GAMMA, **{"loss_function": "l2", **options})
-    if loss.delayed is not None:
-        loss.delayed["actor_agents"].network.shift.copy_(torch.tensor([10.0, 20.0]))
+    loss = QMixLoss({"agents": actor}, mixer, gamma=GAMMA, **{"value_loss": "l2", **options})
+    if loss.target_networks is not None:
+        loss.target_networks["actor_agents"].network.shift.copy_(torch.tensor([10.0, 20.0]))
     return loss
 
 
@@ -90,15 +90,15 @@ def test_double_q_by_hand() -> None:
 def test_without_targets_the_online_networks_value_what_they_choose() -> None:
     targets = [1 + GAMMA * 14, 2.0, 3 + GAMMA * 2]
     expected = squares([q - t for q, t in zip(CHOSEN, targets, strict=True)]) / 3
-    assert make_loss(delay_value=False)(transitions())["loss_qvalue"].item() == pytest.approx(expected)
+    assert make_loss(use_target_networks=False)(transitions())["loss_qvalue"].item() == pytest.approx(expected)
 
 
 def test_huber_is_linear_beyond_delta() -> None:
     errors = [abs(q - t) for q, t in zip(CHOSEN, TARGETS, strict=True)]
     expected = sum(e - 0.5 if e > 1 else e**2 / 2 for e in errors) / 3
-    assert make_loss(loss_function="huber")(transitions())["loss_qvalue"].item() == pytest.approx(expected)
+    assert make_loss(value_loss="huber")(transitions())["loss_qvalue"].item() == pytest.approx(expected)
     expected = sum(4 * (e - 2) if e > 4 else e**2 / 2 for e in errors) / 3
-    loss = make_loss(loss_function="huber", huber_delta=4.0)
+    loss = make_loss(value_loss="huber", huber_delta=4.0)
     assert loss(transitions())["loss_qvalue"].item() == pytest.approx(expected)
 
 
@@ -306,8 +306,8 @@ def test_single_steps_are_no_sequence(returns: Any) -> None:
 
 
 def test_options_are_checked() -> None:
-    with pytest.raises(UserError, match="loss_function='l1'"):
-        make_loss(loss_function="l1")
+    with pytest.raises(UserError, match="value_loss='l1'"):
+        make_loss(value_loss="l1")
     with pytest.raises(UserError, match=r"returns\.n=0"):
         NStepReturn(0)
     with pytest.raises(UserError, match=r"returns\.lmbda=1\.5"):
@@ -318,7 +318,7 @@ def test_options_are_checked() -> None:
 
 def test_the_state_holds_the_targets() -> None:
     loss, other = make_loss(), make_loss()
-    other.delayed["actor_agents"].network.shift.zero_()
+    other.target_networks["actor_agents"].network.shift.zero_()
     other.load_state_dict(loss.state_dict())
-    assert other.delayed["actor_agents"].network.shift.tolist() == [10.0, 20.0]
-    assert not any(parameter.requires_grad for parameter in loss.delayed.parameters())
+    assert other.target_networks["actor_agents"].network.shift.tolist() == [10.0, 20.0]
+    assert not any(parameter.requires_grad for parameter in loss.target_networks.parameters())

@@ -25,10 +25,10 @@ def case(share: Any = True, **options: Any) -> tuple[QMixLoss, TensorDictBase]:
     """A loss whose targets are other networks, and a batch with ends inside, collected from the middle of episodes."""
     team = TeamSpec((group_spec(action_mask=True),), state_dim=10)
     actors = {"agents": make_q_actor(team["agents"], recurrent=True, share=share)}
-    _, carrier = collect(team, actors, *endings(length=LENGTH))
-    batch, _ = collect(team, actors, *endings(length=LENGTH), carrier)
-    loss = QMixLoss(actors, QMixer(team), gamma=0.9, **{"loss_function": "l2", **options})
-    for parameter in loss.delayed.parameters():
+    _, next_root = collect(team, actors, *endings(length=LENGTH))
+    batch, _ = collect(team, actors, *endings(length=LENGTH), next_root)
+    loss = QMixLoss(actors, QMixer(team), gamma=0.9, **{"value_loss": "l2", **options})
+    for parameter in loss.target_networks.parameters():
         parameter.data.add_(0.3 * torch.randn_like(parameter))
     return loss, TeamReward(team, "sum")(batch)
 
@@ -51,7 +51,7 @@ def step_by_step(network: AgentNetwork, batch: TensorDictBase) -> tuple[Tensor, 
 
 
 def by_hand(loss: QMixLoss, batch: TensorDictBase) -> Tensor:
-    online, target = loss.actors["agents"].agent_network, loss.delayed["actor_agents"]
+    online, target = loss.actors["agents"].agent_network, loss.target_networks["actor_agents"]
     here, following = step_by_step(online, batch)
     _, valued = step_by_step(target, batch)
     allowed = batch["next", "agents", "action_mask"]
@@ -59,7 +59,7 @@ def by_hand(loss: QMixLoss, batch: TensorDictBase) -> Tensor:
     data = batch.copy().set(("agents", "chosen_action_value"), here.gather(-1, batch["agents", "action"].unsqueeze(-1)))
     after = batch["next"].copy().set(("agents", "chosen_action_value"), valued.gather(-1, choice))
     value = loss.mixer(data)["chosen_action_value"]
-    bootstrap = loss.delayed["mixer"](after)["chosen_action_value"].masked_fill(batch["next", "terminated"], 0)
+    bootstrap = loss.target_networks["mixer"](after)["chosen_action_value"].masked_fill(batch["next", "terminated"], 0)
     return (value - batch["next", "reward"] - 0.9 * bootstrap).square() / 2
 
 
@@ -86,7 +86,7 @@ def test_burn_in_gives_no_gradient_but_warms_both_networks_up() -> None:
     gradient = torch.autograd.grad(losses["loss_qvalue"], observation)[0]
     assert not gradient[:, :3].any()
     assert gradient[:, 3:].any(-1).all()
-    for network, name in ((loss.actors, "chosen_action_value"), (loss.delayed["actor_agents"], "target_value")):
+    for network, name in ((loss.actors, "chosen_action_value"), (loss.target_networks["actor_agents"], "target_value")):
         changed = batch.clone()
         with torch.no_grad():
             changed["agents", "observation"][:, 1] += 1
@@ -95,7 +95,7 @@ def test_burn_in_gives_no_gradient_but_warms_both_networks_up() -> None:
 
 def test_a_sequence_starts_from_the_stored_hidden_state_or_from_zero() -> None:
     stored, batch = case()
-    zero, _ = case(from_stored=False)
+    zero, _ = case(use_stored_hidden=False)
     zero.load_state_dict(stored.state_dict())
     batch["is_init"][:, 0] = False
     moved = batch.clone()

@@ -19,7 +19,6 @@ from ctde_kit.recipes import (
     ValueCriticConfig,
     VmasTask,
 )
-
 from tests.recipes.small import network
 from tests.recipes.small_q import FORMS
 

@@ -21,7 +21,6 @@ from ctde_kit.recipes import (
     VDNMixerConfig,
     VmasTask,
 )
-
 from tests.recipes.small import network
 
 FORMS = {

@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+
+from ctde_kit.errors import UserError
+from ctde_kit.modules import MultiAgentBiCNet, MultiAgentCommNet, MultiAgentTarMAC
 from ctde_kit.recipes import (
     BiCNetNetwork,
     CommNetNetwork,
@@ -19,9 +22,6 @@ from ctde_kit.recipes import (
     ValueCriticConfig,
     VmasTask,
 )
-
-from ctde_kit.errors import UserError
-from ctde_kit.modules import MultiAgentBiCNet, MultiAgentCommNet, MultiAgentTarMAC
 from ctde_kit.training import iterate, load_parts, read_checkpoint, save_checkpoint
 from tests.recipes.command_line import composed
 from tests.recipes.small import CHANNELS, network, small_config

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ctde_kit.recipes.commands.running import start
 from omegaconf import OmegaConf
 
+from ctde_kit.recipes.commands.running import start
 from ctde_kit.specs import TeamSpec
 from tests.recipes.command_line import composed
 from tests.recipes.small import small_config

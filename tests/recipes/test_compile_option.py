@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+
+from ctde_kit.errors import UserError
 from ctde_kit.recipes import VmasTask
 from ctde_kit.recipes.wiring import compiling
 from ctde_kit.recipes.wiring.compiling import WORTH_COMPILING, Compiling, resolve_compile
-
-from ctde_kit.errors import UserError
 from ctde_kit.training import iterate, load_parts, read_checkpoint, save_checkpoint
 from tests.recipes.small import small_config
 

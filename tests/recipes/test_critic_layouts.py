@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+
+from ctde_kit.errors import UserError
 from ctde_kit.recipes.commands.loading import read_config
 from ctde_kit.recipes.studies.critic_layouts import statistics
 from ctde_kit.recipes.studies.critic_layouts.claims import Claim, claims, distinct
 from ctde_kit.recipes.studies.critic_layouts.page import scores, write_page
 from ctde_kit.recipes.studies.critic_layouts.runs import Curves, read_curves
 from ctde_kit.recipes.studies.critic_layouts.statistics import Estimate, differences, interquartile_means
-
-from ctde_kit.errors import UserError
 from tests.recipes.command_line import assert_one_line, call_here
 
 CONF = Path(__file__).parents[2] / "recipes" / "conf"

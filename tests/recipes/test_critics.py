@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 import torch
-from ctde_kit.recipes import AttentionCriticConfig, ValueCriticConfig
-from ctde_kit.recipes.commands import running
-from ctde_kit.recipes.wiring.attending import attention_critics
-from ctde_kit.recipes.wiring.critic_parts import critics_team
 from torchrl.envs import TransformedEnv
 
 from ctde_kit.envs.games import MatrixGameEnv
 from ctde_kit.envs.transforms import AgentState
 from ctde_kit.errors import UserError
 from ctde_kit.modules import RandomOrderCritic
+from ctde_kit.recipes import AttentionCriticConfig, ValueCriticConfig
+from ctde_kit.recipes.commands import running
+from ctde_kit.recipes.wiring.attending import attention_critics
+from ctde_kit.recipes.wiring.critic_parts import critics_team
 from ctde_kit.specs import TeamSpec
 from ctde_kit.training import RunDirectory, iterate
 from tests.contracts.fakes import group_spec, observe

@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torchrl.envs.utils import ExplorationType, set_exploration_type
+
+from ctde_kit.errors import UserError
 from ctde_kit.recipes import (
     GaussianExploration,
     GumbelExploration,
@@ -21,9 +24,6 @@ from ctde_kit.recipes import (
     ValueCriticConfig,
     VmasTask,
 )
-from torchrl.envs.utils import ExplorationType, set_exploration_type
-
-from ctde_kit.errors import UserError
 from ctde_kit.training import iterate, load_parts, read_checkpoint, save_checkpoint
 from tests.recipes.small import averaged, network
 from tests.recipes.small_maddpg import small_maddpg_config
@@ -137,12 +137,12 @@ def test_targets_follow_every_so_many_updates() -> None:
     parts = small_maddpg_config(target=PolyakTarget(tau=0.25, every=2)).build()
     loss = parts.update.losses["team"]
     parts.buffer.extend(parts.prepare(next(iter(parts.collector))))
-    first = tensors(loss.delayed.state_dict())
+    first = tensors(loss.target_networks.state_dict())
     parts.update(parts.buffer.sample())
-    assert all(torch.equal(a, b) for a, b in zip(first, tensors(loss.delayed.state_dict()), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(first, tensors(loss.target_networks.state_dict()), strict=True))
     parts.update(parts.buffer.sample())
     online = tensors(loss.online_networks().state_dict())
-    for old, new, learnt in zip(first, tensors(loss.delayed.state_dict()), online, strict=True):
+    for old, new, learnt in zip(first, tensors(loss.target_networks.state_dict()), online, strict=True):
         torch.testing.assert_close(new, old + 0.25 * (learnt - old))
 
 
@@ -170,7 +170,7 @@ def test_both_learning_rates_are_annealed(anneal_lr: bool, half: list[float]) ->
         ("other_actions", "current", "other_actions"),
         ("team_weight", 0.3, "team_weight"),
         ("action_regularization", 0.02, "action_regularization"),
-        ("value_loss", "huber", "loss_function"),
+        ("value_loss", "huber", "value_loss"),
         ("huber_delta", 0.4, "huber_delta"),
         ("minimax_epsilon", 0.05, "adversary.epsilon"),
         ("temperature", 0.6, "actors.agents.temperature"),
@@ -188,7 +188,7 @@ def test_options_of_beliefs_and_hidden_states_reach_the_loss() -> None:
     inference = small_maddpg_config(**options).build().update.losses["team"].inference
     assert (inference.entropy_coeff, inference.deviation) == (0.2, 0.3)
     recurrent = small_maddpg_config("gru", "sequences", hidden_from="zero")
-    assert not recurrent.build().update.losses["team"].from_stored
+    assert not recurrent.build().update.losses["team"].use_stored_hidden
 
 
 @pytest.mark.parametrize("kind", ["mlp", "gru"])

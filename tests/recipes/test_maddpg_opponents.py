@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+
+from ctde_kit.errors import UserError
 from ctde_kit.recipes import (
     GreedyChaseOpponent,
     GumbelExploration,
@@ -23,8 +25,6 @@ from ctde_kit.recipes.commands.cross_play import play
 from ctde_kit.recipes.configs.cross_play import CrossPlayConfig
 from ctde_kit.recipes.wiring.evaluating import EVALUATION_SEED
 from ctde_kit.recipes.wiring.transforms import with_transforms
-
-from ctde_kit.errors import UserError
 from ctde_kit.specs import TeamSpec
 from ctde_kit.training import evaluate, load_parts, read_checkpoint, save_checkpoint
 from tests.recipes.small import network
@@ -107,7 +107,7 @@ def test_a_group_goes_on_from_an_earlier_run(trained: Path, kind: str) -> None:
     earlier = load(trained).parts
     assert same(group_weights(parts, "agent"), group_weights(earlier, "agent"))
     loss = parts.update.losses["team"]
-    assert same(list(loss.actors["agent"].parameters()), list(loss.delayed["actor_agent"].parameters()))
+    assert same(list(loss.actors["agent"].parameters()), list(loss.target_networks["actor_agent"].parameters()))
     assert parts.policy.actors["agent"].noise.scale.item() == pytest.approx(1.0)
     advance(parts, 2)
     assert not same(group_weights(parts, "agent"), group_weights(earlier, "agent"))

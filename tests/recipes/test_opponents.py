@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
+
+from ctde_kit.errors import UserError
 from ctde_kit.recipes import (
     GreedyChaseOpponent,
     NoMixer,
@@ -18,9 +21,6 @@ from ctde_kit.recipes import (
     load,
 )
 from ctde_kit.recipes.commands.running import resume, start
-from omegaconf import OmegaConf
-
-from ctde_kit.errors import UserError
 from ctde_kit.training import Parts, evaluate, iterate, load_parts, read_checkpoint, save_checkpoint
 from tests.recipes.small import network, small_config
 from tests.recipes.small_q import small_q_config
@@ -171,8 +171,8 @@ def test_q_learners_against_opponents_and_targets_of_a_loaded_group(kind: str, t
     before = group_weights(parts, "agent")
     loss = parts.update.losses["team"]
     assert list(loss.actors) == ["adversary"]
-    online, delayed = loss.online_networks().parameters(), loss.delayed.parameters()
-    assert same(list(online), list(delayed))
+    online, targets = loss.online_networks().parameters(), loss.target_networks.parameters()
+    assert same(list(online), list(targets))
     assert same(group_weights(parts, "adversary"), group_weights(load(earlier).parts, "adversary"))
     # Exploration begins as configured for the learner; the opponent keeps the one that it was left with.
     assert parts.policy.actors["adversary"].epsilon.item() == 1.0

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
+from ctde_kit.errors import UserError
 from ctde_kit.recipes import (
     HardTarget,
     LbfTask,
@@ -22,8 +24,6 @@ from ctde_kit.recipes import (
     SequenceForm,
     VmasTask,
 )
-
-from ctde_kit.errors import UserError
 from ctde_kit.training import Parts, iterate, load_parts, read_checkpoint, save_checkpoint
 from tests.recipes.small import network
 from tests.recipes.small_q import navigation, small_pqn_config, small_q_config
@@ -145,10 +145,10 @@ def test_targets_follow_by_their_rule() -> None:
     loss = parts.update.losses["team"]
     batch = next(iter(parts.collector))
     parts.buffer.extend(parts.prepare(batch))
-    first = tensors(loss.delayed.state_dict())
+    first = tensors(loss.target_networks.state_dict())
     for update in range(1, 7):
         parts.update(parts.buffer.sample())
-        now, online = tensors(loss.delayed.state_dict()), tensors(loss.online_networks().state_dict())
+        now, online = tensors(loss.target_networks.state_dict()), tensors(loss.online_networks().state_dict())
         assert all(torch.equal(a, b) for a, b in zip(now, online if update % 3 == 0 else first, strict=True)), update
         first = now
 
@@ -157,10 +157,10 @@ def test_polyak_moves_a_share_of_the_way() -> None:
     parts = small_q_config().build()
     loss = parts.update.losses["team"]
     parts.buffer.extend(parts.prepare(next(iter(parts.collector))))
-    before = tensors(loss.delayed.state_dict())
+    before = tensors(loss.target_networks.state_dict())
     parts.update(parts.buffer.sample())
     online = tensors(loss.online_networks().state_dict())
-    for old, new, learnt in zip(before, tensors(loss.delayed.state_dict()), online, strict=True):
+    for old, new, learnt in zip(before, tensors(loss.target_networks.state_dict()), online, strict=True):
         torch.testing.assert_close(new, old + 0.1 * (learnt - old))
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from ctde_kit.recipes import LbfTask, MAPPOConfig, PettingZooTask
 
 from ctde_kit.errors import UserError
+from ctde_kit.recipes import LbfTask, MAPPOConfig, PettingZooTask
 from ctde_kit.training import Parts, iterate, load_parts, read_checkpoint, save_checkpoint
 from tests.recipes.small import small_config
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from ctde_kit.recipes import HardTarget
 
 from ctde_kit.modules import MultiAgentMLP
 from ctde_kit.modules.networks.linear import AgentLinear
+from ctde_kit.recipes import HardTarget
 from ctde_kit.training import ParameterAverage
 from tests.recipes.small import averaged, small_config
 from tests.recipes.small_maddpg import small_maddpg_config
@@ -49,7 +49,7 @@ def spread(update: Any, of_targets: bool = False) -> float:
     layers = [
         layer
         for name, layer in update.losses.named_modules()
-        if isinstance(layer, AgentLinear) and "critic" in name and ("delayed" in name) is of_targets
+        if isinstance(layer, AgentLinear) and "critic" in name and ("target_networks" in name) is of_targets
     ]
     assert layers
     assert all(len(layer.weight) == 2 for layer in layers)

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from ctde_kit.recipes import MAPPOConfig, ValueCriticConfig
 
 from ctde_kit.errors import UserError
+from ctde_kit.recipes import MAPPOConfig, ValueCriticConfig
 from ctde_kit.training import Parts, iterate, latest_checkpoint, load_parts, read_checkpoint, save_checkpoint
 from tests.recipes.small import averaged, network, small_config
 

@@ -34,7 +34,9 @@ class Case:
         critic = value_critic(self.team, self.team["agents"], make_network(False))
         self.norm = ValueNorm()
         self.norm.update(torch.randn(50))
-        self.loss = MAPPOLoss(self.actor, critic, entropy_coeff=0.1, samples_mc_entropy=2, value_norm=self.norm)
+        self.loss = MAPPOLoss(
+            self.actor, critic, entropy_coeff=0.1, clip_value=0.2, samples_mc_entropy=2, value_norm=self.norm
+        )
         optimizer = torch.optim.Adam(self.loss.parameters(), lr=0.05)
         self.step = GradientStep({"agents": self.loss}, optimizer, max_grad_norm=0.2)
         self.step(self.minibatch())
@@ -199,7 +201,9 @@ def test_torch_compile_finds_one_graph(name: str) -> None:
     else:
         team = TeamSpec((group_spec(kind=name),))
         actor = make_actor(team["agents"])
-        loss = MAPPOLoss(actor, value_critic(team, team["agents"], make_network(False)), value_norm=ValueNorm())
+        loss = MAPPOLoss(
+            actor, value_critic(team, team["agents"], make_network(False)), clip_value=0.2, value_norm=ValueNorm()
+        )
         minibatch = add_targets(collect(team, {"agents": actor}, *endings())[0], KEYS).reshape(-1)
     compiled = torch.compile(loss, fullgraph=True, backend="eager")
     torch.manual_seed(1)

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from ctde_kit.recipes import EvaluationConfig, load
-from ctde_kit.recipes.commands.running import resume, start
 from omegaconf import OmegaConf
 
 from ctde_kit.errors import UserError
+from ctde_kit.recipes import EvaluationConfig, load
+from ctde_kit.recipes.commands.running import resume, start
 from ctde_kit.training import RunDirectory
 from tests.recipes.small import small_config
 

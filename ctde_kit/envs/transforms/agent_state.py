@@ -11,9 +11,10 @@ from torch import Tensor
 from torchrl.data import TensorSpec, Unbounded
 from torchrl.envs.transforms import Transform
 
+from ctde_kit.entries import alive_next
 from ctde_kit.errors import UserError
-from ctde_kit.keys import STATE, TERMINATED, Key
-from ctde_kit.specs import GroupSpec, TeamSpec
+from ctde_kit.keys import NEXT, STATE, Key
+from ctde_kit.specs import TeamSpec
 
 
 class AgentState(Transform):
@@ -54,7 +55,9 @@ class AgentState(Transform):
         return self._write(tensordict_reset, alive)
 
     def _step(self, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> TensorDictBase:
-        alive = {group.name: _seen_next(group, tensordict, next_tensordict) for group in self.team if group.mask}
+        masked = [group.keys for group in self.team if group.mask]
+        step = tensordict.select(*(keys.mask for keys in masked)).set(NEXT, next_tensordict)
+        alive = {keys.group: alive_next(step, keys) for keys in masked}
         return self._write(next_tensordict, alive)
 
     def _write(self, tensordict: TensorDictBase, alive: dict[str, Tensor]) -> TensorDictBase:
@@ -98,11 +101,3 @@ def with_agent_states(team: TeamSpec) -> TeamSpec:
     return replace(
         team, groups=tuple(replace(group, state_dim=shared + group.observation_dim) for group in team.groups)
     )
-
-
-def _seen_next(group: GroupSpec, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> Tensor:
-    """Who is there after the step: those alive, and those who were and did not terminate."""
-    terminated = next_tensordict.get(TERMINATED)
-    own = next_tensordict.get(group.keys.terminated, None)
-    ended = terminated if own is None else terminated | own.squeeze(-1)
-    return next_tensordict.get(group.keys.mask) | (tensordict.get(group.keys.mask) & ~ended)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
+from ctde_kit.entries import required_entry as entry
 from ctde_kit.errors import UserError
 from ctde_kit.keys import STATE, GroupKeys, Key
 from ctde_kit.modules.networks.own_first import own_first_columns
@@ -117,14 +116,6 @@ def _read(tensordict: TensorDictBase, key: Key, mask_key: Key | None, dims: int)
     if dims == 0:
         return value
     return value.flatten(-dims).unsqueeze(-2)
-
-
-def entry(tensordict: TensorDictBase, key: Key) -> Tensor:
-    """The entry at ``key``; a ``UserError`` that names it, and what is there, where it is missing."""
-    value: Any = tensordict.get(key, None)
-    if value is None:
-        raise UserError(f"key {key!r} is missing: expected one of {sorted(map(str, tensordict.keys(True, True)))}")
-    return value
 
 
 def own_observation(

@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ctde_kit.errors import UserError
 from ctde_kit.recipes.configs.checks import check_positive
 
-from ctde_kit.errors import UserError
-
 if TYPE_CHECKING:
+    from typing import Self
+
     import numpy as np
     from torchrl.envs import EnvBase
-    from typing_extensions import Self
 
 
 @dataclass

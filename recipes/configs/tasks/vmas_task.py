@@ -6,9 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ctde_kit.recipes.configs.tasks.task import TaskConfig, chosen_actions, naming_params
-
 import ctde_kit as ck
+from ctde_kit.recipes.configs.tasks.task import TaskConfig, chosen_actions, naming_params
 
 if TYPE_CHECKING:
     import numpy as np

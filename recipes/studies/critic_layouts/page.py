@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
 from ctde_kit.recipes.studies.critic_layouts.claims import claims, distinct
 from ctde_kit.recipes.studies.critic_layouts.runs import Curves
 from ctde_kit.recipes.studies.critic_layouts.statistics import (
@@ -16,8 +19,6 @@ from ctde_kit.recipes.studies.critic_layouts.statistics import (
     differences,
     interquartile_means,
 )
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 NAME = "critic_layouts"
 MEASURES = {

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ctde_kit.recipes.wiring.saved_runs import SavedRun
 
 from ctde_kit.errors import UserError
+from ctde_kit.recipes.wiring.saved_runs import SavedRun
 from ctde_kit.training import read_metrics
 
 MISSING = object()

@@ -12,7 +12,7 @@ from torch import Tensor
 from ctde_kit.errors import UserError
 from ctde_kit.graph import trace
 from ctde_kit.modules import RandomOrderCritic, action_value_critic, value_critic
-from ctde_kit.objectives.joint_actions import own_action_values, own_rows, values_of_rows
+from ctde_kit.objectives.maddpg.joint_actions import own_action_values, own_rows, values_of_rows
 from ctde_kit.specs import TeamSpec
 from tests.contracts.fakes import group_spec, make_network, observe
 

@@ -17,11 +17,11 @@ from ctde_kit.modules import AttentionCritic, MultiAgentDeterministicActor, own_
 from ctde_kit.modules.critics.agent_attention import AgentAttention
 from ctde_kit.modules.networks.linear import AgentLinear
 from ctde_kit.objectives import AdvantageEstimator, MADDPGLoss, MAPPOLoss
-from ctde_kit.objectives.joint_actions import own_rows, values_of_rows
+from ctde_kit.objectives.maddpg.joint_actions import own_rows, values_of_rows
 from ctde_kit.specs import TeamSpec
 from tests.contracts.fakes import collect, endings, group_spec, make_actor, make_network, observe
-from tests.objectives import maddpg_formulas as formulas
-from tests.objectives.test_maddpg import gradients
+from tests.objectives.maddpg import formulas
+from tests.objectives.maddpg.test_loss import gradients
 
 B, EMBED, HEADS = 5, 6, 2
 WOLVES = group_spec("wolves", 3, "continuous")
@@ -237,7 +237,7 @@ def test_maddpgs_loss_and_gradients_are_the_papers(team: str, other_actions: Any
         actors[group.name] = MultiAgentDeterministicActor(group, own_observation(group), network)
         critics[group.name] = critic_of(spec, group.name, True)
     loss = MADDPGLoss(actors, critics, gamma=0.9, other_actions=other_actions)
-    for parameter in loss.delayed.parameters():
+    for parameter in loss.target_networks.parameters():
         parameter.add_(0.2 * torch.randn_like(parameter))
     batch = formulas.transitions(actors, spec, B)
     found, current = loss(batch), other_actions == "current"

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ctde_kit.recipes import BiCNetNetwork, CommNetNetwork, MLPNetwork, TarMACNetwork
 from tensordict import TensorDict
 
 from ctde_kit.modules import MultiAgentActor, own_observation, value_critic
 from ctde_kit.objectives import MAPPOLoss
+from ctde_kit.recipes import BiCNetNetwork, CommNetNetwork, MLPNetwork, TarMACNetwork
 from ctde_kit.specs import ActionSpec, GroupSpec, TeamSpec
 from ctde_kit.training import GradientStep
 from tests.programs.benchmarks.training_speed import ROOT

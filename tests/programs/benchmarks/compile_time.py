@@ -26,6 +26,7 @@ TASKS = ("navigation", "balance")
 def measure(task: str) -> dict[str, float]:
     """Seconds of the first rollout and of the first gradient step, less those of the second ones."""
     import torch
+
     from ctde_kit.recipes import LoggerConfig, MAPPOConfig, MLPNetwork, ValueCriticConfig, VmasTask
 
     torch.set_num_threads(2)

@@ -30,7 +30,6 @@ def resident_megabytes() -> float:
 def megabytes_over(iterations: int, shown: tuple[int, ...] = SHOWN) -> list[tuple[int, float]]:
     """Megabytes of this process after some of the iterations of a compiled run."""
     from ctde_kit.recipes import LoggerConfig, MAPPOConfig, MLPNetwork, ValueCriticConfig, VmasTask
-
     from ctde_kit.training import iterate
 
     torch.set_num_threads(1)

@@ -67,6 +67,7 @@ os._exit(0)
 def ours(algorithm: str, task: str, cells: list[int], compile: bool, iterations: int) -> None:
     """Print the seconds of each iteration."""
     import torch
+
     from ctde_kit.recipes import (
         GaussianExploration,
         LoggerConfig,
@@ -82,7 +83,6 @@ def ours(algorithm: str, task: str, cells: list[int], compile: bool, iterations:
         VDNMixerConfig,
         VmasTask,
     )
-
     from ctde_kit.training import iterate
 
     torch.set_num_threads(2)

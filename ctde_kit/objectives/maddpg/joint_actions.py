@@ -1,4 +1,4 @@
-"""Joint actions in which each agent has its own variant, and what a critic says of them."""
+"""Joint actions with one row per agent, in which that agent's own action differs, and a critic's values of them."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 
+from ctde_kit.entries import required_entry
 from ctde_kit.errors import UserError
 from ctde_kit.keys import IS_INIT, GroupKeys
-from ctde_kit.objectives.masking import required_entry
 from ctde_kit.objectives.unroll import hidden_key, single_steps
+from ctde_kit.protocols import SwapsOwnAction
 from ctde_kit.specs import GroupSpec
 
 
 class DeterministicActor(Protocol):
-    """What MADDPG's loss uses of a learning group's actor, such as ``MultiAgentDeterministicActor``."""
+    """What MADDPG's loss uses of the actor of a group that learns, such as ``MultiAgentDeterministicActor``."""
 
     group: GroupSpec
     agent_network: Any
@@ -27,29 +28,29 @@ class DeterministicActor(Protocol):
     sub_policies: Any
 
     def greedy_vector(self, tensordict: TensorDictBase, /) -> Tensor:
-        """Actions without noise, hard where discrete, by the network's output that is there."""
+        """Actions without noise, hard where discrete, of the network's output in ``tensordict``."""
         ...
 
     def differentiable_vector(self, tensordict: TensorDictBase, /) -> Tensor:
-        """Actions with a gradient, likewise."""
+        """Actions with a gradient, of the same output."""
         ...
 
 
 @contextlib.contextmanager
 def frozen(*modules: nn.Module) -> Iterator[None]:
     """Inside the block nothing that ``modules`` compute gives their parameters a gradient; their inputs get theirs."""
-    learnt = [p for module in modules for p in module.parameters() if p.requires_grad]
-    for parameter in learnt:
+    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+    for parameter in parameters:
         parameter.requires_grad_(False)
     try:
         yield
     finally:
-        for parameter in learnt:
+        for parameter in parameters:
             parameter.requires_grad_(True)
 
 
 def stored_vector(group: GroupSpec, tensordict: TensorDictBase) -> Tensor:
-    """What each agent did as a vector ``[*B, T, n_agents, D]``; zero for dead agents.
+    """Each agent's stored action as a vector ``[*B, T, n_agents, D]``; zero for dead agents.
 
     Raises:
         UserError: where the actions have another shape, which would broadcast over agents.
@@ -73,20 +74,23 @@ def zero_dead(vector: Tensor, alive: Tensor | None) -> Tensor:
     return vector if alive is None else vector.masked_fill(~alive.unsqueeze(-1), 0)
 
 
-def own_action_values(critic: TensorDictModuleBase, keys: GroupKeys, tensordict: TensorDictBase, own: Tensor) -> Tensor:
-    """The value ``[*B, n_agents, 1]`` for each agent where it alone takes its action of ``own`` ``[*B, n_agents, D]``.
+def own_action_values(
+    critic: TensorDictModuleBase, keys: GroupKeys, tensordict: TensorDictBase, own_action: Tensor
+) -> Tensor:
+    """The value ``[*B, n_agents, 1]`` for each agent where it alone takes its ``own_action`` ``[*B, n_agents, D]``.
 
     By the critic's own ``own_action_values`` where it ``swaps_own_action``, else by ``values_of_rows``. A recurrent
     critic takes one step from the hidden states in ``tensordict``.
     """
-    swaps: Any = critic
-    if getattr(critic, "swaps_own_action", False):
-        return swaps.own_action_values(tensordict, own)
-    return values_of_rows(critic, keys, tensordict, {keys.group: own_rows(tensordict.get(keys.action_vector), own)})
+    if isinstance(critic, SwapsOwnAction) and critic.swaps_own_action:
+        return critic.own_action_values(tensordict, own_action)
+    return values_of_rows(
+        critic, keys, tensordict, {keys.group: own_rows(tensordict.get(keys.action_vector), own_action)}
+    )
 
 
-def own_rows(vector: Tensor, own: Tensor) -> Tensor:
-    """``[*B, n_agents, n_agents, D]``: in row i agent i's action is of ``own``, the others' are of ``vector``.
+def own_rows(vector: Tensor, own_action: Tensor) -> Tensor:
+    """``[*B, n_agents, n_agents, D]``: in row i agent i's action is of ``own_action``, the others' are of ``vector``.
 
     ``vector`` is ``[*B, n_agents, D]``, the same for every row, or has rows of its own.
 
@@ -94,21 +98,21 @@ def own_rows(vector: Tensor, own: Tensor) -> Tensor:
     tensor([[1., 0.],
             [0., 1.]])
     """
-    is_own = torch.eye(own.shape[-2], dtype=torch.bool, device=own.device).unsqueeze(-1)
-    rows = vector.unsqueeze(-3) if vector.ndim == own.ndim else vector
-    return torch.where(is_own, own.unsqueeze(-3), rows)
+    is_own = torch.eye(own_action.shape[-2], dtype=torch.bool, device=own_action.device).unsqueeze(-1)
+    rows = vector.unsqueeze(-3) if vector.ndim == own_action.ndim else vector
+    return torch.where(is_own, own_action.unsqueeze(-3), rows)
 
 
 def values_of_rows(
     critic: TensorDictModuleBase, keys: GroupKeys, tensordict: TensorDictBase, rows: Mapping[str, Tensor]
 ) -> Tensor:
-    """Agent i's value ``[*B, n_agents, 1]`` of the joint action in row i: any critic, on n times the data.
+    """Agent i's value ``[*B, n_agents, 1]`` of the joint action in row i: works for any critic, on n times the data.
 
     Args:
         critic: writes ``(group, "state_action_value")`` ``[*B, n_agents, 1]``.
         keys: of the group whose agents the rows are.
-        tensordict: what else it reads.
-        rows: of each group that differs from row to row, its actions ``[*B, n_agents, n_others, D]``.
+        tensordict: the other entries that it reads.
+        rows: of each group whose actions differ from row to row, ``[*B, n_agents, n_others, D]``.
     """
     n_rows = next(iter(rows.values())).shape[-3]
     inputs = tensordict.select(*critic.in_keys, strict=False)

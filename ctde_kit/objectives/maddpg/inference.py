@@ -1,4 +1,4 @@
-"""Learning what the others' policies are, and using it in targets."""
+"""Beliefs of the other agents' policies: their loss, and the joint actions that agents believe in (MADDPG)."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 
+from ctde_kit.entries import required_entry
 from ctde_kit.errors import UserError
-from ctde_kit.objectives.joint_actions import own_rows, zero_dead
-from ctde_kit.objectives.masking import required_entry
+from ctde_kit.objectives.maddpg.joint_actions import own_rows, zero_dead
 from ctde_kit.specs import GroupSpec
 
 
 class PolicyInference(nn.Module):
-    """Fits each agent's beliefs to what the others did (Lowe et al. 2017, section 4.2).
+    """Fits each agent's beliefs of the others' policies to their stored actions (Lowe et al. 2017, section 4.2).
 
     A belief's loss is minus the log-likelihood of the other's action, minus ``entropy_coeff`` times the belief's
     entropy. Discrete beliefs are categorical; continuous ones are Gaussians of the stated ``deviation`` around the
-    squashed output, whose entropy is constant. Agents believe nothing of themselves.
+    squashed output, whose entropy is constant. Actors squash and mask the beliefs' outputs as they do their own. Agents
+    have no beliefs of themselves.
 
     Args:
         networks: ``(tensordict, observer, other) -> [*B, n_observers, n_others, D]``, such as ``InferredPolicies``.
-        actors: of every group; they squash, mask and encode.
         entropy_coeff: weight of the entropy.
         deviation: of Gaussian beliefs, in units of action.
 
@@ -45,13 +45,13 @@ class PolicyInference(nn.Module):
         policies: Mapping[str, TensorDictBase],
         masks: Mapping[str, Tensor],
     ) -> tuple[Tensor, Tensor]:
-        """The loss, and the divergence KL(policy, belief), means over pairs and steps that count.
+        """The loss, and the divergence KL(policy, belief), as means over valid pairs of agents and steps.
 
         Args:
             actors: of every group.
             steps: ``[*B, T]``, with ``(group, "action_vector")``.
-            policies: what each group's actor chooses by: its network's output, its action mask.
-            masks: of each group, what counts, bool ``[*B, T, n_agents, 1]``.
+            policies: of each group, its actor's network output and its action mask.
+            masks: of each group, its ``valid_mask``, bool ``[*B, T, n_agents, 1]``.
         """
         losses, divergences, counts = [], [], []
         for observer in actors:
@@ -60,20 +60,20 @@ class PolicyInference(nn.Module):
                 vector = steps.get(actor.group.keys.action_vector).unsqueeze(-3)
                 minus_likelihood, entropy = self._fit(actor, steps, output, vector)
                 divergence = self._divergence(actor, policies[other], steps, output)
-                counted = _pairs(masks[observer], masks[other], observer == other)
-                losses.append((minus_likelihood - self.entropy_coeff * entropy).masked_fill(~counted, 0).sum())
-                divergences.append(divergence.detach().masked_fill(~counted, 0).sum())
-                counts.append(counted.sum())
+                pairs = _valid_pairs(masks[observer], masks[other], observer == other)
+                losses.append((minus_likelihood - self.entropy_coeff * entropy).masked_fill(~pairs, 0).sum())
+                divergences.append(divergence.detach().masked_fill(~pairs, 0).sum())
+                counts.append(pairs.sum())
         count = torch.stack(counts).sum().clamp(min=1)
         return torch.stack(losses).sum() / count, torch.stack(divergences).sum() / count
 
     def rows(
-        self, actors: Mapping[str, Any], tensordict: TensorDictBase, observer: GroupSpec, own: Tensor
+        self, actors: Mapping[str, Any], tensordict: TensorDictBase, observer: GroupSpec, own_action: Tensor
     ) -> dict[str, Tensor]:
         """The joint action ``[*B, n_observers, n_others, D]`` of each group as each observer believes it to be.
 
-        Its own action is of ``own`` ``[*B, n_observers, D]``. Reads observations and, where groups have them, action
-        masks and who is alive.
+        Each observer's own action is that of ``own_action`` ``[*B, n_observers, D]``. Reads observations and, where
+        groups have them, action masks and who is alive.
         """
         rows = {}
         for name, actor in actors.items():
@@ -81,19 +81,19 @@ class PolicyInference(nn.Module):
             beliefs = self._greedy(actor, tensordict, self.networks(tensordict, observer.name, name))
             if group.mask:
                 beliefs = zero_dead(beliefs, tensordict.get(keys.mask).unsqueeze(-2))
-            rows[name] = own_rows(beliefs, own) if name == observer.name else beliefs
+            rows[name] = own_rows(beliefs, own_action) if name == observer.name else beliefs
         return rows
 
     @staticmethod
     def _greedy(actor: Any, tensordict: TensorDictBase, output: Tensor) -> Tensor:
         """Beliefs ``[*B, n_observers, n_others, D]`` as actions: the best choice, or the squashed output."""
-        chooses = TensorDict({actor.output_key: output}, tensordict.batch_size)
+        belief = TensorDict({actor.output_key: output}, tensordict.batch_size)
         if actor.group.action_mask:
-            chooses.set(actor.group.keys.action_mask, _mask(actor, tensordict).unsqueeze(-3))
-        return actor.greedy_vector(chooses)
+            belief.set(actor.group.keys.action_mask, _mask(actor, tensordict).unsqueeze(-3))
+        return actor.greedy_vector(belief)
 
     def _fit(self, actor: Any, steps: TensorDictBase, output: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
-        """Minus the log-likelihood of what was done, and the entropy, ``[*B, T, n_observers, n_others, 1]``."""
+        """Minus the log-likelihood of the stored action, and the entropy, ``[*B, T, n_observers, n_others, 1]``."""
         if not actor.group.action.discrete:
             square = ((vector - self._greedy(actor, steps, output)) / self.deviation).square()
             likelihood = -0.5 * square.sum(-1, keepdim=True)
@@ -111,12 +111,12 @@ class PolicyInference(nn.Module):
         return (true.exp() * (true - _log_probs(actor, steps, output))).sum(-1, keepdim=True)
 
 
-def _pairs(observers: Tensor, others: Tensor, same_group: bool) -> Tensor:
-    """Which pairs count, ``[*B, T, n_observers, n_others, 1]``: both do, and they are two."""
-    counted = observers.unsqueeze(-2) & others.unsqueeze(-3)
+def _valid_pairs(observers: Tensor, others: Tensor, same_group: bool) -> Tensor:
+    """Which pairs are two different agents that are both valid, bool ``[*B, T, n_observers, n_others, 1]``."""
+    pairs = observers.unsqueeze(-2) & others.unsqueeze(-3)
     if same_group:
-        counted = counted & ~torch.eye(others.shape[-2], dtype=torch.bool, device=others.device).unsqueeze(-1)
-    return counted
+        pairs = pairs & ~torch.eye(others.shape[-2], dtype=torch.bool, device=others.device).unsqueeze(-1)
+    return pairs
 
 
 def _mask(actor: Any, tensordict: TensorDictBase) -> Tensor:
@@ -124,7 +124,7 @@ def _mask(actor: Any, tensordict: TensorDictBase) -> Tensor:
 
 
 def _log_probs(actor: Any, steps: TensorDictBase, logits: Tensor) -> Tensor:
-    """Log-probabilities of every choice among those allowed, ``[*B, T, n_observers, n_others, D]``."""
+    """Log-probabilities of every allowed choice ``[*B, T, n_observers, n_others, D]``; others are hugely negative."""
     if actor.group.action_mask:
         logits = logits.masked_fill(~_mask(actor, steps).unsqueeze(-3), torch.finfo(logits.dtype).min)
     return torch.cat([part.log_softmax(-1) for part in logits.split(list(actor.group.action.sizes), -1)], -1)

@@ -19,11 +19,11 @@ from ctde_kit.modules import (
     own_observation,
 )
 from ctde_kit.objectives import MADDPGLoss
-from ctde_kit.objectives.joint_actions import own_action_values
+from ctde_kit.objectives.maddpg.joint_actions import own_action_values
 from ctde_kit.specs import TeamSpec
 from tests.contracts.fakes import group_spec, make_network
-from tests.objectives import maddpg_formulas as formulas
-from tests.objectives.test_maddpg import GAMMA, SIZE, TEAMS
+from tests.objectives.maddpg import formulas
+from tests.objectives.maddpg.test_loss import GAMMA, SIZE, TEAMS
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +54,7 @@ def test_through_a_channel_each_agents_own_action_alone_is_swapped(
         critic = plain if talks == "actors" else talking
         critics[group.name] = action_value_critic(spec, group, critic, sees="observation")
     loss = MADDPGLoss(actors, critics, gamma=GAMMA, other_actions=other_actions)
-    for parameter in loss.delayed.parameters():
+    for parameter in loss.target_networks.parameters():
         parameter.add_(0.2 * torch.randn_like(parameter))
     batch = formulas.transitions(actors, spec, SIZE)
     torch.manual_seed(1)

@@ -1,4 +1,4 @@
-"""Others who do their worst."""
+"""MADDPG with adversarial others (M3DDPG): their actions moved against each agent's value."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import Tensor
 
 from ctde_kit.errors import UserError
 from ctde_kit.keys import GroupKeys
-from ctde_kit.objectives.joint_actions import frozen, own_rows, values_of_rows
+from ctde_kit.objectives.maddpg.joint_actions import frozen, own_rows, values_of_rows
 
 
 @dataclass(frozen=True)
 class MinimaxAdversary:
-    """Moves, for each agent by itself, all others' actions one gradient step against its value.
+    """Moves all others' actions one gradient step against an agent's value, for each agent separately.
 
     Li et al. 2019, "Robust Multi-Agent Reinforcement Learning via Minimax Deep Deterministic Policy Gradient" (M3DDPG),
     the one-step linear approximation: ``a_j - epsilon * dQ_i / da_j`` for every ``j != i``, in all
@@ -37,24 +37,25 @@ class MinimaxAdversary:
             raise UserError(f"adversary.epsilon={self.epsilon}: expected 0 or more")
 
     def __call__(
-        self, critic: TensorDictModuleBase, keys: GroupKeys, tensordict: TensorDictBase, own: Tensor
+        self, critic: TensorDictModuleBase, keys: GroupKeys, tensordict: TensorDictBase, own_action: Tensor
     ) -> dict[str, Tensor]:
-        """The joint action ``[*B, n_agents, n_others, D]`` of each group that ``critic`` reads, one row an agent.
+        """The joint action ``[*B, n_agents, n_others, D]`` of each group that ``critic`` reads, one row per agent.
 
-        Row i has agent i's action of ``own`` ``[*B, n_agents, D]`` as it is; the others' start from ``tensordict``.
+        Row i has agent i's action of ``own_action`` ``[*B, n_agents, D]`` as it is; the others' are moved from those in
+        ``tensordict``.
         """
         rows = {}
         for key in critic.in_keys:
             group = GroupKeys(str(key[0]))
             if key == group.action_vector:
                 vector = tensordict.get(key)
-                shape = (*vector.shape[:-2], own.shape[-2], *vector.shape[-2:])
-                mine = group.group == keys.group
-                rows[group.group] = own_rows(vector, own) if mine else vector.unsqueeze(-3).expand(shape)
-        worse = self._gradient(critic, keys, tensordict, rows)
-        is_own = torch.eye(own.shape[-2], dtype=torch.bool, device=own.device).unsqueeze(-1)
-        worse[keys.group] = worse[keys.group].masked_fill(is_own, 0)
-        return {name: row - self.epsilon * worse[name] for name, row in rows.items()}
+                shape = (*vector.shape[:-2], own_action.shape[-2], *vector.shape[-2:])
+                is_own_group = group.group == keys.group
+                rows[group.group] = own_rows(vector, own_action) if is_own_group else vector.unsqueeze(-3).expand(shape)
+        gradient = self._gradient(critic, keys, tensordict, rows)
+        is_own = torch.eye(own_action.shape[-2], dtype=torch.bool, device=own_action.device).unsqueeze(-1)
+        gradient[keys.group] = gradient[keys.group].masked_fill(is_own, 0)
+        return {name: row - self.epsilon * gradient[name] for name, row in rows.items()}
 
     @staticmethod
     def _gradient(

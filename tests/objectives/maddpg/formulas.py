@@ -40,7 +40,7 @@ def target_actions(loss: Any, actors: dict[str, MultiAgentDeterministicActor], b
     """mu'(o') of every agent, hard where discrete."""
     following = {}
     for name, actor in actors.items():
-        output = policy(actor, loss.delayed[f"actor_{name}"], batch["next"])
+        output = policy(actor, loss.target_networks[f"actor_{name}"], batch["next"])
         if actor.group.action.discrete:
             following[name] = torch.nn.functional.one_hot(output.argmax(-1), output.shape[-1]).to(output.dtype)
         else:
@@ -81,7 +81,7 @@ def losses(
     for name, critic in critics.items():
         n_agents = actors[name].group.n_agents
         for i in range(n_agents):
-            next_value = value(loss.delayed[f"critic_{name}"], name, batch["next"], following, i)
+            next_value = value(loss.target_networks[f"critic_{name}"], name, batch["next"], following, i)
             ends = batch["next", "terminated"][:, 0].double()
             y = batch["next", name, "reward"][:, i, 0] + gamma * (1 - ends) * next_value
             errors = value(critic, name, batch, done_before, i) - y.detach()

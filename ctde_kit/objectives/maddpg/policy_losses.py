@@ -1,4 +1,4 @@
-"""What deterministic actors climb: each agent's own value, or a team's."""
+"""Actor losses of MADDPG: minus each agent's own value, or minus the team's mixed value."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from tensordict.utils import NestedKey
 from torch import Tensor, nn
 
 from ctde_kit.keys import IS_INIT
-from ctde_kit.objectives.ensembles import ensemble_mean
-from ctde_kit.objectives.joint_actions import frozen, own_action_values, values_of_rows
+from ctde_kit.objectives.maddpg.ensembles import ensemble_mean
+from ctde_kit.objectives.maddpg.joint_actions import frozen, own_action_values, values_of_rows
+from ctde_kit.objectives.maddpg.minimax import MinimaxAdversary
 from ctde_kit.objectives.masking import masked_mean
-from ctde_kit.objectives.minimax import MinimaxAdversary
+from ctde_kit.objectives.q_values import team_value
 from ctde_kit.objectives.unroll import hidden_key, single_steps
 from ctde_kit.specs import GroupSpec
 
@@ -25,7 +26,7 @@ def own_policy_loss(
     steps: TensorDictBase,
     values: Mapping[str, TensorDictBase],
     vectors: Mapping[str, Tensor],
-    replays: Mapping[str, Sequence[Tensor]],
+    masks: Mapping[str, Sequence[Tensor]],
     *,
     current: bool,
     adversary: MinimaxAdversary | None,
@@ -35,26 +36,26 @@ def own_policy_loss(
     Args:
         critics: of the groups that learn.
         groups: all of them.
-        steps: what the critics read, ``[*B, T]``, with the actions of the replay.
-        values: what each critic wrote when it was unrolled over ``steps``.
+        steps: the entries that the critics read, ``[*B, T]``, with the actions of the replay.
+        values: the entries that each critic wrote when it was unrolled over ``steps``.
         vectors: current actions ``[*B, T, n_agents, D]`` of the groups that learn, with their gradients.
-        replays: of each of them, what its sub-policies learn from, bool ``[*B, T, n_agents, 1]``: ``replays_of``.
+        masks: of each of them, ``sub_policy_masks``.
         current: the others' actions are current ones, too, detached.
         adversary: moves the others' actions.
     """
     losses = []
     for name, critic in critics.items():
-        keys, around = groups[name].keys, critic_inputs(critic, steps, values[name])
+        keys, inputs = groups[name].keys, critic_inputs(critic, steps, values[name])
         if current:
             for other, vector in vectors.items():
-                around.set(groups[other].keys.action_vector, vector.detach())
+                inputs.set(groups[other].keys.action_vector, vector.detach())
         with frozen(critic):
             if adversary is None:
-                value = own_action_values(critic, keys, around, vectors[name])
+                value = own_action_values(critic, keys, inputs, vectors[name])
             else:
-                rows = adversary(critic, keys, around, vectors[name])
-                value = values_of_rows(critic, keys, around, rows)
-        losses.append(-ensemble_mean(value, replays[name]))
+                rows = adversary(critic, keys, inputs, vectors[name])
+                value = values_of_rows(critic, keys, inputs, rows)
+        losses.append(-ensemble_mean(value, masks[name]))
     return torch.stack(losses).sum()
 
 
@@ -75,24 +76,24 @@ def team_policy_loss(
         mixer: writes ``mixed`` at the root.
         groups: all of them.
         steps: as in ``own_policy_loss``, like ``values`` and ``vectors``.
-        values: what each critic wrote.
+        values: the entries that each critic wrote.
         vectors: current actions of the groups that learn.
-        mask: what counts, bool ``[*B, T, 1, 1]``.
+        mask: valid steps, bool ``[*B, T, 1, 1]``.
         mixed: the key of the team's value.
     """
-    parts = {}
+    values_by_group = {}
     with frozen(mixer, *critics.values()):
         for name, critic in critics.items():
-            around = critic_inputs(critic, steps, values[name])
+            inputs = critic_inputs(critic, steps, values[name])
             for other, vector in vectors.items():
-                around.set(groups[other].keys.action_vector, vector)
-            parts[name] = single_steps(critic, around).get(groups[name].keys.state_action_value)
-        value = mixed_value(mixer, groups, steps.copy(), parts, mixed)
+                inputs.set(groups[other].keys.action_vector, vector)
+            values_by_group[name] = single_steps(critic, inputs).get(groups[name].keys.state_action_value)
+        value = mixed_value(mixer, groups, steps.copy(), values_by_group, mixed)
     return -masked_mean(value, mask)
 
 
 def critic_inputs(critic: Any, steps: TensorDictBase, values: TensorDictBase) -> TensorDictBase:
-    """What a critic reads at each step; a recurrent one from the hidden state that the step started from."""
+    """The entries that a critic reads at each step, a recurrent one's hidden state before that step among them."""
     inputs = steps.select(*critic.in_keys, strict=False)
     key = hidden_key(critic)
     if key is not None:
@@ -107,7 +108,7 @@ def mixed_value(
     values: Mapping[str, Tensor],
     mixed: NestedKey,
 ) -> Tensor:
-    """The team's value ``[*B, T, 1, 1]`` of its groups' ``values`` ``[*B, T, n_agents, 1]``."""
+    """The team's value ``[*B, T, 1, 1]``, mixed of its groups' ``values`` ``[*B, T, n_agents, 1]``."""
     for name, value in values.items():
         tensordict.set(groups[name].keys.chosen_action_value, value)
-    return mixer(tensordict).get(mixed).unsqueeze(-2)
+    return team_value(mixer, tensordict, mixed)

@@ -23,11 +23,11 @@ from ctde_kit.modules import (
     own_observation,
 )
 from ctde_kit.objectives import MADDPGLoss, PolicyInference, TeamReward
-from ctde_kit.objectives.next_values import with_next_actions
+from ctde_kit.objectives.maddpg.next_values import with_next_actions
 from ctde_kit.specs import GroupSpec, TeamSpec
 from ctde_kit.training import GradientStep
 from tests.contracts.fakes import collect, endings, group_spec, make_actor, make_network, make_q_actor
-from tests.objectives import maddpg_formulas as formulas
+from tests.objectives.maddpg import formulas
 
 GAMMA, SIZE = 0.9, 7
 
@@ -61,7 +61,7 @@ def make(team: TeamSpec, sheep: Any, mixer: Any = None, critic: dict[str, Any] |
     actors: dict[str, Any] = {"wolves": learner(team["wolves"]), "sheep": sheep}
     critics = {"wolves": action_value_critic(team, team["wolves"], make_network(False), **(critic or {}))}
     loss = MADDPGLoss(actors, critics, mixer, gamma=GAMMA, **options)
-    for parameter in loss.delayed.parameters():
+    for parameter in loss.target_networks.parameters():
         parameter.add_(0.2 * torch.randn_like(parameter))
     return loss, actors, critics
 
@@ -69,13 +69,13 @@ def make(team: TeamSpec, sheep: Any, mixer: Any = None, critic: dict[str, Any] |
 def steps_of(team: TeamSpec, sheep: Any) -> TensorDictBase:
     """A batch ``[n_envs, T]`` with ends inside, from the middle of episodes."""
     actors = {"wolves": learner(team["wolves"]), "sheep": sheep}
-    _, carrier = collect(team, actors, *endings())
-    return collect(team, actors, *endings(), carrier)[0]
+    _, next_root = collect(team, actors, *endings())
+    return collect(team, actors, *endings(), next_root)[0]
 
 
 def next_vectors(loss: MADDPGLoss, batch: TensorDictBase) -> Tensor:
     """What the sheep do next, as the targets have it."""
-    following = with_next_actions(dict(loss.actors.items()), loss.delayed, batch, batch, 0, True)
+    following = with_next_actions(dict(loss.actors.items()), loss.target_networks, batch, batch, 0, True)
     return following["next", "sheep", "action_vector"]
 
 
@@ -101,7 +101,7 @@ def test_losses_are_the_papers_with_what_opponents_do(kind: str, sheep_kind: str
     assert set(found.keys()) == set(loss.out_keys)
 
 
-def test_nothing_of_an_opponent_is_learnt_or_delayed() -> None:
+def test_nothing_of_an_opponent_is_learned() -> None:
     team = herd()
     sheep = learner(team["sheep"])  # it could learn, and is given no critic
     loss, actors, _ = make(team, sheep)
@@ -109,7 +109,7 @@ def test_nothing_of_an_opponent_is_learnt_or_delayed() -> None:
     found = loss(batch)
     total = found["loss_actor"] + found["loss_value"]
     assert all(g is None for g in torch.autograd.grad(total, [*sheep.parameters()], allow_unused=True))
-    assert not any("sheep" in name for name in loss.delayed)
+    assert not any("sheep" in name for name in loss.target_networks)
     with torch.no_grad():
         for parameter in sheep.parameters():
             parameter.add_(0.5)

@@ -39,13 +39,13 @@ def case(
     heads: Any = "agent" if share is True else "network"
     layout: dict[str, Any] = {"sees": "observation"} if own else {"heads": heads}
     critic = action_value_critic(team, group, make_network(recurrent, share), **layout)
-    _, carrier = collect(team, actors, *endings(length=LENGTH))  # type: ignore[arg-type]
-    batch, _ = collect(team, actors, *endings(length=LENGTH), carrier)  # type: ignore[arg-type]
+    _, next_root = collect(team, actors, *endings(length=LENGTH))  # type: ignore[arg-type]
+    batch, _ = collect(team, actors, *endings(length=LENGTH), next_root)  # type: ignore[arg-type]
     batch = TeamReward(team, "sum")(batch)
     if not group.action.discrete:
         batch["agents", "action"] = actors["agents"]._squash(torch.randn_like(batch["agents", "action"]))
     loss = MADDPGLoss(actors, {"agents": critic}, QMixer(team) if mixed else None, gamma=GAMMA, **options)
-    for parameter in loss.delayed.parameters():
+    for parameter in loss.target_networks.parameters():
         parameter.data.add_(0.3 * torch.randn_like(parameter))
     return loss, batch
 
@@ -67,10 +67,10 @@ def by_hand(loss: MADDPGLoss, batch: TensorDictBase) -> tuple[Tensor, Tensor]:
     """Every step's actor and critic loss ``[B, T, n, 1]``: single steps, and each agent by itself."""
     actor, critic = loss.actors["agents"], loss.critics["agents"]
     now, _ = actor_steps(actor.agent_network, batch)
-    _, later = actor_steps(loss.delayed["actor_agents"], batch)
+    _, later = actor_steps(loss.target_networks["actor_agents"], batch)
     policies, values = [], []
     never = torch.zeros_like(batch["is_init"][:, 0])
-    hidden, delayed_hidden = (torch.zeros(len(batch), *critic.hidden_shape) for _ in range(2))
+    hidden, target_hidden = (torch.zeros(len(batch), *critic.hidden_shape) for _ in range(2))
     for t in range(batch.shape[1]):
         is_init = batch["is_init"][:, t] if t else never
         step = batch[:, t].copy().set(("agents", "action_vector"), batch["agents", "action"][:, t])
@@ -84,11 +84,11 @@ def by_hand(loss: MADDPGLoss, batch: TensorDictBase) -> tuple[Tensor, Tensor]:
         policies.append(torch.stack(rows, 1))
         out = critic(step.copy().set(CRITIC, hidden))
         hidden = out["next", CRITIC].detach()
-        old = loss.delayed["critic_agents"](step.copy().set(CRITIC, delayed_hidden))
-        delayed_hidden = old["next", CRITIC]
-        after = batch["next"][:, t].copy().set(CRITIC, delayed_hidden).set("is_init", never)
+        old = loss.target_networks["critic_agents"](step.copy().set(CRITIC, target_hidden))
+        target_hidden = old["next", CRITIC]
+        after = batch["next"][:, t].copy().set(CRITIC, target_hidden).set("is_init", never)
         after.set(("agents", "action_vector"), actor._squash(later[t]))
-        following = loss.delayed["critic_agents"](after)[VALUE]
+        following = loss.target_networks["critic_agents"](after)[VALUE]
         bootstrap = following.masked_fill(batch["next", "terminated"][:, t].unsqueeze(-1), 0)
         target = batch["next", "agents", "reward"][:, t] + GAMMA * bootstrap
         values.append((out[VALUE] - target.detach()).square() / 2)
@@ -120,9 +120,9 @@ def team_by_hand(loss: MADDPGLoss, batch: TensorDictBase) -> tuple[Tensor, Tenso
     """Every step's losses ``[B, T, 1]`` of FACMAC, one step after the other."""
     actor, critic, chosen = loss.actors["agents"], loss.critics["agents"], ("agents", "chosen_action_value")
     now, _ = actor_steps(actor.agent_network, batch)
-    _, later = actor_steps(loss.delayed["actor_agents"], batch)
+    _, later = actor_steps(loss.target_networks["actor_agents"], batch)
     never, vector = torch.zeros_like(batch["is_init"][:, 0]), ("agents", "action_vector")
-    hidden, delayed_hidden = (torch.zeros(len(batch), *critic.hidden_shape) for _ in range(2))
+    hidden, target_hidden = (torch.zeros(len(batch), *critic.hidden_shape) for _ in range(2))
 
     def mix(mixer: Any, step: TensorDictBase, values: TensorDictBase) -> Tensor:
         return mixer(step.copy().set(chosen, values[VALUE]))["chosen_action_value"]
@@ -134,11 +134,11 @@ def team_by_hand(loss: MADDPGLoss, batch: TensorDictBase) -> tuple[Tensor, Tenso
         policies.append(-mix(loss.mixer, step, current))
         step.set(vector, batch["agents", "action"][:, t])
         out = critic(step.copy().set(CRITIC, hidden))
-        old = loss.delayed["critic_agents"](step.copy().set(CRITIC, delayed_hidden))
-        hidden, delayed_hidden = out["next", CRITIC].detach(), old["next", CRITIC]
-        after = batch["next"][:, t].copy().set(CRITIC, delayed_hidden).set("is_init", never)
-        following = loss.delayed["critic_agents"](after.set(vector, actor._squash(later[t])))
-        bootstrap = mix(loss.delayed["mixer"], batch["next"][:, t], following)
+        old = loss.target_networks["critic_agents"](step.copy().set(CRITIC, target_hidden))
+        hidden, target_hidden = out["next", CRITIC].detach(), old["next", CRITIC]
+        after = batch["next"][:, t].copy().set(CRITIC, target_hidden).set("is_init", never)
+        following = loss.target_networks["critic_agents"](after.set(vector, actor._squash(later[t])))
+        bootstrap = mix(loss.target_networks["mixer"], batch["next"][:, t], following)
         target = batch["next", "reward"][:, t] + GAMMA * bootstrap.masked_fill(batch["next", "terminated"][:, t], 0)
         values.append((mix(loss.mixer, step, out) - target.detach()).square() / 2)
     return torch.stack(policies, 1), torch.stack(values, 1)
@@ -243,7 +243,7 @@ def test_targets_take_an_action_that_is_allowed_next() -> None:
     best[..., 3] = True
     other = loss(batch.clone().set(("next", "agents", "action_mask"), best))["target_value"]
     assert other != before
-    for parameter in loss.delayed["actor_agents"].parameters():
+    for parameter in loss.target_networks["actor_agents"].parameters():
         parameter.add_(torch.randn_like(parameter))
     torch.testing.assert_close(
         loss(batch.clone().set(("next", "agents", "action_mask"), best))["target_value"], other
@@ -280,4 +280,4 @@ def test_the_state_holds_the_targets() -> None:
     other, _ = case()
     other.load_state_dict(loss.state_dict())
     assert torch.equal(loss(batch)["target_value"], other(batch)["target_value"])
-    assert any(key.startswith("delayed.critic_agents") for key in loss.state_dict())
+    assert any(key.startswith("target_networks.critic_agents") for key in loss.state_dict())

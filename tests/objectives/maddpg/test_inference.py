@@ -14,8 +14,8 @@ from ctde_kit.modules import InferredPolicies, MultiAgentMLP
 from ctde_kit.objectives import MADDPGLoss, PolicyInference
 from ctde_kit.specs import TeamSpec
 from tests.contracts.fakes import group_spec
-from tests.objectives import maddpg_formulas as formulas
-from tests.objectives.test_maddpg import GAMMA, TEAMS, gradients, make
+from tests.objectives.maddpg import formulas
+from tests.objectives.maddpg.test_loss import GAMMA, TEAMS, gradients, make
 
 SIZE = 40
 
@@ -26,7 +26,7 @@ def case(kind: str = "categorical", **options: Any) -> Any:
     networks = InferredPolicies(team, partial(MultiAgentMLP, share_params=False, num_cells=(16,)))
     inference = PolicyInference(networks, **{"deviation": 0.5, **options})
     loss = MADDPGLoss(actors, critics, gamma=GAMMA, inference=inference)
-    for parameter in loss.delayed.parameters():
+    for parameter in loss.target_networks.parameters():
         parameter.data.add_(0.2 * torch.randn_like(parameter))
     return loss, actors, formulas.transitions(actors, team, SIZE)
 
@@ -59,24 +59,24 @@ def test_loss_and_divergence_by_the_formulas(kind: str) -> None:
     torch.testing.assert_close(found["loss_inference"], torch.stack(losses).mean())
     torch.testing.assert_close(found["inference_kl"], torch.stack(divergences).mean())
     mine = {id(p) for p in loss.inference.parameters()}
-    learnt = [p for p in loss.parameters() if p.requires_grad]
+    learned = [p for p in loss.parameters() if p.requires_grad]
     moved = [bool(g.any()) for g in gradients(found["loss_inference"], loss)]
-    assert moved == [id(p) in mine for p in learnt]
+    assert moved == [id(p) in mine for p in learned]
 
 
 def test_targets_take_the_others_as_each_agent_believes_them() -> None:
     loss, actors, batch = case("continuous")
-    critics, delayed = loss.critics, loss.delayed
+    critics, networks = loss.critics, loss.target_networks
     true = formulas.target_actions(loss, actors, batch)
     targets = []
     for observer in critics:
         for i in range(actors[observer].group.n_agents):
             joint = {}
             for other, actor in actors.items():
-                beliefs = delayed["inference"].networks(batch["next"], observer, other)[:, i]
+                beliefs = networks["inference"].networks(batch["next"], observer, other)[:, i]
                 joint[other] = formulas.squash(actor, beliefs)
             joint[observer][:, i] = true[observer][:, i]
-            value = formulas.value(delayed[f"critic_{observer}"], observer, batch["next"], joint, i)
+            value = formulas.value(networks[f"critic_{observer}"], observer, batch["next"], joint, i)
             targets.append(
                 batch["next", observer, "reward"][:, i, 0] + GAMMA * value * ~batch["next", "terminated"][:, 0]
             )
@@ -138,7 +138,7 @@ def test_action_masks_hold_for_beliefs_and_in_targets() -> None:
     _, actors, critics = make(team)
     networks = InferredPolicies(team, partial(MultiAgentMLP, share_params=False, num_cells=(4,)))
     loss = MADDPGLoss(actors, critics, gamma=GAMMA, inference=PolicyInference(networks, entropy_coeff=0.2))
-    for parameter in loss.delayed.parameters():
+    for parameter in loss.target_networks.parameters():
         parameter.data.add_(0.2 * torch.randn_like(parameter))
     batch = formulas.transitions(actors, team, SIZE)
     for part in (batch, batch["next"]):
@@ -166,15 +166,17 @@ def test_action_masks_hold_for_beliefs_and_in_targets() -> None:
         choice = masked(output, batch["next"], name).argmax(-1)
         return torch.nn.functional.one_hot(choice, 6).double()
 
-    true_next = {n: best(formulas.policy(a, loss.delayed[f"actor_{n}"], batch["next"]), n) for n, a in actors.items()}
+    true_next = {
+        n: best(formulas.policy(a, loss.target_networks[f"actor_{n}"], batch["next"]), n) for n, a in actors.items()
+    }
     targets = []
     for observer in actors:
         values = []
         for i in range(actors[observer].group.n_agents):
-            beliefs = loss.delayed["inference"].networks
+            beliefs = loss.target_networks["inference"].networks
             joint = {other: best(beliefs(batch["next"], observer, other)[:, i], other) for other in actors}
             joint[observer][:, i] = true_next[observer][:, i]
-            value = formulas.value(loss.delayed[f"critic_{observer}"], observer, batch["next"], joint, i)
+            value = formulas.value(loss.target_networks[f"critic_{observer}"], observer, batch["next"], joint, i)
             values.append(
                 batch["next", observer, "reward"][:, i, 0] + GAMMA * value * ~batch["next", "terminated"][:, 0]
             )

@@ -23,7 +23,7 @@ from ctde_kit.objectives import MADDPGLoss, masked_mean
 from ctde_kit.specs import GroupSpec, TeamSpec
 from ctde_kit.training import GradientStep
 from tests.contracts.fakes import collect, endings, group_spec, make_network
-from tests.objectives import maddpg_formulas as formulas
+from tests.objectives.maddpg import formulas
 
 GAMMA, SIZE, ROWS = 0.9, 4, 37
 
@@ -43,7 +43,7 @@ def make(team: TeamSpec, **options: Any) -> tuple[MADDPGLoss, dict[str, Any], di
     actors = {group.name: ensemble(group) for group in team}
     critics = {group.name: action_value_critic(team, group, make_network(False)) for group in team}
     loss = MADDPGLoss(actors, critics, gamma=GAMMA, **options)
-    for parameter in loss.delayed.parameters():
+    for parameter in loss.target_networks.parameters():
         parameter.add_(0.2 * torch.randn_like(parameter))
     return loss, actors, critics
 
@@ -78,7 +78,7 @@ def test_losses_are_means_over_sub_policies_of_their_own_transitions(kind: str, 
     for name, actor in actors.items():
         index = batch[name, "sub_policy"]
         here = outputs(actor.agent_network.network.networks, batch, name, index)
-        there = outputs(loss.delayed[f"actor_{name}"].network.networks, batch["next"], name, index)
+        there = outputs(loss.target_networks[f"actor_{name}"].network.networks, batch["next"], name, index)
         if kind == "continuous":
             now[name], following[name] = (formulas.squash(actor, output) for output in (here, there))
         else:
@@ -88,7 +88,7 @@ def test_losses_are_means_over_sub_policies_of_their_own_transitions(kind: str, 
     for name, critic in critics.items():
         own = []
         for i in range(actors[name].group.n_agents):
-            following_value = formulas.value(loss.delayed[f"critic_{name}"], name, batch["next"], following, i)
+            following_value = formulas.value(loss.target_networks[f"critic_{name}"], name, batch["next"], following, i)
             y = batch["next", name, "reward"][:, i, 0] + GAMMA * following_value * ~batch["next", "terminated"][:, 0]
             values.append((formulas.value(critic, name, batch, done, i) - y).square().mean() / 2)
             joint = {group: vector.clone() for group, vector in (now if other_actions == "current" else done).items()}
@@ -166,8 +166,8 @@ def test_targets_are_of_the_target_networks_sub_policies() -> None:
     batch = transitions(actors, team)
     before = loss(batch.clone())["target_value"]
     for k in range(SIZE):
-        for delayed, depends in ((False, False), (True, True)):
-            owner = loss.delayed["actor_wolves"] if delayed else actors["wolves"].agent_network
+        for of_targets, depends in ((False, False), (True, True)):
+            owner = loss.target_networks["actor_wolves"] if of_targets else actors["wolves"].agent_network
             bias = owner.network.networks[k].layers[-1].bias
             with torch.no_grad():
                 bias.add_(0.5)
@@ -195,8 +195,8 @@ def test_one_sub_policy_is_maddpg_bit_for_bit() -> None:
         loss = MADDPGLoss(each, critics, gamma=GAMMA, action_regularization=0.1)
         losses = loss(batch.clone())
         total = losses["loss_actor"] + losses["loss_value"]
-        learnt = [p for part in (loss.actors, loss.critics) for p in part.parameters()]
-        found.append([losses["loss_actor"], losses["loss_value"], *torch.autograd.grad(total, learnt)])
+        learned = [p for part in (loss.actors, loss.critics) for p in part.parameters()]
+        found.append([losses["loss_actor"], losses["loss_value"], *torch.autograd.grad(total, learned)])
     for one, other in zip(*found, strict=True):
         assert torch.equal(one, other)
 
@@ -208,8 +208,8 @@ def test_sequences_in_which_the_sub_policy_changes(recurrent: bool) -> None:
     group = team["wolves"]
     actor = ensemble(group, recurrent)
     critic = action_value_critic(team, group, make_network(recurrent, False), heads="network")
-    _, carrier = collect(team, {"wolves": Carried(actor)}, *endings())  # type: ignore[dict-item]
-    batch, _ = collect(team, {"wolves": Carried(actor)}, *endings(), carrier)  # type: ignore[dict-item]
+    _, next_root = collect(team, {"wolves": Carried(actor)}, *endings())  # type: ignore[dict-item]
+    batch, _ = collect(team, {"wolves": Carried(actor)}, *endings(), next_root)  # type: ignore[dict-item]
     index = batch["wolves", "sub_policy"]
     assert (index[:, 0] != index[:, -1]).any()
     loss = MADDPGLoss({"wolves": actor}, {"wolves": critic}, gamma=GAMMA)
@@ -261,8 +261,8 @@ def test_the_gradient_step_is_one_graph() -> None:
     team = herd()
     loss, actors, _ = make(team)
     minibatch = transitions(actors, team)
-    learnt = [p for p in loss.parameters() if p.requires_grad]
-    step = GradientStep({"team": loss}, torch.optim.SGD(learnt, lr=0.0), 1.0, compile=True)
+    learned = [p for p in loss.parameters() if p.requires_grad]
+    step = GradientStep({"team": loss}, torch.optim.SGD(learned, lr=0.0), 1.0, compile=True)
     step(minibatch.clone())
     assert step.compile
     minibatch = transitions(actors, team)

@@ -1,4 +1,4 @@
-"""Which returns a Q loss learns: objects that are called as the functions of ``returns``, their parameter kept."""
+"""The forms of returns that value losses can learn, as objects: n-step and TD(lambda)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ctde_kit.objectives.returns import n_step_return, td_lambda_return
 
 
 class ReturnEstimator(Protocol):
-    """Targets from next values, rewards and ends, all ``[*B, T, n_agents, 1]``."""
+    """Targets from next values, rewards, ``done`` and ``terminated``, all ``[*B, T, n_agents, 1]``."""
 
     @property
     def needs_sequences(self) -> bool:
@@ -26,9 +26,9 @@ class ReturnEstimator(Protocol):
 
 @dataclass(frozen=True)
 class NStepReturn:
-    """Rewards of ``n`` steps, then bootstrapped; ``n=1`` is TD(0).
+    """The discounted rewards of ``n`` steps and the value after them; ``n=1`` is TD(0).
 
-    The rewards between are those of the behaviour that was stored, exploration included, uncorrected.
+    The rewards are those of the stored behavior, exploration included, without a correction.
 
     >>> import torch
     >>> one = torch.ones(2, 1, 1)
@@ -52,7 +52,7 @@ class NStepReturn:
 
 @dataclass(frozen=True)
 class TDLambdaReturn:
-    """The lambda-weighted mean of all n-step returns within a sequence; ``lmbda`` decays a step.
+    """The lambda-weighted mean of all n-step returns within a sequence; ``lmbda`` is the decay per step.
 
     >>> import torch
     >>> one = torch.ones(2, 1, 1)

@@ -21,10 +21,10 @@ from ctde_kit.modules import (
     own_observation,
 )
 from ctde_kit.objectives import MADDPGLoss, MinimaxAdversary, TeamReward
-from ctde_kit.objectives.joint_actions import own_action_values, own_rows, values_of_rows
+from ctde_kit.objectives.maddpg.joint_actions import own_action_values, own_rows, values_of_rows
 from ctde_kit.specs import TeamSpec
 from tests.contracts.fakes import group_spec, make_network
-from tests.objectives import maddpg_formulas as formulas
+from tests.objectives.maddpg import formulas
 
 GAMMA, SIZE = 0.9, 7
 TEAMS = {
@@ -50,15 +50,15 @@ def make(team: TeamSpec, share: Any = False, mixer: Any = None, critic: dict[str
     factory = make_network(False, share if (critic or {}).get("heads") == "network" else True)
     critics = {group.name: action_value_critic(team, group, factory, **(critic or {})) for group in team}
     loss = MADDPGLoss(actors, critics, mixer, gamma=GAMMA, **options)
-    for parameter in loss.delayed.parameters():
+    for parameter in loss.target_networks.parameters():
         parameter.add_(0.2 * torch.randn_like(parameter))
     return loss, actors, critics
 
 
 def gradients(total: Tensor, loss: MADDPGLoss) -> list[Tensor]:
-    learnt = [parameter for parameter in loss.parameters() if parameter.requires_grad]
-    found = torch.autograd.grad(total, learnt, retain_graph=True, allow_unused=True)
-    return [torch.zeros_like(p) if g is None else g for p, g in zip(learnt, found, strict=True)]
+    learned = [parameter for parameter in loss.parameters() if parameter.requires_grad]
+    found = torch.autograd.grad(total, learned, retain_graph=True, allow_unused=True)
+    return [torch.zeros_like(p) if g is None else g for p, g in zip(learned, found, strict=True)]
 
 
 @pytest.mark.parametrize("other_actions", ["replay", "current"])
@@ -88,10 +88,10 @@ def test_loss_and_gradients_are_the_papers(
     torch.testing.assert_close(found["loss_value"], value, rtol=1e-9, atol=1e-9)
     # The paper's actor gradient moves actors alone, its critic gradient critics alone.
     actor_parameters = {id(p) for actor in actors.values() for p in actor.parameters()}
-    learnt = [parameter for parameter in loss.parameters() if parameter.requires_grad]
+    learned = [parameter for parameter in loss.parameters() if parameter.requires_grad]
     ours = gradients(found["loss_actor"] + found["loss_value"], loss)
     of_policy, of_value = gradients(policy, loss), gradients(value, loss)
-    for parameter, gradient, mine, theirs in zip(learnt, ours, of_policy, of_value, strict=True):
+    for parameter, gradient, mine, theirs in zip(learned, ours, of_policy, of_value, strict=True):
         expected = mine if id(parameter) in actor_parameters else theirs
         torch.testing.assert_close(gradient, expected, rtol=1e-6, atol=1e-9)
 
@@ -147,7 +147,7 @@ def test_targets_are_of_target_actors_and_target_critics() -> None:
         with torch.no_grad():
             for parameter, value in zip(network.parameters(), saved, strict=True):
                 parameter.copy_(value)
-    for name, network in loss.delayed.items():
+    for name, network in loss.target_networks.items():
         saved = [p.clone() for p in network.parameters()]
         for parameter in network.parameters():
             parameter.add_(0.5)
@@ -186,7 +186,7 @@ def test_time_limits_bootstrap_and_ends_do_not() -> None:
     own[:, 1] = True
     batch["next", "wolves", "terminated"] = own
     following = formulas.target_actions(loss, actors, batch)
-    critic = loss.delayed["critic_wolves"]
+    critic = loss.target_networks["critic_wolves"]
     values = [formulas.value(critic, "wolves", batch["next"], following, i) * (i != 1) for i in range(3)]
     expected = batch["next", "wolves", "reward"].squeeze(-1) + GAMMA * torch.stack(values, -1)
     torch.testing.assert_close(loss(batch)["target_value"], expected.mean())
@@ -218,8 +218,8 @@ def test_by_hand() -> None:
     actor = MultiAgentDeterministicActor(group, own_observation(group), network)
     loss = MADDPGLoss({"wolves": actor}, {"wolves": Sums()}, gamma=0.5, team_weight=0.25)
     with torch.no_grad():
-        loss.delayed["actor_wolves"].network.layers[0].bias.fill_(100.0)  # target actors do 1
-        loss.delayed["critic_wolves"].bias.fill_(3.0)  # and their value is 1 + 1 + 10 + 3
+        loss.target_networks["actor_wolves"].network.layers[0].bias.fill_(100.0)  # target actors do 1
+        loss.target_networks["critic_wolves"].bias.fill_(3.0)  # and their value is 1 + 1 + 10 + 3
     batch = TensorDict(
         {"wolves": {"observation": torch.ones(1, 2, 1), "action": torch.tensor([[[0.5], [-0.25]]])}}, [1]
     )
@@ -245,7 +245,7 @@ def test_the_dead_do_nothing_for_critics_that_do_not_mask() -> None:
     before = loss(batch.clone())
     batch["wolves", "action"][:, 1] = 7.0
     with torch.no_grad():  # and whatever its policies would do there
-        for network in (actors["wolves"].agent_network, loss.delayed["actor_wolves"]):
+        for network in (actors["wolves"].agent_network, loss.target_networks["actor_wolves"]):
             for parameter in network.parameters():
                 parameter[1] += 1
     for name, value in loss(batch).items():
@@ -335,9 +335,13 @@ def test_facmac_by_its_formulas(kind: str, mixer: Any) -> None:
     found = loss(batch.clone())
     torch.manual_seed(1)
     now = {name: formulas.current_actions(actor, batch) for name, actor in actors.items()}
-    delayed = {name: loss.delayed[f"critic_{name}"] for name in actors}
+    target_critics = {name: loss.target_networks[f"critic_{name}"] for name in actors}
     following = formulas.target_actions(loss, actors, batch)
-    y = mixed(loss.delayed["mixer"], delayed, batch["next"], following) * GAMMA * ~batch["next", "terminated"]
+    y = (
+        mixed(loss.target_networks["mixer"], target_critics, batch["next"], following)
+        * GAMMA
+        * ~batch["next", "terminated"]
+    )
     error = mixed(loss.mixer, critics, batch, formulas.vectors(actors, batch)) - (batch["next", "reward"] + y).detach()
     policy = -mixed(loss.mixer, critics, batch, now).mean()
     torch.testing.assert_close(found["loss_value"], 0.5 * error.square().mean())
@@ -362,12 +366,12 @@ def test_regularization_is_the_mean_square_of_the_outputs() -> None:
 
 def test_hubers_loss_is_linear_beyond_its_delta() -> None:
     spec = TEAMS["one"]("continuous")
-    loss, actors, critics = make(spec, loss_function="huber", huber_delta=0.3)
+    loss, actors, critics = make(spec, value_loss="huber", huber_delta=0.3)
     batch = formulas.transitions(actors, spec, SIZE)
     joint, following = formulas.vectors(actors, batch), formulas.target_actions(loss, actors, batch)
     losses = []
     for i in range(3):
-        bootstrap = formulas.value(loss.delayed["critic_wolves"], "wolves", batch["next"], following, i)
+        bootstrap = formulas.value(loss.target_networks["critic_wolves"], "wolves", batch["next"], following, i)
         target = batch["next", "wolves", "reward"][:, i, 0] + GAMMA * bootstrap * ~batch["next", "terminated"][:, 0]
         error = (formulas.value(critics["wolves"], "wolves", batch, joint, i) - target).abs()
         losses.append(torch.where(error < 0.3, error.square() / 2, 0.3 * (error - 0.15)))
@@ -378,7 +382,7 @@ def test_hubers_loss_is_linear_beyond_its_delta() -> None:
     ("options", "message"),
     [
         ({"other_actions": "none"}, "other_actions='none': expected one of replay, current"),
-        ({"loss_function": "l1"}, "loss_function='l1'"),
+        ({"value_loss": "l1"}, "value_loss='l1'"),
         ({"adversary": MinimaxAdversary(0.1), "mixer": True}, "leave one only"),
         ({"team_weight": 0.5, "mixer": True}, "team_weight=0.5, other_actions=replay: with a mixer"),
         ({"other_actions": "current", "mixer": True}, "leave them 0 and replay"),

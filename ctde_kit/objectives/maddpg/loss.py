@@ -1,4 +1,4 @@
-"""The deterministic policy gradient of many agents, each with a critic that sees them all."""
+"""MADDPG's loss: deterministic actors, and critics that see the joint action; IDDPG and FACMAC are variants."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ from torch import Tensor, nn
 from torchrl.objectives.common import LossModule
 
 from ctde_kit.keys import CHOSEN_ACTION_VALUE, IS_INIT, PADDING_MASK, PRIORITY_WEIGHT, TD_ERROR, next_key
-from ctde_kit.objectives.critic_targets import counted, learnt_by_group, learnt_by_team
-from ctde_kit.objectives.ensembles import ensemble_mean, replays_of
-from ctde_kit.objectives.inference import PolicyInference
-from ctde_kit.objectives.joint_actions import zero_dead
-from ctde_kit.objectives.learnt_values import LearntValues, joint_metrics
-from ctde_kit.objectives.maddpg_parts import OtherActions, check_parts, read_keys, with_vectors
-from ctde_kit.objectives.minimax import MinimaxAdversary
-from ctde_kit.objectives.next_values import next_action_values, with_next_actions
-from ctde_kit.objectives.policy_objectives import mixed_value, own_policy_loss, team_policy_loss
+from ctde_kit.objectives.maddpg.batch_entries import read_keys, with_vectors
+from ctde_kit.objectives.maddpg.compatibility import OtherActions, check_parts
+from ctde_kit.objectives.maddpg.ensembles import ensemble_mean, sub_policy_masks
+from ctde_kit.objectives.maddpg.inference import PolicyInference
+from ctde_kit.objectives.maddpg.joint_actions import zero_dead
+from ctde_kit.objectives.maddpg.minimax import MinimaxAdversary
+from ctde_kit.objectives.maddpg.next_values import next_action_values, with_next_actions
+from ctde_kit.objectives.maddpg.policy_losses import mixed_value, own_policy_loss, team_policy_loss
 from ctde_kit.objectives.priorities import importance_weight, write_priority
-from ctde_kit.objectives.q_targets import NStepReturn, ReturnEstimator
 from ctde_kit.objectives.q_values import at_next
-from ctde_kit.objectives.td_loss import LossFunction, check_loss_function
+from ctde_kit.objectives.return_estimators import NStepReturn, ReturnEstimator
+from ctde_kit.objectives.td_targets import td_targets, team_td_targets, valid_mask
 from ctde_kit.objectives.team_reward import REWARD
 from ctde_kit.objectives.unroll import check_sequences, unroll
+from ctde_kit.objectives.value_loss import ValueLoss, check_value_loss
+from ctde_kit.objectives.value_targets import ValueTargets, joint_metrics
 from ctde_kit.specs import GroupSpec
 
 
@@ -38,18 +39,20 @@ class MADDPGLoss(LossModule):
     """Actor and critic losses of MADDPG, of IDDPG (decentralized critics) and of FACMAC (with a mixer).
 
     Lowe et al. 2017, "Multi-Agent Actor-Critic for Mixed Cooperative-Competitive Environments", section 4.1: the
-    critics learn from targets with the target actors' next actions, the actors climb the critics: agent i's own action
-    from its current policy, the others' from the replay buffer. All agents of a group are one vectorized pass. With a
-    ``mixer`` it is FACMAC (Peng et al. 2021, "FACMAC: Factored Multi-Agent Centralised Policy Gradients"): the team's
-    mixed value learns from the team's reward, and all actors climb it together, every action from the current policies.
+    critics learn from targets with the target actors' next actions. Each actor maximizes its critic's value of its own
+    current action among the others' actions of the replay buffer. All agents of a group are one vectorized pass.
+
+    With a ``mixer`` it is FACMAC (Peng et al. 2021, "FACMAC: Factored Multi-Agent Centralised Policy Gradients"): the
+    team's mixed value learns from the team's reward, and all actors maximize it together, with everyone's current
+    actions.
 
     Reads transitions ``[B]`` or sequences ``[*B, T]``: of every group what its actor and critic read, at the root and
     under ``next``, ``action`` as it was executed; where they are ``action_mask`` and ``mask``; ``done`` and
     ``terminated`` under ``next``, the root's and the groups'; each agent's reward or, with a mixer, ``("next",
     "reward")`` ``[*B, T, 1]``, as ``TeamReward`` writes it. Where they are: ``("collector", "mask")`` bool ``[*B, T]``,
-    false where a sequence is padded, and ``priority_weight``. What stands in padded steps and in dead agents' entries
-    matters nowhere. For the critics it makes ``(group, "action_vector")`` float ``[*B, T, n_agents, D]``, one-hot where
-    actions are discrete. Writes ``td_error`` into what it read, for prioritized replay, as ``QMixLoss`` does. Gives the
+    false where a sequence is padded, and ``priority_weight``. Entries of padded steps and of dead agents change
+    nothing. For the critics it makes ``(group, "action_vector")`` float ``[*B, T, n_agents, D]``, one-hot where actions
+    are discrete. Writes ``td_error`` into what it read, for prioritized replay, as ``QMixLoss`` does. Gives the
     scalars ``loss_actor`` and ``loss_value`` and, detached, ``td_error``, ``state_action_value`` and ``target_value``,
     with several groups ``{group}/...`` of each; they are means over agents and steps, and sums over groups.
 
@@ -61,20 +64,20 @@ class MADDPGLoss(LossModule):
     that transition, ``(group, "sub_policy")`` int64 ``[*B, T, n_agents]``, and ``loss_actor`` is the mean over
     sub-policies of the mean over the transitions of each: those are its own replay.
 
-    Of opponents nothing is learnt and nothing delayed: their next action is what they do when they are called on the
+    Opponents learn nothing and have no target networks: their next action is what they do when they are called on the
     entries under ``next``, a recurrent one from the hidden state that is stored there, and their current action is the
     replay's, since they never change.
 
-    Differs from TorchRL's ``DDPGLoss``: with a joint actor and critic that one moves every agent by every agent's
+    Differs from TorchRL's ``DDPGLoss``: with a joint actor and critic, ``DDPGLoss`` moves every agent by every agent's
     value. From the paper's code: losses are means over agents and not sums; one step updates actors and critics at
     once.
 
     Args:
-        actors: of every group. One without a critic is an opponent, such as a ``FrozenActor`` or ``RandomActor``: any
-            TensorDict module with a ``group`` that writes its action.
+        actors: of every group. An actor without a critic is an opponent: any TensorDict module with a ``group`` that
+            writes its action, such as a ``FrozenActor`` or ``RandomActor``.
         critics: of the groups that learn, ``state_action_value`` ``[*B, n_agents, 1]`` each.
         mixer: writes ``chosen_action_value`` ``[*B, 1]`` at the root; ``None`` for MADDPG.
-        gamma: discount a step.
+        gamma: discount per step.
         other_actions: in agent i's actor loss the others' are those of the ``replay``, or of their ``current``
             policies, detached.
         returns: the targets' form, TD(0) by default.
@@ -82,13 +85,13 @@ class MADDPGLoss(LossModule):
             mixer.
         action_regularization: weight of the mean square of the actors' outputs (logits, or actions before squashing) in
             ``loss_actor``, as in the paper's code.
-        loss_function: of the critics: ``l2`` (half the squared error) or ``huber`` (with ``huber_delta``).
+        value_loss: the critics' loss: ``l2`` (half the squared error) or ``huber`` (with ``huber_delta``).
         huber_delta: where Huber's loss turns linear, in units of returns.
         adversary: moves others' actions against each agent, in targets and actor losses (M3DDPG).
-        inference: what each agent believes of the others' policies: in its targets their next actions are those that it
-            believes (section 4.2 of the paper).
-        burn_in: steps before the first that is learnt.
-        from_stored: recurrent actors start from the stored hidden state; else from zero.
+        inference: each agent's beliefs of the others' policies; its targets take their next actions from them
+            (section 4.2 of the paper).
+        burn_in: steps at the start of a sequence that only warm hidden states up.
+        use_stored_hidden: recurrent actors start a sequence from the stored hidden state; else from zero.
 
     Raises:
         UserError: for a missing entry, entries that would broadcast over agents, single steps where sequences are
@@ -132,28 +135,28 @@ class MADDPGLoss(LossModule):
         returns: ReturnEstimator | None = None,
         team_weight: float = 0.0,
         action_regularization: float = 0.0,
-        loss_function: LossFunction = "l2",
+        value_loss: ValueLoss = "l2",
         huber_delta: float = 1.0,
         adversary: MinimaxAdversary | None = None,
         inference: PolicyInference | None = None,
         burn_in: int = 0,
-        from_stored: bool = True,
+        use_stored_hidden: bool = True,
     ):
         super().__init__()
-        check_loss_function(loss_function)
+        check_value_loss(value_loss)
         check_parts(actors, critics, mixer, adversary, inference, other_actions, team_weight)
         self.actors, self.critics, self.mixer = nn.ModuleDict(dict(actors)), nn.ModuleDict(dict(critics)), mixer
         self.gamma, self.other_actions, self.returns = gamma, other_actions, returns or NStepReturn()
         self.team_weight, self.action_regularization = team_weight, action_regularization
-        self.loss_function: LossFunction = loss_function
+        self.value_loss: ValueLoss = value_loss
         self.huber_delta = huber_delta
         self.adversary, self.inference = adversary, inference
-        self.burn_in, self.from_stored = burn_in, from_stored
+        self.burn_in, self.use_stored_hidden = burn_in, use_stored_hidden
         # One copy of all, so that what the online networks share their targets share too.
-        self.delayed = deepcopy(self.online_networks()).requires_grad_(False)
+        self.target_networks = deepcopy(self.online_networks()).requires_grad_(False)
 
     def online_networks(self) -> nn.ModuleDict:
-        """The learning groups' networks and the mixer; ``delayed`` holds their targets under these names."""
+        """The networks that learn, the mixer among them; ``target_networks`` has their targets by the same names."""
         learners = self._learners.items()
         networks: dict[str, nn.Module] = {f"actor_{name}": actor.agent_network for name, actor in learners}
         networks |= {f"critic_{name}": critic for name, critic in self._critics.items()}
@@ -196,7 +199,7 @@ class MADDPGLoss(LossModule):
 
     @property
     def stored_keys(self) -> list[NestedKey]:
-        """What a replay must keep: what is read, and what is read where it is there."""
+        """What a replay must keep: the entries that are read, those that may be missing among them."""
         ends = [next_key(key) for a in self._actors.values() for key in (a.group.keys.done, a.group.keys.terminated)]
         return list(dict.fromkeys([*self.in_keys, *ends, IS_INIT]))
 
@@ -207,28 +210,57 @@ class MADDPGLoss(LossModule):
         data = with_vectors(self._groups, self._critics, tensordict)
         steps = data[..., self.burn_in :] if self.burn_in else data
         outputs = {
-            name: unroll(actor.agent_network, data, self.burn_in, self.from_stored) for name, actor in learners.items()
+            name: unroll(actor.agent_network, data, self.burn_in, self.use_stored_hidden)
+            for name, actor in learners.items()
         }
         values = {name: unroll(critic, data, self.burn_in, False) for name, critic in self._critics.items()}
-        following = with_next_actions(self._actors, self.delayed, data, steps, self.burn_in, self.from_stored)
-        of_each_agent = self.adversary if self.inference is None else self.inference
-        next_values = next_action_values(learners, self.delayed, data, following, self.burn_in, of_each_agent)
-        learnt = self._learnt(steps, values, next_values)
+        targets = self._targets(steps, values, self._next_values(data, steps))
         weight = importance_weight(tensordict, self.tensor_keys.priority_weight, self.burn_in)
-        losses = [part.loss(weight, self.loss_function, self.huber_delta) for part in learnt.values()]
+        value_losses = [part.loss(weight, self.value_loss, self.huber_delta) for part in targets.values()]
         with torch.no_grad():
-            errors, masks = zip(*[(part.delta.abs(), part.mask) for part in learnt.values()], strict=True)
+            errors, masks = zip(*[(part.delta.abs(), part.mask) for part in targets.values()], strict=True)
             write_priority(tensordict, torch.cat(errors, -2), torch.cat(masks, -2), self.tensor_keys.priority)
-            metrics = joint_metrics(learnt)
+            metrics = joint_metrics(targets, "state_action_value")
         policies = self._policies(steps, outputs)
-        found = {"loss_actor": self._policy_loss(steps, values, policies), "loss_value": torch.stack(losses).sum()}
+        losses = {
+            "loss_actor": self._policy_loss(steps, values, policies),
+            "loss_value": torch.stack(value_losses).sum(),
+        }
         if self.inference is not None:
-            masks = {name: self._counted(steps, actor.group) for name, actor in learners.items()}
-            found["loss_inference"], metrics["inference_kl"] = self.inference(learners, steps, policies, masks)
-        return TensorDict({**found, **metrics})
+            valid = {name: self._valid_mask(steps, actor.group) for name, actor in learners.items()}
+            losses["loss_inference"], metrics["inference_kl"] = self.inference(learners, steps, policies, valid)
+        return TensorDict({**losses, **metrics})
+
+    def _next_values(self, data: TensorDictBase, steps: TensorDictBase) -> dict[str, Tensor]:
+        """The target critics' values ``[*B, T, n_agents, 1]`` of the target actors' next actions, by group."""
+        following = with_next_actions(
+            self._actors, self.target_networks, data, steps, self.burn_in, self.use_stored_hidden
+        )
+        others = self.adversary if self.inference is None else self.inference
+        return next_action_values(self._learners, self.target_networks, data, following, self.burn_in, others)
+
+    def _targets(
+        self, steps: TensorDictBase, unrolled: Mapping[str, TensorDictBase], next_values: Mapping[str, Tensor]
+    ) -> dict[str, ValueTargets]:
+        """Values and targets by group, or of the team where there is a mixer."""
+        keys, groups, returns = self.tensor_keys, self._groups, partial(self.returns, self.gamma)
+        values = {name: unrolled[name].get(groups[name].keys.state_action_value) for name in unrolled}
+        if self.mixer is None:
+            learning = [groups[name] for name in values]
+            padding, weight = keys.padding_mask, self.team_weight
+            return td_targets(returns, learning, steps, values, next_values, padding_mask=padding, team_weight=weight)
+        mixed, mixer = keys.chosen_action_value, self.target_networks["mixer"]
+        value = mixed_value(self.mixer, groups, steps.copy(), values, mixed)
+        with torch.no_grad():
+            next_value = mixed_value(mixer, groups, at_next(groups.values(), steps), next_values, mixed)
+        return {
+            "team": team_td_targets(
+                returns, steps, value, next_value, reward=keys.reward, padding_mask=keys.padding_mask
+            )
+        }
 
     def _policies(self, steps: TensorDictBase, outputs: Mapping[str, TensorDictBase]) -> dict[str, TensorDictBase]:
-        """What each actor chooses by: its network's output, and which actions are allowed."""
+        """Each actor's network output, and which actions are allowed."""
         policies = {}
         for name, actor in self._learners.items():
             policies[name] = outputs[name].select(actor.output_key)
@@ -236,50 +268,24 @@ class MADDPGLoss(LossModule):
                 policies[name].set(actor.group.keys.action_mask, steps.get(actor.group.keys.action_mask))
         return policies
 
-    def _learnt(
-        self, steps: TensorDictBase, values: Mapping[str, TensorDictBase], next_values: Mapping[str, Tensor]
-    ) -> dict[str, LearntValues]:
-        """What is learnt, by group, or of the team where there is a mixer."""
-        groups, target = self._groups, partial(self.returns, self.gamma)
-        own = {name: values[name].get(groups[name].keys.state_action_value) for name in values}
-        if self.mixer is None:
-            return {
-                name: learnt_by_group(
-                    target,
-                    groups[name],
-                    steps,
-                    own[name],
-                    next_values[name],
-                    team_weight=self.team_weight,
-                    mask=self._counted(steps, groups[name]),
-                )
-                for name in own
-            }
-        key, mixer = self.tensor_keys.chosen_action_value, dict(self.delayed.items())["mixer"]
-        value = mixed_value(self.mixer, groups, steps.copy(), own, key)
-        with torch.no_grad():
-            next_value = mixed_value(mixer, groups, at_next(groups.values(), steps), next_values, key)
-        mask = self._counted(steps, None)
-        return {"team": learnt_by_team(target, steps, value, next_value, reward=self.tensor_keys.reward, mask=mask)}
-
-    def _counted(self, steps: TensorDictBase, group: GroupSpec | None) -> Tensor:
-        return counted(steps, group, self.tensor_keys.padding_mask)
-
     def _policy_loss(
         self, steps: TensorDictBase, values: Mapping[str, TensorDictBase], policies: Mapping[str, TensorDictBase]
     ) -> Tensor:
-        vectors, replays, squares = {}, {}, []
+        vectors, masks, squares = {}, {}, []
         for name, actor in self._learners.items():
             group, alive = actor.group, steps.get(actor.group.keys.mask) if actor.group.mask else None
-            replays[name] = replays_of(actor, steps, self._counted(steps, group))
+            masks[name] = sub_policy_masks(actor, steps, self._valid_mask(steps, group))
             vectors[name] = zero_dead(actor.differentiable_vector(policies[name]), alive)
             square = policies[name].get(actor.output_key).square().mean(-1, keepdim=True)
-            squares.append(ensemble_mean(square, replays[name]))
+            squares.append(ensemble_mean(square, masks[name]))
         parts = (self._groups, steps, values, vectors)
         if self.mixer is None:
             current = self.other_actions == "current"
-            loss = own_policy_loss(self._critics, *parts, replays, current=current, adversary=self.adversary)
+            loss = own_policy_loss(self._critics, *parts, masks, current=current, adversary=self.adversary)
         else:
             mixed = self.tensor_keys.chosen_action_value
-            loss = team_policy_loss(self._critics, self.mixer, *parts, self._counted(steps, None), mixed)
+            loss = team_policy_loss(self._critics, self.mixer, *parts, self._valid_mask(steps, None), mixed)
         return loss + self.action_regularization * torch.stack(squares).sum()
+
+    def _valid_mask(self, steps: TensorDictBase, group: GroupSpec | None) -> Tensor:
+        return valid_mask(steps, group, self.tensor_keys.padding_mask)

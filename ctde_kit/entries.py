@@ -1,0 +1,72 @@
+"""Functions that read entries of a tensordict, with errors that name the key."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tensordict import TensorDictBase
+from tensordict.utils import NestedKey
+from torch import Tensor
+
+from ctde_kit.errors import UserError
+from ctde_kit.keys import DONE, TERMINATED, GroupKeys, Key, next_key
+
+
+def required_entry(tensordict: TensorDictBase, key: NestedKey, advice: str | None = None) -> Tensor:
+    """The entry at ``key``.
+
+    Args:
+        tensordict: where to read.
+        key: which entry.
+        advice: what the error tells the caller to do; ``None`` lists the entries that are there.
+
+    Raises:
+        UserError: where the entry is missing.
+    """
+    value: Any = tensordict.get(key, None)
+    if value is None:
+        advice = advice or f"expected one of {sorted(map(str, tensordict.keys(True, True)))}"
+        raise UserError(f"key {key!r} is missing: {advice}")
+    return value
+
+
+def check_same_shape(**tensors: Tensor) -> None:
+    """Raise ``UserError`` unless all tensors have one shape: a silent broadcast over agents is a wrong loss."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if len(set(shapes.values())) > 1:
+        raise UserError(f"expected one shape for {', '.join(shapes)}, found {shapes}; expand them over agents first")
+
+
+def agent_flags(tensordict: TensorDictBase, keys: GroupKeys, like: Tensor) -> tuple[Tensor, Tensor]:
+    """``done`` and ``terminated`` of each agent after this step, in the shape of ``like`` ``[*B, n_agents, 1]``.
+
+    An agent is done with the team or by itself, and terminated likewise (root entries ``[*B, 1]``, and the group's
+    ``[*B, n_agents, 1]`` where the env writes them).
+    """
+    return _flag(tensordict, DONE, keys.done, like), _flag(tensordict, TERMINATED, keys.terminated, like)
+
+
+def _flag(tensordict: TensorDictBase, root_key: str, group_key: Key, like: Tensor) -> Tensor:
+    root_flag = required_entry(tensordict, next_key(root_key), "the env must write it, shape [*B, 1]")
+    flag = root_flag.unsqueeze(-2).expand_as(like)
+    group_flag = tensordict.get(next_key(group_key), None)
+    if group_flag is None:
+        return flag
+    check_same_shape(reward=like, **{str(group_key): group_flag})
+    return flag | group_flag
+
+
+def alive_next(tensordict: TensorDictBase, keys: GroupKeys) -> Tensor:
+    """Which agents are bootstrapped after the step, bool ``[*B, n_agents]``.
+
+    They are those whose next ``mask`` is true, and those who were alive and did not terminate: envs call agents dead
+    once their time is up, yet what they see then has a value.
+    """
+    alive = required_entry(tensordict, keys.mask, "the env must write it, shape [*B, n_agents]")
+    terminated = _flag(tensordict, TERMINATED, keys.terminated, alive.unsqueeze(-1))
+    stays = alive & ~terminated.squeeze(-1)
+    next_mask = tensordict.get(next_key(keys.mask), None)
+    if next_mask is None:
+        return stays
+    check_same_shape(**{str(keys.mask): alive, str(next_key(keys.mask)): next_mask})
+    return stays | next_mask

@@ -1,0 +1,60 @@
+"""Checks that the parts and options of MADDPG's loss fit together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+from ctde_kit.errors import UserError
+from ctde_kit.keys import CHOSEN_ACTION_VALUE
+from ctde_kit.objectives.part_checks import check_critics_of_actions, check_mixer
+
+OtherActions = Literal["replay", "current"]
+
+
+def check_parts(
+    actors: Mapping[str, Any],
+    critics: Mapping[str, Any],
+    mixer: Any,
+    adversary: Any,
+    inference: Any,
+    other_actions: str,
+    team_weight: float,
+) -> None:
+    """Raise ``UserError`` unless the parts and options of ``MADDPGLoss`` fit together."""
+    if other_actions not in get_args(OtherActions):
+        raise UserError(f"other_actions={other_actions!r}: expected one of {', '.join(get_args(OtherActions))}")
+    check_critics_of_actions("MADDPGLoss", critics)
+    check_mixer("MADDPGLoss", mixer)
+    unknown = sorted(critics.keys() - actors.keys())
+    if unknown or not critics:
+        raise UserError(f"critics: expected groups of {sorted(actors)}, found {unknown or 'none'}; give each an actor")
+    mixed = [] if mixer is None else [key[0] for key in mixer.in_keys if key[-1] == CHOSEN_ACTION_VALUE]
+    if mixer is not None and critics.keys() != set(mixed):
+        raise UserError(
+            f"mixer: expected critics of the groups that it reads, {sorted(mixed)}, found {sorted(critics)}"
+        )
+    if mixer is not None and (team_weight or other_actions != "replay"):
+        raise UserError(
+            f"team_weight={team_weight}, other_actions={other_actions}: with a mixer all agents learn from the team's "
+            "reward, among everyone's current actions; leave them 0 and replay"
+        )
+    if mixer is not None and any(actors[name].sub_policies is not None for name in critics):
+        raise UserError(
+            "mixer: one value of the team has no replay for each sub-policy of an agent; leave ensemble_size=1, or use "
+            "mixer=none"
+        )
+    if inference is not None and critics.keys() != actors.keys():
+        raise UserError(
+            f"inference: expected a critic of every group of {sorted(actors)}, found {sorted(critics)}; an opponent's "
+            "policy cannot be compared with beliefs of it, so leave infer_policies=false"
+        )
+    if mixer is not None and any(key[-1] == "max_action_value" for key in mixer.in_keys):
+        raise UserError(
+            f"mixer: {type(mixer).__name__} reads the value of the best action, which these critics do not give; "
+            "use QMixer or VDNMixer (mixer=qmix or mixer=vdn)"
+        )
+    if sum(part is not None for part in (mixer, adversary, inference)) > 1:
+        raise UserError(
+            "mixer, adversary, inference: each changes whose actions an agent's value is of; leave one only"
+        )

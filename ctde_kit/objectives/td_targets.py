@@ -1,0 +1,100 @@
+"""Temporal-difference targets of action values, per group or of the team, with the mask of valid entries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+import torch
+from tensordict import TensorDictBase
+from tensordict.utils import NestedKey
+from torch import Tensor
+
+from ctde_kit.entries import agent_flags, check_same_shape, required_entry
+from ctde_kit.keys import DONE, NEXT, TERMINATED, next_key
+from ctde_kit.objectives.shared_reward import shared_reward
+from ctde_kit.objectives.unroll import trace_ends
+from ctde_kit.objectives.value_targets import ValueTargets
+from ctde_kit.specs import GroupSpec
+
+Returns = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+def valid_mask(steps: TensorDictBase, group: GroupSpec | None, padding_mask: NestedKey) -> Tensor:
+    """Where a group's agents are alive and the step is no padding, bool ``[*B, T, n_agents, 1]``.
+
+    With ``group=None`` it is the team's, ``[*B, T, 1, 1]``: padding alone.
+    """
+    done = required_entry(steps, (NEXT, DONE), "the env must write it, shape [*B, 1]")
+    n_agents = 1 if group is None else group.n_agents
+    mask = torch.ones(*steps.shape, n_agents, 1, dtype=torch.bool, device=done.device)
+    valid = steps.get(padding_mask, None)
+    mask = mask if valid is None else mask & valid.reshape(*steps.shape, 1, 1)
+    return mask & steps.get(group.keys.mask).unsqueeze(-1) if group is not None and group.mask else mask
+
+
+def td_targets(
+    returns: Returns,
+    groups: Iterable[GroupSpec],
+    steps: TensorDictBase,
+    values: Mapping[str, Tensor],
+    next_values: Mapping[str, Tensor],
+    *,
+    padding_mask: NestedKey,
+    team_weight: float = 0.0,
+) -> dict[str, ValueTargets]:
+    """Each agent's targets, by group: from its own reward, cut and ended by its own and the team's flags.
+
+    Args:
+        returns: targets of next values, rewards, ends of the trace and terminations.
+        groups: whose values they are.
+        steps: ``[*B, T]``, with rewards and flags under ``next``.
+        values: of each group, ``[*B, T, n_agents, 1]``.
+        next_values: of the next observations, same shapes.
+        padding_mask: the key of the mask that is false where a sequence is padded.
+        team_weight: the share of the group's mean in each agent's reward.
+    """
+    targets = {}
+    for group in groups:
+        mask = valid_mask(steps, group, padding_mask)
+        reward = required_entry(steps, next_key(group.keys.reward), "the env must write it for each agent")
+        check_same_shape(reward=reward, mask=mask)
+        flags = agent_flags(steps, group.keys, reward)
+        if team_weight:
+            reward = shared_reward(reward, team_weight, mask)
+        targets[group.name] = _targets(returns, steps, values[group.name], next_values[group.name], reward, flags, mask)
+    return targets
+
+
+def team_td_targets(
+    returns: Returns,
+    steps: TensorDictBase,
+    value: Tensor,
+    next_value: Tensor,
+    *,
+    reward: NestedKey,
+    padding_mask: NestedKey,
+) -> ValueTargets:
+    """Targets of the team's value ``[*B, T, 1, 1]``, from the team's ``reward`` and flags; else as ``td_targets``."""
+    done, terminated = (
+        required_entry(steps, (NEXT, flag), "the env must write it, shape [*B, 1]").unsqueeze(-2)
+        for flag in (DONE, TERMINATED)
+    )
+    rewards = required_entry(steps, (NEXT, reward), "TeamReward writes the team's").unsqueeze(-2)
+    mask = valid_mask(steps, None, padding_mask)
+    return _targets(returns, steps, value, next_value, rewards, (done, terminated), mask)
+
+
+@torch.no_grad()
+def _targets(
+    returns: Returns,
+    steps: TensorDictBase,
+    value: Tensor,
+    next_value: Tensor,
+    reward: Tensor,
+    flags: tuple[Tensor, Tensor],
+    mask: Tensor,
+) -> ValueTargets:
+    done, terminated = flags
+    check_same_shape(value=value, next_value=next_value, reward=reward, done=done)
+    target = returns(next_value, reward.masked_fill(~mask, 0), trace_ends(steps, done), terminated)
+    return ValueTargets(value, target.masked_fill(~mask, 0), mask)

@@ -1,0 +1,74 @@
+"""Defaults of losses and returns agree with those of the recipes that build them."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from dataclasses import MISSING, fields
+from typing import Any
+
+import pytest
+
+from ctde_kit.objectives import AdvantageEstimator, MADDPGLoss, MAPPOLoss, PolicyInference, QMixLoss
+from ctde_kit.recipes import MADDPGConfig, MAPPOConfig, PQNConfig, QMIXConfig
+from ctde_kit.recipes.commands.recipes import RECIPES
+from tests.recipes.command_line import composed
+
+# The recipe's option for an argument that is called otherwise there.
+OPTIONS = {
+    (AdvantageEstimator, "normalize"): "normalize_advantage",
+    (PolicyInference, "entropy_coeff"): "inference_entropy",
+    (PolicyInference, "deviation"): "inference_deviation",
+}
+# What the recipe chooses by an object or another option.
+# What sets a recipe apart from the first one of its configuration.
+APART = {
+    "ippo": {"critic"},
+    "vdn": {"mixer"},
+    "iql": {"mixer"},
+    "qplex": {"mixer"},
+    "iddpg": {"critic"},
+    "facmac": {"critic", "mixer"},
+}
+OTHERWISE = {"value_norm", "mixer", "returns"}
+
+
+@pytest.mark.parametrize(
+    ("part", "config", "count"),
+    [
+        (MAPPOLoss, MAPPOConfig, 6),
+        (AdvantageEstimator, MAPPOConfig, 1),
+        (QMixLoss, QMIXConfig, 2),
+        (MADDPGLoss, MADDPGConfig, 5),
+        (PolicyInference, MADDPGConfig, 2),
+    ],
+)
+def test_a_part_and_its_recipe_have_the_same_defaults(part: Any, config: Any, count: int) -> None:
+    defaults = {field.name: field.default for field in fields(config) if field.default is not MISSING}
+    checked = 0
+    for name, parameter in inspect.signature(part.__init__).parameters.items():
+        option = OPTIONS.get((part, name), name)
+        if parameter.default is not parameter.empty and option in defaults and name not in OTHERWISE:
+            assert parameter.default == defaults[option], name
+            checked += 1
+    assert checked == count
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_configuration_without_arguments_is_the_plain_command(name: str) -> None:
+    config = composed(name)
+    if config.algorithm == type(config)().algorithm:
+        assert type(config)() == config
+    else:
+        # The other recipes of a configuration change what sets them apart.
+        assert type(dataclasses.replace(type(config)(), algorithm=name)) is type(config)
+        differing = {
+            field.name for field in fields(config) if getattr(config, field.name) != getattr(type(config)(), field.name)
+        }
+        assert differing == {"algorithm", *APART[name]}
+
+
+def test_without_arguments_a_configuration_builds_its_parts() -> None:
+    for config in (MAPPOConfig, QMIXConfig, MADDPGConfig, PQNConfig):
+        parts = config(device="cpu", compile="off").build()
+        assert parts.collector.env.batch_size == (60,)
