@@ -10,9 +10,8 @@ from ctde_kit.lazy import lazy_face
 
 if TYPE_CHECKING:
     from ctde_kit.recipes.commands.loading import LoadedRun, load
-    from ctde_kit.recipes.configs.attention_critic import AttentionCriticConfig
     from ctde_kit.recipes.configs.channel_networks import BiCNetNetwork, CommNetNetwork, TarMACNetwork
-    from ctde_kit.recipes.configs.critics import ValueCriticConfig
+    from ctde_kit.recipes.configs.critics import AttentionCriticConfig, ValueCriticConfig
     from ctde_kit.recipes.configs.explorations import (
         GaussianExploration,
         GumbelExploration,
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from ctde_kit.recipes.configs.opponents import GreedyChaseOpponent, RandomOpponent, RunOpponent
     from ctde_kit.recipes.configs.recipe import CheckpointConfig, EvaluationConfig
     from ctde_kit.recipes.configs.replays import EpisodeForm, ReplayConfig, SequenceForm, TransitionForm
-    from ctde_kit.recipes.configs.return_estimators import NStepReturns, TDLambdaReturns
+    from ctde_kit.recipes.configs.return_forms import NStepReturns, TDLambdaReturns
     from ctde_kit.recipes.configs.target_rules import HardTarget, PolyakTarget
     from ctde_kit.recipes.configs.tasks.cue_task import CueTask
     from ctde_kit.recipes.configs.tasks.lbf_task import LbfTask
@@ -40,9 +39,8 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "ctde_kit.recipes.commands.loading": ("LoadedRun", "load"),
-    "ctde_kit.recipes.configs.attention_critic": ("AttentionCriticConfig",),
     "ctde_kit.recipes.configs.channel_networks": ("BiCNetNetwork", "CommNetNetwork", "TarMACNetwork"),
-    "ctde_kit.recipes.configs.critics": ("ValueCriticConfig",),
+    "ctde_kit.recipes.configs.critics": ("AttentionCriticConfig", "ValueCriticConfig"),
     "ctde_kit.recipes.configs.explorations": (
         "GaussianExploration",
         "GumbelExploration",
@@ -54,7 +52,7 @@ _NAMES = {
     "ctde_kit.recipes.configs.opponents": ("GreedyChaseOpponent", "RandomOpponent", "RunOpponent"),
     "ctde_kit.recipes.configs.recipe": ("CheckpointConfig", "EvaluationConfig"),
     "ctde_kit.recipes.configs.replays": ("EpisodeForm", "ReplayConfig", "SequenceForm", "TransitionForm"),
-    "ctde_kit.recipes.configs.return_estimators": ("NStepReturns", "TDLambdaReturns"),
+    "ctde_kit.recipes.configs.return_forms": ("NStepReturns", "TDLambdaReturns"),
     "ctde_kit.recipes.configs.target_rules": ("HardTarget", "PolyakTarget"),
     "ctde_kit.recipes.configs.tasks.cue_task": ("CueTask",),
     "ctde_kit.recipes.configs.tasks.lbf_task": ("LbfTask",),

@@ -13,7 +13,7 @@ from ctde_kit.recipes.configs.checks import check_choice, check_positive, check_
 from ctde_kit.recipes.configs.mixers import MixerConfig, VDNMixerConfig
 from ctde_kit.recipes.configs.networks import MLPNetwork, NetworkConfig
 from ctde_kit.recipes.configs.recipe import RecipeConfig
-from ctde_kit.recipes.configs.return_estimators import ReturnConfig, TDLambdaReturns
+from ctde_kit.recipes.configs.return_forms import ReturnConfig, TDLambdaReturns
 
 if TYPE_CHECKING:
     from ctde_kit import Parts

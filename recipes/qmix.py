@@ -13,7 +13,7 @@ from ctde_kit.recipes.configs.mixers import MixerConfig, QMixerConfig
 from ctde_kit.recipes.configs.networks import MLPNetwork, NetworkConfig
 from ctde_kit.recipes.configs.recipe import RecipeConfig
 from ctde_kit.recipes.configs.replays import ReplayConfig
-from ctde_kit.recipes.configs.return_estimators import NStepReturns, ReturnConfig
+from ctde_kit.recipes.configs.return_forms import NStepReturns, ReturnConfig
 from ctde_kit.recipes.configs.target_rules import PolyakTarget, TargetConfig
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ctde_kit.graph.errors import TraceError
+from ctde_kit.graph.trace_error import TraceError
 from ctde_kit.graph.tracing import Compiled, Graph, compile_graph
 
 TOLERANCE = 1e-4

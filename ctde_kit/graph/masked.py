@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ctde_kit.graph.errors import TraceError, calling_frame, site
+from ctde_kit.graph.trace_error import TraceError, calling_frame, site
 
 _ELEMENTWISE = frozenset(
     """

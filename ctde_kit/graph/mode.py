@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from ctde_kit.graph.draws import DrawSpec, intercept_draw
-from ctde_kit.graph.errors import TraceError, calling_frame, site
 from ctde_kit.graph.masked import MaskedRows, read_masked, split_mask, write_masked
 from ctde_kit.graph.predicates import Predicates, changes_its_input, undo_where_false
 from ctde_kit.graph.shortcuts import active_shortcuts
+from ctde_kit.graph.trace_error import TraceError, calling_frame, site
 
 MOST_DECISIONS = 50
 # Above, tracing alone takes minutes.

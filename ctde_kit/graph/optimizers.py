@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ctde_kit.graph.errors import TraceError
+from ctde_kit.graph.trace_error import TraceError
 
 # Without Python numbers of the step count, and without kernels that a compiler does not know.
 _TRACEABLE = {"foreach": False, "fused": False, "capturable": True}

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ctde_kit.graph.errors import TraceError, site
+from ctde_kit.graph.trace_error import TraceError, site
 
 _IN_PLACE_OPERATORS = ("__iadd__", "__isub__", "__imul__", "__itruediv__", "__iand__", "__ior__", "__setitem__")
 

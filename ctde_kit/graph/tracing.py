@@ -22,12 +22,12 @@ from torch.fx.experimental.proxy_tensor import (
 from torch.fx.graph import CodeGen
 
 from ctde_kit.graph.draws import DrawSpec, Source, current_source, draw_all
-from ctde_kit.graph.errors import TraceError
 from ctde_kit.graph.folding import fold_constants
 from ctde_kit.graph.mode import TracingMode
 from ctde_kit.graph.rounding import decompositions, keep_kernels
 from ctde_kit.graph.static_buffers import with_static_buffers
 from ctde_kit.graph.toolchain import missing_toolchain, report_long_compile
+from ctde_kit.graph.trace_error import TraceError
 
 Function = Callable[[list[Tensor]], Sequence[Tensor]]
 Compiled = Callable[[list[Tensor]], Sequence[Tensor]]

@@ -2,9 +2,9 @@
 
 from ctde_kit.objectives.advantage import AdvantageEstimator
 from ctde_kit.objectives.maddpg import MADDPGLoss, MinimaxAdversary, PolicyInference
-from ctde_kit.objectives.mappo import MAPPOLoss
+from ctde_kit.objectives.mappo_loss import MAPPOLoss
 from ctde_kit.objectives.masking import masked_mean, normalize_advantage
-from ctde_kit.objectives.qmix import QMixLoss
+from ctde_kit.objectives.qmix_loss import QMixLoss
 from ctde_kit.objectives.return_estimators import NStepReturn, TDLambdaReturn
 from ctde_kit.objectives.returns import generalized_advantage_estimate, n_step_return, td_lambda_return
 from ctde_kit.objectives.shared_reward import shared_reward

@@ -10,10 +10,10 @@ from ctde_kit.training.checkpoint import (
     read_checkpoint,
     save_checkpoint,
 )
-from ctde_kit.training.cross_play import CrossPlay, cross_play
 from ctde_kit.training.evaluation import Returns, evaluate, record_episode
 from ctde_kit.training.gradient_step import GradientStep
 from ctde_kit.training.loop import iterate
+from ctde_kit.training.pairings import CrossPlay, cross_play
 from ctde_kit.training.parts import Iteration, Parts
 from ctde_kit.training.run_directory import RunDirectory, read_metrics
 from ctde_kit.training.runner import Run, run

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ctde_kit.recipes.commands.application import compose, compose_and_run
 from ctde_kit.recipes.commands.train import recipe_config
-from ctde_kit.recipes.configs.critic_layouts import CriticLayoutsConfig
+from ctde_kit.recipes.configs.command_options import CriticLayoutsConfig
 from ctde_kit.recipes.configs.data import to_data
 
 PROGRAM = "ctde-critic-layouts"

@@ -12,7 +12,7 @@ import ctde_kit as ck
 from ctde_kit.errors import UserError
 from ctde_kit.recipes.commands.application import compose_and_run
 from ctde_kit.recipes.commands.short_forms import expand_side
-from ctde_kit.recipes.configs.cross_play import CrossPlayConfig
+from ctde_kit.recipes.configs.command_options import CrossPlayConfig
 from ctde_kit.recipes.configs.data import to_data
 from ctde_kit.recipes.configs.opponents import RunOpponent
 from ctde_kit.recipes.configs.tasks.task import TaskConfig

@@ -10,16 +10,15 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from ctde_kit.recipes.commands.recipes import RECIPES
 from ctde_kit.recipes.configs.choices import CHOICES
-from ctde_kit.recipes.configs.critic_layouts import CriticLayoutsConfig
+from ctde_kit.recipes.configs.command_options import CriticLayoutsConfig, CrossPlayConfig
 from ctde_kit.recipes.configs.critics import CriticConfig
-from ctde_kit.recipes.configs.cross_play import CrossPlayConfig
 from ctde_kit.recipes.configs.explorations import ExplorationConfig
 from ctde_kit.recipes.configs.loggers import LoggerConfig
 from ctde_kit.recipes.configs.mixers import MixerConfig
 from ctde_kit.recipes.configs.networks import NetworkConfig
 from ctde_kit.recipes.configs.opponents import OpponentConfig
 from ctde_kit.recipes.configs.replays import ReplayConfig, ReplayForm
-from ctde_kit.recipes.configs.return_estimators import ReturnConfig
+from ctde_kit.recipes.configs.return_forms import ReturnConfig
 from ctde_kit.recipes.configs.target_rules import TargetConfig
 from ctde_kit.recipes.configs.tasks.task import TaskConfig
 

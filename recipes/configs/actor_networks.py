@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import ctde_kit as ck
-from ctde_kit.recipes.configs.channel_networks import ChannelNetwork
+from ctde_kit.recipes.configs.channel_networks import ChannelNetworkConfig
 from ctde_kit.recipes.configs.networks import NetworkConfig
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def actor_network(
         last_action: agents see their last action.
     """
     options = {"agent_id": network.agent_id, "last_action": last_action, "normalize": network.normalize}
-    if not isinstance(network, ChannelNetwork) or not network.across_groups:
+    if not isinstance(network, ChannelNetworkConfig) or not network.across_groups:
         inputs = ck.own_observation(group, **options)
         return inputs, network.build(inputs.features, outputs(group), group.n_agents)
     from ctde_kit.modules.networks.team_input import TeamInput

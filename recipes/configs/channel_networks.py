@@ -19,7 +19,7 @@ ENCODERS = ("mlp", "gru")
 
 
 @dataclass
-class ChannelNetwork(NetworkConfig):
+class ChannelNetworkConfig(NetworkConfig):
     """An encoder per agent, a channel between agents, and a head per agent; the base of all such networks.
 
     All agents have the same weights, however many they are.
@@ -72,7 +72,7 @@ class ChannelNetwork(NetworkConfig):
 
 
 @dataclass
-class BiCNetNetwork(ChannelNetwork):
+class BiCNetNetwork(ChannelNetworkConfig):
     """A recurrent layer over the agents, in both directions.
 
     Args:
@@ -103,7 +103,7 @@ class BiCNetNetwork(ChannelNetwork):
 
 
 @dataclass
-class CommNetNetwork(ChannelNetwork):
+class CommNetNetwork(ChannelNetworkConfig):
     """Rounds in which agents hear the mean of the others.
 
     Args:
@@ -134,7 +134,7 @@ class CommNetNetwork(ChannelNetwork):
 
 
 @dataclass
-class TarMACNetwork(ChannelNetwork):
+class TarMACNetwork(ChannelNetworkConfig):
     """Rounds in which agents choose whom to listen to.
 
     Args:

@@ -11,9 +11,8 @@ from ctde_kit.recipes.configs.actors import (
     QActorConfig,
     StochasticActorConfig,
 )
-from ctde_kit.recipes.configs.attention_critic import AttentionCriticConfig
 from ctde_kit.recipes.configs.channel_networks import BiCNetNetwork, CommNetNetwork, TarMACNetwork
-from ctde_kit.recipes.configs.critics import CriticConfig, ValueCriticConfig
+from ctde_kit.recipes.configs.critics import AttentionCriticConfig, CriticConfig, ValueCriticConfig
 from ctde_kit.recipes.configs.explorations import (
     ExplorationConfig,
     GaussianExploration,
@@ -24,7 +23,7 @@ from ctde_kit.recipes.configs.mixers import MixerConfig, NoMixer, QMixerConfig, 
 from ctde_kit.recipes.configs.networks import GRUNetwork, MLPNetwork, NetworkConfig
 from ctde_kit.recipes.configs.opponents import GreedyChaseOpponent, OpponentConfig, RandomOpponent, RunOpponent
 from ctde_kit.recipes.configs.replays import EpisodeForm, ReplayForm, SequenceForm, TransitionForm
-from ctde_kit.recipes.configs.return_estimators import NStepReturns, ReturnConfig, TDLambdaReturns
+from ctde_kit.recipes.configs.return_forms import NStepReturns, ReturnConfig, TDLambdaReturns
 from ctde_kit.recipes.configs.target_rules import HardTarget, PolyakTarget, TargetConfig
 from ctde_kit.recipes.configs.tasks.cue_task import CueTask
 from ctde_kit.recipes.configs.tasks.lbf_task import LbfTask

@@ -13,6 +13,7 @@ from ctde_kit.recipes.configs.networks import MLPNetwork, NetworkConfig
 if TYPE_CHECKING:
     from tensordict.nn import TensorDictModuleBase
 
+    from ctde_kit import AttentionCritic
     from ctde_kit.specs import GroupSpec, TeamSpec
 
 
@@ -114,6 +115,57 @@ class ValueCriticConfig(CriticConfig):
             own_first=self.ordering == "own_first",
         )
         return ck.modules.RandomOrderCritic(team, critic) if self.ordering == "random" else critic
+
+
+@dataclass
+class AttentionCriticConfig(CriticConfig):
+    """A critic of states (MAPPO) or of joint actions (MADDPG) in which agents attend to one another.
+
+    Args:
+        embed_dim: features of what is known of an agent.
+        n_heads: of the attention, a divisor of embed_dim.
+        average_every: updates after which the parameters of critics that are one per agent are averaged; null for
+            never.
+        network: what follows the attention, a perceptron; its share_params, agent_id and normalize hold for the
+            encoders before it, too.
+    """
+
+    embed_dim: int = 64
+    n_heads: int = 4
+
+    def __post_init__(self) -> None:
+        check_positive(**{"critic.embed_dim": self.embed_dim, "critic.n_heads": self.n_heads})
+        if self.embed_dim % self.n_heads:
+            raise UserError(
+                f"critic.n_heads={self.n_heads}: expected a divisor of critic.embed_dim={self.embed_dim}; change one"
+            )
+        if not isinstance(self.network, MLPNetwork):
+            raise UserError(
+                "critic=attention: what it attends with is feed-forward, agent by agent; use network@critic.network=mlp"
+            )
+        check_averaging(self.average_every, self.network.weight_sharing)
+
+    def build(self, team: TeamSpec, group: GroupSpec) -> AttentionCritic:
+        """A critic of states."""
+        return self._critic(team, group, of_actions=False)
+
+    def build_action_value(self, team: TeamSpec, group: GroupSpec) -> AttentionCritic:
+        """A critic of the team's actions."""
+        check_takes_actions(self.network)
+        return self._critic(team, group, of_actions=True)
+
+    def _critic(self, team: TeamSpec, group: GroupSpec, *, of_actions: bool) -> AttentionCritic:
+        return ck.AttentionCritic(
+            team,
+            group,
+            self.network.build,
+            of_actions=of_actions,
+            embed_dim=self.embed_dim,
+            n_heads=self.n_heads,
+            share_params=self.network.weight_sharing,
+            agent_id=self.network.agent_id,
+            normalize=self.network.normalize,
+        )
 
 
 def check_takes_actions(network: NetworkConfig) -> None:

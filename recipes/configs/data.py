@@ -21,7 +21,7 @@ Config = TypeVar("Config")
 def to_data(config: Any) -> dict[str, Any]:
     """The options of a configuration as mappings, lists and plain values; ``kind`` says which class of several.
 
-    >>> from ctde_kit.recipes.configs.return_estimators import NStepReturns
+    >>> from ctde_kit.recipes.configs.return_forms import NStepReturns
     >>> to_data(NStepReturns(n=3))
     {'kind': 'n_step', 'n': 3}
     """

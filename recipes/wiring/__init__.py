@@ -7,15 +7,15 @@ from ctde_kit.lazy import lazy_face
 if TYPE_CHECKING:
     from ctde_kit.recipes.wiring.beliefs import check_sees_others, policy_inference
     from ctde_kit.recipes.wiring.critic_parts import averaging, critics_team, keys_read
-    from ctde_kit.recipes.wiring.mixing import mixer
     from ctde_kit.recipes.wiring.policies import learning_team, team_policy
     from ctde_kit.recipes.wiring.recurrence import check_burn_in, is_recurrent, sequence_length
     from ctde_kit.recipes.wiring.setting import begin, collector
+    from ctde_kit.recipes.wiring.team_mixer import mixer
 
 _NAMES = {
     "beliefs": ("check_sees_others", "policy_inference"),
     "critic_parts": ("averaging", "critics_team", "keys_read"),
-    "mixing": ("mixer",),
+    "team_mixer": ("mixer",),
     "policies": ("learning_team", "team_policy"),
     "recurrence": ("check_burn_in", "is_recurrent", "sequence_length"),
     "setting": ("begin", "collector"),

@@ -12,7 +12,7 @@ import torch
 from ctde_kit.errors import UserError
 from ctde_kit.recipes import GreedyChaseOpponent, RandomOpponent, RunOpponent, VmasTask, load
 from ctde_kit.recipes.commands.cross_play import play, write
-from ctde_kit.recipes.configs.cross_play import CrossPlayConfig
+from ctde_kit.recipes.configs.command_options import CrossPlayConfig
 from ctde_kit.recipes.wiring.evaluating import EVALUATION_SEED
 from ctde_kit.recipes.wiring.transforms import with_transforms
 from ctde_kit.specs import TeamSpec

@@ -12,7 +12,7 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 from ctde_kit.errors import UserError
 from ctde_kit.recipes import RunOpponent, VDNMixerConfig, load
 from ctde_kit.recipes.commands.cross_play import play
-from ctde_kit.recipes.configs.cross_play import CrossPlayConfig
+from ctde_kit.recipes.configs.command_options import CrossPlayConfig
 from ctde_kit.training import evaluate
 from tests.recipes.small_maddpg import small_maddpg_config
 from tests.recipes.test_maddpg_opponents import config as tag_config

@@ -22,7 +22,7 @@ from ctde_kit.recipes import (
     load,
 )
 from ctde_kit.recipes.commands.cross_play import play
-from ctde_kit.recipes.configs.cross_play import CrossPlayConfig
+from ctde_kit.recipes.configs.command_options import CrossPlayConfig
 from ctde_kit.recipes.wiring.evaluating import EVALUATION_SEED
 from ctde_kit.recipes.wiring.transforms import with_transforms
 from ctde_kit.specs import TeamSpec

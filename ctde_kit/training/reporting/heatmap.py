@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ctde_kit.training.cross_play import CrossPlay
+from ctde_kit.training.pairings import CrossPlay
 
 # Characters per line of a label.
 LABEL_WIDTH = 14

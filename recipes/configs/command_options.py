@@ -1,4 +1,4 @@
-"""The options of ``ctde-cross-play``."""
+"""The options of commands that are no recipes."""
 
 from __future__ import annotations
 
@@ -30,3 +30,16 @@ class CrossPlayConfig:
     def __post_init__(self) -> None:
         check_positive(episodes=self.episodes)
         check_choice("device", self.device, ("auto", "cpu", "cuda"))
+
+
+@dataclass
+class CriticLayoutsConfig:
+    """Options of ``ctde-critic-layouts``, the page of the study of critic layouts.
+
+    Args:
+        runs: directory of the runs, ``LAYOUT/seed_SEED`` below it.
+        output: where the page, its picture and its figures go.
+    """
+
+    runs: str = "runs/studies/critic_layouts/mappo"
+    output: str = "runs/studies/critic_layouts/mappo/report"
