@@ -84,7 +84,7 @@ def test_no_module_imports_in_a_circle() -> None:
 def test_no_two_files_or_classes_have_one_name() -> None:
     files, classes = defaultdict(list), defaultdict(list)
     for name, path in modules().items():
-        if path.name != "__init__.py" and not (path.parent == ROOT / "recipes"):
+        if path.name != "__init__.py" and path.parent != ROOT / "recipes":
             files[path.name].append(name)
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, ast.ClassDef):
