@@ -1,0 +1,45 @@
+"""Tasks that give a recipe what it needs."""
+
+from __future__ import annotations
+
+import pytest
+
+from ctde_kit.recipes import MAPPOConfig, PettingZooTask, PQNConfig, QMIXConfig, VmasTask
+from tests.recipes.command_line import composed
+
+
+@pytest.mark.parametrize(
+    ("recipe", "task", "continuous"),
+    [
+        ("mappo", "vmas/navigation", True),
+        ("maddpg", "vmas/navigation", True),
+        ("qmix", "vmas/navigation", False),
+        ("pqn", "vmas/navigation", False),
+        ("mappo", "pettingzoo/simple_spread", False),
+        ("qmix", "pettingzoo/simple_spread", False),
+        ("mappo", "pettingzoo/multiwalker", None),
+        ("mappo", "communication/cue", None),
+    ],
+)
+def test_a_task_has_the_kind_of_action_that_the_recipe_needs(recipe: str, task: str, continuous: bool | None) -> None:
+    assert composed(recipe, f"task={task}").task.continuous is continuous
+
+
+@pytest.mark.parametrize("continuous", [True, False])
+def test_a_choice_that_is_given_stays(continuous: bool) -> None:
+    for config in (MAPPOConfig, QMIXConfig, PQNConfig):
+        assert config(task=VmasTask(continuous_actions=continuous)).task.continuous is continuous
+        assert config(task=PettingZooTask(continuous_actions=continuous)).task.continuous is continuous
+
+
+def test_a_task_is_not_changed_by_the_recipe_that_takes_it() -> None:
+    task = VmasTask()
+    assert QMIXConfig(task=task).build().collector.env.base_env.continuous_actions is False
+    assert task.continuous_actions is None
+
+
+def test_a_task_brings_its_own_number_of_frames() -> None:
+    game = composed("qmix", "task=matrix/two_step")
+    assert (game.total_frames, game.frames_per_batch, game.evaluation.every_frames) == (10_000, 480, 960)
+    assert composed("qmix", "task=matrix/two_step", "total_frames=960").total_frames == 960
+    assert composed("qmix").total_frames == 300_000
