@@ -81,6 +81,11 @@ class GroupSpec:
         action_mask: whether the env says which actions are allowed.
         mask: whether the env says which agents are alive.
         state_dim: features of the agent-specific global state, ``None`` where there is none.
+
+    >>> from ctde_kit.specs import ActionSpec, GroupSpec
+    >>> group = GroupSpec("agents", n_agents=3, observation_dim=5, action=ActionSpec("categorical", (4,)))
+    >>> group.keys.observation, group.action.n_parameters
+    (('agents', 'observation'), 4)
     """
 
     name: str

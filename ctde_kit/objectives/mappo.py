@@ -53,6 +53,19 @@ class MAPPOLoss(LossModule):
     Raises:
         UserError: for clipped values of a critic that sees random orders, a missing entry, entries that would broadcast
             over agents, or recurrent networks' single steps.
+
+    >>> import ctde_kit as ck
+    >>> env = ck.VmasEnv("navigation", num_envs=2, continuous_actions=False)
+    >>> team = ck.TeamSpec.from_env(env)
+    >>> group = team["agents"]
+    >>> network = ck.MultiAgentMLP(group.observation_dim, group.action.n_parameters, group.n_agents)
+    >>> actor = ck.MultiAgentActor(group, ck.own_observation(group), network)
+    >>> critic = ck.value_critic(team, group, ck.MultiAgentMLP)
+    >>> loss = ck.MAPPOLoss(actor, critic, keys=group.keys)
+    >>> estimator = ck.AdvantageEstimator(critic, group.keys, gamma=0.99, lmbda=0.95)
+    >>> losses = loss(estimator(env.rollout(5, actor)))
+    >>> losses["loss_objective"].shape, losses["clip_fraction"].item()  # no ratio has moved yet
+    (torch.Size([]), 0.0)
     """
 
     @dataclass

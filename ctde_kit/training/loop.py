@@ -15,6 +15,14 @@ def iterate(parts: Parts) -> Iterator[Iteration]:
 
     Raises:
         NotFiniteError: when a loss or gradient norm of an update is not finite.
+
+    >>> import ctde_kit as ck
+    >>> from ctde_kit.recipes import MatrixTask, QMIXConfig
+    >>> parts = QMIXConfig(task=MatrixTask(n_envs=2), frames_per_batch=12, total_frames=24).build()
+    >>> for iteration in ck.iterate(parts):
+    ...     print(iteration.frames, iteration.metrics["num_updates"])
+    12 2
+    24 2
     """
     for batch in parts.collector:
         parts.buffer.extend(parts.prepare(batch))

@@ -59,6 +59,17 @@ class HardUpdate:
         online: the networks that are trained.
         target_networks: networks of the same structure that become their copies.
         every: number of gradient steps between copies.
+
+    >>> import torch
+    >>> from ctde_kit.training import HardUpdate
+    >>> online, target = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
+    >>> update = HardUpdate(online, target, every=2)
+    >>> update()
+    >>> torch.equal(online.weight, target.weight)
+    False
+    >>> update()
+    >>> torch.equal(online.weight, target.weight)
+    True
     """
 
     def __init__(self, online: nn.Module, target_networks: nn.Module, every: int):
@@ -87,6 +98,11 @@ class UpdateWithTargets:
         update: the gradient step.
         rules: called after it, in this order: one rule for each loss that has target networks. What changes the online
             networks once more, such as ``ParameterAverage``, stands before them.
+
+    >>> from ctde_kit.recipes import MatrixTask, QMIXConfig
+    >>> parts = QMIXConfig(task=MatrixTask(n_envs=2)).build()
+    >>> type(parts.update).__name__, {name: type(rule).__name__ for name, rule in parts.update.rules.items()}
+    ('UpdateWithTargets', {'team': 'PolyakUpdate'})
     """
 
     def __init__(self, update: GradientStep, rules: Mapping[str, TargetRule]):

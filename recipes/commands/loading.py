@@ -26,6 +26,12 @@ class LoadedRun:
         config: the recipe's configuration.
         parts: its parts, ``parts.policy`` among them.
         frames: collected so far.
+
+    >>> from ctde_kit.recipes import LoadedRun, MatrixTask, QMIXConfig
+    >>> config = QMIXConfig(task=MatrixTask(n_envs=2))
+    >>> loaded = LoadedRun(config, config.build(), frames=0)
+    >>> loaded.env.rollout(1, loaded.policy)["agents", "action"].shape
+    torch.Size([2, 1, 2])
     """
 
     config: RecipeConfig
@@ -55,6 +61,16 @@ def load(run_directory: str | Path, device: str | None = None) -> LoadedRun:
 
     Raises:
         UserError: where it holds no configuration or no whole checkpoint.
+
+    >>> import contextlib, io, tempfile
+    >>> from pathlib import Path
+    >>> from ctde_kit.recipes import MatrixTask, QMIXConfig, load
+    >>> from ctde_kit.recipes.commands.running import start  # what the command line calls
+    >>> run = Path(tempfile.mkdtemp()) / "run"
+    >>> with contextlib.redirect_stdout(io.StringIO()):
+    ...     summary = start(QMIXConfig(task=MatrixTask(n_envs=2), frames_per_batch=10, total_frames=10), run)
+    >>> load(run).frames
+    10
     """
     import numpy as np
     import torch

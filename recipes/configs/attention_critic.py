@@ -27,6 +27,13 @@ class AttentionCriticConfig(CriticConfig):
             never.
         network: what follows the attention, a perceptron; its share_params, agent_id and normalize hold for the
             encoders before it, too.
+
+    >>> import ctde_kit as ck
+    >>> from ctde_kit.recipes import AttentionCriticConfig, MLPNetwork
+    >>> team = ck.TeamSpec.from_env(ck.VmasEnv("simple_tag", num_envs=2))
+    >>> critic = AttentionCriticConfig(embed_dim=8, n_heads=2, network=MLPNetwork([16])).build(team, team["agent"])
+    >>> critic.out_keys
+    [('agent', 'state_value'), ('agent', 'attention_weight')]
     """
 
     embed_dim: int = 64

@@ -86,6 +86,12 @@ class BiCNetNetwork(ChannelNetwork):
         hidden_size: of the encoder's output and state, and of both directions together.
         across_groups: for actors: agents of all groups talk, each group with an encoder and a head of its own.
         cell: gru or lstm, of the layer over the agents.
+
+    >>> import torch
+    >>> from ctde_kit.recipes import BiCNetNetwork
+    >>> network = BiCNetNetwork(num_cells=[16], hidden_size=8).build(5, 2, 3)
+    >>> network(torch.zeros(4, 3, 5)).shape
+    torch.Size([4, 3, 2])
     """
 
     cell: str = "gru"
@@ -117,6 +123,12 @@ class CommNetNetwork(ChannelNetwork):
         hidden_size: of the encoder's output and state, and of each round.
         across_groups: for actors: agents of all groups talk, each group with an encoder and a head of its own.
         rounds: how often agents talk.
+
+    >>> import torch
+    >>> from ctde_kit.recipes import CommNetNetwork
+    >>> network = CommNetNetwork(num_cells=[16], hidden_size=8, rounds=1).build(5, 2, 3)
+    >>> network(torch.zeros(4, 3, 5)).shape
+    torch.Size([4, 3, 2])
     """
 
     rounds: int = 2
@@ -149,6 +161,12 @@ class TarMACNetwork(ChannelNetwork):
         across_groups: for actors: agents of all groups talk, each group with an encoder and a head of its own.
         signature_size: of signatures and queries.
         rounds: how often agents talk.
+
+    >>> import torch
+    >>> from ctde_kit.recipes import TarMACNetwork
+    >>> network = TarMACNetwork(num_cells=[16], hidden_size=8, signature_size=4).build(5, 2, 3)
+    >>> network(torch.zeros(4, 3, 5)).shape
+    torch.Size([4, 3, 2])
     """
 
     signature_size: int = 16

@@ -57,6 +57,14 @@ class ValueCriticConfig(CriticConfig):
         average_every: updates after which the parameters of critics that are one per agent are averaged; null for
             never.
         network: its network.
+
+    >>> import ctde_kit as ck
+    >>> from ctde_kit.recipes import ValueCriticConfig
+    >>> env = ck.VmasEnv("navigation", num_envs=2)
+    >>> team = ck.TeamSpec.from_env(env)
+    >>> critic = ValueCriticConfig(sees="team", heads="agent").build(team, team["agents"])
+    >>> critic(env.reset())["agents", "state_value"].shape
+    torch.Size([2, 4, 1])
     """
 
     sees: str = "team"

@@ -27,7 +27,14 @@ class OpponentConfig(ActorConfig):
 
 @dataclass
 class RandomOpponent(OpponentConfig):
-    """Uniform random actions, among those that are allowed."""
+    """Uniform random actions, among those that are allowed.
+
+    >>> from ctde_kit.recipes import MAPPOConfig, RandomOpponent, VmasTask
+    >>> tag = VmasTask("vmas/simple_tag", n_envs=2, groups_compete=True)
+    >>> parts = MAPPOConfig(task=tag, opponents={"agent": RandomOpponent()}).build()
+    >>> list(parts.update.losses)
+    ['adversary']
+    """
 
     @property
     def label(self) -> str:
@@ -43,6 +50,12 @@ class GreedyChaseOpponent(OpponentConfig):
 
     Args:
         n_landmarks: obstacles that they observe.
+
+    >>> from ctde_kit.recipes import GreedyChaseOpponent, MAPPOConfig, VmasTask
+    >>> tag = VmasTask("vmas/simple_tag", n_envs=2, groups_compete=True)
+    >>> parts = MAPPOConfig(task=tag, opponents={"adversary": GreedyChaseOpponent()}).build()
+    >>> list(parts.update.losses)
+    ['agent']
     """
 
     n_landmarks: int = 2
@@ -66,6 +79,10 @@ class RunOpponent(OpponentConfig):
     Args:
         directory: of that run.
         sampled: it samples its actions, or explores, as while it was trained; else it is greedy.
+
+    >>> from ctde_kit.recipes import RunOpponent
+    >>> RunOpponent("runs/tag_seed_3", sampled=True).label
+    'tag_seed_3 (sampled)'
     """
 
     directory: str = "???"

@@ -25,6 +25,11 @@ class EvaluationConfig:
     Args:
         every_frames: how far apart, in frames.
         episodes: how many each time.
+
+    >>> from ctde_kit.recipes import EvaluationConfig, MAPPOConfig
+    >>> config = MAPPOConfig(evaluation=EvaluationConfig(every_frames=60_000, episodes=50))
+    >>> config.evaluation.episodes
+    50
     """
 
     every_frames: int = 20_000
@@ -40,6 +45,11 @@ class CheckpointConfig:
 
     Args:
         every_frames: how far apart, in frames.
+
+    >>> from ctde_kit.recipes import CheckpointConfig, MAPPOConfig
+    >>> config = MAPPOConfig(checkpoint=CheckpointConfig(every_frames=60_000))
+    >>> config.checkpoint.every_frames
+    60000
     """
 
     every_frames: int = 20_000

@@ -28,7 +28,12 @@ class ReplayForm:
 
 @dataclass
 class TransitionForm(ReplayForm):
-    """Single steps."""
+    """Single steps.
+
+    >>> from ctde_kit.recipes import TransitionForm
+    >>> TransitionForm().build(max_steps=100).frames_per_item
+    1
+    """
 
     def build(self, max_steps: int) -> Transitions:
         return ck.data.Transitions()
@@ -41,6 +46,10 @@ class SequenceForm(ReplayForm):
     Args:
         length: steps that are learned from.
         burn_in: steps before them, which only warm the hidden state up.
+
+    >>> from ctde_kit.recipes import SequenceForm
+    >>> SequenceForm(length=20, burn_in=5).build(max_steps=100).frames_per_item
+    25
     """
 
     length: int = 20
@@ -64,6 +73,10 @@ class EpisodeForm(ReplayForm):
 
     Args:
         max_steps: of the longest episode; null for the task's.
+
+    >>> from ctde_kit.recipes import EpisodeForm
+    >>> EpisodeForm().build(max_steps=100).frames_per_item
+    100
     """
 
     max_steps: int | None = None
@@ -88,6 +101,11 @@ class ReplayConfig:
         beta: exponent of the importance weights.
         stored_on: main memory (cpu), the training device (device), or memory-mapped files (disk).
         directory: of these files; null for a temporary one.
+
+    >>> from ctde_kit.recipes import QMIXConfig, ReplayConfig, SequenceForm
+    >>> config = QMIXConfig(replay=ReplayConfig(form=SequenceForm(length=10), capacity=1_000, batch_size=16))
+    >>> config.build().buffer.batch_size
+    16
     """
 
     form: ReplayForm = field(default_factory=TransitionForm)

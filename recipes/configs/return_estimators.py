@@ -27,6 +27,10 @@ class NStepReturns(ReturnConfig):
 
     Args:
         n: steps; 1 for TD(0).
+
+    >>> from ctde_kit.recipes import NStepReturns, QMIXConfig
+    >>> QMIXConfig(returns=NStepReturns(n=3)).returns.build()
+    NStepReturn(n=3)
     """
 
     n: int = 1
@@ -44,6 +48,10 @@ class TDLambdaReturns(ReturnConfig):
 
     Args:
         lmbda: decay of the weights per step.
+
+    >>> from ctde_kit.recipes import PQNConfig, TDLambdaReturns
+    >>> PQNConfig(returns=TDLambdaReturns(lmbda=0.65)).returns.build()
+    TDLambdaReturn(lmbda=0.65)
     """
 
     lmbda: float = 0.8

@@ -37,6 +37,11 @@ class PolyakTarget(TargetConfig):
     Args:
         tau: the share.
         every: in updates.
+
+    >>> from ctde_kit.recipes import MatrixTask, PolyakTarget, QMIXConfig
+    >>> parts = QMIXConfig(task=MatrixTask(n_envs=2), target=PolyakTarget(tau=0.01)).build()
+    >>> parts.update.rules["team"].tau
+    0.01
     """
 
     tau: float = 0.005
@@ -56,6 +61,11 @@ class HardTarget(TargetConfig):
 
     Args:
         every: in updates.
+
+    >>> from ctde_kit.recipes import HardTarget, MatrixTask, QMIXConfig
+    >>> parts = QMIXConfig(task=MatrixTask(n_envs=2), target=HardTarget(every=100)).build()
+    >>> parts.update.rules["team"].every
+    100
     """
 
     every: int = 200

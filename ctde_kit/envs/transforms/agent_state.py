@@ -92,7 +92,7 @@ class AgentState(Transform):
 def with_agent_states(team: TeamSpec) -> TeamSpec:
     """The spec of a team whose env has ``AgentState``.
 
-    >>> from ctde_kit.specs import ActionSpec
+    >>> from ctde_kit.specs import ActionSpec, GroupSpec, TeamSpec
     >>> group = GroupSpec("agents", 3, 5, ActionSpec("categorical", (4,)))
     >>> with_agent_states(TeamSpec((group,)))["agents"].state_dim
     20

@@ -21,7 +21,9 @@ from ctde_kit.envs.vmas.random_stream import RandomStream
 from ctde_kit.envs.vmas.scenario_arguments import check_arguments, load_scenario
 from ctde_kit.envs.vmas.simulation import VmasSimulation
 from ctde_kit.envs.vmas.tensor_state import TensorState
-from ctde_kit.graph import TraceError, drawing_from, report_fallback
+from ctde_kit.graph import TraceError
+from ctde_kit.graph.draws import drawing_from
+from ctde_kit.graph.toolchain import report_fallback
 
 
 class VmasEnv(TorchRLVmasEnv):

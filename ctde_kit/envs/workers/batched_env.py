@@ -71,6 +71,13 @@ class WorkerEnv(EnvBase):
 
     Raises :class:`~ctde_kit.envs.workers.WorkerError` where an environment raises or its process dies, and
     ``UserError`` for actions of the wrong shape.
+
+    >>> from ctde_kit.envs.pettingzoo import pettingzoo_factory
+    >>> from ctde_kit.envs.workers import worker_env
+    >>> env = worker_env(pettingzoo_factory("mpe2/simple_spread_v3", N=3), n_envs=2, n_workers=1, max_steps=5)
+    >>> env.rollout(5)["next", "agent", "reward"].shape
+    torch.Size([2, 5, 3, 1])
+    >>> env.close()
     """
 
     state_is_captured = False
