@@ -63,7 +63,7 @@ class Graph:
 
 
 def trace(function: Function, inputs: Sequence[Tensor], live: Iterable[Tensor] = (), *, exact: bool = False) -> Graph:
-    """Record what ``function`` does to ``inputs``.
+    """The graph of what ``function`` does to ``inputs``.
 
     Args:
         function: of a list of tensors.

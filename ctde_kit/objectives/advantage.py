@@ -19,7 +19,7 @@ from ctde_kit.protocols import RecurrentModule, ReturnScale
 
 
 class AdvantageEstimator(nn.Module):
-    """Writes GAE advantages and value targets into a batch ``[n_envs, T]``, and moves the value statistics.
+    """Generalized advantage estimation: writes advantages and value targets into a batch ``[n_envs, T]``.
 
     Reads what the critic reads, at the root and under ``next``; ``("next", group, "reward")`` ``[n_envs, T, n_agents,
     1]``; ``done`` and ``terminated`` of the team and, where present, of the agents; ``(group, "mask")``. Writes under

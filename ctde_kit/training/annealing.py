@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class Annealing:
-    """Calls several annealing functions, one after the other.
+    """Several annealing functions as one: they are called one after the other.
 
     Args:
         functions: each takes the frames collected so far.

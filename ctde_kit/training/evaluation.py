@@ -128,7 +128,9 @@ def record_episode(
     >>> env = ck.VmasEnv("navigation", num_envs=1, max_steps=5)
     >>> policy = ck.modules.RandomActor(ck.TeamSpec.from_env(env)["agents"])
     >>> actions = []
-    >>> images, last = record_episode(env, policy, None, seed=0, watch=lambda step: actions.append(step["agents", "action"]))
+    >>> def watch(step):
+    ...     actions.append(step["agents", "action"])
+    >>> images, last = record_episode(env, policy, None, seed=0, watch=watch)
     >>> len(actions), last["next", "truncated"].item()
     (5, True)
     """

@@ -11,7 +11,10 @@ from ctde_kit.training.parts import Iteration, Metrics, Parts
 
 
 def iterate(parts: Parts) -> Iterator[Iteration]:
-    """Collect, prepare, store, update, anneal and sync weights, until the collector has all of its frames.
+    """The training loop: yields one ``Iteration`` per collected batch, until all frames are collected.
+
+    Each pass collects a batch, prepares and stores it, updates the networks, anneals, and gives the collector the new
+    weights.
 
     Raises:
         NotFiniteError: when a loss or gradient norm of an update is not finite.

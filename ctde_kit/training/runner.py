@@ -44,7 +44,8 @@ class Run:
     >>> from ctde_kit.training import Run, RunDirectory
     >>> settings = Run(
     ...     "qmix", "matrix/climbing", seed=0, total_frames=24, directory=RunDirectory(Path(tempfile.mkdtemp())),
-    ...     groups=["agents"], evaluate=lambda: {"return_mean": 11.0}, evaluate_every_frames=24, checkpoint_every_frames=24,
+    ...     groups=["agents"], evaluate=lambda: {"return_mean": 11.0}, evaluate_every_frames=24,
+    ...     checkpoint_every_frames=24,
     ... )
     >>> settings.directory.checkpoints.name
     'checkpoints'

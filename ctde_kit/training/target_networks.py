@@ -55,6 +55,9 @@ class PolyakUpdate:
 class HardUpdate:
     """Copies the online networks into the target networks every ``every`` gradient steps (Mnih et al. 2015).
 
+    TorchRL's ``HardUpdate`` needs a loss with functional parameters; this one takes ordinary modules and copies all
+    weights in one fused operation.
+
     Args:
         online: the networks that are trained.
         target_networks: networks of the same structure that become their copies.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LoadedRun:
-    """A run as its last checkpoint left it.
+    """A run as its last checkpoint left it: its configuration, parts and policy.
 
     Args:
         config: the recipe's configuration.
@@ -51,7 +51,7 @@ class LoadedRun:
 
 
 def load(run_directory: str | Path, device: str | None = None) -> LoadedRun:
-    """Load a run directory: ``policy = load("runs/...").policy``.
+    """A finished run, loaded from its run directory: ``policy = load("runs/...").policy``.
 
     The program's random state is left as it was.
 

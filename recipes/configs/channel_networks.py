@@ -73,7 +73,7 @@ class ChannelNetwork(NetworkConfig):
 
 @dataclass
 class BiCNetNetwork(ChannelNetwork):
-    """A recurrent layer over the agents, in both directions.
+    """BiCNet: agents talk through a recurrent layer over the agents, in both directions.
 
     Args:
         num_cells: widths of the encoder's layers before its output.
@@ -110,7 +110,7 @@ class BiCNetNetwork(ChannelNetwork):
 
 @dataclass
 class CommNetNetwork(ChannelNetwork):
-    """Rounds in which agents hear the mean of the others.
+    """CommNet: agents talk in rounds, in which each hears the mean of the others.
 
     Args:
         num_cells: widths of the encoder's layers before its output.
@@ -147,7 +147,7 @@ class CommNetNetwork(ChannelNetwork):
 
 @dataclass
 class TarMACNetwork(ChannelNetwork):
-    """Rounds in which agents choose whom to listen to.
+    """TarMAC: agents talk in rounds, in which each chooses whom to listen to.
 
     Args:
         num_cells: widths of the encoder's layers before its output.

@@ -45,7 +45,7 @@ class CriticConfig:
 
 @dataclass
 class ValueCriticConfig(CriticConfig):
-    """A critic's layout, of states (MAPPO) or of joint actions (MADDPG).
+    """A critic of states (MAPPO) or of joint actions (MADDPG), by what it sees and how many heads it has.
 
     Args:
         sees: each agent's own `observation`, all observations of the `team`, the root `state`, or `agent_state`.

@@ -93,7 +93,7 @@ class OrnsteinUhlenbeckExploration(ExplorationConfig):
 
 @dataclass
 class GumbelExploration(ExplorationConfig):
-    """Discrete actions are samples of the policy's softmax, at its temperature 1 where the noise is 1.
+    """Gumbel noise on the logits of discrete actions: at 1, actions are samples of the policy's softmax.
 
     Args:
         start: the share of the noise at the beginning.

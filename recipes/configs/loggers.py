@@ -13,7 +13,7 @@ from ctde_kit.recipes.configs.checks import check_choice
 
 @dataclass
 class LoggerConfig:
-    """Where metrics go beside metrics.csv.
+    """Where metrics go beside metrics.csv, through TorchRL's loggers.
 
     Args:
         name: csv (nothing more), tensorboard, wandb or mlflow.

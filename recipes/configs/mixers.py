@@ -27,7 +27,7 @@ class MixerConfig:
 
 @dataclass
 class NoMixer(MixerConfig):
-    """Every agent learns from its own reward (IQL).
+    """No mixer: every agent learns from its own reward (IQL).
 
     >>> from ctde_kit.recipes import MatrixTask, NoMixer, QMIXConfig
     >>> parts = QMIXConfig(algorithm="iql", task=MatrixTask(n_envs=2), mixer=NoMixer()).build()
@@ -41,7 +41,7 @@ class NoMixer(MixerConfig):
 
 @dataclass
 class VDNMixerConfig(MixerConfig):
-    """The sum of the agents' values.
+    """VDN's mixer: the sum of the agents' values.
 
     >>> import ctde_kit as ck
     >>> from ctde_kit.recipes import VDNMixerConfig
@@ -56,7 +56,7 @@ class VDNMixerConfig(MixerConfig):
 
 @dataclass
 class QMixerConfig(MixerConfig):
-    """A monotonic mixing network.
+    """QMIX's mixer: a monotonic network whose weights depend on the state.
 
     Args:
         sees: the root `state`, all observations of the `team`, or `auto`: the state where there is one.
@@ -91,7 +91,7 @@ class QMixerConfig(MixerConfig):
 
 @dataclass
 class QPLEXMixerConfig(MixerConfig):
-    """A duplex dueling mixer.
+    """QPLEX's mixer: values and advantages, weighed by attention to state and joint action.
 
     Args:
         sees: the root `state`, all observations of the `team`, or `auto`: the state where there is one.

@@ -52,7 +52,7 @@ class NetworkConfig:
 
 @dataclass
 class MLPNetwork(NetworkConfig):
-    """A perceptron over the agent axis.
+    """A multilayer perceptron for each agent.
 
     Args:
         num_cells: widths of the hidden layers.
@@ -92,7 +92,7 @@ class MLPNetwork(NetworkConfig):
 
 @dataclass
 class GRUNetwork(NetworkConfig):
-    """An encoder and a GRU over the agent axis.
+    """A recurrent network for each agent: an encoder and a GRU.
 
     Args:
         num_cells: widths of the encoder's layers.

@@ -27,7 +27,7 @@ class OpponentConfig(ActorConfig):
 
 @dataclass
 class RandomOpponent(OpponentConfig):
-    """Uniform random actions, among those that are allowed.
+    """An opponent whose actions are uniformly random, among those that are allowed.
 
     >>> from ctde_kit.recipes import MAPPOConfig, RandomOpponent, VmasTask
     >>> tag = VmasTask("vmas/simple_tag", n_envs=2, groups_compete=True)
@@ -46,7 +46,7 @@ class RandomOpponent(OpponentConfig):
 
 @dataclass
 class GreedyChaseOpponent(OpponentConfig):
-    """The predators of simple_tag, each straight towards the nearest prey.
+    """The predators of simple_tag as a script: each heads straight for the nearest prey.
 
     Args:
         n_landmarks: obstacles that they observe.
@@ -74,7 +74,9 @@ class GreedyChaseOpponent(OpponentConfig):
 
 @dataclass
 class RunOpponent(OpponentConfig):
-    """The group as an earlier run of the same task left it, frozen: ``wiring.policies`` loads it.
+    """The group as an earlier run of the same task left it, frozen.
+
+    ``wiring.policies`` loads it; this class has no ``build`` of its own.
 
     Args:
         directory: of that run.

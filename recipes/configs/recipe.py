@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class EvaluationConfig:
-    """Greedy evaluation on an environment and seeds of its own.
+    """How often and how long the greedy policy is evaluated, in an environment and with seeds of its own.
 
     Args:
         every_frames: how far apart, in frames.
@@ -41,7 +41,7 @@ class EvaluationConfig:
 
 @dataclass
 class CheckpointConfig:
-    """Checkpoints in the run directory.
+    """How often a run writes a checkpoint into its directory.
 
     Args:
         every_frames: how far apart, in frames.

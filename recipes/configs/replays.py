@@ -28,7 +28,7 @@ class ReplayForm:
 
 @dataclass
 class TransitionForm(ReplayForm):
-    """Single steps.
+    """A replay of single steps.
 
     >>> from ctde_kit.recipes import TransitionForm
     >>> TransitionForm().build(max_steps=100).frames_per_item
@@ -41,7 +41,7 @@ class TransitionForm(ReplayForm):
 
 @dataclass
 class SequenceForm(ReplayForm):
-    """Runs of consecutive steps of one env, from the hidden state that was stored.
+    """A replay of runs of consecutive steps of one env, from the hidden state that was stored.
 
     Args:
         length: steps that are learned from.
@@ -69,7 +69,7 @@ class SequenceForm(ReplayForm):
 
 @dataclass
 class EpisodeForm(ReplayForm):
-    """Whole episodes, padded to the longest.
+    """A replay of whole episodes, padded to the longest.
 
     Args:
         max_steps: of the longest episode; null for the task's.
@@ -90,7 +90,7 @@ class EpisodeForm(ReplayForm):
 
 @dataclass
 class ReplayConfig:
-    """What is kept of the past, and how it is sampled.
+    """A replay buffer: what it keeps of the past, and how it is sampled.
 
     Args:
         form: transitions, sequences or episodes.

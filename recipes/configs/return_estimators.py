@@ -23,7 +23,7 @@ class ReturnConfig:
 
 @dataclass
 class NStepReturns(ReturnConfig):
-    """Rewards of some steps, then the value of the state behind them.
+    """Values learn n-step returns: the rewards of n steps, then the value of the state behind them.
 
     Args:
         n: steps; 1 for TD(0).
@@ -44,7 +44,7 @@ class NStepReturns(ReturnConfig):
 
 @dataclass
 class TDLambdaReturns(ReturnConfig):
-    """The lambda-weighted mean of all n-step returns within a sequence.
+    """Values learn TD(lambda) returns: the lambda-weighted mean of all n-step returns within a sequence.
 
     Args:
         lmbda: decay of the weights per step.

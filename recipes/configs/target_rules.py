@@ -32,7 +32,7 @@ class TargetConfig:
 
 @dataclass
 class PolyakTarget(TargetConfig):
-    """Target networks move a share of the way after each update, or after every so many.
+    """Target networks that move a share of the way to the online ones, after each update or every so many.
 
     Args:
         tau: the share.
@@ -57,7 +57,7 @@ class PolyakTarget(TargetConfig):
 
 @dataclass
 class HardTarget(TargetConfig):
-    """Target networks become a copy every so many updates.
+    """Target networks that become a copy of the online ones every so many updates.
 
     Args:
         every: in updates.

@@ -16,8 +16,8 @@ from ctde_kit.specs import TeamSpec
 class LastAction(Transform):
     """Writes ``(group, "last_action")`` ``[n_envs, n_agents, A]``: the action before, one-hot, zeros after a reset.
 
-    Under ``next`` stands the action of this step, so that a network which is asked about the next observation sees
-    what it would see there.
+    Reads ``(group, "action")``, int ``[n_envs, n_agents]`` or one-hot ``[n_envs, n_agents, A]``. Under ``next`` stands
+    the action of this step, so that a network that is asked about the next observation sees what it would see there.
 
     Args:
         team: its groups have discrete actions.

@@ -41,6 +41,9 @@ class GroupActor(Protocol):
 class TeamPolicy(TensorDictSequential):
     """The policies of all groups, one after the other, as one TensorDict module.
 
+    Reads and writes what they read and write, such as ``(group, "observation")`` ``[*B, n_agents, F]`` and
+    ``(group, "action")`` ``[*B, n_agents, ...]`` of every group.
+
     A group's policy may learn (``MultiAgentActor``, ``MultiAgentQActor``), be frozen (``FrozenActor``) or be scripted
     (``RandomActor``, ``GreedyChase``, your own class). Only those in ``learners`` belong in losses and optimizers.
 

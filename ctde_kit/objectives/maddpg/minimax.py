@@ -16,7 +16,7 @@ from ctde_kit.objectives.maddpg.joint_actions import frozen, own_rows, values_of
 
 @dataclass(frozen=True)
 class MinimaxAdversary:
-    """Moves all others' actions one gradient step against an agent's value, for each agent separately.
+    """M3DDPG's adversary: moves all others' actions one gradient step against each agent's value.
 
     Li et al. 2019, "Robust Multi-Agent Reinforcement Learning via Minimax Deep Deterministic Policy Gradient" (M3DDPG),
     the one-step linear approximation: ``a_j - epsilon * dQ_i / da_j`` for every ``j != i``, in all

@@ -16,7 +16,7 @@ CLIMBING = [[11, -30, 0], [-30, 7, 0], [0, 6, 5]]
 
 @dataclass
 class MatrixTask(TaskConfig):
-    """A cooperative matrix game.
+    """A cooperative matrix game: all agents choose at once and get the same payoff.
 
     Args:
         name: of the task.

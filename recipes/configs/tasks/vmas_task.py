@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class VmasTask(TaskConfig):
-    """A VMAS scenario.
+    """A VMAS scenario, many environments as one batch of tensors.
 
     Args:
         name: of the task, ``vmas/{scenario}``.
