@@ -121,6 +121,7 @@ class TeamSpec:
     """All groups of an environment and the global ``state`` ``[*B, state_dim]``, if it has one.
 
     >>> from ctde_kit.envs.vmas import VmasEnv
+    >>> from ctde_kit.specs import TeamSpec
     >>> team = TeamSpec.from_env(VmasEnv("simple_tag", num_envs=2))
     >>> [(group.name, group.n_agents, group.observation_dim) for group in team]
     [('adversary', 3, 16), ('agent', 1, 14)]

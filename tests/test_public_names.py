@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import functools
 import importlib
 import inspect
 import pkgutil
@@ -59,6 +60,11 @@ def faces() -> list[tuple[str, Any]]:
     return [(face, importlib.import_module(face)) for face in FACES]
 
 
+@functools.cache
+def places_of_public_names() -> set[str]:
+    return {f"{value.__module__}.{value.__qualname__}" for value in public().values()}
+
+
 def needs_no_example(value: Any) -> bool:
     """Exceptions are shown by what raises them, and a protocol by what has it."""
     return inspect.isclass(value) and (issubclass(value, BaseException) or getattr(value, "_is_protocol", False))
@@ -105,10 +111,13 @@ def test_names_that_torchrl_has_too_say_how_ours_differ() -> None:
 
 @pytest.mark.parametrize("name", modules())
 def test_the_examples_of_a_module_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A public name's example can be pasted: it imports all that it uses. Others see what their module sees."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     runner, report = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS), []
     for example in doctest.DocTestFinder(exclude_empty=True).find(importlib.import_module(name), name):
+        if example.name in places_of_public_names():
+            example.globs = {"__name__": "__main__"}
         torch.manual_seed(0)
         runner.run(example, out=report.append)
     assert runner.failures == 0, "".join(report)

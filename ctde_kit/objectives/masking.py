@@ -16,6 +16,7 @@ def masked_mean(x: Tensor, mask: Tensor | None) -> Tensor:
     """The mean of ``x`` where ``mask`` (bool, same shape) is true; 0 where it is true nowhere.
 
     >>> import torch
+    >>> from ctde_kit.objectives import masked_mean
     >>> masked_mean(torch.tensor([1.0, 3.0, torch.inf]), torch.tensor([True, True, False]))
     tensor(2.)
     """

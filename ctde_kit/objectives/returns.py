@@ -32,6 +32,8 @@ def generalized_advantage_estimate(
     Raises:
         UserError: where the shapes are not all the same.
 
+    >>> import torch
+    >>> from ctde_kit.objectives import generalized_advantage_estimate
     >>> one = torch.ones(2, 1, 1)
     >>> generalized_advantage_estimate(0.5, 1.0, 0 * one, 4 * one, one, one < 0, one < 0).flatten()
     tensor([4.5000, 3.0000])

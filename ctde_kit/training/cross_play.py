@@ -27,6 +27,8 @@ class CrossPlay:
         labels: names of the policies, for each group.
         returns: undiscounted returns, float ``[rows, columns, episodes, n_agents]``, for each group.
 
+    >>> import torch
+    >>> from ctde_kit.training import CrossPlay
     >>> returns = {"adversary": torch.tensor([[[[1.0, 2.0], [3.0, 6.0]]]]), "agent": torch.tensor([[[[-3.0], [-9.0]]]])}
     >>> table = CrossPlay({"adversary": ["chase"], "agent": ["random"]}, returns)
     >>> table.return_sum("adversary"), table.return_sum("agent")
@@ -96,6 +98,7 @@ def cross_play(
     >>> from ctde_kit.envs.vmas import VmasEnv
     >>> from ctde_kit.modules import GreedyChase, RandomActor
     >>> from ctde_kit.specs import TeamSpec
+    >>> from ctde_kit.training import cross_play
     >>> env = VmasEnv("simple_tag", num_envs=50, max_steps=50)
     >>> team = TeamSpec.from_env(env)
     >>> predators = {"random": RandomActor(team["adversary"]), "chase": GreedyChase(team["adversary"])}

@@ -26,6 +26,8 @@ class PolyakUpdate:
         tau: fraction in (0, 1].
         every: number of gradient steps between moves; 1 moves after each step.
 
+    >>> from torch import nn
+    >>> from ctde_kit.training import PolyakUpdate
     >>> online, target = nn.Linear(1, 1), nn.Linear(1, 1)
     >>> _ = [nn.init.ones_(p) for p in online.parameters()], [nn.init.zeros_(p) for p in target.parameters()]
     >>> PolyakUpdate(online, target, tau=0.25)()

@@ -58,6 +58,7 @@ def pettingzoo_factory(name: str, **kwargs: Any) -> PettingZooFactory:
 
     Raises ``UserError`` for unknown names, with those that are close, and where a dependency is missing.
 
+    >>> from ctde_kit.envs.pettingzoo import pettingzoo_factory
     >>> env = pettingzoo_factory("mpe2/simple_spread_v3", N=2)()
     >>> env.possible_agents
     ['agent_0', 'agent_1']

@@ -24,6 +24,8 @@ class LastAction(Transform):
 
     >>> from torchrl.envs import TransformedEnv
     >>> from ctde_kit.envs.games import MatrixGameEnv
+    >>> from ctde_kit.envs.transforms import LastAction
+    >>> from ctde_kit.specs import TeamSpec
     >>> env = MatrixGameEnv(5, [[11, -30, 0], [-30, 7, 0], [0, 6, 5]])
     >>> env = TransformedEnv(env, LastAction(TeamSpec.from_env(env)))
     >>> env.reset()["agents", "last_action"].shape

@@ -56,6 +56,7 @@ class VmasEnv(TorchRLVmasEnv):
     Raises:
         UserError: for an unknown scenario or argument.
 
+    >>> from ctde_kit.envs.vmas import VmasEnv
     >>> env = VmasEnv("navigation", num_envs=4, max_steps=3, scenario_kwargs={"n_agents": 2})
     >>> rollout = env.rollout(3)
     >>> rollout["next", "truncated"][:, -1].all().item(), rollout["next", "terminated"].any().item()

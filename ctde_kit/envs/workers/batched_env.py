@@ -22,6 +22,7 @@ from ctde_kit.keys import GroupKeys, Key
 def env_seed(seed: int, epoch: int, index: int) -> int:
     """The seed (31 bits) that env ``index`` is reset with in epoch ``epoch`` of a run with ``seed``.
 
+    >>> from ctde_kit.envs.workers import env_seed
     >>> env_seed(0, 0, 1) == env_seed(0, 0, 1), env_seed(0, 0, 1) == env_seed(0, 1, 1)
     (True, False)
     """
@@ -193,6 +194,7 @@ def worker_env(
     :class:`~ctde_kit.envs.workers.WorkerError` where the factory raises.
 
     >>> from ctde_kit.envs.pettingzoo import pettingzoo_factory
+    >>> from ctde_kit.envs.workers import worker_env
     >>> env = worker_env(pettingzoo_factory("mpe2/simple_tag_v3"), n_envs=4, n_workers=2, max_steps=10, seed=0)
     >>> env.rollout(3)["next", "adversary", "reward"].shape
     torch.Size([4, 3, 3, 1])

@@ -51,7 +51,7 @@ class TeamPolicy(TensorDictSequential):
         actors: the policy of each group, in the env's order.
 
     >>> from ctde_kit.envs.vmas import VmasEnv
-    >>> from ctde_kit.modules import GreedyChase, MultiAgentActor, MultiAgentMLP, own_observation
+    >>> from ctde_kit.modules import GreedyChase, MultiAgentActor, MultiAgentMLP, TeamPolicy, own_observation
     >>> from ctde_kit.specs import TeamSpec
     >>> env = VmasEnv("simple_tag", num_envs=4)
     >>> team = TeamSpec.from_env(env)

@@ -22,6 +22,8 @@ class ValueNorm(nn.Module):
         decay: weight of the past in the moving averages, a ratio in [0, 1).
         epsilon: lower bound of the variance.
 
+    >>> import torch
+    >>> from ctde_kit.modules import ValueNorm
     >>> norm = ValueNorm()
     >>> norm.update(torch.tensor([1.0, 3.0]))
     >>> norm.normalize(torch.tensor([3.0])), norm.denormalize(torch.tensor([-1.0]))
