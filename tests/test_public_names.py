@@ -103,8 +103,7 @@ def test_names_that_torchrl_has_too_say_how_ours_differ() -> None:
     silent = [
         name
         for name, value in public().items()
-        if any(hasattr(module, name.rpartition(".")[2]) for module in TORCHRL)
-        and "TorchRL" not in beginning(value)
+        if any(hasattr(module, name.rpartition(".")[2]) for module in TORCHRL) and "TorchRL" not in beginning(value)
     ]
     assert not silent
 

@@ -99,11 +99,11 @@ def cross_play(
     >>> from ctde_kit.modules import GreedyChase, RandomActor
     >>> from ctde_kit.specs import TeamSpec
     >>> from ctde_kit.training import cross_play
-    >>> env = VmasEnv("simple_tag", num_envs=50, max_steps=50)
+    >>> env = VmasEnv("simple_tag", num_envs=20, max_steps=30)
     >>> team = TeamSpec.from_env(env)
     >>> predators = {"random": RandomActor(team["adversary"]), "chase": GreedyChase(team["adversary"])}
     >>> sides = {"adversary": predators, "agent": {"random": RandomActor(team["agent"])}}
-    >>> table = cross_play(sides, lambda pairing: env, episodes=50, seed=1_000_000).return_sum("adversary")
+    >>> table = cross_play(sides, lambda pairing: env, episodes=20, seed=1_000_000).return_sum("adversary")
     >>> table.shape, bool(table[1, 0] > table[0, 0])
     (torch.Size([2, 1]), True)
     """

@@ -11,9 +11,9 @@ from ctde_kit.errors import UserError
 class ValueNorm(nn.Module):
     """A running mean and variance of returns, by which a critic's values are normalized (MAPPO).
 
-    TorchRL's ``ValueNorm`` is an abstract base, and its ``MAPPOLoss`` normalizes target and prediction alike, which only
-    rescales the loss. With this class the critic predicts normalized values, and advantages use denormalized ones; a
-    mask leaves dead agents out.
+    TorchRL's ``ValueNorm`` is an abstract base, and its ``MAPPOLoss`` normalizes target and prediction alike, which
+    only rescales the loss. With this class the critic predicts normalized values, and advantages use denormalized
+    ones; a mask leaves dead agents out.
 
     As in MAPPO's value normalization (Yu et al. 2022, section 5), it is moving averages with a debiasing term. It is
     updated once per batch, with all valid entries; the authors' code updates it once per minibatch.
