@@ -5,6 +5,12 @@ class UserError(ValueError):
     """A mistake that the caller can mend: its message is one line that says what and what to do.
 
     Command lines print it and exit with code 2; Python callers may catch it as a ``ValueError``.
+
+    >>> import ctde_kit as ck
+    >>> ck.OnPolicyBuffer(minibatch_frames=0)
+    Traceback (most recent call last):
+        ...
+    ctde_kit.errors.UserError: minibatch_frames=0, sequence_length=None: expected at least 1 of each
     """
 
 

@@ -33,6 +33,7 @@ class GroupKeys:
 
     Entries have shape ``[*B, T, n_agents, F]``; time is the last batch dimension.
 
+    >>> from ctde_kit.keys import GroupKeys
     >>> keys = GroupKeys("predators")
     >>> keys.observation
     ('predators', 'observation')

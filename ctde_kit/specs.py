@@ -81,6 +81,11 @@ class GroupSpec:
         action_mask: whether the env says which actions are allowed.
         mask: whether the env says which agents are alive.
         state_dim: features of the agent-specific global state, ``None`` where there is none.
+
+    >>> from ctde_kit.specs import ActionSpec, GroupSpec
+    >>> group = GroupSpec("agents", n_agents=3, observation_dim=5, action=ActionSpec("categorical", (4,)))
+    >>> group.keys.observation, group.action.n_parameters
+    (('agents', 'observation'), 4)
     """
 
     name: str
@@ -116,6 +121,7 @@ class TeamSpec:
     """All groups of an environment and the global ``state`` ``[*B, state_dim]``, if it has one.
 
     >>> from ctde_kit.envs.vmas import VmasEnv
+    >>> from ctde_kit.specs import TeamSpec
     >>> team = TeamSpec.from_env(VmasEnv("simple_tag", num_envs=2))
     >>> [(group.name, group.n_agents, group.observation_dim) for group in team]
     [('adversary', 3, 16), ('agent', 1, 14)]

@@ -60,6 +60,14 @@ class MADDPGConfig(RecipeConfig):
         value_loss: of the critics: l2 or huber.
         huber_delta: where Huber's loss turns linear, in units of returns.
         max_grad_norm: largest gradient norm, of all actors, of all critics, of the mixer.
+
+    >>> from ctde_kit.recipes import MADDPGConfig, ReplayConfig, VmasTask, iterate
+    >>> config = MADDPGConfig(
+    ...     task=VmasTask("vmas/simple_spread", n_envs=2), frames_per_batch=24, total_frames=48,
+    ...     replay=ReplayConfig(batch_size=8),
+    ... )
+    >>> [iteration.metrics["num_updates"] for iteration in iterate(config.build())]
+    [2, 2]
     """
 
     algorithm: str = "maddpg"

@@ -40,6 +40,12 @@ class MAPPOConfig(RecipeConfig):
         state_dependent_scale: the network gives the deviation of continuous actions; else it is a parameter.
         normalize_advantage: joint, agent or none.
         target_kl: end an iteration once an epoch's KL exceeds this; null for never.
+
+    >>> from ctde_kit.recipes import MAPPOConfig, VmasTask, iterate
+    >>> task = VmasTask("vmas/navigation", n_envs=2, max_steps=5)
+    >>> config = MAPPOConfig(task=task, frames_per_batch=20, total_frames=40, minibatch_frames=10, epochs=1)
+    >>> [iteration.frames for iteration in iterate(config.build())]
+    [20, 40]
     """
 
     algorithm: str = "mappo"

@@ -41,6 +41,13 @@ class PQNConfig(RecipeConfig):
         epsilon_start: probability of a random action at the beginning.
         epsilon_end: and after epsilon_frames.
         epsilon_frames: frames between.
+
+    >>> from ctde_kit.recipes import MatrixTask, PQNConfig, iterate
+    >>> config = PQNConfig(
+    ...     task=MatrixTask(n_envs=2), frames_per_batch=20, total_frames=40, minibatch_frames=20, epochs=2
+    ... )
+    >>> [iteration.metrics["num_updates"] for iteration in iterate(config.build())]
+    [2, 2]
     """
 
     algorithm: str = "pqn"

@@ -43,6 +43,13 @@ class QMIXConfig(RecipeConfig):
         epsilon_start: probability of a random action at the beginning.
         epsilon_end: and after epsilon_frames.
         epsilon_frames: frames between.
+
+    >>> from ctde_kit.recipes import MatrixTask, QMIXConfig, ReplayConfig, iterate
+    >>> config = QMIXConfig(
+    ...     task=MatrixTask(n_envs=2), frames_per_batch=12, total_frames=24, replay=ReplayConfig(batch_size=4)
+    ... )
+    >>> [iteration.metrics["num_updates"] for iteration in iterate(config.build())]
+    [2, 2]
     """
 
     algorithm: str = "qmix"

@@ -14,16 +14,11 @@ from torch import Tensor
 from torchrl.envs import EnvBase, TransformedEnv
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
-from ctde_kit.graph import (
-    Layout,
-    PackageShortcuts,
-    RowLayout,
-    TraceError,
-    compile_in_agreement,
-    taking_shortcuts,
-    trace,
-    useful_threads,
-)
+from ctde_kit.graph import TraceError, trace
+from ctde_kit.graph.agreement import compile_in_agreement
+from ctde_kit.graph.packing import Layout, RowLayout
+from ctde_kit.graph.shortcuts import PackageShortcuts, taking_shortcuts
+from ctde_kit.graph.toolchain import useful_threads
 from ctde_kit.keys import DONE
 from ctde_kit.protocols import PureEnv
 

@@ -13,7 +13,8 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from ctde_kit.collectors.compiled_rollout import CompiledRollout
 from ctde_kit.errors import UserError
-from ctde_kit.graph import TraceError, report_fallback
+from ctde_kit.graph import TraceError
+from ctde_kit.graph.toolchain import report_fallback
 from ctde_kit.protocols import ReportsCapture, Stateful
 
 
@@ -37,6 +38,13 @@ class RolloutCollector:
 
     Raises:
         UserError: for an env without a batch dimension, or a number of frames that ``n_envs`` does not divide.
+
+    >>> import ctde_kit as ck
+    >>> env = ck.VmasEnv("navigation", num_envs=2, max_steps=5)
+    >>> policy = ck.modules.RandomActor(ck.TeamSpec.from_env(env)["agents"])
+    >>> collector = ck.RolloutCollector(env, policy, frames_per_batch=6, total_frames=12)
+    >>> [batch["next", "done"].sum().item() for batch in collector], collector.frames
+    ([0, 2], 12)
     """
 
     def __init__(

@@ -25,6 +25,15 @@ class Episodes:
 
     Raises:
         UserError: for a longer episode.
+
+    >>> import torch
+    >>> from tensordict import TensorDict
+    >>> from ctde_kit.data import Episodes
+    >>> done = torch.tensor([[False, True, False]]).unsqueeze(-1)  # one env, whose episode ends at its second step
+    >>> steps = {"is_init": torch.tensor([[[True], [False], [True]]]), "next": {"done": done}}
+    >>> episodes = Episodes(max_steps=4).cut(TensorDict(steps, [1, 3]))
+    >>> episodes["collector", "mask"]
+    tensor([[ True,  True, False, False]])
     """
 
     def __init__(self, max_steps: int):

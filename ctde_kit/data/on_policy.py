@@ -31,7 +31,9 @@ class OnPolicyBuffer:
     Raises:
         UserError: for sizes that are not positive, or that do not divide each other as described.
 
+    >>> import torch
     >>> from tensordict import TensorDict
+    >>> from ctde_kit.data import OnPolicyBuffer
     >>> buffer = OnPolicyBuffer(minibatch_frames=6, sequence_length=3)
     >>> buffer.extend(TensorDict({"t": torch.arange(12).reshape(2, 6)}, [2, 6]))
     >>> [minibatch.shape for minibatch in buffer]

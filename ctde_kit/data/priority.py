@@ -24,6 +24,15 @@ class Prioritized:
     Args:
         alpha: exponent of the priorities; 0 samples uniformly.
         beta: exponent of the importance weights; 1 corrects the bias of the sampling fully.
+
+    >>> import torch
+    >>> from tensordict import TensorDict
+    >>> import ctde_kit as ck
+    >>> from ctde_kit.data import Prioritized, Transitions
+    >>> replay = ck.Replay(Transitions(), capacity=100, batch_size=5, prioritized=Prioritized(alpha=0.6, beta=0.4))
+    >>> replay.extend(TensorDict({"t": torch.zeros(2, 6)}, [2, 6]))
+    >>> replay.sample()["priority_weight"]  # all steps are new, and so have the same priority
+    tensor([1., 1., 1., 1., 1.])
     """
 
     alpha: float = 0.6
@@ -48,6 +57,14 @@ class PrioritySampler(Sampler):
         capacity: number of items.
         prioritized: the exponents.
         device: where the priorities are stored.
+
+    >>> import torch
+    >>> from ctde_kit.data import Prioritized, PrioritySampler
+    >>> sampler = PrioritySampler(4, Prioritized(alpha=1.0, beta=0.5))
+    >>> sampler.extend(torch.arange(4))
+    >>> sampler.update_priority(torch.arange(3), torch.zeros(3))
+    >>> sampler.sample(range(4), batch_size=3)[0]
+    tensor([3, 3, 3])
     """
 
     def __init__(self, capacity: int, prioritized: Prioritized, device: torch.device | str = "cpu"):

@@ -68,8 +68,9 @@ class Replay:
         UserError: if an item is longer than the capacity, a sample is asked for before there are items, or the disk is
             full.
 
+    >>> import torch
     >>> from tensordict import TensorDict
-    >>> from ctde_kit.data import Transitions
+    >>> from ctde_kit.data import Replay, Transitions
     >>> replay = Replay(Transitions(), capacity=100, batch_size=5)
     >>> replay.extend(TensorDict({"t": torch.arange(12).reshape(2, 6)}, [2, 6]))
     >>> replay.sample().shape, replay.frames

@@ -24,6 +24,7 @@ class Sequences:
 
     >>> import torch
     >>> from tensordict import TensorDict
+    >>> from ctde_kit.data import Sequences
     >>> sequences = Sequences(length=4, burn_in=1)
     >>> sequences.cut(TensorDict({"t": torch.arange(10).expand(2, 10)}, [2, 10]))["t"].tolist()
     [[0, 1, 2, 3, 4], [4, 5, 6, 7, 8], [0, 1, 2, 3, 4], [4, 5, 6, 7, 8]]

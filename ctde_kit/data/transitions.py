@@ -10,7 +10,14 @@ from tensordict import TensorDictBase
 
 @dataclass(frozen=True)
 class Transitions:
-    """Cuts batches ``[n_envs, T]`` into single steps: items ``[]``."""
+    """Cuts batches ``[n_envs, T]`` into single steps: items ``[]``.
+
+    >>> import torch
+    >>> from tensordict import TensorDict
+    >>> from ctde_kit.data import Transitions
+    >>> Transitions().cut(TensorDict({"t": torch.arange(6).reshape(2, 3)}, [2, 3])).shape
+    torch.Size([6])
+    """
 
     frames_per_item = 1
 

@@ -13,7 +13,15 @@ _TORCH = f"{Path(torch.__file__).parent}/"
 
 
 class TraceError(RuntimeError):
-    """A function cannot be traced; the message says what it does and where, in one line."""
+    """A function cannot be traced; the message says what it does and where, in one line.
+
+    >>> import torch
+    >>> from ctde_kit.graph import trace
+    >>> trace(lambda inputs: [inputs[0] if inputs[0].sum() > 0 else -inputs[0]], [torch.ones(2)])
+    Traceback (most recent call last):
+        ...
+    ctde_kit.graph.trace_error.TraceError: branches on a tensor at ...
+    """
 
 
 def calling_frame() -> FrameType:

@@ -41,6 +41,12 @@ class Graph:
         module: takes the inputs, the drawn numbers and the live tensors; gives the outputs as a tuple.
         draws: what to draw before each call, in this order.
         live: tensors from elsewhere, whose value is read at each call.
+
+    >>> import torch
+    >>> from ctde_kit.graph import trace
+    >>> graph = trace(lambda inputs: [inputs[0] + torch.rand(2)], [torch.zeros(2)])
+    >>> len(graph.draws), graph([torch.zeros(2), torch.ones(2)])
+    (1, (tensor([1., 1.]),))
     """
 
     module: fx.GraphModule
@@ -57,7 +63,7 @@ class Graph:
 
 
 def trace(function: Function, inputs: Sequence[Tensor], live: Iterable[Tensor] = (), *, exact: bool = False) -> Graph:
-    """Record what ``function`` does to ``inputs``.
+    """The graph of what ``function`` does to ``inputs``.
 
     Args:
         function: of a list of tensors.
@@ -69,6 +75,14 @@ def trace(function: Function, inputs: Sequence[Tensor], live: Iterable[Tensor] =
     Raises:
         TraceError: where it branches on data, turns data into Python values, or draws random numbers in a way that
             cannot be done beforehand.
+
+    >>> import torch
+    >>> from ctde_kit.graph import trace
+    >>> weight = torch.ones(2)
+    >>> graph = trace(lambda inputs: [inputs[0] * weight], [torch.ones(2)], live=[weight])
+    >>> _ = weight.fill_(3.0)
+    >>> graph([torch.ones(2)])
+    (tensor([3., 3.]),)
     """
     draws: list[tuple[Source | None, DrawSpec]] = []
     try:
@@ -196,6 +210,12 @@ def compile_graph(graph: Graph, *, threads: int | None = None, largest: int = 50
 
     Raises:
         TraceError: where the graph has more operations than ``largest``, or no compiler is found.
+
+    >>> import torch
+    >>> from ctde_kit.graph import compile_graph, trace
+    >>> compiled = compile_graph(trace(lambda inputs: [2 * inputs[0] + 1], [torch.ones(2)]))
+    >>> compiled([torch.tensor([1.0, 2.0])])
+    [tensor([3., 5.])]
     """
     missing = missing_toolchain()
     if missing is not None:

@@ -19,7 +19,7 @@ from ctde_kit.protocols import RecurrentModule, ReturnScale
 
 
 class AdvantageEstimator(nn.Module):
-    """Writes GAE advantages and value targets into a batch ``[n_envs, T]``, and moves the value statistics.
+    """Generalized advantage estimation: writes advantages and value targets into a batch ``[n_envs, T]``.
 
     Reads what the critic reads, at the root and under ``next``; ``("next", group, "reward")`` ``[n_envs, T, n_agents,
     1]``; ``done`` and ``terminated`` of the team and, where present, of the agents; ``(group, "mask")``. Writes under
@@ -38,6 +38,15 @@ class AdvantageEstimator(nn.Module):
         lmbda: decay of the trace per step.
         value_norm: denormalizes the critic's outputs and learns the targets' statistics; ``None`` for neither.
         normalize: over all agents' entries (``joint``), each ``agent``'s own, or ``none``.
+
+    >>> import ctde_kit as ck
+    >>> env = ck.VmasEnv("navigation", num_envs=2, max_steps=5)
+    >>> team = ck.TeamSpec.from_env(env)
+    >>> group = team["agents"]
+    >>> critic = ck.value_critic(team, group, ck.MultiAgentMLP)
+    >>> estimator = ck.AdvantageEstimator(critic, group.keys, gamma=0.99, lmbda=0.95, value_norm=ck.ValueNorm())
+    >>> estimator(env.rollout(5))["agents", "advantage"].shape
+    torch.Size([2, 5, 4, 1])
     """
 
     critic: TensorDictModuleBase

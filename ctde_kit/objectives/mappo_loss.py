@@ -22,7 +22,11 @@ from ctde_kit.protocols import ReturnScale
 
 
 class MAPPOLoss(LossModule):
-    """Clipped policy loss, value loss on normalized values, and entropy bonus of one group.
+    """MAPPO's loss for one group: clipped policy loss, value loss on normalized values, and entropy bonus.
+
+    Unlike TorchRL's ``MAPPOLoss``, the critic's target is normalized and its output is not, so values really are
+    learned in normalized units; dead agents are masked; and modules are held as they are, not as functional parameters,
+    so that the loss compiles as one graph and shared layers stay shared.
 
     Yu et al. 2022, "The Surprising Effectiveness of PPO in Cooperative Multi-Agent Games", eqs. 1 and 2 (appendix A),
     with a log-probability, a ratio and an advantage for each agent. IPPO is the same loss with a decentralized critic.
@@ -32,10 +36,6 @@ class MAPPOLoss(LossModule):
     the batch was fresh) ``[*B, n_agents, 1]``; ``mask`` ``[*B, n_agents]`` where agents die: dead agents'
     entries change nothing. Gives scalars ``loss_objective``, ``loss_critic``, ``loss_entropy`` (their sum is
     to be minimized) and, detached, ``entropy``, ``approx_kl``, ``clip_fraction``, ``explained_variance``.
-
-    Differs from TorchRL's ``MAPPOLoss``: the critic's target is normalized and its output is not, so values really
-    are learned in normalized units; dead agents are masked; modules are held as they are, not as functional
-    parameters, so that the loss compiles as one graph and shared layers stay shared.
 
     Args:
         actor: has ``get_dist``; writes the action.
@@ -53,6 +53,19 @@ class MAPPOLoss(LossModule):
     Raises:
         UserError: for clipped values of a critic that sees random orders, a missing entry, entries that would broadcast
             over agents, or recurrent networks' single steps.
+
+    >>> import ctde_kit as ck
+    >>> env = ck.VmasEnv("navigation", num_envs=2, continuous_actions=False)
+    >>> team = ck.TeamSpec.from_env(env)
+    >>> group = team["agents"]
+    >>> network = ck.MultiAgentMLP(group.observation_dim, group.action.n_parameters, group.n_agents)
+    >>> actor = ck.MultiAgentActor(group, ck.own_observation(group), network)
+    >>> critic = ck.value_critic(team, group, ck.MultiAgentMLP)
+    >>> loss = ck.MAPPOLoss(actor, critic, keys=group.keys)
+    >>> estimator = ck.AdvantageEstimator(critic, group.keys, gamma=0.99, lmbda=0.95)
+    >>> losses = loss(estimator(env.rollout(5, actor)))
+    >>> losses["loss_objective"].shape, losses["clip_fraction"].item()  # no ratio has moved yet
+    (torch.Size([]), 0.0)
     """
 
     @dataclass

@@ -16,6 +16,7 @@ def masked_mean(x: Tensor, mask: Tensor | None) -> Tensor:
     """The mean of ``x`` where ``mask`` (bool, same shape) is true; 0 where it is true nowhere.
 
     >>> import torch
+    >>> from ctde_kit.objectives import masked_mean
     >>> masked_mean(torch.tensor([1.0, 3.0, torch.inf]), torch.tensor([True, True, False]))
     tensor(2.)
     """
@@ -31,6 +32,13 @@ def normalize_advantage(
     """Advantages ``[*B, n_agents, 1]`` with mean 0 and deviation 1, over all entries or over each agent's own.
 
     Entries outside ``mask`` (bool, same shape) are in no statistic and become 0.
+
+    >>> import torch
+    >>> from ctde_kit.objectives import normalize_advantage
+    >>> advantage = torch.tensor([-3.0, -1.0, 99.0]).reshape(1, 3, 1)
+    >>> alive = torch.tensor([True, True, False]).reshape(1, 3, 1)
+    >>> normalize_advantage(advantage, alive).flatten()
+    tensor([-0.7071,  0.7071,  0.0000])
     """
     if over not in get_args(AdvantageNormalization):
         raise UserError(f"normalize={over!r}: expected one of {', '.join(get_args(AdvantageNormalization))}")

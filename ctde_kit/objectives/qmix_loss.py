@@ -80,7 +80,7 @@ class QMixLoss(LossModule):
 
     >>> from ctde_kit.envs.games import MatrixGameEnv
     >>> from ctde_kit.modules import MultiAgentMLP, MultiAgentQActor, VDNMixer, own_observation
-    >>> from ctde_kit.objectives import TeamReward
+    >>> from ctde_kit.objectives import QMixLoss, TeamReward
     >>> from ctde_kit.specs import TeamSpec
     >>> env = MatrixGameEnv(5, [[11, -30, 0], [-30, 7, 0], [0, 6, 5]])
     >>> team = TeamSpec.from_env(env)

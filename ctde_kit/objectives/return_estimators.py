@@ -31,6 +31,7 @@ class NStepReturn:
     The rewards are those of the stored behavior, exploration included, without a correction.
 
     >>> import torch
+    >>> from ctde_kit.objectives import NStepReturn
     >>> one = torch.ones(2, 1, 1)
     >>> NStepReturn(2)(0.5, 4 * one, one, one < 0, one < 0).flatten()
     tensor([2.5000, 3.0000])
@@ -55,6 +56,7 @@ class TDLambdaReturn:
     """The lambda-weighted mean of all n-step returns within a sequence; ``lmbda`` is the decay per step.
 
     >>> import torch
+    >>> from ctde_kit.objectives import TDLambdaReturn
     >>> one = torch.ones(2, 1, 1)
     >>> TDLambdaReturn(0.5)(0.5, 4 * one, one, one < 0, one < 0).flatten()
     tensor([2.7500, 3.0000])

@@ -32,6 +32,8 @@ def generalized_advantage_estimate(
     Raises:
         UserError: where the shapes are not all the same.
 
+    >>> import torch
+    >>> from ctde_kit.objectives import generalized_advantage_estimate
     >>> one = torch.ones(2, 1, 1)
     >>> generalized_advantage_estimate(0.5, 1.0, 0 * one, 4 * one, one, one < 0, one < 0).flatten()
     tensor([4.5000, 3.0000])
@@ -53,6 +55,12 @@ def td_lambda_return(
     """TD(lambda) returns (Sutton and Barto 2018, eq. 12.2), the last step of a batch bootstrapped.
 
     Shapes and errors as in ``generalized_advantage_estimate``; equal to GAE(lambda) plus the value.
+
+    >>> import torch
+    >>> from ctde_kit.objectives import td_lambda_return
+    >>> one = torch.ones(2, 1, 1)  # two steps of one agent, neither of which ends the episode
+    >>> td_lambda_return(0.5, 0.5, 4 * one, one, one < 0, one < 0).flatten()
+    tensor([2.7500, 3.0000])
     """
     _check_shapes(next_value=next_value, reward=reward, done=done, terminated=terminated)
     target = torch.empty_like(reward)
@@ -69,6 +77,12 @@ def n_step_return(gamma: float, n: int, next_value: Tensor, reward: Tensor, done
     """Returns over ``n`` steps, fewer where the episode or the batch ends before, then bootstrapped.
 
     Shapes and errors as in ``generalized_advantage_estimate``; ``n`` in steps.
+
+    >>> import torch
+    >>> from ctde_kit.objectives import n_step_return
+    >>> one = torch.ones(3, 1, 1)  # three steps of one agent, none of which ends the episode
+    >>> n_step_return(0.5, 2, 4 * one, one, one < 0, one < 0).flatten()
+    tensor([2.5000, 2.5000, 3.0000])
     """
     _check_shapes(next_value=next_value, reward=reward, done=done, terminated=terminated)
     if n < 1:

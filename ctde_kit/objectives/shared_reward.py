@@ -11,6 +11,8 @@ def shared_reward(reward: Tensor, weight: float, alive: Tensor | None = None) ->
 
     The mean is over agents that are ``alive`` (bool, same shape); dead agents' rewards become 0.
 
+    >>> import torch
+    >>> from ctde_kit.objectives import shared_reward
     >>> shared_reward(torch.tensor([[1.0], [3.0]]), 0.5).flatten()
     tensor([1.5000, 2.5000])
     """

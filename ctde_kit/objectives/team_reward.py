@@ -30,8 +30,10 @@ class TeamReward(nn.Module):
     Raises:
         UserError: for a missing reward, and for another word.
 
+    >>> import torch
     >>> from tensordict import TensorDict
-    >>> from ctde_kit.specs import ActionSpec, GroupSpec
+    >>> from ctde_kit.objectives import TeamReward
+    >>> from ctde_kit.specs import ActionSpec, GroupSpec, TeamSpec
     >>> team = TeamSpec((GroupSpec("agents", 2, 5, ActionSpec("categorical", (4,))),))
     >>> batch = TensorDict({("next", "agents", "reward"): torch.tensor([[[1.0], [2.0]]])}, [1])
     >>> TeamReward(team, "mean")(batch)["next", "reward"]

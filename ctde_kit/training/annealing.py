@@ -10,10 +10,16 @@ from torch import Tensor
 
 
 class Annealing:
-    """Calls several annealing functions, one after the other.
+    """Several annealing functions as one: they are called one after the other.
 
     Args:
         functions: each takes the frames collected so far.
+
+    >>> from ctde_kit.training import Annealing
+    >>> annealing = Annealing(lambda frames: print("rate", frames), lambda frames: print("epsilon", frames))
+    >>> annealing(600)
+    rate 600
+    epsilon 600
     """
 
     def __init__(self, *functions: Callable[[int], None]):
@@ -32,6 +38,13 @@ class LinearEpsilon:
         start: epsilon, or noise scale, at frame 0.
         end: epsilon, or noise scale, after ``frames``.
         frames: length of the change.
+
+    >>> import torch
+    >>> from ctde_kit.training import LinearEpsilon
+    >>> epsilon = torch.tensor(1.0)
+    >>> LinearEpsilon([epsilon], start=1.0, end=0.5, frames=1_000)(500)
+    >>> epsilon
+    tensor(0.7500)
     """
 
     def __init__(self, epsilons: list[Tensor], start: float, end: float, frames: int):
@@ -53,6 +66,13 @@ class LinearLearningRate:
         end: learning rate after ``frames``.
         frames: length of the change.
         group: index of the parameter group; ``None`` for all groups.
+
+    >>> import torch
+    >>> from ctde_kit.training import LinearLearningRate
+    >>> optimizer = torch.optim.Adam([torch.zeros(1, requires_grad=True)], lr=0.5)
+    >>> LinearLearningRate(optimizer, start=0.5, end=0.0, frames=1_000)(500)
+    >>> optimizer.param_groups[0]["lr"]
+    0.25
     """
 
     optimizer: torch.optim.Optimizer

@@ -22,6 +22,9 @@ class ParameterAverage:
         optimizer: the optimizer of these parameters.
         every: number of gradient steps between averages; 1 averages after each step.
 
+    >>> import torch
+    >>> from torch import nn
+    >>> from ctde_kit.training import ParameterAverage
     >>> weight = nn.Parameter(torch.tensor([[1.0], [3.0]]))
     >>> ParameterAverage([weight], torch.optim.Adam([weight]), every=1)()
     >>> weight.tolist()

@@ -32,6 +32,16 @@ def save_checkpoint(path: Path, parts: Parts, *, algorithm: str, frames: int) ->
 
     Raises:
         UserError: if the file cannot be written; earlier checkpoints are not touched.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from ctde_kit.recipes import MatrixTask, QMIXConfig
+    >>> from ctde_kit.training import latest_checkpoint, save_checkpoint
+    >>> parts = QMIXConfig(task=MatrixTask(n_envs=2)).build()
+    >>> directory = Path(tempfile.mkdtemp())
+    >>> save_checkpoint(directory / "frames_0.pt", parts, algorithm="qmix", frames=0)
+    >>> latest_checkpoint(directory).name
+    'frames_0.pt'
     """
     states = {name: part.state_dict() for name, part in _stateful(parts).items()}
     content = {
@@ -61,6 +71,15 @@ def read_checkpoint(path: Path, *, algorithm: str) -> dict[str, Any]:
 
     Raises:
         UserError: if the file is missing, truncated, not a checkpoint, or one of another algorithm.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from ctde_kit.recipes import MatrixTask, QMIXConfig
+    >>> from ctde_kit.training import read_checkpoint, save_checkpoint
+    >>> path = Path(tempfile.mkdtemp()) / "frames_600.pt"
+    >>> save_checkpoint(path, QMIXConfig(task=MatrixTask(n_envs=2)).build(), algorithm="qmix", frames=600)
+    >>> sorted(read_checkpoint(path, algorithm="qmix")["parts"])
+    ['buffer', 'collector', 'policy', 'prepare', 'update', 'update_schedule']
     """
     if not path.is_file():
         raise UserError(f"no checkpoint at {path}: give a run directory that has one in checkpoints/")
@@ -88,6 +107,16 @@ def load_parts(content: dict[str, Any], parts: Parts) -> int:
 
     Raises:
         UserError: if the checkpoint has other parts, or tensors of other shapes.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from ctde_kit.recipes import MatrixTask, QMIXConfig
+    >>> from ctde_kit.training import load_parts, read_checkpoint, save_checkpoint
+    >>> config = QMIXConfig(task=MatrixTask(n_envs=2))
+    >>> path = Path(tempfile.mkdtemp()) / "frames_600.pt"
+    >>> save_checkpoint(path, config.build(), algorithm="qmix", frames=600)
+    >>> load_parts(read_checkpoint(path, algorithm="qmix"), config.build())
+    600
     """
     stateful = _stateful(parts)
     if stateful.keys() != content["parts"].keys():
@@ -106,7 +135,17 @@ def load_parts(content: dict[str, Any], parts: Parts) -> int:
 
 
 def checkpoint_paths(directory: Path) -> list[Path]:
-    """The checkpoints in ``directory``, sorted by their number of frames."""
+    """The checkpoints in ``directory``, sorted by their number of frames.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from ctde_kit.training import checkpoint_paths
+    >>> directory = Path(tempfile.mkdtemp())
+    >>> for frames in (10_000, 9_000):
+    ...     (directory / f"frames_{frames}.pt").touch()
+    >>> [path.name for path in checkpoint_paths(directory)]
+    ['frames_9000.pt', 'frames_10000.pt']
+    """
     return sorted(directory.glob("frames_*.pt"), key=lambda path: int(path.stem.rsplit("_", 1)[-1]))
 
 
@@ -115,6 +154,15 @@ def latest_checkpoint(directory: Path) -> Path:
 
     Raises:
         UserError: if there is none.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from ctde_kit.training import latest_checkpoint
+    >>> directory = Path(tempfile.mkdtemp())
+    >>> for frames in (10_000, 9_000):
+    ...     (directory / f"frames_{frames}.pt").touch()
+    >>> latest_checkpoint(directory).name
+    'frames_10000.pt'
     """
     paths = checkpoint_paths(directory)
     if not paths:

@@ -9,15 +9,9 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
-from ctde_kit.graph import (
-    TraceError,
-    calls_hooks,
-    learning_rates,
-    optimizer_tensors,
-    read_learning_rates,
-    report_fallback,
-    traced_step,
-)
+from ctde_kit.graph import TraceError
+from ctde_kit.graph.optimizers import calls_hooks, learning_rates, optimizer_tensors, read_learning_rates, traced_step
+from ctde_kit.graph.toolchain import report_fallback
 from ctde_kit.training.compiled_gradients import CompiledGradients, Gradients
 
 

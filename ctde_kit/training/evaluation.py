@@ -25,6 +25,12 @@ class Returns:
 
     Args:
         by_group: float ``[episodes, n_agents]`` for each group.
+
+    >>> import torch
+    >>> from ctde_kit.training import Returns
+    >>> returns = Returns({"agents": torch.tensor([[1.0, 2.0], [3.0, 6.0]])})  # two episodes of two agents
+    >>> returns.metrics()["return_mean"], returns.metrics()["return_sum"]
+    (3.0, 6.0)
     """
 
     by_group: Mapping[str, Tensor]
@@ -71,6 +77,12 @@ def evaluate(
         episodes: rounded up to a multiple of ``n_envs``.
         seed: seeds env and policy; the program's random state is restored afterwards.
         exploration: how the policy acts; greedily by default.
+
+    >>> import ctde_kit as ck
+    >>> env = ck.VmasEnv("navigation", num_envs=2, max_steps=5, scenario_kwargs={"n_agents": 3})
+    >>> policy = ck.modules.RandomActor(ck.TeamSpec.from_env(env)["agents"])
+    >>> ck.evaluate(env, policy, ["agents"], episodes=4, seed=0).by_group["agents"].shape
+    torch.Size([4, 3])
     """
     n_envs = env.batch_size[0]
     quota = -(-episodes // n_envs)
@@ -110,6 +122,17 @@ def record_episode(
         render: returns an image uint8 ``[H, W, 3]`` of the env's current state; ``None`` to render nothing.
         seed: seeds the env; the program's random state is restored afterwards.
         watch: called at each step with what the policy read and wrote.
+
+    >>> import ctde_kit as ck
+    >>> from ctde_kit.training import record_episode
+    >>> env = ck.VmasEnv("navigation", num_envs=1, max_steps=5)
+    >>> policy = ck.modules.RandomActor(ck.TeamSpec.from_env(env)["agents"])
+    >>> actions = []
+    >>> def watch(step):
+    ...     actions.append(step["agents", "action"])
+    >>> images, last = record_episode(env, policy, None, seed=0, watch=watch)
+    >>> len(actions), last["next", "truncated"].item()
+    (5, True)
     """
     frames = []
     with torch.random.fork_rng(), set_exploration_type(ExplorationType.DETERMINISTIC):

@@ -9,7 +9,8 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
-from ctde_kit.graph import TraceError, report_fallback
+from ctde_kit.graph import TraceError
+from ctde_kit.graph.toolchain import report_fallback
 from ctde_kit.training.compiled_gradient_step import CompiledGradientStep, set_gradients
 from ctde_kit.training.parts import Metrics
 
@@ -29,6 +30,18 @@ class GradientStep:
             optimizer that cannot be traced runs eagerly after the graph. A loss that cannot be traced runs eagerly
             altogether, and one warning says why. The first step of a new optimizer, which creates its state, is always
             eager.
+
+    >>> import torch
+    >>> import ctde_kit as ck
+    >>> from ctde_kit.envs.games import MatrixGameEnv
+    >>> env = MatrixGameEnv(5, [[11, -30, 0], [-30, 7, 0], [0, 6, 5]])
+    >>> team = ck.TeamSpec.from_env(env)
+    >>> group = team["agents"]
+    >>> actor = ck.MultiAgentQActor(group, ck.own_observation(group), ck.MultiAgentMLP(1, 3, n_agents=2))
+    >>> loss = ck.QMixLoss({"agents": actor}, gamma=0.99)
+    >>> step = ck.GradientStep({"agents": loss}, torch.optim.Adam(actor.parameters()), max_grad_norm=5.0)
+    >>> step(env.rollout(1, actor))["grad_norm"].shape
+    torch.Size([])
     """
 
     def __init__(

@@ -11,10 +11,21 @@ from ctde_kit.training.parts import Iteration, Metrics, Parts
 
 
 def iterate(parts: Parts) -> Iterator[Iteration]:
-    """Collect, prepare, store, update, anneal and sync weights, until the collector has all of its frames.
+    """The training loop: yields one ``Iteration`` per collected batch, until all frames are collected.
+
+    Each pass collects a batch, prepares and stores it, updates the networks, anneals, and gives the collector the new
+    weights.
 
     Raises:
         NotFiniteError: when a loss or gradient norm of an update is not finite.
+
+    >>> import ctde_kit as ck
+    >>> from ctde_kit.recipes import MatrixTask, QMIXConfig
+    >>> parts = QMIXConfig(task=MatrixTask(n_envs=2), frames_per_batch=12, total_frames=24).build()
+    >>> for iteration in ck.iterate(parts):
+    ...     print(iteration.frames, iteration.metrics["num_updates"])
+    12 2
+    24 2
     """
     for batch in parts.collector:
         parts.buffer.extend(parts.prepare(batch))

@@ -27,6 +27,8 @@ class CrossPlay:
         labels: names of the policies, for each group.
         returns: undiscounted returns, float ``[rows, columns, episodes, n_agents]``, for each group.
 
+    >>> import torch
+    >>> from ctde_kit.training import CrossPlay
     >>> returns = {"adversary": torch.tensor([[[[1.0, 2.0], [3.0, 6.0]]]]), "agent": torch.tensor([[[[-3.0], [-9.0]]]])}
     >>> table = CrossPlay({"adversary": ["chase"], "agent": ["random"]}, returns)
     >>> table.return_sum("adversary"), table.return_sum("agent")
@@ -96,11 +98,12 @@ def cross_play(
     >>> from ctde_kit.envs.vmas import VmasEnv
     >>> from ctde_kit.modules import GreedyChase, RandomActor
     >>> from ctde_kit.specs import TeamSpec
-    >>> env = VmasEnv("simple_tag", num_envs=50, max_steps=50)
+    >>> from ctde_kit.training import cross_play
+    >>> env = VmasEnv("simple_tag", num_envs=20, max_steps=30)
     >>> team = TeamSpec.from_env(env)
     >>> predators = {"random": RandomActor(team["adversary"]), "chase": GreedyChase(team["adversary"])}
     >>> sides = {"adversary": predators, "agent": {"random": RandomActor(team["agent"])}}
-    >>> table = cross_play(sides, lambda pairing: env, episodes=50, seed=1_000_000).return_sum("adversary")
+    >>> table = cross_play(sides, lambda pairing: env, episodes=20, seed=1_000_000).return_sum("adversary")
     >>> table.shape, bool(table[1, 0] > table[0, 0])
     (torch.Size([2, 1]), True)
     """

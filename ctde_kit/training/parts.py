@@ -31,6 +31,13 @@ class Parts:
         update: minibatch -> metrics: one gradient step for all groups.
         policy: acts greedily under ``ExplorationType.DETERMINISTIC``.
         anneal: takes the frames collected so far, and sets learning rates and exploration accordingly.
+
+    >>> from dataclasses import replace
+    >>> import ctde_kit as ck
+    >>> from ctde_kit.recipes import MAPPOConfig, VmasTask
+    >>> parts = MAPPOConfig(task=VmasTask("vmas/navigation", n_envs=2)).build()
+    >>> replace(parts, buffer=ck.OnPolicyBuffer(minibatch_frames=100)).buffer.minibatch_frames
+    100
     """
 
     collector: ExperienceCollector
@@ -50,6 +57,12 @@ class Iteration:
         frames: collected so far, including this batch.
         batch: as collected, ``[n_envs, T]``.
         metrics: the mean of each metric over the iteration's updates, and ``num_updates``.
+
+    >>> from ctde_kit.recipes import MatrixTask, QMIXConfig, iterate
+    >>> parts = QMIXConfig(task=MatrixTask(n_envs=2), frames_per_batch=12, total_frames=12).build()
+    >>> iteration = next(iterate(parts))
+    >>> iteration.frames, iteration.batch.shape, iteration.metrics["num_updates"]
+    (12, torch.Size([2, 6]), 2)
     """
 
     frames: int

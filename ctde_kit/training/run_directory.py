@@ -26,6 +26,14 @@ class RunDirectory:
 
     Raises:
         UserError: if ``path`` cannot be written.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from ctde_kit.training import RunDirectory
+    >>> directory = RunDirectory(Path(tempfile.mkdtemp()) / "run")
+    >>> directory.write_row({"frames": 600, "seconds": 1.5, "train/loss_value": 0.25})
+    >>> directory.metrics.read_text().splitlines()
+    ['frames,seconds,train/loss_value', '600,1.5,0.25']
     """
 
     path: Path
@@ -106,7 +114,17 @@ class RunDirectory:
 
 
 def read_metrics(path: Path) -> Iterator[dict[str, float]]:
-    """The rows of a ``metrics.csv``; columns without a value in a row are left out of it."""
+    """The rows of a ``metrics.csv``; columns without a value in a row are left out of it.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from ctde_kit.training import RunDirectory, read_metrics
+    >>> directory = RunDirectory(Path(tempfile.mkdtemp()))
+    >>> directory.write_row({"frames": 600, "seconds": 1.5})
+    >>> directory.write_row({"frames": 1200, "seconds": 3.0, "eval/return_mean": 0.5})
+    >>> list(read_metrics(directory.metrics))
+    [{'frames': 600, 'seconds': 1.5}, {'frames': 1200, 'seconds': 3.0, 'eval/return_mean': 0.5}]
+    """
     with open(path, newline="") as file:
         for row in csv.DictReader(file):
             values = {name: float(value) for name, value in row.items() if name and value not in ("", None)}

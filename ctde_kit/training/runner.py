@@ -38,6 +38,17 @@ class Run:
         loggers: TorchRL loggers that get the same values as ``metrics.csv``.
         started_seconds: seconds that the run had taken before it was resumed.
         progress: whether to show a progress bar.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from ctde_kit.training import Run, RunDirectory
+    >>> settings = Run(
+    ...     "qmix", "matrix/climbing", seed=0, total_frames=24, directory=RunDirectory(Path(tempfile.mkdtemp())),
+    ...     groups=["agents"], evaluate=lambda: {"return_mean": 11.0}, evaluate_every_frames=24,
+    ...     checkpoint_every_frames=24,
+    ... )
+    >>> settings.directory.checkpoints.name
+    'checkpoints'
     """
 
     algorithm: str
@@ -59,6 +70,20 @@ def run(parts: Parts, settings: Run) -> dict[str, Any]:
 
     ``metrics.csv`` gets one row per iteration: ``frames``, ``seconds`` (wall-clock time including evaluation),
     ``train/...`` (means over the iteration) and, after an evaluation, ``eval/...``.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from ctde_kit.recipes import MatrixTask, QMIXConfig
+    >>> from ctde_kit.training import Run, RunDirectory, run
+    >>> parts = QMIXConfig(task=MatrixTask(n_envs=2), frames_per_batch=12, total_frames=24).build()
+    >>> settings = Run(
+    ...     "qmix", "matrix/climbing", seed=0, total_frames=24, directory=RunDirectory(Path(tempfile.mkdtemp())),
+    ...     groups=["agents"], evaluate=lambda: {"return_mean": 11.0}, evaluate_every_frames=24,
+    ...     checkpoint_every_frames=24, progress=False,
+    ... )
+    >>> summary = run(parts, settings)
+    >>> summary["frames"], summary["eval/return_mean"]
+    (24, 11.0)
     """
     frames = parts.collector.frames
     clock = time.perf_counter() - settings.started_seconds

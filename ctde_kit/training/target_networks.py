@@ -26,6 +26,8 @@ class PolyakUpdate:
         tau: fraction in (0, 1].
         every: number of gradient steps between moves; 1 moves after each step.
 
+    >>> from torch import nn
+    >>> from ctde_kit.training import PolyakUpdate
     >>> online, target = nn.Linear(1, 1), nn.Linear(1, 1)
     >>> _ = [nn.init.ones_(p) for p in online.parameters()], [nn.init.zeros_(p) for p in target.parameters()]
     >>> PolyakUpdate(online, target, tau=0.25)()
@@ -55,10 +57,24 @@ class PolyakUpdate:
 class HardUpdate:
     """Copies the online networks into the target networks every ``every`` gradient steps (Mnih et al. 2015).
 
+    TorchRL's ``HardUpdate`` needs a loss with functional parameters; this one takes ordinary modules and copies all
+    weights in one fused operation.
+
     Args:
         online: the networks that are trained.
         target_networks: networks of the same structure that become their copies.
         every: number of gradient steps between copies.
+
+    >>> import torch
+    >>> from ctde_kit.training import HardUpdate
+    >>> online, target = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
+    >>> update = HardUpdate(online, target, every=2)
+    >>> update()
+    >>> torch.equal(online.weight, target.weight)
+    False
+    >>> update()
+    >>> torch.equal(online.weight, target.weight)
+    True
     """
 
     def __init__(self, online: nn.Module, target_networks: nn.Module, every: int):
@@ -87,6 +103,11 @@ class UpdateWithTargets:
         update: the gradient step.
         rules: called after it, in this order: one rule for each loss that has target networks. What changes the online
             networks once more, such as ``ParameterAverage``, stands before them.
+
+    >>> from ctde_kit.recipes import MatrixTask, QMIXConfig
+    >>> parts = QMIXConfig(task=MatrixTask(n_envs=2)).build()
+    >>> type(parts.update).__name__, {name: type(rule).__name__ for name, rule in parts.update.rules.items()}
+    ('UpdateWithTargets', {'team': 'PolyakUpdate'})
     """
 
     def __init__(self, update: GradientStep, rules: Mapping[str, TargetRule]):

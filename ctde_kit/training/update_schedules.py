@@ -21,6 +21,15 @@ class Epochs:
     Args:
         epochs: number of passes.
         target_kl: end the iteration once the mean ``approx_kl`` of an epoch exceeds this; ``None`` for never.
+
+    >>> import torch
+    >>> from tensordict import TensorDict
+    >>> import ctde_kit as ck
+    >>> from ctde_kit.training import Epochs
+    >>> buffer = ck.OnPolicyBuffer(minibatch_frames=5)
+    >>> buffer.extend(TensorDict({}, [2, 5]))
+    >>> len(list(Epochs(epochs=3)(buffer, lambda minibatch: {"loss_value": torch.zeros(())})))
+    6
     """
 
     epochs: int
@@ -46,6 +55,15 @@ class UpdatesPerFrame:
     Args:
         updates_per_frame: may be less than one: 1000 updates per 6000 frames are ``1/6``.
         learning_starts: frames to collect before the first update. These frames are never counted towards updates.
+
+    >>> import torch
+    >>> from tensordict import TensorDict
+    >>> import ctde_kit as ck
+    >>> from ctde_kit.training import UpdatesPerFrame
+    >>> replay = ck.Replay(ck.data.Transitions(), capacity=100, batch_size=4)
+    >>> replay.extend(TensorDict({"t": torch.zeros(2, 6)}, [2, 6]))
+    >>> len(list(UpdatesPerFrame(1 / 6)(replay, lambda sample: {"loss_value": torch.zeros(())})))
+    2
     """
 
     def __init__(self, updates_per_frame: float, learning_starts: int = 0):

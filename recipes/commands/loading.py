@@ -20,12 +20,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LoadedRun:
-    """A run as its last checkpoint left it.
+    """A run as its last checkpoint left it: its configuration, parts and policy.
 
     Args:
         config: the recipe's configuration.
         parts: its parts, ``parts.policy`` among them.
         frames: collected so far.
+
+    >>> from ctde_kit.recipes import LoadedRun, MatrixTask, QMIXConfig
+    >>> config = QMIXConfig(task=MatrixTask(n_envs=2))
+    >>> loaded = LoadedRun(config, config.build(), frames=0)
+    >>> loaded.env.rollout(1, loaded.policy)["agents", "action"].shape
+    torch.Size([2, 1, 2])
     """
 
     config: RecipeConfig
@@ -45,7 +51,7 @@ class LoadedRun:
 
 
 def load(run_directory: str | Path, device: str | None = None) -> LoadedRun:
-    """Load a run directory: ``policy = load("runs/...").policy``.
+    """A finished run, loaded from its run directory: ``policy = load("runs/...").policy``.
 
     The program's random state is left as it was.
 
@@ -55,6 +61,16 @@ def load(run_directory: str | Path, device: str | None = None) -> LoadedRun:
 
     Raises:
         UserError: where it holds no configuration or no whole checkpoint.
+
+    >>> import contextlib, io, tempfile
+    >>> from pathlib import Path
+    >>> from ctde_kit.recipes import MatrixTask, QMIXConfig, load
+    >>> from ctde_kit.recipes.commands.running import start  # what the command line calls
+    >>> run = Path(tempfile.mkdtemp()) / "run"
+    >>> with contextlib.redirect_stdout(io.StringIO()):
+    ...     summary = start(QMIXConfig(task=MatrixTask(n_envs=2), frames_per_batch=10, total_frames=10), run)
+    >>> load(run).frames
+    10
     """
     import numpy as np
     import torch

@@ -73,7 +73,7 @@ class ChannelNetworkConfig(NetworkConfig):
 
 @dataclass
 class BiCNetNetwork(ChannelNetworkConfig):
-    """A recurrent layer over the agents, in both directions.
+    """BiCNet: agents talk through a recurrent layer over the agents, in both directions.
 
     Args:
         num_cells: widths of the encoder's layers before its output.
@@ -86,6 +86,12 @@ class BiCNetNetwork(ChannelNetworkConfig):
         hidden_size: of the encoder's output and state, and of both directions together.
         across_groups: for actors: agents of all groups talk, each group with an encoder and a head of its own.
         cell: gru or lstm, of the layer over the agents.
+
+    >>> import torch
+    >>> from ctde_kit.recipes import BiCNetNetwork
+    >>> network = BiCNetNetwork(num_cells=[16], hidden_size=8).build(5, 2, 3)
+    >>> network(torch.zeros(4, 3, 5)).shape
+    torch.Size([4, 3, 2])
     """
 
     cell: str = "gru"
@@ -104,7 +110,7 @@ class BiCNetNetwork(ChannelNetworkConfig):
 
 @dataclass
 class CommNetNetwork(ChannelNetworkConfig):
-    """Rounds in which agents hear the mean of the others.
+    """CommNet: agents talk in rounds, in which each hears the mean of the others.
 
     Args:
         num_cells: widths of the encoder's layers before its output.
@@ -117,6 +123,12 @@ class CommNetNetwork(ChannelNetworkConfig):
         hidden_size: of the encoder's output and state, and of each round.
         across_groups: for actors: agents of all groups talk, each group with an encoder and a head of its own.
         rounds: how often agents talk.
+
+    >>> import torch
+    >>> from ctde_kit.recipes import CommNetNetwork
+    >>> network = CommNetNetwork(num_cells=[16], hidden_size=8, rounds=1).build(5, 2, 3)
+    >>> network(torch.zeros(4, 3, 5)).shape
+    torch.Size([4, 3, 2])
     """
 
     rounds: int = 2
@@ -135,7 +147,7 @@ class CommNetNetwork(ChannelNetworkConfig):
 
 @dataclass
 class TarMACNetwork(ChannelNetworkConfig):
-    """Rounds in which agents choose whom to listen to.
+    """TarMAC: agents talk in rounds, in which each chooses whom to listen to.
 
     Args:
         num_cells: widths of the encoder's layers before its output.
@@ -149,6 +161,12 @@ class TarMACNetwork(ChannelNetworkConfig):
         across_groups: for actors: agents of all groups talk, each group with an encoder and a head of its own.
         signature_size: of signatures and queries.
         rounds: how often agents talk.
+
+    >>> import torch
+    >>> from ctde_kit.recipes import TarMACNetwork
+    >>> network = TarMACNetwork(num_cells=[16], hidden_size=8, signature_size=4).build(5, 2, 3)
+    >>> network(torch.zeros(4, 3, 5)).shape
+    torch.Size([4, 3, 2])
     """
 
     signature_size: int = 16

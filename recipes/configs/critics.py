@@ -46,7 +46,7 @@ class CriticConfig:
 
 @dataclass
 class ValueCriticConfig(CriticConfig):
-    """A critic's layout, of states (MAPPO) or of joint actions (MADDPG).
+    """A critic of states (MAPPO) or of joint actions (MADDPG), by what it sees and how many heads it has.
 
     Args:
         sees: each agent's own `observation`, all observations of the `team`, the root `state`, or `agent_state`.
@@ -58,6 +58,14 @@ class ValueCriticConfig(CriticConfig):
         average_every: updates after which the parameters of critics that are one per agent are averaged; null for
             never.
         network: its network.
+
+    >>> import ctde_kit as ck
+    >>> from ctde_kit.recipes import ValueCriticConfig
+    >>> env = ck.VmasEnv("navigation", num_envs=2)
+    >>> team = ck.TeamSpec.from_env(env)
+    >>> critic = ValueCriticConfig(sees="team", heads="agent").build(team, team["agents"])
+    >>> critic(env.reset())["agents", "state_value"].shape
+    torch.Size([2, 4, 1])
     """
 
     sees: str = "team"
@@ -128,6 +136,13 @@ class AttentionCriticConfig(CriticConfig):
             never.
         network: what follows the attention, a perceptron; its share_params, agent_id and normalize hold for the
             encoders before it, too.
+
+    >>> import ctde_kit as ck
+    >>> from ctde_kit.recipes import AttentionCriticConfig, MLPNetwork
+    >>> team = ck.TeamSpec.from_env(ck.VmasEnv("simple_tag", num_envs=2))
+    >>> critic = AttentionCriticConfig(embed_dim=8, n_heads=2, network=MLPNetwork([16])).build(team, team["agent"])
+    >>> critic.out_keys
+    [('agent', 'state_value'), ('agent', 'attention_weight')]
     """
 
     embed_dim: int = 64

@@ -44,6 +44,12 @@ class GaussianExploration(ExplorationConfig):
         start: its deviation at the beginning, in halves of the action's range.
         end: and after ``frames``.
         frames: between.
+
+    >>> import ctde_kit as ck
+    >>> from ctde_kit.recipes import GaussianExploration
+    >>> group = ck.TeamSpec.from_env(ck.VmasEnv("navigation", num_envs=2))["agents"]
+    >>> GaussianExploration(start=0.5).build(group).scale
+    tensor(0.5000)
     """
 
     start: float = 0.5
@@ -63,6 +69,12 @@ class OrnsteinUhlenbeckExploration(ExplorationConfig):
         frames: between.
         theta: how fast the process returns to zero, 1 / step.
         sigma: its deviation, 1 / sqrt(step).
+
+    >>> import ctde_kit as ck
+    >>> from ctde_kit.recipes import OrnsteinUhlenbeckExploration
+    >>> group = ck.TeamSpec.from_env(ck.VmasEnv("navigation", num_envs=2))["agents"]
+    >>> OrnsteinUhlenbeckExploration(theta=0.15, sigma=0.2).build(group).in_keys
+    [('agents', 'noise'), 'is_init']
     """
 
     start: float = 1.0
@@ -81,12 +93,18 @@ class OrnsteinUhlenbeckExploration(ExplorationConfig):
 
 @dataclass
 class GumbelExploration(ExplorationConfig):
-    """Discrete actions are samples of the policy's softmax, at its temperature 1 where the noise is 1.
+    """Gumbel noise on the logits of discrete actions: at 1, actions are samples of the policy's softmax.
 
     Args:
         start: the share of the noise at the beginning.
         end: and after ``frames``; 0 is the best action.
         frames: between.
+
+    >>> import ctde_kit as ck
+    >>> from ctde_kit.recipes import GumbelExploration
+    >>> group = ck.TeamSpec.from_env(ck.VmasEnv("navigation", num_envs=2, continuous_actions=False))["agents"]
+    >>> GumbelExploration(start=1.0, end=0.0).build(group).scale
+    tensor(1.)
     """
 
     start: float = 1.0

@@ -13,13 +13,20 @@ from ctde_kit.recipes.configs.checks import check_choice
 
 @dataclass
 class LoggerConfig:
-    """Where metrics go beside metrics.csv.
+    """Where metrics go beside metrics.csv, through TorchRL's loggers.
 
     Args:
         name: csv (nothing more), tensorboard, wandb or mlflow.
         project: the project or experiment name of wandb and mlflow.
         tracking_uri: of mlflow; null for a database in the run directory.
         offline: wandb writes into the run directory alone.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from ctde_kit.recipes import LoggerConfig
+    >>> loggers = LoggerConfig("tensorboard").build(Path(tempfile.mkdtemp()), "seed_0")
+    >>> [type(logger).__name__ for logger in loggers]
+    ['TensorboardLogger']
     """
 
     name: str = "csv"

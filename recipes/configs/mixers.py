@@ -27,7 +27,13 @@ class MixerConfig:
 
 @dataclass
 class NoMixer(MixerConfig):
-    """Every agent learns from its own reward (IQL)."""
+    """No mixer: every agent learns from its own reward (IQL).
+
+    >>> from ctde_kit.recipes import MatrixTask, NoMixer, QMIXConfig
+    >>> parts = QMIXConfig(algorithm="iql", task=MatrixTask(n_envs=2), mixer=NoMixer()).build()
+    >>> parts.update.losses["team"].mixer is None
+    True
+    """
 
     def build(self, team: TeamSpec) -> None:
         return None
@@ -35,7 +41,14 @@ class NoMixer(MixerConfig):
 
 @dataclass
 class VDNMixerConfig(MixerConfig):
-    """The sum of the agents' values."""
+    """VDN's mixer: the sum of the agents' values.
+
+    >>> import ctde_kit as ck
+    >>> from ctde_kit.recipes import VDNMixerConfig
+    >>> team = ck.TeamSpec.from_env(ck.VmasEnv("navigation", num_envs=2, continuous_actions=False))
+    >>> VDNMixerConfig().build(team).out_keys
+    ['chosen_action_value']
+    """
 
     def build(self, team: TeamSpec) -> TensorDictModuleBase:
         return ck.VDNMixer(team)
@@ -43,7 +56,7 @@ class VDNMixerConfig(MixerConfig):
 
 @dataclass
 class QMixerConfig(MixerConfig):
-    """A monotonic mixing network.
+    """QMIX's mixer: a monotonic network whose weights depend on the state.
 
     Args:
         sees: the root `state`, all observations of the `team`, or `auto`: the state where there is one.
@@ -51,6 +64,12 @@ class QMixerConfig(MixerConfig):
         embed_dim: width of the mixing network's hidden layer.
         hypernet_cells: widths of the hypernetworks' hidden layers; [] for one linear layer.
         monotonic: weights are not negative; false is for FACMAC alone.
+
+    >>> import ctde_kit as ck
+    >>> from ctde_kit.recipes import QMixerConfig
+    >>> team = ck.TeamSpec.from_env(ck.VmasEnv("navigation", num_envs=2, continuous_actions=False))
+    >>> QMixerConfig(sees="team", embed_dim=16).build(team).in_keys
+    [('agents', 'chosen_action_value'), ('agents', 'observation')]
     """
 
     sees: str = "auto"
@@ -72,13 +91,19 @@ class QMixerConfig(MixerConfig):
 
 @dataclass
 class QPLEXMixerConfig(MixerConfig):
-    """A duplex dueling mixer.
+    """QPLEX's mixer: values and advantages, weighed by attention to state and joint action.
 
     Args:
         sees: the root `state`, all observations of the `team`, or `auto`: the state where there is one.
         normalize: normalize what it sees.
         n_heads: heads of the attention that weighs advantages.
         hypernet_cells: widths of the hidden layers of the networks inside.
+
+    >>> import ctde_kit as ck
+    >>> from ctde_kit.recipes import QPLEXMixerConfig
+    >>> team = ck.TeamSpec.from_env(ck.VmasEnv("navigation", num_envs=2, continuous_actions=False))
+    >>> QPLEXMixerConfig(sees="team", n_heads=4).build(team).in_keys
+    [('agents', 'chosen_action_value'), ('agents', 'max_action_value'), ('agents', 'action'), ('agents', 'observation')]
     """
 
     sees: str = "auto"

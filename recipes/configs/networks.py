@@ -52,7 +52,7 @@ class NetworkConfig:
 
 @dataclass
 class MLPNetwork(NetworkConfig):
-    """A perceptron over the agent axis.
+    """A multilayer perceptron for each agent.
 
     Args:
         num_cells: widths of the hidden layers.
@@ -62,6 +62,12 @@ class MLPNetwork(NetworkConfig):
         layer_norm: normalize each hidden layer before its activation.
         out_gain: gain of an orthogonal initialization of the last layer; null for PyTorch's default.
         share_params: true, false, or the parameter set of each agent, such as [0,0,1].
+
+    >>> import torch
+    >>> from ctde_kit.recipes import MLPNetwork
+    >>> network = MLPNetwork(num_cells=[16], share_params=[0, 0, 1]).build(5, 2, 3)
+    >>> network(torch.zeros(4, 3, 5)).shape
+    torch.Size([4, 3, 2])
     """
 
     num_cells: list[int] = field(default_factory=lambda: [256, 256])
@@ -86,7 +92,7 @@ class MLPNetwork(NetworkConfig):
 
 @dataclass
 class GRUNetwork(NetworkConfig):
-    """An encoder and a GRU over the agent axis.
+    """A recurrent network for each agent: an encoder and a GRU.
 
     Args:
         num_cells: widths of the encoder's layers.
@@ -97,6 +103,13 @@ class GRUNetwork(NetworkConfig):
         out_gain: gain of an orthogonal initialization of the last layer; null for PyTorch's default.
         share_params: true, false, or the parameter set of each agent, such as [0,0,1].
         hidden_size: of the GRU's state.
+
+    >>> import torch
+    >>> from ctde_kit.recipes import GRUNetwork
+    >>> network = GRUNetwork(num_cells=[16], hidden_size=8).build(5, 2, 3)
+    >>> outputs, hidden, _ = network(torch.zeros(4, 3, 5), torch.zeros(4, 3, 8), torch.ones(4, 1).bool())
+    >>> outputs.shape, hidden.shape
+    (torch.Size([4, 3, 2]), torch.Size([4, 3, 8]))
     """
 
     share_params: Any = True

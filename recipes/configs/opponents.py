@@ -27,7 +27,14 @@ class OpponentConfig(ActorConfig):
 
 @dataclass
 class RandomOpponent(OpponentConfig):
-    """Uniform random actions, among those that are allowed."""
+    """An opponent whose actions are uniformly random, among those that are allowed.
+
+    >>> from ctde_kit.recipes import MAPPOConfig, RandomOpponent, VmasTask
+    >>> tag = VmasTask("vmas/simple_tag", n_envs=2, groups_compete=True)
+    >>> parts = MAPPOConfig(task=tag, opponents={"agent": RandomOpponent()}).build()
+    >>> list(parts.update.losses)
+    ['adversary']
+    """
 
     @property
     def label(self) -> str:
@@ -39,10 +46,16 @@ class RandomOpponent(OpponentConfig):
 
 @dataclass
 class GreedyChaseOpponent(OpponentConfig):
-    """The predators of simple_tag, each straight towards the nearest prey.
+    """The predators of simple_tag as a script: each heads straight for the nearest prey.
 
     Args:
         n_landmarks: obstacles that they observe.
+
+    >>> from ctde_kit.recipes import GreedyChaseOpponent, MAPPOConfig, VmasTask
+    >>> tag = VmasTask("vmas/simple_tag", n_envs=2, groups_compete=True)
+    >>> parts = MAPPOConfig(task=tag, opponents={"adversary": GreedyChaseOpponent()}).build()
+    >>> list(parts.update.losses)
+    ['agent']
     """
 
     n_landmarks: int = 2
@@ -61,11 +74,17 @@ class GreedyChaseOpponent(OpponentConfig):
 
 @dataclass
 class RunOpponent(OpponentConfig):
-    """The group as an earlier run of the same task left it, frozen: ``wiring.policies`` loads it.
+    """The group as an earlier run of the same task left it, frozen.
+
+    ``wiring.policies`` loads it; this class has no ``build`` of its own.
 
     Args:
         directory: of that run.
         sampled: it samples its actions, or explores, as while it was trained; else it is greedy.
+
+    >>> from ctde_kit.recipes import RunOpponent
+    >>> RunOpponent("runs/tag_seed_3", sampled=True).label
+    'tag_seed_3 (sampled)'
     """
 
     directory: str = "???"

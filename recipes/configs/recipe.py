@@ -20,11 +20,16 @@ if TYPE_CHECKING:
 
 @dataclass
 class EvaluationConfig:
-    """Greedy evaluation on an environment and seeds of its own.
+    """How often and how long the greedy policy is evaluated, in an environment and with seeds of its own.
 
     Args:
         every_frames: how far apart, in frames.
         episodes: how many each time.
+
+    >>> from ctde_kit.recipes import EvaluationConfig, MAPPOConfig
+    >>> config = MAPPOConfig(evaluation=EvaluationConfig(every_frames=60_000, episodes=50))
+    >>> config.evaluation.episodes
+    50
     """
 
     every_frames: int = 20_000
@@ -36,10 +41,15 @@ class EvaluationConfig:
 
 @dataclass
 class CheckpointConfig:
-    """Checkpoints in the run directory.
+    """How often a run writes a checkpoint into its directory.
 
     Args:
         every_frames: how far apart, in frames.
+
+    >>> from ctde_kit.recipes import CheckpointConfig, MAPPOConfig
+    >>> config = MAPPOConfig(checkpoint=CheckpointConfig(every_frames=60_000))
+    >>> config.checkpoint.every_frames
+    60000
     """
 
     every_frames: int = 20_000

@@ -28,7 +28,12 @@ class ReplayForm:
 
 @dataclass
 class TransitionForm(ReplayForm):
-    """Single steps."""
+    """A replay of single steps.
+
+    >>> from ctde_kit.recipes import TransitionForm
+    >>> TransitionForm().build(max_steps=100).frames_per_item
+    1
+    """
 
     def build(self, max_steps: int) -> Transitions:
         return ck.data.Transitions()
@@ -36,11 +41,15 @@ class TransitionForm(ReplayForm):
 
 @dataclass
 class SequenceForm(ReplayForm):
-    """Runs of consecutive steps of one env, from the hidden state that was stored.
+    """A replay of runs of consecutive steps of one env, from the hidden state that was stored.
 
     Args:
         length: steps that are learned from.
         burn_in: steps before them, which only warm the hidden state up.
+
+    >>> from ctde_kit.recipes import SequenceForm
+    >>> SequenceForm(length=20, burn_in=5).build(max_steps=100).frames_per_item
+    25
     """
 
     length: int = 20
@@ -60,10 +69,14 @@ class SequenceForm(ReplayForm):
 
 @dataclass
 class EpisodeForm(ReplayForm):
-    """Whole episodes, padded to the longest.
+    """A replay of whole episodes, padded to the longest.
 
     Args:
         max_steps: of the longest episode; null for the task's.
+
+    >>> from ctde_kit.recipes import EpisodeForm
+    >>> EpisodeForm().build(max_steps=100).frames_per_item
+    100
     """
 
     max_steps: int | None = None
@@ -77,7 +90,7 @@ class EpisodeForm(ReplayForm):
 
 @dataclass
 class ReplayConfig:
-    """What is kept of the past, and how it is sampled.
+    """A replay buffer: what it keeps of the past, and how it is sampled.
 
     Args:
         form: transitions, sequences or episodes.
@@ -88,6 +101,11 @@ class ReplayConfig:
         beta: exponent of the importance weights.
         stored_on: main memory (cpu), the training device (device), or memory-mapped files (disk).
         directory: of these files; null for a temporary one.
+
+    >>> from ctde_kit.recipes import QMIXConfig, ReplayConfig, SequenceForm
+    >>> config = QMIXConfig(replay=ReplayConfig(form=SequenceForm(length=10), capacity=1_000, batch_size=16))
+    >>> config.build().buffer.batch_size
+    16
     """
 
     form: ReplayForm = field(default_factory=TransitionForm)

@@ -23,10 +23,14 @@ class ReturnConfig:
 
 @dataclass
 class NStepReturns(ReturnConfig):
-    """Rewards of some steps, then the value of the state behind them.
+    """Values learn n-step returns: the rewards of n steps, then the value of the state behind them.
 
     Args:
         n: steps; 1 for TD(0).
+
+    >>> from ctde_kit.recipes import NStepReturns, QMIXConfig
+    >>> QMIXConfig(returns=NStepReturns(n=3)).returns.build()
+    NStepReturn(n=3)
     """
 
     n: int = 1
@@ -40,10 +44,14 @@ class NStepReturns(ReturnConfig):
 
 @dataclass
 class TDLambdaReturns(ReturnConfig):
-    """The lambda-weighted mean of all n-step returns within a sequence.
+    """Values learn TD(lambda) returns: the lambda-weighted mean of all n-step returns within a sequence.
 
     Args:
         lmbda: decay of the weights per step.
+
+    >>> from ctde_kit.recipes import PQNConfig, TDLambdaReturns
+    >>> PQNConfig(returns=TDLambdaReturns(lmbda=0.65)).returns.build()
+    TDLambdaReturn(lmbda=0.65)
     """
 
     lmbda: float = 0.8

@@ -32,11 +32,16 @@ class TargetConfig:
 
 @dataclass
 class PolyakTarget(TargetConfig):
-    """Target networks move a share of the way after each update, or after every so many.
+    """Target networks that move a share of the way to the online ones, after each update or every so many.
 
     Args:
         tau: the share.
         every: in updates.
+
+    >>> from ctde_kit.recipes import MatrixTask, PolyakTarget, QMIXConfig
+    >>> parts = QMIXConfig(task=MatrixTask(n_envs=2), target=PolyakTarget(tau=0.01)).build()
+    >>> parts.update.rules["team"].tau
+    0.01
     """
 
     tau: float = 0.005
@@ -52,10 +57,15 @@ class PolyakTarget(TargetConfig):
 
 @dataclass
 class HardTarget(TargetConfig):
-    """Target networks become a copy every so many updates.
+    """Target networks that become a copy of the online ones every so many updates.
 
     Args:
         every: in updates.
+
+    >>> from ctde_kit.recipes import HardTarget, MatrixTask, QMIXConfig
+    >>> parts = QMIXConfig(task=MatrixTask(n_envs=2), target=HardTarget(every=100)).build()
+    >>> parts.update.rules["team"].every
+    100
     """
 
     every: int = 200

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torchrl.envs import EnvBase
 
-from ctde_kit.graph import missing_toolchain, report_fallback
+from ctde_kit.graph.toolchain import missing_toolchain, report_fallback
 
 # What compiling costs and what it spares a call both grow with the graph, so that its size cancels out.
 WORTH_COMPILING = 2_000

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ctde_kit.graph import Graph, TraceError, compile_graph, compile_in_agreement, trace
-from ctde_kit.graph.agreement import STEPS_COMPARED, share_apart
+from ctde_kit.graph import Graph, TraceError, compile_graph, trace
+from ctde_kit.graph.agreement import STEPS_COMPARED, compile_in_agreement, share_apart
 
 
 def norms(inputs: list[Tensor]) -> list[Tensor]:

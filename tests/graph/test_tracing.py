@@ -12,7 +12,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ctde_kit.graph import TraceError, compile_graph, drawing_from, mode, taking_shortcuts, toolchain, trace
+from ctde_kit.graph import TraceError, compile_graph, mode, toolchain, trace
+from ctde_kit.graph.draws import drawing_from
+from ctde_kit.graph.shortcuts import taking_shortcuts
 
 TRACED = [torch.tensor([[1.0, -2.0], [3.0, 4.0], [-5.0, 6.0]]), torch.tensor([True, False, True])]
 OTHER = [torch.tensor([[-1.0, 2.5], [0.5, -4.0], [7.0, 8.0]]), torch.tensor([False, True, True])]

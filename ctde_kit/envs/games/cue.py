@@ -38,6 +38,7 @@ class CueEnv(GuessingGame):
     Raises:
         UserError: for fewer agents, goals or steps.
 
+    >>> from ctde_kit.envs.games import CueEnv
     >>> env = CueEnv(num_envs=3, n_agents=2, n_goals=4, length=5)
     >>> env.rollout(5)["next", "agents", "reward"].shape
     torch.Size([3, 5, 2, 1])

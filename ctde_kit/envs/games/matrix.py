@@ -37,6 +37,8 @@ class MatrixGameEnv(EnvBase):
     Raises:
         UserError: for tables of unequal sides, or states that do not follow one another.
 
+    >>> import torch
+    >>> from ctde_kit.envs.games import MatrixGameEnv
     >>> env = MatrixGameEnv(3, [[11, -30, 0], [-30, 7, 0], [0, 6, 5]])
     >>> action = torch.tensor([[0, 0], [0, 1], [2, 1]])
     >>> env.step(env.reset().set(("agents", "action"), action))["next", "agents", "reward"][:, 0].flatten()

@@ -27,6 +27,7 @@ class RecallEnv(GuessingGame):
         seed: of the env's own generator.
         device: where the env lives.
 
+    >>> from ctde_kit.envs.games import RecallEnv
     >>> env = RecallEnv(num_envs=3, n_agents=2, n_cues=4, length=5)
     >>> env.rollout(5)["next", "agents", "reward"].shape
     torch.Size([3, 5, 2, 1])

@@ -31,6 +31,7 @@ class AECAsParallel(ParallelEnv[str, Any, Any]):
     Raises ``RuntimeError`` where a parallelizable environment breaks its promise (an agent ends within a cycle).
 
     >>> from mpe2 import simple_spread_v3
+    >>> from ctde_kit.envs.pettingzoo import AECAsParallel
     >>> env = AECAsParallel(simple_spread_v3.env())
     >>> env.turn_based, env.acting_agents
     (False, ['agent_0', 'agent_1', 'agent_2'])
@@ -123,6 +124,7 @@ def as_parallel(env: Any) -> ParallelEnv[str, Any, Any]:
     Raises ``UserError`` where ``env`` is neither a ``ParallelEnv`` nor an ``AECEnv``.
 
     >>> from mpe2 import simple_spread_v3
+    >>> from ctde_kit.envs.pettingzoo import as_parallel
     >>> type(as_parallel(simple_spread_v3.parallel_env())).__name__
     'AECAsParallel'
     """

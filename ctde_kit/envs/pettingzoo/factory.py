@@ -24,6 +24,12 @@ class PettingZooFactory:
     """Builds one environment at every call: the parallel one where the module has it, else the AEC one.
 
     Raises ``UserError`` for a keyword argument that the environment does not know.
+
+    >>> from ctde_kit.envs.pettingzoo import pettingzoo_factory
+    >>> pettingzoo_factory("mpe2/simple_spread_v3", n_agents=2)()
+    Traceback (most recent call last):
+        ...
+    ctde_kit.errors.UserError: mpe2/simple_spread_v3: unknown argument 'n_agents'; did you mean num_agent_neighbors?
     """
 
     name: str
@@ -52,6 +58,7 @@ def pettingzoo_factory(name: str, **kwargs: Any) -> PettingZooFactory:
 
     Raises ``UserError`` for unknown names, with those that are close, and where a dependency is missing.
 
+    >>> from ctde_kit.envs.pettingzoo import pettingzoo_factory
     >>> env = pettingzoo_factory("mpe2/simple_spread_v3", N=2)()
     >>> env.possible_agents
     ['agent_0', 'agent_1']

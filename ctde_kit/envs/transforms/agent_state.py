@@ -35,7 +35,9 @@ class AgentState(Transform):
         UserError: where the env writes an agent-specific state already.
 
     >>> from torchrl.envs import TransformedEnv
+    >>> from ctde_kit.envs.transforms import AgentState
     >>> from ctde_kit.envs.vmas import VmasEnv
+    >>> from ctde_kit.specs import TeamSpec
     >>> env = VmasEnv("simple_tag", num_envs=5)
     >>> env = TransformedEnv(env, AgentState(TeamSpec.from_env(env)))
     >>> env.reset()["adversary", "state"].shape
@@ -92,7 +94,8 @@ class AgentState(Transform):
 def with_agent_states(team: TeamSpec) -> TeamSpec:
     """The spec of a team whose env has ``AgentState``.
 
-    >>> from ctde_kit.specs import ActionSpec
+    >>> from ctde_kit.envs.transforms import with_agent_states
+    >>> from ctde_kit.specs import ActionSpec, GroupSpec, TeamSpec
     >>> group = GroupSpec("agents", 3, 5, ActionSpec("categorical", (4,)))
     >>> with_agent_states(TeamSpec((group,)))["agents"].state_dim
     20

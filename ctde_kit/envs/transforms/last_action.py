@@ -16,14 +16,16 @@ from ctde_kit.specs import TeamSpec
 class LastAction(Transform):
     """Writes ``(group, "last_action")`` ``[n_envs, n_agents, A]``: the action before, one-hot, zeros after a reset.
 
-    Under ``next`` stands the action of this step, so that a network which is asked about the next observation sees
-    what it would see there.
+    Reads ``(group, "action")``, int ``[n_envs, n_agents]`` or one-hot ``[n_envs, n_agents, A]``. Under ``next`` stands
+    the action of this step, so that a network that is asked about the next observation sees what it would see there.
 
     Args:
         team: its groups have discrete actions.
 
     >>> from torchrl.envs import TransformedEnv
     >>> from ctde_kit.envs.games import MatrixGameEnv
+    >>> from ctde_kit.envs.transforms import LastAction
+    >>> from ctde_kit.specs import TeamSpec
     >>> env = MatrixGameEnv(5, [[11, -30, 0], [-30, 7, 0], [0, 6, 5]])
     >>> env = TransformedEnv(env, LastAction(TeamSpec.from_env(env)))
     >>> env.reset()["agents", "last_action"].shape

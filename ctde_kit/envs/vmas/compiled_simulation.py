@@ -11,12 +11,10 @@ from torch import Tensor
 
 from ctde_kit.envs.vmas.simulation import VmasSimulation
 from ctde_kit.envs.vmas.tensor_state import TensorState
-from ctde_kit.graph import (
-    Layout,
-    compile_in_agreement,
-    trace,
-    useful_threads,
-)
+from ctde_kit.graph import trace
+from ctde_kit.graph.agreement import compile_in_agreement
+from ctde_kit.graph.packing import Layout
+from ctde_kit.graph.toolchain import useful_threads
 
 Result = TypeVar("Result")
 

@@ -31,7 +31,12 @@ def load_scenario(scenario: str | BaseScenario) -> BaseScenario:
 
 
 def shipped_scenarios() -> list[str]:
-    """The names of all scenarios that the installed VMAS ships."""
+    """The names of all scenarios that the installed VMAS ships.
+
+    >>> from ctde_kit.envs.vmas import shipped_scenarios
+    >>> "navigation" in shipped_scenarios()
+    True
+    """
     root = Path(load.__code__.co_filename).parent
     return sorted(path.stem for path in root.rglob("*.py") if path.stem != "__init__")
 

@@ -15,7 +15,8 @@ from ctde_kit.envs.vmas.branches import VmasShortcuts
 from ctde_kit.envs.vmas.masked_reset import masked_reset
 from ctde_kit.envs.vmas.random_stream import RandomStream
 from ctde_kit.envs.vmas.world_state import WorldState
-from ctde_kit.graph import drawing_from, taking_shortcuts
+from ctde_kit.graph.draws import drawing_from
+from ctde_kit.graph.shortcuts import taking_shortcuts
 
 
 class VmasSimulation:

@@ -21,7 +21,9 @@ from ctde_kit.envs.vmas.random_stream import RandomStream
 from ctde_kit.envs.vmas.scenario_arguments import check_arguments, load_scenario
 from ctde_kit.envs.vmas.simulation import VmasSimulation
 from ctde_kit.envs.vmas.tensor_state import TensorState
-from ctde_kit.graph import TraceError, drawing_from, report_fallback
+from ctde_kit.graph import TraceError
+from ctde_kit.graph.draws import drawing_from
+from ctde_kit.graph.toolchain import report_fallback
 
 
 class VmasEnv(TorchRLVmasEnv):
@@ -54,6 +56,7 @@ class VmasEnv(TorchRLVmasEnv):
     Raises:
         UserError: for an unknown scenario or argument.
 
+    >>> from ctde_kit.envs.vmas import VmasEnv
     >>> env = VmasEnv("navigation", num_envs=4, max_steps=3, scenario_kwargs={"n_agents": 2})
     >>> rollout = env.rollout(3)
     >>> rollout["next", "truncated"][:, -1].all().item(), rollout["next", "terminated"].any().item()

@@ -22,6 +22,7 @@ from ctde_kit.keys import GroupKeys, Key
 def env_seed(seed: int, epoch: int, index: int) -> int:
     """The seed (31 bits) that env ``index`` is reset with in epoch ``epoch`` of a run with ``seed``.
 
+    >>> from ctde_kit.envs.workers import env_seed
     >>> env_seed(0, 0, 1) == env_seed(0, 0, 1), env_seed(0, 0, 1) == env_seed(0, 1, 1)
     (True, False)
     """
@@ -71,6 +72,13 @@ class WorkerEnv(EnvBase):
 
     Raises :class:`~ctde_kit.envs.workers.WorkerError` where an environment raises or its process dies, and
     ``UserError`` for actions of the wrong shape.
+
+    >>> from ctde_kit.envs.pettingzoo import pettingzoo_factory
+    >>> from ctde_kit.envs.workers import worker_env
+    >>> env = worker_env(pettingzoo_factory("mpe2/simple_spread_v3", N=3), n_envs=2, n_workers=1, max_steps=5)
+    >>> env.rollout(5)["next", "agent", "reward"].shape
+    torch.Size([2, 5, 3, 1])
+    >>> env.close()
     """
 
     state_is_captured = False
@@ -186,6 +194,7 @@ def worker_env(
     :class:`~ctde_kit.envs.workers.WorkerError` where the factory raises.
 
     >>> from ctde_kit.envs.pettingzoo import pettingzoo_factory
+    >>> from ctde_kit.envs.workers import worker_env
     >>> env = worker_env(pettingzoo_factory("mpe2/simple_tag_v3"), n_envs=4, n_workers=2, max_steps=10, seed=0)
     >>> env.rollout(3)["next", "adversary", "reward"].shape
     torch.Size([4, 3, 3, 1])

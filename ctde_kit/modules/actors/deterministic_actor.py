@@ -37,7 +37,7 @@ class MultiAgentDeterministicActor(TensorDictModuleBase):
         sub_policies: draws which sub-policy of ``SubPolicies`` each agent follows; ``None``: each agent has one policy.
 
     >>> from ctde_kit.envs.vmas import VmasEnv
-    >>> from ctde_kit.modules import GaussianNoise, MultiAgentMLP, own_observation
+    >>> from ctde_kit.modules import GaussianNoise, MultiAgentDeterministicActor, MultiAgentMLP, own_observation
     >>> from ctde_kit.specs import TeamSpec
     >>> env = VmasEnv("navigation", num_envs=5)
     >>> group = TeamSpec.from_env(env)["agents"]

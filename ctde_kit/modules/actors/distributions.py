@@ -23,6 +23,8 @@ class TanhNormal(Distribution):
         scale: standard deviation before squashing, ``[*B, D]``.
         low, high: bounds, broadcast to ``[*B, D]``.
 
+    >>> import torch
+    >>> from ctde_kit.modules import TanhNormal
     >>> dist = TanhNormal(torch.zeros(2), torch.ones(2), torch.tensor([-1.0, 0.0]), torch.tensor([1.0, 4.0]))
     >>> dist.deterministic_sample
     tensor([0., 2.])
@@ -84,6 +86,8 @@ class MaskedCategorical(Distribution):
         mask: bool ``[*B, N]``; ``None`` if all actions are allowed.
         one_hot: actions are one-hot ``[*B, N]`` instead of indices ``[*B]``.
 
+    >>> import torch
+    >>> from ctde_kit.modules import MaskedCategorical
     >>> dist = MaskedCategorical(torch.zeros(3), torch.tensor([False, True, False]))
     >>> dist.sample(), dist.log_prob(torch.tensor(1))
     (tensor(1), tensor(0.))
@@ -135,6 +139,8 @@ class MaskedMultiCategorical(Distribution):
         sizes: how many values each choice has.
         mask: bool ``[*B, sum(sizes)]``; ``None`` if all actions are allowed.
 
+    >>> import torch
+    >>> from ctde_kit.modules import MaskedMultiCategorical
     >>> MaskedMultiCategorical(torch.zeros(5), (2, 3)).sample().shape
     torch.Size([2])
     """

@@ -27,7 +27,7 @@ class FrozenActor(TensorDictModuleBase):
         exploration: how it acts: greedily (``ExplorationType.DETERMINISTIC``), or by sampling (``RANDOM``).
 
     >>> from ctde_kit.envs.vmas import VmasEnv
-    >>> from ctde_kit.modules import MultiAgentActor, MultiAgentMLP, own_observation
+    >>> from ctde_kit.modules import FrozenActor, MultiAgentActor, MultiAgentMLP, own_observation
     >>> from ctde_kit.specs import TeamSpec
     >>> env = VmasEnv("simple_tag", num_envs=4)
     >>> group = TeamSpec.from_env(env)["agent"]

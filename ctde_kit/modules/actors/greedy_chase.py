@@ -39,6 +39,7 @@ class GreedyChase(TensorDictModuleBase):
         UserError: where observations or actions are not those of a predator of ``simple_tag``.
 
     >>> from ctde_kit.envs.vmas import VmasEnv
+    >>> from ctde_kit.modules import GreedyChase
     >>> from ctde_kit.specs import TeamSpec
     >>> env = VmasEnv("simple_tag", num_envs=4)
     >>> chase = GreedyChase(TeamSpec.from_env(env)["adversary"])

@@ -19,11 +19,11 @@ class InferredPolicies(nn.Module):
         make_network: ``(in_features, out_features, n_agents) -> network``, feed-forward; with separate weights per
             agent, each pair has its own.
 
-    >>> import torch
     >>> from functools import partial
+    >>> import torch
     >>> from tensordict import TensorDict
-    >>> from ctde_kit.modules import MultiAgentMLP
-    >>> from ctde_kit.specs import ActionSpec, GroupSpec
+    >>> from ctde_kit.modules import InferredPolicies, MultiAgentMLP
+    >>> from ctde_kit.specs import ActionSpec, GroupSpec, TeamSpec
     >>> team = TeamSpec((GroupSpec("agents", 3, 5, ActionSpec("categorical", (4,))),))
     >>> inferred = InferredPolicies(team, partial(MultiAgentMLP, share_params=False))
     >>> inferred(TensorDict({"agents": {"observation": torch.zeros(2, 3, 5)}}, [2]), "agents", "agents").shape

@@ -22,6 +22,8 @@ class LearnedScale(nn.Module):
         share_params: one set for all agents (``True``), one per agent (``False``), or the index of each agent's set.
         initial: the standard deviation at the beginning, before squashing.
 
+    >>> import torch
+    >>> from ctde_kit.modules import LearnedScale
     >>> loc, scale = LearnedScale(2, n_agents=3)(torch.zeros(5, 3, 2))
     >>> scale.shape
     torch.Size([5, 3, 2])

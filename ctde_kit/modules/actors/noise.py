@@ -41,7 +41,9 @@ class GaussianNoise(nn.Module):
     Raises:
         UserError: for discrete actions.
 
+    >>> import torch
     >>> from tensordict import TensorDict
+    >>> from ctde_kit.modules import GaussianNoise
     >>> from ctde_kit.specs import ActionSpec, GroupSpec
     >>> low, high = ((-1.0,), (-1.0,)), ((1.0,), (3.0,))
     >>> noise = GaussianNoise(GroupSpec("agents", 2, 5, ActionSpec("continuous", (1,), low, high)), scale=0.1)
@@ -83,7 +85,9 @@ class OrnsteinUhlenbeckNoise(nn.Module):
     Raises:
         UserError: for discrete actions; where ``is_init`` or the state is missing.
 
+    >>> import torch
     >>> from tensordict import TensorDict
+    >>> from ctde_kit.modules import OrnsteinUhlenbeckNoise
     >>> from ctde_kit.specs import ActionSpec, GroupSpec
     >>> low, high = ((-1.0,), (-1.0,)), ((1.0,), (3.0,))
     >>> noise = OrnsteinUhlenbeckNoise(GroupSpec("agents", 2, 5, ActionSpec("continuous", (1,), low, high)), scale=0.1)
@@ -137,7 +141,9 @@ class GumbelNoise(nn.Module):
     Raises:
         UserError: for continuous actions.
 
+    >>> import torch
     >>> from tensordict import TensorDict
+    >>> from ctde_kit.modules import GumbelNoise
     >>> from ctde_kit.specs import ActionSpec, GroupSpec
     >>> noise = GumbelNoise(GroupSpec("agents", 2, 5, ActionSpec("categorical", (3,))))
     >>> noise(TensorDict({}, [4]), torch.zeros(4, 2, 3)).shape

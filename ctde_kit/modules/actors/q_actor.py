@@ -37,7 +37,7 @@ class MultiAgentQActor(TensorDictModuleBase):
         UserError: where actions are neither categorical nor one-hot.
 
     >>> from ctde_kit.envs.games import MatrixGameEnv
-    >>> from ctde_kit.modules import MultiAgentMLP, own_observation
+    >>> from ctde_kit.modules import MultiAgentMLP, MultiAgentQActor, own_observation
     >>> from ctde_kit.specs import TeamSpec
     >>> env = MatrixGameEnv(5, [[11, -30, 0], [-30, 7, 0], [0, 6, 5]])
     >>> group = TeamSpec.from_env(env)["agents"]

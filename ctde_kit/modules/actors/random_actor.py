@@ -24,6 +24,7 @@ class RandomActor(TensorDictModuleBase):
         group: the group's spec.
 
     >>> from ctde_kit.envs.vmas import VmasEnv
+    >>> from ctde_kit.modules import RandomActor
     >>> from ctde_kit.specs import TeamSpec
     >>> env = VmasEnv("simple_tag", num_envs=4)
     >>> actor = RandomActor(TeamSpec.from_env(env)["adversary"])

@@ -36,7 +36,7 @@ class MultiAgentActor(ProbabilisticActor):
             location and standard deviation (through softplus).
 
     >>> from ctde_kit.envs.vmas import VmasEnv
-    >>> from ctde_kit.modules import MultiAgentMLP, own_observation
+    >>> from ctde_kit.modules import MultiAgentActor, MultiAgentMLP, own_observation
     >>> from ctde_kit.specs import TeamSpec
     >>> env = VmasEnv("navigation", num_envs=4)
     >>> group = TeamSpec.from_env(env)["agents"]

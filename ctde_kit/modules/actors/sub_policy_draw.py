@@ -30,7 +30,9 @@ class SubPolicyDraw(TensorDictModuleBase):
     Raises:
         UserError: for a size below 1; where ``is_init`` or the index is missing.
 
+    >>> import torch
     >>> from tensordict import TensorDict
+    >>> from ctde_kit.modules import SubPolicyDraw
     >>> from ctde_kit.specs import ActionSpec, GroupSpec
     >>> draw = SubPolicyDraw(GroupSpec("agents", 2, 5, ActionSpec("categorical", (4,))), size=3)
     >>> index = torch.tensor([[2, 1], [0, 2]])

@@ -41,6 +41,9 @@ class GroupActor(Protocol):
 class TeamPolicy(TensorDictSequential):
     """The policies of all groups, one after the other, as one TensorDict module.
 
+    Reads and writes what they read and write, such as ``(group, "observation")`` ``[*B, n_agents, F]`` and
+    ``(group, "action")`` ``[*B, n_agents, ...]`` of every group.
+
     A group's policy may learn (``MultiAgentActor``, ``MultiAgentQActor``), be frozen (``FrozenActor``) or be scripted
     (``RandomActor``, ``GreedyChase``, your own class). Only those in ``learners`` belong in losses and optimizers.
 
@@ -48,7 +51,7 @@ class TeamPolicy(TensorDictSequential):
         actors: the policy of each group, in the env's order.
 
     >>> from ctde_kit.envs.vmas import VmasEnv
-    >>> from ctde_kit.modules import GreedyChase, MultiAgentActor, MultiAgentMLP, own_observation
+    >>> from ctde_kit.modules import GreedyChase, MultiAgentActor, MultiAgentMLP, TeamPolicy, own_observation
     >>> from ctde_kit.specs import TeamSpec
     >>> env = VmasEnv("simple_tag", num_envs=4)
     >>> team = TeamSpec.from_env(env)

@@ -31,6 +31,8 @@ class BidirectionalRNN(nn.Module):
     Raises:
         UserError: for another ``cell``.
 
+    >>> import torch
+    >>> from ctde_kit.modules import BidirectionalRNN
     >>> BidirectionalRNN(5, 4)(torch.zeros(7, 3, 5)).shape
     torch.Size([7, 3, 8])
     """
@@ -112,6 +114,8 @@ class MultiAgentBiCNet(MultiAgentChannelNetwork):
     Raises:
         UserError: for an odd ``hidden_size``, another ``cell``, or a mask of another shape.
 
+    >>> import torch
+    >>> from ctde_kit.modules import MultiAgentBiCNet
     >>> MultiAgentBiCNet(5, 2, n_agents=3, hidden_size=8)(torch.zeros(7, 3, 5)).shape
     torch.Size([7, 3, 2])
     """

@@ -38,7 +38,9 @@ class MultiAgentChannelNetwork(nn.Module):
         head_sees_input: the head also reads each agent's own input.
         out_gain: gain of an orthogonal initialization of the head, as in ``MultiAgentMLP``.
 
-    >>> from ctde_kit.modules import MeanMessages
+    >>> import torch
+    >>> from ctde_kit.modules import MeanMessages, MultiAgentChannelNetwork
+    >>> from ctde_kit.modules.communication.channel_encoder import ChannelEncoder
     >>> encoder = ChannelEncoder(5, 8, n_agents=3, recurrent=True)
     >>> network = MultiAgentChannelNetwork(encoder, MeanMessages(8, rounds=1), 2)
     >>> x, hidden, is_init = torch.zeros(7, 3, 5), torch.zeros(7, 3, 8), torch.zeros(7, 1).bool()

@@ -27,6 +27,7 @@ class MeanMessages(nn.Module):
         UserError: for less than one round.
 
     >>> import torch
+    >>> from ctde_kit.modules import MeanMessages
     >>> MeanMessages(4, rounds=2)(torch.zeros(7, 3, 4)).shape
     torch.Size([7, 3, 4])
     """
@@ -81,6 +82,7 @@ class MultiAgentCommNet(MultiAgentChannelNetwork):
         UserError: for less than one round, or a mask of another shape.
 
     >>> import torch
+    >>> from ctde_kit.modules import MultiAgentCommNet
     >>> MultiAgentCommNet(5, 2, n_agents=3, hidden_size=8)(torch.zeros(7, 3, 5)).shape
     torch.Size([7, 3, 2])
     """

@@ -29,6 +29,8 @@ class TargetedMessages(nn.Module):
     Raises:
         UserError: for less than one round or an empty signature.
 
+    >>> import torch
+    >>> from ctde_kit.modules import TargetedMessages
     >>> TargetedMessages(4, signature_size=2, rounds=2)(torch.zeros(7, 3, 4)).shape
     torch.Size([7, 3, 4])
     """
@@ -81,6 +83,8 @@ class MultiAgentTarMAC(MultiAgentChannelNetwork):
     Raises:
         UserError: for less than one round, an empty signature, or a mask of another shape.
 
+    >>> import torch
+    >>> from ctde_kit.modules import MultiAgentTarMAC
     >>> MultiAgentTarMAC(5, 2, n_agents=3, hidden_size=8)(torch.zeros(7, 3, 5)).shape
     torch.Size([7, 3, 2])
     """

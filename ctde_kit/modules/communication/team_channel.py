@@ -37,7 +37,7 @@ class TeamChannel(nn.Module):
         UserError: where inputs and outputs are not of the same groups.
 
     >>> from ctde_kit.envs.games import CueEnv
-    >>> from ctde_kit.modules import MeanMessages, MultiAgentActor, own_observation
+    >>> from ctde_kit.modules import MeanMessages, MultiAgentActor, TeamChannel, own_observation
     >>> from ctde_kit.modules.networks.team_input import TeamInput
     >>> from ctde_kit.specs import TeamSpec
     >>> env = CueEnv(5, two_groups=True)

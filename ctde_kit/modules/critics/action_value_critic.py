@@ -47,9 +47,10 @@ class ActionValueCritic(TensorDictModuleBase):
             agent i's value depends on agent i's action alone, or on the others' through a channel between agents.
         own_first: each agent's own action stands at ``own_column``.
 
+    >>> import torch
     >>> from tensordict import TensorDict
-    >>> from ctde_kit.modules import Input, MultiAgentMLP
-    >>> from ctde_kit.specs import ActionSpec
+    >>> from ctde_kit.modules import ActionValueCritic, AgentNetwork, Input, MultiAgentMLP
+    >>> from ctde_kit.specs import ActionSpec, GroupSpec
     >>> group = GroupSpec("agents", 3, 5, ActionSpec("categorical", (4,)))
     >>> parts = [(group.keys.observation, None, 0), (group.keys.action_vector, None, 0)]
     >>> inputs = Input(parts, n_agents=3, features=5 + 4, decentralized=True)
@@ -153,8 +154,8 @@ def action_value_critic(
 
     >>> import torch
     >>> from tensordict import TensorDict
-    >>> from ctde_kit.modules import MultiAgentMLP
-    >>> from ctde_kit.specs import ActionSpec
+    >>> from ctde_kit.modules import MultiAgentMLP, action_value_critic
+    >>> from ctde_kit.specs import ActionSpec, GroupSpec, TeamSpec
     >>> team = TeamSpec((GroupSpec("agents", 3, 5, ActionSpec("categorical", (4,))),))
     >>> critic = action_value_critic(team, team["agents"], MultiAgentMLP)
     >>> data = {"observation": torch.zeros(2, 3, 5), "action_vector": torch.zeros(2, 3, 4)}

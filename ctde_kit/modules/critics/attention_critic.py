@@ -54,7 +54,8 @@ class AttentionCritic(TensorDictModuleBase):
         UserError: for a number of heads that does not divide ``embed_dim``.
 
     >>> from ctde_kit.envs.vmas import VmasEnv
-    >>> from ctde_kit.modules import MultiAgentMLP
+    >>> from ctde_kit.modules import AttentionCritic, MultiAgentMLP
+    >>> from ctde_kit.specs import TeamSpec
     >>> env = VmasEnv("simple_tag", num_envs=5)
     >>> team = TeamSpec.from_env(env)
     >>> data = AttentionCritic(team, team["adversary"], MultiAgentMLP)(env.reset())

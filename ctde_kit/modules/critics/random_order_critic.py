@@ -38,7 +38,8 @@ class RandomOrderCritic(TensorDictModuleBase):
         UserError: for a recurrent critic of states.
 
     >>> from ctde_kit.envs.vmas import VmasEnv
-    >>> from ctde_kit.modules import MultiAgentMLP, value_critic
+    >>> from ctde_kit.modules import MultiAgentMLP, RandomOrderCritic, value_critic
+    >>> from ctde_kit.specs import TeamSpec
     >>> env = VmasEnv("navigation", num_envs=5)
     >>> team = TeamSpec.from_env(env)
     >>> critic = RandomOrderCritic(team, value_critic(team, team["agents"], MultiAgentMLP))

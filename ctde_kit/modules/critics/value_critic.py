@@ -72,7 +72,8 @@ def value_critic(
             without one row per agent.
 
     >>> from ctde_kit.envs.vmas import VmasEnv
-    >>> from ctde_kit.modules import MultiAgentMLP
+    >>> from ctde_kit.modules import MultiAgentMLP, value_critic
+    >>> from ctde_kit.specs import TeamSpec
     >>> env = VmasEnv("simple_tag", num_envs=5)
     >>> team = TeamSpec.from_env(env)
     >>> critic = value_critic(team, team["adversary"], MultiAgentMLP)

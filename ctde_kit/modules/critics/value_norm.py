@@ -9,16 +9,21 @@ from ctde_kit.errors import UserError
 
 
 class ValueNorm(nn.Module):
-    """Running mean and variance of returns: the critic predicts normalized values, advantages use denormalized ones.
+    """A running mean and variance of returns, by which a critic's values are normalized (MAPPO).
 
-    As in MAPPO's value normalization (Yu et al. 2022, section 5): moving averages with a debiasing term. It is updated
-    once per batch, with all valid entries; the authors' code updates it once per minibatch. TorchRL's ``MAPPOLoss``
-    normalizes target and prediction alike, which only rescales the loss.
+    TorchRL's ``ValueNorm`` is an abstract base, and its ``MAPPOLoss`` normalizes target and prediction alike, which
+    only rescales the loss. With this class the critic predicts normalized values, and advantages use denormalized
+    ones; a mask leaves dead agents out.
+
+    As in MAPPO's value normalization (Yu et al. 2022, section 5), it is moving averages with a debiasing term. It is
+    updated once per batch, with all valid entries; the authors' code updates it once per minibatch.
 
     Args:
         decay: weight of the past in the moving averages, a ratio in [0, 1).
         epsilon: lower bound of the variance.
 
+    >>> import torch
+    >>> from ctde_kit.modules import ValueNorm
     >>> norm = ValueNorm()
     >>> norm.update(torch.tensor([1.0, 3.0]))
     >>> norm.normalize(torch.tensor([3.0])), norm.denormalize(torch.tensor([-1.0]))

@@ -29,8 +29,10 @@ def mixer_state(team: TeamSpec, sees: MixerState = "auto", *, normalize: bool = 
     Raises:
         UserError: for ``state`` where the env offers none, and for an unknown ``sees``.
 
+    >>> import torch
     >>> from tensordict import TensorDict
-    >>> from ctde_kit.specs import ActionSpec
+    >>> from ctde_kit.modules import mixer_state
+    >>> from ctde_kit.specs import ActionSpec, GroupSpec, TeamSpec
     >>> team = TeamSpec((GroupSpec("agents", 3, 5, ActionSpec("categorical", (4,))),))
     >>> mixer_state(team)(TensorDict({"agents": {"observation": torch.zeros(2, 3, 5)}}, [2])).shape
     torch.Size([2, 1, 15])

@@ -39,7 +39,8 @@ class QMixer(TensorDictModuleBase):
 
     >>> import torch
     >>> from tensordict import TensorDict
-    >>> from ctde_kit.specs import ActionSpec, GroupSpec
+    >>> from ctde_kit.modules import QMixer
+    >>> from ctde_kit.specs import ActionSpec, GroupSpec, TeamSpec
     >>> team = TeamSpec((GroupSpec("agents", 3, 5, ActionSpec("categorical", (4,))),), state_dim=7)
     >>> data = TensorDict({("agents", "chosen_action_value"): torch.ones(2, 3, 1), "state": torch.ones(2, 7)}, [2])
     >>> QMixer(team)(data)["chosen_action_value"].shape

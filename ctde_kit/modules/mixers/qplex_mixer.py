@@ -49,8 +49,10 @@ class QPLEXMixer(TensorDictModuleBase):
     Raises:
         UserError: for values that are missing or of another shape.
 
+    >>> import torch
     >>> from tensordict import TensorDict
-    >>> from ctde_kit.specs import ActionSpec, GroupSpec
+    >>> from ctde_kit.modules import QPLEXMixer
+    >>> from ctde_kit.specs import ActionSpec, GroupSpec, TeamSpec
     >>> team = TeamSpec((GroupSpec("agents", 3, 5, ActionSpec("categorical", (4,))),), state_dim=7)
     >>> agents = {"chosen_action_value": torch.ones(2, 3, 1), "max_action_value": torch.ones(2, 3, 1)}
     >>> agents["action"] = torch.zeros(2, 3, dtype=torch.long)

@@ -26,7 +26,8 @@ class VDNMixer(TensorDictModuleBase):
 
     >>> import torch
     >>> from tensordict import TensorDict
-    >>> from ctde_kit.specs import ActionSpec, GroupSpec
+    >>> from ctde_kit.modules import VDNMixer
+    >>> from ctde_kit.specs import ActionSpec, GroupSpec, TeamSpec
     >>> team = TeamSpec((GroupSpec("agents", 3, 5, ActionSpec("categorical", (4,))),))
     >>> data = TensorDict({("agents", "chosen_action_value"): torch.ones(2, 3, 1)}, [2])
     >>> VDNMixer(team)(data)["chosen_action_value"]

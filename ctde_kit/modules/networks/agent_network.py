@@ -92,8 +92,9 @@ class AgentNetwork(TensorDictModuleBase):
         UserError: where ``is_init`` or the hidden state is missing: append ``torchrl.envs.InitTracker()`` and
             ``make_tensordict_primer()`` to the env; for a channel between agents that all have the same input.
 
+    >>> import torch
     >>> from tensordict import TensorDict
-    >>> from ctde_kit.modules import MultiAgentMLP, own_observation
+    >>> from ctde_kit.modules import AgentNetwork, MultiAgentMLP, own_observation
     >>> from ctde_kit.specs import ActionSpec, GroupSpec
     >>> group = GroupSpec("agents", 3, 5, ActionSpec("categorical", (4,)))
     >>> module = AgentNetwork(own_observation(group), MultiAgentMLP(5, 4, n_agents=3), [group.keys.logits])

@@ -31,6 +31,8 @@ class MultiAgentGRU(nn.Module):
         layer_norm: of the encoder, as in ``MultiAgentMLP``.
         out_gain: as in ``MultiAgentMLP``.
 
+    >>> import torch
+    >>> from ctde_kit.modules import MultiAgentGRU
     >>> gru = MultiAgentGRU(5, 2, n_agents=3, hidden_size=8, num_cells=(6,))
     >>> outputs, hidden = gru.unroll(torch.zeros(4, 7, 3, 5), torch.zeros(4, 3, 8), torch.zeros(4, 7, 1).bool())[:2]
     >>> outputs.shape, hidden.shape

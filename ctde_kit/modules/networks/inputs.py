@@ -31,7 +31,9 @@ class Input(nn.Module):
         columns: int64 ``[n_agents, features]``: the column of the team's features for each place in each agent's row;
             ``None``: the rows are in the team's order.
 
+    >>> import torch
     >>> from tensordict import TensorDict
+    >>> from ctde_kit.modules import Input
     >>> velocity = Input([(("agents", "velocity"), None, 0)], n_agents=3, features=2, agent_id=True)
     >>> velocity(TensorDict({"agents": {"velocity": torch.zeros(7, 3, 2)}}, [7])).shape
     torch.Size([7, 3, 5])
@@ -135,8 +137,10 @@ def own_observation(
         sub_policies: append the index of its sub-policy among this many, one-hot, as ``SubPolicies`` needs it.
         normalize: normalize the observation and the last action together.
 
+    >>> import torch
     >>> from tensordict import TensorDict
-    >>> from ctde_kit.specs import ActionSpec
+    >>> from ctde_kit.modules import own_observation
+    >>> from ctde_kit.specs import ActionSpec, GroupSpec
     >>> group = GroupSpec("agents", 3, 5, ActionSpec("categorical", (4,)))
     >>> own_observation(group)(TensorDict({"agents": {"observation": torch.zeros(7, 3, 5)}}, [7])).shape
     torch.Size([7, 3, 5])
@@ -173,8 +177,10 @@ def team_observation(
         normalize: normalize the features.
         own_first: each agent's row begins with its own observation; the others' follow in the team's order.
 
+    >>> import torch
     >>> from tensordict import TensorDict
-    >>> from ctde_kit.specs import ActionSpec
+    >>> from ctde_kit.modules import team_observation
+    >>> from ctde_kit.specs import ActionSpec, GroupSpec, TeamSpec
     >>> group = GroupSpec("agents", 3, 5, ActionSpec("categorical", (4,)))
     >>> inputs = team_observation(TeamSpec((group,)), group)
     >>> inputs(TensorDict({"agents": {"observation": torch.zeros(7, 3, 5)}}, [7])).shape
@@ -196,8 +202,10 @@ def global_state(
     Raises:
         UserError: where the env offers no ``state``.
 
+    >>> import torch
     >>> from tensordict import TensorDict
-    >>> from ctde_kit.specs import ActionSpec
+    >>> from ctde_kit.modules import global_state
+    >>> from ctde_kit.specs import ActionSpec, GroupSpec, TeamSpec
     >>> group = GroupSpec("agents", 3, 5, ActionSpec("categorical", (4,)))
     >>> inputs = global_state(TeamSpec((group,), state_dim=6), group, repeat=True)
     >>> inputs(TensorDict({"state": torch.zeros(7, 6)}, [7])).shape
@@ -215,8 +223,10 @@ def agent_state(group: GroupSpec, *, agent_id: bool = False, normalize: bool = F
     Raises:
         UserError: where the env offers none.
 
+    >>> import torch
     >>> from tensordict import TensorDict
-    >>> from ctde_kit.specs import ActionSpec
+    >>> from ctde_kit.modules import agent_state
+    >>> from ctde_kit.specs import ActionSpec, GroupSpec
     >>> group = GroupSpec("agents", 3, 5, ActionSpec("categorical", (4,)), state_dim=6)
     >>> agent_state(group)(TensorDict({"agents": {"state": torch.zeros(7, 3, 6)}}, [7])).shape
     torch.Size([7, 3, 6])

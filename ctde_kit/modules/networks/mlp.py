@@ -31,6 +31,7 @@ class MultiAgentMLP(nn.Module):
             MAPPO paper (Yu et al. 2022, table 7: 0.01 for actors). ``None``: PyTorch's default.
 
     >>> import torch
+    >>> from ctde_kit.modules import MultiAgentMLP
     >>> MultiAgentMLP(5, 2, n_agents=3, num_cells=(8,))(torch.zeros(4, 3, 5)).shape
     torch.Size([4, 3, 2])
     """

@@ -26,7 +26,8 @@ class SubPolicies(nn.Module):
     Raises:
         UserError: for networks with a channel between agents.
 
-    >>> from ctde_kit.modules import MultiAgentMLP
+    >>> import torch
+    >>> from ctde_kit.modules import MultiAgentMLP, SubPolicies
     >>> network = SubPolicies([MultiAgentMLP(5, 2, n_agents=3) for _ in range(4)])
     >>> network(torch.zeros(7, 3, 5 + 4)).shape
     torch.Size([7, 3, 2])

@@ -30,6 +30,19 @@ class PolicyInference(nn.Module):
 
     Raises:
         UserError: for a deviation that is not above 0.
+
+    >>> import ctde_kit as ck
+    >>> from ctde_kit.objectives import PolicyInference
+    >>> env = ck.VmasEnv("navigation", num_envs=2)
+    >>> team = ck.TeamSpec.from_env(env)
+    >>> group = team["agents"]
+    >>> network = ck.MultiAgentMLP(group.observation_dim, group.action.vector_dim, group.n_agents)
+    >>> actors = {"agents": ck.MultiAgentDeterministicActor(group, ck.own_observation(group), network)}
+    >>> critics = {"agents": ck.action_value_critic(team, group, ck.MultiAgentMLP)}
+    >>> inference = PolicyInference(ck.modules.InferredPolicies(team, ck.MultiAgentMLP))
+    >>> loss = ck.MADDPGLoss(actors, critics, gamma=0.9, inference=inference)
+    >>> loss(env.rollout(3, actors["agents"]))["loss_inference"].shape
+    torch.Size([])
     """
 
     def __init__(self, networks: nn.Module, *, entropy_coeff: float = 1e-3, deviation: float = 0.1):

@@ -101,6 +101,7 @@ class MADDPGLoss(LossModule):
     >>> from ctde_kit.modules import (
     ...     MultiAgentDeterministicActor, MultiAgentMLP, action_value_critic, own_observation
     ... )
+    >>> from ctde_kit.objectives import MADDPGLoss
     >>> from ctde_kit.specs import TeamSpec
     >>> env = VmasEnv("navigation", num_envs=5)
     >>> team = TeamSpec.from_env(env)

@@ -16,7 +16,7 @@ from ctde_kit.objectives.maddpg.joint_actions import frozen, own_rows, values_of
 
 @dataclass(frozen=True)
 class MinimaxAdversary:
-    """Moves all others' actions one gradient step against an agent's value, for each agent separately.
+    """M3DDPG's adversary: moves all others' actions one gradient step against each agent's value.
 
     Li et al. 2019, "Robust Multi-Agent Reinforcement Learning via Minimax Deep Deterministic Policy Gradient" (M3DDPG),
     the one-step linear approximation: ``a_j - epsilon * dQ_i / da_j`` for every ``j != i``, in all
@@ -28,6 +28,18 @@ class MinimaxAdversary:
 
     Raises:
         UserError: for a negative step.
+
+    >>> import ctde_kit as ck
+    >>> from ctde_kit.objectives import MinimaxAdversary
+    >>> env = ck.VmasEnv("navigation", num_envs=2)
+    >>> team = ck.TeamSpec.from_env(env)
+    >>> group = team["agents"]
+    >>> network = ck.MultiAgentMLP(group.observation_dim, group.action.vector_dim, group.n_agents)
+    >>> actors = {"agents": ck.MultiAgentDeterministicActor(group, ck.own_observation(group), network)}
+    >>> critics = {"agents": ck.action_value_critic(team, group, ck.MultiAgentMLP)}
+    >>> loss = ck.MADDPGLoss(actors, critics, gamma=0.9, adversary=MinimaxAdversary(epsilon=0.01))
+    >>> loss(env.rollout(3, actors["agents"]))["loss_value"].shape
+    torch.Size([])
     """
 
     epsilon: float

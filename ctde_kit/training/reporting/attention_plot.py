@@ -31,6 +31,17 @@ class AttentionRecord:
         critics: for each group, a module that writes ``(group, "attention_weight")`` ``[*B, n_agents, N]``; a critic of
             states, or one of the actions in the TensorDict.
         team: all groups; N is the number of their agents, in the order of the groups.
+
+    >>> import ctde_kit as ck
+    >>> from ctde_kit.training import record_episode
+    >>> from ctde_kit.training.reporting import AttentionRecord
+    >>> env = ck.VmasEnv("navigation", num_envs=1, max_steps=5, scenario_kwargs={"n_agents": 3})
+    >>> team = ck.TeamSpec.from_env(env)
+    >>> critic = ck.AttentionCritic(team, team["agents"], ck.MultiAgentMLP, embed_dim=8, n_heads=2)
+    >>> record = AttentionRecord({"agents": critic}, team)
+    >>> _ = record_episode(env, ck.modules.RandomActor(team["agents"]), None, seed=0, watch=record)
+    >>> record.weights["agents"].shape
+    torch.Size([5, 3, 3])
     """
 
     def __init__(self, critics: Mapping[str, TensorDictModuleBase], team: TeamSpec):
@@ -67,6 +78,19 @@ def plot_attention(record: AttentionRecord, path: Path, title: str) -> Path:
         record: of one episode.
         path: of the file; its directory exists.
         title: of the figure.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import ctde_kit as ck
+    >>> from ctde_kit.training import record_episode
+    >>> from ctde_kit.training.reporting import AttentionRecord, plot_attention
+    >>> env = ck.VmasEnv("navigation", num_envs=1, max_steps=5, scenario_kwargs={"n_agents": 3})
+    >>> team = ck.TeamSpec.from_env(env)
+    >>> critic = ck.AttentionCritic(team, team["agents"], ck.MultiAgentMLP, embed_dim=8, n_heads=2)
+    >>> record = AttentionRecord({"agents": critic}, team)
+    >>> _ = record_episode(env, ck.modules.RandomActor(team["agents"]), None, seed=0, watch=record)
+    >>> plot_attention(record, Path(tempfile.mkdtemp()) / "attention.png", "navigation").name
+    'attention.png'
     """
     labels = record.labels
     panels = [(name, i) for name, weights in record.weights.items() for i in range(weights.shape[1])]
@@ -100,6 +124,19 @@ def beside_frames(frames: Sequence[np.ndarray], record: AttentionRecord) -> list
     Args:
         frames: uint8 ``[H, W, 3]``, one per step of the recorded episode.
         record: the attention weights of that episode.
+
+    >>> import numpy as np
+    >>> import ctde_kit as ck
+    >>> from ctde_kit.training import record_episode
+    >>> from ctde_kit.training.reporting import AttentionRecord, beside_frames
+    >>> env = ck.VmasEnv("navigation", num_envs=1, max_steps=2, scenario_kwargs={"n_agents": 3})
+    >>> team = ck.TeamSpec.from_env(env)
+    >>> critic = ck.AttentionCritic(team, team["agents"], ck.MultiAgentMLP, embed_dim=8, n_heads=2)
+    >>> record = AttentionRecord({"agents": critic}, team)
+    >>> blank = lambda: np.zeros((100, 80, 3), dtype=np.uint8)
+    >>> frames, _ = record_episode(env, ck.modules.RandomActor(team["agents"]), blank, seed=0, watch=record)
+    >>> [frame.shape for frame in beside_frames(frames, record)]
+    [(100, 150, 3), (100, 150, 3)]
     """
     height = frames[0].shape[0]
     figure = Figure(figsize=(SIDE_WIDTH * height / DPI, height / DPI), dpi=DPI, layout="constrained")

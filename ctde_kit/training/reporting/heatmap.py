@@ -27,6 +27,16 @@ def plot_cross_play(table: CrossPlay, path: Path, title: str) -> Path:
         table: the returns of all pairings of two groups.
         path: of the file; its directory exists.
         title: of the figure.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import torch
+    >>> from ctde_kit.training import CrossPlay
+    >>> from ctde_kit.training.reporting import plot_cross_play
+    >>> returns = {"adversary": torch.rand(2, 1, 5, 3), "agent": torch.rand(2, 1, 5, 1)}
+    >>> table = CrossPlay({"adversary": ["chase", "random"], "agent": ["random"]}, returns)
+    >>> plot_cross_play(table, Path(tempfile.mkdtemp()) / "returns.png", "simple_tag").name
+    'returns.png'
     """
     groups = list(table.labels)
     rows, columns = (table.labels[group] for group in groups)

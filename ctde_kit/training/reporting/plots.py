@@ -19,6 +19,13 @@ def plot_run(rows: Rows, directory: Path, title: str) -> list[Path]:
         rows: the rows of ``metrics.csv``.
         directory: where the files are written; it exists.
         title: of both figures.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from ctde_kit.training.reporting import plot_run
+    >>> rows = [{"frames": frames, "eval/return_mean": frames / 100, "train/loss_value": 0.5} for frames in (100, 200)]
+    >>> [path.name for path in plot_run(rows, Path(tempfile.mkdtemp()), "mappo on navigation")]
+    ['return.png', 'losses.png']
     """
     names = list(dict.fromkeys(name for row in rows for name in row))
     returns = shown_returns(names)
@@ -35,6 +42,10 @@ def shown_returns(names: Iterable[str]) -> list[str]:
     """The names of the mean returns to show.
 
     Evaluation returns of single groups are left out where there is one of all agents together.
+
+    >>> from ctde_kit.training.reporting import shown_returns
+    >>> shown_returns(["frames", "eval/return_mean", "eval/agents/return_mean", "train/return_mean"])
+    ['eval/return_mean', 'train/return_mean']
     """
     returns = [name for name in names if name.endswith("return_mean")]
     if "eval/return_mean" not in returns:

@@ -32,6 +32,10 @@ def write_gif(frames: Sequence[np.ndarray], path: Path, frames_per_second: float
         UserError: if there are no frames, a frame has another shape or dtype, or the rate is not in (0, 50].
 
     >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> from PIL import Image
+    >>> from ctde_kit.training.reporting import write_gif
     >>> frames = [np.full((8, 8, 3), shade, dtype=np.uint8) for shade in (0, 255)]
     >>> path = write_gif(frames, Path(tempfile.mkdtemp()) / "blink.gif", frames_per_second=5)
     >>> with Image.open(path) as gif:

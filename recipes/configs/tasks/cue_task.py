@@ -22,6 +22,11 @@ class CueTask(TaskConfig):
         max_steps: steps per episode.
         two_groups: those who see and those who choose are groups of their own, with observations of their own size.
         params: n_agents and n_goals.
+
+    >>> from ctde_kit.recipes import CueTask
+    >>> env = CueTask(n_envs=2, params={"n_agents": 3, "n_goals": 4}).build(seed=0, device="cpu")
+    >>> env.reset()["agents", "observation"].shape
+    torch.Size([2, 3, 5])
     """
 
     name: str = "communication/cue"

@@ -22,6 +22,12 @@ class LbfTask(TaskConfig):
         env_id: as lbforaging registers it.
         n_workers: processes; null for one per core.
         max_steps: steps per episode.
+
+    >>> from ctde_kit.recipes import LbfTask
+    >>> env = LbfTask(n_envs=2, n_workers=1).build(seed=0, device="cpu")
+    >>> env.reset()["agents", "observation"].shape
+    torch.Size([2, 2, 12])
+    >>> env.close()
     """
 
     name: str = "lbf/foraging_8x8_2p_2f_coop"

@@ -16,7 +16,7 @@ CLIMBING = [[11, -30, 0], [-30, 7, 0], [0, 6, 5]]
 
 @dataclass
 class MatrixTask(TaskConfig):
-    """A cooperative matrix game.
+    """A cooperative matrix game: all agents choose at once and get the same payoff.
 
     Args:
         name: of the task.
@@ -24,6 +24,11 @@ class MatrixTask(TaskConfig):
         groups_compete: there is one group.
         payoff: the table, a list per agent deep; with next_state, one table per state.
         next_state: the state that follows each joint action, -1 where the game ends; null for a game of one step.
+
+    >>> from ctde_kit.recipes import MatrixTask
+    >>> env = MatrixTask(n_envs=1, payoff=[[8, 0], [0, 8]]).build(seed=0, device="cpu")
+    >>> env.reset()["agents", "observation"].shape
+    torch.Size([1, 2, 1])
     """
 
     name: str = "matrix/climbing"

@@ -28,6 +28,13 @@ class PettingZooTask(TaskConfig):
         continuous_actions: for environments that offer both kinds; null for what the recipe needs, else discrete.
         return_state: write the env's global state; null where it has one.
         params: the environment's own arguments.
+
+    >>> from ctde_kit.recipes import PettingZooTask
+    >>> task = PettingZooTask(env="mpe2/simple_spread_v3", n_envs=2, n_workers=1, params={"N": 3})
+    >>> env = task.build(seed=0, device="cpu")
+    >>> env.reset()["agent", "observation"].shape
+    torch.Size([2, 3, 18])
+    >>> env.close()
     """
 
     name: str = "pettingzoo/simple_spread"

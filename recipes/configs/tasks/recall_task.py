@@ -21,6 +21,12 @@ class RecallTask(TaskConfig):
         groups_compete: there is one group.
         max_steps: steps per episode.
         params: n_agents and n_cues.
+
+    >>> from ctde_kit.recipes import RecallTask
+    >>> env = RecallTask(n_envs=2, max_steps=5).build(seed=0, device="cpu")
+    >>> env.rollout(10)["next", "done"].squeeze(-1)
+    tensor([[False, False, False, False,  True],
+            [False, False, False, False,  True]])
     """
 
     name: str = "memory/recall"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class VmasTask(TaskConfig):
-    """A VMAS scenario.
+    """A VMAS scenario, many environments as one batch of tensors.
 
     Args:
         name: of the task, ``vmas/{scenario}``.
@@ -25,6 +25,11 @@ class VmasTask(TaskConfig):
         max_steps: steps per episode.
         continuous_actions: continuous or discrete actions; null for what the recipe needs, else continuous.
         params: the scenario's own arguments.
+
+    >>> from ctde_kit.recipes import VmasTask
+    >>> env = VmasTask("vmas/navigation", n_envs=2, params={"n_agents": 3}).build(seed=0, device="cpu")
+    >>> env.reset()["agents", "observation"].shape
+    torch.Size([2, 3, 18])
     """
 
     name: str = "vmas/navigation"
