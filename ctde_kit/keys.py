@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+__all__ = ["GroupKeys", "next_key"]
+
 Key = str | tuple[str, ...]
 
 DONE = "done"
