@@ -71,7 +71,7 @@ class GroupKeys:
 
     @property
     def action_vector(self) -> tuple[str, str]:
-        """The action as a critic of actions reads it: as it is where continuous, one-hot where discrete."""
+        """The action as a critic of actions reads it, unchanged where continuous and one-hot where discrete."""
         return self("action_vector")
 
     @property
