@@ -100,7 +100,7 @@ def wheel(session: nox.Session) -> None:
         session.run("ctde-pqn", *discrete, "minibatch_frames=100")
         sides = ["task=vmas/simple_tag", "adversary=[random,greedy_chase]", "agent=random"]
         session.run("ctde-cross-play", *sides, "episodes=4")
-        session.run("python", "-m", "ctde_kit.recipes.mappo", "--help", silent=True)
+        session.run("ctde", "mappo", "--help", silent=True)
 
 
 @nox.session

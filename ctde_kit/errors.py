@@ -1,5 +1,7 @@
 """The exceptions that end a command with one line instead of a traceback."""
 
+__all__ = ["NotFiniteError", "UserError"]
+
 
 class UserError(ValueError):
     """A mistake that the caller can mend: its message is one line that says what and what to do.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+__all__ = ["GroupKeys", "next_key"]
+
 Key = str | tuple[str, ...]
 
 DONE = "done"
@@ -70,7 +72,7 @@ class GroupKeys:
 
     @property
     def action_vector(self) -> tuple[str, str]:
-        """The action as a critic of actions reads it: as it is where continuous, one-hot where discrete."""
+        """The action as a critic of actions reads it, unchanged where continuous and one-hot where discrete."""
         return self("action_vector")
 
     @property

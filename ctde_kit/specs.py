@@ -15,6 +15,8 @@ from torchrl.envs import EnvBase
 from ctde_kit.errors import UserError
 from ctde_kit.keys import STATE, GroupKeys
 
+__all__ = ["ActionSpec", "GroupSpec", "TeamSpec"]
+
 ActionKind = Literal["continuous", "categorical", "one_hot", "multi_discrete"]
 
 

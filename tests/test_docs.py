@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import os
@@ -12,6 +13,7 @@ import subprocess
 import sys
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import ModuleType
 from unittest import mock
 
 import pytest
@@ -85,6 +87,68 @@ def test_every_public_name_is_documented() -> None:
             if (inspect.isclass(value) or inspect.isfunction(value)) and not inspect.getdoc(value):
                 missing.append(f"{name}.{key}")
     assert not missing
+
+
+def all_pages() -> list[str]:
+    pages = [*ROOT.glob("docs/**/*.md"), *ROOT.glob("*.md")]
+    return sorted(str(page.relative_to(ROOT)) for page in pages)
+
+
+def names_in_code(page: str) -> set[str]:
+    """Full names of what the page's python blocks import from the kit, or reach through an imported package of it."""
+    names, packages = set(), {}
+    trees = [ast.parse(code) for language, code in blocks(page) if language == "python"]
+    for node in [node for tree in trees for node in ast.walk(tree)]:
+        if isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith("ctde_kit."):
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            kits = [alias for alias in node.names if f"{alias.name}.".startswith("ctde_kit.")]
+            packages |= {alias.asname or alias.name: alias.name for alias in kits}
+            names |= {alias.name for alias in kits}
+    for node in [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Attribute)]:
+        root, _, rest = ast.unparse(node).partition(".")
+        if root in packages:
+            names.add(f"{packages[root]}.{rest}")
+    return {name for name in names if re.fullmatch(r"[\w.]+", name)}
+
+
+def names_in_text(page: str) -> set[str]:
+    """Full names of the kit in a page's inline code and in the directives that fill the reference."""
+    text = (ROOT / page).read_text()
+    inline = re.findall(r"(?<!`)`([^`\n]+)`(?!`)", text) + re.findall(r"^\.\. auto\w+:: (\S+)", text, re.MULTILINE)
+    found = {name for code in inline for name in re.findall(r"(?<![\w./])(?:ctde_kit|ck)(?:\.\w+)+", code)}
+    return {re.sub(r"^ck\.", "ctde_kit.", name) for name in found}
+
+
+def is_public(name: str) -> bool:
+    """Whether a name is in the list ``__all__`` of a package or module that has one, or is such a package."""
+    face: ModuleType = ctde_kit
+    for part in name.split(".")[1:]:
+        if part in getattr(face, "__all__", ()):
+            value = getattr(face, part)
+            if not isinstance(value, ModuleType):
+                return True
+        else:
+            try:
+                value = importlib.import_module(f"{face.__name__}.{part}")
+            except ImportError:
+                return False
+            if not hasattr(value, "__all__"):
+                return False
+        face = value
+    return True
+
+
+@pytest.mark.parametrize("page", all_pages())
+def test_every_name_on_a_page_is_public(page: str) -> None:
+    private = {name for name in names_in_code(page) | names_in_text(page) if not is_public(name)}
+    assert not private, f"{page}: use names of ctde_kit, ctde_kit.recipes or a package's __all__"
+
+
+def test_the_reference_lists_the_front_door() -> None:
+    """Every name of the front door is in the first table; the packages' names follow from their own lists."""
+    table = (ROOT / "docs/reference.md").read_text().split("## ")[1]
+    assert set(re.findall(r"`ck\.(\w+)`", table)) == set(ctde_kit.__all__)
 
 
 def test_ci_runs_the_readmes_test_command() -> None:

@@ -13,6 +13,8 @@ from pettingzoo import ParallelEnv
 
 from ctde_kit.errors import UserError
 
+__all__ = ["LBFParallelEnv", "lbf_parallel_env"]
+
 _N_ACTIONS = 6
 
 

@@ -24,17 +24,17 @@ FITS = "fits"
 LAYOUTS: dict[str, list[str]] = {
     "agent_state": ["critic=agent_state", "critic.build_state=true"],
     "centralized, one head": ["critic=centralized", "critic.heads=one"],
-    "centralized, a network an agent": [
+    "centralized, one network per agent": [
         "critic=centralized",
         "critic.heads=network",
         "critic.network.share_params=false",
     ],
-    "centralized, a network a cluster": [
+    "centralized, one network per cluster": [
         "critic=centralized",
         "critic.heads=network",
         "critic.network.share_params=[0,0,1]",
     ],
-    "centralized, a network an agent, averaged": [
+    "centralized, one network per agent, averaged": [
         "critic=centralized",
         "critic.heads=network",
         "critic.network.share_params=false",

@@ -102,7 +102,7 @@ def _introduction(curves: Curves, made: str) -> str:
         arguments.append(f"continuous_actions={task['continuous_actions']}".lower())
     return (
         f"{config['algorithm'].upper()} on `{task['name']}` ({', '.join(arguments)}), {config['total_frames']:,} "
-        f"frames a run, {len(curves.seeds)} seeds a layout, {config['evaluation']['episodes']} greedy episodes an "
+        f"frames per run, {len(curves.seeds)} seeds per layout, {config['evaluation']['episodes']} greedy episodes per "
         "evaluation on seeds that training never used. The figures are interquartile means over seeds, in brackets "
         f"their {CONFIDENCE:.0%} bootstrap intervals ({RESAMPLES:,} resamples, `rliable`); a return is the mean over "
         f"agents. What a layout is stands in its file, `layout=NAME` on the command line. {made}"

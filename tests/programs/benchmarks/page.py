@@ -29,7 +29,7 @@ def step_table(results: list[dict[str, Any]]) -> list[str]:
     for row in sorted(results, key=lambda row: (row["scenario"], row["n_agents"], row["n_envs"])):
         case = f"| {row['scenario']} | {row['n_agents']} | {row['n_envs']} |"
         if "reason" in row:
-            lines.append(f"{case} | plain: {row['reason']} | | |")
+            lines.append(f"{case} | eager: {row['reason']} | | |")
             continue
         times = f"{row['plain_ms']:.2f} | {row['compiled_ms']:.2f}"
         lines.append(f"{case} {times} | {row['ratio']} | {row['compile_seconds']} |")
@@ -39,7 +39,7 @@ def step_table(results: list[dict[str, Any]]) -> list[str]:
 def training_table(results: list[dict[str, Any]]) -> list[str]:
     """Whole iterations beside BenchMARL's."""
     lines = [
-        "| recipe, task, network | compiled | plain | BenchMARL | TorchRL | to BenchMARL | to TorchRL | to plain |",
+        "| recipe, task, network | compiled | eager | BenchMARL | TorchRL | to BenchMARL | to TorchRL | to eager |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in results:
@@ -60,7 +60,7 @@ def _of(speed: dict[str, int], program: str) -> str:
 def agreement_table(result: dict[str, Any]) -> list[str]:
     """All seeds, each way."""
     last = len(result["runs"]["on"]) - 1
-    lines = [f"| | seeds 0 to {last}, greedy return | seconds a run |", "|---|---|---|"]
+    lines = [f"| | seeds 0 to {last}, greedy return | seconds per run |", "|---|---|---|"]
     for name, runs in result["runs"].items():
         returns = ", ".join(f"{run['return']:.3f}" for run in runs)
         seconds = ", ".join(f"{run['seconds']:.0f}" for run in runs)

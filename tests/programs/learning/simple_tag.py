@@ -84,7 +84,7 @@ def write_page(name: str, result: dict[str, Any]) -> None:
         cells = [f"{sums[label][0]:.1f} ({sums[label][1] / sums[label][2] ** 0.5:.1f})" for label in prey]
         lines.append(f"| `{predator}` | " + " | ".join(cells) + " |")
     seconds = {run: round(told["summary"]["seconds"]) for run, told in result["runs"].items()}
-    lines += ["", f"{result['machine']}, beside other jobs; {result['date']}; seconds a run: {seconds}.", "", "```"]
+    lines += ["", f"{result['machine']}, beside other jobs; {result['date']}; seconds per run: {seconds}.", "", "```"]
     lines += [told["command"] for told in result["runs"].values()]
     lines += ["```", "", f"![cross-play, {name}](images/simple_tag_{name}.png)", ""]
     write_between(PAGE, f"simple_tag {name}", "\n".join(lines))
