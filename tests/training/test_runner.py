@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import json
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from tests.recipes.small import small_config
 
 
 def run(path: Path, **kwargs) -> dict:
-    return start(OmegaConf.create(dataclasses.asdict(small_config(**kwargs))), path)
+    return start(small_config(**kwargs), path)
 
 
 def rows(path: Path) -> list[dict[str, str]]:
