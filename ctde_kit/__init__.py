@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from ctde_kit.data import OnPolicyBuffer, Replay
     from ctde_kit.envs.vmas import VmasEnv
     from ctde_kit.errors import UserError
+    from ctde_kit.keys import GroupKeys
     from ctde_kit.modules import (
-        AttentionCritic,
         MultiAgentActor,
         MultiAgentDeterministicActor,
         MultiAgentGRU,
@@ -48,8 +48,8 @@ _NAMES = {
     "ctde_kit.data": ("OnPolicyBuffer", "Replay"),
     "ctde_kit.envs.vmas": ("VmasEnv",),
     "ctde_kit.errors": ("UserError",),
+    "ctde_kit.keys": ("GroupKeys",),
     "ctde_kit.modules": (
-        "AttentionCritic",
         "MultiAgentActor",
         "MultiAgentDeterministicActor",
         "MultiAgentGRU",
@@ -71,8 +71,8 @@ _NAMES = {
 
 __all__ = [
     "AdvantageEstimator",
-    "AttentionCritic",
     "GradientStep",
+    "GroupKeys",
     "GroupSpec",
     "MADDPGLoss",
     "MAPPOLoss",

@@ -13,7 +13,7 @@ from ctde_kit.recipes.configs.networks import MLPNetwork, NetworkConfig
 if TYPE_CHECKING:
     from tensordict.nn import TensorDictModuleBase
 
-    from ctde_kit import AttentionCritic
+    from ctde_kit.modules import AttentionCritic
     from ctde_kit.specs import GroupSpec, TeamSpec
 
 
@@ -170,7 +170,7 @@ class AttentionCriticConfig(CriticConfig):
         return self._critic(team, group, of_actions=True)
 
     def _critic(self, team: TeamSpec, group: GroupSpec, *, of_actions: bool) -> AttentionCritic:
-        return ck.AttentionCritic(
+        return ck.modules.AttentionCritic(
             team,
             group,
             self.network.build,

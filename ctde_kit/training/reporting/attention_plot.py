@@ -37,7 +37,7 @@ class AttentionRecord:
     >>> from ctde_kit.training.reporting import AttentionRecord
     >>> env = ck.VmasEnv("navigation", num_envs=1, max_steps=5, scenario_kwargs={"n_agents": 3})
     >>> team = ck.TeamSpec.from_env(env)
-    >>> critic = ck.AttentionCritic(team, team["agents"], ck.MultiAgentMLP, embed_dim=8, n_heads=2)
+    >>> critic = ck.modules.AttentionCritic(team, team["agents"], ck.MultiAgentMLP, embed_dim=8, n_heads=2)
     >>> record = AttentionRecord({"agents": critic}, team)
     >>> _ = record_episode(env, ck.modules.RandomActor(team["agents"]), None, seed=0, watch=record)
     >>> record.weights["agents"].shape
@@ -86,7 +86,7 @@ def plot_attention(record: AttentionRecord, path: Path, title: str) -> Path:
     >>> from ctde_kit.training.reporting import AttentionRecord, plot_attention
     >>> env = ck.VmasEnv("navigation", num_envs=1, max_steps=5, scenario_kwargs={"n_agents": 3})
     >>> team = ck.TeamSpec.from_env(env)
-    >>> critic = ck.AttentionCritic(team, team["agents"], ck.MultiAgentMLP, embed_dim=8, n_heads=2)
+    >>> critic = ck.modules.AttentionCritic(team, team["agents"], ck.MultiAgentMLP, embed_dim=8, n_heads=2)
     >>> record = AttentionRecord({"agents": critic}, team)
     >>> _ = record_episode(env, ck.modules.RandomActor(team["agents"]), None, seed=0, watch=record)
     >>> plot_attention(record, Path(tempfile.mkdtemp()) / "attention.png", "navigation").name
@@ -131,7 +131,7 @@ def beside_frames(frames: Sequence[np.ndarray], record: AttentionRecord) -> list
     >>> from ctde_kit.training.reporting import AttentionRecord, beside_frames
     >>> env = ck.VmasEnv("navigation", num_envs=1, max_steps=2, scenario_kwargs={"n_agents": 3})
     >>> team = ck.TeamSpec.from_env(env)
-    >>> critic = ck.AttentionCritic(team, team["agents"], ck.MultiAgentMLP, embed_dim=8, n_heads=2)
+    >>> critic = ck.modules.AttentionCritic(team, team["agents"], ck.MultiAgentMLP, embed_dim=8, n_heads=2)
     >>> record = AttentionRecord({"agents": critic}, team)
     >>> blank = lambda: np.zeros((100, 80, 3), dtype=np.uint8)
     >>> frames, _ = record_episode(env, ck.modules.RandomActor(team["agents"]), blank, seed=0, watch=record)
