@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from unittest import mock
 
 import pytest
 
@@ -38,3 +40,12 @@ def seeded() -> None:
     import torch
 
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def no_curves() -> Iterator[None]:
+    """Runs in this process draw no learning curves, which would take most of the seconds of a small run."""
+    from ctde_kit.training import runner
+
+    with mock.patch.object(runner, "plot_run"):
+        yield

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from omegaconf import OmegaConf
 
 from ctde_kit.recipes.commands.running import start
 from ctde_kit.specs import TeamSpec
@@ -50,7 +48,7 @@ def test_groups_sizes_and_rewards_of_their_own(name: str, steps: int, groups: di
 def test_only_the_groups_returns_are_reported(tmp_path: Path) -> None:
     task = task_of("task=vmas/simple_tag", "task.n_envs=6", "task.max_steps=7")
     config = small_config(task=task, total_frames=60)
-    start(OmegaConf.create(dataclasses.asdict(config)), tmp_path / "run")
+    start(config, tmp_path / "run")
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert sorted(name for name in summary if name.startswith("eval/")) == [
         "eval/adversary/return_mean",
