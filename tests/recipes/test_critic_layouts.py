@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from ctde_kit.errors import UserError
+from ctde_kit.recipes.commands.critic_layouts import study_options
 from ctde_kit.recipes.commands.loading import read_config
 from ctde_kit.recipes.studies.critic_layouts import statistics
 from ctde_kit.recipes.studies.critic_layouts.claims import Claim, claims, distinct
@@ -99,7 +100,7 @@ def test_the_preset_trains_every_layout_with_every_seed(study: Path) -> None:
             config = read_config(study / "runs" / layout / f"seed_{seed}")
             assert config.seed == seed
             assert config.critic.average_every == (150 if layout == "averaged_random" else None)
-    curves = read_curves(study / "runs")
+    curves = read_curves(study / "runs", study_options)
     assert curves.seeds == [3, 5]
     assert curves.frames.tolist() == [20, 40, 60]
     summary = json.loads((study / "runs" / "decentralized" / "seed_5" / "summary.json").read_text())
@@ -141,11 +142,11 @@ def test_a_study_with_other_options_leaves_the_runs_alone(study: Path) -> None:
 
 
 def test_report_from_the_command_line(study: Path) -> None:
-    result = call_here(study, "studies.critic_layouts.report", "runs=runs", "output=out")
+    result = call_here(study, "critic-layouts", "runs=runs", "output=out")
     assert result.returncode == 0, result.stderr
     page = (study / "out" / "critic_layouts.md").read_text()
     assert "n_agents=3, shared_rew=false, max_steps=5, n_envs=2, continuous_actions=true" in page
-    curves = read_curves(study / "runs")
+    curves = read_curves(study / "runs", study_options)
     content = json.loads((study / "out" / "critic_layouts.json").read_text())
     assert content["returns"]["averaged_random"] == curves.returns["averaged_random"].tolist()
     command = re.search(r"ctde-mappo (study=.*)", page)
@@ -159,7 +160,7 @@ def test_report_from_the_command_line(study: Path) -> None:
 
 
 def test_reports_of_nothing_of_unfinished_and_of_unequal_runs(study: Path, tmp_path: Path) -> None:
-    report = "studies.critic_layouts.report"
+    report = "critic-layouts"
     program = "ctde-critic-layouts"
     assert_one_line(call_here(tmp_path, report), "it holds no LAYOUT/seed_SEED", program=program)
     assert_one_line(call_here(tmp_path, report, "run=x"), "run", program=program)
@@ -173,23 +174,23 @@ def test_reports_of_nothing_of_unfinished_and_of_unequal_runs(study: Path, tmp_p
     config = run / "config.yaml"
     config.write_text(config.read_text().replace("gamma: 0.9", "gamma: 0.8"))
     with pytest.raises(UserError, match=r"gamma is not what .*averaged_random.seed_3 has"):
-        read_curves(copy)
+        read_curves(copy, study_options)
     config.write_text(config.read_text().replace("gamma: 0.8", "gamma: 0.9"))
     config.write_text(config.read_text().replace("sees: observation", "sees: team"))
     with pytest.raises(UserError, match=r"the runs of decentralized have several critics"):
-        read_curves(copy)
+        read_curves(copy, study_options)
     config.write_text(config.read_text().replace("sees: team", "sees: observation"))
     (run / "summary.json").unlink()
     with pytest.raises(UserError, match=r"decentralized.seed_3 has not ended"):
-        read_curves(copy)
+        read_curves(copy, study_options)
     for path in run.iterdir():
         path.unlink()
     run.rmdir()
     with pytest.raises(UserError, match=r"decentralized has seeds \[5\], averaged_random has \[3, 5\]"):
-        read_curves(copy)
+        read_curves(copy, study_options)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="holds no LAYOUT"):
-        read_curves(tmp_path / "empty")
+        read_curves(tmp_path / "empty", study_options)
 
 
 def test_interquartile_means_of_numbers_and_of_curves() -> None:
@@ -280,7 +281,7 @@ def test_the_page_says_what_the_runs_say(study: Path, tmp_path: Path) -> None:
         "averaged": np.stack([0.1 + spread, 0.5 + spread], 1),
         "averaged_random": np.stack([0.1 - spread, 0.5 - spread], 1),
     }
-    config = read_curves(study / "runs").config
+    config = read_curves(study / "runs", study_options).config
     curves = Curves(config, [0, 1, 2, 3, 4], frames, returns)
     assert scores(curves, "mean")["central"][2] == pytest.approx(0.55)
     text = write_page(curves, tmp_path, "Written now.")[0].read_text()
