@@ -67,7 +67,10 @@ def test_matrix_games_are_tasks(task: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["task.continuous_actions=true"], "QMIX needs discrete actions; the task has it as `task.continuous_actions=false`"),
+        (
+            ["task.continuous_actions=true"],
+            "QMIX needs discrete actions; the task has it as `task.continuous_actions=false`",
+        ),
         (["task.continuous_actions=false", "mixer.sees=state"], "use mixer.sees=team"),
         (
             ["task=memory/recall", "replay=sequences", "replay.form.length=50", "replay.capacity=40"],
