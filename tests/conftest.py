@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from unittest import mock
 
 import pytest
 
@@ -12,6 +15,9 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Kernels are compiled in the process that needs them: a pool beside each worker would import torch again.
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+# Whether the compiler knows the processor's vector instructions is asked by three programs that import torch, in every
+# process that compiles: ten seconds each. A compiler that does not know them fails at the first kernel.
+os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "1")
 COMPILED = pytest.StashKey[str]()
 
 
@@ -38,3 +44,34 @@ def seeded() -> None:
     import torch
 
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def no_curves() -> Iterator[None]:
+    """Runs in this process draw no learning curves, which would take most of the seconds of a small run."""
+    from ctde_kit.training import runner
+
+    with mock.patch.object(runner, "plot_run"):
+        yield
+
+
+@contextlib.contextmanager
+def graphs_as_traced() -> Iterator[None]:
+    """Graphs run operation by operation, as they were traced: most of the time of compiling goes into kernels."""
+    from ctde_kit.graph import agreement
+    from ctde_kit.training import compiled_gradients
+
+    with contextlib.ExitStack() as patches:
+        for module in (agreement, compiled_gradients):
+            patches.enter_context(mock.patch.object(module, "compile_graph", lambda graph, **_: graph))
+        yield
+
+
+@pytest.fixture(params=["traced", pytest.param("compiled", marks=pytest.mark.slow)])
+def graphs(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Graphs as they were traced; ``nox -s slow`` compiles them, too.
+
+    For tests of what is in a graph and what is around it, where another test compiles a graph of the same kind.
+    """
+    with graphs_as_traced() if request.param == "traced" else contextlib.nullcontext():
+        yield

@@ -45,7 +45,7 @@ def make_collector(compile: bool) -> RolloutCollector:
     return RolloutCollector(env, policy, frames_per_batch=N_ENVS * LENGTH, total_frames=10**6, compile=compile)
 
 
-def test_compiled_and_eager_rollouts_draw_alike() -> None:
+def test_compiled_and_eager_rollouts_draw_alike(graphs: None) -> None:
     eager, compiled = make_collector(False), make_collector(True)
     eager.rollout()
     eager.env.base_env.elapsed.copy_(torch.arange(N_ENVS).unsqueeze(-1) * 2 % MAX_STEPS)

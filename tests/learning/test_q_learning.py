@@ -48,12 +48,13 @@ def test_vdn_cannot_represent_the_two_step_game_and_takes_7() -> None:
     assert greedy_return(train(matrix_config(TWO_STEP, VDNMixerConfig()))) == 7.0
 
 
-def climbing_return(seed: int) -> float:
-    return greedy_return(train(matrix_config(CLIMBING, QPLEXMixerConfig(), seed=seed, total_frames=10_000, lr=3e-3)))
+def climbing_return(seed: int, total_frames: int = 10_000, lr: float = 3e-3) -> float:
+    config = matrix_config(CLIMBING, QPLEXMixerConfig(), seed=seed, total_frames=total_frames, lr=lr)
+    return greedy_return(train(config))
 
 
 def test_qplex_finds_the_best_of_the_climbing_game() -> None:
-    assert 11.0 in map(climbing_return, range(2))
+    assert climbing_return(0, total_frames=6_000, lr=4e-3) == 11.0
 
 
 @pytest.mark.slow
@@ -73,11 +74,11 @@ def recall_config(network: GRUNetwork | MLPNetwork, burn_in: int) -> QMIXConfig:
         target=PolyakTarget(tau=0.02),
         logger=LoggerConfig(),
         device="cpu",
-        total_frames=24_576,
+        total_frames=12_288,
         frames_per_batch=1_536,
         updates_per_frame=0.04,
         lr=3e-3,
-        epsilon_frames=12_000,
+        epsilon_frames=8_000,
     )
 
 

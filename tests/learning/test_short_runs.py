@@ -37,7 +37,7 @@ def recall_config(network: GRUNetwork | MLPNetwork) -> MAPPOConfig:
         actor=network,
         critic=ValueCriticConfig(network=network),
         logger=LoggerConfig(),
-        total_frames=24_000,
+        total_frames=12_288,
         frames_per_batch=1_536,
         minibatch_frames=384,
         lr=2e-3,
@@ -60,7 +60,7 @@ def test_mappo_learns_navigation() -> None:
         actor=MLPNetwork(num_cells=[64, 64]),
         critic=ValueCriticConfig(network=MLPNetwork(num_cells=[64, 64])),
         logger=LoggerConfig(),
-        total_frames=30_000,
+        total_frames=18_000,
         lr=1e-3,
         device="cpu",
     )

@@ -55,8 +55,11 @@ def call_here(cwd: Path, recipe: str, *arguments: str) -> subprocess.CompletedPr
 
 
 def kill_and_resume(cwd: Path, recipe: str, *arguments: str, after: str) -> None:
-    """Two runs: ``whole``, and ``killed``, which is killed once a checkpoint like ``after`` is there, and resumed."""
-    whole = call(cwd, recipe, *arguments, "hydra.run.dir=whole")
+    """Two runs: ``whole``, and ``killed``, which is killed once a checkpoint like ``after`` is there, and resumed.
+
+    Only the one that is killed needs a process of its own.
+    """
+    whole = call_here(cwd, recipe, *arguments, "hydra.run.dir=whole")
     assert whole.returncode == 0, whole.stderr
     killed = subprocess.Popen(
         command(recipe, *arguments, "hydra.run.dir=killed"), cwd=cwd, env=ENVIRONMENT, stdout=subprocess.DEVNULL
@@ -68,7 +71,7 @@ def kill_and_resume(cwd: Path, recipe: str, *arguments: str, after: str) -> None
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     assert not (cwd / "killed" / "summary.json").exists(), "the run ended before it was killed"
-    resumed = call(cwd, recipe, "resume=killed")
+    resumed = call_here(cwd, recipe, "resume=killed")
     assert resumed.returncode == 0, resumed.stderr
 
 

@@ -15,16 +15,16 @@ from tests.recipes.small import SMALL_OVERRIDES
 
 
 def test_run_killed_and_resumed_equals_the_run_that_never_stopped(tmp_path: Path) -> None:
-    arguments = [*SMALL_OVERRIDES, "actor.num_cells=[8]", "critic.network.num_cells=[8]", "total_frames=3000"]
-    kill_and_resume(tmp_path, "mappo", *arguments, after="frames_6*.pt")
+    arguments = [*SMALL_OVERRIDES, "actor.num_cells=[8]", "critic.network.num_cells=[8]", "total_frames=1200"]
+    kill_and_resume(tmp_path, "mappo", *arguments, after="frames_2*.pt")
     contents = [
-        torch.load(tmp_path / run / "checkpoints" / "frames_3000.pt", weights_only=True) for run in ("whole", "killed")
+        torch.load(tmp_path / run / "checkpoints" / "frames_1200.pt", weights_only=True) for run in ("whole", "killed")
     ]
     for name, value in contents[0]["parts"]["update"]["losses"].items():
         assert torch.equal(value, contents[1]["parts"]["update"]["losses"][name]), name
     with open(tmp_path / "killed" / "metrics.csv", newline="") as file:
         frames = [int(float(row["frames"])) for row in csv.DictReader(file)]
-    assert frames == list(range(60, 3001, 60))
+    assert frames == list(range(60, 1201, 60))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["killed", "whole"]
 
 

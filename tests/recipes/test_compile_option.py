@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 import torch
 
+from ctde_kit.envs.vmas import VmasEnv
 from ctde_kit.errors import UserError
 from ctde_kit.recipes import VmasTask
 from ctde_kit.recipes.wiring import compiling
 from ctde_kit.recipes.wiring.compiling import WORTH_COMPILING, Compiling, resolve_compile
 from ctde_kit.training import iterate, load_parts, read_checkpoint, save_checkpoint
+from tests.envs.scenarios import Drift
 from tests.recipes.small import small_config
 
 
@@ -86,9 +88,16 @@ def test_another_word_is_named() -> None:
         small_config(compile="maybe")
 
 
-@pytest.mark.parametrize(("first", "second"), [pytest.param("on", "off", marks=pytest.mark.slow), ("off", "on")])
-def test_a_run_goes_on_with_the_other_choice(first: str, second: str, tmp_path: Path) -> None:
-    task = VmasTask(name="vmas/balance", n_envs=6, max_steps=7, params={"n_agents": 2})
+class DriftTask(VmasTask):
+    """A scenario whose step is a small graph."""
+
+    def build(self, *, seed: int, device: str, n_envs: int | None = None) -> VmasEnv:
+        return VmasEnv(Drift(), num_envs=n_envs or self.n_envs, max_steps=self.max_steps, seed=seed, device=device)
+
+
+@pytest.mark.parametrize(("first", "second"), [("on", "off"), ("off", "on")])
+def test_a_run_goes_on_with_the_other_choice(first: str, second: str, tmp_path: Path, graphs: None) -> None:
+    task = DriftTask(n_envs=6, max_steps=7)
     parts = small_config(compile=first, task=task).build()
     loop = iterate(parts)
     for _ in range(2):
@@ -107,8 +116,8 @@ def test_a_run_goes_on_with_the_other_choice(first: str, second: str, tmp_path: 
     assert any(not torch.equal(value, saved[name]) for name, value in parameters.items())
 
 
-def test_a_compiled_run_that_is_resumed_ends_as_the_one_that_never_stopped(tmp_path: Path) -> None:
-    task = VmasTask(name="vmas/balance", n_envs=6, max_steps=7, params={"n_agents": 2})
+def test_a_compiled_run_that_is_resumed_ends_as_the_one_that_never_stopped(tmp_path: Path, graphs: None) -> None:
+    task = DriftTask(n_envs=6, max_steps=7)
     parts = small_config(compile="on", task=task).build()
     loop = iterate(parts)
     for _ in range(2):

@@ -111,7 +111,7 @@ def test_runs_of_different_tasks_do_not_meet_silently(runs: dict[str, Path]) -> 
 
 def test_command_line(runs: dict[str, Path]) -> None:
     arguments = ["adversary=[mlp,gru,greedy_chase]", "agent=random", "episodes=12", "device=cpu"]
-    result = call_here(runs["folder"], "cross_play", *arguments, "hydra.run.dir=table")
+    result = call_here(runs["folder"], "cross-play", *arguments, "hydra.run.dir=table")
     assert result.returncode == 0, result.stderr
     assert "adversary greedy_chase, agent random: return_sum adversary " in result.stdout
     with open(runs["folder"] / "table" / "cross_play.csv", newline="") as file:
@@ -122,7 +122,7 @@ def test_command_line(runs: dict[str, Path]) -> None:
         ("greedy_chase", "random"),
     ]
     assert (runs["folder"] / "table" / "cross_play.png").stat().st_size > 5_000
-    again = call_here(runs["folder"], "cross_play", *arguments, "hydra.run.dir=table")
+    again = call_here(runs["folder"], "cross-play", *arguments, "hydra.run.dir=table")
     assert (again.returncode, again.stderr.count("\n")) == (2, 1)
     assert "holds a table already" in again.stderr
 
@@ -138,7 +138,7 @@ def test_command_line(runs: dict[str, Path]) -> None:
     ],
 )
 def test_mistakes_are_one_line_and_exit_code_2(arguments: list[str], message: str, runs: dict[str, Path]) -> None:
-    result = call_here(runs["folder"], "cross_play", *arguments, "hydra.run.dir=never")
+    result = call_here(runs["folder"], "cross-play", *arguments, "hydra.run.dir=never")
     assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
     assert message in result.stderr
     assert result.stderr.startswith("ctde-cross-play: error: ")

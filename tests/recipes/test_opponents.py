@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 
 from ctde_kit.errors import UserError
 from ctde_kit.recipes import (
@@ -20,6 +19,7 @@ from ctde_kit.recipes import (
     VmasTask,
     load,
 )
+from ctde_kit.recipes.commands.loading import read_config
 from ctde_kit.recipes.commands.running import resume, start
 from ctde_kit.training import Parts, evaluate, iterate, load_parts, read_checkpoint, save_checkpoint
 from tests.recipes.small import network, small_config
@@ -146,9 +146,9 @@ def test_a_resumed_run_keeps_the_opponent_that_it_began_with(trained: Path, kind
     cfg = config(kind, opponents={"agent": RunOpponent(str(trained))}, total_frames=120)
     path = run(tmp_path / "run", cfg)
     first = group_weights(load(path).parts, "agent")
-    further = OmegaConf.load(trained / "config.yaml")
+    further = read_config(trained)
     further.total_frames = 180
-    resume(further, trained)  # type: ignore[arg-type]
+    resume(further, trained)
     assert not same(first, group_weights(load(trained).parts, "agent"))
     assert same(first, group_weights(load(path).parts, "agent"))
 

@@ -188,7 +188,7 @@ def test_action_masks_and_several_groups_train(task: Any, kind: str) -> None:
     ("make", "message"),
     [
         (
-            lambda: small_q_config(task=VmasTask(name="vmas/navigation", n_envs=6)).build(),
+            lambda: small_q_config(task=VmasTask(name="vmas/navigation", n_envs=6, continuous_actions=True)).build(),
             "QMIX needs discrete actions; the task has it as `task.continuous_actions=false`",
         ),
         (lambda: small_q_config(mixer=QMixerConfig(sees="state")).build(), "use mixer.sees=team"),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from ctde_kit.objectives import MAPPOLoss, QMixLoss
 from ctde_kit.specs import TeamSpec
 from ctde_kit.training import GradientStep
 from ctde_kit.training.compiled_gradients import CompiledGradients
+from tests.conftest import graphs_as_traced
 from tests.contracts.fakes import add_targets, collect, endings, group_spec, make_actor, make_network, make_q_actor
 
 KEYS = GroupKeys()
@@ -60,9 +63,14 @@ class Case:
         return results
 
 
-@pytest.fixture(scope="module", params=["continuous", "categorical"])
-def case(request: pytest.FixtureRequest) -> Case:
-    return Case(request.param)
+@pytest.fixture(
+    scope="module", params=["continuous", "categorical", pytest.param("categorical compiled", marks=pytest.mark.slow)]
+)
+def case(request: pytest.FixtureRequest) -> Iterator[Case]:
+    """One of both is compiled, the other runs as it was traced."""
+    kind, _, compiled = request.param.partition(" ")
+    with contextlib.nullcontext() if compiled or kind == "continuous" else graphs_as_traced():
+        yield Case(kind)
 
 
 def assert_close(results: list[tuple[dict[str, Tensor], list[Tensor | None]]]) -> None:
@@ -132,7 +140,7 @@ def test_an_unused_parameter_has_no_gradient(case: Case) -> None:
     assert torch.equal(case.actor.agent_network.spare, torch.ones(3))
 
 
-def test_compiling_draws_no_random_numbers() -> None:
+def test_compiling_draws_no_random_numbers(graphs: None) -> None:
     case = Case("continuous")
     states = []
     for compile in (True, False):
@@ -153,7 +161,7 @@ def q_loss() -> tuple[QMixLoss, TensorDictBase]:
     return QMixLoss({"agents": actor}, QMixer(team, embed_dim=5), gamma=0.9), batch
 
 
-def test_what_a_loss_writes_is_written() -> None:
+def test_what_a_loss_writes_is_written(graphs: None) -> None:
     loss, minibatch = q_loss()
     step = GradientStep({"team": loss}, torch.optim.SGD(loss.parameters(), lr=0.1), 1.0, compile=True)
     step(minibatch.clone())

@@ -8,13 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 
 from ctde_kit.errors import UserError
 from ctde_kit.recipes import EvaluationConfig, load
+from ctde_kit.recipes.commands.loading import read_config
 from ctde_kit.recipes.commands.running import resume, start
-from ctde_kit.training import RunDirectory
+from ctde_kit.training import RunDirectory, runner
+from ctde_kit.training.reporting import plot_run
 from tests.recipes.small import small_config
+
+pytestmark = pytest.mark.usefixtures("no_curves")
 
 
 def run(path: Path, **kwargs) -> dict:
@@ -26,7 +29,10 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_run_directory_holds_what_is_promised(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_run_directory_holds_what_is_promised(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "plot_run", plot_run)
     run(tmp_path / "r", video=True)
     path = tmp_path / "r"
     summary = json.loads((path / "summary.json").read_text())
@@ -43,7 +49,7 @@ def test_run_directory_holds_what_is_promised(tmp_path: Path, capsys: pytest.Cap
         assert f"train/{name}" in rows(path)[0]
     assert [bool(row["eval/return_mean"]) for row in rows(path)] == [False, True, False, True]
     assert {p.name for p in path.iterdir()} == {
-        "config.yaml", "metrics.csv", "summary.json", "checkpoints", "plots", "videos"
+        "config.yaml", "actors.yaml", "metrics.csv", "summary.json", "checkpoints", "plots", "videos"
     }  # fmt: skip
     assert sorted(p.name for p in (path / "checkpoints").iterdir()) == ["frames_180.pt", "frames_240.pt"]
     assert (path / "plots" / "return.png").stat().st_size > 5_000
@@ -67,7 +73,7 @@ def test_resume_drops_later_rows_and_goes_on_alike(tmp_path: Path) -> None:
     path = tmp_path / "short"
     with open(path / "metrics.csv", "a") as file:
         file.write("180,9.0\n240,9.0\n")
-    cfg = OmegaConf.load(path / "config.yaml")
+    cfg = read_config(path)
     cfg.total_frames = 240
     resume(cfg, path)
     whole, resumed = rows(tmp_path / "whole"), rows(path)
@@ -101,7 +107,7 @@ def test_a_directory_that_holds_a_run_is_not_overwritten(tmp_path: Path) -> None
 
 def test_a_run_that_goes_on_longer_takes_up_its_learning_rate(tmp_path: Path) -> None:
     run(tmp_path / "r", total_frames=120, lr=1e-2)
-    cfg = OmegaConf.load(tmp_path / "r" / "config.yaml")
+    cfg = read_config(tmp_path / "r")
     cfg.total_frames = 240
     resume(cfg, tmp_path / "r")
     assert abs(float(rows(tmp_path / "r")[2]["train/approx_kl"])) > 1e-6  # type: ignore[arg-type]
@@ -113,7 +119,7 @@ def test_evaluations_fall_where_they_would_have_without_the_stop(tmp_path: Path)
     run(tmp_path / "stopped", total_frames=240, evaluation=every)
     kept = rows(tmp_path / "stopped")
     (tmp_path / "stopped" / "checkpoints" / "frames_240.pt").unlink()
-    cfg = OmegaConf.load(tmp_path / "stopped" / "config.yaml")
+    cfg = read_config(tmp_path / "stopped")
     cfg.total_frames = 480
     resume(cfg, tmp_path / "stopped")
     assert len(kept) == 4
