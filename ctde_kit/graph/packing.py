@@ -1,4 +1,4 @@
-"""Many small tensors as one flat tensor a dtype, so that a call passes a few."""
+"""Many small tensors as one flat tensor per dtype, so that a call passes a few."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Layout:
         return list(dict.fromkeys(dtype for _, _, dtype in self.leaves))
 
     def pack(self, tensordict: TensorDictBase) -> list[Tensor]:
-        """One flat tensor a dtype, each leaf in one piece."""
+        """One flat tensor per dtype, each leaf in one piece."""
         return [self._cat(tensordict, dtype) for dtype in self.dtypes]
 
     def _cat(self, tensordict: TensorDictBase, dtype: torch.dtype) -> Tensor:

@@ -86,7 +86,7 @@ def write(table: CrossPlay, cfg: CrossPlayConfig, directory: Path) -> list[Path]
         "pairings": table.records(),
     }
     path.write_text(json.dumps(content, indent=2) + "\n")
-    title = f"{task.name}, {table.records()[0]['episodes']} greedy episodes a pairing"
+    title = f"{task.name}, {table.records()[0]['episodes']} greedy episodes per pairing"
     return [
         table.write_csv(directory / "cross_play.csv"),
         path,

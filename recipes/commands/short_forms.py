@@ -68,7 +68,9 @@ def _run_directory(option: str, value: str, names: list[str]) -> Path:
     path = Path(value).absolute()
     if not (path / "config.yaml").is_file():
         also = f", nor one of {', '.join(names)}" if names else ""
-        raise UserError(f"{option}={value}: no run directory (it has no config.yaml){also}; give the one a run printed")
+        raise UserError(
+            f"{option}={value}: no run directory (it has no config.yaml){also}; give the directory that a run printed"
+        )
     return path
 
 

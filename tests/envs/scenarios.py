@@ -87,7 +87,7 @@ class Whole(Drift):
 
 
 class Ends(BaseScenario):
-    """Two lines end to end, ``gaps`` apart, one an env."""
+    """Two lines end to end, ``gaps`` apart, one per env."""
 
     def make_world(self, batch_dim: int, device: torch.device, **kwargs: Any) -> World:
         self.gaps = torch.tensor(kwargs.pop("gaps"), device=device)

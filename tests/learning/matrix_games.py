@@ -1,4 +1,4 @@
-"""Matrix games learnt by the QMIX recipe, and the joint values that come out."""
+"""Matrix games learned by the QMIX recipe, and the joint values that come out."""
 
 from __future__ import annotations
 

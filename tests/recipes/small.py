@@ -32,7 +32,7 @@ def network(kind: str, **kwargs: Any) -> Any:
 
 
 def averaged(every: int) -> ValueCriticConfig:
-    """One critic an agent, averaged every so many updates."""
+    """One critic per agent, averaged every so many updates."""
     return ValueCriticConfig(heads="network", average_every=every, network=network("mlp", share_params=False))
 
 

@@ -127,8 +127,8 @@ def test_a_run_shows_what_its_critics_attend_to(
     config: Any = make(critic=critic, video=True, total_frames=60)
     parts = config.build()
     losses = parts.update.losses  # type: ignore[attr-defined]
-    learnt = losses["agents"].critic_network if algorithm == "mappo" else losses["team"].critics["agents"]
-    assert attention_critics(parts)["agents"] is learnt
+    learned = losses["agents"].critic_network if algorithm == "mappo" else losses["team"].critics["agents"]
+    assert attention_critics(parts)["agents"] is learned
     monkeypatch.setattr(running, "write_gif", lambda frames, path: shown.append((frames, path)))
     shown: list[Any] = []
     running._train(config, parts, RunDirectory(tmp_path / "run"), 0.0)

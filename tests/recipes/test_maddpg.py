@@ -142,8 +142,8 @@ def test_targets_follow_every_so_many_updates() -> None:
     assert all(torch.equal(a, b) for a, b in zip(first, tensors(loss.target_networks.state_dict()), strict=True))
     parts.update(parts.buffer.sample())
     online = tensors(loss.online_networks().state_dict())
-    for old, new, learnt in zip(first, tensors(loss.target_networks.state_dict()), online, strict=True):
-        torch.testing.assert_close(new, old + 0.25 * (learnt - old))
+    for old, new, learned in zip(first, tensors(loss.target_networks.state_dict()), online, strict=True):
+        torch.testing.assert_close(new, old + 0.25 * (learned - old))
 
 
 def test_actors_and_critics_have_learning_rates_of_their_own() -> None:

@@ -63,9 +63,9 @@ def test_a_frozen_group_stays_bit_identical_and_resume_too(
     assert same(before["agent"], group_weights(load(trained).parts, "agent"))
     loss = parts.update.losses["team"]
     assert list(loss.critics) == ["adversary"]
-    learnt = {id(p) for options in parts.update.optimizer.param_groups for p in options["params"]}
-    assert learnt == {id(p) for p in loss.parameters() if p.requires_grad}
-    assert not learnt & {id(p) for p in parts.policy.actors["agent"].parameters()}
+    learned = {id(p) for options in parts.update.optimizer.param_groups for p in options["params"]}
+    assert learned == {id(p) for p in loss.parameters() if p.requires_grad}
+    assert not learned & {id(p) for p in parts.policy.actors["agent"].parameters()}
     advance(parts, 2)
     save_checkpoint(tmp_path / "c.pt", parts, algorithm="maddpg", frames=120)
     advance(parts, 2)
@@ -97,8 +97,8 @@ def test_a_greedy_opponent_does_not_explore_and_a_sampled_one_carries_its_noise(
 def test_the_learners_random_numbers_do_not_depend_on_the_opponents(trained: Path, kind: str) -> None:
     opponents: list[Any] = [RandomOpponent(), RunOpponent(str(trained))]
     built = [config(kind, opponents={"agent": opponent}).build().update.losses["team"] for opponent in opponents]
-    learnt = [[p for p in loss.parameters() if p.requires_grad] for loss in built]
-    assert same(*learnt)
+    learned = [[p for p in loss.parameters() if p.requires_grad] for loss in built]
+    assert same(*learned)
 
 
 def test_a_group_goes_on_from_an_earlier_run(trained: Path, kind: str) -> None:

@@ -86,8 +86,8 @@ def test_a_frozen_group_stays_bit_identical_and_the_other_learns(trained: Path, 
     before = {name: group_weights(parts, name) for name in ("adversary", "agent")}
     assert same(before["agent"], group_weights(load(trained).parts, "agent"))
     assert list(parts.update.losses) == ["adversary"]
-    learnt = {id(p) for options in parts.update.optimizer.param_groups for p in options["params"]}
-    assert not learnt & {id(p) for p in parts.policy.actors["agent"].parameters()}
+    learned = {id(p) for options in parts.update.optimizer.param_groups for p in options["params"]}
+    assert not learned & {id(p) for p in parts.policy.actors["agent"].parameters()}
     advance(parts, 3)
     assert same(before["agent"], group_weights(parts, "agent"))
     assert not same(before["adversary"], group_weights(parts, "adversary"))
@@ -243,7 +243,7 @@ def test_mistakes_are_named(options: dict[str, Any], message: str, tmp_path_fact
     assert "\n" not in str(caught.value)
 
 
-def test_a_run_of_another_task_and_an_opponent_that_never_learnt_are_refused(tmp_path: Path) -> None:
+def test_a_run_of_another_task_and_an_opponent_that_never_learned_are_refused(tmp_path: Path) -> None:
     other = run(tmp_path / "other", small_config(total_frames=60))
     with pytest.raises(UserError, match="is a run of vmas/navigation, this is vmas/simple_tag"):
         config(opponents={"agent": RunOpponent(str(other))}).build()

@@ -160,8 +160,8 @@ def test_polyak_moves_a_share_of_the_way() -> None:
     before = tensors(loss.target_networks.state_dict())
     parts.update(parts.buffer.sample())
     online = tensors(loss.online_networks().state_dict())
-    for old, new, learnt in zip(before, tensors(loss.target_networks.state_dict()), online, strict=True):
-        torch.testing.assert_close(new, old + 0.1 * (learnt - old))
+    for old, new, learned in zip(before, tensors(loss.target_networks.state_dict()), online, strict=True):
+        torch.testing.assert_close(new, old + 0.1 * (learned - old))
 
 
 @pytest.mark.parametrize("kind", ["mlp", "gru"])

@@ -170,7 +170,7 @@ def _in_world(entity: Entity, env_index: int, points: list[Point]) -> list[Point
 
 
 def _colour(entity: Entity, env_index: int) -> Rgba:
-    """The colour as 0..255: scenarios give 3 or 4 floats in 0..1, for all worlds or as one row a world."""
+    """The colour as 0..255: scenarios give 3 or 4 floats in 0..1, for all worlds or as one row per world."""
     colour = entity.color
     if isinstance(colour, torch.Tensor):
         colour = (colour[env_index] if colour.ndim > 1 else colour).tolist()

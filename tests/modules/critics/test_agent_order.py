@@ -111,7 +111,7 @@ def test_observations_actions_and_values_follow_one_order(group: Any, layout: st
     for b in range(B):
         out = inner(arranged(data, b))[key][0]
         for place, agent in enumerate(data[group.name, "order"][b].tolist()):
-            # A network an agent is the agent's own, wherever it stands.
+            # One network per agent is the agent's own, wherever it stands.
             expected = out[agent] if layout == "networks" else out[place]
             torch.testing.assert_close(values[b, agent], expected)
 

@@ -246,9 +246,9 @@ def test_maddpgs_loss_and_gradients_are_the_papers(team: str, other_actions: Any
     torch.testing.assert_close(found["loss_value"], value, rtol=1e-9, atol=1e-9)
     ours = gradients(found["loss_actor"] + found["loss_value"], loss)
     of_actors = {id(p) for actor in actors.values() for p in actor.parameters()}
-    learnt = [parameter for parameter in loss.parameters() if parameter.requires_grad]
+    learned = [parameter for parameter in loss.parameters() if parameter.requires_grad]
     theirs = zip(gradients(policy, loss), gradients(value, loss), strict=True)
-    for parameter, mine, (of_policy, of_value) in zip(learnt, ours, theirs, strict=True):
+    for parameter, mine, (of_policy, of_value) in zip(learned, ours, theirs, strict=True):
         expected = of_policy if id(parameter) in of_actors else of_value
         assert mine.any()
         torch.testing.assert_close(mine, expected, rtol=1e-6, atol=1e-9)

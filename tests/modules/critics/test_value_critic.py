@@ -90,8 +90,8 @@ def fit(critic: AgentNetwork, data: TensorDictBase, target: Tensor) -> Tensor:
 @pytest.mark.parametrize(("heads", "expected"), [("agent", [1.0, 2.0, 6.0]), ("one", [3.0, 3.0, 3.0])])
 def test_individual_returns_need_a_head_an_agent(heads: Any, expected: list[float]) -> None:
     data = observe(TEAM, 20)
-    learnt = fit(critic_of("team", heads), data, torch.tensor([1.0, 2.0, 6.0]))
-    torch.testing.assert_close(learnt, torch.tensor(expected).expand(20, 3), rtol=0, atol=0.1)
+    learned = fit(critic_of("team", heads), data, torch.tensor([1.0, 2.0, 6.0]))
+    torch.testing.assert_close(learned, torch.tensor(expected).expand(20, 3), rtol=0, atol=0.1)
 
 
 @pytest.mark.parametrize(("sees", "heads"), [("team", "network"), ("state", "network"), ("observation", "one")])

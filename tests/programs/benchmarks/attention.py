@@ -85,8 +85,8 @@ def update(algorithm: str, layout: str) -> Callable[[], Any]:
         loss: Any = MADDPGLoss({"agents": actor}, {"agents": critic}, gamma=0.9)
     else:
         loss = MAPPOLoss(MultiAgentActor(GROUP, inputs, network), critic, keys=GROUP.keys)
-    learnt = [parameter for parameter in loss.parameters() if parameter.requires_grad]
-    step = GradientStep({"agents": loss}, torch.optim.Adam(learnt, fused=True), 5.0)
+    learned = [parameter for parameter in loss.parameters() if parameter.requires_grad]
+    step = GradientStep({"agents": loss}, torch.optim.Adam(learned, fused=True), 5.0)
     return partial(step, batch())
 
 

@@ -2,7 +2,7 @@
 
 Run ``python -m tests.programs.benchmarks.channels``.
 
-50 agents, hidden layers of 64, 256 steps a minibatch, on a CPU. Results go to docs/results/channels.json and into
+50 agents, hidden layers of 64, 256 steps per minibatch, on a CPU. Results go to docs/results/channels.json and into
 docs/communication.md.
 """
 

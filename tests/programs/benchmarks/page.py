@@ -109,7 +109,7 @@ def plot(results: list[dict[str, Any]]) -> None:
         [row["n_agents"] for row in agents], [row["ratio"] for row in agents], "o-", label="navigation, 60 envs"
     )
     for axis, label in zip(axes, ("environments", "agents"), strict=True):
-        axis.set(xscale="log", yscale="log", xlabel=label, ylabel="VMAS / compiled, time a step")
+        axis.set(xscale="log", yscale="log", xlabel=label, ylabel="VMAS / compiled, time per step")
         axis.axhline(1, color="grey", linewidth=0.8)
         axis.legend(fontsize=7)
     figure.tight_layout()

@@ -135,7 +135,7 @@ def _seconds(command: list[str]) -> list[float]:
 
 
 def compare(algorithm: str, task: str) -> dict[str, Any]:
-    """Median frames a second of the four programs, over rounds in turn."""
+    """Median frames per second of the four programs, over rounds in turn."""
     name, cells, arguments = CASES[task]
     me = [sys.executable, "-m", "tests.programs.benchmarks.training_speed", "--ours", algorithm, task, str(cells)]
     peer = [os.environ["BENCHMARL_PYTHON"], "-W", "ignore", "-c", BENCHMARL]
