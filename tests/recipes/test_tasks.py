@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ctde_kit.recipes import MAPPOConfig, PettingZooTask, PQNConfig, QMIXConfig, VmasTask
+from ctde_kit.errors import UserError
+from ctde_kit.recipes import MAPPOConfig, PettingZooTask, PQNConfig, QMIXConfig, VmasTask, named_task
 from tests.recipes.command_line import composed
 
 
@@ -43,3 +44,13 @@ def test_a_task_brings_its_own_number_of_frames() -> None:
     assert (game.total_frames, game.frames_per_batch, game.evaluation.every_frames) == (10_000, 480, 960)
     assert composed("qmix", "task=matrix/two_step", "total_frames=960").total_frames == 960
     assert composed("qmix").total_frames == 300_000
+
+
+def test_a_named_task_is_the_command_lines() -> None:
+    assert MAPPOConfig(task=named_task("vmas/balance")).task == composed("mappo", "task=vmas/balance").task
+    assert named_task("vmas/balance").continuous is True
+    assert QMIXConfig(task=named_task("vmas/balance", n_envs=7)).task.continuous is False
+    with pytest.raises(UserError, match="'vmas/balanse': there is no such task"):
+        named_task("vmas/balanse")
+    with pytest.raises(UserError, match=r"n_env: vmas/balance has the options name, n_envs, "):
+        named_task("vmas/balance", n_env=7)

@@ -1,0 +1,39 @@
+"""Tasks by the names that the command line has for them."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from ctde_kit.errors import UserError
+from ctde_kit.recipes.commands.application import compose, options_of
+from ctde_kit.recipes.configs.tasks.task import TaskConfig
+
+
+def named_task(name: str, **options: Any) -> TaskConfig:
+    """The task that ``task=NAME`` chooses on the command line, with the arguments that its file gives the environment.
+
+    ``VmasTask("vmas/navigation")`` has VMAS's own arguments instead.
+
+    Args:
+        name: as ``ctde tasks`` lists it.
+        options: fields of the task to change, such as ``n_envs``.
+
+    Raises:
+        UserError: for an unknown name or option.
+
+    >>> from ctde_kit.recipes import named_task
+    >>> task = named_task("vmas/navigation", n_envs=30)
+    >>> task.n_envs, task.params
+    (30, {'n_agents': 3, 'shared_rew': False})
+    """
+    if name not in options_of("task"):
+        raise UserError(f"{name!r}: there is no such task; `ctde tasks` lists them")
+    task: Any = OmegaConf.to_object(compose("mappo", [f"task={name}"]).task)
+    known = [field.name for field in dataclasses.fields(task)]
+    unknown = [option for option in options if option not in known]
+    if unknown:
+        raise UserError(f"{unknown[0]}: {name} has the options {', '.join(known)}")
+    return dataclasses.replace(task, **options)
