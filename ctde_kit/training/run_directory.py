@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -72,6 +73,14 @@ class RunDirectory:
     def metrics(self) -> Path:
         """The file ``metrics.csv``."""
         return self.path / "metrics.csv"
+
+    def clear(self) -> None:
+        """Remove what a run without a checkpoint has written, and the directories that are empty then."""
+        for name in ("config.yaml", "actors.yaml", "metrics.csv"):
+            (self.path / name).unlink(missing_ok=True)
+        for directory in (self.checkpoints, self.plots, self.videos):
+            with contextlib.suppress(OSError):
+                directory.rmdir()
 
     def write_row(self, row: dict[str, float]) -> None:
         """Append a row to ``metrics.csv``; a row with a new column rewrites the whole file."""

@@ -40,38 +40,52 @@ from ctde_kit.training.reporting import (
     shown_returns,
     write_gif,
 )
+from ctde_kit.training.run_lock import sole_writer
 
 
 def start(config: RecipeConfig, path: Path) -> dict[str, Any]:
-    """A new run in ``path``.
+    """A new run in ``path``; gives what ``summary.json`` holds.
+
+    Where it ends before its first checkpoint nothing is left that keeps the same command from working again.
 
     Raises:
-        UserError: where ``path`` holds a run already, and for mistakes in the configuration.
+        UserError: where ``path`` holds a run already or is in use, and for mistakes in the configuration.
     """
-    if (path / "config.yaml").exists():
-        raise UserError(f"{path} holds a run already: go on with resume={path}, or choose another hydra.run.dir")
-    parts = config.build()
-    directory = RunDirectory(path)
-    _write_config(config, parts, directory)
-    return _train(config, parts, directory, seconds=0.0)
+    with sole_writer(path):
+        if checkpoint_paths(path / "checkpoints"):
+            raise UserError(f"{path} holds a run already: go on with resume={path}, or choose another hydra.run.dir")
+        parts = config.build()
+        directory = RunDirectory(path)
+        try:
+            _write_config(config, parts, directory)
+            return _train(config, parts, directory, seconds=0.0)
+        except BaseException:
+            if not checkpoint_paths(directory.checkpoints):
+                directory.clear()
+            raise
 
 
 def resume(config: RecipeConfig, path: Path) -> dict[str, Any]:
-    """Go on with the run in ``path``; rows of ``metrics.csv`` past its checkpoint are dropped."""
-    directory = RunDirectory(path)
-    content = read_checkpoint(latest_checkpoint(directory.checkpoints), algorithm=config.algorithm)
-    finished = (path / "summary.json").exists()
-    if finished and config.total_frames <= content["frames"]:
-        raise UserError(
-            f"total_frames={config.total_frames}: {path} has {content['frames']} frames already; ask for more"
-        )
-    parts = config.build()
-    frames = load_parts(content, parts)
-    # The schedule may be another one now: with more total_frames the learning rate falls more slowly.
-    parts.anneal(frames)
-    seconds = directory.read_rows(frames)
-    _write_config(config, parts, directory)
-    return _train(config, parts, directory, seconds)
+    """Go on with the run in ``path``; rows of ``metrics.csv`` past its checkpoint are dropped.
+
+    Raises:
+        UserError: where ``path`` is in use or holds no whole checkpoint, or where nothing is left to do.
+    """
+    with sole_writer(path):
+        directory = RunDirectory(path)
+        content = read_checkpoint(latest_checkpoint(directory.checkpoints), algorithm=config.algorithm)
+        finished = (path / "summary.json").exists()
+        if finished and config.total_frames <= content["frames"]:
+            raise UserError(
+                f"total_frames={config.total_frames}: {path} has {content['frames']} frames already; ask for more"
+            )
+        parts = config.build()
+        frames = load_parts(content, parts)
+        # The schedule may be another one now: with more total_frames the learning rate falls more slowly.
+        parts.anneal(frames)
+        seconds = directory.read_rows(frames)
+        _write_config(config, parts, directory)
+        return _train(config, parts, directory, seconds)
 
 
 def go_on(config: RecipeConfig, path: Path) -> None:
@@ -85,7 +99,6 @@ def go_on(config: RecipeConfig, path: Path) -> None:
     if (path / "summary.json").exists():
         print(f"run directory: {path} (ended before)")
     elif not checkpoint_paths(path / "checkpoints"):
-        (path / "config.yaml").unlink()
         start(config, path)
     else:
         resume(config, path)

@@ -1,0 +1,61 @@
+"""One writer per run directory."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from ctde_kit.errors import UserError
+
+LOCK, OWNER = ".lock", ".owner"
+
+
+@contextlib.contextmanager
+def sole_writer(directory: Path) -> Iterator[None]:
+    """Inside the block no other process on this machine writes the run in ``directory``; reading needs no lock.
+
+    The operating system frees the lock when its process ends, however that happens.
+
+    Args:
+        directory: of the run; it is made.
+
+    Raises:
+        UserError: where another process, or another run of this one, has it; the message names both process and host.
+
+    >>> import tempfile
+    >>> with sole_writer(Path(tempfile.mkdtemp()) / "run"):
+    ...     print("writing")
+    writing
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(directory / LOCK, timeout=0)
+        lock.acquire()
+    except Timeout as error:
+        raise UserError(
+            f"{directory} is in use by {_owner(directory)}: wait until it has ended, or choose another directory"
+        ) from error
+    except OSError as error:
+        raise UserError(
+            f"run directory {directory} cannot be written ({error.strerror}): choose another with hydra.run.dir=DIR"
+        ) from error
+    try:
+        (directory / OWNER).write_text(f"process {os.getpid()} on host {socket.gethostname()}\n")
+        yield
+    finally:
+        (directory / OWNER).unlink(missing_ok=True)
+        if [path.name for path in directory.iterdir()] == [LOCK]:
+            (directory / LOCK).unlink()
+        lock.release()
+
+
+def _owner(directory: Path) -> str:
+    try:
+        return (directory / OWNER).read_text().strip()
+    except OSError:
+        return "another process"
