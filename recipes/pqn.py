@@ -10,7 +10,7 @@ from ctde_kit.errors import UserError
 from ctde_kit.recipes import wiring
 from ctde_kit.recipes.configs.actors import QActorConfig
 from ctde_kit.recipes.configs.checks import check_choice, check_positive, check_ratio
-from ctde_kit.recipes.configs.mixers import MixerConfig, VDNMixerConfig
+from ctde_kit.recipes.configs.mixers import MixerConfig, VDNMixerConfig, check_monotonic
 from ctde_kit.recipes.configs.networks import MLPNetwork, NetworkConfig
 from ctde_kit.recipes.configs.recipe import RecipeConfig
 from ctde_kit.recipes.configs.return_forms import ReturnConfig, TDLambdaReturns
@@ -86,6 +86,7 @@ class PQNConfig(RecipeConfig):
         )
         check_choice("team_reward", self.team_reward, ("mean", "sum"))
         check_choice("value_loss", self.value_loss, ("huber", "l2"))
+        check_monotonic(self.mixer)
         self.task = self.task.with_actions(continuous=False)
 
     def policy(self) -> QActorConfig:

@@ -9,7 +9,7 @@ import ctde_kit as ck
 from ctde_kit.recipes import wiring
 from ctde_kit.recipes.configs.actors import QActorConfig
 from ctde_kit.recipes.configs.checks import check_choice, check_not_negative, check_positive, check_ratio
-from ctde_kit.recipes.configs.mixers import MixerConfig, QMixerConfig
+from ctde_kit.recipes.configs.mixers import MixerConfig, QMixerConfig, check_monotonic
 from ctde_kit.recipes.configs.networks import MLPNetwork, NetworkConfig
 from ctde_kit.recipes.configs.recipe import RecipeConfig
 from ctde_kit.recipes.configs.replays import ReplayConfig
@@ -87,6 +87,7 @@ class QMIXConfig(RecipeConfig):
         check_choice("hidden_from", self.hidden_from, ("stored", "zero"))
         check_choice("team_reward", self.team_reward, ("mean", "sum"))
         check_choice("value_loss", self.value_loss, ("huber", "l2"))
+        check_monotonic(self.mixer)
         self.task = self.task.with_actions(continuous=False)
 
     def policy(self) -> QActorConfig:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -128,7 +129,8 @@ def _unknown_option(error: MissingConfigException) -> UserError:
 
 def _one_line(error: BaseException) -> str:
     """Hydra and OmegaConf spread a mistake over lines and causes; the cause says what was wrong with the value."""
-    message = " ".join(str(error).split())
+    # Hydra recommends a plus sign, which would add an option that nothing reads.
+    message = re.sub(r"To append to your config use \S+ ?", "", " ".join(str(error).split())).rstrip(". ")
     if isinstance(error, HydraException) and isinstance(error.__cause__, OmegaConfBaseException):
         reason = str(error.__cause__).splitlines()[0]
         message = f"{message}: {reason}" if reason not in message else message

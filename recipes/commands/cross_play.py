@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 import ctde_kit as ck
 from ctde_kit.errors import UserError
 from ctde_kit.recipes.commands.application import compose_and_run
+from ctde_kit.recipes.commands.arguments import check_arguments
 from ctde_kit.recipes.commands.short_forms import expand_side
 from ctde_kit.recipes.configs.command_options import CrossPlayConfig
 from ctde_kit.recipes.configs.data import to_data
@@ -29,6 +30,7 @@ OPTIONS = ("task", "episodes", "seed", "device")
 
 def cross_play(arguments: list[str]) -> None:
     """Do what the command line of ``ctde-cross-play`` says."""
+    check_arguments(PROGRAM, arguments)
     overrides = [override for argument in arguments for override in expand_side(argument, OPTIONS)]
     compose_and_run(PROGRAM, "cross_play", overrides, _start)
 

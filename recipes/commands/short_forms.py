@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from ctde_kit.errors import UserError
@@ -9,13 +10,15 @@ from ctde_kit.recipes.commands.application import options_of
 
 
 def expand(argument: str) -> list[str]:
-    """``task.params.KEY``, ``opponents.GROUP`` and ``initial.GROUP`` as overrides that hydra takes.
+    """``task.params.KEY``, ``opponents.GROUP``, ``initial.GROUP`` and whole numbers as overrides that hydra takes.
 
     An opponent is the name of a configuration in ``conf/opponent``, or else a run directory.
 
     Raises:
         UserError: for an opponent that is neither.
 
+    >>> expand("total_frames=1e6")
+    ['total_frames=1000000']
     >>> expand("task.params.n_agents=4")
     ['++task.params.n_agents=4']
     >>> expand("opponents.agent=random")
@@ -24,6 +27,7 @@ def expand(argument: str) -> list[str]:
     ['opponents.agent.sampled=true']
     """
     name, separator, value = argument.partition("=")
+    argument = f"{name}{separator}{','.join(map(_whole, value.split(',')))}"
     owner, _, rest = name.partition(".")
     if name.startswith("task.params."):
         return [f"++{argument}"]
@@ -32,6 +36,13 @@ def expand(argument: str) -> list[str]:
     if owner == "initial":
         return [f"++{name}={_absolute(name, value, [])}"]
     return choose_policy(name, name, value) if owner == "opponents" else [argument]
+
+
+def _whole(value: str) -> str:
+    """A whole number without its exponent, which hydra takes for a fraction; other values as they are."""
+    if not re.fullmatch(r"\d+(\.\d+)?[eE]\+?\d{1,2}", value) or not float(value).is_integer():
+        return value
+    return str(int(float(value)))
 
 
 def choose_policy(package: str, shown: str, value: str) -> list[str]:

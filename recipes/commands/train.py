@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ctde_kit.errors import UserError
 from ctde_kit.recipes.commands.application import compose_and_run
+from ctde_kit.recipes.commands.arguments import check_arguments, check_booleans
 from ctde_kit.recipes.commands.loading import read_config
 from ctde_kit.recipes.commands.recipes import RECIPES
 from ctde_kit.recipes.commands.short_forms import expand
@@ -28,6 +29,7 @@ def train(name: str, arguments: list[str]) -> None:
     if any(argument.startswith("resume=") for argument in arguments):
         _resume(name, arguments)
         return
+    check_arguments(f"ctde-{name}", arguments)
     check_critic(name, arguments)
     overrides = [override for argument in arguments for override in expand(argument)]
     compose_and_run(f"ctde-{name}", name, overrides, lambda cfg, path: _start(name, cfg, path))
@@ -52,6 +54,7 @@ def recipe_config(cfg: DictConfig) -> RecipeConfig:
 
 def _start(name: str, cfg: DictConfig, path: Path) -> None:
     config = recipe_config(cfg)
+    check_booleans(config, HydraConfig.get().overrides.task)
     if config.algorithm != name:
         raise UserError(f"algorithm={config.algorithm}: this is ctde-{name}; run ctde-{config.algorithm}")
     in_study = HydraConfig.get().runtime.choices.get("study") is not None
@@ -89,7 +92,7 @@ def _overridden(config: RecipeConfig, values: dict[str, str]) -> RecipeConfig:
         changes["logger"] = dataclasses.replace(config.logger, name=values["logger"])
     if "total_frames" in changes:
         try:
-            changes["total_frames"] = int(values["total_frames"])
+            changes["total_frames"] = int(expand(f"total_frames={values['total_frames']}")[0].partition("=")[2])
         except ValueError as error:
             raise UserError(f"total_frames={values['total_frames']}: expected a whole number of frames") from error
     return dataclasses.replace(config, **changes)

@@ -2,7 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
 from ctde_kit.errors import UserError
+
+# What an int64 holds.
+LARGEST = 2**63 - 1
+
+
+def check_numbers(value: Any, name: str = "") -> None:
+    """Raise ``UserError`` for a number in ``value``, whatever it is made of, that is not finite or beyond an int64."""
+    if dataclasses.is_dataclass(value):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            check_numbers(part, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, (list, tuple)):
+        for index, part in enumerate(value):
+            check_numbers(part, f"{name}[{index}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{name}={value}: expected a finite number")
+    elif isinstance(value, int) and abs(value) > LARGEST:
+        raise UserError(f"{name}={value}: expected a number up to {LARGEST}")
 
 
 def check_positive(**values: float | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ctde_kit.recipes.configs.checks import check_choice, check_positive
+from ctde_kit.recipes.configs.checks import check_choice, check_numbers, check_positive
 from ctde_kit.recipes.configs.opponents import OpponentConfig
 from ctde_kit.recipes.configs.tasks.task import TaskConfig
 
@@ -28,6 +28,7 @@ class CrossPlayConfig:
     device: str = "auto"
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         check_positive(episodes=self.episodes)
         check_choice("device", self.device, ("auto", "cpu", "cuda"))
 

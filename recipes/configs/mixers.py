@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import ctde_kit as ck
+from ctde_kit.errors import UserError
 from ctde_kit.recipes.configs.checks import check_choice, check_positive
 
 if TYPE_CHECKING:
@@ -118,6 +119,14 @@ class QPLEXMixerConfig(MixerConfig):
     def build(self, team: TeamSpec) -> TensorDictModuleBase:
         state = ck.modules.mixer_state(team, self.sees, normalize=self.normalize)  # type: ignore[arg-type]
         return ck.QPLEXMixer(team, state, n_heads=self.n_heads, hypernet_cells=self.hypernet_cells)
+
+
+def check_monotonic(mixer: MixerConfig) -> None:
+    """Raise ``UserError`` for a mixer whose greedy joint action is not each agent's own greedy one."""
+    if isinstance(mixer, QMixerConfig) and not mixer.monotonic:
+        raise UserError(
+            "mixer.monotonic=false: here agents choose by their own values; leave it out, or run ctde-facmac"
+        )
 
 
 def _cells(widths: list[int]) -> dict[str, float | None]:

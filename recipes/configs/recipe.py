@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ctde_kit.errors import UserError
-from ctde_kit.recipes.configs.checks import check_choice, check_positive
+from ctde_kit.recipes.configs.checks import check_choice, check_numbers, check_positive
 from ctde_kit.recipes.configs.loggers import LoggerConfig
 from ctde_kit.recipes.configs.networks import MLPNetwork, NetworkConfig
 from ctde_kit.recipes.configs.opponents import OpponentConfig
@@ -113,6 +113,7 @@ class RecipeConfig:
         Raises:
             UserError: naming the option.
         """
+        check_numbers(self)
         check_choice("algorithm", self.algorithm, algorithms)
         check_choice("device", self.device, ("auto", "cpu", "cuda"))
         check_choice("compile", self.compile, ("auto", "on", "off"))
