@@ -151,6 +151,13 @@ def test_the_reference_lists_the_front_door() -> None:
     assert set(re.findall(r"`ck\.(\w+)`", table)) == set(ctde_kit.__all__)
 
 
+def test_the_readmes_python_runs() -> None:
+    code = "\n".join(code for language, code in blocks("README.md") if language == "python")
+    assert "total_frames=60_000" in code
+    shorter = code.replace("total_frames=60_000", 'total_frames=600, frames_per_batch=600, epochs=1, compile="off"')
+    exec(compile(shorter, "README.md", "exec"), {"__name__": "page"})
+
+
 def test_ci_runs_the_readmes_test_command() -> None:
     command = re.search(r"<!-- test command -->\n```bash\n(.*?)\n```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert command is not None
