@@ -15,8 +15,8 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Kernels are compiled in the process that needs them: a pool beside each worker would import torch again.
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
-# Whether the compiler knows the processor's vector instructions is asked by three programs that import torch, in every
-# process that compiles: ten seconds each. A compiler that does not know them fails at the first kernel.
+# Torch asks by three small programs whether the compiler knows the processor's vector instructions, which takes longer
+# than a test's own kernels. A compiler that does not know them fails at the first kernel.
 os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "1")
 COMPILED = pytest.StashKey[str]()
 
