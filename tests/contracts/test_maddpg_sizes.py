@@ -75,9 +75,9 @@ def test_in_keys_are_all_that_is_needed(recurrent: bool) -> None:
     ("kind", "options"),
     [
         ("categorical", {}),
-        ("continuous", {"other_actions": "current"}),
-        ("continuous", {"adversary": MinimaxAdversary(0.1)}),
         ("continuous", {"mixed": True}),
+        pytest.param("continuous", {"other_actions": "current"}, marks=pytest.mark.slow),
+        pytest.param("continuous", {"adversary": MinimaxAdversary(0.1)}, marks=pytest.mark.slow),
     ],
 )
 def test_the_gradient_step_is_one_graph(kind: str, options: dict[str, Any]) -> None:

@@ -61,8 +61,17 @@ def test_the_teams_reward_is_the_mean_or_sum_of_all_agents_of_all_groups(reducti
     torch.testing.assert_close(result, expected / 5 if reduction == "mean" else expected)
 
 
-@pytest.mark.parametrize("name", ["iql", "qmix", "qplex"])
-@pytest.mark.parametrize("recurrent", [False, True], ids=["mlp", "gru"])
+@pytest.mark.parametrize(
+    ("recurrent", "name"),
+    [
+        (False, "iql"),
+        (False, "qmix"),
+        (False, "qplex"),
+        (True, "iql"),
+        pytest.param(True, "qmix", marks=pytest.mark.slow),
+        pytest.param(True, "qplex", marks=pytest.mark.slow),
+    ],
+)
 def test_the_loss_is_one_graph(recurrent: bool, name: str) -> None:
     wolves, sheep = group_spec("wolves", 3, action_mask=True), group_spec("sheep", 2, observation_dim=8, mask=True)
     team = TeamSpec((wolves, sheep), 10)

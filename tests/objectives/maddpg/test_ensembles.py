@@ -257,6 +257,7 @@ def test_a_missing_index_is_named() -> None:
             loss(transitions(actors, team).exclude(key))
 
 
+@pytest.mark.slow
 def test_the_gradient_step_is_one_graph() -> None:
     team = herd()
     loss, actors, _ = make(team)
