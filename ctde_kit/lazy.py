@@ -25,6 +25,6 @@ def lazy_face(package: str, names: Mapping[str, str]) -> tuple[Callable[[str], A
         return value
 
     def listed() -> list[str]:
-        return sorted({*vars(sys.modules[package]), *names})
+        return sorted({*names, *(name for name in vars(sys.modules[package]) if name.startswith("__"))})
 
     return load, listed

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ctde_kit.recipes.configs.mixers import NoMixer, QMixerConfig, QPLEXMixerConfig, VDNMixerConfig
     from ctde_kit.recipes.configs.networks import GRUNetwork, MLPNetwork
     from ctde_kit.recipes.configs.opponents import GreedyChaseOpponent, RandomOpponent, RunOpponent
-    from ctde_kit.recipes.configs.recipe import CheckpointConfig, EvaluationConfig
+    from ctde_kit.recipes.configs.recipe import CheckpointConfig, EvaluationConfig, RecipeConfig
     from ctde_kit.recipes.configs.replays import EpisodeForm, ReplayConfig, SequenceForm, TransitionForm
     from ctde_kit.recipes.configs.return_forms import NStepReturns, TDLambdaReturns
     from ctde_kit.recipes.configs.target_rules import HardTarget, PolyakTarget
@@ -52,7 +52,7 @@ _NAMES = {
     "ctde_kit.recipes.configs.mixers": ("NoMixer", "QMixerConfig", "QPLEXMixerConfig", "VDNMixerConfig"),
     "ctde_kit.recipes.configs.networks": ("GRUNetwork", "MLPNetwork"),
     "ctde_kit.recipes.configs.opponents": ("GreedyChaseOpponent", "RandomOpponent", "RunOpponent"),
-    "ctde_kit.recipes.configs.recipe": ("CheckpointConfig", "EvaluationConfig"),
+    "ctde_kit.recipes.configs.recipe": ("CheckpointConfig", "EvaluationConfig", "RecipeConfig"),
     "ctde_kit.recipes.configs.replays": ("EpisodeForm", "ReplayConfig", "SequenceForm", "TransitionForm"),
     "ctde_kit.recipes.configs.return_forms": ("NStepReturns", "TDLambdaReturns"),
     "ctde_kit.recipes.configs.target_rules": ("HardTarget", "PolyakTarget"),
@@ -100,6 +100,7 @@ __all__ = [
     "QPLEXMixerConfig",
     "RandomOpponent",
     "RecallTask",
+    "RecipeConfig",
     "ReplayConfig",
     "RunOpponent",
     "SequenceForm",

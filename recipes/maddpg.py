@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import ctde_kit as ck
 from ctde_kit.recipes import wiring
 from ctde_kit.recipes.configs.actors import DeterministicActorConfig
-from ctde_kit.recipes.configs.checks import check_choice, check_not_negative, check_positive, check_ratio
+from ctde_kit.recipes.configs.checks import check_choice, check_not_negative, check_part, check_positive, check_ratio
 from ctde_kit.recipes.configs.critics import CriticConfig, ValueCriticConfig
 from ctde_kit.recipes.configs.explorations import ExplorationConfig, GaussianExploration
 from ctde_kit.recipes.configs.mixers import MixerConfig, NoMixer
@@ -32,6 +32,9 @@ def default_critic() -> ValueCriticConfig:
 @dataclass
 class MADDPGConfig(RecipeConfig):
     """MADDPG (Lowe et al. 2017), IDDPG and FACMAC, as data: ``build`` gives the parts; other options: ``RecipeConfig``.
+
+    IDDPG is ``algorithm="iddpg"`` with ``critic=ValueCriticConfig(sees="observation")``, FACMAC ``algorithm="facmac"``
+    with that critic and ``mixer=QMixerConfig()``.
 
     Args:
         critic: the critics' layout and network: centralized, own_first, decentralized, state, agent_state, attention.
@@ -122,6 +125,11 @@ class MADDPGConfig(RecipeConfig):
         check_choice("other_actions", self.other_actions, ("replay", "current"))
         check_choice("team_reward", self.team_reward, ("mean", "sum"))
         check_choice("value_loss", self.value_loss, ("huber", "l2"))
+        if self.algorithm == "iddpg":
+            fits = getattr(self.critic, "sees", None) == "observation"
+            check_part("iddpg", "critic", self.critic, fits, 'ValueCriticConfig(sees="observation")')
+        if self.algorithm == "facmac":
+            check_part("facmac", "mixer", self.mixer, not isinstance(self.mixer, NoMixer), "QMixerConfig()")
         self.task = self.task.with_actions(continuous=None)
 
     def policy(self) -> DeterministicActorConfig:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import ctde_kit as ck
 from ctde_kit.recipes import wiring
 from ctde_kit.recipes.configs.actors import StochasticActorConfig
-from ctde_kit.recipes.configs.checks import check_choice, check_not_negative, check_positive, check_ratio
+from ctde_kit.recipes.configs.checks import check_choice, check_not_negative, check_part, check_positive, check_ratio
 from ctde_kit.recipes.configs.critics import CriticConfig, ValueCriticConfig
 from ctde_kit.recipes.configs.recipe import RecipeConfig
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 @dataclass
 class MAPPOConfig(RecipeConfig):
     """MAPPO (Yu et al. 2022) and IPPO, as data: ``build`` gives the parts; options of all recipes: ``RecipeConfig``.
+
+    IPPO is ``algorithm="ippo"`` with ``critic=ValueCriticConfig(sees="observation")``.
 
     Args:
         critic: the critics' layout and network.
@@ -85,6 +87,9 @@ class MAPPOConfig(RecipeConfig):
         )
         check_not_negative(entropy_coeff=self.entropy_coeff, critic_coeff=self.critic_coeff)
         check_choice("value_loss", self.value_loss, ("huber", "l2"))
+        if self.algorithm == "ippo":
+            fits = getattr(self.critic, "sees", None) == "observation"
+            check_part("ippo", "critic", self.critic, fits, 'ValueCriticConfig(sees="observation")')
         check_choice("normalize_advantage", self.normalize_advantage, ("joint", "agent", "none"))
         self.task = self.task.with_actions(continuous=None)
 

@@ -8,8 +8,15 @@ from typing import TYPE_CHECKING, Any
 import ctde_kit as ck
 from ctde_kit.recipes import wiring
 from ctde_kit.recipes.configs.actors import QActorConfig
-from ctde_kit.recipes.configs.checks import check_choice, check_not_negative, check_positive, check_ratio
-from ctde_kit.recipes.configs.mixers import MixerConfig, QMixerConfig, check_monotonic
+from ctde_kit.recipes.configs.checks import check_choice, check_not_negative, check_part, check_positive, check_ratio
+from ctde_kit.recipes.configs.mixers import (
+    MixerConfig,
+    NoMixer,
+    QMixerConfig,
+    QPLEXMixerConfig,
+    VDNMixerConfig,
+    check_monotonic,
+)
 from ctde_kit.recipes.configs.networks import MLPNetwork, NetworkConfig
 from ctde_kit.recipes.configs.recipe import RecipeConfig
 from ctde_kit.recipes.configs.replays import ReplayConfig
@@ -23,6 +30,9 @@ if TYPE_CHECKING:
 @dataclass
 class QMIXConfig(RecipeConfig):
     """QMIX (Rashid et al. 2018), VDN, IQL and QPLEX, as data: ``build`` gives the parts; see also ``RecipeConfig``.
+
+    The other recipes are this one with ``algorithm`` and ``mixer``: ``"vdn"`` and ``VDNMixerConfig()``, ``"iql"`` and
+    ``NoMixer()``, ``"qplex"`` and ``QPLEXMixerConfig()``.
 
     Args:
         mixer: qmix, vdn, qplex or none.
@@ -88,6 +98,11 @@ class QMIXConfig(RecipeConfig):
         check_choice("team_reward", self.team_reward, ("mean", "sum"))
         check_choice("value_loss", self.value_loss, ("huber", "l2"))
         check_monotonic(self.mixer)
+        mixers = {"vdn": VDNMixerConfig, "iql": NoMixer, "qplex": QPLEXMixerConfig}
+        if self.algorithm in mixers:
+            expected = mixers[self.algorithm]
+            fits = isinstance(self.mixer, expected)
+            check_part(self.algorithm, "mixer", self.mixer, fits, f"{expected.__name__}()")
         self.task = self.task.with_actions(continuous=False)
 
     def policy(self) -> QActorConfig:

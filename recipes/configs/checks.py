@@ -50,6 +50,12 @@ def check_ratio(**values: float) -> None:
             raise UserError(f"{name}={value}: expected a ratio from 0 to 1")
 
 
+def check_part(algorithm: str, name: str, value: object, fits: bool, expected: str) -> None:
+    """Raise ``UserError`` where a part makes another algorithm of the one that is named."""
+    if not fits:
+        raise UserError(f"algorithm={algorithm}: expected {name}={expected}, found {type(value).__name__}; give it")
+
+
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     """Raise ``UserError`` unless ``value`` is one of ``choices``."""
     if value not in choices:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, is_dataclass
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from ctde_kit.errors import UserError
 from ctde_kit.recipes.configs.checks import check_choice, check_numbers, check_positive
@@ -113,6 +113,7 @@ class RecipeConfig:
         Raises:
             UserError: naming the option.
         """
+        self._check_types()
         check_numbers(self)
         check_choice("algorithm", self.algorithm, algorithms)
         check_choice("device", self.device, ("auto", "cpu", "cuda"))
@@ -122,6 +123,19 @@ class RecipeConfig:
         check_positive(total_frames=self.total_frames, frames_per_batch=self.frames_per_batch)
         if not 0 <= self.seed < 2**32:
             raise UserError(f"seed={self.seed}: expected 0 to {2**32 - 1}")
+
+    def _check_types(self) -> None:
+        for name, declared in get_type_hints(type(self)).items():
+            value = getattr(self, name)
+            if is_dataclass(declared) and isinstance(declared, type) and not isinstance(value, declared):
+                raise UserError(
+                    f"{name}={value!r}: expected a {declared.__name__}, such as {type(self)._default(name)}()"
+                )
+
+    @classmethod
+    def _default(cls, name: str) -> str:
+        factory: Any = cls.__dataclass_fields__[name].default_factory
+        return type(factory()).__name__
 
 
 def has_field(config: type[Any], name: str) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from ctde_kit.errors import UserError
 from ctde_kit.objectives import AdvantageEstimator, MADDPGLoss, MAPPOLoss, PolicyInference, QMixLoss
 from ctde_kit.recipes import MADDPGConfig, MAPPOConfig, PQNConfig, QMIXConfig
 from ctde_kit.recipes.commands.recipes import RECIPES
@@ -60,8 +61,9 @@ def test_a_configuration_without_arguments_is_the_plain_command(name: str) -> No
     if config.algorithm == type(config)().algorithm:
         assert type(config)() == config
     else:
-        # The other recipes of a configuration change what sets them apart.
-        assert type(dataclasses.replace(type(config)(), algorithm=name)) is type(config)
+        # The other recipes of a configuration change what sets them apart, and cannot be named without.
+        with pytest.raises(UserError, match=rf"algorithm={name}: expected (critic|mixer)="):
+            dataclasses.replace(type(config)(), algorithm=name)
         differing = {
             field.name for field in fields(config) if getattr(config, field.name) != getattr(type(config)(), field.name)
         }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from ctde_kit.errors import UserError
@@ -54,3 +56,17 @@ def test_a_named_task_is_the_command_lines() -> None:
         named_task("vmas/balanse")
     with pytest.raises(UserError, match=r"n_env: vmas/balance has the options name, n_envs, "):
         named_task("vmas/balance", n_env=7)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"task": "vmas/navigation"}, "task='vmas/navigation': expected a TaskConfig, such as VmasTask()"),
+        ({"actor": "gru"}, "actor='gru': expected a NetworkConfig, such as MLPNetwork()"),
+        ({"critic": "attention"}, "critic='attention': expected a CriticConfig, such as ValueCriticConfig()"),
+        ({"critic": None}, "critic=None: expected a CriticConfig"),
+    ],
+)
+def test_a_part_of_another_type_is_named(options: dict, message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        MAPPOConfig(**options)
