@@ -82,6 +82,11 @@ class RecipeConfig:
         evaluation: greedy evaluation, how often and how long.
         checkpoint: how often.
         video: write a GIF of a greedy episode at the end.
+
+    >>> from ctde_kit.recipes import MAPPOConfig, RecipeConfig
+    >>> config = MAPPOConfig(total_frames=60_000)
+    >>> isinstance(config, RecipeConfig), config.seed, config.task.name
+    (True, 0, 'vmas/navigation')
     """
 
     algorithm: str = ""
