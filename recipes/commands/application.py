@@ -110,7 +110,7 @@ def print_help(config_name: str, overrides: list[str]) -> None:
     template = cfg.hydra.help.template
     with open_dict(cfg):
         del cfg["hydra"]
-    template = template.replace("$CLASS", OmegaConf.get_type(cfg).__name__)
+    template = template.replace("$CLASS", getattr(OmegaConf.get_type(cfg), "__name__", ""))
     print(template.replace("$CONFIG", OmegaConf.to_yaml(cfg)))
 
 
