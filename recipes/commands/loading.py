@@ -98,6 +98,6 @@ def read_config(directory: Path) -> RecipeConfig:
     """
     data, path = SavedRun(directory).config, directory / "config.yaml"
     algorithm = data["algorithm"]
-    if algorithm not in RECIPES:
+    if not isinstance(algorithm, str) or algorithm not in RECIPES:
         raise UserError(f"{path}: expected `algorithm` to be one of {', '.join(RECIPES)}, found {algorithm!r}")
     return from_data(RECIPES[algorithm].config, data, str(path))

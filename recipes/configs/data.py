@@ -44,8 +44,8 @@ def from_data(declared: type[Config], data: Mapping[str, Any], path: str) -> Con
             table.
     """
     try:
-        return OmegaConf.to_object(_node(declared, data, path))  # type: ignore[return-value]
-    except OmegaConfBaseException as error:
+        return _checked(_node(declared, data, path), path)
+    except (OmegaConfBaseException, OverflowError, RecursionError) as error:
         raise UserError(f"{path}: {str(error).splitlines()[0]}; restore the file") from error
 
 
@@ -53,17 +53,26 @@ def read_data(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file of a run directory.
 
     Raises:
-        UserError: where it is missing, damaged, or asks for something to be looked up elsewhere (``${...}``).
+        UserError: where it is missing or damaged.
     """
     if not path.is_file():
         raise UserError(f"{path.parent} is no run directory: it has no {path.name}")
     try:
-        data = yaml.safe_load(path.read_text())
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        data = yaml.load(path.read_text(), _Loader)
+    except Exception as error:  # a damaged file can raise almost any exception, a deeply nested one RecursionError
         raise UserError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from error
     if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
         raise UserError(f"{path} is no whole configuration of a run: restore it, or start a new run")
     return data
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without aliases, which ``to_data`` never writes: a few lines of them stand for more than memory holds."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("expected a value, found an alias")
+        return super().compose_node(parent, index)
 
 
 def _plain(value: Any) -> Any:
@@ -74,7 +83,17 @@ def _plain(value: Any) -> Any:
     return [_plain(part) for part in value] if isinstance(value, (list, tuple)) else value
 
 
+def _checked(node: DictConfig, path: str) -> Any:
+    """The configuration in ``node``; what its class refuses is said in one line that names the file."""
+    try:
+        return OmegaConf.to_object(node)
+    except UserError as error:
+        raise UserError(f"{path}: {' '.join(str(error).split())}") from error
+
+
 def _node(declared: type, data: Mapping[str, Any], path: str) -> DictConfig:
+    if not isinstance(data, Mapping):
+        raise UserError(f"{path}: expected options of {declared.__name__}, found {data!r}; restore the file")
     chosen = _chosen(declared, data, path)
     node, types = OmegaConf.structured(chosen), get_type_hints(chosen)
     for name, value in data.items():
@@ -114,3 +133,5 @@ def _check_plain(value: Any, path: str) -> None:
             _check_plain(part, path)
     elif isinstance(value, str) and "${" in value:
         raise UserError(f"{path}: expected a value, found {value!r}, which would look one up; write the value itself")
+    elif not isinstance(value, (str, int, float, type(None))):
+        raise UserError(f"{path}: expected a value, found {value!r} of type {type(value).__name__}; restore the file")

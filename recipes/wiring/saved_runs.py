@@ -41,7 +41,8 @@ class SavedRun:
         """
         path = self.directory / "config.yaml"
         data = read_data(path)
-        if not {"algorithm", "task"} <= data.keys() or not isinstance(data["task"], dict):
+        mappings = (data.get("task"), data.get("opponents", {}))
+        if "algorithm" not in data or not all(isinstance(value, dict) for value in mappings):
             raise UserError(f"{path} is no whole configuration of a run: restore it, or start a new run")
         return data
 

@@ -71,6 +71,11 @@ def nest(key: str, value: Any) -> Any:
         (nest("task.params.x", ["${oc.env:HOME}"]), r"expected a value, found"),
         (nest("gamma", "much"), r"config\.yaml: .*'much'"),
         (nest("no_option", 1), r"'no_option' is no option of MAPPOConfig"),
+        (nest("algorithm", ["mappo"]), r"expected `algorithm` to be one of mappo, .*, found \['mappo'\]"),
+        (nest("opponents", 5), r"config\.yaml is no whole configuration"),
+        (nest("device", "a\nb"), r"config\.yaml: device=a b: expected one of auto, cpu, cuda"),
+        (nest("gamma", 10**400), r"config\.yaml: int too large"),
+        (nest("task.params.x", {1, 2}), r"params\.x: expected a value, found \{1, 2\} of type set"),
     ],
 )
 def test_a_file_names_options_and_values_alone(
@@ -87,10 +92,31 @@ def test_a_file_names_options_and_values_alone(
     assert not (tmp_path / "MARK").exists()
 
 
-@pytest.mark.parametrize("content", ["", "a: [", "- 1", "!!python/object/apply:os.system ['touch MARK']"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "a: [",
+        "- 1",
+        "a: &a [*a]",
+        "a: !!timestamp b",
+        "a: " + "[" * 5000 + "]" * 5000,
+        "!!python/object/apply:os.system ['touch MARK']",
+    ],
+)
 def test_a_damaged_file_is_one_line(content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config.yaml").write_text(content)
-    with pytest.raises(UserError, match=r"config\.yaml"):
+    with pytest.raises(UserError, match=r"config\.yaml") as caught:
         load(tmp_path)
+    assert "\n" not in str(caught.value)
     assert not (tmp_path / "MARK").exists()
+
+
+def test_lists_of_pairs_look_nothing_up(tmp_path: Path) -> None:
+    data = to_data(composed("vdn", "task=matrix/climbing"))
+    data["task"]["payoff"] = "PAYOFF"
+    content = yaml.safe_dump(data).replace("PAYOFF", "!!pairs [a: '${oc.env:HOME}']")
+    (tmp_path / "config.yaml").write_text(content)
+    with pytest.raises(UserError, match=r"payoff: expected a value, found \('a', "):
+        read_config(tmp_path)

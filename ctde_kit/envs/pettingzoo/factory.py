@@ -80,10 +80,10 @@ def pettingzoo_factory(name: str, **kwargs: Any) -> PettingZooFactory:
 
 
 def _versioned_modules(package: str) -> list[str]:
-    if importlib.util.find_spec(package) is None:
-        return []
-    path = getattr(importlib.import_module(package), "__path__", [])
-    return [entry.name for entry in pkgutil.iter_modules(path) if _VERSIONED.fullmatch(entry.name)]
+    # A name may come from a file: no package is imported that has no modules of environments.
+    spec = importlib.util.find_spec(package)
+    path = None if spec is None else spec.submodule_search_locations
+    return [entry.name for entry in pkgutil.iter_modules(path or []) if _VERSIONED.fullmatch(entry.name)]
 
 
 def _suggest(name: str, known: list[str]) -> str:
