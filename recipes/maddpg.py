@@ -9,7 +9,7 @@ import ctde_kit as ck
 from ctde_kit.recipes import wiring
 from ctde_kit.recipes.configs.actors import DeterministicActorConfig
 from ctde_kit.recipes.configs.checks import check_choice, check_not_negative, check_part, check_positive, check_ratio
-from ctde_kit.recipes.configs.critics import CriticConfig, ValueCriticConfig
+from ctde_kit.recipes.configs.critics import CriticConfig, ValueCriticConfig, check_decentralized
 from ctde_kit.recipes.configs.explorations import ExplorationConfig, GaussianExploration
 from ctde_kit.recipes.configs.mixers import MixerConfig, NoMixer
 from ctde_kit.recipes.configs.networks import MLPNetwork, NetworkConfig
@@ -126,8 +126,7 @@ class MADDPGConfig(RecipeConfig):
         check_choice("team_reward", self.team_reward, ("mean", "sum"))
         check_choice("value_loss", self.value_loss, ("huber", "l2"))
         if self.algorithm == "iddpg":
-            fits = getattr(self.critic, "sees", None) == "observation"
-            check_part("iddpg", "critic", self.critic, fits, 'ValueCriticConfig(sees="observation")')
+            check_decentralized("iddpg", self.critic)
         if self.algorithm == "facmac":
             check_part("facmac", "mixer", self.mixer, not isinstance(self.mixer, NoMixer), "QMixerConfig()")
         self.task = self.task.with_actions(continuous=None)
@@ -179,12 +178,7 @@ class MADDPGConfig(RecipeConfig):
                     self.exploration.end,
                     self.exploration.frames,
                 ),
-                *(
-                    ck.training.LinearLearningRate(
-                        optimizer, lr, 0.0 if self.anneal_lr else lr, self.total_frames, group
-                    )
-                    for group, lr in enumerate([self.lr, critic_lr])
-                ),
+                *(wiring.learning_rate(self, optimizer, lr, group) for group, lr in enumerate([self.lr, critic_lr])),
             ),
         )
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import ctde_kit as ck
 from ctde_kit.recipes import wiring
 from ctde_kit.recipes.configs.actors import StochasticActorConfig
-from ctde_kit.recipes.configs.checks import check_choice, check_not_negative, check_part, check_positive, check_ratio
-from ctde_kit.recipes.configs.critics import CriticConfig, ValueCriticConfig
+from ctde_kit.recipes.configs.checks import check_choice, check_not_negative, check_positive, check_ratio
+from ctde_kit.recipes.configs.critics import CriticConfig, ValueCriticConfig, check_decentralized
 from ctde_kit.recipes.configs.recipe import RecipeConfig
 
 if TYPE_CHECKING:
@@ -88,8 +88,7 @@ class MAPPOConfig(RecipeConfig):
         check_not_negative(entropy_coeff=self.entropy_coeff, critic_coeff=self.critic_coeff)
         check_choice("value_loss", self.value_loss, ("huber", "l2"))
         if self.algorithm == "ippo":
-            fits = getattr(self.critic, "sees", None) == "observation"
-            check_part("ippo", "critic", self.critic, fits, 'ValueCriticConfig(sees="observation")')
+            check_decentralized("ippo", self.critic)
         check_choice("normalize_advantage", self.normalize_advantage, ("joint", "agent", "none"))
         self.task = self.task.with_actions(continuous=None)
 
@@ -124,9 +123,7 @@ class MAPPOConfig(RecipeConfig):
             update_schedule=ck.training.Epochs(self.epochs, self.target_kl),
             update=ck.training.UpdateWithTargets(step, averages) if averages else step,
             policy=policy,
-            anneal=ck.training.LinearLearningRate(
-                optimizer, self.lr, 0.0 if self.anneal_lr else self.lr, self.total_frames
-            ),
+            anneal=wiring.learning_rate(self, optimizer),
         )
 
     def _objective(

@@ -119,15 +119,5 @@ class PQNConfig(RecipeConfig):
             update_schedule=ck.training.Epochs(self.epochs),
             update=ck.GradientStep({"team": loss}, optimizer, self.max_grad_norm, compile=compiles),
             policy=policy,
-            anneal=ck.training.Annealing(
-                ck.training.LinearEpsilon(
-                    [actor.epsilon for actor in actors.values()],
-                    self.epsilon_start,
-                    self.epsilon_end,
-                    self.epsilon_frames,
-                ),
-                ck.training.LinearLearningRate(
-                    optimizer, self.lr, 0.0 if self.anneal_lr else self.lr, self.total_frames
-                ),
-            ),
+            anneal=wiring.epsilon_and_learning_rate(self, actors.values(), optimizer),
         )

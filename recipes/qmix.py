@@ -140,15 +140,5 @@ class QMIXConfig(RecipeConfig):
             update_schedule=ck.training.UpdatesPerFrame(self.updates_per_frame, self.learning_starts),
             update=ck.training.UpdateWithTargets(step, {"team": self.target.build(loss)}),
             policy=policy,
-            anneal=ck.training.Annealing(
-                ck.training.LinearEpsilon(
-                    [actor.epsilon for actor in actors.values()],
-                    self.epsilon_start,
-                    self.epsilon_end,
-                    self.epsilon_frames,
-                ),
-                ck.training.LinearLearningRate(
-                    optimizer, self.lr, 0.0 if self.anneal_lr else self.lr, self.total_frames
-                ),
-            ),
+            anneal=wiring.epsilon_and_learning_rate(self, actors.values(), optimizer),
         )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import ctde_kit as ck
 from ctde_kit.errors import UserError
-from ctde_kit.recipes.configs.checks import check_choice, check_positive
+from ctde_kit.recipes.configs.checks import check_choice, check_part, check_positive
 from ctde_kit.recipes.configs.networks import MLPNetwork, NetworkConfig
 
 if TYPE_CHECKING:
@@ -181,6 +181,12 @@ class AttentionCriticConfig(CriticConfig):
             agent_id=self.network.agent_id,
             normalize=self.network.normalize,
         )
+
+
+def check_decentralized(algorithm: str, critic: CriticConfig) -> None:
+    """Raise ``UserError`` where a recipe of decentralized critics has another one."""
+    fits = isinstance(critic, ValueCriticConfig) and critic.sees == "observation"
+    check_part(algorithm, "critic", critic, fits, 'ValueCriticConfig(sees="observation")')
 
 
 def check_takes_actions(network: NetworkConfig) -> None:

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from ctde_kit.recipes.wiring.critic_parts import averaging, critics_team, keys_read
     from ctde_kit.recipes.wiring.policies import learning_team, team_policy
     from ctde_kit.recipes.wiring.recurrence import check_burn_in, is_recurrent, sequence_length
+    from ctde_kit.recipes.wiring.schedules import epsilon_and_learning_rate, learning_rate
     from ctde_kit.recipes.wiring.setting import begin, collector
     from ctde_kit.recipes.wiring.team_mixer import mixer
 
@@ -18,6 +19,7 @@ _NAMES = {
     "team_mixer": ("mixer",),
     "policies": ("learning_team", "team_policy"),
     "recurrence": ("check_burn_in", "is_recurrent", "sequence_length"),
+    "schedules": ("epsilon_and_learning_rate", "learning_rate"),
     "setting": ("begin", "collector"),
 }
 
@@ -28,8 +30,10 @@ __all__ = [
     "check_sees_others",
     "collector",
     "critics_team",
+    "epsilon_and_learning_rate",
     "is_recurrent",
     "keys_read",
+    "learning_rate",
     "learning_team",
     "mixer",
     "policy_inference",

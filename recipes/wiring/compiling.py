@@ -27,21 +27,21 @@ def resolve_compile(compile: str, env: EnvBase, *, total_frames: int, updates_pe
 
     ``auto`` compiles rollouts of ``WORTH_COMPILING`` env steps (of all ``n_envs`` at once) and more, but leaves out
     envs that can never be a graph, without a word; and gradient steps, where there are that many. What cannot be
-    compiled runs plainly in any case, and says so in one line. Compiled code is kept in ``~/.cache/ctde_kit``, or where
+    compiled runs eagerly in any case, and says so in one line. Compiled code is kept in ``~/.cache/ctde_kit``, or where
     ``TORCHINDUCTOR_CACHE_DIR`` points to.
     """
-    found = Compiling(compile == "on", compile == "on")
+    compiling = Compiling(compile == "on", compile == "on")
     if compile == "auto":
         is_pure = hasattr(type(env), "tensor_state")
-        found = Compiling(
+        compiling = Compiling(
             is_pure and total_frames / env.batch_size[0] >= WORTH_COMPILING,
             total_frames * updates_per_frame >= WORTH_COMPILING,
         )
-    if not (found.rollouts or found.updates):
-        return found
+    if not (compiling.rollouts or compiling.updates):
+        return compiling
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path.home() / ".cache" / "ctde_kit"))
     missing = missing_toolchain()
     if missing is None:
-        return found
+        return compiling
     report_fallback("this run", missing)
     return Compiling(False, False)
