@@ -14,11 +14,17 @@ from ctde_kit.recipes.commands.benchmark import benchmark
 from ctde_kit.recipes.commands.critic_layouts import critic_layouts
 from ctde_kit.recipes.commands.cross_play import cross_play
 from ctde_kit.recipes.commands.recipes import RECIPES
+from ctde_kit.recipes.commands.report import report
 from ctde_kit.recipes.commands.train import train
 
 Command = Callable[[list[str]], None]
 LISTS: dict[str, Command] = {"recipes": catalog.recipes, "tasks": catalog.tasks, "parts": catalog.parts}
-TOOLS: dict[str, Command] = {"benchmark": benchmark, "cross-play": cross_play, "critic-layouts": critic_layouts}
+TOOLS: dict[str, Command] = {
+    "benchmark": benchmark,
+    "report": report,
+    "cross-play": cross_play,
+    "critic-layouts": critic_layouts,
+}
 
 
 def main() -> None:
