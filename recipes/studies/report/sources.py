@@ -96,13 +96,14 @@ def _curves(run: Path, found: Found) -> Iterator[RunCurve]:
         group = metric.rpartition("/")[0]
         evaluated = [row for row in rows if name in row]
         frames = [int(row["frames"]) for row in evaluated]
-        episodes = _episodes(run, metric)
+        kept = _episodes(run, metric)
+        episodes = [kept.get(at, (row[name],)) for at, row in zip(frames, evaluated, strict=True)]
         yield RunCurve(
             task=f"{config['task']['name']} ({group})" if group else config["task"]["name"],
             label=label,
             seed=int(config["seed"]),
             frames=np.array(frames),
-            episodes=tuple(episodes.get(row["frames"], (row[name],)) for row in evaluated),  # pyright: ignore[reportArgumentType]
+            episodes=tuple(episodes),
             seconds=np.array([row["seconds"] for row in evaluated]),
             absolute=summary.get(f"absolute/{metric}"),
         )

@@ -78,6 +78,9 @@ def test_curves_have_rliables_interquartile_mean_at_each_point() -> None:
     scores = np.random.default_rng(0).normal(size=(6, 3, 4))
     found = interquartile_means({"a": scores})["a"]
     assert found.value.tolist() == pytest.approx([metrics.aggregate_iqm(scores[..., point]) for point in range(4)])
+    for n_seeds in range(1, 9):
+        points = scores.reshape(-1, 1)[:n_seeds]
+        assert interquartile_means({"a": points})["a"].value == pytest.approx(metrics.aggregate_iqm(points))
     assert (found.low <= found.value).all()
     assert (found.value <= found.high).all()
 
