@@ -30,6 +30,7 @@ class BestPolicy:
         metric: what is to be high, as ``metrics.csv`` names it.
 
     >>> import tempfile
+    >>> from pathlib import Path
     >>> import ctde_kit as ck
     >>> from ctde_kit.training.best_policy import BestPolicy
     >>> env = ck.VmasEnv("navigation", num_envs=1, max_steps=5)
@@ -107,6 +108,8 @@ def best_policies(
     Raises:
         UserError: for a metric that no evaluation has.
 
+    >>> from pathlib import Path
+    >>> from ctde_kit.training import best_policies
     >>> bests = best_policies(Path(), "maddpg", "eval/return_mean", ["adversary", "agent"], groups_compete=True)
     >>> [(best.path.name, best.metric) for best in bests]
     [('best_adversary.pt', 'eval/adversary/return_mean'), ('best_agent.pt', 'eval/agent/return_mean')]

@@ -18,11 +18,12 @@ class EvaluationLog:
         path: of the file; its directory exists.
 
     >>> import tempfile
+    >>> from pathlib import Path
     >>> from ctde_kit.training import EvaluationLog, read_evaluations
     >>> log = EvaluationLog(Path(tempfile.mkdtemp()) / "evaluations.jsonl")
     >>> log.write(600, seed=1_000_000, records=[{"episode": 0, "length": 5, "return_mean": 0.5}])
-    >>> log.path.read_text()
-    '{"frames": 600, "seed": 1000000, "episode": 0, "length": 5, "return_mean": 0.5}\n'
+    >>> log.path.read_text().strip()
+    '{"frames": 600, "seed": 1000000, "episode": 0, "length": 5, "return_mean": 0.5}'
     """
 
     def __init__(self, path: Path):
@@ -60,6 +61,7 @@ def read_evaluations(path: Path) -> Iterator[dict[str, Any]]:
         UserError: for lines that are no records.
 
     >>> import tempfile
+    >>> from pathlib import Path
     >>> from ctde_kit.training import EvaluationLog, read_evaluations
     >>> log = EvaluationLog(Path(tempfile.mkdtemp()) / "evaluations.jsonl")
     >>> log.write(600, seed=1_000_000, records=[{"episode": 0, "return_mean": 0.5}])
