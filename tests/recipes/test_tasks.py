@@ -6,8 +6,10 @@ import re
 
 import pytest
 
+from ctde_kit.envs.vmas import shipped_scenarios
 from ctde_kit.errors import UserError
 from ctde_kit.recipes import MAPPOConfig, PettingZooTask, PQNConfig, QMIXConfig, VmasTask, named_task
+from ctde_kit.recipes.commands.application import options_of
 from tests.recipes.command_line import composed
 
 
@@ -46,6 +48,12 @@ def test_a_task_brings_its_own_number_of_frames() -> None:
     assert (game.total_frames, game.frames_per_batch, game.evaluation.every_frames) == (10_000, 480, 960)
     assert composed("qmix", "task=matrix/two_step", "total_frames=960").total_frames == 960
     assert composed("qmix").total_frames == 300_000
+
+
+def test_every_scenario_of_vmas_is_a_task() -> None:
+    assert [name for name in options_of("task") if name.startswith("vmas/")] == [
+        f"vmas/{s}" for s in shipped_scenarios()
+    ]
 
 
 def test_a_named_task_is_the_command_lines() -> None:
