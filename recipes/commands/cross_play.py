@@ -12,7 +12,8 @@ import ctde_kit as ck
 from ctde_kit.errors import UserError
 from ctde_kit.recipes.commands.application import compose_and_run
 from ctde_kit.recipes.commands.arguments import check_arguments
-from ctde_kit.recipes.commands.short_forms import expand_side
+from ctde_kit.recipes.commands.options import Options
+from ctde_kit.recipes.commands.short_forms import expand_side, names_group
 from ctde_kit.recipes.configs.command_options import CrossPlayConfig
 from ctde_kit.recipes.configs.data import to_data
 from ctde_kit.recipes.configs.opponents import RunOpponent
@@ -30,9 +31,10 @@ OPTIONS = ("task", "episodes", "seed", "device")
 
 def cross_play(arguments: list[str]) -> None:
     """Do what the command line of ``ctde-cross-play`` says."""
-    check_arguments(PROGRAM, arguments)
+    options = Options.of(CrossPlayConfig, "cross_play")
+    check_arguments(PROGRAM, options, [argument for argument in arguments if not names_group(argument, OPTIONS)])
     overrides = [override for argument in arguments for override in expand_side(argument, OPTIONS)]
-    compose_and_run(PROGRAM, "cross_play", overrides, _start)
+    compose_and_run(PROGRAM, "cross_play", options, overrides, _start)
 
 
 def play(cfg: CrossPlayConfig) -> CrossPlay:

@@ -6,19 +6,17 @@ import re
 from pathlib import Path
 
 from ctde_kit.errors import UserError
-from ctde_kit.recipes.commands.application import options_of
+from ctde_kit.recipes.commands.options import options_of
 
 
 def expand(argument: str) -> list[str]:
-    """``task.params.KEY``, ``opponents.GROUP``, ``initial.GROUP`` and whole numbers as overrides that hydra takes.
+    """``task.params.KEY``, ``opponents.GROUP`` and ``initial.GROUP`` as overrides that hydra takes.
 
     An opponent is the name of a configuration in ``conf/opponent``, or else a run directory.
 
     Raises:
         UserError: for an opponent that is neither.
 
-    >>> expand("total_frames=1e6")
-    ['total_frames=1000000']
     >>> expand("task.params.n_agents=4")
     ['++task.params.n_agents=4']
     >>> expand("opponents.agent=random")
@@ -27,7 +25,6 @@ def expand(argument: str) -> list[str]:
     ['opponents.agent.sampled=true']
     """
     name, separator, value = argument.partition("=")
-    argument = f"{name}{separator}{','.join(map(_whole, value.split(',')))}"
     owner, _, rest = name.partition(".")
     if name.startswith("task.params."):
         return [f"++{argument}"]
@@ -38,8 +35,17 @@ def expand(argument: str) -> list[str]:
     return choose_policy(name, name, value) if owner == "opponents" else [argument]
 
 
+def with_whole_numbers(argument: str) -> str:
+    """An argument whose whole numbers have no exponent, which hydra takes for a fraction.
+
+    >>> with_whole_numbers("total_frames=1e6"), with_whole_numbers("lr=1e-3")
+    ('total_frames=1000000', 'lr=1e-3')
+    """
+    name, separator, value = argument.partition("=")
+    return f"{name}{separator}{','.join(map(_whole, value.split(',')))}"
+
+
 def _whole(value: str) -> str:
-    """A whole number without its exponent, which hydra takes for a fraction; other values as they are."""
     if not re.fullmatch(r"\d+(\.\d+)?[eE]\+?\d{1,2}", value) or not float(value).is_integer():
         return value
     return str(int(float(value)))
@@ -85,6 +91,12 @@ def _run_directory(option: str, value: str, names: list[str]) -> Path:
     return path
 
 
+def names_group(argument: str, options: tuple[str, ...]) -> bool:
+    """Whether an argument is ``GROUP=POLICY``, and none of ``options``."""
+    name, separator, _ = argument.partition("=")
+    return bool(separator) and name.isidentifier() and name not in options
+
+
 def expand_side(argument: str, options: tuple[str, ...]) -> list[str]:
     """``GROUP=[POLICY,POLICY]`` or ``GROUP=POLICY`` as overrides that put each policy at ``policies.GROUP``.
 
@@ -95,8 +107,8 @@ def expand_side(argument: str, options: tuple[str, ...]) -> list[str]:
     >>> expand_side("adversary=[random,greedy_chase]", ("task",))
     ['+opponent@policies.adversary.p0=random', '+opponent@policies.adversary.p1=greedy_chase']
     """
-    name, separator, value = argument.partition("=")
-    if not separator or not name.isidentifier() or name in options:
+    name, _, value = argument.partition("=")
+    if not names_group(argument, options):
         return expand(argument)
     entries = [entry.strip() for entry in value.removeprefix("[").removesuffix("]").split(",")]
     try:

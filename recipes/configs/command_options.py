@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ctde_kit.recipes.configs.checks import check_choice, check_numbers, check_positive
+from ctde_kit.recipes.configs.checks import CheckedConfig, check_choice, check_positive
 from ctde_kit.recipes.configs.opponents import OpponentConfig
 from ctde_kit.recipes.configs.tasks.task import TaskConfig
 
 
 @dataclass
-class CrossPlayConfig:
+class CrossPlayConfig(CheckedConfig):
     """Options of ``ctde-cross-play``, which plays every policy of one group against every policy of another.
 
     Args:
@@ -28,13 +28,13 @@ class CrossPlayConfig:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        check_numbers(self)
+        super().__post_init__()
         check_positive(episodes=self.episodes)
         check_choice("device", self.device, ("auto", "cpu", "cuda"))
 
 
 @dataclass
-class CriticLayoutsConfig:
+class CriticLayoutsConfig(CheckedConfig):
     """Options of ``ctde-critic-layouts``, the page of the study of critic layouts.
 
     Args:

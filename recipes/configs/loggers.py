@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ctde_kit.errors import UserError
-from ctde_kit.recipes.configs.checks import check_choice
+from ctde_kit.recipes.configs.checks import CheckedConfig, check_choice
 
 
 @dataclass
-class LoggerConfig:
+class LoggerConfig(CheckedConfig):
     """Where metrics go beside metrics.csv, through TorchRL's loggers.
 
     Args:
@@ -35,6 +35,7 @@ class LoggerConfig:
     offline: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_choice("logger", self.name, ("csv", "tensorboard", "wandb", "mlflow"))
 
     def build(self, directory: Path, run_name: str) -> list[Any]:

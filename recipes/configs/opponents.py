@@ -61,6 +61,7 @@ class GreedyChaseOpponent(OpponentConfig):
     n_landmarks: int = 2
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_not_negative(n_landmarks=self.n_landmarks)
 
     @property
@@ -87,7 +88,7 @@ class RunOpponent(OpponentConfig):
     'tag_seed_3 (sampled)'
     """
 
-    directory: str = "???"
+    directory: str
     sampled: bool = False
 
     @property
