@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ctde_kit.training import CrossPlay
 
 PROGRAM = "ctde-cross-play"
-OPTIONS = ("task", "episodes", "seed", "device")
+OPTIONS = ("task", "episodes", "seed", "device", "trust")
 
 
 def cross_play(arguments: list[str]) -> None:
@@ -105,7 +105,9 @@ def _common_task(cfg: CrossPlayConfig) -> TaskConfig:
     runs = [policy for named in cfg.policies.values() for policy in named.values() if isinstance(policy, RunOpponent)]
     if not runs:
         raise UserError("task: none of these policies is a run, so the task is not known; give it, task=NAME")
-    tasks = [SavedRun(Path(run.directory)).task for run in runs]
+    saved = [SavedRun(Path(run.directory)) for run in runs]
+    tasks = [run.task for run in saved]
+    saved[0].check_trust(tasks[0], trust=cfg.trust)
     for run, task in zip(runs, tasks, strict=True):
         for name in ("name", "max_steps", "continuous_actions", "params"):
             ours, theirs = getattr(tasks[0], name, None), getattr(task, name, None)

@@ -15,13 +15,14 @@ from ctde_kit.modules import TeamPolicy
 from ctde_kit.recipes.commands.loading import read_config
 from ctde_kit.recipes.commands.run_guard import guarded_run
 from ctde_kit.recipes.configs.data import to_data
+from ctde_kit.recipes.configs.own_code import code_of, recorded
 from ctde_kit.recipes.configs.recipe import RecipeConfig
 from ctde_kit.recipes.wiring.attending import attention_critics
 from ctde_kit.recipes.wiring.devices import resolve_device
 from ctde_kit.recipes.wiring.evaluating import EVALUATION_SEED
 from ctde_kit.recipes.wiring.logger_checks import check_loggers
 from ctde_kit.recipes.wiring.policies import actor_configs
-from ctde_kit.recipes.wiring.saved_runs import ACTORS_FILE, SavedRun, as_saved
+from ctde_kit.recipes.wiring.saved_runs import ACTORS_FILE, CODE_FILE, SavedRun, as_saved
 from ctde_kit.recipes.wiring.transforms import with_transforms
 from ctde_kit.specs import TeamSpec
 from ctde_kit.training import (
@@ -62,6 +63,9 @@ def start(config: RecipeConfig, path: Path) -> dict[str, Any]:
         directory = RunDirectory(path)
         try:
             _write_actors(config, parts, directory)
+            code = recorded(code_of(config))
+            if code:
+                _write(code, directory.path / CODE_FILE)
             _write(to_data(config), directory.path / "config.yaml")
             return _train(config, parts, directory, 0.0, stop)
         except BaseException:
@@ -70,12 +74,19 @@ def start(config: RecipeConfig, path: Path) -> dict[str, Any]:
             raise
 
 
-def resume(config: RecipeConfig, path: Path) -> dict[str, Any]:
+def resume(config: RecipeConfig, path: Path, *, trust: bool = False) -> dict[str, Any]:
     """Go on with the run in ``path``; rows of ``metrics.csv`` past its checkpoint are dropped.
 
+    Args:
+        config: of the run, with other frames, device, compilation or logger.
+        path: of its directory.
+        trust: code of a user's own that the run names may be imported and run.
+
     Raises:
-        UserError: where ``path`` is in use or holds no whole checkpoint, or where nothing is left to do.
+        UserError: where ``path`` is in use or holds no whole checkpoint, where nothing is left to do, and where rows
+            before the checkpoint are missing.
     """
+    SavedRun(path).check_trust(config, trust=trust)
     check_loggers(config.logger)
     with guarded_run(config, path) as stop:
         directory = RunDirectory(path)
@@ -107,7 +118,7 @@ def go_on(config: RecipeConfig, path: Path) -> None:
     elif not checkpoint_paths(path / "checkpoints"):
         start(config, path)
     else:
-        resume(config, path)
+        resume(config, path, trust=True)  # the code is what this command line names, too
 
 
 def _write_actors(config: RecipeConfig, parts: Parts, directory: RunDirectory) -> None:

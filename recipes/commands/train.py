@@ -71,19 +71,21 @@ def _resume(name: str, arguments: list[str]) -> None:
     values: dict[str, str] = {}
     for argument in arguments:
         option, separator, value = argument.partition("=")
-        if not separator or option not in ("resume", *OVERRIDABLE_ON_RESUME):
+        if not separator or option not in ("resume", "trust", *OVERRIDABLE_ON_RESUME):
             raise UserError(
-                f"resume takes {', '.join(OVERRIDABLE_ON_RESUME)} beside it, found {argument!r}; start anew instead"
+                f"resume takes {', '.join(OVERRIDABLE_ON_RESUME)} and trust beside it, found {argument!r}; start anew instead"
             )
         values[option] = value
-    directory = Path(values.pop("resume"))
+    directory, trust = Path(values.pop("resume")), values.pop("trust", "false")
+    if trust not in ("true", "false"):
+        raise UserError(f"trust={trust}: expected true or false")
     config = read_config(directory)
     if config.algorithm != name:
         raise UserError(f"{directory} is a run of {config.algorithm!r}: resume it with ctde-{config.algorithm}")
     config = _overridden(config, values)
     from ctde_kit.recipes.commands.running import resume
 
-    resume(config, directory)
+    resume(config, directory, trust=trust == "true")
 
 
 def _overridden(config: RecipeConfig, values: dict[str, str]) -> RecipeConfig:

@@ -19,6 +19,7 @@ class CrossPlayConfig:
         episodes: of each pairing, rounded up to a multiple of the envs.
         seed: chooses the evaluation seeds, as a run's seed does.
         device: auto, cpu or cuda.
+        trust: a user's own code that the runs' task names may be imported and run.
     """
 
     task: TaskConfig | None = None
@@ -26,6 +27,7 @@ class CrossPlayConfig:
     episodes: int = 500
     seed: int = 0
     device: str = "auto"
+    trust: bool = False
 
     def __post_init__(self) -> None:
         check_numbers(self)

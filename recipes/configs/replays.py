@@ -100,7 +100,7 @@ class ReplayConfig:
         alpha: exponent of the priorities.
         beta: exponent of the importance weights.
         stored_on: main memory (cpu), the training device (device), or memory-mapped files (disk).
-        directory: of these files; null for a temporary one.
+        directory: where each run has a private directory for these files; null for the system's temporary one.
 
     >>> from ctde_kit.recipes import QMIXConfig, ReplayConfig, SequenceForm
     >>> config = QMIXConfig(replay=ReplayConfig(form=SequenceForm(length=10), capacity=1_000, batch_size=16))
