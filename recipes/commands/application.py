@@ -69,7 +69,8 @@ def compose_and_run(
     errors: list[tuple[Path, Exception]] = []
 
     def job(cfg: DictConfig) -> None:
-        path = Path(HydraConfig.get().runtime.output_dir)
+        # A working directory may hold what OmegaConf would look up.
+        path = Path(OmegaConf.to_container(HydraConfig.get().runtime, resolve=False)["output_dir"])  # type: ignore
         # An exception that leaves the job makes hydra print a line of its own.
         try:
             run(cfg, path)

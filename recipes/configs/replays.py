@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import ctde_kit as ck
-from ctde_kit.recipes.configs.checks import check_choice, check_not_negative, check_positive
+from ctde_kit.recipes.configs.checks import PATH, check_choice, check_not_negative, check_positive
 
 if TYPE_CHECKING:
     from ctde_kit.data import Episodes, Replay, Sequences, Transitions
@@ -115,7 +115,7 @@ class ReplayConfig:
     alpha: float = 0.6
     beta: float = 0.4
     stored_on: str = "cpu"
-    directory: str | None = None
+    directory: str | None = field(default=None, metadata=PATH)
 
     def __post_init__(self) -> None:
         check_positive(**{"replay.capacity": self.capacity, "replay.batch_size": self.batch_size})
