@@ -10,14 +10,14 @@ from hydra.errors import HydraException
 
 from ctde_kit.errors import UserError
 from ctde_kit.recipes.commands.options import CONF, Options, options_of
+from ctde_kit.recipes.commands.short_forms import OPEN
 from ctde_kit.recipes.configs.checks import field_types, find_misfit
 
 # Hydra takes these before the options alone.
 MULTIRUN = ("-m", "--multirun")
 HELP = ("--help", "-h")
-BOOLEANS = ("true", "false", "yes", "no", "on", "off", "1", "0")
-# What stands below these is not known before the environment is: groups and arguments of environments.
-OPEN = ("opponents", "initial", "policies")
+TRUE = ("true", "yes", "on", "1")
+BOOLEANS = (*TRUE, "false", "no", "off", "0")
 
 
 def check_arguments(program: str, options: Options, arguments: list[str]) -> None:
@@ -31,10 +31,6 @@ def check_arguments(program: str, options: Options, arguments: list[str]) -> Non
     given = [argument for argument in arguments if argument not in (*MULTIRUN, *HELP)]
     for argument in given:
         _check_form(program, argument)
-    names = [argument.partition("=")[0] for argument in given]
-    for name in names:
-        if names.count(name) > 1:
-            raise UserError(f"{name}: it is given {names.count(name)} times; give it once")
     chosen: dict[str, list[str]] = {}
     for argument in given:
         name, _, value = argument.partition("=")
@@ -130,6 +126,8 @@ class _ValueCheck:
             declared = Any
         if declared is None:
             raise UserError(f"{argument}: {self._unknown(options, name, given)}")
+        if name in options.paths:
+            return
         for value in self._values(name, given):
             self._check_value(name, value, declared)
 

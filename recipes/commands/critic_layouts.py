@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from ctde_kit.recipes.commands.application import compose, compose_and_run
 from ctde_kit.recipes.commands.arguments import check_arguments
 from ctde_kit.recipes.commands.options import Options
+from ctde_kit.recipes.commands.quoting import with_quoted_path
 from ctde_kit.recipes.commands.train import recipe_config
 from ctde_kit.recipes.configs.command_options import CriticLayoutsConfig
 from ctde_kit.recipes.configs.data import to_data
@@ -26,7 +27,8 @@ def critic_layouts(arguments: list[str]) -> None:
     """Do what the command line of ``ctde-critic-layouts`` says."""
     options = Options.of(CriticLayoutsConfig, STUDY)
     check_arguments(PROGRAM, options, arguments)
-    compose_and_run(PROGRAM, STUDY, options, arguments, _start)
+    overrides = [with_quoted_path(argument, ("runs", "output")) for argument in arguments]
+    compose_and_run(PROGRAM, STUDY, options, overrides, _start)
 
 
 def study_options(algorithm: str, task: str) -> dict[str, Any]:

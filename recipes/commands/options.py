@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from ctde_kit.recipes.commands.schemas import FOLDERS, SINGLE
-from ctde_kit.recipes.configs.checks import field_types
+from ctde_kit.recipes.configs.checks import PATH, field_types
 from ctde_kit.recipes.configs.choices import CHOICES
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -55,7 +55,12 @@ class Options:
     @cached_property
     def types(self) -> dict[str, Any]:
         """The declared type of every option that has a value of its own, by its path."""
-        return dict(self._leaves(self.config, ""))
+        return {path: declared for path, declared, _ in self._leaves(self.config, "")}
+
+    @cached_property
+    def paths(self) -> set[str]:
+        """The options that are paths or addresses: any text is one."""
+        return {path for path, _, is_path in self._leaves(self.config, "") if is_path}
 
     @cached_property
     def classes(self) -> dict[str, type]:
@@ -91,7 +96,8 @@ class Options:
         made = {f"{option}={chosen}": dict(_schemas(folder, chosen)).get("") for chosen in options_of(folder)}
         return {chosen: kind for chosen, kind in made.items() if kind is not None}
 
-    def _leaves(self, config: type, path: str) -> Iterator[tuple[str, Any]]:
+    def _leaves(self, config: type, path: str) -> Iterator[tuple[str, Any, bool]]:
+        paths = {field.name for field in dataclasses.fields(config) if field.metadata == PATH}
         for name, declared in field_types(config).items():
             here = f"{path}.{name}" if path else name
             if here in self.classes:
@@ -99,7 +105,7 @@ class Options:
             elif dataclasses.is_dataclass(declared) and declared not in CHOICES:
                 yield from self._leaves(declared, here)  # type: ignore[arg-type]
             elif declared not in CHOICES:
-                yield here, declared
+                yield here, declared, name in paths
 
 
 def _choices(name: str) -> Iterator[tuple[str, str | None]]:

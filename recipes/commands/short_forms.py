@@ -7,6 +7,10 @@ from pathlib import Path
 
 from ctde_kit.errors import UserError
 from ctde_kit.recipes.commands.options import options_of
+from ctde_kit.recipes.commands.quoting import quoted, with_quoted_path
+
+# What stands below these is not known before the environment is: groups, and who acts for them.
+OPEN = ("opponents", "initial", "policies")
 
 
 def expand(argument: str) -> list[str]:
@@ -25,6 +29,9 @@ def expand(argument: str) -> list[str]:
     ['opponents.agent.sampled=true']
     """
     name, separator, value = argument.partition("=")
+    path = with_quoted_path(argument)
+    if path != argument:
+        return [path]
     owner, _, rest = name.partition(".")
     if name.startswith("task.params."):
         return [f"++{argument}"]
@@ -42,6 +49,8 @@ def with_whole_numbers(argument: str) -> str:
     ('total_frames=1000000', 'lr=1e-3')
     """
     name, separator, value = argument.partition("=")
+    if with_quoted_path(argument) != argument or name.partition(".")[0] in OPEN:
+        return argument
     return f"{name}{separator}{','.join(map(_whole, value.split(',')))}"
 
 
@@ -63,7 +72,8 @@ def choose_policy(package: str, shown: str, value: str) -> list[str]:
         UserError: for a value that is neither, or both.
     """
     names = scripted_policies()
-    scripted = [part in names for part in value.split(",")]
+    parts = _parts(value, names)
+    scripted = [part in names for part in parts]
     if all(scripted):
         return [f"+opponent@{package}={value}"]
     if any(scripted):
@@ -78,17 +88,34 @@ def scripted_policies() -> list[str]:
 
 def _absolute(option: str, value: str, names: list[str]) -> str:
     # A run may be resumed, or loaded, from another working directory.
-    return ",".join(str(_run_directory(option, part, names)) for part in value.split(","))
+    return ",".join(quoted(str(_run_directory(option, part, names))) for part in _parts(value, names))
+
+
+def _parts(value: str, names: list[str]) -> list[str]:
+    """The runs and scripted policies between the commas of ``value``; a comma in the path of a run separates none."""
+    if _is_run(value):
+        return [value]
+    parts: list[str] = []
+    rest = value.split(",")
+    while rest:
+        lengths = range(1, len(rest) + 1)
+        found = next((n for n in lengths if ",".join(rest[:n]) in names or _is_run(",".join(rest[:n]))), 1)
+        parts.append(",".join(rest[:found]))
+        rest = rest[found:]
+    return parts
+
+
+def _is_run(value: str) -> bool:
+    return bool(value) and (Path(value) / "config.yaml").is_file()
 
 
 def _run_directory(option: str, value: str, names: list[str]) -> Path:
-    path = Path(value).absolute()
-    if not (path / "config.yaml").is_file():
+    if not _is_run(value):
         also = f", nor one of {', '.join(names)}" if names else ""
         raise UserError(
             f"{option}={value}: no run directory (it has no config.yaml){also}; give the directory that a run printed"
         )
-    return path
+    return Path(value).absolute()
 
 
 def names_group(argument: str, options: tuple[str, ...]) -> bool:
@@ -110,7 +137,9 @@ def expand_side(argument: str, options: tuple[str, ...]) -> list[str]:
     name, _, value = argument.partition("=")
     if not names_group(argument, options):
         return expand(argument)
-    entries = [entry.strip() for entry in value.removeprefix("[").removesuffix("]").split(",")]
+    is_list = value.startswith("[") and value.endswith("]") and not _is_run(value)
+    inside = value[1:-1] if is_list else value
+    entries = [entry if _is_run(entry) else entry.strip() for entry in _parts(inside, scripted_policies())]
     try:
         chosen = [choose_policy(f"policies.{name}.p{i}", name, entry) for i, entry in enumerate(entries) if entry]
     except UserError as error:

@@ -13,6 +13,8 @@ from ctde_kit.errors import UserError
 
 # What an int64 holds.
 LARGEST = 2**63 - 1
+# The metadata of a field that is a path: any characters are data.
+PATH = {"path": True}
 
 
 class Misfit(NamedTuple):

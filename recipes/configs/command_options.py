@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ctde_kit.recipes.configs.checks import CheckedConfig, check_choice, check_positive
+from ctde_kit.recipes.configs.checks import PATH, CheckedConfig, check_choice, check_positive
 from ctde_kit.recipes.configs.opponents import OpponentConfig
 from ctde_kit.recipes.configs.tasks.task import TaskConfig
 
@@ -19,6 +19,7 @@ class CrossPlayConfig(CheckedConfig):
         episodes: of each pairing, rounded up to a multiple of the envs.
         seed: chooses the evaluation seeds, as a run's seed does.
         device: auto, cpu or cuda.
+        trust: a user's own code that the runs' task names may be imported and run.
     """
 
     task: TaskConfig | None = None
@@ -26,6 +27,7 @@ class CrossPlayConfig(CheckedConfig):
     episodes: int = 500
     seed: int = 0
     device: str = "auto"
+    trust: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -42,5 +44,5 @@ class CriticLayoutsConfig(CheckedConfig):
         output: where the page, its picture and its figures go.
     """
 
-    runs: str = "runs/studies/critic_layouts/mappo"
-    output: str = "runs/studies/critic_layouts/mappo/report"
+    runs: str = field(default="runs/studies/critic_layouts/mappo", metadata=PATH)
+    output: str = field(default="runs/studies/critic_layouts/mappo/report", metadata=PATH)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ctde_kit.errors import UserError
-from ctde_kit.recipes.configs.checks import CheckedConfig, check_choice
+from ctde_kit.recipes.configs.checks import PATH, CheckedConfig, check_choice
 
 
 @dataclass
@@ -31,7 +31,7 @@ class LoggerConfig(CheckedConfig):
 
     name: str = "csv"
     project: str = "ctde_kit"
-    tracking_uri: str | None = None
+    tracking_uri: str | None = field(default=None, metadata=PATH)
     offline: bool = False
 
     def __post_init__(self) -> None:

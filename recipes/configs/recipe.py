@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ctde_kit.errors import UserError
-from ctde_kit.recipes.configs.checks import CheckedConfig, check_choice, check_positive, check_types
+from ctde_kit.recipes.configs.checks import PATH, CheckedConfig, check_choice, check_positive, check_types
 from ctde_kit.recipes.configs.loggers import LoggerConfig
 from ctde_kit.recipes.configs.networks import MLPNetwork, NetworkConfig
 from ctde_kit.recipes.configs.opponents import OpponentConfig
@@ -99,7 +99,7 @@ class RecipeConfig(CheckedConfig):
     actor: NetworkConfig = field(default_factory=MLPNetwork)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     opponents: dict[str, OpponentConfig] = field(default_factory=dict)
-    initial: dict[str, str] = field(default_factory=dict)
+    initial: dict[str, str] = field(default_factory=dict, metadata=PATH)
     seed: int = 0
     device: str = "auto"
     compile: str = "auto"

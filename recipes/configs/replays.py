@@ -6,7 +6,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import ctde_kit as ck
-from ctde_kit.recipes.configs.checks import CheckedConfig, check_choice, check_not_negative, check_positive
+from ctde_kit.recipes.configs.checks import (
+    PATH,
+    CheckedConfig,
+    check_choice,
+    check_not_negative,
+    check_positive,
+)
 
 if TYPE_CHECKING:
     from ctde_kit.data import Episodes, Replay, Sequences, Transitions
@@ -102,7 +108,7 @@ class ReplayConfig(CheckedConfig):
         alpha: exponent of the priorities.
         beta: exponent of the importance weights.
         stored_on: main memory (cpu), the training device (device), or memory-mapped files (disk).
-        directory: of these files; null for a temporary one.
+        directory: where each run has a private directory for these files; null for the system's temporary one.
 
     >>> from ctde_kit.recipes import QMIXConfig, ReplayConfig, SequenceForm
     >>> config = QMIXConfig(replay=ReplayConfig(form=SequenceForm(length=10), capacity=1_000, batch_size=16))
@@ -117,7 +123,7 @@ class ReplayConfig(CheckedConfig):
     alpha: float = 0.6
     beta: float = 0.4
     stored_on: str = "cpu"
-    directory: str | None = None
+    directory: str | None = field(default=None, metadata=PATH)
 
     def __post_init__(self) -> None:
         super().__post_init__()
