@@ -29,7 +29,7 @@ def default_critic() -> ValueCriticConfig:
     return ValueCriticConfig(heads="network", ordering="own_first", network=MLPNetwork(activation="relu"))
 
 
-@dataclass
+@dataclass(kw_only=True)
 class MADDPGConfig(RecipeConfig):
     """MADDPG (Lowe et al. 2017), IDDPG and FACMAC, as data: ``build`` gives the parts; other options: ``RecipeConfig``.
 
@@ -129,7 +129,6 @@ class MADDPGConfig(RecipeConfig):
             check_decentralized("iddpg", self.critic)
         if self.algorithm == "facmac":
             check_part("facmac", "mixer", self.mixer, not isinstance(self.mixer, NoMixer), "QMixerConfig()")
-        self.task = self.task.with_actions(continuous=None)
 
     def policy(self) -> DeterministicActorConfig:
         return DeterministicActorConfig(self.actor, self.exploration, self.temperature, self.ensemble_size)

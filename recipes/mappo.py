@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ctde_kit import AdvantageEstimator, GroupSpec, MAPPOLoss, MultiAgentActor, Parts, TeamSpec
 
 
-@dataclass
+@dataclass(kw_only=True)
 class MAPPOConfig(RecipeConfig):
     """MAPPO (Yu et al. 2022) and IPPO, as data: ``build`` gives the parts; options of all recipes: ``RecipeConfig``.
 
@@ -90,7 +90,6 @@ class MAPPOConfig(RecipeConfig):
         if self.algorithm == "ippo":
             check_decentralized("ippo", self.critic)
         check_choice("normalize_advantage", self.normalize_advantage, ("joint", "agent", "none"))
-        self.task = self.task.with_actions(continuous=None)
 
     def policy(self) -> StochasticActorConfig:
         return StochasticActorConfig(self.actor, self.state_dependent_scale)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import ctde_kit as ck
 from ctde_kit.errors import UserError
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ctde_kit import Parts
 
 
-@dataclass
+@dataclass(kw_only=True)
 class PQNConfig(RecipeConfig):
     """PQN (Gallici et al. 2024), as data: ``build`` gives the parts; options of all recipes: ``RecipeConfig``.
 
@@ -49,6 +49,8 @@ class PQNConfig(RecipeConfig):
     >>> [iteration.metrics["num_updates"] for iteration in iterate(config.build())]
     [2, 2]
     """
+
+    continuous: ClassVar[bool | None] = False
 
     algorithm: str = "pqn"
     actor: NetworkConfig = field(default_factory=lambda: MLPNetwork(activation="relu", layer_norm=True))
@@ -87,7 +89,6 @@ class PQNConfig(RecipeConfig):
         check_choice("team_reward", self.team_reward, ("mean", "sum"))
         check_choice("value_loss", self.value_loss, ("huber", "l2"))
         check_monotonic(self.mixer)
-        self.task = self.task.with_actions(continuous=False)
 
     def policy(self) -> QActorConfig:
         return QActorConfig(self.actor, self.last_action, self.epsilon_start)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import ctde_kit as ck
 from ctde_kit.recipes import wiring
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ctde_kit import Parts
 
 
-@dataclass
+@dataclass(kw_only=True)
 class QMIXConfig(RecipeConfig):
     """QMIX (Rashid et al. 2018), VDN, IQL and QPLEX, as data: ``build`` gives the parts; see also ``RecipeConfig``.
 
@@ -61,6 +61,8 @@ class QMIXConfig(RecipeConfig):
     >>> [iteration.metrics["num_updates"] for iteration in iterate(config.build())]
     [2, 2]
     """
+
+    continuous: ClassVar[bool | None] = False
 
     algorithm: str = "qmix"
     actor: NetworkConfig = field(default_factory=lambda: MLPNetwork(activation="relu"))
@@ -103,7 +105,6 @@ class QMIXConfig(RecipeConfig):
             expected = mixers[self.algorithm]
             fits = isinstance(self.mixer, expected)
             check_part(self.algorithm, "mixer", self.mixer, fits, f"{expected.__name__}()")
-        self.task = self.task.with_actions(continuous=False)
 
     def policy(self) -> QActorConfig:
         return QActorConfig(self.actor, self.last_action, self.epsilon_start)

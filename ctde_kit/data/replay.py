@@ -51,7 +51,7 @@ class Replay:
     ``td_error`` into a sample, and ``update_priority`` takes it from there. Samples hold ``index`` and, if prioritized,
     ``priority_weight``.
 
-    ``state_dict`` copies all stored items, also those on a disk, into memory. A checkpoint therefore does not change
+    ``state_dict`` copies all stored items, also those on a disk, into memory; files on a disk end with the program. A checkpoint therefore does not change
     when items are overwritten later, but costs the items' size in memory while it is written, and on the disk.
 
     Args:
@@ -62,7 +62,7 @@ class Replay:
         prioritized: exponents of prioritized sampling; ``None`` samples uniformly.
         stored_on: main memory (``cpu``), the training ``device``, or memory-mapped files on ``disk``.
         device: the device of the samples.
-        directory: of the memory-mapped files; ``None`` for a temporary one.
+        directory: above that of the memory-mapped files, one for each replay; ``None`` for the system's temporary one.
 
     Raises:
         UserError: if an item is longer than the capacity, a sample is asked for before there are items, or the disk is

@@ -11,12 +11,14 @@ import torch
 from tensordict import TensorDictBase
 from tqdm import tqdm
 
+from ctde_kit.errors import RunStopped
 from ctde_kit.keys import DONE, NEXT, GroupKeys
 from ctde_kit.training.checkpoint import checkpoint_paths, save_checkpoint
 from ctde_kit.training.loop import iterate
 from ctde_kit.training.parts import Iteration, Parts
 from ctde_kit.training.reporting import plot_run, shown_returns
 from ctde_kit.training.run_directory import RunDirectory
+from ctde_kit.training.stop_signals import StopSignals
 
 KEPT_CHECKPOINTS = 2
 
@@ -38,6 +40,7 @@ class Run:
         loggers: TorchRL loggers that get the same values as ``metrics.csv``.
         started_seconds: seconds that the run had taken before it was resumed.
         progress: whether to show a progress bar.
+        stop: whether a signal has asked to stop.
 
     >>> import tempfile
     >>> from pathlib import Path
@@ -63,6 +66,7 @@ class Run:
     loggers: list[Any] = field(default_factory=list)
     started_seconds: float = 0.0
     progress: bool = True
+    stop: StopSignals = field(default_factory=StopSignals)
 
 
 def run(parts: Parts, settings: Run) -> dict[str, Any]:
@@ -70,6 +74,9 @@ def run(parts: Parts, settings: Run) -> dict[str, Any]:
 
     ``metrics.csv`` gets one row per iteration: ``frames``, ``seconds`` (wall-clock time including evaluation),
     ``train/...`` (means over the iteration) and, after an evaluation, ``eval/...``.
+
+    Raises:
+        RunStopped: at the end of an iteration, after its checkpoint, where a signal asked for it.
 
     >>> import tempfile
     >>> from pathlib import Path
@@ -104,9 +111,13 @@ def run(parts: Parts, settings: Run) -> dict[str, Any]:
                 row.update(evaluation)
                 last_evaluation = frames
             _log(row, settings)
-            if is_last or frames - last_checkpoint >= settings.checkpoint_every_frames:
+            stopping = settings.stop.at_boundary()
+            if stopping or is_last or frames - last_checkpoint >= settings.checkpoint_every_frames:
                 checkpoint(parts, settings, frames)
                 last_checkpoint = frames
+            if stopping and not is_last:
+                parts.collector.shutdown()
+                raise RunStopped(f"stopped at {frames} frames", settings.stop.signal or 0)
             bar.update(frames - bar.n)
             bar.set_postfix_str(_postfix(row, evaluation), refresh=False)
             before = time.perf_counter()
@@ -124,7 +135,9 @@ def _last_evaluated_frames(directory: RunDirectory) -> float:
 def checkpoint(parts: Parts, settings: Run, frames: int) -> None:
     """Write a checkpoint, and delete all but the latest ``KEPT_CHECKPOINTS``."""
     directory = settings.directory.checkpoints
-    save_checkpoint(directory / f"frames_{frames}.pt", parts, algorithm=settings.algorithm, frames=frames)
+    rows = settings.directory.sync_rows()
+    path = directory / f"frames_{frames}.pt"
+    save_checkpoint(path, parts, algorithm=settings.algorithm, frames=frames, rows=rows)
     for path in checkpoint_paths(directory)[:-KEPT_CHECKPOINTS]:
         path.unlink()
 

@@ -17,13 +17,11 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from ctde_kit.errors import NotFiniteError, UserError
+from ctde_kit.errors import NotFiniteError, RunStopped, UserError
+from ctde_kit.recipes.commands.arguments import HELP, MULTIRUN
+from ctde_kit.recipes.commands.options import Options, options_of
 from ctde_kit.recipes.commands.schemas import register_schemas
-
-# Hydra takes these before the options alone.
-MULTIRUN = ("-m", "--multirun")
-HELP = ("--help", "-h")
-CONF = Path(__file__).parents[1] / "conf"
+from ctde_kit.recipes.commands.short_forms import scripted_policies
 
 
 def guarded(program: str, run: Callable[[list[str]], None], arguments: list[str], stopped: str = "") -> None:
@@ -43,35 +41,44 @@ def guarded(program: str, run: Callable[[list[str]], None], arguments: list[str]
     except BrokenPipeError:
         # The reader of a pipe left, as `head` does; Python's own flush at exit must find an open file.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except RunStopped as stop:
+        print(f"{program}: {stop}", file=sys.stderr)
+        sys.exit(128 + stop.signal)
     except KeyboardInterrupt:
         print(f"{program}: stopped{stopped}", file=sys.stderr)
         sys.exit(130)
 
 
 def compose_and_run(
-    program: str, config_name: str, overrides: list[str], run: Callable[[DictConfig, Path], None]
+    program: str, config_name: str, options: Options, overrides: list[str], run: Callable[[DictConfig, Path], None]
 ) -> None:
     """Compose the configuration ``config_name`` and call ``run`` with it and its directory, for each job of ``-m``.
+
+    Several jobs end with a line that says how many, and where they are.
 
     Raises:
         UserError: the last mistake; those of other jobs are printed.
     """
     if any(override in HELP for override in overrides):
-        print_help(config_name, [override for override in overrides if override not in HELP])
+        print_help(config_name, options, [override for override in overrides if override not in HELP])
         return
     register_schemas()
     multirun = any(override in MULTIRUN or override.startswith("study=") for override in overrides)
     if multirun and any(override.startswith("hydra.run.dir=") for override in overrides):
         raise UserError("hydra.run.dir: several runs need several directories; use hydra.sweep.dir")
+    paths: list[Path] = []
     errors: list[tuple[Path, Exception]] = []
 
     def job(cfg: DictConfig) -> None:
-        path = Path(HydraConfig.get().runtime.output_dir)
+        # A working directory may hold what OmegaConf would look up.
+        path = Path(OmegaConf.to_container(HydraConfig.get().runtime, resolve=False)["output_dir"])  # type: ignore
+        paths.append(path)
         # An exception that leaves the job makes hydra print a line of its own.
         try:
             run(cfg, path)
         except Exception as error:
             errors.append((path, error))
+        finally:
             with contextlib.suppress(OSError):
                 path.rmdir()  # only where nothing was written
 
@@ -87,6 +94,9 @@ def compose_and_run(
             raise
         directory = "hydra.sweep.dir" if multirun else "hydra.run.dir"
         raise UserError(f"{error.filename} cannot be written ({error.strerror}): choose another {directory}") from error
+    if len(paths) > 1:
+        failed = f", {len(errors)} of them failed" if errors else ""
+        print(f"{len(paths)} runs{failed}: {os.path.commonpath(paths)}")
     if errors:
         for path, error in errors[:-1]:
             print(f"{program}: error: {path.name}: {_one_line(error)}", file=sys.stderr)
@@ -102,7 +112,7 @@ def compose(config_name: str, overrides: list[str]) -> DictConfig:
         return hydra.compose(config_name, overrides)
 
 
-def print_help(config_name: str, overrides: list[str]) -> None:
+def print_help(config_name: str, options: Options, overrides: list[str]) -> None:
     """Print the options and their values; hydra's own help lists every folder of files first, which takes seconds."""
     register_schemas()
     with hydra.initialize_config_module("ctde_kit.recipes.conf", version_base="1.3"):
@@ -111,13 +121,20 @@ def print_help(config_name: str, overrides: list[str]) -> None:
     with open_dict(cfg):
         del cfg["hydra"]
     template = template.replace("$CLASS", getattr(OmegaConf.get_type(cfg), "__name__", ""))
+    template = template.replace("$CHOICES", "\n  ".join(_choices(options)))
     print(template.replace("$CONFIG", OmegaConf.to_yaml(cfg)))
 
 
-def options_of(group: str) -> list[str]:
-    """What can be chosen for a group of options, such as ``task``."""
-    root = CONF / group
-    return sorted(path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.yaml"))
+def _choices(options: Options) -> list[str]:
+    """What the options that choose can choose, a line for each."""
+    families = {
+        option: dict.fromkeys(re.sub("/.*", "/*", name) for name in options_of(option.partition("@")[0]))
+        for option in options.choices
+    }
+    if "opponents" in options.types:
+        families["opponents.GROUP"] = dict.fromkeys([*scripted_policies(), "RUN_DIR"])
+    width = max(map(len, families), default=0)
+    return [f"{option:{width}}  {', '.join(names)}" for option, names in families.items()]
 
 
 def _unknown_option(error: MissingConfigException) -> UserError:
@@ -130,8 +147,10 @@ def _unknown_option(error: MissingConfigException) -> UserError:
 
 def _one_line(error: BaseException) -> str:
     """Hydra and OmegaConf spread a mistake over lines and causes; the cause says what was wrong with the value."""
-    # Hydra recommends a plus sign, which would add an option that nothing reads.
-    message = re.sub(r"To append to your config use \S+ ?", "", " ".join(str(error).split())).rstrip(". ")
+    # Hydra recommends a plus sign, which would add an option that nothing reads, and its own pages.
+    message = re.sub(r"(To append to your \w+( \w+)? use|See https:) ?\S+.*", "", " ".join(str(error).split())).rstrip(
+        ". "
+    )
     if isinstance(error, HydraException) and isinstance(error.__cause__, OmegaConfBaseException):
         reason = str(error.__cause__).splitlines()[0]
         message = f"{message}: {reason}" if reason not in message else message

@@ -12,7 +12,8 @@ import ctde_kit as ck
 from ctde_kit.errors import UserError
 from ctde_kit.recipes.commands.application import compose_and_run
 from ctde_kit.recipes.commands.arguments import check_arguments
-from ctde_kit.recipes.commands.short_forms import expand_side
+from ctde_kit.recipes.commands.options import Options
+from ctde_kit.recipes.commands.short_forms import expand_side, names_group, with_whole_numbers
 from ctde_kit.recipes.configs.command_options import CrossPlayConfig
 from ctde_kit.recipes.configs.data import to_data
 from ctde_kit.recipes.configs.opponents import RunOpponent
@@ -25,14 +26,16 @@ if TYPE_CHECKING:
     from ctde_kit.training import CrossPlay
 
 PROGRAM = "ctde-cross-play"
-OPTIONS = ("task", "episodes", "seed", "device")
+OPTIONS = ("task", "episodes", "seed", "device", "trust")
 
 
 def cross_play(arguments: list[str]) -> None:
     """Do what the command line of ``ctde-cross-play`` says."""
-    check_arguments(PROGRAM, arguments)
+    options = Options.of(CrossPlayConfig, "cross_play")
+    arguments = [argument if names_group(argument, OPTIONS) else with_whole_numbers(argument) for argument in arguments]
+    check_arguments(PROGRAM, options, [argument for argument in arguments if not names_group(argument, OPTIONS)])
     overrides = [override for argument in arguments for override in expand_side(argument, OPTIONS)]
-    compose_and_run(PROGRAM, "cross_play", overrides, _start)
+    compose_and_run(PROGRAM, "cross_play", options, overrides, _start)
 
 
 def play(cfg: CrossPlayConfig) -> CrossPlay:
@@ -105,7 +108,9 @@ def _common_task(cfg: CrossPlayConfig) -> TaskConfig:
     runs = [policy for named in cfg.policies.values() for policy in named.values() if isinstance(policy, RunOpponent)]
     if not runs:
         raise UserError("task: none of these policies is a run, so the task is not known; give it, task=NAME")
-    tasks = [SavedRun(Path(run.directory)).task for run in runs]
+    saved = [SavedRun(Path(run.directory)) for run in runs]
+    tasks = [run.task for run in saved]
+    saved[0].check_trust(tasks[0], trust=cfg.trust)
     for run, task in zip(runs, tasks, strict=True):
         for name in ("name", "max_steps", "continuous_actions", "params"):
             ours, theirs = getattr(tasks[0], name, None), getattr(task, name, None)

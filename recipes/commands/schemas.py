@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from functools import cache
 from typing import get_type_hints
 
 from hydra.core.config_store import ConfigStore
@@ -38,6 +39,7 @@ FOLDERS = {
 SINGLE = {"replay": ReplayConfig, "logger": LoggerConfig}
 
 
+@cache
 def register_schemas() -> None:
     """Make the schemas known to hydra."""
     store = ConfigStore.instance()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import ctde_kit as ck
 from ctde_kit.errors import UserError
 from ctde_kit.recipes.configs.actor_networks import actor_network
+from ctde_kit.recipes.configs.checks import CheckedConfig
 from ctde_kit.recipes.configs.explorations import ExplorationConfig, GaussianExploration
 from ctde_kit.recipes.configs.networks import MLPNetwork, NetworkConfig
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class ActorConfig:
+class ActorConfig(CheckedConfig):
     """A group's actor; this is the base of all actors' configurations."""
 
     def build(self, group: GroupSpec, team: TeamSpec) -> GroupActor:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ctde_kit.errors import UserError
-from ctde_kit.recipes.configs.checks import check_choice
+from ctde_kit.recipes.configs.checks import PATH, CheckedConfig, check_choice
 
 
 @dataclass
-class LoggerConfig:
+class LoggerConfig(CheckedConfig):
     """Where metrics go beside metrics.csv, through TorchRL's loggers.
 
     Args:
@@ -31,10 +31,11 @@ class LoggerConfig:
 
     name: str = "csv"
     project: str = "ctde_kit"
-    tracking_uri: str | None = None
+    tracking_uri: str | None = field(default=None, metadata=PATH)
     offline: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_choice("logger", self.name, ("csv", "tensorboard", "wandb", "mlflow"))
 
     def build(self, directory: Path, run_name: str) -> list[Any]:

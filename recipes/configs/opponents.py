@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import ctde_kit as ck
 from ctde_kit.recipes.configs.actors import ActorConfig
-from ctde_kit.recipes.configs.checks import check_not_negative
+from ctde_kit.recipes.configs.checks import PATH, check_not_negative
 
 if TYPE_CHECKING:
     from ctde_kit.modules.actors.team_policy import GroupActor
@@ -61,6 +61,7 @@ class GreedyChaseOpponent(OpponentConfig):
     n_landmarks: int = 2
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_not_negative(n_landmarks=self.n_landmarks)
 
     @property
@@ -87,7 +88,7 @@ class RunOpponent(OpponentConfig):
     'tag_seed_3 (sampled)'
     """
 
-    directory: str = "???"
+    directory: str = field(metadata=PATH)
     sampled: bool = False
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,9 @@ import ctde_kit as ck
 from ctde_kit.errors import UserError
 from ctde_kit.recipes.configs.actors import ActorConfig
 from ctde_kit.recipes.configs.data import from_data, read_data
+from ctde_kit.recipes.configs.opponents import RunOpponent
+from ctde_kit.recipes.configs.own_code import check_trust
+from ctde_kit.recipes.configs.recipe import RecipeConfig
 from ctde_kit.recipes.configs.tasks.task import TaskConfig
 
 if TYPE_CHECKING:
@@ -18,8 +21,8 @@ if TYPE_CHECKING:
 
     from ctde_kit.specs import GroupSpec, TeamSpec
 
-# How the actors of a run are built, beside its configuration.
-ACTORS_FILE = "actors.yaml"
+# How the actors of a run are built, beside its configuration; and the user's own code that it was started with.
+ACTORS_FILE, CODE_FILE = "actors.yaml", "code.yaml"
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,12 @@ class SavedRun:
     def task(self) -> TaskConfig:
         return from_data(TaskConfig, self.config["task"], f"{self.directory / 'config.yaml'}: task")
 
+    def check_trust(self, config: Any, *, trust: bool) -> None:
+        """Raise ``UserError`` where ``config``, read from this run, names code that nobody has said to trust."""
+        path = self.directory / CODE_FILE
+        records = read_data(path) if path.is_file() else {}
+        check_trust(config, records, self.directory / "config.yaml", trust=trust)
+
     def check_task(self, task: TaskConfig) -> None:
         """Raise ``UserError`` where the run is of another task, or of another kind of action."""
         theirs = self.task
@@ -82,3 +91,15 @@ class SavedRun:
         policy = ck.training.read_checkpoint(path, algorithm=self.config["algorithm"])["parts"]["policy"]
         prefix = f"module.{[other.name for other in team].index(group.name)}."
         return {name.removeprefix(prefix): value for name, value in policy.items() if name.startswith(prefix)}
+
+
+def as_saved(config: RecipeConfig, run: SavedRun) -> RecipeConfig:
+    """``config`` of ``run`` without the runs that it began with, of which its own files hold all that is needed.
+
+    Its parts are those that a checkpoint of ``run`` fits; their parameters are to be loaded from one.
+    """
+    opponents: dict[str, Any] = {
+        group: run.actor_config(group) if isinstance(opponent, RunOpponent) else opponent
+        for group, opponent in config.opponents.items()
+    }
+    return replace(config, opponents=opponents, initial={})

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +16,7 @@ from tensordict import TensorDict
 
 from ctde_kit.data import Episodes, Prioritized, Replay, Sequences, Transitions
 from ctde_kit.data.replay import SAMPLES_AT_ONCE
+from ctde_kit.data.scratch import PREFIX, ScratchDirectory
 from ctde_kit.errors import UserError
 
 N_ENVS, T, N_AGENTS = 3, 8, 2
@@ -238,10 +243,59 @@ def test_a_checkpoint_keeps_its_items_when_they_are_overwritten(stored_on: Any, 
 
 
 def test_files_stand_where_they_were_asked_for_with_all_of_their_blocks(tmp_path: Path) -> None:
-    filled("transitions", capacity=50_000, stored_on="disk", directory=str(tmp_path / "files"))
-    files = list((tmp_path / "files").rglob("*.memmap"))
+    replay = filled("transitions", capacity=50_000, stored_on="disk", directory=str(tmp_path / "files"))
+    (directory,) = (tmp_path / "files").iterdir()
+    assert directory.stat().st_mode & 0o777 == 0o700
+    files = list(directory.rglob("*.memmap"))
     assert files
     assert all(path.stat().st_blocks * 512 >= path.stat().st_size for path in files)
+    del replay
+    gc.collect()
+    assert list((tmp_path / "files").iterdir()) == []
+
+
+def test_replays_of_one_directory_keep_apart(tmp_path: Path) -> None:
+    first, second = (filled("transitions", stored_on="disk", directory=str(tmp_path)) for _ in range(2))
+    before = first.state_dict()["items"]["entries"]["frame"]
+    second.extend(stream().apply(lambda x: x + 1000 if x.dtype == torch.long else x))
+    assert torch.equal(first.state_dict()["items"]["entries"]["frame"], before)
+
+
+ABANDONED = """
+import os, signal, sys
+from ctde_kit.data.scratch import ScratchDirectory
+scratch = ScratchDirectory(sys.argv[1])
+if sys.argv[2] == "killed":
+    os.kill(os.getpid(), signal.SIGKILL)
+print(scratch.path, flush=True)
+input()
+"""
+
+
+def test_what_a_killed_program_left_is_removed_and_what_others_use_is_not(tmp_path: Path) -> None:
+    def start(how: str) -> subprocess.Popen:
+        command = [sys.executable, "-c", ABANDONED, str(tmp_path), how]
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    start("killed").communicate()
+    assert len(list(tmp_path.iterdir())) == 1
+    lives = start("lives")
+    assert lives.stdout is not None
+    assert lives.stdin is not None
+    used = Path(lives.stdout.readline().strip())
+    (tmp_path / f"{PREFIX}of_mine").mkdir()  # without a lock it is no program's
+    mine = ScratchDirectory(str(tmp_path))
+    assert set(tmp_path.iterdir()) == {used, mine.path, tmp_path / f"{PREFIX}of_mine"}
+    lives.communicate("")
+    mine.remove()
+
+
+def test_a_directory_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getuid", lambda: tmp_path.stat().st_uid + 1)
+    if tmp_path.stat().st_uid == 0:
+        os.chown(tmp_path, 12345, -1)
+    with pytest.raises(UserError, match=r"replay\.directory=.*: it belongs to user \d+, not to you"):
+        ScratchDirectory(str(tmp_path))
 
 
 def test_a_disk_that_is_too_small_is_one_line(tmp_path: Path) -> None:

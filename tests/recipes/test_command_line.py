@@ -32,10 +32,10 @@ def test_run_killed_and_resumed_equals_the_run_that_never_stopped(tmp_path: Path
     ("arguments", "message"),
     [
         (["task=vmas/navigatoin"], "did you mean vmas/navigation"),
-        (["gama=0.9"], "'gama'"),
+        (["gama=0.9"], "gama=0.9: there is no such option; did you mean gamma?"),
         (["total_frames=-5"], "total_frames=-5: expected a number above 0"),
         (["gamma=2"], "gamma=2.0: expected a ratio from 0 to 1"),
-        (["seed=abc"], "could not be converted to Integer"),
+        (["seed=abc"], "seed=abc: expected a whole number"),
         (["task.params.n_agentz=3"], "'n_agentz' is never read by navigation: did you mean n_agents"),
         (["critic=state"], "use `critic=centralized` instead"),
         (["frames_per_batch=1001"], "expected a multiple of the 60 envs"),

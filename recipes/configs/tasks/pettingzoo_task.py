@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ctde_kit.recipes.configs.tasks.task import TaskConfig, chosen_actions, naming_params
@@ -74,6 +75,13 @@ class PettingZooTask(TaskConfig):
                 return_state=self.return_state,
                 device=device,
             )
+
+    def own_code(self) -> dict[str, Path]:
+        """The package, where it is none of PettingZoo's families and not mpe2."""
+        from ctde_kit.envs.pettingzoo import own_package
+
+        package = own_package(self.env)
+        return {} if package is None else {self.env: package}
 
     def evaluation_envs(self, episodes: int) -> int:
         return min(episodes, self.n_envs)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ctde_kit.errors import UserError
-from ctde_kit.recipes.configs.checks import check_positive
+from ctde_kit.recipes.configs.checks import CheckedConfig, check_positive
 
 if TYPE_CHECKING:
     from typing import Self
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class TaskConfig:
+class TaskConfig(CheckedConfig):
     """An environment to learn in; this is the base of all tasks.
 
     Args:
@@ -33,6 +33,7 @@ class TaskConfig:
     groups_compete: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         given = {name: getattr(self, name, None) for name in ("n_envs", "max_steps", "n_workers")}
         check_positive(**{f"task.{name}": value for name, value in given.items()})
 
