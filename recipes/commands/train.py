@@ -73,7 +73,8 @@ def _resume(name: str, arguments: list[str]) -> None:
         option, separator, value = argument.partition("=")
         if not separator or option not in ("resume", "trust", *OVERRIDABLE_ON_RESUME):
             raise UserError(
-                f"resume takes {', '.join(OVERRIDABLE_ON_RESUME)} and trust beside it, found {argument!r}; start anew instead"
+                f"resume takes {', '.join(OVERRIDABLE_ON_RESUME)} and trust beside it, found {argument!r}; start anew "
+                "instead"
             )
         values[option] = value
     directory, trust = Path(values.pop("resume")), values.pop("trust", "false")

@@ -12,12 +12,12 @@ import yaml
 
 from ctde_kit.errors import UserError
 from ctde_kit.recipes import load
-from ctde_kit.recipes.commands.loading import read_config
 from ctde_kit.recipes.commands.cross_play import play
+from ctde_kit.recipes.commands.loading import read_config
 from ctde_kit.recipes.commands.recipes import RECIPES
 from ctde_kit.recipes.commands.running import resume, start
-from ctde_kit.recipes.configs.command_options import CrossPlayConfig
 from ctde_kit.recipes.configs.choices import CHOICES
+from ctde_kit.recipes.configs.command_options import CrossPlayConfig
 from ctde_kit.recipes.configs.data import from_data, to_data
 from ctde_kit.recipes.configs.opponents import RandomOpponent, RunOpponent
 from ctde_kit.recipes.configs.tasks.pettingzoo_task import PettingZooTask
