@@ -1,0 +1,6 @@
+"""The doctor: rules of centralized training with decentralized execution that anyone's parts can be held against."""
+
+from ctde_kit.testing.env_check import check_env
+from ctde_kit.testing.findings import Finding, Report, RuleBroken
+
+__all__ = ["Finding", "Report", "RuleBroken", "check_env"]
