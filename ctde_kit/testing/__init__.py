@@ -2,5 +2,6 @@
 
 from ctde_kit.testing.env_check import check_env
 from ctde_kit.testing.findings import Finding, Report, RuleBroken
+from ctde_kit.testing.policy_check import check_policy
 
-__all__ = ["Finding", "Report", "RuleBroken", "check_env"]
+__all__ = ["Finding", "Report", "RuleBroken", "check_env", "check_policy"]

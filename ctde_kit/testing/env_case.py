@@ -167,7 +167,7 @@ def observed(root: TensorDictBase) -> Tensor:
 
 def fingerprint(steps: list[Step]) -> Tensor:
     """Observations, rewards and flags of a rollout as one tensor."""
-    parts = []
+    parts = [observed(steps[0].data).flatten()]
     for step in steps:
         parts.append(observed(step.data.get(NEXT)).flatten())
         parts += [value.double().flatten() for key, value in leaves(step.data).items() if key[-1] == "reward"]
