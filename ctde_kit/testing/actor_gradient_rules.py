@@ -113,7 +113,7 @@ def others_actions_are_replayed(case: DeterministicCase) -> str:
         gap = difference(before, case.total(changed, case.actor_losses))
     if not gap and case.other_actions == "replay":
         raise Violation(f"other stored actions of {n_agents} agents leave the actor loss as it is: they are not replayed")
-    return f"moves by {number(gap)} with stored actions" if gap else "no stored action is seen, by no critic"
+    return f"moves by {number(gap)} with stored actions" if gap else "no stored action moves it: critics see agents' own actions, or current ones"
 
 
 @rule("The target is what the target policy would do and earn; one online network in it makes the target chase itself.")

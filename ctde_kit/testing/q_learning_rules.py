@@ -9,6 +9,7 @@ from torch import Tensor
 from ctde_kit.keys import NEXT
 from ctde_kit.specs import one_hot
 from ctde_kit.testing.comparing import difference, gradients, moved, number, size
+from ctde_kit.testing.entry_names import leaves
 from ctde_kit.testing.findings import NotApplicable, Violation, rule
 from ctde_kit.testing.loss_case import LossCase
 
@@ -61,19 +62,60 @@ def all_masked_agent_is_finite(case: LossCase) -> str:
 
 @rule("A gradient through the target chases its own tail: values fall to what makes the error small, and not the truth.")
 def target_is_detached(case: LossCase) -> str:
-    """No gradient reaches the entries under ``next``, and no target network learns."""
-    batch = case.batch.clone()
-    seen = [(NEXT, *key) for key in case.seen(batch)]
-    for key in seen:
-        batch.set(key, batch.get(key).clone().requires_grad_())
-    total = case.value_total(batch)
-    for key, gradient in zip(seen, gradients(total, [batch.get(key) for key in seen]), strict=True):
-        if size(gradient) > 0:
-            raise Violation(f"a gradient of {number(size(gradient))} reaches {key}: the target is not detached")
+    """The target's values give no parameter a gradient, and no target network learns."""
     learning = [name for name in case.learned if "target" in name]
     if learning:
         raise Violation(f"{len(learning)} parameters of target networks learn, such as {learning[0]}")
-    return f"{len(seen)} entries under 'next' get no gradient"
+    base = case.running(case.batch)
+    one = base[:1] if base.ndim == 1 else base.reshape(-1, base.shape[-1])[:1, -1:]
+    seen = [(NEXT, *key) for key in case.seen(one)]
+    for key in seen:
+        one.set(key, one.get(key).clone().requires_grad_())
+    reached = gradients(case.value_total(one), [one.get(key) for key in seen])
+    if not any(size(gradient) > 0 for gradient in reached):
+        return f"{len(seen)} entries under 'next' get no gradient"
+    if not case.learned:
+        raise NotApplicable("no parameters are known; give networks=")
+    share = _share_beside_values(case, one.detach())
+    if share > 0.02:
+        raise Violation(f"{number(100 * share)} % of the gradient's change with 'next' passes the target: it is not detached")
+    return "gradients reach entries under 'next', and pass no parameter on the way"
+
+
+def _share_beside_values(case: LossCase, one: TensorDictBase) -> float:
+    """How much of the gradient's change with ``next`` is no multiple of the current values' gradients.
+
+    Where targets are detached, one step's gradient is a weighted sum of its values' gradients; what follows, and the
+    reward, move the weights alone. So all changes with ``next`` are in the span of changes with rewards.
+    """
+    gradient = _flat_gradient(case, one)
+    basis = []
+    for key, value in leaves(one).items():
+        if key[0] != NEXT or key[-1] != "reward":
+            continue
+        for index in range(value.numel()):
+            changes = []
+            for bump in (0.5, -0.5, 5.0, -5.0, 50.0, -50.0):
+                paid = value.clone().flatten()
+                paid[index] += bump
+                changes.append(_flat_gradient(case, one.clone().set(key, paid.reshape(value.shape))) - gradient)
+            basis.append(max(changes, key=lambda change: change.norm().item()))
+    columns = torch.stack([change for change in basis if change.norm() > 0], 1)
+    place = (0,) * one.ndim
+    worst = 0.0
+    for _ in range(4):
+        change = _flat_gradient(case, case.with_moved(one, place, (NEXT,))) - gradient
+        left = change - columns @ torch.linalg.lstsq(columns, change.unsqueeze(1)).solution.squeeze(1)
+        if change.norm() > 1e-6 * (1 + gradient.norm()):
+            worst = max(worst, (left.norm() / change.norm()).item())
+    return worst
+
+
+def _flat_gradient(case: LossCase, batch: TensorDictBase) -> Tensor:
+    learned = case.learned.values()
+    grads = gradients(case.value_total(batch), learned)
+    parts = [torch.zeros_like(p) if g is None else g for p, g in zip(learned, grads, strict=True)]
+    return torch.cat([part.flatten() for part in parts]).double()
 
 
 @rule("Without target networks the target moves with each update, and values can run away.")

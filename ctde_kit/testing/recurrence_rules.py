@@ -34,7 +34,10 @@ def starts_from_stored_hidden(case: PolicyCase) -> str:
     steps = case.step_by_step(sequence)
     stored = torch.stack([step.select(*case.hidden_keys) for step in steps], 1)
     for key in case.hidden_keys:
-        sequence.set(key, stored.get(key))
+        # As an env's primer has it: zero where an episode begins.
+        hidden = stored.get(key)
+        begins = sequence.get(IS_INIT).reshape(*sequence.shape, *[1] * (hidden.ndim - sequence.ndim))
+        sequence.set(key, hidden.masked_fill(begins, 0))
     begin = 2
     found = case.act(sequence[:, begin:], sequence=True)
     gap, key, step = _gap(case, steps[begin:], found)
