@@ -11,7 +11,6 @@ from torchrl.modules import set_recurrent_mode
 
 from ctde_kit.specs import one_hot
 from ctde_kit.testing.comparing import number
-from ctde_kit.testing.entry_names import as_tuple
 from ctde_kit.testing.findings import NotApplicable, Violation, rule
 from ctde_kit.testing.policy_case import PolicyCase
 
@@ -89,5 +88,7 @@ def _choices(case: PolicyCase, action: Tensor, mask: Tensor) -> Tensor:
         return one_hot(action, mask.shape[-1])
     sizes = _sizes(case, mask)
     if len(sizes) != action.shape[-1]:
-        raise NotApplicable(f"several choices per agent: give an env as data, whose spec of {as_tuple(case.names['action'])} has their sizes")
+        raise NotApplicable(
+            f"several choices per agent: give an env as data, whose spec of {case.names['action']} has their sizes"
+        )
     return torch.cat([one_hot(action[..., k], n) for k, n in enumerate(sizes)], -1)

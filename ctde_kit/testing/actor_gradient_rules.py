@@ -17,7 +17,7 @@ from ctde_kit.testing.deterministic_case import DeterministicCase
 from ctde_kit.testing.findings import NotApplicable, Violation, rule
 
 
-@rule("Agent i's value tells agent i what to do; where it moves others, each agent learns the team's wishes, or its rivals'.")
+@rule("Agent i's value tells agent i what to do; where it moves others, they learn another agent's wishes.")
 def own_actor_alone(case: DeterministicCase) -> str:
     """The matrix of gradients, agents' values by agents' actions, is diagonal."""
     n_agents = case.n_agents
@@ -59,7 +59,7 @@ def _row(case: DeterministicCase, keep: Tensor) -> list[float]:
 def recorded(
     actors: list[nn.Module], critics: list[nn.Module], keep: Tensor, case: DeterministicCase
 ) -> Iterator[list[Tensor]]:
-    """Inside the block actors' outputs are kept, and gradients pass only the values of agents in ``keep`` ``[n, 1]``."""
+    """Inside the block actors' outputs are kept, and gradients pass only values of agents in ``keep`` ``[n, 1]``."""
     outputs: list[Tensor] = []
 
     def keep_outputs(module: nn.Module, _: Any, result: Any) -> None:
@@ -112,8 +112,14 @@ def others_actions_are_replayed(case: DeterministicCase) -> str:
         changed.set(key, moved(action) if action.is_floating_point() else garbage_like(action))
         gap = difference(before, case.total(changed, case.actor_losses))
     if not gap and case.other_actions == "replay":
-        raise Violation(f"other stored actions of {n_agents} agents leave the actor loss as it is: they are not replayed")
-    return f"moves by {number(gap)} with stored actions" if gap else "no stored action moves it: critics see agents' own actions, or current ones"
+        raise Violation(
+            f"other stored actions of {n_agents} agents leave the actor loss as it is: they are not replayed"
+        )
+    return (
+        f"moves by {number(gap)} with stored actions"
+        if gap
+        else "no stored action moves it: critics see agents' own actions, or current ones"
+    )
 
 
 @rule("The target is what the target policy would do and earn; one online network in it makes the target chase itself.")
@@ -126,7 +132,9 @@ def both_targets_are_used(case: DeterministicCase) -> str:
             raise NotApplicable(f"the loss holds no state whose name has 'target' and {what!r}")
         gap = case.moves_with(tensors.values(), case.value_losses)
         if not gap:
-            raise Violation(f"other weights of the target {what} leave the value loss as it is: the target has no target {what}")
+            raise Violation(
+                f"other weights of the target {what} leave the value loss as it is: the target has no target {what}"
+            )
         figures.append(f"{number(gap)} with the target {what}")
     gap = case.moves_with(case.actor_parameters().values(), case.value_losses)
     if gap:

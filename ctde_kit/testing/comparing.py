@@ -23,9 +23,7 @@ def tensors_in(output: Any, name: str = "output") -> dict[str, Tensor]:
     if isinstance(output, Mapping):
         return {k: v for key, value in output.items() for k, v in tensors_in(value, str(key)).items()}
     if isinstance(output, (tuple, list)):
-        return {
-            k: v for index, value in enumerate(output) for k, v in tensors_in(value, f"{name}[{index}]").items()
-        }
+        return {k: v for index, value in enumerate(output) for k, v in tensors_in(value, f"{name}[{index}]").items()}
     return {}
 
 

@@ -44,7 +44,8 @@ def check_deterministic_loss(
 
     Args:
         loss: batch -> losses by name, such as ``MADDPGLoss``, TorchRL's ``DDPGLoss`` or a function.
-        batch: what it takes, transitions ``[B]`` or sequences ``[*B, T]``; sizes of batch, time and agents should differ.
+        batch: what it takes, transitions ``[B]`` or sequences ``[*B, T]``; sizes of batch, time and agents should
+            differ.
         group: the group's name; ``None`` for a single agent, whose entries are at the root.
         keys: entries that stand elsewhere than at ``(group, name)``.
         actor: the group's actor (a module; parameters alone skip the rules of the gradient matrix); ``None``: what the
@@ -52,8 +53,8 @@ def check_deterministic_loss(
         critic: the group's critic, which writes ``state_action_value`` ``[*B, n_agents, 1]``; likewise.
         actor_losses: names of the losses that the actor learns from.
         critic_losses: names of those that the critic learns from.
-        other_actions: what the others do in an agent's actor loss: ``replay``, as in the paper, ``current``, or ``None``
-            for either.
+        other_actions: what the others do in an agent's actor loss: ``replay``, as in the paper, ``current``, or
+            ``None`` for either.
         raises: whether a broken rule is an error; else the report says so.
 
     Raises:
@@ -72,7 +73,14 @@ def check_deterministic_loss(
     '4 x 4 gradients, none off the diagonal'
     """
     case = DeterministicCase(
-        loss, batch.detach(), EntryNames(group, keys), actor, critic, actor_losses, critic_losses, other_actions=other_actions
+        loss,
+        batch.detach(),
+        EntryNames(group, keys),
+        actor,
+        critic,
+        actor_losses,
+        critic_losses,
+        other_actions=other_actions,
     )
     name = getattr(loss, "__name__", type(loss).__name__)
     return examine(f"check_deterministic_loss: {name}", DETERMINISTIC_RULES, case, raises)

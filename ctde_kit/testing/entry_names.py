@@ -68,7 +68,7 @@ class EntryNames:
 
 def as_tuple(key: NestedKey) -> tuple[str, ...]:
     """A key as a tuple of strings."""
-    return (key,) if isinstance(key, str) else tuple(key)
+    return (key,) if isinstance(key, str) else tuple(map(str, key))
 
 
 def under_next(key: NestedKey) -> tuple[str, ...]:

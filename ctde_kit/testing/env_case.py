@@ -20,6 +20,8 @@ from ctde_kit.testing.entry_names import as_tuple, leaves
 from ctde_kit.testing.findings import NotApplicable
 
 LONGEST = 2000
+# Floats in a root that no agent sees.
+UNSEEN = {"reward", "episode_reward", "action", "info"}
 
 
 @runtime_checkable
@@ -68,7 +70,7 @@ class EnvCase:
     @property
     def groups(self) -> list[str]:
         """Names of the agents' groups; none for a single agent."""
-        return [key[0] for key in self.env.action_keys if isinstance(key, tuple)]
+        return [str(key[0]) for key in self.env.action_keys if isinstance(key, tuple)]
 
     def act(self, root: TensorDictBase, seed: int) -> TensorDictBase:
         """Write random allowed actions; the program's generators stay as they are."""
@@ -160,7 +162,7 @@ def observed(root: TensorDictBase) -> Tensor:
     parts = [
         value.reshape(rows, -1).double()
         for key, value in leaves(root).items()
-        if value.is_floating_point() and key[0] != NEXT and key[-1] not in ("reward", "episode_reward", "action")
+        if value.is_floating_point() and key[0] != NEXT and not {*key} & UNSEEN
     ]
     return torch.cat(parts, -1) if parts else torch.zeros(rows, 0)
 
@@ -171,6 +173,8 @@ def fingerprint(steps: list[Step]) -> Tensor:
     for step in steps:
         parts.append(observed(step.data.get(NEXT)).flatten())
         parts += [value.double().flatten() for key, value in leaves(step.data).items() if key[-1] == "reward"]
-        parts += [step.flag(name).double() for name in (DONE, TERMINATED, TRUNCATED) if (NEXT, name) in leaves(step.data)]
+        parts += [
+            step.flag(name).double() for name in (DONE, TERMINATED, TRUNCATED) if (NEXT, name) in leaves(step.data)
+        ]
         parts.append(observed(step.following).flatten())
     return torch.cat(parts)

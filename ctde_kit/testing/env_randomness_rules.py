@@ -29,7 +29,9 @@ def seeds(case: EnvCase) -> str:
         return "the same data twice; no reset is random"
     # A game with few beginnings may draw the same one twice.
     if all(torch.equal(first, fingerprint(case.roll(5, seed=seed))) for seed in SEEDS):
-        raise Violation(f"set_seed gives the same data for the seeds 0, {', '.join(map(str, SEEDS))}; resets are random")
+        raise Violation(
+            f"set_seed gives the same data for the seeds 0, {', '.join(map(str, SEEDS))}; resets are random"
+        )
     rows = torch.cat([_first_observations(case, seed) for seed in SEEDS], -1)
     if len(rows) > 1 and (rows == rows[0]).all():
         raise Violation(f"all {len(rows)} envs of the batch begin alike: each must draw by itself")
@@ -55,7 +57,9 @@ def unseeded_copies(case: EnvCase) -> str:
             begins.append(observed(env.reset()))
             env.close()
     if torch.equal(*begins):
-        raise Violation("two envs with seed=None, made from one state of the program's generators, saw the same first observations")
+        raise Violation(
+            "two envs with seed=None, made from one state of the program's generators, saw the same first observations"
+        )
     return f"first observations differ by {number(difference(*begins))}"
 
 

@@ -19,7 +19,10 @@ def specs(case: EnvCase) -> str:
     env, count = case.env, 0
     fake = {key for key in leaves(env.fake_tensordict()) if key[-1] != "_reset"}
     real = set(leaves(case.rolled[0].data))
-    for missing, place in ((fake - real, "the specs and not in the data"), (real - fake, "the data and not in the specs")):
+    for missing, place in (
+        (fake - real, "the specs and not in the data"),
+        (real - fake, "the data and not in the specs"),
+    ):
         if missing:
             raise Violation(f"key {min(missing)} is in {place}")
     composites = {
@@ -51,7 +54,9 @@ def _plain(value: object) -> object:
     return list(value) if isinstance(value, torch.Size) else value
 
 
-@rule("Collectors allocate from the specs; where a group's batch size is another one there, they fail or misalign agents.")
+@rule(
+    "Collectors allocate from the specs; where a group's batch size is another one there, they fail or misalign agents."
+)
 def batch_sizes(case: EnvCase) -> str:
     """A group has the batch size in data that it has in the specs."""
     fake, data = case.env.fake_tensordict(), case.rolled[0].data
@@ -96,7 +101,9 @@ def time_limit_is_truncation(case: EnvCase) -> str:
             raise Violation(f"an episode goes on after {limit} steps, its time limit")
     if not reached:
         raise NotApplicable(f"every episode ended before {limit} steps, the time limit")
-    figure = f"after {limit} steps, the time limit, {truncated} of {reached} envs are truncated, {terminated} terminated"
+    figure = (
+        f"after {limit} steps, the time limit, {truncated} of {reached} envs are truncated, {terminated} terminated"
+    )
     if terminated == reached or truncated + terminated < reached:
         raise Violation(f"{figure}; expected truncated and not terminated")
     return figure
@@ -119,7 +126,8 @@ def last_observation_is_before_the_reset(case: EnvCase) -> str:
     if not len(ordinary):
         raise NotApplicable("episodes of one step: nothing tells a last observation from a first one")
     usual, end, jump = float(ordinary.max()), float(last.median()), float(jumps.median())
-    figure = f"observations move by up to {number(usual)} in a step, {number(end)} in the last one, {number(jump)} in a reset"
+    steps = f"{number(usual)} in a step, {number(end)} in the last one, {number(jump)} in a reset"
+    figure = f"observations move by up to {steps}"
     if end > 3 * usual and end > 0.5 * jump:
         raise Violation(f"{figure}: 'next' holds an observation after the reset, expected the one before")
     return figure
@@ -174,23 +182,31 @@ def _check_choices(root: TensorDictBase, key: tuple[str, ...], alive_name: str) 
     if done is not None:
         stuck = stuck & ~done.reshape(*done.shape, *[1] * (stuck.ndim - done.ndim)).expand_as(stuck)
     if stuck.any():
-        raise Violation(f"key {key}: {int(stuck.sum())} living agents may do nothing, expected at least one action each")
+        raise Violation(
+            f"key {key}: {int(stuck.sum())} living agents may do nothing, expected at least one action each"
+        )
 
 
-@rule("An agent's trace ends with its own end or the team's; flags that contradict each other cut it in the wrong place.")
+@rule(
+    "An agent's trace ends with its own end or the team's; flags that contradict each other cut it in the wrong place."
+)
 def agents_own_ends(case: EnvCase) -> str:
     """Done is terminated or truncated, for the team and each agent; a team of ended agents is done."""
     groups = [group for group in case.groups if (NEXT, group, DONE) in leaves(case.rolled[0].data)]
-    counts = {name: 0 for name in ("team", *groups)}
+    counts = dict.fromkeys(("team", *groups), 0)
     for step in case.rolled:
         values = leaves(step.data)
         for place in ((), *((group,) for group in groups)):
             done, terminated, truncated = (values.get((NEXT, *place, name)) for name in (DONE, TERMINATED, TRUNCATED))
             if done is None or terminated is None:
-                raise Violation(f"key {(NEXT, *place, TERMINATED)} is missing: done alone does not say whether to bootstrap")
+                raise Violation(
+                    f"key {(NEXT, *place, TERMINATED)} is missing: done alone does not say whether to bootstrap"
+                )
             either = terminated if truncated is None else terminated | truncated
             if not torch.equal(done, either):
-                raise Violation(f"key {(NEXT, *place, DONE)} is not terminated or truncated in {int((done ^ either).sum())} places")
+                raise Violation(
+                    f"key {(NEXT, *place, DONE)} is not terminated or truncated in {int((done ^ either).sum())} places"
+                )
             counts[place[0] if place else "team"] += int(done.sum())
         if groups:
             _check_team_ends(step, values, case.groups, groups)

@@ -15,7 +15,7 @@ import torch
 Verdict = Literal["passed", "broken", "skipped"]
 
 
-class RuleBroken(AssertionError):
+class RuleBroken(AssertionError):  # noqa: N818
     """A part breaks a rule; the message has a line for each broken rule, with its name and figure.
 
     Args:

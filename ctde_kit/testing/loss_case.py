@@ -1,4 +1,4 @@
-"""A loss under examination: a callable from a batch to losses, its parameters, and batches that are changed on purpose."""
+"""A loss under examination: a callable from a batch to losses, its parameters, and batches changed on purpose."""
 
 from __future__ import annotations
 
@@ -85,7 +85,9 @@ class LossCase:
         """The parameters of values alone."""
         return self._own("critic", self.critic, CRITICS, self._parameters("actor", self.actor, ACTORS))
 
-    def _own(self, name: str, given: Parameters, prefixes: Sequence[str], others: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _own(
+        self, name: str, given: Parameters, prefixes: Sequence[str], others: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
         shared = {id(parameter) for parameter in others.values()}
         own = {key: p for key, p in self._parameters(name, given, prefixes).items() if id(p) not in shared}
         if not own:
@@ -104,7 +106,7 @@ class LossCase:
         return _once({key: p for key, p in named.items() if key.startswith(tuple(prefixes))})
 
     def targets(self, *parts: str) -> dict[str, Tensor]:
-        """Tensors of target networks, by name: what the loss's state holds under a name with ``target`` and ``parts``."""
+        """Tensors of target networks: what the loss's state holds under a name with ``target`` and one of ``parts``."""
         if not isinstance(self.loss, nn.Module):
             return {}
         return {
@@ -117,14 +119,16 @@ class LossCase:
         }
 
     def running(self, batch: TensorDictBase) -> TensorDictBase:
-        """A copy in which no step ends an episode, everyone is alive, and no step is padding."""
+        """A copy in which no step ends an episode, everyone is alive, and rewards are of size 1 at most."""
         changed = batch.clone()
         for key, value in leaves(changed).items():
             if key[-1] in FLAGS:
                 changed.set(key, torch.zeros_like(value))
+            elif key[-1] == "reward":
+                changed.set(key, value / (1 + value.abs().max()))
             elif key[-1] == as_tuple(self.names["mask"])[-1] and value.dtype == torch.bool:
                 changed.set(key, torch.ones_like(value))
-        if IS_INIT in changed.keys() and changed.ndim > 1:
+        if IS_INIT in changed and changed.ndim > 1:
             begins = changed.get(IS_INIT).clone()
             begins[..., 1:, :] = False
             changed.set(IS_INIT, begins)
@@ -136,7 +140,7 @@ class LossCase:
         for key, value in leaves(changed).items():
             if key[0] == NEXT and key[-1] in ("done", how):
                 value[place] = True
-        if IS_INIT in changed.keys() and changed.ndim > 1 and place[-1] + 1 < changed.shape[-1]:
+        if IS_INIT in changed and changed.ndim > 1 and place[-1] + 1 < changed.shape[-1]:
             changed.get(IS_INIT)[(*place[:-1], place[-1] + 1)] = True
         return changed
 
@@ -146,7 +150,10 @@ class LossCase:
         return [
             key
             for key, value in values.items()
-            if key[0] != NEXT and (NEXT, *key) in values and value.is_floating_point() and not key[-1].endswith("_hidden")
+            if key[0] != NEXT
+            and (NEXT, *key) in values
+            and value.is_floating_point()
+            and not key[-1].endswith("_hidden")
         ]
 
     def with_moved(self, batch: TensorDictBase, place: tuple[int, ...], prefix: tuple[str, ...] = ()) -> TensorDictBase:

@@ -66,6 +66,7 @@ def _losses_and_gradients(case: LossCase, batch: TensorDictBase) -> tuple[dict[s
     found = case(batch)
     total = torch.stack([value.sum() for name, value in found.items() if name.startswith("loss")]).sum()
     grads = zip(case.learned.items(), gradients(total, case.learned.values()), strict=True)
+    found = {name: value.detach() for name, value in found.items()}
     return found, {name: torch.zeros_like(p) if g is None else g for (name, p), g in grads}
 
 
@@ -117,7 +118,7 @@ def no_silent_broadcast(case: LossCase) -> str:
         for wrong, meant in _other_shapes(case, case.batch.get(key)):
             tried += 1
             try:
-                found = case.total(case.batch.clone().set(key, wrong)).detach()
+                found = case.total(_with_shape(case.batch, key, wrong)).detach()
             except Exception:  # however it refuses
                 refused += 1
                 continue
@@ -129,6 +130,14 @@ def no_silent_broadcast(case: LossCase) -> str:
     if not tried:
         raise NotApplicable("the loss reads no advantage, value target, log-probability or reward of the batch")
     return f"{refused} of {tried} other shapes are refused, {tried - refused} mean what they say"
+
+
+def _with_shape(batch: TensorDictBase, key: tuple[str, ...], value: Tensor) -> TensorDictBase:
+    """A copy with an entry of any shape; a group with agents in its batch size would refuse it before the loss does."""
+    changed = batch.clone()
+    for depth in range(1, len(key)):
+        changed.get(key[:depth]).batch_size = batch.batch_size
+    return changed.set(key, value)
 
 
 def _is_read(case: LossCase, key: tuple[str, ...], expected: Tensor) -> bool:
@@ -151,7 +160,9 @@ def _other_shapes(case: LossCase, value: Tensor) -> Iterator[tuple[Tensor, Tenso
             yield first.squeeze(axis), meant
 
 
-@rule("Where a policy's loss moves the critic, or a value's loss the policy, each learns something else than it should.")
+@rule(
+    "Where a policy's loss moves the critic, or a value's loss the policy, each learns something else than it should."
+)
 def gradients_stay_home(case: LossCase) -> str:
     """The actor's losses move the actor alone, the values' losses the critic alone."""
     actor, critic = case.actor_parameters(), case.critic_parameters()
@@ -165,7 +176,9 @@ def gradients_stay_home(case: LossCase) -> str:
         strays = dict(zip(other, map(size, gradients(total, other.values())), strict=True))
         name = max(strays, key=lambda key: strays[key])
         if strays[name] > 0:
-            raise Violation(f"{' + '.join(losses)} moves the {whose}: gradient {number(strays[name])} in {name}, expected 0")
+            raise Violation(
+                f"{' + '.join(losses)} moves the {whose}: gradient {number(strays[name])} in {name}, expected 0"
+            )
         if not any(size(gradient) > 0 for gradient in gradients(total, own.values())):
             raise Violation(f"{' + '.join(losses)} moves nothing: no gradient in {len(own)} parameters")
     return f"{len(actor)} parameters of the actor, {len(critic)} of the critic, no stray gradient"

@@ -63,7 +63,7 @@ class MixerCase:
         return self.with_values(made, 3 * torch.randn(*made.shape, sum(self.sizes)))
 
     def with_values(self, data: TensorDictBase, values: Tensor, best: Tensor | None = None) -> TensorDictBase:
-        """A copy with these values ``[*B, N]`` of all agents; ``best``: what their best ones are, where they are read."""
+        """A copy with these values ``[*B, N]`` of all agents; ``best``: their best ones, where those are read."""
         changed = data.clone()
         best = values + 25 if best is None else best
         for name, chosen in ((self.value_name, values), (self.best_name, best)):
@@ -86,7 +86,7 @@ class MixerCase:
                 parameter.copy_(torch.randn_like(parameter))
 
 
-@rule("Each agent picks its own best action; that is the team's best only where the mix never falls with an agent's value.")
+@rule("Each agent picks its own best action: the team's best only where the mix never falls with an agent's value.")
 def monotonic(case: MixerCase) -> str:
     """The team's value never falls where one agent's rises, for random weights, states and values."""
     least = float("inf")
@@ -103,8 +103,8 @@ def monotonic(case: MixerCase) -> str:
                     least = min(least, slope.min().item())
                     if slope.min().item() < -scale:
                         raise Violation(
-                            f"the team's value falls by {number(-slope.min().item())} per unit of agent {agent}'s value, "
-                            "expected at least 0"
+                            f"the team's value falls by {number(-slope.min().item())} per unit of agent {agent}'s "
+                            "value, expected never"
                         )
     return f"least slope {number(least)} over {WEIGHTS} random weights"
 
@@ -177,9 +177,11 @@ def batch_shapes(case: MixerCase) -> str:
     with torch.no_grad():
         flat = case.mix(data)
         if flat.shape != (*data.shape, 1):
-            raise Violation(f"the team's value of {list(data.shape)} is {list(flat.shape)}, expected {[*data.shape, 1]}")
+            raise Violation(
+                f"the team's value of {list(data.shape)} is {list(flat.shape)}, expected {[*data.shape, 1]}"
+            )
         folded = case.mix(data.reshape(rows // 2, 2)).reshape(rows, 1)
-        single = torch.cat([case.mix(data[row : row + 1]) for row in range(rows)])
+        single = torch.cat([case.mix(part) for part in data.split(1)])
     gap = max(difference(flat, folded), difference(flat, single))
     if gap > 1e-4 * (1 + flat.abs().max().item()):
         raise Violation(f"rows are mixed otherwise alone, or along time: {number(gap)} off")
@@ -223,7 +225,9 @@ def check_mixer(
     >>> check_mixer(mixer, data)["argmax_per_agent"].figure
     "384 random joint actions, none is better than the agents' own best ones"
     """
-    case = MixerCase(mixer, data.detach(), mixer.out_keys[0] if team_value is None else team_value, value_name, best_name)
+    case = MixerCase(
+        mixer, data.detach(), mixer.out_keys[0] if team_value is None else team_value, value_name, best_name
+    )
     if not case.keys(value_name):
         raise UserError(f"value_name={value_name!r}: the mixer reads {list(mixer.in_keys)}, none of which ends so")
     return examine(f"check_mixer: {type(mixer).__name__}", MIXER_RULES, case, raises)

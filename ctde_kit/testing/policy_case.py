@@ -47,15 +47,16 @@ class PolicyCase:
     ):
         self.policy, self.names = policy, names
         self.action_spec: TensorSpec | None = None
+        collected: Any = data
         if isinstance(data, EnvBase):
             self.action_spec = data.full_action_spec[names["action"]]
             with torch.no_grad(), set_exploration_type(ExplorationType.RANDOM):
-                data = data.rollout(steps, policy, break_when_any_done=False)
-        if data.ndim < 1 or names["action"] not in data.keys(True, True):
+                collected = data.rollout(steps, policy, break_when_any_done=False)
+        if collected.ndim < 1 or as_tuple(names["action"]) not in leaves(collected):
             raise UserError(
-                f"data: expected an env, or a batch [*B, T] with {names['action']!r}, found one {list(data.shape)}"
+                f"data: expected an env, or a batch [*B, T] with {names['action']!r}, found one {list(collected.shape)}"
             )
-        self.data: TensorDictBase = data.detach()
+        self.data: TensorDictBase = collected.detach()
         self.decentralized = decentralized
         if decentralized is None and isinstance(policy, SaysDecentralized):
             self.decentralized = policy.decentralized
@@ -95,9 +96,7 @@ class PolicyCase:
             value = rows.get(key, None)
             if value is None:
                 continue
-            if key in self.hidden_keys:
-                value = torch.zeros_like(value)
-            elif key[-1] == IS_INIT:
+            if key in self.hidden_keys or key[-1] == IS_INIT:
                 value = torch.zeros_like(value)
             elif key[-1] == as_tuple(self.names["mask"])[-1]:
                 value = torch.ones_like(value)
@@ -128,7 +127,7 @@ class PolicyCase:
         """The policy's output in each step of ``[B, T]``, each from the hidden state that the step before wrote."""
         written: list[TensorDictBase] = []
         for index in range(sequence.shape[-1]):
-            step = sequence[..., index].clone()
+            step: Any = sequence[:, index].clone()
             if written:
                 for key in self.hidden_keys:
                     step.set(key, written[-1].get((NEXT, *key)))

@@ -36,7 +36,7 @@ def own_data_alone(case: PolicyCase) -> str:
         raise NotApplicable("the policy says that it is not decentralized")
     inputs, axis = case.inputs(5), 1
     before = case.outputs(case.act(inputs), hidden=True)
-    if STATE in inputs.keys():
+    if STATE in inputs:
         _check_moves(before, case, inputs.clone().set(STATE, moved(inputs.get(STATE))), None, "the global state")
     for agent in range(n_agents):
         changed = inputs.clone()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from tensordict import TensorDictBase
 from torch import Tensor
@@ -24,11 +26,15 @@ def masks_in_targets(case: LossCase) -> str:
     with torch.no_grad():
         free = case.value_total(base.clone().set(key, torch.ones_like(mask)))
         gaps = [
-            difference(free, case.value_total(base.clone().set(key, one_hot(torch.full(mask.shape[:-1], k), mask.shape[-1]))))
+            difference(
+                free, case.value_total(base.clone().set(key, one_hot(torch.full(mask.shape[:-1], k), mask.shape[-1])))
+            )
             for k in range(mask.shape[-1])
         ]
     if max(gaps) <= 1e-6 * (1 + free.abs().item()):
-        raise Violation(f"{len(gaps)} masks under {key}, each with another action, left the loss at {number(free.item())}")
+        raise Violation(
+            f"{len(gaps)} masks under {key}, each with another action, left the loss at {number(free.item())}"
+        )
     return f"{len(gaps)} masks move the loss by up to {number(max(gaps))}"
 
 
@@ -40,11 +46,11 @@ def _next_mask(case: LossCase, batch: TensorDictBase) -> tuple[tuple[str, ...], 
     return key, mask
 
 
-@rule("The value -inf, or the least float, of an agent that may do nothing turns the team's mixed value and its gradient into NaN.")
+@rule("The value -inf, or the least float, of an agent that may do nothing spoils the team's value and every gradient.")
 def all_masked_agent_is_finite(case: LossCase) -> str:
     """An agent without an allowed action leaves the loss and its gradient finite, and of ordinary size."""
     base = case.running(case.batch)
-    key, mask = _next_mask(case, base)
+    key, _ = _next_mask(case, base)
     changed = base.clone()
     for entry in (key, key[1:]):
         value = changed.get(entry, None)
@@ -52,7 +58,9 @@ def all_masked_agent_is_finite(case: LossCase) -> str:
             value.select(case.batch.ndim, 0).fill_(False)
     before, total = case.value_total(base), case.value_total(changed)
     if not total.isfinite() or total.abs() > HUGE * (1 + before.abs()):
-        raise Violation(f"the loss is {number(total.item())} where agent 0 may do nothing, {number(before.item())} before")
+        raise Violation(
+            f"the loss is {number(total.item())} where agent 0 may do nothing, {number(before.item())} before"
+        )
     grads = gradients(total, case.learned.values())
     worst = max((size(g) if g is None or g.isfinite().all() else float("inf") for g in grads), default=0.0)
     if worst == float("inf") or (case.learned and worst == 0):
@@ -60,14 +68,16 @@ def all_masked_agent_is_finite(case: LossCase) -> str:
     return f"loss {number(total.item())}, largest gradient {number(worst)}"
 
 
-@rule("A gradient through the target chases its own tail: values fall to what makes the error small, and not the truth.")
+@rule(
+    "A gradient through the target chases its own tail: values fall to what makes the error small, and not the truth."
+)
 def target_is_detached(case: LossCase) -> str:
     """The target's values give no parameter a gradient, and no target network learns."""
     learning = [name for name in case.learned if "target" in name]
     if learning:
         raise Violation(f"{len(learning)} parameters of target networks learn, such as {learning[0]}")
     base = case.running(case.batch)
-    one = base[:1] if base.ndim == 1 else base.reshape(-1, base.shape[-1])[:1, -1:]
+    one = _one_step(base)
     seen = [(NEXT, *key) for key in case.seen(one)]
     for key in seen:
         one.set(key, one.get(key).clone().requires_grad_())
@@ -78,8 +88,15 @@ def target_is_detached(case: LossCase) -> str:
         raise NotApplicable("no parameters are known; give networks=")
     share = _share_beside_values(case, one.detach())
     if share > 0.02:
-        raise Violation(f"{number(100 * share)} % of the gradient's change with 'next' passes the target: it is not detached")
+        raise Violation(
+            f"{number(100 * share)} % of the gradient's change with 'next' passes the target: it is not detached"
+        )
     return "gradients reach entries under 'next', and pass no parameter on the way"
+
+
+def _one_step(batch: TensorDictBase) -> Any:
+    """The first transition, or the last step of the first sequence."""
+    return batch[:1] if batch.ndim == 1 else batch.reshape(-1, batch.shape[-1])[:1, -1:]
 
 
 def _share_beside_values(case: LossCase, one: TensorDictBase) -> float:
@@ -175,7 +192,7 @@ def double_q(case: LossCase) -> str:
 def _choices_that_count(case: LossCase, bias: Tensor) -> int:
     """For how many actions the loss of one step moves with the target network's value of it."""
     base = case.running(case.batch)
-    one = base[:1] if base.ndim == 1 else base.reshape(-1, base.shape[-1])[:1, -1:]
+    one = _one_step(base)
     kept, count = bias.detach().clone(), 0
     with torch.no_grad():
         before = case.value_total(one)
@@ -186,5 +203,7 @@ def _choices_that_count(case: LossCase, bias: Tensor) -> int:
     return count
 
 
-WHY_DOUBLE = "A maximum of noisy values is too large; the online network's choice, valued by the target network, is not."
+WHY_DOUBLE = (
+    "A maximum of noisy values is too large; the online network's choice, valued by the target network, is not."
+)
 demanded_double_q = rule(WHY_DOUBLE)(double_q)

@@ -85,14 +85,14 @@ def _reason(case: LossCase) -> str:
     recurrent = isinstance(case.loss, HoldsActor) and IS_INIT in {
         as_tuple(key)[-1] for key in case.loss.actor_network.in_keys
     }
-    if IS_INIT in case.batch.keys() and case.batch.ndim == 1 and recurrent:
+    if IS_INIT in case.batch and case.batch.ndim == 1 and recurrent:
         return f"the minibatch {list(case.batch.shape)} was unrolled as one sequence"
     if recurrent:
         return "the hidden states at the beginning of sequences are not those that the policy acted with"
     return "the stored log-probabilities are not those of the policy that learns"
 
 
-@rule("The KL of a policy from itself is 0, and no ratio of 1 is clipped: other figures say that the first update is off-policy.")
+@rule("The KL of a policy from itself is 0, and no ratio of 1 is clipped: else the first update is off-policy.")
 def first_kl(case: LossCase) -> str:
     """Before any update the loss's own KL and clip fraction are 0."""
     found = case(case.batch)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from tensordict import TensorDictBase
 
@@ -14,7 +16,9 @@ from ctde_kit.testing.policy_case import PolicyCase
 CLOSE = 1e-5
 
 
-@rule("The policy is collected step by step and learns along sequences: where they differ it learns from another policy.")
+@rule(
+    "The policy is collected step by step and learns along sequences: where they differ it learns from another policy."
+)
 def steps_equal_sequence(case: PolicyCase) -> str:
     """A sequence with resets inside gives what its steps give one by one."""
     case.need_recurrent()
@@ -32,7 +36,7 @@ def starts_from_stored_hidden(case: PolicyCase) -> str:
     case.need_recurrent()
     sequence = case.sequence()
     steps = case.step_by_step(sequence)
-    stored = torch.stack([step.select(*case.hidden_keys) for step in steps], 1)
+    stored: Any = torch.stack([step.select(*case.hidden_keys) for step in steps], 1)
     for key in case.hidden_keys:
         # As an env's primer has it: zero where an episode begins.
         hidden = stored.get(key)
@@ -43,8 +47,8 @@ def starts_from_stored_hidden(case: PolicyCase) -> str:
     gap, key, step = _gap(case, steps[begin:], found)
     if gap > CLOSE:
         raise Violation(
-            f"a slice from step {begin + 1} on gives a {key} {number(gap)} off in its step {step + 1}: the stored hidden "
-            "state is not what it starts from"
+            f"a slice from step {begin + 1} on gives a {key} {number(gap)} off in its step {step + 1}: the stored "
+            "hidden state is not what it starts from"
         )
     return f"a slice from step {begin + 1} on differs by {number(gap)}"
 
@@ -106,5 +110,3 @@ def flat_minibatch_is_refused(case: PolicyCase) -> str:
             f"{key} is {number(gaps[key])} off what single steps give: the minibatch [12] was unrolled as one sequence"
         )
     return "taken as single steps"
-
-

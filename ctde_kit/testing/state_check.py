@@ -112,7 +112,7 @@ def perturbed(value: Any) -> Any:
 
 @rule("What a checkpoint holds and loading leaves out is lost in every run that is resumed.")
 def every_entry_is_loaded(case: StateCase) -> str:
-    """Each tensor and number of the state, changed and loaded, is what the part then has, and loading brings it back."""
+    """Each tensor and number of the state, changed and loaded, is what the part has; loading brings it back."""
     saved, count, refused = case.saved, 0, 0
     expected = case.expected()
     for path, value in entries(saved):
@@ -123,10 +123,9 @@ def every_entry_is_loaded(case: StateCase) -> str:
         except Exception:  # a state that cannot be, such as a generator's with other bytes
             refused += 1
         else:
-            there = dict(entries(part.state_dict()))
-            if path not in there or _gap(there[path], other):
-                raise Violation(f"load_state_dict leaves {name} at {_short(there.get(path))}, expected {_short(other)}")
+            _check_loaded(dict(entries(part.state_dict())), {path: other})
         part.load_state_dict(deepcopy(saved))
+        _check_loaded(dict(entries(part.state_dict())), dict(entries(saved)))
         gap, where = largest_difference(case.output(part), expected)
         if gap:
             raise Violation(f"after {name} was changed and loaded back, {where} is {number(gap)} off, expected 0")
@@ -134,6 +133,13 @@ def every_entry_is_loaded(case: StateCase) -> str:
     if not count:
         raise NotApplicable("the state holds no tensor and no number")
     return f"{count} tensors and numbers" + (f", {refused} of which refuse other values" if refused else "")
+
+
+def _check_loaded(there: dict[Path, Any], expected: dict[Path, Any]) -> None:
+    for path, value in expected.items():
+        if path not in there or _gap(there[path], value):
+            name = ".".join(map(str, path))
+            raise Violation(f"load_state_dict leaves {name} at {_short(there.get(path))}, expected {_short(value)}")
 
 
 def _gap(first: Any, second: Any) -> float:
@@ -144,7 +150,7 @@ def _short(value: Any) -> str:
     return " ".join(str(value).split())[:60]
 
 
-@rule("Running statistics outside the state are gone after a restart: a resumed run, or an exported policy, acts otherwise.")
+@rule("Running statistics outside the state are gone after a restart: a resumed run or exported policy acts otherwise.")
 def nothing_outside_the_state(case: StateCase) -> str:
     """A fresh part that loads a used one's state gives what the used one gives."""
     part = case.fresh()
@@ -153,8 +159,8 @@ def nothing_outside_the_state(case: StateCase) -> str:
     if gap:
         suspects = ", ".join(_outside(case.used, part)) or "not found"
         raise Violation(
-            f"after {case.times} uses and a restart {where} is {number(gap)} off, expected 0: something that it depends "
-            f"on is not in state_dict (attributes that differ: {suspects})"
+            f"after {case.times} uses and a restart {where} is {number(gap)} off, expected 0: something that it "
+            f"depends on is not in state_dict (attributes that differ: {suspects})"
         )
     return f"after {case.times} uses and a restart outputs are the same"
 

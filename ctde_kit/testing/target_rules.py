@@ -42,6 +42,7 @@ def _check_seen(case: LossCase, batch: TensorDictBase) -> None:
 
 # --- of a loss
 
+
 def _loss_moves(case: LossCase, base: TensorDictBase, changed: TensorDictBase) -> float:
     """How far the value losses move, relative to their size; what is rounding is 0."""
     with torch.no_grad():
@@ -61,7 +62,9 @@ def target_from_next(case: LossCase) -> str:
     place, behind = _ending(base)
     cross = _cross(case, case.ended(base, place, "truncated"), place, behind)
     if cross:
-        raise Violation(f"the target of an episode's last step moves with the row behind it ({number(cross)}), expected 0")
+        raise Violation(
+            f"the target of an episode's last step moves with the row behind it ({number(cross)}), expected 0"
+        )
     return f"moves by {number(moves)} with 'next', not with the row behind an ending"
 
 
@@ -111,6 +114,7 @@ def termination_cuts(case: LossCase) -> str:
 
 # --- of an estimator
 
+
 def _target(case: LossCase) -> tuple[TensorDictBase, Callable[[TensorDictBase], Tensor]]:
     """The fresh batch, and the value target, or else the advantage, that the estimator writes into it."""
     if case.prepared is None or case.fresh is None:
@@ -152,7 +156,9 @@ def truncated_advantage_bootstraps(case: LossCase) -> str:
     """The value target of a truncated step has the value of its next observation."""
     gap = _target_moves(case, "truncated", (NEXT,), behind=False)
     if not gap:
-        raise Violation("the value target of a truncated step does not move with its next observation: not bootstrapped")
+        raise Violation(
+            "the value target of a truncated step does not move with its next observation: not bootstrapped"
+        )
     return f"moves by {number(gap)} with a truncated step's next observation"
 
 

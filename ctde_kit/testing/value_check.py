@@ -44,7 +44,8 @@ def check_value_loss(
 
     Args:
         loss: batch -> losses by name, such as ``QMixLoss``, TorchRL's ``DQNLoss`` or a function.
-        batch: what it takes, transitions ``[B]`` or sequences ``[*B, T]``; sizes of batch, time and agents should differ.
+        batch: what it takes, transitions ``[B]`` or sequences ``[*B, T]``; sizes of batch, time and agents should
+            differ.
         group: the group's name; ``None`` for a single agent, whose entries are at the root.
         keys: entries that stand elsewhere than at ``(group, name)``; a team's reward is ``{"reward": "reward"}``.
         networks: what learns (a module or its parameters); ``None``: all parameters of ``loss``.
