@@ -52,10 +52,6 @@ class DeterministicCase(LossCase):
             raise NotApplicable("a group of one agent")
         return count
 
-    def batch_dims(self, output: Tensor) -> int:
-        """Which dimension of an actor's output is the agents'."""
-        return output.ndim - 2
-
     def actor_modules(self) -> list[nn.Module]:
         """The group's actor."""
         return self._modules(self.actor, "actor_network", "actors", "actor")

@@ -98,10 +98,10 @@ class EnvCase:
 
     @cached_property
     def rolled(self) -> list[Step]:
-        """The steps that most rules look at: two episodes, where the time limit is known."""
+        """The steps that most rules look at: more than an episode, where the time limit is known."""
         length = self.steps
         if self.limit is not None and self.limit <= LONGEST:
-            length = max(length, min(2 * self.limit, self.limit + 50))
+            length = max(length, self.limit + 3)
         return self.roll(length, seed=0)
 
     @cached_property

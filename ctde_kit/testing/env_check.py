@@ -41,7 +41,7 @@ def check_env(
         env: any TorchRL env, with its transforms; or a function that makes one, of a seed (which may be ``None``) or
             of nothing. Only a function of a seed shows whether unseeded copies differ.
         max_steps: steps after which an episode is truncated; ``None``: what the env or its ``StepCounter`` says.
-        steps: how many steps to look at, at least; two episodes where the time limit is known.
+        steps: how many steps to look at, at least; more than an episode where the time limit is known.
         action_mask: the name of masks of allowed actions in a group.
         mask: the name of masks of living agents in a group.
         raises: whether a broken rule is an error; else the report says so.

@@ -151,7 +151,7 @@ def dead_agents_are_left_out(case: MixerCase) -> str:
     agent = sum(case.sizes[: [key[0] for key in case.keys(case.value_name)].index(masks[0][0])])
     data.get(masks[0])[..., 0] = False
     values = torch.cat([data.get(key).squeeze(-1) for key in case.keys(case.value_name)], -1)
-    before = case.mix(data)
+    before = case.mix(case.with_values(data, values, values))
     for garbage in (100.0, torch.finfo(values.dtype).min, -torch.inf):
         changed = values.clone()
         changed[..., agent] = garbage
