@@ -20,6 +20,7 @@ ctde: multi-agent reinforcement learning with centralized training and decentral
   ctde tasks                       the environments; `ctde tasks NAME` shows one
   ctde parts                       networks, critics, mixers and what else an option can choose
   ctde cross-play                  every policy of one group against every policy of another
+  ctde doctor TASK_OR_RUN          hold an environment, or a run's parts, against the rules of multi-agent learning
   ctde critic-layouts              the page of the study of critic layouts
 
 Example

@@ -12,12 +12,14 @@ from ctde_kit.recipes.commands import catalog
 from ctde_kit.recipes.commands.application import guarded
 from ctde_kit.recipes.commands.critic_layouts import critic_layouts
 from ctde_kit.recipes.commands.cross_play import cross_play
+from ctde_kit.recipes.commands.doctor import doctor
 from ctde_kit.recipes.commands.recipes import RECIPES
 from ctde_kit.recipes.commands.train import train
 
 Command = Callable[[list[str]], None]
 LISTS: dict[str, Command] = {"recipes": catalog.recipes, "tasks": catalog.tasks, "parts": catalog.parts}
 TOOLS: dict[str, Command] = {"cross-play": cross_play, "critic-layouts": critic_layouts}
+CHECKS: dict[str, Command] = {"doctor": doctor}
 
 
 def main() -> None:
@@ -36,7 +38,7 @@ def main() -> None:
 
 
 def _command(name: str) -> Command:
-    known = {**LISTS, **TOOLS}
+    known = {**LISTS, **TOOLS, **CHECKS}
     if name in known:
         return known[name]
 
