@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from tensordict import TensorDictBase
 from torch import Tensor
 
+from ctde_kit.entries import Entry
 from ctde_kit.keys import Key
+from ctde_kit.specs import GroupSpec
 
 if TYPE_CHECKING:
     from torchrl.envs import EnvBase
@@ -132,6 +134,26 @@ class RecurrentModule(Protocol):
     def hidden_shape(self) -> tuple[int, ...]:
         """The shape of one hidden state, without batch dimensions."""
         ...
+
+
+@runtime_checkable
+class DeclaresEntries(Protocol):
+    """A module that says what the entries that it reads look like, such as ``AgentNetwork``.
+
+    Losses check them before they run it. Of other modules they know the keys alone.
+    """
+
+    @property
+    def in_entries(self) -> Sequence[Entry]:
+        """The entries at its ``in_keys``; some may be left out."""
+        ...
+
+
+@runtime_checkable
+class HasGroup(Protocol):
+    """A module of one group of agents that knows the group's spec, such as ``MultiAgentActor``."""
+
+    group: GroupSpec
 
 
 @runtime_checkable
