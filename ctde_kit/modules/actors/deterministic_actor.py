@@ -13,8 +13,10 @@ from torchrl.envs.utils import ExplorationType, exploration_type
 from ctde_kit.modules.actors.action_vectors import allowed, as_action, gumbel_like, hard, straight_through
 from ctde_kit.modules.actors.noise import ActionNoise
 from ctde_kit.modules.actors.sub_policy_draw import SubPolicyDraw
+from ctde_kit.modules.argument_checks import check_actor_arguments
 from ctde_kit.modules.networks.agent_network import AgentNetwork, actor_hidden_key
 from ctde_kit.modules.networks.inputs import Input, entry
+from ctde_kit.modules.networks.sizes import OutputSize
 from ctde_kit.modules.networks.team_input import TeamInput
 from ctde_kit.specs import GroupSpec
 
@@ -64,10 +66,12 @@ class MultiAgentDeterministicActor(TensorDictModuleBase):
         sub_policies: SubPolicyDraw | None = None,
     ):
         super().__init__()
+        check_actor_arguments("MultiAgentDeterministicActor", group, inputs, network, "vector_dim")
         keys = group.keys
         self.group, self.output_key = group, keys.logits if group.action.discrete else keys.loc
         hidden_key = actor_hidden_key(keys, inputs)
-        self.agent_network = AgentNetwork(inputs, network, [self.output_key], hidden_key=hidden_key)
+        size = OutputSize(group.n_agents, group.action.vector_dim, "group.action.vector_dim")
+        self.agent_network = AgentNetwork(inputs, network, [self.output_key], hidden_key=hidden_key, output_size=size)
         self.register_buffer("low", torch.tensor(group.action.low), persistent=False)
         self.register_buffer("high", torch.tensor(group.action.high), persistent=False)
         self.noise, self.temperature, self.sub_policies = noise, temperature, sub_policies

@@ -11,8 +11,10 @@ from torchrl.envs import TensorDictPrimer
 from torchrl.envs.utils import ExplorationType, exploration_type
 
 from ctde_kit.errors import UserError
+from ctde_kit.modules.argument_checks import check_actor_arguments
 from ctde_kit.modules.networks.agent_network import AgentNetwork, actor_hidden_key
 from ctde_kit.modules.networks.inputs import Input, entry
+from ctde_kit.modules.networks.sizes import OutputSize
 from ctde_kit.modules.networks.team_input import TeamInput
 from ctde_kit.specs import GroupSpec
 
@@ -53,11 +55,13 @@ class MultiAgentQActor(TensorDictModuleBase):
 
     def __init__(self, group: GroupSpec, inputs: Input | TeamInput, network: nn.Module, epsilon: float = 0.0):
         super().__init__()
+        check_actor_arguments("MultiAgentQActor", group, inputs, network, "n_parameters")
         check_discrete(group)
         keys = group.keys
         self.group = group
         hidden_key = actor_hidden_key(keys, inputs)
-        self.agent_network = AgentNetwork(inputs, network, [keys.action_value], hidden_key=hidden_key)
+        size = OutputSize(group.n_agents, group.action.sizes[0], "the number of actions, group.action.n_parameters")
+        self.agent_network = AgentNetwork(inputs, network, [keys.action_value], hidden_key=hidden_key, output_size=size)
         self.register_buffer("epsilon", torch.tensor(float(epsilon)))
         masks = [keys.action_mask] * group.action_mask + [keys.mask] * group.mask
         self.in_keys = list(dict.fromkeys([*self.agent_network.in_keys, *masks]))

@@ -14,8 +14,10 @@ from ctde_kit.errors import UserError
 from ctde_kit.keys import Key
 from ctde_kit.modules.actors.distributions import MaskedCategorical, MaskedMultiCategorical, TanhNormal
 from ctde_kit.modules.actors.learned_scale import LearnedScale
+from ctde_kit.modules.argument_checks import check_actor_arguments
 from ctde_kit.modules.networks.agent_network import AgentNetwork, actor_hidden_key
 from ctde_kit.modules.networks.inputs import Input
+from ctde_kit.modules.networks.sizes import OutputSize
 from ctde_kit.modules.networks.team_input import TeamInput
 from ctde_kit.specs import GroupSpec
 
@@ -50,18 +52,26 @@ class MultiAgentActor(ProbabilisticActor):
     def __init__(
         self, group: GroupSpec, inputs: Input | TeamInput, network: nn.Module, scale: LearnedScale | None = None
     ):
+        check_actor_arguments("MultiAgentActor", group, inputs, network, "n_parameters")
         keys = group.keys
         if group.action.discrete and scale is not None:
             raise UserError(f"MultiAgentActor: group {group.name!r} has discrete actions; leave scale=None")
         hidden_key = actor_hidden_key(keys, inputs)
         if group.action.discrete:
-            module = AgentNetwork(inputs, network, [keys.logits], hidden_key=hidden_key)
+            size = OutputSize(group.n_agents, group.action.n_parameters, "group.action.n_parameters, one per choice")
+            module = AgentNetwork(inputs, network, [keys.logits], hidden_key=hidden_key, output_size=size)
         else:
             split = scale
             if split is None:
                 # It asks for a `numbers.Number`, which a float is at run time but not for a type checker.
                 split = NormalParamExtractor(scale_lb=1e-3)  # pyright: ignore[reportArgumentType]
-            module = AgentNetwork(inputs, network, [keys.loc, keys.scale], hidden_key=hidden_key, split=split)
+            both = "group.action.n_parameters (location and scale; pass scale=LearnedScale(...) to give the location alone)"
+            size = OutputSize(group.n_agents, group.action.n_parameters, both)
+            if scale is not None:
+                size = OutputSize(group.n_agents, group.action.vector_dim, "group.action.vector_dim (with scale=...)")
+            module = AgentNetwork(
+                inputs, network, [keys.loc, keys.scale], hidden_key=hidden_key, split=split, output_size=size
+            )
         distribution, arguments, in_keys = _distribution(group)
         # TorchRL takes any TensorDict module, and a dict of keys, though its annotations do not say so.
         super().__init__(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, get_args, runtime_checkable
+from typing import Any, get_args
 
 import torch
 from tensordict import TensorDictBase
@@ -12,26 +12,13 @@ from torchrl.modules import set_recurrent_mode
 
 from ctde_kit.errors import UserError
 from ctde_kit.keys import STATE, Key
+from ctde_kit.modules.argument_checks import built_network, check_team_and_group
 from ctde_kit.modules.critics.value_critic import Heads, Sees, ValuePerAgent, check_own_first
 from ctde_kit.modules.networks.agent_network import AgentNetwork, NetworkFactory
 from ctde_kit.modules.networks.inputs import Input
-from ctde_kit.modules.networks.linear import AgentLinear
 from ctde_kit.modules.networks.own_first import own_first_columns
+from ctde_kit.modules.networks.sizes import HasFirstLayer, OutputSize
 from ctde_kit.specs import GroupSpec, TeamSpec
-
-
-@runtime_checkable
-class HasFirstLayer(Protocol):
-    """A network that can run its first layer apart from the rest, such as ``MultiAgentMLP`` and ``MultiAgentGRU``."""
-
-    @property
-    def first(self) -> AgentLinear:
-        """The layer that reads the features."""
-        ...
-
-    def after_first(self, x: Tensor, /, *carried: Tensor) -> Any:
-        """Outputs, from what the first layer gave."""
-        ...
 
 
 class ActionValueCritic(TensorDictModuleBase):
@@ -162,6 +149,7 @@ def action_value_critic(
     >>> critic(TensorDict({"agents": data}, [2]))["agents", "state_action_value"].shape
     torch.Size([2, 3, 1])
     """
+    check_team_and_group("action_value_critic", team, group)
     for name, value, words in (("sees", sees, get_args(Sees)), ("heads", heads, get_args(Heads))):
         if value not in words:
             raise UserError(f"action_value_critic: {name}={value!r}, expected one of {', '.join(words)}")
@@ -193,10 +181,11 @@ def action_value_critic(
     outputs = group.n_agents if n_rows == 1 and heads == "agent" else 1
     network = AgentNetwork(
         inputs,
-        make_network(inputs.features, outputs, n_rows),
+        built_network("action_value_critic", make_network, inputs.features, outputs, n_rows),
         [group.keys.state_action_value],
         hidden_key=group.keys.team_hidden("critic"),
         split=ValuePerAgent(group.n_agents),
+        output_size=OutputSize(n_rows, outputs, "one value per head"),
     )
     return ActionValueCritic(group, network, own_column, own_first=own_first)
 

@@ -10,11 +10,13 @@ from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 
 from ctde_kit.keys import Key
+from ctde_kit.modules.argument_checks import built_network, check_team_and_group
 from ctde_kit.modules.critics.agent_attention import AgentAttention
 from ctde_kit.modules.networks.agent_network import NetworkFactory
 from ctde_kit.modules.networks.inputs import Input, entry
 from ctde_kit.modules.networks.linear import AgentLinear
 from ctde_kit.modules.networks.sharing import ShareParams
+from ctde_kit.modules.networks.sizes import OutputSize
 from ctde_kit.specs import GroupSpec, TeamSpec
 
 
@@ -83,6 +85,7 @@ class AttentionCritic(TensorDictModuleBase):
         normalize: bool = False,
     ):
         super().__init__()
+        check_team_and_group("AttentionCritic", team, group)
         self.team, self.group = team, group
         inputs = [_input(other, of_actions, agent_id, normalize) for other in team]
         self.inputs = nn.ModuleList(inputs)
@@ -91,7 +94,7 @@ class AttentionCritic(TensorDictModuleBase):
         )
         self.activation = activation_class()
         self.attention = AgentAttention(embed_dim, n_heads)
-        self.head = make_network(2 * embed_dim, 1, group.n_agents)
+        self.head = built_network("AttentionCritic", make_network, 2 * embed_dim, 1, group.n_agents)
         keys = group.keys
         self.value_key = keys.state_action_value if of_actions else keys.state_value
         self.in_keys = list(dict.fromkeys(key for group_input in inputs for key in group_input.in_keys))
@@ -120,7 +123,10 @@ class AttentionCritic(TensorDictModuleBase):
     def _value(self, tensordict: TensorDictBase, own: Tensor, embeddings: list[Tensor]) -> tuple[Tensor, Tensor]:
         team = embeddings[0] if len(embeddings) == 1 else torch.cat(embeddings, -2)
         attended, weight = self.attention(own, team, self._alive(tensordict, embeddings), self._first)
-        return self.head(torch.cat([own, attended], -1)), weight
+        features = torch.cat([own, attended], -1)
+        value = self.head(features)
+        OutputSize(self.group.n_agents, 1, "one value per agent").check(self.head, features, value)
+        return value, weight
 
     def _alive(self, tensordict: TensorDictBase, embeddings: list[Tensor]) -> Tensor | None:
         """Which agents of the team are alive, bool ``[*B, N]``; ``None`` if no group has a mask."""
