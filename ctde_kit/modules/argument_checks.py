@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -24,7 +23,7 @@ def check_actor_arguments(owner: str, group: Any, inputs: Any, network: Any, siz
     """
     if not isinstance(group, GroupSpec):
         raise UserError(
-            f"{owner}: group is {_what(group)}: expected the spec of one group, such as TeamSpec.from_env(env)['agents']"
+            f"{owner}: group is {_what(group)}: expected one group's spec, such as TeamSpec.from_env(env)['agents']"
         )
     if not isinstance(inputs, (Input, TeamInput)):
         raise UserError(f"{owner}: inputs is {_what(inputs)}: expected what each agent sees, own_observation(group)")
@@ -59,13 +58,12 @@ def built_network(
     if isinstance(make_network, nn.Module) or not callable(make_network):
         raise UserError(f"{owner}: make_network is {_what(make_network)}: {advice}")
     try:
-        inspect.signature(make_network).bind(in_features, out_features, n_agents)
+        network = make_network(in_features, out_features, n_agents)
     except TypeError as reason:
         raise UserError(
             f"{owner}: make_network={getattr(make_network, '__name__', make_network)} does not take "
-            f"({in_features}, {out_features}, {n_agents}), {reason}: {advice}"
+            f"({in_features}, {out_features}, {n_agents}), {reason}; {advice}"
         ) from reason
-    network = make_network(in_features, out_features, n_agents)
     if not isinstance(network, nn.Module):
         raise UserError(f"{owner}: make_network gave {_what(network)}: {advice}")
     return network

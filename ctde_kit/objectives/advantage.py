@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from ctde_kit.entries import agent_flags, check_same_shape, required_entry
 from ctde_kit.errors import UserError
-from ctde_kit.keys import IS_INIT, GroupKeys, next_key
-from ctde_kit.objectives.masking import AdvantageNormalization, normalize_advantage
+from ctde_kit.keys import IS_INIT, PADDING_MASK, GroupKeys, next_key
+from ctde_kit.objectives.masking import AdvantageNormalization, normalize_advantage, valid_agents
 from ctde_kit.objectives.returns import generalized_advantage_estimate
-from ctde_kit.objectives.unroll import hidden_key, next_outputs, unroll
+from ctde_kit.objectives.unroll import hidden_key, next_outputs, trace_ends, unroll
 from ctde_kit.protocols import RecurrentModule, ReturnScale
 
 
@@ -22,7 +22,8 @@ class AdvantageEstimator(nn.Module):
     """Generalized advantage estimation: writes advantages and value targets into a batch ``[n_envs, T]``.
 
     Reads what the critic reads, at the root and under ``next``; ``("next", group, "reward")`` ``[n_envs, T, n_agents,
-    1]``; ``done`` and ``terminated`` of the team and, where present, of the agents; ``(group, "mask")``. Writes under
+    1]``; ``done`` and ``terminated`` of the team and, where present, of the agents; ``(group, "mask")`` and
+    ``("collector", "mask")``, which is false in padding, where they are. Writes under
     the group, all ``[n_envs, T, n_agents, 1]``: ``state_value`` (the critic's output, in its normalized units),
     ``advantage`` (normalized under the mask) and ``value_target`` (in units of returns).
 
@@ -77,10 +78,12 @@ class AdvantageEstimator(nn.Module):
         raw_value = value
         if self.value_norm is not None:
             value, next_value = self.value_norm.denormalize(value), self.value_norm.denormalize(next_value)
-        alive = tensordict.get(self.keys.mask, None)
+        reward_key = next_key(self.keys.reward)
+        reward = required_entry(tensordict, reward_key, "the env must write it for each agent")
+        alive = valid_agents(tensordict, self.keys.mask, PADDING_MASK, reward_key)
         mask = None if alive is None else alive.unsqueeze(-1)
-        reward = required_entry(tensordict, next_key(self.keys.reward), "the env must write it for each agent")
         done, terminated = agent_flags(tensordict, self.keys, reward)
+        done = trace_ends(tensordict, done, PADDING_MASK)
         if mask is not None:
             check_same_shape(reward=reward, mask=mask, state_value=value)
             reward, value, next_value = (x.masked_fill(~mask, 0) for x in (reward, value, next_value))

@@ -13,12 +13,14 @@ from torchrl.objectives.common import LossModule
 
 from ctde_kit.entries import check_same_shape, required_entry
 from ctde_kit.errors import UserError
-from ctde_kit.keys import IS_INIT, GroupKeys
-from ctde_kit.objectives.masking import masked_mean
+from ctde_kit.keys import IS_INIT, PADDING_MASK, GroupKeys
+from ctde_kit.objectives.masking import masked_mean, valid_agents
 from ctde_kit.objectives.orders import order_keys, with_orders
 from ctde_kit.objectives.part_checks import check_critic_of_states
 from ctde_kit.objectives.value_loss import ValueLoss, check_value_loss, distance_to_target
 from ctde_kit.protocols import ReturnScale
+
+ADVICE = "AdvantageEstimator writes advantages and targets into a batch; set_keys changes the names"
 
 
 class MAPPOLoss(LossModule):
@@ -33,8 +35,8 @@ class MAPPOLoss(LossModule):
 
     Reads ``[*B, n_agents, ...]`` under the group: what actor and critic read, ``action``, ``action_log_prob``
     ``[*B, n_agents]``, ``advantage``, ``value_target`` (units of returns) and ``state_value`` (the critic's units when
-    the batch was fresh) ``[*B, n_agents, 1]``; ``mask`` ``[*B, n_agents]`` where agents die: dead agents'
-    entries change nothing. Gives scalars ``loss_objective``, ``loss_critic``, ``loss_entropy`` (their sum is
+    the batch was fresh) ``[*B, n_agents, 1]``; ``mask`` ``[*B, n_agents]`` where agents die, and ``("collector",
+    "mask")`` ``[*B]`` where sequences are padded: entries of dead agents and of padding change nothing. Gives scalars ``loss_objective``, ``loss_critic``, ``loss_entropy`` (their sum is
     to be minimized) and, detached, ``entropy``, ``approx_kl``, ``clip_fraction``, ``explained_variance``.
 
     Args:
@@ -76,6 +78,7 @@ class MAPPOLoss(LossModule):
         value_target: NestedKey = ("agents", "value_target")
         value: NestedKey = ("agents", "state_value")
         mask: NestedKey = ("agents", "mask")
+        padding_mask: NestedKey = PADDING_MASK
 
     tensor_keys: _AcceptedKeys
     value_norm: ReturnScale | None
@@ -151,7 +154,8 @@ class MAPPOLoss(LossModule):
                 f"MAPPOLoss: recurrent networks learn sequences [*B, T], found single steps {list(tensordict.shape)}; "
                 "give the buffer a sequence_length, or unsqueeze(0) a single sequence"
             )
-        alive = tensordict.get(keys.mask, None)
+        required_entry(tensordict, keys.advantage, ADVICE)
+        alive = valid_agents(tensordict, keys.mask, keys.padding_mask, keys.advantage)
         advantage = self._entry(tensordict, keys.advantage, alive).squeeze(-1)
         action = self._entry(tensordict, keys.action, alive)
         old_log_prob = self._entry(tensordict, keys.sample_log_prob, alive)
@@ -223,7 +227,7 @@ class MAPPOLoss(LossModule):
             return -dist.log_prob(samples).mean(0)
 
     def _entry(self, tensordict: TensorDictBase, key: NestedKey, alive: Tensor | None) -> Tensor:
-        value = required_entry(tensordict, key, "prepare the batch for MAPPOLoss, or change it with set_keys").detach()
+        value = required_entry(tensordict, key, ADVICE).detach()
         if alive is None:
             return value
         if value.shape[: alive.ndim] != alive.shape:

@@ -65,8 +65,8 @@ class MultiAgentActor(ProbabilisticActor):
             if split is None:
                 # It asks for a `numbers.Number`, which a float is at run time but not for a type checker.
                 split = NormalParamExtractor(scale_lb=1e-3)  # pyright: ignore[reportArgumentType]
-            both = "group.action.n_parameters (location and scale; pass scale=LearnedScale(...) to give the location alone)"
-            size = OutputSize(group.n_agents, group.action.n_parameters, both)
+            meaning = "n_parameters (location and scale; pass scale=LearnedScale(...) to give the location alone)"
+            size = OutputSize(group.n_agents, group.action.n_parameters, f"group.action.{meaning}")
             if scale is not None:
                 size = OutputSize(group.n_agents, group.action.vector_dim, "group.action.vector_dim (with scale=...)")
             module = AgentNetwork(
