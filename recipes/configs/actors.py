@@ -14,7 +14,7 @@ from ctde_kit.recipes.configs.networks import MLPNetwork, NetworkConfig
 
 if TYPE_CHECKING:
     from ctde_kit.modules import FrozenActor
-    from ctde_kit.modules.actors.team_policy import GroupActor
+    from ctde_kit.protocols import GroupActor
     from ctde_kit.specs import GroupSpec, TeamSpec
 
 

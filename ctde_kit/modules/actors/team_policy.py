@@ -2,40 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from collections.abc import Mapping
 
 from tensordict.nn import TensorDictModuleBase, TensorDictSequential
-from torch import nn
 
-from ctde_kit.specs import GroupSpec
-
-
-class GroupActor(Protocol):
-    """What ``TeamPolicy`` uses of each group's actor."""
-
-    @property
-    def group(self) -> GroupSpec:
-        """The group whose actions it writes."""
-        ...
-
-    @property
-    def in_keys(self) -> Any:
-        """The keys it reads; an actor that reads ``group.keys.hidden("actor")`` has ``make_tensordict_primer()``."""
-        ...
-
-    @property
-    def decentralized(self) -> bool:
-        """Whether an agent needs only its own data to act."""
-        ...
-
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """Its parameters; empty if it does not learn."""
-        ...
-
-    def for_agent(self, agent: int, /) -> TensorDictModuleBase:
-        """The policy of one agent alone."""
-        ...
+from ctde_kit.protocols import GroupActor
 
 
 class TeamPolicy(TensorDictSequential):
