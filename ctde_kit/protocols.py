@@ -15,7 +15,9 @@ from tensordict.utils import NestedKey
 from torch import Tensor, nn
 
 from ctde_kit.capability import Capability
+from ctde_kit.entries import Entry
 from ctde_kit.keys import Key
+from ctde_kit.specs import GroupSpec
 
 if TYPE_CHECKING:
     from torchrl.envs import EnvBase
@@ -145,6 +147,29 @@ class RecurrentModule(Protocol):
     @property
     def hidden_shape(self) -> tuple[int, ...]:
         """The shape of one hidden state, without batch dimensions."""
+        ...
+
+
+@runtime_checkable
+class DeclaresEntries(Capability, Protocol):
+    """A module that says what the entries that it reads look like, such as ``AgentNetwork``.
+
+    Losses check them before they run it. Of other modules they know the keys alone.
+    """
+
+    @property
+    def in_entries(self) -> Sequence[Entry]:
+        """The entries at its ``in_keys``; some may be left out."""
+        ...
+
+
+@runtime_checkable
+class HasGroup(Capability, Protocol):
+    """A module of one group of agents that knows the group's spec, such as ``MultiAgentActor``."""
+
+    @property
+    def group(self) -> GroupSpec:
+        """The group's spec."""
         ...
 
 

@@ -9,10 +9,12 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 
-from ctde_kit.entries import agent_flags, check_same_shape, required_entry
+from ctde_kit.entries import Entry, GroupEntries, agent_flags, check_same_shape
 from ctde_kit.errors import UserError
 from ctde_kit.keys import IS_INIT, PADDING_MASK, GroupKeys, next_key
+from ctde_kit.objectives.entry_checks import EntryCheck, parameter_dtype
 from ctde_kit.objectives.masking import AdvantageNormalization, normalize_advantage, valid_agents
+from ctde_kit.objectives.read_entries import now_and_next, team_flags
 from ctde_kit.objectives.returns import generalized_advantage_estimate
 from ctde_kit.objectives.unroll import hidden_key, next_outputs, trace_ends, unroll
 from ctde_kit.protocols import RecurrentModule, ReturnScale
@@ -71,21 +73,36 @@ class AdvantageEstimator(nn.Module):
         self.keys, self.gamma, self.lmbda, self.normalize = keys, gamma, lmbda, normalize
         self.value_norm = value_norm
         self.critic_hidden = None
+        self._check_entries = EntryCheck("AdvantageEstimator", self.entries)
+
+    @property
+    def entries(self) -> list[Entry]:
+        """What it reads of a batch, as each batch is checked."""
+        group, hidden = GroupEntries(self.keys), hidden_key(self.critic)
+        mask = group.mask.if_present()
+        return [
+            *now_and_next(self.critic, without=[] if hidden is None else [hidden]),
+            *(mask, mask.next()),
+            group.reward,
+            *team_flags(),
+            *group.ends,
+        ]
 
     @torch.no_grad()
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        self._check_entries(tensordict, parameter_dtype(self.critic))
         value, next_value = self._values(tensordict)
         raw_value = value
         if self.value_norm is not None:
             value, next_value = self.value_norm.denormalize(value), self.value_norm.denormalize(next_value)
         reward_key = next_key(self.keys.reward)
-        reward = required_entry(tensordict, reward_key, "the env must write it for each agent")
+        reward = tensordict.get(reward_key)
         alive = valid_agents(tensordict, self.keys.mask, PADDING_MASK, reward_key)
         mask = None if alive is None else alive.unsqueeze(-1)
+        check_same_shape(**{str(reward_key): reward, "state_value": value})
         done, terminated = agent_flags(tensordict, self.keys, reward)
         done = trace_ends(tensordict, done, PADDING_MASK)
         if mask is not None:
-            check_same_shape(reward=reward, mask=mask, state_value=value)
             reward, value, next_value = (x.masked_fill(~mask, 0) for x in (reward, value, next_value))
         advantage = generalized_advantage_estimate(self.gamma, self.lmbda, value, next_value, reward, done, terminated)
         target = advantage + value
@@ -110,7 +127,9 @@ class AdvantageEstimator(nn.Module):
 
     def _first_hidden(self, critic: RecurrentModule, batch: TensorDictBase) -> Tensor:
         """The critic's state at the batch's first step, repeated along time as the module reads its first entry."""
-        is_init = required_entry(batch, IS_INIT, "append torchrl.envs.InitTracker() to the env")
+        if batch.ndim != 2:
+            raise UserError(f"AdvantageEstimator: a recurrent critic reads [n_envs, T], found {list(batch.shape)}")
+        is_init = batch.get(IS_INIT)
         n_envs, length = batch.shape
         shape = (n_envs, *critic.hidden_shape)
         if self.critic_hidden is None:

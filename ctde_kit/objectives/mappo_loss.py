@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -11,16 +11,16 @@ from tensordict.utils import NestedKey
 from torch import Tensor
 from torchrl.objectives.common import LossModule
 
-from ctde_kit.entries import check_same_shape, required_entry
+from ctde_kit.entries import Entry, GroupEntries, as_key, check_same_shape
 from ctde_kit.errors import UserError
 from ctde_kit.keys import IS_INIT, PADDING_MASK, GroupKeys
+from ctde_kit.objectives.entry_checks import EntryCheck, parameter_dtype
 from ctde_kit.objectives.masking import masked_mean, valid_agents
 from ctde_kit.objectives.orders import order_keys, with_orders
 from ctde_kit.objectives.part_checks import check_critic_of_states
+from ctde_kit.objectives.read_entries import entries_read_by
 from ctde_kit.objectives.value_loss import ValueLoss, check_value_loss, distance_to_target
-from ctde_kit.protocols import ReturnScale
-
-ADVICE = "AdvantageEstimator writes advantages and targets into a batch; set_keys changes the names"
+from ctde_kit.protocols import HasGroup, ReturnScale
 
 
 class MAPPOLoss(LossModule):
@@ -138,23 +138,36 @@ class MAPPOLoss(LossModule):
 
     def _forward_value_estimator_keys(self, **kwargs: NestedKey) -> None:
         """No value estimator is held: ``AdvantageEstimator`` or TorchRL's GAE writes the advantages."""
+        self._check_entries = EntryCheck("MAPPOLoss", self.entries)
+
+    @property
+    def entries(self) -> list[Entry]:
+        """What it reads of a batch, as each batch is checked."""
+        keys, groups = self.tensor_keys, [self.actor_network.group] if isinstance(self.actor_network, HasGroup) else []
+        group = GroupEntries.of(groups[0]) if groups else GroupEntries(GroupKeys())
+        advice = "AdvantageEstimator writes it, or change its key with set_keys"
+        mask = group.mask.at(as_key(keys.mask))
+        return [
+            *entries_read_by(self.actor_network, groups),
+            *entries_read_by(self.critic_network, groups),
+            mask if group.agents_die else mask.if_present(),
+            replace(group.action, key=as_key(keys.action), mask=mask.key, advice="store the action that was taken"),
+            replace(group.action_log_prob, key=as_key(keys.sample_log_prob), advice="the actor writes it"),
+            *(group.value(as_key(key), advice) for key in (keys.advantage, keys.value_target, keys.value)),
+        ]
 
     @property
     def in_keys(self) -> list[NestedKey]:
-        keys = self.tensor_keys
-        stored = [keys.action, keys.sample_log_prob, keys.advantage, keys.value_target, keys.value]
-        drawn = order_keys(self.critic_network)
-        read = [key for key in self.critic_network.in_keys if key not in drawn]
-        return list(dict.fromkeys([*self.actor_network.in_keys, *read, *stored]))
+        return [entry.key for entry in self._check_entries.entries if not entry.optional]
 
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
+        self._check_entries(tensordict, parameter_dtype(self))
         keys = self.tensor_keys
         if tensordict.ndim < 2 and IS_INIT in self.in_keys:
             raise UserError(
                 f"MAPPOLoss: recurrent networks learn sequences [*B, T], found single steps {list(tensordict.shape)}; "
                 "give the buffer a sequence_length, or unsqueeze(0) a single sequence"
             )
-        required_entry(tensordict, keys.advantage, ADVICE)
         alive = valid_agents(tensordict, keys.mask, keys.padding_mask, keys.advantage)
         advantage = self._entry(tensordict, keys.advantage, alive).squeeze(-1)
         action = self._entry(tensordict, keys.action, alive)
@@ -163,11 +176,6 @@ class MAPPOLoss(LossModule):
         dist = self.actor_network.get_dist(tensordict.copy())
         log_prob = dist.log_prob(action)
         check_same_shape(log_prob=log_prob, sample_log_prob=old_log_prob, advantage=advantage)
-        if action.shape[: log_prob.ndim] != log_prob.shape:
-            raise UserError(
-                f"key {keys.action}: expected {list(log_prob.shape)} and the action's own dimensions, found "
-                f"{list(action.shape)}; expand it over the agents first"
-            )
         log_ratio = log_prob - old_log_prob
         if alive is not None:
             log_ratio = log_ratio.masked_fill(~alive, 0)
@@ -227,12 +235,7 @@ class MAPPOLoss(LossModule):
             return -dist.log_prob(samples).mean(0)
 
     def _entry(self, tensordict: TensorDictBase, key: NestedKey, alive: Tensor | None) -> Tensor:
-        value = required_entry(tensordict, key, ADVICE).detach()
+        value = tensordict.get(key).detach()
         if alive is None:
             return value
-        if value.shape[: alive.ndim] != alive.shape:
-            raise UserError(
-                f"key {key}: expected {list(alive.shape)}, the mask's shape, and the entry's own dimensions, found "
-                f"{list(value.shape)}; expand it over the agents first"
-            )
         return value.masked_fill(~alive.reshape(*alive.shape, *[1] * (value.ndim - alive.ndim)), 0)

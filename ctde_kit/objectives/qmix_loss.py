@@ -15,20 +15,28 @@ from tensordict.utils import NestedKey
 from torch import nn
 from torchrl.objectives.common import LossModule
 
-from ctde_kit.keys import (
-    CHOSEN_ACTION_VALUE,
-    DONE,
-    IS_INIT,
-    NEXT,
-    PADDING_MASK,
-    PRIORITY_WEIGHT,
-    TD_ERROR,
-    TERMINATED,
-    next_key,
-)
+from ctde_kit.entries import Entry, GroupEntries
+from ctde_kit.keys import CHOSEN_ACTION_VALUE, PADDING_MASK, PRIORITY_WEIGHT, TD_ERROR
+from ctde_kit.objectives.entry_checks import EntryCheck, parameter_dtype
 from ctde_kit.objectives.part_checks import check_mixer
 from ctde_kit.objectives.priorities import importance_weight, write_priority
-from ctde_kit.objectives.q_values import at_next, chosen_values, stored_choice, team_value, write_values
+from ctde_kit.objectives.q_values import (
+    agent_entries,
+    at_next,
+    chosen_values,
+    stored_choice,
+    team_value,
+    write_values,
+    written_keys,
+)
+from ctde_kit.objectives.read_entries import (
+    needed_keys,
+    now_and_next,
+    replay_entries,
+    stored_keys,
+    team_flags,
+    team_reward,
+)
 from ctde_kit.objectives.return_estimators import NStepReturn, ReturnEstimator
 from ctde_kit.objectives.td_targets import td_targets, team_td_targets
 from ctde_kit.objectives.team_reward import REWARD
@@ -127,6 +135,7 @@ class QMixLoss(LossModule):
         # One copy of all, so that what the online networks share their targets share too.
         targets = deepcopy(self.online_networks()).requires_grad_(False) if use_target_networks else None
         self.target_networks: nn.ModuleDict | None = targets
+        self.set_keys()
 
     def online_networks(self) -> nn.ModuleDict:
         """The networks that learn, the mixer among them; ``target_networks`` has their targets by the same names."""
@@ -145,31 +154,34 @@ class QMixLoss(LossModule):
 
     def _forward_value_estimator_keys(self, **kwargs: NestedKey) -> None:
         """No value estimator is held: ``returns`` reads no keys."""
+        self._check_entries = EntryCheck("QMixLoss", self.entries)
+
+    @property
+    def entries(self) -> list[Entry]:
+        """What it reads of a batch, as each batch is checked."""
+        keys, actors, mixer = self.tensor_keys, self._groups.values(), self.mixer
+        groups = [actor.group for actor in actors]
+        entries = team_flags()
+        for actor in actors:
+            entries += agent_entries(actor, groups)
+            entries += [GroupEntries.of(actor.group).reward] if mixer is None else []
+            entries += GroupEntries.of(actor.group).ends if mixer is None or actor.group.mask else []
+        if mixer is not None:
+            entries += now_and_next(mixer, groups, [key for group in groups for key in written_keys(group)])
+            entries.append(team_reward(keys.reward))
+        return [*entries, *replay_entries(keys.padding_mask, keys.priority_weight)]
 
     @property
     def in_keys(self) -> list[NestedKey]:
-        keys: list[Any] = [(NEXT, DONE), (NEXT, TERMINATED)]
-        mixed: list[Any] = [] if self.mixer is None else list(self.mixer.in_keys)
-        for actor in self._groups.values():
-            group = actor.group.keys
-            masks = [group.action_mask] * actor.group.action_mask + [group.mask] * actor.group.mask
-            read = [*actor.agent_network.in_keys, *masks]
-            recurrent = (actor.agent_network.hidden_key, IS_INIT)
-            keys += [*read, group.action, *(next_key(key) for key in read if key not in recurrent)]
-            keys += [next_key(group.reward)] if self.mixer is None else []
-            written = (group.chosen_action_value, group.max_action_value, group.action)
-            mixed = [key for key in mixed if key not in written]
-        keys += [*mixed, *map(next_key, mixed)]
-        keys += [] if self.mixer is None else [(NEXT, self.tensor_keys.reward)]
-        return list(dict.fromkeys(keys))
+        return needed_keys(self._check_entries.entries)
 
     @property
     def stored_keys(self) -> list[NestedKey]:
         """What a replay must keep: the entries that are read, those that may be missing among them."""
-        ends = [next_key(key) for a in self._groups.values() for key in (a.group.keys.done, a.group.keys.terminated)]
-        return list(dict.fromkeys([*self.in_keys, *ends, IS_INIT]))
+        return stored_keys(self.in_keys, [actor.group for actor in self._groups.values()])
 
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
+        self._check_entries(tensordict, parameter_dtype(self))
         networks = [actor.agent_network for actor in self._groups.values()]
         check_sequences("QMixLoss", tensordict, networks, self.returns.needs_sequences, self.burn_in)
         data = tensordict.unsqueeze(-1) if tensordict.ndim == 1 else tensordict

@@ -8,9 +8,11 @@ import torch
 from tensordict import TensorDictBase
 from torch import nn
 
-from ctde_kit.entries import required_entry
+from ctde_kit.entries import Entry, GroupEntries
 from ctde_kit.errors import UserError
 from ctde_kit.keys import next_key
+from ctde_kit.objectives.entry_checks import EntryCheck
+from ctde_kit.objectives.read_entries import masks_of
 from ctde_kit.specs import TeamSpec
 
 Reduction = Literal["mean", "sum"]
@@ -45,14 +47,21 @@ class TeamReward(nn.Module):
         if reduction not in get_args(Reduction):
             raise UserError(f"team_reward={reduction!r}: expected one of {', '.join(get_args(Reduction))}")
         self.team, self.reduction = team, reduction
+        self._check_entries = EntryCheck("TeamReward", self.entries)
+
+    @property
+    def entries(self) -> list[Entry]:
+        """What it reads of a batch, as each batch is checked."""
+        groups = [(group, GroupEntries.of(group)) for group in self.team]
+        return [entry for group, entries in groups for entry in [*masks_of(group)[:1], entries.reward]]
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        self._check_entries(tensordict)
         parts = []
         for group in self.team:
-            reward = required_entry(tensordict, next_key(group.keys.reward), "the env must write it for each agent")
+            reward = tensordict.get(next_key(group.keys.reward))
             if group.mask:
-                alive = required_entry(tensordict, group.keys.mask, "the env must write it")
-                reward = reward.masked_fill(~alive.unsqueeze(-1), 0)
+                reward = reward.masked_fill(~tensordict.get(group.keys.mask).unsqueeze(-1), 0)
             parts.append(reward)
         total = torch.cat(parts, -2).sum(-2)
         n_agents = sum(group.n_agents for group in self.team)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torchrl.envs import TensorDictPrimer
 from torchrl.envs.utils import ExplorationType, exploration_type
 
+from ctde_kit.entries import Entry, GroupEntries
 from ctde_kit.modules.actors.action_vectors import allowed, as_action, gumbel_like, hard, straight_through
 from ctde_kit.modules.actors.noise import ActionNoise
 from ctde_kit.modules.actors.sub_policy_draw import SubPolicyDraw
@@ -81,6 +82,11 @@ class MultiAgentDeterministicActor(TensorDictModuleBase):
         )
         self.out_keys = [*self.agent_network.out_keys, keys.action]
         self.out_keys += [] if sub_policies is None else sub_policies.out_keys
+
+    @property
+    def in_entries(self) -> list[Entry]:
+        """What the entries that it reads look like."""
+        return [*self.agent_network.in_entries, *GroupEntries.of(self.group).by_key().values()]
 
     @property
     def decentralized(self) -> bool:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torchrl.envs import TensorDictPrimer
 from torchrl.envs.utils import ExplorationType, exploration_type
 
+from ctde_kit.entries import Entry, GroupEntries
 from ctde_kit.errors import UserError
 from ctde_kit.modules.argument_checks import check_actor_arguments
 from ctde_kit.modules.networks.agent_network import AgentNetwork, actor_hidden_key
@@ -66,6 +67,11 @@ class MultiAgentQActor(TensorDictModuleBase):
         masks = [keys.action_mask] * group.action_mask + [keys.mask] * group.mask
         self.in_keys = list(dict.fromkeys([*self.agent_network.in_keys, *masks]))
         self.out_keys = [*self.agent_network.out_keys, keys.chosen_action_value, keys.action]
+
+    @property
+    def in_entries(self) -> list[Entry]:
+        """What the entries that it reads look like."""
+        return [*self.agent_network.in_entries, *GroupEntries.of(self.group).by_key().values()]
 
     @property
     def decentralized(self) -> bool:

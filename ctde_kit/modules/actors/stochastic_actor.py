@@ -10,6 +10,7 @@ from torch import nn
 from torchrl.envs import TensorDictPrimer
 from torchrl.modules import ProbabilisticActor
 
+from ctde_kit.entries import Entry, GroupEntries
 from ctde_kit.errors import UserError
 from ctde_kit.keys import Key
 from ctde_kit.modules.actors.distributions import MaskedCategorical, MaskedMultiCategorical, TanhNormal
@@ -90,6 +91,11 @@ class MultiAgentActor(ProbabilisticActor):
         network = self.module[0]
         assert isinstance(network, AgentNetwork)
         return network
+
+    @property
+    def in_entries(self) -> list[Entry]:
+        """What the entries that it reads look like."""
+        return [*self.agent_network.in_entries, *GroupEntries.of(self.group).by_key().values()]
 
     @property
     def decentralized(self) -> bool:

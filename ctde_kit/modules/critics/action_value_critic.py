@@ -10,6 +10,7 @@ from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 from torchrl.modules import set_recurrent_mode
 
+from ctde_kit.entries import Entry, GroupEntries, state_entry
 from ctde_kit.errors import UserError
 from ctde_kit.keys import STATE, Key
 from ctde_kit.modules.argument_checks import built_network, check_team_and_group
@@ -79,6 +80,11 @@ class ActionValueCritic(TensorDictModuleBase):
         if self.own_column is None:
             return self.agent_network.decentralized
         return isinstance(self.agent_network.network, HasFirstLayer)
+
+    @property
+    def in_entries(self) -> list[Entry]:
+        """What the entries that it reads look like."""
+        return self.agent_network.in_entries
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         return self.agent_network(tensordict)
@@ -170,6 +176,8 @@ def action_value_critic(
     if own_first:
         widths = [[other.observation_dim for other in team], [other.action.vector_dim for other in team]]
         columns = own_first_columns(team, group, widths)
+    entries = [entry for other in team for entry in GroupEntries.of(other).by_key().values()]
+    entries += [] if team.state_dim is None else [state_entry(STATE, team.state_dim)]
     inputs = Input(
         parts,
         n_rows,
@@ -177,6 +185,7 @@ def action_value_critic(
         agent_id=agent_id,
         decentralized=sees == "observation",
         columns=columns,
+        entries=entries,
     )
     outputs = group.n_agents if n_rows == 1 and heads == "agent" else 1
     network = AgentNetwork(

@@ -9,6 +9,7 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 
+from ctde_kit.entries import Entry, GroupEntries
 from ctde_kit.keys import Key
 from ctde_kit.modules.argument_checks import built_network, check_team_and_group
 from ctde_kit.modules.critics.agent_attention import AgentAttention
@@ -101,6 +102,11 @@ class AttentionCritic(TensorDictModuleBase):
         self.out_keys = [self.value_key, keys.attention_weight]
         self._index = team.groups.index(group)
         self._first = sum(other.n_agents for other in team.groups[: self._index])
+
+    @property
+    def in_entries(self) -> list[Entry]:
+        """What the entries that it reads look like."""
+        return [entry for other in self.team for entry in GroupEntries.of(other).by_key().values()]
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         embeddings = [self._embedded(tensordict, index) for index in range(len(self.encoders))]

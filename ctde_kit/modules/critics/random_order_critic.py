@@ -7,6 +7,7 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 
+from ctde_kit.entries import Entry, GroupEntries
 from ctde_kit.errors import UserError
 from ctde_kit.keys import NEXT, Key, next_key
 from ctde_kit.modules.critics.action_value_critic import ActionValueCritic
@@ -69,6 +70,11 @@ class RandomOrderCritic(TensorDictModuleBase):
     def hidden_shape(self) -> tuple[int, int]:
         """The shape ``(n, H)`` of one hidden state; only a recurrent critic has one."""
         return self.critic.hidden_shape
+
+    @property
+    def in_entries(self) -> list[Entry]:
+        """What the entries that it reads look like."""
+        return [*self.critic.in_entries, *(GroupEntries.of(group).order for group in self.team)]
 
     @property
     def swaps_own_action(self) -> bool:

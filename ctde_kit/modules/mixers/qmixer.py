@@ -8,6 +8,7 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import nn
 
+from ctde_kit.entries import Entry
 from ctde_kit.keys import CHOSEN_ACTION_VALUE, Key
 from ctde_kit.modules.mixers.mixing import hypernetwork, mixer_state, team_values, value_keys
 from ctde_kit.modules.networks.inputs import Input
@@ -70,6 +71,11 @@ class QMixer(TensorDictModuleBase):
         self.bias_2 = hypernetwork(features, 1, (embed_dim,))
         self.in_keys = list(dict.fromkeys([*value_keys(team, [CHOSEN_ACTION_VALUE]), *self.state.in_keys]))
         self.out_keys = [CHOSEN_ACTION_VALUE]
+
+    @property
+    def in_entries(self) -> Sequence[Entry]:
+        """What the entries of its state look like."""
+        return self.state.in_entries
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         values = team_values(tensordict, self.team, CHOSEN_ACTION_VALUE)

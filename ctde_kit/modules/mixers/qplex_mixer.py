@@ -9,6 +9,7 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 
+from ctde_kit.entries import Entry
 from ctde_kit.keys import CHOSEN_ACTION_VALUE, Key
 from ctde_kit.modules.mixers.mixing import (
     check_actions,
@@ -81,6 +82,11 @@ class QPLEXMixer(TensorDictModuleBase):
         names = [CHOSEN_ACTION_VALUE, "max_action_value", "action"]
         self.in_keys = list(dict.fromkeys([*value_keys(team, names), *self.state.in_keys]))
         self.out_keys = [CHOSEN_ACTION_VALUE]
+
+    @property
+    def in_entries(self) -> Sequence[Entry]:
+        """What the entries of its state look like."""
+        return self.state.in_entries
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         chosen = team_values(tensordict, self.team, CHOSEN_ACTION_VALUE)

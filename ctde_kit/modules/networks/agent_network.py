@@ -14,6 +14,7 @@ from torchrl.data import Unbounded
 from torchrl.envs import TensorDictPrimer
 from torchrl.modules.tensordict_module.rnn import recurrent_mode
 
+from ctde_kit.entries import Entry, root_entry
 from ctde_kit.errors import UserError
 from ctde_kit.keys import IS_INIT, GroupKeys, Key, next_key
 from ctde_kit.modules.networks.inputs import Input
@@ -138,6 +139,16 @@ class AgentNetwork(TensorDictModuleBase):
         self.in_keys = [*inputs.in_keys, *([self.hidden_key, IS_INIT] if self.hidden_key else [])]
         self.out_keys = [*out_keys, *([self.hidden_key, next_key(self.hidden_key)] if self.hidden_key else [])]
         self._written = list(out_keys)
+
+    @property
+    def in_entries(self) -> list[Entry]:
+        """What the entries that it reads look like."""
+        entries = list(self.inputs.in_entries)
+        if self.hidden_key is not None:
+            advice = "append the module's make_tensordict_primer() to the env"
+            entries.append(Entry(self.hidden_key, "*B n H", self.hidden_shape, "float", advice=advice))
+            entries.append(root_entry(IS_INIT, "bool", "append torchrl.envs.InitTracker() to the env"))
+        return entries
 
     @property
     def recurrent(self) -> bool:

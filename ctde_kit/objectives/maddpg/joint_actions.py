@@ -11,8 +11,6 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 
-from ctde_kit.entries import required_entry
-from ctde_kit.errors import UserError
 from ctde_kit.keys import IS_INIT, GroupKeys
 from ctde_kit.objectives.unroll import hidden_key, single_steps
 from ctde_kit.protocols import SwapsOwnAction
@@ -50,22 +48,12 @@ def frozen(*modules: nn.Module) -> Iterator[None]:
 
 
 def stored_vector(group: GroupSpec, tensordict: TensorDictBase) -> Tensor:
-    """Each agent's stored action as a vector ``[*B, T, n_agents, D]``; zero for dead agents.
-
-    Raises:
-        UserError: where the actions have another shape, which would broadcast over agents.
-    """
-    keys = group.keys
-    action = required_entry(tensordict, keys.action, "store the action that was executed")
-    kind, sizes = group.action.kind, group.action.sizes
-    features = {"categorical": (), "multi_discrete": (len(sizes),)}.get(kind, sizes)
-    expected = (*tensordict.shape, group.n_agents, *features)
-    if action.shape != expected:
-        raise UserError(f"key {keys.action}: expected {list(expected)}, found {list(action.shape)}; store each agent's")
+    """Each agent's stored action as a vector ``[*B, T, n_agents, D]``; zero for dead agents."""
+    action = tensordict.get(group.keys.action)
     if not group.mask:
         return group.action.vector(action)
-    alive = required_entry(tensordict, keys.mask, "the env must write it, shape [*B, n_agents]")
-    action = action.masked_fill(~alive.reshape(*alive.shape, *[1] * len(features)), 0)
+    alive = tensordict.get(group.keys.mask)
+    action = action.masked_fill(~alive.reshape(*alive.shape, *[1] * (action.ndim - alive.ndim)), 0)
     return zero_dead(group.action.vector(action), alive)
 
 

@@ -15,8 +15,10 @@ from tensordict.utils import NestedKey
 from torch import Tensor, nn
 from torchrl.objectives.common import LossModule
 
-from ctde_kit.keys import CHOSEN_ACTION_VALUE, IS_INIT, PADDING_MASK, PRIORITY_WEIGHT, TD_ERROR, next_key
-from ctde_kit.objectives.maddpg.batch_entries import read_keys, with_vectors
+from ctde_kit.entries import Entry
+from ctde_kit.keys import CHOSEN_ACTION_VALUE, PADDING_MASK, PRIORITY_WEIGHT, TD_ERROR
+from ctde_kit.objectives.entry_checks import EntryCheck, parameter_dtype
+from ctde_kit.objectives.maddpg.batch_entries import entries_of_parts, with_vectors
 from ctde_kit.objectives.maddpg.compatibility import OtherActions, check_parts
 from ctde_kit.objectives.maddpg.ensembles import ensemble_mean, sub_policy_masks
 from ctde_kit.objectives.maddpg.inference import PolicyInference
@@ -26,6 +28,7 @@ from ctde_kit.objectives.maddpg.next_values import next_action_values, with_next
 from ctde_kit.objectives.maddpg.policy_losses import mixed_value, own_policy_loss, team_policy_loss
 from ctde_kit.objectives.priorities import importance_weight, write_priority
 from ctde_kit.objectives.q_values import at_next
+from ctde_kit.objectives.read_entries import needed_keys, replay_entries, stored_keys
 from ctde_kit.objectives.return_estimators import NStepReturn, ReturnEstimator
 from ctde_kit.objectives.td_targets import td_targets, team_td_targets, valid_mask
 from ctde_kit.objectives.team_reward import REWARD
@@ -155,6 +158,7 @@ class MADDPGLoss(LossModule):
         self.burn_in, self.use_stored_hidden = burn_in, use_stored_hidden
         # One copy of all, so that what the online networks share their targets share too.
         self.target_networks = deepcopy(self.online_networks()).requires_grad_(False)
+        self.set_keys()
 
     def online_networks(self) -> nn.ModuleDict:
         """The networks that learn, the mixer among them; ``target_networks`` has their targets by the same names."""
@@ -186,6 +190,7 @@ class MADDPGLoss(LossModule):
 
     def _forward_value_estimator_keys(self, **kwargs: NestedKey) -> None:
         """No value estimator is held: ``returns`` reads no keys."""
+        self._check_entries = EntryCheck("MADDPGLoss", self.entries)
 
     @property
     def out_keys(self) -> list[NestedKey]:
@@ -195,16 +200,23 @@ class MADDPGLoss(LossModule):
         return ["loss_actor", "loss_value", *names, *(several if self.mixer is None and len(self._critics) > 1 else [])]
 
     @property
+    def entries(self) -> list[Entry]:
+        """What it reads of a batch, as each batch is checked."""
+        keys = self.tensor_keys
+        entries = entries_of_parts(self._actors, self._critics, self.mixer, keys.reward)
+        return [*entries, *replay_entries(keys.padding_mask, keys.priority_weight)]
+
+    @property
     def in_keys(self) -> list[NestedKey]:
-        return read_keys(self._actors, self._critics, self.mixer, self.tensor_keys.reward)
+        return needed_keys(self._check_entries.entries)
 
     @property
     def stored_keys(self) -> list[NestedKey]:
         """What a replay must keep: the entries that are read, those that may be missing among them."""
-        ends = [next_key(key) for a in self._actors.values() for key in (a.group.keys.done, a.group.keys.terminated)]
-        return list(dict.fromkeys([*self.in_keys, *ends, IS_INIT]))
+        return stored_keys(self.in_keys, self._groups.values())
 
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
+        self._check_entries(tensordict, parameter_dtype(self))
         learners = self._learners
         networks = [*[actor.agent_network for actor in learners.values()], *self._critics.values()]
         check_sequences("MADDPGLoss", tensordict, networks, self.returns.needs_sequences, self.burn_in)
