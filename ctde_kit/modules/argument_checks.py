@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from tensordict import TensorDictBase
 from torch import nn
 
 from ctde_kit.errors import UserError
+from ctde_kit.keys import Key
 from ctde_kit.modules.networks.inputs import Input
 from ctde_kit.modules.networks.team_input import TeamInput
 from ctde_kit.specs import GroupSpec, TeamSpec
@@ -67,6 +69,16 @@ def built_network(
     if not isinstance(network, nn.Module):
         raise UserError(f"{owner}: make_network gave {_what(network)}: {advice}")
     return network
+
+
+def check_one_agent(tensordict: TensorDictBase, keys: Sequence[Key]) -> None:
+    """Raise ``UserError`` for a group's data where the policy of one agent reads its own, ``[*B, F]``."""
+    value = tensordict.get(keys[0], None)
+    if value is not None and value.ndim != tensordict.ndim + 1:
+        raise UserError(
+            f"for_agent: key {keys[0]}: expected one agent's {[*tensordict.shape, 'F']}, found "
+            f"{list(value.shape)}; give the entries of that agent alone, such as value[..., agent, :]"
+        )
 
 
 def _what(value: Any) -> str:

@@ -36,8 +36,9 @@ class MAPPOLoss(LossModule):
     Reads ``[*B, n_agents, ...]`` under the group: what actor and critic read, ``action``, ``action_log_prob``
     ``[*B, n_agents]``, ``advantage``, ``value_target`` (units of returns) and ``state_value`` (the critic's units when
     the batch was fresh) ``[*B, n_agents, 1]``; ``mask`` ``[*B, n_agents]`` where agents die, and ``("collector",
-    "mask")`` ``[*B]`` where sequences are padded: entries of dead agents and of padding change nothing. Gives scalars ``loss_objective``, ``loss_critic``, ``loss_entropy`` (their sum is
-    to be minimized) and, detached, ``entropy``, ``approx_kl``, ``clip_fraction``, ``explained_variance``.
+    "mask")`` ``[*B]`` where sequences are padded: entries of dead agents and of padding change nothing. Gives scalars
+    ``loss_objective``, ``loss_critic``, ``loss_entropy`` (their sum is to be minimized) and, detached, ``entropy``,
+    ``approx_kl``, ``clip_fraction``, ``explained_variance``.
 
     Args:
         actor: has ``get_dist``; writes the action.

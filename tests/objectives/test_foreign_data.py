@@ -1,4 +1,4 @@
-"""Targets of batches that other programs wrote: padding without ``done``, deaths without flags, ``terminated`` alone."""
+"""Targets of batches that others wrote: padding without ``done``, deaths without flags, ``terminated`` alone."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import torch
 from tensordict import TensorDict
 from torchrl.collectors.utils import split_trajectories
 
+from ctde_kit.entries import agent_flags, alive_next
 from ctde_kit.keys import GroupKeys
 from ctde_kit.modules import VDNMixer, value_critic
 from ctde_kit.objectives import (
@@ -33,7 +34,7 @@ def split(batch: TensorDict) -> TensorDict:
     trajectories += torch.arange(len(batch)).unsqueeze(-1) * 100
     batch["collector", "traj_ids"] = trajectories
     padded = split_trajectories(batch)
-    for key, value in padded.items(True, True):
+    for value in padded.values(True, True):
         if value.is_floating_point():
             value[~padded["collector", "mask"]] = 77.0
     for key in ("done", "terminated"):
@@ -96,8 +97,6 @@ def test_an_agent_that_is_gone_without_a_flag_is_not_bootstrapped() -> None:
         },
         [1],
     )
-    from ctde_kit.entries import agent_flags, alive_next
-
     done, terminated = agent_flags(data, KEYS, data["next", "agents", "reward"])
     assert terminated.flatten().tolist() == [False, True]
     assert done.flatten().tolist() == [False, True]

@@ -17,6 +17,7 @@ from torchrl.modules.tensordict_module.rnn import recurrent_mode
 from ctde_kit.entries import Entry, root_entry
 from ctde_kit.errors import UserError
 from ctde_kit.keys import IS_INIT, GroupKeys, Key, next_key
+from ctde_kit.modules.keyword_calls import keyword_calls
 from ctde_kit.modules.networks.inputs import Input
 from ctde_kit.modules.networks.primer import primer
 from ctde_kit.modules.networks.sizes import OutputSize, check_input
@@ -169,6 +170,7 @@ class AgentNetwork(TensorDictModuleBase):
         assert is_recurrent(self.network)
         return self.inputs.n_agents, self.network.hidden_size
 
+    @keyword_calls()
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         x = self.inputs(tensordict)
         options = {"mask": self.inputs.alive(tensordict)} if self._reads_mask else {}
