@@ -258,9 +258,14 @@ def agent_flags(tensordict: TensorDictBase, keys: GroupKeys, like: Tensor) -> tu
     """``done`` and ``terminated`` of each agent after this step, in the shape of ``like`` ``[*B, n_agents, 1]``.
 
     An agent is done with the team or by itself, and terminated likewise (root entries ``[*B, 1]``, and the group's
-    ``[*B, n_agents, 1]`` where the env writes them).
+    ``[*B, n_agents, 1]`` where the env writes them). Where it writes none, agents that are ``gone_next`` terminated.
     """
-    return _flag(tensordict, DONE, keys.done, like), _flag(tensordict, TERMINATED, keys.terminated, like)
+    done, terminated = _flag(tensordict, DONE, keys.done, like), _flag(tensordict, TERMINATED, keys.terminated, like)
+    gone = gone_next(tensordict, keys)
+    if gone is None:
+        return done, terminated
+    check_same_shape(reward=like, **{str(keys.mask): gone.unsqueeze(-1)})
+    return done | gone.unsqueeze(-1), terminated | gone.unsqueeze(-1)
 
 
 def _flag(tensordict: TensorDictBase, root_key: str, group_key: Key, like: Tensor) -> Tensor:
@@ -273,11 +278,24 @@ def _flag(tensordict: TensorDictBase, root_key: str, group_key: Key, like: Tenso
     return flag | group_flag
 
 
+def gone_next(tensordict: TensorDictBase, keys: GroupKeys) -> Tensor | None:
+    """Which agents died in this step while the team goes on, bool ``[*B, n_agents]``, by their next ``mask``.
+
+    ``None`` where the env writes no mask, and where it writes the agents' own ``terminated``, which says it itself.
+    """
+    next_mask = tensordict.get(next_key(keys.mask), None)
+    if next_mask is None or tensordict.get(next_key(keys.terminated), None) is not None:
+        return None
+    team_done = required_entry(tensordict, next_key(DONE), "the env must write it, shape [*B, 1]")
+    return ~next_mask & ~team_done
+
+
 def alive_next(tensordict: TensorDictBase, keys: GroupKeys) -> Tensor:
     """Which agents are bootstrapped after the step, bool ``[*B, n_agents]``.
 
     They are those whose next ``mask`` is true, and those who were alive and did not terminate: envs call agents dead
-    once their time is up, yet what they see then has a value.
+    once their time is up, yet what they see then has a value. Where the env writes no ``terminated`` of the agents,
+    those whose next mask is false are gone, unless the team is done.
     """
     alive = required_entry(tensordict, keys.mask, "the env must write it, shape [*B, n_agents]")
     terminated = _flag(tensordict, TERMINATED, keys.terminated, alive.unsqueeze(-1))
@@ -286,4 +304,5 @@ def alive_next(tensordict: TensorDictBase, keys: GroupKeys) -> Tensor:
     if next_mask is None:
         return stays
     check_same_shape(**{str(keys.mask): alive, str(next_key(keys.mask)): next_mask})
-    return stays | next_mask
+    gone = gone_next(tensordict, keys)
+    return (stays if gone is None else stays & ~gone) | next_mask

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from ctde_kit.entries import Entry, GroupEntries, agent_flags, check_same_shape
 from ctde_kit.errors import UserError
-from ctde_kit.keys import IS_INIT, GroupKeys, next_key
+from ctde_kit.keys import IS_INIT, PADDING_MASK, GroupKeys, next_key
 from ctde_kit.objectives.entry_checks import EntryCheck, parameter_dtype
-from ctde_kit.objectives.masking import AdvantageNormalization, normalize_advantage
+from ctde_kit.objectives.masking import AdvantageNormalization, normalize_advantage, valid_agents
 from ctde_kit.objectives.read_entries import now_and_next, team_flags
 from ctde_kit.objectives.returns import generalized_advantage_estimate
-from ctde_kit.objectives.unroll import hidden_key, next_outputs, unroll
+from ctde_kit.objectives.unroll import hidden_key, next_outputs, trace_ends, unroll
 from ctde_kit.protocols import RecurrentModule, ReturnScale
 
 
@@ -24,7 +24,8 @@ class AdvantageEstimator(nn.Module):
     """Generalized advantage estimation: writes advantages and value targets into a batch ``[n_envs, T]``.
 
     Reads what the critic reads, at the root and under ``next``; ``("next", group, "reward")`` ``[n_envs, T, n_agents,
-    1]``; ``done`` and ``terminated`` of the team and, where present, of the agents; ``(group, "mask")``. Writes under
+    1]``; ``done`` and ``terminated`` of the team and, where present, of the agents; ``(group, "mask")`` and
+    ``("collector", "mask")``, which is false in padding, where they are. Writes under
     the group, all ``[n_envs, T, n_agents, 1]``: ``state_value`` (the critic's output, in its normalized units),
     ``advantage`` (normalized under the mask) and ``value_target`` (in units of returns).
 
@@ -94,11 +95,13 @@ class AdvantageEstimator(nn.Module):
         raw_value = value
         if self.value_norm is not None:
             value, next_value = self.value_norm.denormalize(value), self.value_norm.denormalize(next_value)
-        alive = tensordict.get(self.keys.mask, None)
+        reward_key = next_key(self.keys.reward)
+        reward = tensordict.get(reward_key)
+        alive = valid_agents(tensordict, self.keys.mask, PADDING_MASK, reward_key)
         mask = None if alive is None else alive.unsqueeze(-1)
-        reward = tensordict.get(next_key(self.keys.reward))
-        check_same_shape(**{str(next_key(self.keys.reward)): reward, "state_value": value})
+        check_same_shape(**{str(reward_key): reward, "state_value": value})
         done, terminated = agent_flags(tensordict, self.keys, reward)
+        done = trace_ends(tensordict, done, PADDING_MASK)
         if mask is not None:
             reward, value, next_value = (x.masked_fill(~mask, 0) for x in (reward, value, next_value))
         advantage = generalized_advantage_estimate(self.gamma, self.lmbda, value, next_value, reward, done, terminated)

@@ -13,9 +13,9 @@ from torchrl.objectives.common import LossModule
 
 from ctde_kit.entries import Entry, GroupEntries, as_key, check_same_shape
 from ctde_kit.errors import UserError
-from ctde_kit.keys import IS_INIT, GroupKeys
+from ctde_kit.keys import IS_INIT, PADDING_MASK, GroupKeys
 from ctde_kit.objectives.entry_checks import EntryCheck, parameter_dtype
-from ctde_kit.objectives.masking import masked_mean
+from ctde_kit.objectives.masking import masked_mean, valid_agents
 from ctde_kit.objectives.orders import order_keys, with_orders
 from ctde_kit.objectives.part_checks import check_critic_of_states
 from ctde_kit.objectives.read_entries import entries_read_by
@@ -35,9 +35,10 @@ class MAPPOLoss(LossModule):
 
     Reads ``[*B, n_agents, ...]`` under the group: what actor and critic read, ``action``, ``action_log_prob``
     ``[*B, n_agents]``, ``advantage``, ``value_target`` (units of returns) and ``state_value`` (the critic's units when
-    the batch was fresh) ``[*B, n_agents, 1]``; ``mask`` ``[*B, n_agents]`` where agents die: dead agents'
-    entries change nothing. Gives scalars ``loss_objective``, ``loss_critic``, ``loss_entropy`` (their sum is
-    to be minimized) and, detached, ``entropy``, ``approx_kl``, ``clip_fraction``, ``explained_variance``.
+    the batch was fresh) ``[*B, n_agents, 1]``; ``mask`` ``[*B, n_agents]`` where agents die, and ``("collector",
+    "mask")`` ``[*B]`` where sequences are padded: entries of dead agents and of padding change nothing. Gives scalars
+    ``loss_objective``, ``loss_critic``, ``loss_entropy`` (their sum is to be minimized) and, detached, ``entropy``,
+    ``approx_kl``, ``clip_fraction``, ``explained_variance``.
 
     Args:
         actor: has ``get_dist``; writes the action.
@@ -78,6 +79,7 @@ class MAPPOLoss(LossModule):
         value_target: NestedKey = ("agents", "value_target")
         value: NestedKey = ("agents", "state_value")
         mask: NestedKey = ("agents", "mask")
+        padding_mask: NestedKey = PADDING_MASK
 
     tensor_keys: _AcceptedKeys
     value_norm: ReturnScale | None
@@ -167,7 +169,7 @@ class MAPPOLoss(LossModule):
                 f"MAPPOLoss: recurrent networks learn sequences [*B, T], found single steps {list(tensordict.shape)}; "
                 "give the buffer a sequence_length, or unsqueeze(0) a single sequence"
             )
-        alive = tensordict.get(keys.mask, None)
+        alive = valid_agents(tensordict, keys.mask, keys.padding_mask, keys.advantage)
         advantage = self._entry(tensordict, keys.advantage, alive).squeeze(-1)
         action = self._entry(tensordict, keys.action, alive)
         old_log_prob = self._entry(tensordict, keys.sample_log_prob, alive)

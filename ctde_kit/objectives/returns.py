@@ -1,7 +1,7 @@
 """Targets as pure functions of tensors ``[*B, T, n_agents, 1]``: time is the third dimension from the end.
 
-``done`` ends an episode (its trace is cut), ``terminated`` says that nothing follows (no bootstrap): a time limit is
-done and not terminated. ``next_value`` is the value of the observation before any reset.
+``done`` ends an episode (its trace is cut), ``terminated`` says that nothing follows (no trace, no bootstrap): a time
+limit is done and not terminated. ``next_value`` is the value of the observation before any reset.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ def generalized_advantage_estimate(
     # Filled, not multiplied: what stands behind an end may be anything, and 0 * nan is nan.
     delta = reward + gamma * next_value.masked_fill(terminated, 0) - value
     advantage = torch.empty_like(delta)
-    trace = torch.zeros_like(delta.select(-3, 0))
+    trace, ends = torch.zeros_like(delta.select(-3, 0)), done | terminated
     for t in reversed(range(delta.shape[-3])):
-        trace = delta.select(-3, t) + gamma * lmbda * trace.masked_fill(done.select(-3, t), 0)
+        trace = delta.select(-3, t) + gamma * lmbda * trace.masked_fill(ends.select(-3, t), 0)
         advantage.select(-3, t).copy_(trace)
     return advantage
 
@@ -89,10 +89,10 @@ def n_step_return(gamma: float, n: int, next_value: Tensor, reward: Tensor, done
         raise UserError(f"n_step_return: n={n}, expected at least 1 step")
     length = reward.shape[-3]
     bootstrapped = reward + gamma * next_value.masked_fill(terminated, 0)
-    target = bootstrapped
+    target, ends = bootstrapped, done | terminated
     for _ in range(n - 1):
         later = torch.cat([target.narrow(-3, 1, length - 1), target.narrow(-3, length - 1, 1)], -3)
-        longer = torch.where(done, bootstrapped, reward + gamma * later)
+        longer = torch.where(ends, bootstrapped, reward + gamma * later)
         longer.select(-3, length - 1).copy_(bootstrapped.select(-3, length - 1))
         target = longer
     return target

@@ -110,6 +110,11 @@ class MaskedCategorical(Distribution):
     def logits(self) -> Tensor:
         return self.base.logits
 
+    @property
+    def probs(self) -> Tensor:
+        """The probability of each action ``[*B, N]``, 0 where it is not allowed."""
+        return self.base.probs
+
     def _encode(self, index: Tensor) -> Tensor:
         return torch.nn.functional.one_hot(index, self.base.logits.shape[-1]) if self.one_hot else index
 

@@ -15,6 +15,7 @@ from torchrl.envs import TensorDictPrimer
 from ctde_kit.errors import UserError
 from ctde_kit.keys import IS_INIT, next_key
 from ctde_kit.modules.actors.action_vectors import gumbel_like
+from ctde_kit.modules.networks.primer import primer
 from ctde_kit.specs import GroupSpec
 
 
@@ -126,7 +127,7 @@ class OrnsteinUhlenbeckNoise(nn.Module):
         """The env transform that provides the state."""
         group = self.group
         shape = torch.Size((group.n_agents, group.action.vector_dim))
-        return TensorDictPrimer({group.keys.noise: Unbounded(shape)}, expand_specs=True, reset_key="_reset")
+        return primer({group.keys.noise: Unbounded(shape)})
 
 
 class GumbelNoise(nn.Module):

@@ -7,6 +7,8 @@ from tensordict import TensorDictBase
 from tensordict.nn import NormalParamExtractor, TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import nn
+from torch.distributions import Distribution
+from torchrl.data import Composite
 from torchrl.envs import TensorDictPrimer
 from torchrl.modules import ProbabilisticActor
 
@@ -15,8 +17,11 @@ from ctde_kit.errors import UserError
 from ctde_kit.keys import Key
 from ctde_kit.modules.actors.distributions import MaskedCategorical, MaskedMultiCategorical, TanhNormal
 from ctde_kit.modules.actors.learned_scale import LearnedScale
+from ctde_kit.modules.argument_checks import check_actor_arguments, check_one_agent
+from ctde_kit.modules.keyword_calls import keyword_calls
 from ctde_kit.modules.networks.agent_network import AgentNetwork, actor_hidden_key
 from ctde_kit.modules.networks.inputs import Input
+from ctde_kit.modules.networks.sizes import OutputSize
 from ctde_kit.modules.networks.team_input import TeamInput
 from ctde_kit.specs import GroupSpec
 
@@ -51,18 +56,26 @@ class MultiAgentActor(ProbabilisticActor):
     def __init__(
         self, group: GroupSpec, inputs: Input | TeamInput, network: nn.Module, scale: LearnedScale | None = None
     ):
+        check_actor_arguments("MultiAgentActor", group, inputs, network, "n_parameters")
         keys = group.keys
         if group.action.discrete and scale is not None:
             raise UserError(f"MultiAgentActor: group {group.name!r} has discrete actions; leave scale=None")
         hidden_key = actor_hidden_key(keys, inputs)
         if group.action.discrete:
-            module = AgentNetwork(inputs, network, [keys.logits], hidden_key=hidden_key)
+            size = OutputSize(group.n_agents, group.action.n_parameters, "group.action.n_parameters, one per choice")
+            module = AgentNetwork(inputs, network, [keys.logits], hidden_key=hidden_key, output_size=size)
         else:
             split = scale
             if split is None:
                 # It asks for a `numbers.Number`, which a float is at run time but not for a type checker.
                 split = NormalParamExtractor(scale_lb=1e-3)  # pyright: ignore[reportArgumentType]
-            module = AgentNetwork(inputs, network, [keys.loc, keys.scale], hidden_key=hidden_key, split=split)
+            meaning = "n_parameters (location and scale; pass scale=LearnedScale(...) to give the location alone)"
+            size = OutputSize(group.n_agents, group.action.n_parameters, f"group.action.{meaning}")
+            if scale is not None:
+                size = OutputSize(group.n_agents, group.action.vector_dim, "group.action.vector_dim (with scale=...)")
+            module = AgentNetwork(
+                inputs, network, [keys.loc, keys.scale], hidden_key=hidden_key, split=split, output_size=size
+            )
         distribution, arguments, in_keys = _distribution(group)
         # TorchRL takes any TensorDict module, and a dict of keys, though its annotations do not say so.
         super().__init__(
@@ -73,6 +86,7 @@ class MultiAgentActor(ProbabilisticActor):
             distribution_kwargs=arguments,
             return_log_prob=True,
             log_prob_keys=[keys.action_log_prob],
+            spec=group.action_spec,
         )
         self.group = group
 
@@ -128,13 +142,30 @@ class SingleAgentActor(TensorDictModuleBase):
         self._written = [key for key in self.actor.agent_network.out_keys if str(key[-1]).endswith("_hidden")]
         self.out_keys = [*self._written, actor.group.keys.action, actor.group.keys.action_log_prob]
 
+    @property
+    def spec(self) -> Composite:
+        """The spec of its action, without an agent axis."""
+        return Composite({self.actor.group.name: Composite({"action": self.actor.group.action.tensor_spec(None)})})
+
+    def get_dist(self, tensordict: TensorDictBase) -> Distribution:
+        """The distribution of the agent's action, batch ``[*B]``."""
+        distribution, arguments, in_keys = _distribution(self.actor.group)
+        output = self.actor.agent_network(self._with_agent_axis(tensordict))
+        parameters = {name: output.get(key).squeeze(tensordict.ndim) for name, key in in_keys.items()}
+        bounds = {name: bound[0] for name, bound in arguments.items() if name in ("low", "high")}
+        return distribution(**parameters, **{**arguments, **bounds})
+
+    def _with_agent_axis(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """A copy, in which the action mask has the agent axis that the group's distribution expects."""
+        keys, output = self.actor.group.keys, tensordict.copy()
+        check_one_agent(tensordict, self.actor.agent_network.inputs.in_keys)
+        mask = tensordict.get(keys.action_mask, None)
+        return output if mask is None else output.set(keys.action_mask, mask.unsqueeze(-2))
+
+    @keyword_calls(agent_axis=0)
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         keys = self.actor.group.keys
-        output = tensordict.copy()
-        mask = tensordict.get(keys.action_mask, None)
-        if mask is not None:
-            output.set(keys.action_mask, mask.unsqueeze(-2))
-        output = self.actor(output)
+        output = self.actor(self._with_agent_axis(tensordict))
         for key in (keys.action, keys.action_log_prob):
             tensordict.set(key, output.get(key).squeeze(tensordict.ndim))
         for key in self._written:

@@ -11,6 +11,7 @@ from torchrl.envs import TensorDictPrimer
 
 from ctde_kit.errors import UserError
 from ctde_kit.keys import IS_INIT, next_key
+from ctde_kit.modules.networks.primer import primer
 from ctde_kit.specs import GroupSpec
 
 
@@ -64,4 +65,4 @@ class SubPolicyDraw(TensorDictModuleBase):
     def make_tensordict_primer(self) -> TensorDictPrimer:
         """The env transform that carries the index."""
         spec = Categorical(self.size, shape=torch.Size((self.group.n_agents,)), dtype=torch.long)
-        return TensorDictPrimer({self.key: spec}, expand_specs=True, reset_key="_reset")
+        return primer({self.key: spec})

@@ -11,6 +11,7 @@ from ctde_kit.entries import Entry, GroupEntries
 from ctde_kit.errors import UserError
 from ctde_kit.keys import NEXT, Key, next_key
 from ctde_kit.modules.critics.action_value_critic import ActionValueCritic
+from ctde_kit.modules.keyword_calls import keyword_calls
 from ctde_kit.modules.networks.agent_network import AgentNetwork
 from ctde_kit.modules.networks.inputs import entry
 from ctde_kit.specs import TeamSpec
@@ -96,6 +97,7 @@ class RandomOrderCritic(TensorDictModuleBase):
                 tensordict.set(next_key(group.keys.order), order)
         return tensordict
 
+    @keyword_calls()
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         output = self.critic(self._ordered(tensordict))
         for key in self.out_keys:
@@ -118,7 +120,7 @@ class RandomOrderCritic(TensorDictModuleBase):
             order = tensordict.get(group.keys.order, None)
             if order is not None:
                 for key in self.critic.in_keys:
-                    if isinstance(key, tuple) and key[0] == group.name:
+                    if isinstance(key, tuple) and key[0] == group.name and key in ordered.keys(True):
                         ordered.set(key, _in_order(entry(tensordict, key), order))
         return ordered
 

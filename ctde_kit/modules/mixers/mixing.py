@@ -64,7 +64,9 @@ def team_values(tensordict: TensorDictBase, team: TeamSpec, name: str) -> Tensor
         expected = (*tensordict.batch_size, group.n_agents, 1)
         if value is None or value.shape != expected:
             actual = "nothing" if value is None else list(value.shape)
-            raise UserError(f"mixer: key {group.keys(name)}: expected {list(expected)}, found {actual}")
+            advice = "; QMixLoss writes it, TorchRL's QMixerLoss does not: use QMixer or VDNMixer there"
+            advice = advice if name == "max_action_value" and value is None else ""
+            raise UserError(f"mixer: key {group.keys(name)}: expected {list(expected)}, found {actual}{advice}")
         value = value.squeeze(-1)
         parts.append(value.masked_fill(~tensordict.get(group.keys.mask), 0) if group.mask else value)
     return torch.cat(parts, -1)

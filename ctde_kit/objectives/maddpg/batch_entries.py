@@ -38,7 +38,8 @@ def entries_of_parts(
         entries += [group.reward] if name in critics and mixer is None else []
         entries += group.ends
     added = [key for critic in critics.values() if (key := hidden_key(critic))]
-    added += [key for group in groups for key in (group.keys.action_vector, group.keys.chosen_action_value)]
+    names = ("action", "action_vector", "chosen_action_value")
+    added += [group.keys(name) for group in groups for name in names]
     for reader in [*critics.values(), *([] if mixer is None else [mixer])]:
         entries += now_and_next(reader, groups, added)
     return [*entries, *([] if mixer is None else [team_reward(reward)])]
