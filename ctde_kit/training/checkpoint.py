@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,23 @@ def save_checkpoint(
         "parts": states,
         "random": _random_state(),
     }
+    write_content(path, content)
+
+
+def write_content(path: Path, content: dict[str, Any]) -> None:
+    """Write tensors and plain values to a sealed file, whole or not at all.
+
+    Raises:
+        UserError: if the file cannot be written; an earlier one is not touched.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from ctde_kit.training.checkpoint import write_content
+    >>> path = Path(tempfile.mkdtemp()) / "best.pt"
+    >>> write_content(path, {"frames": 600})
+    >>> path.is_file()
+    True
+    """
     try:
         with replacing(path, sealed=True) as file:
             torch.save(content, file)
@@ -70,10 +87,15 @@ def save_checkpoint(
         ) from error
 
 
-def read_checkpoint(path: Path, *, algorithm: str) -> dict[str, Any]:
+def read_checkpoint(path: Path, *, algorithm: str, keys: Collection[str] = CONTENT) -> dict[str, Any]:
     """The content of a checkpoint file, as ``load_parts`` takes it.
 
     Its checksum is compared before anything in it is read, and nothing but tensors and plain values is ever built.
+
+    Args:
+        path: of the file.
+        algorithm: name of the recipe that is to have written it.
+        keys: what it holds.
 
     Raises:
         UserError: if the file is missing, damaged, not a checkpoint, or one of another algorithm.
@@ -102,7 +124,7 @@ def read_checkpoint(path: Path, *, algorithm: str) -> dict[str, Any]:
             f"checkpoint {path} is damaged, truncated, or not a checkpoint of this version (its SHA-256 does not "
             "hold): delete it to use the one before, if there is one"
         )
-    if not isinstance(content, dict) or content.get("format") != FORMAT or not content.keys() >= CONTENT:
+    if not isinstance(content, dict) or content.get("format") != FORMAT or not content.keys() >= {*keys}:
         raise UserError(
             f"checkpoint {path} is of another format: expected {FORMAT}; train again, or use the "
             "version of ctde_kit that wrote it"

@@ -19,7 +19,10 @@ from ctde_kit.errors import UserError
 from ctde_kit.files import replacing
 
 # What a kill leaves of a file that was not whole yet.
-PARTIAL = re.compile(r"(config\.yaml|actors\.yaml|code\.yaml|metrics\.csv|summary\.json|frames_[0-9]+\.pt)\.partial")
+PARTIAL = re.compile(
+    r"(config\.yaml|actors\.yaml|code\.yaml|facts\.json|metrics\.csv|evaluations\.jsonl|summary\.json"
+    r"|frames_[0-9]+\.pt|best\w*\.pt)\.partial"
+)
 # At most so many rows that are missing are named.
 NAMED_ROWS = 5
 
@@ -28,7 +31,8 @@ NAMED_ROWS = 5
 class RunDirectory:
     """The files of one run under ``path``; creates the directories and writes metrics and summary.
 
-    ``path`` holds ``config.yaml``, ``metrics.csv``, ``summary.json``, ``checkpoints/``, ``plots/`` and ``videos/``.
+    ``path`` holds ``config.yaml``, ``facts.json``, ``metrics.csv``, ``evaluations.jsonl``, ``summary.json``,
+    ``checkpoints/``, ``plots/`` and ``videos/``.
     ``metrics.csv`` has one row per iteration: ``frames``, ``seconds``, ``train/...``, ``eval/...``.
 
     Args:
@@ -88,9 +92,19 @@ class RunDirectory:
         """The file ``metrics.csv``."""
         return self.path / "metrics.csv"
 
+    @property
+    def evaluations(self) -> Path:
+        """The file ``evaluations.jsonl``."""
+        return self.path / "evaluations.jsonl"
+
+    @property
+    def facts(self) -> Path:
+        """The file ``facts.json``."""
+        return self.path / "facts.json"
+
     def clear(self) -> None:
         """Remove what a run without a checkpoint has written, and the directories that are empty then."""
-        for name in ("config.yaml", "actors.yaml", "code.yaml", "metrics.csv"):
+        for name in ("config.yaml", "actors.yaml", "code.yaml", "facts.json", "metrics.csv", "evaluations.jsonl"):
             (self.path / name).unlink(missing_ok=True)
         for logger in ("tensorboard", "wandb", "mlflow"):
             shutil.rmtree(self.path / logger, ignore_errors=True)

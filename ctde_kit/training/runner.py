@@ -34,20 +34,22 @@ class Run:
         total_frames: env transitions to collect.
         directory: where results are written.
         groups: names of the agent groups.
-        evaluate: returns the metrics of the greedy policy.
+        evaluate: returns the metrics of the greedy policy; takes the frames collected so far.
         evaluate_every_frames: smallest number of frames between evaluations; there is always one at the end.
         checkpoint_every_frames: smallest number of frames between checkpoints; there is always one at the end.
         loggers: TorchRL loggers that get the same values as ``metrics.csv``.
         started_seconds: seconds that the run had taken before it was resumed.
         progress: whether to show a progress bar.
         stop: whether a signal has asked to stop.
+        before_checkpoint: called before each checkpoint is written.
+        conclude: called at the end; what it returns stands in ``summary.json``, too.
 
     >>> import tempfile
     >>> from pathlib import Path
     >>> from ctde_kit.training import Run, RunDirectory
     >>> settings = Run(
     ...     "qmix", "matrix/climbing", seed=0, total_frames=24, directory=RunDirectory(Path(tempfile.mkdtemp())),
-    ...     groups=["agents"], evaluate=lambda: {"return_mean": 11.0}, evaluate_every_frames=24,
+    ...     groups=["agents"], evaluate=lambda frames: {"return_mean": 11.0}, evaluate_every_frames=24,
     ...     checkpoint_every_frames=24,
     ... )
     >>> settings.directory.checkpoints.name
@@ -60,13 +62,15 @@ class Run:
     total_frames: int
     directory: RunDirectory
     groups: list[str]
-    evaluate: Callable[[], dict[str, float]]
+    evaluate: Callable[[int], dict[str, float]]
     evaluate_every_frames: int
     checkpoint_every_frames: int
     loggers: list[Any] = field(default_factory=list)
     started_seconds: float = 0.0
     progress: bool = True
     stop: StopSignals = field(default_factory=StopSignals)
+    before_checkpoint: Callable[[], None] = lambda: None
+    conclude: Callable[[], dict[str, Any]] = dict
 
 
 def run(parts: Parts, settings: Run) -> dict[str, Any]:
@@ -85,7 +89,7 @@ def run(parts: Parts, settings: Run) -> dict[str, Any]:
     >>> parts = QMIXConfig(task=MatrixTask(n_envs=2), frames_per_batch=12, total_frames=24).build()
     >>> settings = Run(
     ...     "qmix", "matrix/climbing", seed=0, total_frames=24, directory=RunDirectory(Path(tempfile.mkdtemp())),
-    ...     groups=["agents"], evaluate=lambda: {"return_mean": 11.0}, evaluate_every_frames=24,
+    ...     groups=["agents"], evaluate=lambda frames: {"return_mean": 11.0}, evaluate_every_frames=24,
     ...     checkpoint_every_frames=24, progress=False,
     ... )
     >>> summary = run(parts, settings)
@@ -107,7 +111,7 @@ def run(parts: Parts, settings: Run) -> dict[str, Any]:
             row = {"frames": frames, "seconds": time.perf_counter() - clock, **_train_metrics(iteration, settings)}
             is_last = frames >= settings.total_frames
             if is_last or frames - last_evaluation >= settings.evaluate_every_frames:
-                evaluation = {f"eval/{name}": value for name, value in settings.evaluate().items()}
+                evaluation = {f"eval/{name}": value for name, value in settings.evaluate(frames).items()}
                 row.update(evaluation)
                 last_evaluation = frames
             _log(row, settings)
@@ -122,7 +126,7 @@ def run(parts: Parts, settings: Run) -> dict[str, Any]:
             bar.set_postfix_str(_postfix(row, evaluation), refresh=False)
             before = time.perf_counter()
     if not evaluation:
-        evaluation = {f"eval/{name}": value for name, value in settings.evaluate().items()}
+        evaluation = {f"eval/{name}": value for name, value in settings.evaluate(frames).items()}
     parts.collector.shutdown()
     return _finish(settings, frames, (frames - first_frames) / max(training_seconds, 1e-9), evaluation, clock)
 
@@ -137,6 +141,7 @@ def checkpoint(parts: Parts, settings: Run, frames: int) -> None:
     directory = settings.directory.checkpoints
     rows = settings.directory.sync_rows()
     path = directory / f"frames_{frames}.pt"
+    settings.before_checkpoint()
     save_checkpoint(path, parts, algorithm=settings.algorithm, frames=frames, rows=rows)
     for path in checkpoint_paths(directory)[:-KEPT_CHECKPOINTS]:
         path.unlink()
@@ -180,6 +185,7 @@ def _finish(
         "seconds": time.perf_counter() - clock,
         "frames_per_second": frames_per_second,
         **evaluation,
+        **settings.conclude(),
     }
     plot_run(
         settings.directory.rows,

@@ -19,9 +19,10 @@ from ctde_kit.recipes.configs.own_code import code_of, recorded
 from ctde_kit.recipes.configs.recipe import RecipeConfig
 from ctde_kit.recipes.wiring.attending import attention_critics
 from ctde_kit.recipes.wiring.devices import resolve_device
-from ctde_kit.recipes.wiring.evaluating import EVALUATION_SEED
 from ctde_kit.recipes.wiring.logger_checks import check_loggers
 from ctde_kit.recipes.wiring.policies import actor_configs
+from ctde_kit.recipes.wiring.run_evaluations import absolute_metric, run_evaluations
+from ctde_kit.recipes.wiring.run_facts import Session
 from ctde_kit.recipes.wiring.saved_runs import ACTORS_FILE, CODE_FILE, SavedRun, as_saved
 from ctde_kit.recipes.wiring.transforms import with_transforms
 from ctde_kit.specs import TeamSpec
@@ -30,7 +31,6 @@ from ctde_kit.training import (
     Run,
     RunDirectory,
     checkpoint_paths,
-    evaluate,
     latest_checkpoint,
     load_parts,
     read_checkpoint,
@@ -144,15 +144,10 @@ def _train(
     task, device = config.task, resolve_device(config.device)
     team = TeamSpec.from_env(parts.collector.env)
     groups = [group.name for group in team]
-    episodes, seed = config.evaluation.episodes, EVALUATION_SEED + config.seed
-    n_envs = task.evaluation_envs(episodes)
-    env = with_transforms(task.build(seed=seed, device=device, n_envs=n_envs), team, _policy(parts))
-    record = _recording(config, parts, team, directory, seed, device)
-
-    def evaluate_greedy() -> dict[str, float]:
-        returns = evaluate(env, parts.policy, groups, episodes=episodes, seed=seed)
-        return returns.metrics(task.groups_compete)
-
+    evaluations = run_evaluations(config, team, _policy(parts), directory, device)
+    evaluations.go_on(parts.collector.frames)
+    record = _recording(config, parts, team, directory, evaluations.seed, device)
+    session = Session(config, parts, directory)
     settings = Run(
         algorithm=config.algorithm,
         task=task.name,
@@ -160,19 +155,22 @@ def _train(
         total_frames=config.total_frames,
         directory=directory,
         groups=groups,
-        evaluate=evaluate_greedy,
+        evaluate=evaluations,
         evaluate_every_frames=config.evaluation.every_frames,
         checkpoint_every_frames=config.checkpoint.every_frames,
         loggers=config.logger.build(directory.path, directory.path.name),
         started_seconds=seconds,
         progress=sys.stderr.isatty(),
         stop=stop,
+        before_checkpoint=evaluations.keep,
+        conclude=lambda: absolute_metric(config, team, evaluations, device) if config.evaluation.absolute else {},
     )
     print(f"run directory: {directory.path}")
     summary = run(parts, settings)
     if record is not None:
         record()
-    env.close()
+    evaluations.env.close()
+    session.end()
     _print_result(summary, directory)
     return summary
 

@@ -25,6 +25,7 @@ class EvaluationConfig(CheckedConfig):
     Args:
         every_frames: how far apart, in frames.
         episodes: how many each time.
+        absolute: at the end evaluate the best policy with ten times the episodes, too.
 
     >>> from ctde_kit.recipes import EvaluationConfig, MAPPOConfig
     >>> config = MAPPOConfig(evaluation=EvaluationConfig(every_frames=60_000, episodes=50))
@@ -34,6 +35,7 @@ class EvaluationConfig(CheckedConfig):
 
     every_frames: int = 20_000
     episodes: int = 200
+    absolute: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -46,6 +48,8 @@ class CheckpointConfig(CheckedConfig):
 
     Args:
         every_frames: how far apart, in frames.
+        metric: the policy of the evaluation where it is highest is kept, too, as best.pt; where groups compete the
+            default is each group's own mean return, best_GROUP.pt.
 
     >>> from ctde_kit.recipes import CheckpointConfig, MAPPOConfig
     >>> config = MAPPOConfig(checkpoint=CheckpointConfig(every_frames=60_000))
@@ -54,6 +58,7 @@ class CheckpointConfig(CheckedConfig):
     """
 
     every_frames: int = 20_000
+    metric: str = "eval/return_mean"
 
     def __post_init__(self) -> None:
         super().__post_init__()
