@@ -15,6 +15,7 @@ ctde: multi-agent reinforcement learning with centralized training and decentral
   ctde recipes                     the algorithms
   ctde tasks                       the environments
   ctde parts                       networks, critics, mixers and what else an option can choose
+  ctde evaluate RUN_DIR            whole episodes of a trained policy, as figures and as a file
   ctde cross-play                  every policy of one group against every policy of another
   ctde critic-layouts              the page of the study of critic layouts
 

@@ -15,6 +15,7 @@ from ctde_kit.recipes.configs.networks import MLPNetwork, NetworkConfig
 if TYPE_CHECKING:
     from ctde_kit.modules import FrozenActor
     from ctde_kit.modules.actors.team_policy import GroupActor
+    from ctde_kit.recipes.configs.tasks.task import TaskConfig
     from ctde_kit.specs import GroupSpec, TeamSpec
 
 
@@ -25,6 +26,10 @@ class ActorConfig:
     def build(self, group: GroupSpec, team: TeamSpec) -> GroupActor:
         """The actor of ``group``."""
         raise NotImplementedError
+
+    def for_task(self, task: TaskConfig) -> ActorConfig:
+        """This configuration with what it needs to know of the task that it acts in."""
+        return self
 
 
 @dataclass
