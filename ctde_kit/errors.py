@@ -1,6 +1,6 @@
 """The exceptions that end a command with one line instead of a traceback."""
 
-__all__ = ["NotFiniteError", "UserError"]
+__all__ = ["NotFiniteError", "RunStopped", "UserError"]
 
 
 class UserError(ValueError):
@@ -18,3 +18,16 @@ class UserError(ValueError):
 
 class NotFiniteError(RuntimeError):
     """A loss or gradient became NaN or infinite; the message names the first one."""
+
+
+class RunStopped(KeyboardInterrupt):
+    """A signal ended a run; the message says how to go on with it.
+
+    Args:
+        message: one line.
+        signal: its number; a command's exit code is 128 more.
+    """
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal

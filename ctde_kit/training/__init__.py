@@ -3,6 +3,7 @@
 from ctde_kit.training import reporting
 from ctde_kit.training.annealing import Annealing, LinearEpsilon, LinearLearningRate
 from ctde_kit.training.averaging import ParameterAverage
+from ctde_kit.training.best_policy import BestPolicy, best_policies
 from ctde_kit.training.checkpoint import (
     checkpoint_paths,
     latest_checkpoint,
@@ -11,6 +12,8 @@ from ctde_kit.training.checkpoint import (
     save_checkpoint,
 )
 from ctde_kit.training.evaluation import Returns, evaluate, record_episode
+from ctde_kit.training.evaluation_log import EvaluationLog, read_evaluations
+from ctde_kit.training.evaluations import Evaluations
 from ctde_kit.training.gradient_step import GradientStep
 from ctde_kit.training.loop import iterate
 from ctde_kit.training.pairings import CrossPlay, cross_play
@@ -22,8 +25,11 @@ from ctde_kit.training.update_schedules import Epochs, UpdatesPerFrame
 
 __all__ = [
     "Annealing",
+    "BestPolicy",
     "CrossPlay",
     "Epochs",
+    "EvaluationLog",
+    "Evaluations",
     "GradientStep",
     "HardUpdate",
     "Iteration",
@@ -37,6 +43,7 @@ __all__ = [
     "RunDirectory",
     "UpdateWithTargets",
     "UpdatesPerFrame",
+    "best_policies",
     "checkpoint_paths",
     "cross_play",
     "evaluate",
@@ -44,6 +51,7 @@ __all__ = [
     "latest_checkpoint",
     "load_parts",
     "read_checkpoint",
+    "read_evaluations",
     "read_metrics",
     "record_episode",
     "reporting",

@@ -1,10 +1,11 @@
-"""Checkpoints: the state of a run's parts and random generators, written atomically and validated when read."""
+"""Checkpoints: the state of a run's parts and random generators, written whole or not at all, and verified when read."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
 import random
+import re
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +13,30 @@ import numpy as np
 import torch
 
 from ctde_kit.errors import UserError
+from ctde_kit.files import replacing, seal_holds
 from ctde_kit.protocols import Stateful
 from ctde_kit.training.parts import Parts
 
-FORMAT = 1
+FORMAT = 2
+# Other files in the directory of checkpoints are the user's, and left alone.
+NAME = re.compile(r"frames_(0|[1-9][0-9]*)\.pt")
+CONTENT = {"format", "algorithm", "frames", "rows", "parts", "random"}
 
 
-def save_checkpoint(path: Path, parts: Parts, *, algorithm: str, frames: int) -> None:
+def save_checkpoint(
+    path: Path, parts: Parts, *, algorithm: str, frames: int, rows: Sequence[tuple[int, int]] = ()
+) -> None:
     """Write the state of all parts and of the program's random generators to one file.
 
-    A temporary file in the same directory is written first and then renamed, so that a program killed in the middle
-    leaves earlier checkpoints intact.
+    It is written beside ``path`` and then renamed, so that a program killed in the middle leaves earlier checkpoints
+    intact. Its last line is the SHA-256 of the rest.
 
     Args:
         path: of the file; its directory exists.
         parts: every part with a ``state_dict`` is saved.
         algorithm: name of the recipe, compared when the checkpoint is loaded.
         frames: collected so far.
+        rows: of ``metrics.csv`` so far, as ``RunDirectory.sync_rows`` returns them; a resumed run must find them again.
 
     Raises:
         UserError: if the file cannot be written; earlier checkpoints are not touched.
@@ -48,29 +56,49 @@ def save_checkpoint(path: Path, parts: Parts, *, algorithm: str, frames: int) ->
         "format": FORMAT,
         "algorithm": algorithm,
         "frames": frames,
+        "rows": torch.tensor(rows, dtype=torch.int64).reshape(-1, 2),
         "parts": states,
         "random": _random_state(),
     }
-    partial = path.with_suffix(".partial")
+    write_content(path, content)
+
+
+def write_content(path: Path, content: dict[str, Any]) -> None:
+    """Write tensors and plain values to a sealed file, whole or not at all.
+
+    Raises:
+        UserError: if the file cannot be written; an earlier one is not touched.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from ctde_kit.training.checkpoint import write_content
+    >>> path = Path(tempfile.mkdtemp()) / "best.pt"
+    >>> write_content(path, {"frames": 600})
+    >>> path.is_file()
+    True
+    """
     try:
-        with open(partial, "wb") as file:
+        with replacing(path, sealed=True) as file:
             torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
     except (OSError, RuntimeError) as error:  # torch.save raises a RuntimeError on a full disk
-        partial.unlink(missing_ok=True)
         reason = " ".join(str(error).split())[:200]
         raise UserError(
             f"checkpoint {path} cannot be written ({reason}): free some space and resume the run"
         ) from error
 
 
-def read_checkpoint(path: Path, *, algorithm: str) -> dict[str, Any]:
+def read_checkpoint(path: Path, *, algorithm: str, keys: Collection[str] = CONTENT) -> dict[str, Any]:
     """The content of a checkpoint file, as ``load_parts`` takes it.
 
+    Its checksum is compared before anything in it is read, and nothing but tensors and plain values is ever built.
+
+    Args:
+        path: of the file.
+        algorithm: name of the recipe that is to have written it.
+        keys: what it holds.
+
     Raises:
-        UserError: if the file is missing, truncated, not a checkpoint, or one of another algorithm.
+        UserError: if the file is missing, damaged, not a checkpoint, or one of another algorithm.
 
     >>> import tempfile
     >>> from pathlib import Path
@@ -84,12 +112,19 @@ def read_checkpoint(path: Path, *, algorithm: str) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"no checkpoint at {path}: give a run directory that has one in checkpoints/")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file can raise almost any exception
+        with open(path, "rb") as file:
+            whole = seal_holds(file)
+            content = torch.load(file, map_location="cpu", weights_only=True) if whole else None
+    except OSError as error:
+        raise UserError(f"checkpoint {path} cannot be read ({error.strerror})") from error
+    except Exception as error:  # a file that no run wrote can raise almost any exception
+        raise UserError(f"{path} is not a checkpoint: it holds more than tensors and plain values") from error
+    if content is None:
         raise UserError(
-            f"checkpoint {path} is truncated or not a checkpoint: delete it to use the one before, if there is one"
-        ) from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+            f"checkpoint {path} is damaged, truncated, or not a checkpoint of this version (its SHA-256 does not hold): delete it "
+            "to use the one before, if there is one"
+        )
+    if not isinstance(content, dict) or content.get("format") != FORMAT or not content.keys() >= {*keys}:
         raise UserError(
             f"checkpoint {path} is of another format: expected {FORMAT}; train again, or use the "
             "version of ctde_kit that wrote it"
@@ -127,7 +162,7 @@ def load_parts(content: dict[str, Any], parts: Parts) -> int:
     for name, part in stateful.items():
         try:
             part.load_state_dict(content["parts"][name])
-        except (RuntimeError, KeyError, ValueError) as error:
+        except (RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:
             first_line = " ".join(str(error).split())[:300]
             raise UserError(f"the checkpoint's {name!r} does not fit this run: {first_line}") from error
     _restore_random_state(content["random"])
@@ -135,7 +170,7 @@ def load_parts(content: dict[str, Any], parts: Parts) -> int:
 
 
 def checkpoint_paths(directory: Path) -> list[Path]:
-    """The checkpoints in ``directory``, sorted by their number of frames.
+    """The checkpoints in ``directory``, sorted by their number of frames; files of other names are none.
 
     >>> import tempfile
     >>> from pathlib import Path
@@ -143,10 +178,12 @@ def checkpoint_paths(directory: Path) -> list[Path]:
     >>> directory = Path(tempfile.mkdtemp())
     >>> for frames in (10_000, 9_000):
     ...     (directory / f"frames_{frames}.pt").touch()
+    >>> (directory / "frames_best.pt").touch()
     >>> [path.name for path in checkpoint_paths(directory)]
     ['frames_9000.pt', 'frames_10000.pt']
     """
-    return sorted(directory.glob("frames_*.pt"), key=lambda path: int(path.stem.rsplit("_", 1)[-1]))
+    found = {path: NAME.fullmatch(path.name) for path in directory.glob("frames_*.pt")}
+    return sorted((path for path, name in found.items() if name), key=lambda path: int(path.stem.rpartition("_")[2]))
 
 
 def latest_checkpoint(directory: Path) -> Path:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,17 +14,29 @@ from torch import Tensor
 from torchrl.envs import EnvBase
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
-from ctde_kit.keys import DONE, NEXT, GroupKeys
+from ctde_kit.keys import DONE, NEXT, TERMINATED, GroupKeys
 
 GREEDY: Any = ExplorationType.DETERMINISTIC
+INFO = "info"
+# A group, the name of what its env reports (none for its return), and whether that is a sum or the last value.
+Entry = tuple[str, str, str]
+LENGTH: Entry = ("", "length", "sum")
+NUMBER: Entry = ("", "number", "last")
+ENDED: Entry = ("", "terminated", "last")
 
 
 @dataclass(frozen=True)
 class Returns:
-    """Undiscounted returns of whole episodes.
+    """Undiscounted returns of whole episodes, and what else is known of them.
 
     Args:
         by_group: float ``[episodes, n_agents]`` for each group.
+        lengths: steps of each episode, ``[episodes]``.
+        terminated: which episodes ended by themselves, not by a time limit, bool ``[episodes]``.
+        numbers: of each episode, ``[episodes]``: episodes of one number started alike in evaluations with one seed,
+            as far as their envs had no episode before.
+        infos: for each group what the env reported of each agent under ``(group, "info", NAME)``, ``[episodes,
+            n_agents]``: ``NAME_sum`` over an episode's steps, and ``NAME_last`` of its last step.
 
     >>> import torch
     >>> from ctde_kit.training import Returns
@@ -34,6 +46,10 @@ class Returns:
     """
 
     by_group: Mapping[str, Tensor]
+    lengths: Tensor | None = None
+    terminated: Tensor | None = None
+    numbers: Tensor | None = None
+    infos: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
 
     def metrics(self, groups_compete: bool = False) -> dict[str, float]:
         """Means over episodes of the return's mean and sum over agents, for each group and for all agents.
@@ -53,6 +69,33 @@ class Returns:
             metrics["return_std"] = all_agents.mean(-1).std(unbiased=False).item()
         metrics["episodes"] = len(all_agents)
         return metrics
+
+    def records(self, groups_compete: bool = False) -> list[dict[str, float]]:
+        """One row per episode, in the order of their numbers.
+
+        ``episode`` (its number), ``length``, ``{group}/return_mean`` and ``{group}/return_sum`` over agents,
+        ``{group}/info/NAME_sum`` and ``..._last`` (means over agents), and ``return_mean`` and ``return_sum`` of all
+        agents, which are left out where groups compete.
+
+        >>> import torch
+        >>> from ctde_kit.training import Returns
+        >>> returns = Returns({"agents": torch.tensor([[1.0, 2.0], [3.0, 6.0]])}, lengths=torch.tensor([5, 7]))
+        >>> returns.records(groups_compete=True)[1]
+        {'episode': 1, 'length': 7, 'agents/return_mean': 4.5, 'agents/return_sum': 9.0}
+        """
+        columns: dict[str, Tensor] = {}
+        all_agents = torch.cat(list(self.by_group.values()), -1)
+        columns["episode"] = torch.arange(len(all_agents)) if self.numbers is None else self.numbers
+        if self.lengths is not None:
+            columns["length"] = self.lengths
+        named = dict(self.by_group) if groups_compete else {"": all_agents, **self.by_group}
+        for group, returns in named.items():
+            prefix = f"{group}/" if group else ""
+            columns[f"{prefix}return_mean"], columns[f"{prefix}return_sum"] = returns.mean(-1), returns.sum(-1)
+        for group, infos in self.infos.items():
+            columns |= {f"{group}/info/{name}": values.mean(-1) for name, values in infos.items()}
+        rows = zip(*(values.tolist() for values in columns.values()), strict=True)
+        return sorted((dict(zip(columns, row, strict=True)) for row in rows), key=lambda row: row["episode"])
 
 
 @torch.no_grad()
@@ -81,28 +124,72 @@ def evaluate(
     >>> import ctde_kit as ck
     >>> env = ck.VmasEnv("navigation", num_envs=2, max_steps=5, scenario_kwargs={"n_agents": 3})
     >>> policy = ck.modules.RandomActor(ck.TeamSpec.from_env(env)["agents"])
-    >>> ck.evaluate(env, policy, ["agents"], episodes=4, seed=0).by_group["agents"].shape
-    torch.Size([4, 3])
+    >>> returns = ck.evaluate(env, policy, ["agents"], episodes=4, seed=0)
+    >>> returns.by_group["agents"].shape, returns.lengths.tolist()
+    (torch.Size([4, 3]), [5, 5, 5, 5])
     """
     n_envs = env.batch_size[0]
     quota = -(-episodes // n_envs)
-    finished: dict[str, list[Tensor]] = {group: [] for group in groups}
+    finished: dict[Entry, list[Tensor]] = {}
     with torch.random.fork_rng(), set_exploration_type(exploration):
         torch.manual_seed(seed)
         env.set_seed(seed)
         next_root = env.reset()
-        running = dict.fromkeys(groups, 0.0)
+        running: dict[Entry, Tensor] = {}
         counts = torch.zeros(n_envs, dtype=torch.long, device=env.device)
+        rows = torch.arange(n_envs, device=env.device)
         while counts.min() < quota:
             step, next_root = env.step_and_maybe_reset(policy(next_root))
             done = step[NEXT, DONE].squeeze(-1)
             valid_mask = done & (counts < quota)
-            for group in groups:
-                total = running[group] + step[(NEXT, *GroupKeys(group).reward)].squeeze(-1)
-                finished[group].append(total[valid_mask])
-                running[group] = total.masked_fill(done.unsqueeze(-1), 0.0)
+            for entry, value in _summed(step, groups):
+                total = running.get(entry, 0) + value
+                finished.setdefault(entry, []).append(total[valid_mask])
+                running[entry] = total.masked_fill(done.reshape(-1, *[1] * (total.ndim - 1)), 0)
+            for entry, value in _last(step, groups):
+                finished.setdefault(entry, []).append(value[valid_mask])
+            finished.setdefault(NUMBER, []).append((counts * n_envs + rows)[valid_mask])
             counts += done
-    return Returns({group: torch.cat(returns).cpu() for group, returns in finished.items()})
+    return _returns({entry: torch.cat(values).cpu() for entry, values in finished.items()}, groups)
+
+
+def _summed(step: TensorDictBase, groups: list[str]) -> Iterator[tuple[Entry, Tensor]]:
+    """What is added up over an episode: its steps, each agent's rewards and what the env reports of each agent."""
+    yield LENGTH, torch.ones_like(step[NEXT, DONE].squeeze(-1), dtype=torch.long)
+    for group in groups:
+        yield (group, "", ""), step[(NEXT, *GroupKeys(group).reward)].squeeze(-1)
+        for name, value in _infos(step, group):
+            yield (group, name, "sum"), value
+
+
+def _last(step: TensorDictBase, groups: list[str]) -> Iterator[tuple[Entry, Tensor]]:
+    """What counts at an episode's last step alone."""
+    yield ENDED, step[NEXT, TERMINATED].squeeze(-1)
+    for group in groups:
+        for name, value in _infos(step, group):
+            yield (group, name, "last"), value
+
+
+def _infos(step: TensorDictBase, group: str) -> Iterator[tuple[str, Tensor]]:
+    """The entries of ``(group, "info")`` that are one number per agent."""
+    infos = step.get((NEXT, group, INFO), None)
+    if infos is None:
+        return
+    for key, value in infos.items(include_nested=True, leaves_only=True):
+        value = value.squeeze(-1) if value.ndim == infos.batch_dims + 1 and value.shape[-1] == 1 else value
+        if value.shape == infos.batch_size:
+            yield key if isinstance(key, str) else ".".join(key), value.float()
+
+
+def _returns(found: Mapping[Entry, Tensor], groups: list[str]) -> Returns:
+    named = {group: [entry for entry in found if entry[0] == group and entry[1]] for group in groups}
+    return Returns(
+        by_group={group: found[group, "", ""] for group in groups},
+        lengths=found[LENGTH],
+        terminated=found[ENDED],
+        numbers=found[NUMBER],
+        infos={group: {f"{name}_{how}": found[group, name, how] for _, name, how in named[group]} for group in groups},
+    )
 
 
 @torch.no_grad()

@@ -4,21 +4,35 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import json
 import os
-from collections.abc import Iterator
+import re
+import shutil
+import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ctde_kit.errors import UserError
+from ctde_kit.files import replacing
+
+# What a kill leaves of a file that was not whole yet.
+PARTIAL = re.compile(
+    r"(config\.yaml|actors\.yaml|code\.yaml|facts\.json|metrics\.csv|evaluations\.jsonl|summary\.json"
+    r"|frames_[0-9]+\.pt|best\w*\.pt)\.partial"
+)
+# At most so many rows that are missing are named.
+NAMED_ROWS = 5
 
 
 @dataclass
 class RunDirectory:
     """The files of one run under ``path``; creates the directories and writes metrics and summary.
 
-    ``path`` holds ``config.yaml``, ``metrics.csv``, ``summary.json``, ``checkpoints/``, ``plots/`` and ``videos/``.
+    ``path`` holds ``config.yaml``, ``facts.json``, ``metrics.csv``, ``evaluations.jsonl``, ``summary.json``,
+    ``checkpoints/``, ``plots/`` and ``videos/``.
     ``metrics.csv`` has one row per iteration: ``frames``, ``seconds``, ``train/...``, ``eval/...``.
 
     Args:
@@ -40,6 +54,7 @@ class RunDirectory:
     path: Path
     rows: list[dict[str, float]] = field(default_factory=list)
     _columns: list[str] = field(default_factory=list)
+    _checksums: list[tuple[int, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.path = Path(self.path)
@@ -49,6 +64,9 @@ class RunDirectory:
             probe = self.path / ".writable"
             probe.touch()
             probe.unlink()
+            for path in (*self.path.iterdir(), *self.checkpoints.iterdir()):
+                if PARTIAL.fullmatch(path.name):
+                    path.unlink()
         except OSError as error:
             raise UserError(
                 f"run directory {self.path} cannot be written ({error.strerror}): choose another with hydra.run.dir=DIR"
@@ -74,10 +92,23 @@ class RunDirectory:
         """The file ``metrics.csv``."""
         return self.path / "metrics.csv"
 
+    @property
+    def evaluations(self) -> Path:
+        """The file ``evaluations.jsonl``."""
+        return self.path / "evaluations.jsonl"
+
+    @property
+    def facts(self) -> Path:
+        """The file ``facts.json``."""
+        return self.path / "facts.json"
+
     def clear(self) -> None:
         """Remove what a run without a checkpoint has written, and the directories that are empty then."""
-        for name in ("config.yaml", "actors.yaml", "metrics.csv"):
+        for name in ("config.yaml", "actors.yaml", "code.yaml", "facts.json", "metrics.csv", "evaluations.jsonl"):
             (self.path / name).unlink(missing_ok=True)
+        for logger in ("tensorboard", "wandb", "mlflow"):
+            shutil.rmtree(self.path / logger, ignore_errors=True)
+        (self.path / "mlflow.db").unlink(missing_ok=True)
         for directory in (self.checkpoints, self.plots, self.videos):
             with contextlib.suppress(OSError):
                 directory.rmdir()
@@ -93,33 +124,71 @@ class RunDirectory:
         with open(self.metrics, "a", newline="") as file:
             csv.DictWriter(file, self._columns).writerow(row)
 
-    def read_rows(self, frames: int) -> float:
-        """Read ``metrics.csv`` and drop rows past ``frames``; returns the ``seconds`` of the last row that is kept."""
+    def sync_rows(self) -> list[tuple[int, int]]:
+        """Put all rows on the disk, so that no checkpoint is ahead of them; returns the frames and checksum of each."""
         if self.metrics.is_file():
-            try:
-                rows = list(read_metrics(self.metrics))
-            except (ValueError, KeyError, TypeError) as error:
-                raise UserError(f"{self.metrics} cannot be read ({error}): move it away, and resume again") from error
-            self.rows += [row for row in rows if row["frames"] <= frames]
+            with open(self.metrics, "rb") as file:
+                os.fsync(file.fileno())
+        self._checksums += [(int(row["frames"]), _checksum(row)) for row in self.rows[len(self._checksums) :]]
+        return self._checksums
+
+    def read_rows(self, frames: int, expected: Sequence[Sequence[int]] = ()) -> float:
+        """Read ``metrics.csv`` and drop rows past ``frames``; returns the ``seconds`` of the last row that is kept.
+
+        A last row that is torn, or any other that is past ``frames`` and cannot be read, is dropped.
+
+        Args:
+            frames: of the checkpoint.
+            expected: what ``sync_rows`` returned when it was written.
+
+        Raises:
+            UserError: naming rows that are missing or changed.
+        """
+        rows = {int(row["frames"]): row for row in _whole_rows(self.metrics) if row["frames"] <= frames}
+        checksums = {number: _checksum(row) for number, row in rows.items()}
+        missing = [number for number, checksum in expected if checksums.get(number) != checksum]
+        if missing:
+            named = ", ".join(map(str, missing[:NAMED_ROWS])) + (", ..." if len(missing) > NAMED_ROWS else "")
+            raise UserError(
+                f"{self.metrics}: expected {len(expected)} rows up to the checkpoint of {frames} frames, found "
+                f"{len(expected) - len(missing)}; missing or changed: those of frames {named}; restore the file"
+            )
+        self.rows += rows.values()
         self._columns = list(dict.fromkeys(name for row in self.rows for name in row))
         self._rewrite()
-        return self.rows[-1]["seconds"] if self.rows else 0.0
+        return self.rows[-1].get("seconds", 0.0) if self.rows else 0.0
 
     def _rewrite(self) -> None:
-        partial = self.metrics.with_suffix(".partial")
-        with open(partial, "w", newline="") as file:
-            writer = csv.DictWriter(file, self._columns)
-            writer.writeheader()
-            writer.writerows(self.rows)
-        os.replace(partial, self.metrics)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self._columns)
+        writer.writeheader()
+        writer.writerows(self.rows)
+        with replacing(self.metrics) as file:
+            file.write(text.getvalue().encode())
 
     def write_summary(self, summary: dict[str, Any]) -> Path:
-        """Write ``summary.json`` atomically, and return its path."""
+        """Write ``summary.json`` whole or not at all, and return its path."""
         path = self.path / "summary.json"
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(summary, indent=2) + "\n")
-        os.replace(partial, path)
+        with replacing(path) as file:
+            file.write((json.dumps(summary, indent=2) + "\n").encode())
         return path
+
+
+def _whole_rows(path: Path) -> Iterator[dict[str, float]]:
+    """The rows of a ``metrics.csv`` that can be read; those that a kill or a full disk tore are left out."""
+    if not path.is_file():
+        return
+    # What follows the last end of a line may lack the last digits of its last number.
+    lines = path.read_bytes().decode(errors="replace").split("\n")[:-1]
+    columns = next(csv.reader(lines[:1]), [])
+    for line in lines[1:]:
+        with contextlib.suppress(csv.Error, ValueError, KeyError, OverflowError):
+            yield _numbers(dict(zip(columns, next(csv.reader([line]), []), strict=True)))
+
+
+def _checksum(row: dict[str, float]) -> int:
+    """The same for a row and for what is read back of it."""
+    return zlib.crc32(repr(sorted((name, float(value)) for name, value in row.items())).encode())
 
 
 def read_metrics(path: Path) -> Iterator[dict[str, float]]:
@@ -136,6 +205,11 @@ def read_metrics(path: Path) -> Iterator[dict[str, float]]:
     """
     with open(path, newline="") as file:
         for row in csv.DictReader(file):
-            values = {name: float(value) for name, value in row.items() if name and value not in ("", None)}
-            if values:
-                yield {"frames": int(values.pop("frames")), **values}
+            values = {name: value for name, value in row.items() if name and value is not None}
+            if any(values.values()):
+                yield _numbers(values)
+
+
+def _numbers(row: dict[str, str]) -> dict[str, float]:
+    values = {name: float(value) for name, value in row.items() if value != ""}
+    return {"frames": int(values.pop("frames")), **values}

@@ -11,12 +11,14 @@ import torch
 from tensordict import TensorDictBase
 from tqdm import tqdm
 
+from ctde_kit.errors import RunStopped
 from ctde_kit.keys import DONE, NEXT, GroupKeys
 from ctde_kit.training.checkpoint import checkpoint_paths, save_checkpoint
 from ctde_kit.training.loop import iterate
 from ctde_kit.training.parts import Iteration, Parts
 from ctde_kit.training.reporting import plot_run, shown_returns
 from ctde_kit.training.run_directory import RunDirectory
+from ctde_kit.training.stop_signals import StopSignals
 
 KEPT_CHECKPOINTS = 2
 
@@ -32,19 +34,22 @@ class Run:
         total_frames: env transitions to collect.
         directory: where results are written.
         groups: names of the agent groups.
-        evaluate: returns the metrics of the greedy policy.
+        evaluate: returns the metrics of the greedy policy; takes the frames collected so far.
         evaluate_every_frames: smallest number of frames between evaluations; there is always one at the end.
         checkpoint_every_frames: smallest number of frames between checkpoints; there is always one at the end.
         loggers: TorchRL loggers that get the same values as ``metrics.csv``.
         started_seconds: seconds that the run had taken before it was resumed.
         progress: whether to show a progress bar.
+        stop: whether a signal has asked to stop.
+        before_checkpoint: called before each checkpoint is written.
+        conclude: called at the end; what it returns stands in ``summary.json``, too.
 
     >>> import tempfile
     >>> from pathlib import Path
     >>> from ctde_kit.training import Run, RunDirectory
     >>> settings = Run(
     ...     "qmix", "matrix/climbing", seed=0, total_frames=24, directory=RunDirectory(Path(tempfile.mkdtemp())),
-    ...     groups=["agents"], evaluate=lambda: {"return_mean": 11.0}, evaluate_every_frames=24,
+    ...     groups=["agents"], evaluate=lambda frames: {"return_mean": 11.0}, evaluate_every_frames=24,
     ...     checkpoint_every_frames=24,
     ... )
     >>> settings.directory.checkpoints.name
@@ -57,12 +62,15 @@ class Run:
     total_frames: int
     directory: RunDirectory
     groups: list[str]
-    evaluate: Callable[[], dict[str, float]]
+    evaluate: Callable[[int], dict[str, float]]
     evaluate_every_frames: int
     checkpoint_every_frames: int
     loggers: list[Any] = field(default_factory=list)
     started_seconds: float = 0.0
     progress: bool = True
+    stop: StopSignals = field(default_factory=StopSignals)
+    before_checkpoint: Callable[[], None] = lambda: None
+    conclude: Callable[[], dict[str, Any]] = dict
 
 
 def run(parts: Parts, settings: Run) -> dict[str, Any]:
@@ -71,6 +79,9 @@ def run(parts: Parts, settings: Run) -> dict[str, Any]:
     ``metrics.csv`` gets one row per iteration: ``frames``, ``seconds`` (wall-clock time including evaluation),
     ``train/...`` (means over the iteration) and, after an evaluation, ``eval/...``.
 
+    Raises:
+        RunStopped: at the end of an iteration, after its checkpoint, where a signal asked for it.
+
     >>> import tempfile
     >>> from pathlib import Path
     >>> from ctde_kit.recipes import MatrixTask, QMIXConfig
@@ -78,7 +89,7 @@ def run(parts: Parts, settings: Run) -> dict[str, Any]:
     >>> parts = QMIXConfig(task=MatrixTask(n_envs=2), frames_per_batch=12, total_frames=24).build()
     >>> settings = Run(
     ...     "qmix", "matrix/climbing", seed=0, total_frames=24, directory=RunDirectory(Path(tempfile.mkdtemp())),
-    ...     groups=["agents"], evaluate=lambda: {"return_mean": 11.0}, evaluate_every_frames=24,
+    ...     groups=["agents"], evaluate=lambda frames: {"return_mean": 11.0}, evaluate_every_frames=24,
     ...     checkpoint_every_frames=24, progress=False,
     ... )
     >>> summary = run(parts, settings)
@@ -100,18 +111,22 @@ def run(parts: Parts, settings: Run) -> dict[str, Any]:
             row = {"frames": frames, "seconds": time.perf_counter() - clock, **_train_metrics(iteration, settings)}
             is_last = frames >= settings.total_frames
             if is_last or frames - last_evaluation >= settings.evaluate_every_frames:
-                evaluation = {f"eval/{name}": value for name, value in settings.evaluate().items()}
+                evaluation = {f"eval/{name}": value for name, value in settings.evaluate(frames).items()}
                 row.update(evaluation)
                 last_evaluation = frames
             _log(row, settings)
-            if is_last or frames - last_checkpoint >= settings.checkpoint_every_frames:
+            stopping = settings.stop.at_boundary()
+            if stopping or is_last or frames - last_checkpoint >= settings.checkpoint_every_frames:
                 checkpoint(parts, settings, frames)
                 last_checkpoint = frames
+            if stopping and not is_last:
+                parts.collector.shutdown()
+                raise RunStopped(f"stopped at {frames} frames", settings.stop.signal or 0)
             bar.update(frames - bar.n)
             bar.set_postfix_str(_postfix(row, evaluation), refresh=False)
             before = time.perf_counter()
     if not evaluation:
-        evaluation = {f"eval/{name}": value for name, value in settings.evaluate().items()}
+        evaluation = {f"eval/{name}": value for name, value in settings.evaluate(frames).items()}
     parts.collector.shutdown()
     return _finish(settings, frames, (frames - first_frames) / max(training_seconds, 1e-9), evaluation, clock)
 
@@ -124,7 +139,10 @@ def _last_evaluated_frames(directory: RunDirectory) -> float:
 def checkpoint(parts: Parts, settings: Run, frames: int) -> None:
     """Write a checkpoint, and delete all but the latest ``KEPT_CHECKPOINTS``."""
     directory = settings.directory.checkpoints
-    save_checkpoint(directory / f"frames_{frames}.pt", parts, algorithm=settings.algorithm, frames=frames)
+    rows = settings.directory.sync_rows()
+    path = directory / f"frames_{frames}.pt"
+    settings.before_checkpoint()
+    save_checkpoint(path, parts, algorithm=settings.algorithm, frames=frames, rows=rows)
     for path in checkpoint_paths(directory)[:-KEPT_CHECKPOINTS]:
         path.unlink()
 
@@ -167,6 +185,7 @@ def _finish(
         "seconds": time.perf_counter() - clock,
         "frames_per_second": frames_per_second,
         **evaluation,
+        **settings.conclude(),
     }
     plot_run(
         settings.directory.rows,

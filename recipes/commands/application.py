@@ -17,7 +17,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from ctde_kit.errors import NotFiniteError, UserError
+from ctde_kit.errors import NotFiniteError, RunStopped, UserError
 from ctde_kit.recipes.commands.schemas import register_schemas
 
 # Hydra takes these before the options alone.
@@ -43,6 +43,9 @@ def guarded(program: str, run: Callable[[list[str]], None], arguments: list[str]
     except BrokenPipeError:
         # The reader of a pipe left, as `head` does; Python's own flush at exit must find an open file.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except RunStopped as stop:
+        print(f"{program}: {stop}", file=sys.stderr)
+        sys.exit(128 + stop.signal)
     except KeyboardInterrupt:
         print(f"{program}: stopped{stopped}", file=sys.stderr)
         sys.exit(130)
@@ -72,6 +75,7 @@ def compose_and_run(
             run(cfg, path)
         except Exception as error:
             errors.append((path, error))
+        finally:
             with contextlib.suppress(OSError):
                 path.rmdir()  # only where nothing was written
 

@@ -14,6 +14,7 @@ from ctde_kit.recipes.configs.policy_options import PolicyOptions
 
 if TYPE_CHECKING:
     from ctde_kit.recipes.wiring.saved_policies import Stage
+    from ctde_kit.training import Returns
 
 PROGRAM = "ctde evaluate"
 
@@ -31,7 +32,7 @@ def evaluate(arguments: list[str]) -> None:
         raise UserError(f"output={output}: there is such a file already; choose another name")
     found = []
     for run in given.runs:
-        stage = set_stage(run, given.task_of(run), given.options, info=True)
+        stage = set_stage(run, given.task_of(run), given.options)
         try:
             content = evaluation(stage, given.options)
         finally:
@@ -48,8 +49,8 @@ def evaluate(arguments: list[str]) -> None:
 def evaluation(stage: Stage, options: PolicyOptions) -> dict[str, Any]:
     """What the file says of one run: who played what, figures with their distributions, and every episode."""
     import ctde_kit as ck
+    from ctde_kit.training.distribution import Distribution
 
-    records = ck.training.EpisodeRecords(stage.groups)
     returns = ck.evaluate(
         stage.env,
         stage.policy,
@@ -57,10 +58,10 @@ def evaluation(stage: Stage, options: PolicyOptions) -> dict[str, Any]:
         episodes=stage.episodes,
         seed=stage.seed,
         exploration=stage.exploration,
-        watch=records,
     )
-    episodes = records.episodes(returns)
-    figures = ck.training.episode_figures(episodes, stage.groups)
+    episodes = _episodes(returns, stage)
+    names = [name for name in episodes[0] if name != "episode" and not name.endswith("/returns")]
+    figures = {name: Distribution.of([float(episode[name]) for episode in episodes]) for name in names}
     metrics = returns.metrics(stage.task.groups_compete)
     return {
         "run": str(stage.run.directory),
@@ -76,6 +77,18 @@ def evaluation(stage: Stage, options: PolicyOptions) -> dict[str, Any]:
         "figures": {name: asdict(figure) for name, figure in figures.items()},
         "per_episode": episodes,
     }
+
+
+def _episodes(returns: Returns, stage: Stage) -> list[dict[str, Any]]:
+    """One row per episode: figures over agents, how it ended, and ``GROUP/returns`` of each agent."""
+    assert returns.numbers is not None and returns.terminated is not None
+    order = returns.numbers.argsort()
+    rows: list[dict[str, Any]] = [*returns.records(stage.task.groups_compete)]
+    for row, index in zip(rows, order.tolist(), strict=True):
+        row["terminated"] = bool(returns.terminated[index])
+        for group, values in returns.by_group.items():
+            row[f"{group}/returns"] = values[index].tolist()
+    return rows
 
 
 def _print(content: dict[str, Any]) -> None:

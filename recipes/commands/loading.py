@@ -12,7 +12,7 @@ from ctde_kit.errors import UserError
 from ctde_kit.recipes.commands.recipes import RECIPES
 from ctde_kit.recipes.configs.data import from_data
 from ctde_kit.recipes.configs.recipe import RecipeConfig
-from ctde_kit.recipes.wiring.saved_runs import SavedRun
+from ctde_kit.recipes.wiring.saved_runs import SavedRun, as_saved
 
 if TYPE_CHECKING:
     from ctde_kit import Parts, TeamPolicy
@@ -83,7 +83,7 @@ def load(run_directory: str | Path, device: str | None = None) -> LoadedRun:
     content = ck.training.read_checkpoint(path, algorithm=config.algorithm)
     python_state, numpy_state = random.getstate(), np.random.get_state()
     with torch.random.fork_rng():
-        parts = config.build()
+        parts = as_saved(config, SavedRun(directory)).build()
         frames = ck.training.load_parts(content, parts)
     random.setstate(python_state)
     np.random.set_state(numpy_state)

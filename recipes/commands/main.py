@@ -10,6 +10,7 @@ from pathlib import Path
 from ctde_kit.errors import UserError
 from ctde_kit.recipes.commands import catalog
 from ctde_kit.recipes.commands.application import guarded
+from ctde_kit.recipes.commands.benchmark import benchmark
 from ctde_kit.recipes.commands.critic_layouts import critic_layouts
 from ctde_kit.recipes.commands.cross_play import cross_play
 from ctde_kit.recipes.commands.evaluate import evaluate
@@ -18,8 +19,8 @@ from ctde_kit.recipes.commands.train import train
 
 Command = Callable[[list[str]], None]
 LISTS: dict[str, Command] = {"recipes": catalog.recipes, "tasks": catalog.tasks, "parts": catalog.parts}
-TOOLS: dict[str, Command] = {"cross-play": cross_play, "critic-layouts": critic_layouts}
 POLICY_TOOLS: dict[str, Command] = {"evaluate": evaluate}
+TOOLS: dict[str, Command] = {"benchmark": benchmark, "cross-play": cross_play, "critic-layouts": critic_layouts}
 
 
 def main() -> None:

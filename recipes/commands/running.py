@@ -10,15 +10,19 @@ from typing import Any
 import yaml
 
 from ctde_kit.errors import UserError
+from ctde_kit.files import replacing
 from ctde_kit.modules import TeamPolicy
 from ctde_kit.recipes.commands.loading import read_config
+from ctde_kit.recipes.commands.run_guard import guarded_run
 from ctde_kit.recipes.configs.data import to_data
 from ctde_kit.recipes.configs.recipe import RecipeConfig
 from ctde_kit.recipes.wiring.attending import attention_critics
 from ctde_kit.recipes.wiring.devices import resolve_device
-from ctde_kit.recipes.wiring.evaluating import EVALUATION_SEED
+from ctde_kit.recipes.wiring.logger_checks import check_loggers
 from ctde_kit.recipes.wiring.policies import actor_configs
-from ctde_kit.recipes.wiring.saved_runs import ACTORS_FILE
+from ctde_kit.recipes.wiring.run_evaluations import absolute_metric, run_evaluations
+from ctde_kit.recipes.wiring.run_facts import Session
+from ctde_kit.recipes.wiring.saved_runs import ACTORS_FILE, SavedRun, as_saved
 from ctde_kit.recipes.wiring.transforms import with_transforms
 from ctde_kit.specs import TeamSpec
 from ctde_kit.training import (
@@ -26,7 +30,6 @@ from ctde_kit.training import (
     Run,
     RunDirectory,
     checkpoint_paths,
-    evaluate,
     latest_checkpoint,
     load_parts,
     read_checkpoint,
@@ -40,7 +43,7 @@ from ctde_kit.training.reporting import (
     shown_returns,
     write_gif,
 )
-from ctde_kit.training.run_lock import sole_writer
+from ctde_kit.training.stop_signals import StopSignals
 
 
 def start(config: RecipeConfig, path: Path) -> dict[str, Any]:
@@ -51,14 +54,16 @@ def start(config: RecipeConfig, path: Path) -> dict[str, Any]:
     Raises:
         UserError: where ``path`` holds a run already or is in use, and for mistakes in the configuration.
     """
-    with sole_writer(path):
+    check_loggers(config.logger)
+    with guarded_run(config, path) as stop:
         if checkpoint_paths(path / "checkpoints"):
             raise UserError(f"{path} holds a run already: go on with resume={path}, or choose another hydra.run.dir")
         parts = config.build()
         directory = RunDirectory(path)
         try:
-            _write_config(config, parts, directory)
-            return _train(config, parts, directory, seconds=0.0)
+            _write_actors(config, parts, directory)
+            _write(to_data(config), directory.path / "config.yaml")
+            return _train(config, parts, directory, 0.0, stop)
         except BaseException:
             if not checkpoint_paths(directory.checkpoints):
                 directory.clear()
@@ -71,7 +76,8 @@ def resume(config: RecipeConfig, path: Path) -> dict[str, Any]:
     Raises:
         UserError: where ``path`` is in use or holds no whole checkpoint, or where nothing is left to do.
     """
-    with sole_writer(path):
+    check_loggers(config.logger)
+    with guarded_run(config, path) as stop:
         directory = RunDirectory(path)
         content = read_checkpoint(latest_checkpoint(directory.checkpoints), algorithm=config.algorithm)
         finished = (path / "summary.json").exists()
@@ -79,13 +85,13 @@ def resume(config: RecipeConfig, path: Path) -> dict[str, Any]:
             raise UserError(
                 f"total_frames={config.total_frames}: {path} has {content['frames']} frames already; ask for more"
             )
-        parts = config.build()
+        parts = as_saved(config, SavedRun(path)).build()
         frames = load_parts(content, parts)
         # The schedule may be another one now: with more total_frames the learning rate falls more slowly.
         parts.anneal(frames)
-        seconds = directory.read_rows(frames)
-        _write_config(config, parts, directory)
-        return _train(config, parts, directory, seconds)
+        seconds = directory.read_rows(frames, content["rows"].tolist())
+        _write(to_data(config), directory.path / "config.yaml")
+        return _train(config, parts, directory, seconds, stop)
 
 
 def go_on(config: RecipeConfig, path: Path) -> None:
@@ -104,14 +110,16 @@ def go_on(config: RecipeConfig, path: Path) -> None:
         resume(config, path)
 
 
-def _write_config(config: RecipeConfig, parts: Parts, directory: RunDirectory) -> None:
-    """``config.yaml``, and how each group's actor is built."""
+def _write_actors(config: RecipeConfig, parts: Parts, directory: RunDirectory) -> None:
+    """How each group's actor is built, opponents' from other runs among them: those may move."""
     team = TeamSpec.from_env(parts.collector.env)
     actors = {name: to_data(actor) for name, actor in actor_configs(config, team).items()}
-    for name, data in ((ACTORS_FILE, actors), ("config.yaml", to_data(config))):
-        beside = directory.path / f"{name}.partial"
-        beside.write_text(yaml.safe_dump(data, sort_keys=False))
-        beside.replace(directory.path / name)
+    _write(actors, directory.path / ACTORS_FILE)
+
+
+def _write(data: dict[str, Any], path: Path) -> None:
+    with replacing(path, sealed=True) as file:
+        file.write(yaml.safe_dump(data, sort_keys=False).encode())
 
 
 def _policy(parts: Parts) -> TeamPolicy:
@@ -119,19 +127,16 @@ def _policy(parts: Parts) -> TeamPolicy:
     return parts.policy
 
 
-def _train(config: RecipeConfig, parts: Parts, directory: RunDirectory, seconds: float) -> dict[str, Any]:
+def _train(
+    config: RecipeConfig, parts: Parts, directory: RunDirectory, seconds: float, stop: StopSignals
+) -> dict[str, Any]:
     task, device = config.task, resolve_device(config.device)
     team = TeamSpec.from_env(parts.collector.env)
     groups = [group.name for group in team]
-    episodes, seed = config.evaluation.episodes, EVALUATION_SEED + config.seed
-    n_envs = task.evaluation_envs(episodes)
-    env = with_transforms(task.build(seed=seed, device=device, n_envs=n_envs), team, _policy(parts))
-    record = _recording(config, parts, team, directory, seed, device)
-
-    def evaluate_greedy() -> dict[str, float]:
-        returns = evaluate(env, parts.policy, groups, episodes=episodes, seed=seed)
-        return returns.metrics(task.groups_compete)
-
+    evaluations = run_evaluations(config, team, _policy(parts), directory, device)
+    evaluations.go_on(parts.collector.frames)
+    record = _recording(config, parts, team, directory, evaluations.seed, device)
+    session = Session(config, parts, directory)
     settings = Run(
         algorithm=config.algorithm,
         task=task.name,
@@ -139,18 +144,22 @@ def _train(config: RecipeConfig, parts: Parts, directory: RunDirectory, seconds:
         total_frames=config.total_frames,
         directory=directory,
         groups=groups,
-        evaluate=evaluate_greedy,
+        evaluate=evaluations,
         evaluate_every_frames=config.evaluation.every_frames,
         checkpoint_every_frames=config.checkpoint.every_frames,
         loggers=config.logger.build(directory.path, directory.path.name),
         started_seconds=seconds,
         progress=sys.stderr.isatty(),
+        stop=stop,
+        before_checkpoint=evaluations.keep,
+        conclude=lambda: absolute_metric(config, team, evaluations, device) if config.evaluation.absolute else {},
     )
     print(f"run directory: {directory.path}")
     summary = run(parts, settings)
     if record is not None:
         record()
-    env.close()
+    evaluations.env.close()
+    session.end()
     _print_result(summary, directory)
     return summary
 

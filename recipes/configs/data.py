@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -12,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ctde_kit.errors import UserError
+from ctde_kit.files import seal_holds
 from ctde_kit.recipes.configs.choices import CHOICES
 
 KIND = "kind"
@@ -50,17 +52,23 @@ def from_data(declared: type[Config], data: Mapping[str, Any], path: str) -> Con
 
 
 def read_data(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file of a run directory.
+    """The mapping in a YAML file of a run directory; where its last line is a checksum, it must hold.
 
     Raises:
-        UserError: where it is missing or damaged.
+        UserError: where it is missing, damaged or changed.
     """
     if not path.is_file():
         raise UserError(f"{path.parent} is no run directory: it has no {path.name}")
     try:
-        data = yaml.load(path.read_text(), _Loader)
+        content = path.read_bytes()
+        data = yaml.load(content.decode(), _Loader)
     except Exception as error:  # a damaged file can raise almost any exception, a deeply nested one RecursionError
         raise UserError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from error
+    if (content.splitlines() or [b""])[-1].startswith(b"#") and not seal_holds(io.BytesIO(content)):
+        raise UserError(
+            f"{path} was changed or damaged (its SHA-256 does not hold): restore it, or delete its last line if you "
+            "changed it on purpose"
+        )
     if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
         raise UserError(f"{path} is no whole configuration of a run: restore it, or start a new run")
     return data

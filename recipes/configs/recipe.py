@@ -25,6 +25,7 @@ class EvaluationConfig:
     Args:
         every_frames: how far apart, in frames.
         episodes: how many each time.
+        absolute: at the end evaluate the best policy with ten times the episodes, too.
 
     >>> from ctde_kit.recipes import EvaluationConfig, MAPPOConfig
     >>> config = MAPPOConfig(evaluation=EvaluationConfig(every_frames=60_000, episodes=50))
@@ -34,6 +35,7 @@ class EvaluationConfig:
 
     every_frames: int = 20_000
     episodes: int = 200
+    absolute: bool = False
 
     def __post_init__(self) -> None:
         check_positive(**{"evaluation.every_frames": self.every_frames, "evaluation.episodes": self.episodes})
@@ -45,6 +47,8 @@ class CheckpointConfig:
 
     Args:
         every_frames: how far apart, in frames.
+        metric: the policy of the evaluation where it is highest is kept, too, as best.pt; where groups compete the
+            default is each group's own mean return, best_GROUP.pt.
 
     >>> from ctde_kit.recipes import CheckpointConfig, MAPPOConfig
     >>> config = MAPPOConfig(checkpoint=CheckpointConfig(every_frames=60_000))
@@ -53,6 +57,7 @@ class CheckpointConfig:
     """
 
     every_frames: int = 20_000
+    metric: str = "eval/return_mean"
 
     def __post_init__(self) -> None:
         check_positive(**{"checkpoint.every_frames": self.every_frames})

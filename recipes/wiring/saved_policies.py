@@ -66,7 +66,7 @@ class Stage:
         return [group.name for group in self.team]
 
 
-def set_stage(run: SavedRun, task: TaskConfig, options: PolicyOptions, *, info: bool = False) -> Stage:
+def set_stage(run: SavedRun, task: TaskConfig, options: PolicyOptions) -> Stage:
     """The policy that ``options`` choose of ``run``, in ``task``; the program's random state is left as it was.
 
     With the run's own task and no options, an evaluation of it is the run's own at its end, bit for bit.
@@ -75,7 +75,6 @@ def set_stage(run: SavedRun, task: TaskConfig, options: PolicyOptions, *, info: 
         run: whose policy acts.
         task: what it acts in; the run's own, or one whose groups have the same names and observations.
         options: which checkpoint and policy, who else acts, from which seed.
-        info: the environment also writes what it reports beside rewards.
 
     Raises:
         UserError: where there is no such checkpoint, or the policy does not fit the task.
@@ -85,10 +84,10 @@ def set_stage(run: SavedRun, task: TaskConfig, options: PolicyOptions, *, info: 
     episodes = options.episodes or int(config["evaluation"]["episodes"])
     seed = EVALUATION_SEED + (config["seed"] if options.seed is None else options.seed)
     path = checkpoint_path(run, options.checkpoint)
-    base_env = task.build(seed=seed, device=device, n_envs=task.evaluation_envs(episodes), info=info)
+    base_env = task.build_evaluation(seed=seed, device=device, episodes=episodes)
     try:
         team = TeamSpec.from_env(base_env)
-        content = read_checkpoint(path, algorithm=config["algorithm"])
+        content = read_checkpoint(path, algorithm=config["algorithm"], keys=("frames", "parts"))
         policy = _policy(run, content["parts"]["policy"], team, task, options).to(device)
         env = with_transforms(base_env, team, policy)
     except BaseException:
@@ -99,19 +98,18 @@ def set_stage(run: SavedRun, task: TaskConfig, options: PolicyOptions, *, info: 
 
 
 def checkpoint_path(run: SavedRun, checkpoint: str) -> Path:
-    """The file that ``last`` or a number of frames means.
+    """The file that ``last``, ``best``, ``best_GROUP`` or a number of frames means.
 
     Raises:
         UserError: where there is none.
     """
     directory = run.directory / "checkpoints"
-    if checkpoint == LAST:
-        return latest_checkpoint(directory)
-    path = directory / f"frames_{checkpoint}.pt"
-    if path not in checkpoint_paths(directory):
-        names = [LAST, *(found.stem.removeprefix("frames_") for found in checkpoint_paths(directory))]
-        raise UserError(f"checkpoint={checkpoint}: {run.directory} has {', '.join(names)}; choose one of them")
-    return path
+    last = latest_checkpoint(directory)
+    named = {path.stem.removeprefix("frames_"): path for path in checkpoint_paths(directory)}
+    named |= {path.stem: path for path in sorted(directory.glob("best*.pt"))}
+    if checkpoint != LAST and checkpoint not in named:
+        raise UserError(f"checkpoint={checkpoint}: {run.directory} has {LAST}, {', '.join(named)}; choose one of them")
+    return named.get(checkpoint, last)
 
 
 def _policy(

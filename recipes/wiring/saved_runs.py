@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,8 @@ import ctde_kit as ck
 from ctde_kit.errors import UserError
 from ctde_kit.recipes.configs.actors import ActorConfig
 from ctde_kit.recipes.configs.data import from_data, read_data
+from ctde_kit.recipes.configs.opponents import RunOpponent
+from ctde_kit.recipes.configs.recipe import RecipeConfig
 from ctde_kit.recipes.configs.tasks.task import TaskConfig
 
 if TYPE_CHECKING:
@@ -82,3 +84,15 @@ class SavedRun:
         policy = ck.training.read_checkpoint(path, algorithm=self.config["algorithm"])["parts"]["policy"]
         prefix = f"module.{[other.name for other in team].index(group.name)}."
         return {name.removeprefix(prefix): value for name, value in policy.items() if name.startswith(prefix)}
+
+
+def as_saved(config: RecipeConfig, run: SavedRun) -> RecipeConfig:
+    """``config`` of ``run`` without the runs that it began with, of which its own files hold all that is needed.
+
+    Its parts are those that a checkpoint of ``run`` fits; their parameters are to be loaded from one.
+    """
+    opponents: dict[str, Any] = {
+        group: run.actor_config(group) if isinstance(opponent, RunOpponent) else opponent
+        for group, opponent in config.opponents.items()
+    }
+    return replace(config, opponents=opponents, initial={})

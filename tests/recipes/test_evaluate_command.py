@@ -30,7 +30,9 @@ MANY = EvaluationConfig(every_frames=5_000, episodes=40)
 CONFIGS = {
     "mappo": lambda: small_config("mlp"),
     "mappo_gru": lambda: small_config("gru"),
-    "qmix_masks": lambda: small_q_config("gru", "sequences", task=foraging(), evaluation=MANY, total_frames=3_000, frames_per_batch=300),
+    "qmix_masks": lambda: small_q_config(
+        "gru", "sequences", task=foraging(), evaluation=MANY, total_frames=3_000, frames_per_batch=300
+    ),
     "maddpg": small_maddpg_config,
     "maddpg_ensemble": lambda: small_maddpg_config(ensemble_size=2),
     "lbf": lambda: small_config("mlp", task=foraging(), evaluation=MANY, total_frames=3_000, frames_per_batch=300),
@@ -67,7 +69,7 @@ def test_without_options_it_is_the_runs_final_evaluation(name: str, runs: Path) 
 def test_the_file_has_every_episode_and_its_figures_are_theirs(runs: Path) -> None:
     content = evaluated(runs, "mappo", "episodes=9", "seed=3", output="nine.json")
     assert (content["seed"], content["eval/episodes"], content["task"]["params"]["n_agents"]) == (1_000_003, 9, 2)
-    returns = torch.tensor([episode["groups"]["agents"]["returns"] for episode in content["per_episode"]]).double()
+    returns = torch.tensor([episode["agents/returns"] for episode in content["per_episode"]]).double()
     means = returns.mean(1)
     figure = content["figures"]["agents/return_mean"]
     assert figure["mean"] == pytest.approx(means.mean().item())
@@ -76,10 +78,9 @@ def test_the_file_has_every_episode_and_its_figures_are_theirs(runs: Path) -> No
     assert figure["quantiles"]["0.5"] == pytest.approx(means.median().item())
     assert figure["quantiles"]["1"] == means.max().item()
     for episode in content["per_episode"]:
-        infos = episode["groups"]["agents"]
         # Navigation's reward is this sum of parts.
-        parts = infos["info/pos_rew_sum"] + infos["info/agent_collisions_sum"] + infos["info/final_rew_sum"]
-        assert parts == pytest.approx(sum(infos["returns"]) / 2, abs=1e-5)
+        parts = sum(episode[f"agents/info/{name}_sum"] for name in ("pos_rew", "agent_collisions", "final_rew"))
+        assert parts == pytest.approx(sum(episode["agents/returns"]) / 2, abs=1e-5)
         assert episode["length"] <= 7
         assert episode["terminated"] == (episode["length"] < 7)
 
@@ -87,7 +88,7 @@ def test_the_file_has_every_episode_and_its_figures_are_theirs(runs: Path) -> No
 def test_a_shared_policy_acts_for_any_number_of_agents(runs: Path) -> None:
     content = evaluated(runs, "mappo", "task.params.n_agents=5", "episodes=4", output="five.json")
     assert content["agents"] == {"agents": 5}
-    assert len(content["per_episode"][0]["groups"]["agents"]["returns"]) == 5
+    assert len(content["per_episode"][0]["agents/returns"]) == 5
 
 
 def test_it_moves_to_another_task_of_the_same_sizes(runs: Path, tmp_path: Path) -> None:
@@ -96,7 +97,7 @@ def test_it_moves_to_another_task_of_the_same_sizes(runs: Path, tmp_path: Path) 
     assert content["task"]["params"] == named_task("vmas/dispersion").params
     assert {episode["length"] for episode in content["per_episode"]} == {5}
     # Observations of balance have as many features, whatever they mean; those of navigation have more.
-    assert evaluated(tmp_path, "run", "task=vmas/balance", "episodes=4", output="o.json")["agents"] == {"agents": 3}
+    assert evaluated(tmp_path, "run", "task=vmas/balance", "episodes=4", output="o.json")["agents"] == {"agents": 4}
     result = call_here(tmp_path, "evaluate", "run", "task=vmas/navigation", "episodes=4")
     assert_one_line(result, "does not fit group 'agents'", program="ctde evaluate")
 
@@ -118,6 +119,14 @@ def test_policies_in_place_of_the_trained_one(runs: Path, tmp_path: Path) -> Non
 def test_another_checkpoint_is_another_policy(runs: Path) -> None:
     contents = [evaluated(runs, "mappo", f"checkpoint={c}", output=f"c{c}.json") for c in ("180", "240", "last")]
     assert [content["frames"] for content in contents] == [180, 240, 240]
+    best = evaluated(runs, "mappo", "checkpoint=best", output="best.json")
+    assert best["checkpoint"] == "best.pt"
+    logged = [json.loads(line) for line in (runs / "mappo" / "evaluations.jsonl").read_text().splitlines()]
+    means = {row["frames"]: 0.0 for row in logged}
+    for row in logged:
+        means[row["frames"]] += row["return_mean"] / 4
+    assert best["frames"] == max(means, key=lambda frames: means[frames])
+    assert best["eval/return_mean"] == pytest.approx(max(means.values()), abs=1e-6)
     first, second, last = (content["eval/return_mean"] for content in contents)
     assert first != second == last
 
@@ -150,7 +159,7 @@ def test_paths_may_hold_any_sign(runs: Path, tmp_path: Path) -> None:
     [
         ([], "expected the directory of a run"),
         (["nowhere"], "nowhere is no run directory: it has no config.yaml"),
-        (["mappo", "checkpoint=7"], "checkpoint=7: mappo has last, 180, 240; choose one of them"),
+        (["mappo", "checkpoint=7"], "checkpoint=7: mappo has last, 180, 240, best; choose one of them"),
         (["mappo", "policy=best"], "policy=best: expected one of greedy, sampled, random, zero, heuristic"),
         (["mappo", "episodes=0"], "episodes=0: expected a number above 0"),
         (["mappo", "seed=-1"], "seed=-1: expected 0 to"),

@@ -11,8 +11,17 @@ import torch
 
 from ctde_kit.errors import UserError
 from ctde_kit.recipes import MAPPOConfig, ValueCriticConfig
-from ctde_kit.training import Parts, iterate, latest_checkpoint, load_parts, read_checkpoint, save_checkpoint
+from ctde_kit.training import (
+    Parts,
+    checkpoint_paths,
+    iterate,
+    latest_checkpoint,
+    load_parts,
+    read_checkpoint,
+    save_checkpoint,
+)
 from tests.recipes.small import averaged, network, small_config
+from tests.reliability.faults import flipped, full_disk, malicious_checkpoint, random_bits
 
 
 def advance(parts: Parts, iterations: int) -> Parts:
@@ -135,8 +144,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_previous_checkpoint(tmp_path: Pa
     path = tmp_path / "frames_0.pt"
     save_checkpoint(path, parts, algorithm="mappo", frames=0)
     whole = path.read_bytes()
-    (tmp_path / "frames_60.partial").symlink_to("/dev/full")
-    with pytest.raises(UserError, match=r"frames_60\.pt cannot be written") as caught:
+    with full_disk(room=5_000), pytest.raises(UserError, match=r"frames_60\.pt cannot be written") as caught:
         save_checkpoint(tmp_path / "frames_60.pt", parts, algorithm="mappo", frames=60)
     assert "\n" not in str(caught.value)
     assert path.read_bytes() == whole
@@ -149,8 +157,39 @@ def test_damaged_checkpoint_is_named(damage: str, tmp_path: Path) -> None:
     save_checkpoint(path, small_config().build(), algorithm="mappo", frames=0)
     content = path.read_bytes()
     path.write_bytes({"truncated": content[: len(content) // 2], "garbage": b"x" * 500, "empty": b""}[damage])
-    with pytest.raises(UserError, match="truncated or not a checkpoint"):
+    with pytest.raises(UserError, match="is damaged, truncated, or not a checkpoint"):
         read_checkpoint(path, algorithm="mappo")
+
+
+def test_every_flipped_bit_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "frames_0.pt"
+    save_checkpoint(path, small_config().build(), algorithm="mappo", frames=0)
+    size = 8 * path.stat().st_size
+    for bit in (*range(0, 800, 7), *range(size - 8 * 300, size), *random_bits(path, 100)):
+        with flipped(path, bit), pytest.raises(UserError, match=r"frames_0\.pt is damaged"):
+            read_checkpoint(path, algorithm="mappo")
+    assert read_checkpoint(path, algorithm="mappo")["frames"] == 0
+
+
+def test_a_pickle_that_runs_code_is_refused_whatever_its_checksum(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "frames_0.pt"
+    save_checkpoint(path, small_config().build(), algorithm="mappo", frames=0)
+    malicious_checkpoint(path, read_checkpoint(path, algorithm="mappo"), tmp_path / "MARK")
+    # Torch's own switch, which would load anything where the call does not say.
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    with pytest.raises(UserError, match=r"frames_0\.pt is not a checkpoint: it holds more than tensors") as caught:
+        read_checkpoint(path, algorithm="mappo")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "MARK").exists()
+
+
+def test_files_of_other_names_are_no_checkpoints(tmp_path: Path) -> None:
+    names = ["frames_best.pt", "frames_600 (copy).pt", "frames_.pt", "frames_0060.pt", "frames_1_2.pt", "frames_-5.pt"]
+    for name in (*names, "frames_60.pt", "frames_120.pt"):
+        (tmp_path / name).touch()
+    assert [path.name for path in checkpoint_paths(tmp_path)] == ["frames_60.pt", "frames_120.pt"]
 
 
 def test_checkpoint_of_another_algorithm_is_refused(tmp_path: Path) -> None:

@@ -49,9 +49,10 @@ def test_run_directory_holds_what_is_promised(
         assert f"train/{name}" in rows(path)[0]
     assert [bool(row["eval/return_mean"]) for row in rows(path)] == [False, True, False, True]
     assert {p.name for p in path.iterdir()} == {
-        ".lock", "config.yaml", "actors.yaml", "metrics.csv", "summary.json", "checkpoints", "plots", "videos"
+        ".lock", "config.yaml", "actors.yaml", "facts.json", "metrics.csv", "evaluations.jsonl", "summary.json",
+        "checkpoints", "plots", "videos",
     }  # fmt: skip
-    assert sorted(p.name for p in (path / "checkpoints").iterdir()) == ["frames_180.pt", "frames_240.pt"]
+    assert sorted(p.name for p in (path / "checkpoints").iterdir()) == ["best.pt", "frames_180.pt", "frames_240.pt"]
     assert (path / "plots" / "return.png").stat().st_size > 5_000
     assert (path / "videos" / "greedy_episode.gif").stat().st_size > 1_000
     printed = capsys.readouterr().out

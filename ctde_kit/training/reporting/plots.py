@@ -41,16 +41,15 @@ def plot_run(rows: Rows, directory: Path, title: str) -> list[Path]:
 def shown_returns(names: Iterable[str]) -> list[str]:
     """The names of the mean returns to show.
 
-    Evaluation returns of single groups are left out where there is one of all agents together.
+    Returns of single groups in an evaluation are left out where it has one of all agents together.
 
     >>> from ctde_kit.training.reporting import shown_returns
     >>> shown_returns(["frames", "eval/return_mean", "eval/agents/return_mean", "train/return_mean"])
     ['eval/return_mean', 'train/return_mean']
     """
     returns = [name for name in names if name.endswith("return_mean")]
-    if "eval/return_mean" not in returns:
-        return returns
-    return [name for name in returns if name == "eval/return_mean" or not name.startswith("eval/")]
+    together = [prefix for prefix in ("eval/", "absolute/") if f"{prefix}return_mean" in returns]
+    return [name for name in returns if name.count("/") == 1 or not name.startswith(tuple(together))]
 
 
 def _plot(rows: Rows, panels: list[list[str]], path: Path, title: str, ylabel: str | None) -> Path:

@@ -54,6 +54,10 @@ class TaskConfig:
         """The environment, ``n_envs`` wide."""
         raise NotImplementedError
 
+    def build_evaluation(self, *, seed: int, device: str, episodes: int) -> EnvBase:
+        """The environment of evaluations with so many episodes."""
+        return self.build(seed=seed, device=device, n_envs=self.evaluation_envs(episodes))
+
     def renderer(self, env: EnvBase) -> Callable[[], np.ndarray] | None:
         """Draws the first environment of the batch; ``None`` where nothing can be drawn."""
         return None

@@ -49,14 +49,22 @@ class VmasTask(TaskConfig):
         return chosen_actions(self, continuous is not False)
 
     def build(self, *, seed: int, device: str, n_envs: int | None = None) -> EnvBase:
+        return self._build(seed, device, n_envs or self.n_envs, info=False)
+
+    def build_evaluation(self, *, seed: int, device: str, episodes: int) -> EnvBase:
+        """With what the scenario reports of each agent; it is no part of what agents observe."""
+        return self._build(seed, device, self.evaluation_envs(episodes), info=True)
+
+    def _build(self, seed: int, device: str, n_envs: int, info: bool) -> EnvBase:
         with naming_params(self.name, self.params):
             return ck.VmasEnv(
                 self.name.split("/", 1)[-1],
-                num_envs=n_envs or self.n_envs,
+                num_envs=n_envs,
                 max_steps=self.max_steps,
                 continuous_actions=self.continuous,
                 seed=seed,
                 device=device,
+                info=info,
                 scenario_kwargs=self.params,
             )
 

@@ -1,0 +1,110 @@
+"""Files that are written whole or not at all, and that show when they were damaged."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import BinaryIO
+
+__all__ = ["replacing", "seal_holds", "sync_directory"]
+
+# The last line of a sealed file: a comment in YAML, and behind the end of a zip archive, which readers of both pass over.
+SEAL = re.compile(rb"# sha256: ([0-9a-f]{64})\n")
+SEAL_SIZE = len("# sha256: ") + 64 + 1
+BLOCK = 2**20
+# Smaller writes are hashed faster than another thread is woken.
+HASHED_BESIDE = 2**18
+
+
+class _Sealing:
+    """A file that hashes what is written to it, large blocks while they are written."""
+
+    def __init__(self, file: BinaryIO, pool: ThreadPoolExecutor) -> None:
+        self._file, self._pool, self._hash = file, pool, hashlib.sha256()
+
+    def write(self, content: bytes | memoryview) -> int:
+        if memoryview(content).nbytes < HASHED_BESIDE:
+            self._hash.update(content)
+            return self._file.write(content)
+        hashed = self._pool.submit(self._hash.update, content)
+        try:
+            return self._file.write(content)
+        finally:
+            hashed.result()
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def seal(self) -> None:
+        self._file.write(b"# sha256: %s\n" % self._hash.hexdigest().encode())
+
+
+@contextlib.contextmanager
+def replacing(path: Path, *, sealed: bool = False) -> Iterator[BinaryIO]:
+    """A new file that takes the place of ``path`` once it is whole and on the disk; until then ``path`` is as it was.
+
+    It is written beside ``path``, synced and renamed, so that neither a kill nor a full disk leaves half a file.
+
+    Args:
+        path: of the file; its directory exists.
+        sealed: a last line holds the SHA-256 of all others, for ``seal_holds``.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "config.yaml"
+    >>> with replacing(path, sealed=True) as file:
+    ...     _ = file.write(b"seed: 0" + bytes([10]))
+    >>> path.read_text()[:25]
+    'seed: 0\\n# sha256: 6a5a163c'
+    """
+    partial = path.with_name(f"{path.name}.partial")
+    partial.unlink(missing_ok=True)
+    try:
+        with open(partial, "xb") as file:
+            if sealed:
+                with ThreadPoolExecutor(1) as pool:
+                    sealing = _Sealing(file, pool)
+                    yield sealing  # type: ignore[misc]  # it has what writers call
+                    sealing.seal()
+            else:
+                yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
+
+
+def seal_holds(file: BinaryIO) -> bool:
+    """Whether a file ends with the SHA-256 of all before it, as ``replacing`` wrote it; the file is left at its start."""
+    size = file.seek(0, os.SEEK_END) - SEAL_SIZE
+    if size < 0:
+        return False
+    file.seek(size)
+    seal = SEAL.fullmatch(file.read())
+    file.seek(0)
+    if seal is None:
+        return False
+    content, rest = hashlib.sha256(), size
+    while rest > 0 and (block := file.read(min(BLOCK, rest))):
+        content.update(block)
+        rest -= len(block)
+    file.seek(0)
+    return content.hexdigest().encode() == seal[1]
+
+
+def sync_directory(directory: Path) -> None:
+    """Put the names in a directory on the disk, where its file system can."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

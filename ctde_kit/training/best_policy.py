@@ -1,0 +1,122 @@
+"""The best policy of a run so far, beside its checkpoints."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tensordict.nn import TensorDictModuleBase
+
+from ctde_kit.errors import UserError
+from ctde_kit.training.checkpoint import FORMAT, read_checkpoint, write_content
+
+PREFIX = "eval/"
+ALL_AGENTS = "eval/return_mean"
+CONTENT = ("format", "algorithm", "frames", "metric", "value", "parts")
+
+
+class BestPolicy:
+    """Keeps the policy of the best evaluation, ``best.pt``; of equal ones the earlier.
+
+    The file holds the policy alone, so that to keep it changes nothing in training: the state of environments that
+    cannot be captured is asked for when a checkpoint is written, and ends their episodes. It is written when a
+    checkpoint is, so that both are of one history.
+
+    Args:
+        path: of the file; its directory exists.
+        algorithm: name of the recipe.
+        metric: what is to be high, as ``metrics.csv`` names it.
+
+    >>> import tempfile
+    >>> import ctde_kit as ck
+    >>> from ctde_kit.training.best_policy import BestPolicy
+    >>> env = ck.VmasEnv("navigation", num_envs=1, max_steps=5)
+    >>> policy = ck.modules.RandomActor(ck.TeamSpec.from_env(env)["agents"])
+    >>> best = BestPolicy(Path(tempfile.mkdtemp()) / "best.pt", "random", "eval/return_mean")
+    >>> for frames, value in [(600, 0.5), (1200, 0.7), (1800, 0.7)]:
+    ...     best.consider(policy, frames, {"return_mean": value})
+    >>> best.write()
+    >>> best.frames, best.value
+    (1200, 0.7)
+    """
+
+    def __init__(self, path: Path, algorithm: str, metric: str):
+        self.path, self.algorithm, self.metric = path, algorithm, metric
+        self.frames, self.value = 0, -math.inf
+        self._policy: dict[str, Any] | None = None
+
+    @property
+    def group_prefix(self) -> str:
+        """``GROUP/`` of a metric of one group, else nothing."""
+        group, _, _ = self.metric.removeprefix(PREFIX).rpartition("/")
+        return f"{group}/" if group else ""
+
+    def consider(self, policy: TensorDictModuleBase, frames: int, evaluation: Mapping[str, float]) -> None:
+        """Keep ``policy`` if it is better than any before; ``evaluation`` is what an evaluation gave."""
+        value = evaluation[self.metric.removeprefix(PREFIX)]
+        if value > self.value:
+            self.frames, self.value = frames, value
+            self._policy = {name: entry.detach().clone() for name, entry in policy.state_dict().items()}
+
+    def write(self) -> None:
+        """Write the file, where there is a better policy than the one in it."""
+        if self._policy is None:
+            return
+        content = {"format": FORMAT, "algorithm": self.algorithm, "frames": self.frames}
+        write_content(
+            self.path, {**content, "metric": self.metric, "value": self.value, "parts": {"policy": self._policy}}
+        )
+        self._policy = None
+
+    def go_on(self, frames: int) -> None:
+        """Go on from a checkpoint at ``frames``; a policy from after it is of another history, and dropped."""
+        if not self.path.is_file():
+            return
+        content = self._read()
+        if content["frames"] > frames or content["metric"] != self.metric:
+            self.path.unlink()
+        else:
+            self.frames, self.value = content["frames"], content["value"]
+
+    def load(self, policy: TensorDictModuleBase) -> None:
+        """Make ``policy`` the best one.
+
+        Raises:
+            UserError: where none was written.
+        """
+        policy.load_state_dict(self._read()["parts"]["policy"])
+
+    def _read(self) -> dict[str, Any]:
+        return read_checkpoint(self.path, algorithm=self.algorithm, keys=CONTENT)
+
+
+def best_policies(
+    directory: Path, algorithm: str, metric: str, groups: list[str], groups_compete: bool
+) -> list[BestPolicy]:
+    """``best.pt`` by ``metric``; where groups compete and it is all agents' return, ``best_GROUP.pt`` by each group's.
+
+    Args:
+        directory: of the checkpoints.
+        algorithm: name of the recipe.
+        metric: as ``metrics.csv`` names it.
+        groups: names of the agent groups.
+        groups_compete: returns are reported per group only.
+
+    Raises:
+        UserError: for a metric that no evaluation has.
+
+    >>> bests = best_policies(Path(), "maddpg", "eval/return_mean", ["adversary", "agent"], groups_compete=True)
+    >>> [(best.path.name, best.metric) for best in bests]
+    [('best_adversary.pt', 'eval/adversary/return_mean'), ('best_agent.pt', 'eval/agent/return_mean')]
+    """
+    per_group = [f"{PREFIX}{group}/return_{over}" for group in groups for over in ("mean", "sum")]
+    if groups_compete and metric == ALL_AGENTS:
+        return [
+            BestPolicy(directory / f"best_{group}.pt", algorithm, f"{PREFIX}{group}/return_mean") for group in groups
+        ]
+    known = per_group if groups_compete else [ALL_AGENTS, f"{PREFIX}return_sum", *per_group]
+    if metric not in known:
+        raise UserError(f"checkpoint.metric={metric}: expected one of {', '.join(known)}")
+    return [BestPolicy(directory / "best.pt", algorithm, metric)]

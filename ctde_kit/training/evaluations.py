@@ -1,0 +1,94 @@
+"""The evaluations of one run: what they found, episode by episode, and the best policy so far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tensordict.nn import TensorDictModuleBase
+from torchrl.envs import EnvBase
+
+from ctde_kit.training.best_policy import BestPolicy
+from ctde_kit.training.evaluation import Returns, evaluate
+from ctde_kit.training.evaluation_log import EvaluationLog
+
+
+@dataclass
+class Evaluations:
+    """Evaluates a policy greedily when called with the frames collected so far; gives the evaluation's metrics.
+
+    Args:
+        env: an env that training does not use.
+        policy: that learns.
+        groups: names of the agent groups.
+        groups_compete: returns are reported per group only.
+        episodes: of each evaluation.
+        seed: of each evaluation; training never uses it.
+        log: gets every episode.
+        bests: who keeps the best policy.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import ctde_kit as ck
+    >>> from ctde_kit.training import EvaluationLog, Evaluations, best_policies, read_evaluations
+    >>> env = ck.VmasEnv("navigation", num_envs=2, max_steps=5, scenario_kwargs={"n_agents": 3})
+    >>> policy = ck.modules.RandomActor(ck.TeamSpec.from_env(env)["agents"])
+    >>> run = Path(tempfile.mkdtemp())
+    >>> bests = best_policies(run, "random", "eval/return_mean", ["agents"], groups_compete=False)
+    >>> log = EvaluationLog(run / "evaluations.jsonl")
+    >>> evaluations = Evaluations(env, policy, ["agents"], False, episodes=4, seed=1_000_000, log=log, bests=bests)
+    >>> metrics = evaluations(frames=600)
+    >>> metrics["episodes"], len(list(read_evaluations(log.path)))
+    (4, 4)
+    """
+
+    env: EnvBase
+    policy: TensorDictModuleBase
+    groups: list[str]
+    groups_compete: bool
+    episodes: int
+    seed: int
+    log: EvaluationLog
+    bests: Sequence[BestPolicy]
+
+    def __call__(self, frames: int) -> dict[str, float]:
+        returns = evaluate(self.env, self.policy, self.groups, episodes=self.episodes, seed=self.seed)
+        self.log.write(frames, seed=self.seed, records=returns.records(self.groups_compete))
+        metrics = returns.metrics(self.groups_compete)
+        for best in self.bests:
+            best.consider(self.policy, frames, metrics)
+        return metrics
+
+    def keep(self) -> None:
+        """Write the best policies, where they are new; called when a checkpoint is written, before it."""
+        for best in self.bests:
+            best.write()
+
+    def go_on(self, frames: int) -> None:
+        """Drop what was found past a checkpoint at ``frames``."""
+        self.log.drop_from(frames + 1)
+        for best in self.bests:
+            best.go_on(frames)
+
+    def absolute(self, evaluate_policy: Callable[[TensorDictModuleBase], Returns]) -> dict[str, float]:
+        """The absolute metric (Colas et al. 2018, Gorsane et al. 2022): a long evaluation of the best policy.
+
+        ``absolute/frames`` says when it was the policy, ``absolute/return_mean`` and the like what it reached. Where
+        each group has a best policy of its own, each of these is that group's alone, ``absolute/{group}/...``.
+
+        Args:
+            evaluate_policy: evaluates a policy long enough, with seeds that chose no policy.
+        """
+        last = {name: entry.detach().clone() for name, entry in self.policy.state_dict().items()}
+        found: dict[str, Any] = {}
+        try:
+            for best in self.bests:
+                best.load(self.policy)
+                metrics = evaluate_policy(self.policy).metrics(self.groups_compete)
+                prefix = "" if len(self.bests) == 1 else best.group_prefix
+                found[f"absolute/{prefix}frames"] = best.frames
+                found |= {f"absolute/{name}": value for name, value in metrics.items() if name.startswith(prefix)}
+        finally:
+            self.policy.load_state_dict(last)
+        return found

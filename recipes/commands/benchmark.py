@@ -1,0 +1,216 @@
+"""``ctde benchmark``: recipes x tasks x seeds from one command, run side by side, gone on with where they stopped."""
+
+from __future__ import annotations
+
+import difflib
+import signal
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ctde_kit.errors import RunStopped, UserError
+from ctde_kit.recipes.commands.application import CONF, compose, options_of
+from ctde_kit.recipes.commands.loading import read_config
+from ctde_kit.recipes.commands.recipes import RECIPES
+from ctde_kit.recipes.commands.short_forms import expand
+from ctde_kit.recipes.commands.train import recipe_config
+from ctde_kit.recipes.configs.benchmark_options import FILE_KEYS, BenchmarkOptions, available_cores
+from ctde_kit.recipes.configs.data import read_data, to_data
+from ctde_kit.recipes.configs.recipe import RecipeConfig, has_field
+from ctde_kit.recipes.studies.benchmark.plan import Plan, PlannedRun, Status
+
+PROGRAM = "ctde-benchmark"
+PLAN_FILE = "benchmark.yaml"
+COMMAND_KEYS = (*FILE_KEYS, "output", "jobs", "minutes", "retry")
+# These change nothing in what a run learns.
+FREE = ("device", "compile", "logger")
+WORKERS = "n_workers"
+HELP = f"""\
+{PROGRAM}: every recipe on every task with every seed, each a run of its own, side by side.
+
+Examples
+  {PROGRAM} benchmark=matrix output=b
+  {PROGRAM} benchmark=vmas_small output=b jobs=2 minutes=150
+  {PROGRAM} recipes=mappo,qmix tasks=vmas/balance,vmas/wheel seeds=0,1,2 total_frames=120000 output=b
+  {PROGRAM} benchmark=mine.yaml output=b
+  ctde report b output=r
+
+Options (NAME=VALUE)
+  benchmark   a file of recipes, tasks, seeds and options, or one of: {{benchmarks}}
+  recipes     names; in a file also LABEL: RECIPE OPTION=VALUE ..., for several variants of one recipe
+  tasks       names; in a file also TASK: OPTION=VALUE ...
+  seeds       of each pair: {{seeds}}
+  output      the directory of all runs, TASK/RECIPE/seed_SEED below it
+  jobs        runs at a time, each with its share of the cores: one per core
+  minutes     a budget; what is in progress is stopped then, and the same command goes on
+  retry       true: run what failed before once more
+  any option of the recipes, such as total_frames=120000 or evaluation.absolute=true, for all runs
+
+What has ended stays. What was stopped goes on from its checkpoint. What failed is named, and passed over.
+"""
+
+
+def benchmark(arguments: list[str]) -> None:
+    """Do what the command line of ``ctde benchmark`` says."""
+    options = read_options(arguments)
+    if options is None:
+        print(HELP.format(benchmarks=", ".join(options_of("benchmark")), seeds=BenchmarkOptions().seeds), end="")
+        return
+    plan = planned(options)
+    run_all(plan, options)
+
+
+def read_options(arguments: list[str]) -> BenchmarkOptions | None:
+    """The options of a command line; ``None`` where it asks for help.
+
+    Raises:
+        UserError: for mistakes in it.
+    """
+    if any(argument in ("-h", "--help") for argument in arguments):
+        return None
+    options, for_recipes = BenchmarkOptions(), []
+    given = [argument.partition("=") for argument in arguments]
+    for name, separator, value in given:
+        if not separator or name.startswith("-"):
+            raise UserError(f"{name}: expected NAME=VALUE; `{PROGRAM} --help` lists them")
+        if name == "benchmark":
+            for key, content in _file(value).items():
+                options.update(key, content, f"benchmark={value}")
+    for name, _, value in given:
+        if name in COMMAND_KEYS:
+            options.update(name, value, PROGRAM)
+        elif name != "benchmark":
+            for_recipes.append(f"{name}={value}")
+    options.options = [*options.options, *for_recipes]
+    options.check()
+    return options
+
+
+def planned(options: BenchmarkOptions) -> Plan:
+    """The runs; each recipe's options are checked on each task before any starts.
+
+    Raises:
+        UserError: for unknown names and options, and where a directory holds a run with others.
+    """
+    for label, (recipe, *_) in options.recipes.items():
+        if recipe not in RECIPES:
+            raise UserError(f"recipes: {label}: there is no recipe {recipe!r}{_hint(recipe, RECIPES)}")
+    for task in options.tasks:
+        if task not in options_of("task"):
+            raise UserError(f"tasks: there is no task {task!r}{_hint(task, options_of('task'))}")
+    assert options.output is not None
+    output = options.output.absolute()
+    plan = Plan(options.recipes, options.tasks, options.seeds, options.options, output)
+    configs: dict[tuple[str, str], RecipeConfig] = {}
+    with_workers = set()
+    for run in plan.runs():
+        if (run.label, run.task) not in configs:
+            configs[run.label, run.task] = _composed(run)
+        config = configs[run.label, run.task]
+        if has_field(type(config.task), WORKERS) and getattr(config.task, WORKERS) is None:
+            with_workers.add(run.task)
+        _check_directory(run, replace(config, seed=run.seed))
+    share = [f"task.{WORKERS}={options.threads}"]
+    return replace(
+        plan, tasks={task: [*given, *(share if task in with_workers else [])] for task, given in plan.tasks.items()}
+    )
+
+
+def run_all(plan: Plan, options: BenchmarkOptions) -> None:
+    """Run what has not ended, and show how it goes.
+
+    Raises:
+        UserError: in the end, naming the runs that failed.
+        RunStopped: where time was up, or a user stopped it.
+    """
+    # Not before: the lock's package loads torch.
+    from ctde_kit.recipes.studies.benchmark.job_queue import JobQueue
+    from ctde_kit.recipes.studies.benchmark.progress import Progress
+    from ctde_kit.training.run_lock import sole_writer
+
+    started, runs = time.monotonic(), list(plan.runs())
+    todo = [run for run in runs if run.status is not Status.ENDED]
+    passed_over = [] if options.retry else [run for run in todo if run.status is Status.FAILED]
+    progress = Progress(runs)
+    queue = JobQueue(options.jobs or available_cores(), options.threads, watch=progress)
+    deadline = None if options.minutes is None else started + 60 * options.minutes
+    with sole_writer(plan.output):
+        _write_plan(plan)
+        try:
+            finished = queue.work([run for run in todo if run not in passed_over], deadline)
+        except KeyboardInterrupt as interrupt:
+            raise RunStopped("stopped; the same command goes on", signal.SIGINT) from interrupt
+        finally:
+            progress.close()
+    if not finished:
+        print(f"{options.minutes:g} minutes are over; the same command goes on")
+    _report_failures([*passed_over, *queue.failed])
+    print(f"next: ctde report {plan.output} output={plan.output / 'report'}")
+
+
+def _report_failures(failed: list[PlannedRun]) -> None:
+    for run in failed:
+        print(f"failed: {run.name}")
+        print("".join(f"  {line}\n" for line in run.failure.read_text().splitlines()), end="")
+        print(f"  log: {run.log}")
+    if failed:
+        names = ", ".join(run.name for run in failed)
+        raise UserError(f"{len(failed)} failed: {names}; mend the cause, and repeat the command with retry=true")
+
+
+def _file(name: str) -> Mapping[str, Any]:
+    """What a file of a benchmark says; ``name`` is one of the kit's, or a path."""
+    known = options_of("benchmark")
+    path = CONF / "benchmark" / f"{name}.yaml" if name in known else Path(name)
+    if not path.is_file():
+        raise UserError(f"benchmark={name}: there is no such benchmark, nor such a file{_hint(name, known)}")
+    content = read_data(path)
+    unknown = sorted(content.keys() - {*FILE_KEYS})
+    if unknown:
+        raise UserError(f"benchmark={name}: {unknown[0]}: expected one of {', '.join(FILE_KEYS)}")
+    return content
+
+
+def _hint(name: str, known: Any) -> str:
+    close = difflib.get_close_matches(name, list(known), n=3)
+    return f"; did you mean {' or '.join(close)}?" if close else f"; expected one of {', '.join(known)}"
+
+
+def _composed(run: PlannedRun) -> RecipeConfig:
+    """The checked configuration of a run."""
+    overrides = [override for option in (f"task={run.task}", *run.options) for override in expand(option)]
+    config = recipe_config(compose(run.recipe, overrides))
+    if config.algorithm != run.recipe:
+        raise UserError(f"recipes: {run.label}: algorithm={config.algorithm}: this is {run.recipe}; name that recipe")
+    return config
+
+
+def _check_directory(run: PlannedRun, config: RecipeConfig) -> None:
+    """Raise ``UserError`` where the run's directory holds one with other options."""
+    if not (run.directory / "config.yaml").exists():
+        return
+    saved = read_config(run.directory)
+    ours, theirs = to_data(config), to_data(saved)
+    for data in (ours, theirs):
+        data["task"].pop(WORKERS, None)
+    differing = sorted(name for name in ours if name not in FREE and ours[name] != theirs.get(name))
+    if differing:
+        name = differing[0]
+        raise UserError(
+            f"{run.directory} holds a run with {name}={theirs.get(name)}, this benchmark has {ours[name]}; "
+            "choose another output"
+        )
+
+
+def _write_plan(plan: Plan) -> None:
+    content = {
+        "recipes": {label: " ".join(line) for label, line in plan.recipes.items()},
+        "tasks": {task: " ".join(options) for task, options in plan.tasks.items()},
+        "seeds": plan.seeds,
+        "options": plan.options,
+    }
+    (plan.output / PLAN_FILE).write_text(yaml.safe_dump(content, sort_keys=False))

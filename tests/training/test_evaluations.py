@@ -1,0 +1,187 @@
+"""What a run keeps of its evaluations: every episode, the best policy, and what it was done with."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tensordict import TensorDict, TensorDictBase
+from tensordict.nn import TensorDictModule
+from torch import nn
+from torchrl.data import Categorical, Composite, Unbounded
+from torchrl.envs import EnvBase
+
+from ctde_kit.errors import UserError
+from ctde_kit.recipes import CheckpointConfig, EvaluationConfig, VmasTask
+from ctde_kit.recipes.commands.loading import read_config
+from ctde_kit.recipes.commands.running import resume, start
+from ctde_kit.training import BestPolicy, EvaluationLog, Returns, best_policies, evaluate, read_evaluations
+from tests.recipes.small import small_config
+
+pytestmark = pytest.mark.usefixtures("no_curves")
+
+
+class CountingEnv(EnvBase):
+    """Env k ends after k + 1 steps; agent a earns a + 1 per step, and reports success in its last step."""
+
+    def __init__(self, num_envs: int):
+        super().__init__(batch_size=torch.Size([num_envs]))
+        agents = torch.Size([num_envs, 2])
+        self.ends = torch.arange(num_envs).unsqueeze(-1) + 1
+        self.elapsed = torch.zeros_like(self.ends)
+        numbers = Unbounded(torch.Size([*agents, 1]))
+        infos = Composite(
+            {"success": Unbounded(agents, dtype=torch.bool), "place": Unbounded((*agents, 3))}, shape=agents
+        )
+        team = Composite({"observation": numbers, "info": infos}, shape=agents)
+        self.observation_spec = Composite({"agents": team}, shape=self.batch_size)
+        self.action_spec = Composite(
+            {"agents": Composite({"action": numbers.clone()}, shape=agents)}, shape=self.batch_size
+        )
+        self.reward_spec = Composite(
+            {"agents": Composite({"reward": numbers.clone()}, shape=agents)}, shape=self.batch_size
+        )
+        flag = Categorical(2, shape=torch.Size([num_envs, 1]), dtype=torch.bool)
+        self.done_spec = Composite({"done": flag, "terminated": flag.clone()}, shape=self.batch_size)
+
+    def _set_seed(self, seed: int | None) -> None:
+        """It draws nothing."""
+
+    def _reset(self, tensordict: TensorDictBase | None = None, **_: Any) -> TensorDictBase:
+        mask = None if tensordict is None else tensordict.get("_reset", None)
+        self.elapsed = torch.zeros_like(self.elapsed) if mask is None else self.elapsed.masked_fill(mask, 0)
+        return self._output()
+
+    def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
+        self.elapsed = self.elapsed + 1
+        reward = torch.tensor([1.0, 2.0]).expand(*self.batch_size, 2).unsqueeze(-1)
+        return self._output().set(("agents", "reward"), reward.clone())
+
+    def _output(self) -> TensorDictBase:
+        agents = (*self.batch_size, 2)
+        done = self.elapsed >= self.ends
+        infos = TensorDict({"success": done.expand(agents), "place": torch.zeros(*agents, 3)}, agents)
+        team = TensorDict({"observation": torch.zeros(*agents, 1), "info": infos}, agents)
+        return TensorDict({"agents": team, "done": done, "terminated": done.clone()}, self.batch_size)
+
+
+def lines(run: Path) -> list[dict[str, Any]]:
+    return list(read_evaluations(run / "evaluations.jsonl"))
+
+
+def test_lengths_numbers_and_infos_of_episodes_by_hand() -> None:
+    policy = TensorDictModule(nn.Identity(), in_keys=[("agents", "observation")], out_keys=[("agents", "action")])
+    returns = evaluate(CountingEnv(3), policy, ["agents"], episodes=6, seed=0)  # pyright: ignore[reportArgumentType]
+    found = [(row["episode"], row["length"], row["agents/return_sum"]) for row in returns.records()]
+    assert found == [(0, 1, 3.0), (1, 2, 6.0), (2, 3, 9.0), (3, 1, 3.0), (4, 2, 6.0), (5, 3, 9.0)]
+    assert [row["return_mean"] for row in returns.records()] == [1.5, 3.0, 4.5, 1.5, 3.0, 4.5]
+    assert {name: values.mean().item() for name, values in returns.infos["agents"].items()} == {
+        "success_sum": 1.0,
+        "success_last": 1.0,
+    }
+
+
+def test_every_episode_of_every_evaluation_is_kept(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    start(small_config(), run)
+    found = lines(run)
+    assert [(row["frames"], row["episode"]) for row in found] == [(f, e) for f in (120, 240) for e in range(4)]
+    assert {(row["seed"], row["length"]) for row in found} == {(1_000_000, 7)}
+    last = [row["agents/return_mean"] for row in found if row["frames"] == 240]
+    summary = json.loads((run / "summary.json").read_text())
+    assert sum(last) / 4 == pytest.approx(summary["eval/agents/return_mean"])
+    # Navigation's reward is what it reports: coming closer, arriving together, collisions.
+    infos = [f"agents/info/{name}_sum" for name in ("pos_rew", "final_rew", "agent_collisions")]
+    for row in found:
+        assert sum(row[name] for name in infos) == pytest.approx(row["agents/return_mean"], abs=1e-5)
+    with pytest.raises(UserError, match=r"evaluations\.jsonl, line 1: expected an episode's record"):
+        (run / "evaluations.jsonl").write_text("[]\n")
+        lines(run)
+
+
+def test_a_resumed_run_keeps_the_evidence_of_one_that_never_stopped(tmp_path: Path) -> None:
+    every = EvaluationConfig(every_frames=60, episodes=4, absolute=True)
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    start(small_config(evaluation=every), whole)
+    shutil.copytree(whole, stopped)
+    (stopped / "summary.json").unlink()
+    (stopped / "checkpoints" / "frames_240.pt").unlink()
+    with open(stopped / "evaluations.jsonl", "a") as file:
+        file.write('{"frames": 300, "ep')
+    resume(read_config(stopped), stopped)
+    assert lines(stopped) == lines(whole)
+    bests = [torch.load(run / "checkpoints" / "best.pt", weights_only=True) for run in (whole, stopped)]
+    assert bests[0]["frames"] == bests[1]["frames"]
+    for name, value in bests[0]["parts"]["policy"].items():
+        assert torch.equal(value, bests[1]["parts"]["policy"][name])
+    summaries = [json.loads((run / "summary.json").read_text()) for run in (whole, stopped)]
+    absolute = [{k: v for k, v in summary.items() if k.startswith("absolute/")} for summary in summaries]
+    assert absolute[0] == absolute[1]
+    assert absolute[0]["absolute/episodes"] == 40
+    assert absolute[0]["absolute/frames"] == bests[0]["frames"]
+    sessions = json.loads((stopped / "facts.json").read_text())["sessions"]
+    assert [session["from_frames"] for session in sessions] == [0, 180]
+    assert sessions[1]["to_frames"] == 240
+    assert sessions[0]["versions"]["torch"] == torch.__version__
+    assert sessions[0]["compile"] == {"asked": "auto", "rollouts": False, "updates": False}
+
+
+def test_of_equal_policies_the_earlier_stays_and_one_of_another_history_goes(tmp_path: Path) -> None:
+    policy, path = nn.Linear(1, 1), tmp_path / "best.pt"
+    best = BestPolicy(path, "mappo", "eval/return_mean")
+    weights = {}
+    for frames, value in [(60, 1.0), (120, 3.0), (180, 3.0), (240, float("nan"))]:
+        nn.init.constant_(policy.weight, frames)
+        best.consider(policy, frames, {"return_mean": value})  # pyright: ignore[reportArgumentType]
+        weights[frames] = policy.weight.clone()
+    assert not path.exists()
+    best.write()
+    best.load(policy)  # pyright: ignore[reportArgumentType]
+    assert torch.equal(policy.weight, weights[120])
+    again = BestPolicy(path, "mappo", "eval/return_mean")
+    again.go_on(120)
+    assert (again.frames, again.value) == (120, 3.0)
+    again.consider(policy, 180, {"return_mean": 2.0})  # pyright: ignore[reportArgumentType]
+    again.write()
+    assert BestPolicy(path, "mappo", "eval/return_mean").path.stat().st_size > 0
+    BestPolicy(path, "mappo", "eval/return_mean").go_on(60)
+    assert not path.exists()
+
+
+def test_each_group_has_a_best_policy_where_groups_compete(tmp_path: Path) -> None:
+    task = VmasTask("vmas/simple_tag", n_envs=6, max_steps=7, groups_compete=True)
+    every = EvaluationConfig(every_frames=60, episodes=4, absolute=True)
+    summary = start(small_config(task=task, total_frames=120, evaluation=every), tmp_path / "run")
+    names = {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()}
+    assert names == {"best_adversary.pt", "best_agent.pt", "frames_60.pt", "frames_120.pt"}
+    assert {name for name in summary if name.startswith("absolute/")} == {
+        f"absolute/{group}/{name}"
+        for group in ("adversary", "agent")
+        for name in ("frames", "return_mean", "return_sum")
+    }
+    assert "return_mean" not in lines(tmp_path / "run")[0]
+
+
+def test_the_metric_of_the_best_policy_is_one_that_evaluations_have(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"checkpoint\.metric=eval/loss: expected one of eval/return_mean, eval/return_sum"
+    ):
+        start(small_config(checkpoint=CheckpointConfig(metric="eval/loss")), tmp_path / "run")
+    assert not list(tmp_path.glob("run/config.yaml"))
+    assert [best.path.name for best in best_policies(tmp_path, "mappo", "eval/b/return_sum", ["a", "b"], True)] == [
+        "best.pt"
+    ]
+    with pytest.raises(UserError, match="expected one of eval/a/return_mean"):
+        best_policies(tmp_path, "mappo", "eval/return_sum", ["a"], groups_compete=True)
+
+
+def test_an_evaluation_at_the_same_frames_is_replaced(tmp_path: Path) -> None:
+    log = EvaluationLog(tmp_path / "evaluations.jsonl")
+    records = Returns({"agents": torch.ones(1, 2)}).records()
+    for frames in (60, 120, 120):
+        log.write(frames, seed=1, records=records)
+    assert [row["frames"] for row in read_evaluations(log.path)] == [60, 120]
