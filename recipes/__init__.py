@@ -21,7 +21,13 @@ if TYPE_CHECKING:
     from ctde_kit.recipes.configs.loggers import LoggerConfig
     from ctde_kit.recipes.configs.mixers import NoMixer, QMixerConfig, QPLEXMixerConfig, VDNMixerConfig
     from ctde_kit.recipes.configs.networks import GRUNetwork, MLPNetwork
-    from ctde_kit.recipes.configs.opponents import GreedyChaseOpponent, RandomOpponent, RunOpponent
+    from ctde_kit.recipes.configs.opponents import (
+        GreedyChaseOpponent,
+        HeuristicOpponent,
+        RandomOpponent,
+        RunOpponent,
+        ZeroOpponent,
+    )
     from ctde_kit.recipes.configs.recipe import CheckpointConfig, EvaluationConfig, RecipeConfig
     from ctde_kit.recipes.configs.replays import EpisodeForm, ReplayConfig, SequenceForm, TransitionForm
     from ctde_kit.recipes.configs.return_forms import NStepReturns, TDLambdaReturns
@@ -51,7 +57,13 @@ _NAMES = {
     "ctde_kit.recipes.configs.loggers": ("LoggerConfig",),
     "ctde_kit.recipes.configs.mixers": ("NoMixer", "QMixerConfig", "QPLEXMixerConfig", "VDNMixerConfig"),
     "ctde_kit.recipes.configs.networks": ("GRUNetwork", "MLPNetwork"),
-    "ctde_kit.recipes.configs.opponents": ("GreedyChaseOpponent", "RandomOpponent", "RunOpponent"),
+    "ctde_kit.recipes.configs.opponents": (
+        "GreedyChaseOpponent",
+        "HeuristicOpponent",
+        "RandomOpponent",
+        "RunOpponent",
+        "ZeroOpponent",
+    ),
     "ctde_kit.recipes.configs.recipe": ("CheckpointConfig", "EvaluationConfig", "RecipeConfig"),
     "ctde_kit.recipes.configs.replays": ("EpisodeForm", "ReplayConfig", "SequenceForm", "TransitionForm"),
     "ctde_kit.recipes.configs.return_forms": ("NStepReturns", "TDLambdaReturns"),
@@ -82,6 +94,7 @@ __all__ = [
     "GreedyChaseOpponent",
     "GumbelExploration",
     "HardTarget",
+    "HeuristicOpponent",
     "LbfTask",
     "LoadedRun",
     "LoggerConfig",
@@ -110,6 +123,7 @@ __all__ = [
     "VDNMixerConfig",
     "ValueCriticConfig",
     "VmasTask",
+    "ZeroOpponent",
     "iterate",
     "load",
     "named_task",

@@ -16,6 +16,7 @@ from ctde_kit.modules.actors.random_actor import RandomActor
 from ctde_kit.modules.actors.stochastic_actor import MultiAgentActor
 from ctde_kit.modules.actors.sub_policy_draw import SubPolicyDraw
 from ctde_kit.modules.actors.team_policy import TeamPolicy
+from ctde_kit.modules.actors.zero_actor import ZeroActor
 from ctde_kit.modules.communication.bicnet import BidirectionalRNN, MultiAgentBiCNet
 from ctde_kit.modules.communication.channel_network import MultiAgentChannelNetwork
 from ctde_kit.modules.communication.commnet import MeanMessages, MultiAgentCommNet
@@ -73,6 +74,7 @@ __all__ = [
     "TeamPolicy",
     "VDNMixer",
     "ValueNorm",
+    "ZeroActor",
     "action_value_critic",
     "agent_state",
     "global_state",

@@ -14,11 +14,13 @@ from ctde_kit.recipes.commands.benchmark import benchmark
 from ctde_kit.recipes.commands.critic_layouts import critic_layouts
 from ctde_kit.recipes.commands.cross_play import cross_play
 from ctde_kit.recipes.commands.doctor import doctor
+from ctde_kit.recipes.commands.evaluate import evaluate
 from ctde_kit.recipes.commands.recipes import RECIPES
 from ctde_kit.recipes.commands.train import train
 
 Command = Callable[[list[str]], None]
 LISTS: dict[str, Command] = {"recipes": catalog.recipes, "tasks": catalog.tasks, "parts": catalog.parts}
+POLICY_TOOLS: dict[str, Command] = {"evaluate": evaluate}
 TOOLS: dict[str, Command] = {"benchmark": benchmark, "cross-play": cross_play, "critic-layouts": critic_layouts}
 CHECKS: dict[str, Command] = {"doctor": doctor}
 
@@ -35,11 +37,16 @@ def main() -> None:
     elif name in ("--help", "-h"):
         catalog.overview()
     else:
-        guarded(f"ctde-{name}" if name in TOOLS else "ctde", _command(name), arguments)
+        guarded(_program(name), _command(name), arguments)
+
+
+def _program(name: str) -> str:
+    """What errors call a command: tools with a script of their own by its name, the others by both words."""
+    return f"ctde-{name}" if name in TOOLS else f"ctde {name}" if name in POLICY_TOOLS else "ctde"
 
 
 def _command(name: str) -> Command:
-    known = {**LISTS, **TOOLS, **CHECKS}
+    known = {**LISTS, **TOOLS, **POLICY_TOOLS, **CHECKS}
     if name in known:
         return known[name]
 

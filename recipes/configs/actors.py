@@ -16,6 +16,7 @@ from ctde_kit.recipes.configs.networks import MLPNetwork, NetworkConfig
 if TYPE_CHECKING:
     from ctde_kit.modules import FrozenActor
     from ctde_kit.protocols import GroupActor
+    from ctde_kit.recipes.configs.tasks.task import TaskConfig
     from ctde_kit.specs import GroupSpec, TeamSpec
 
 
@@ -26,6 +27,10 @@ class ActorConfig(CheckedConfig):
     def build(self, group: GroupSpec, team: TeamSpec) -> GroupActor:
         """The actor of ``group``."""
         raise NotImplementedError
+
+    def for_task(self, task: TaskConfig) -> ActorConfig:
+        """This configuration with what it needs to know of the task that it acts in."""
+        return self
 
 
 @dataclass
