@@ -39,7 +39,7 @@ class ScratchDirectory:
             owner = above.stat().st_uid
             if owner not in (0, os.getuid()):
                 raise UserError(
-                    f"replay.directory={above}: it belongs to user {owner}, not to you; choose a directory of your own"
+                    f"Replay: directory={str(above)!r}: it belongs to user {owner}, not to you; choose a directory of your own"
                 )
             _remove_abandoned(above)
             self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=above))  # with mode 0700
@@ -47,7 +47,7 @@ class ScratchDirectory:
             fcntl.flock(self._lock, fcntl.LOCK_EX)
             os.rename(self.path / f"{LOCK}.new", self.path / LOCK)  # with this name it is locked from the first moment
         except OSError as error:
-            raise UserError(f"replay.directory={above}: it cannot be written ({error.strerror})") from error
+            raise UserError(f"Replay: directory={str(above)!r}: it cannot be written ({error.strerror})") from error
         self._process = os.getpid()
 
     def remove(self) -> None:

@@ -132,7 +132,7 @@ def read_checkpoint(path: Path, *, algorithm: str, keys: Collection[str] = CONTE
     if content["algorithm"] != algorithm:
         raise UserError(
             f"checkpoint {path} is of algorithm {content['algorithm']!r}, expected {algorithm!r}: "
-            f"resume it with ctde-{content['algorithm']}"
+            f"pass algorithm={content['algorithm']!r}"
         )
     return content
 

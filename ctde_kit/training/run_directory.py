@@ -69,7 +69,7 @@ class RunDirectory:
                     path.unlink()
         except OSError as error:
             raise UserError(
-                f"run directory {self.path} cannot be written ({error.strerror}): choose another with hydra.run.dir=DIR"
+                f"run directory {self.path} cannot be written ({error.strerror}): choose another path"
             ) from error
 
     @property

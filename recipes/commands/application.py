@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ctde_kit.errors import NotFiniteError, RunStopped, UserError
 from ctde_kit.recipes.commands.arguments import HELP, MULTIRUN
+from ctde_kit.recipes.commands.option_words import in_options
 from ctde_kit.recipes.commands.options import Options, options_of
 from ctde_kit.recipes.commands.schemas import register_schemas
 from ctde_kit.recipes.commands.short_forms import scripted_policies
@@ -147,10 +148,9 @@ def _unknown_option(error: MissingConfigException) -> UserError:
 
 def _one_line(error: BaseException) -> str:
     """Hydra and OmegaConf spread a mistake over lines and causes; the cause says what was wrong with the value."""
+    message = " ".join(in_options(str(error)).split())
     # Hydra recommends a plus sign, which would add an option that nothing reads, and its own pages.
-    message = re.sub(r"(To append to your \w+( \w+)? use|See https:) ?\S+.*", "", " ".join(str(error).split())).rstrip(
-        ". "
-    )
+    message = re.sub(r"(To append to your \w+( \w+)? use|See https:) ?\S+.*", "", message).rstrip(". ")
     if isinstance(error, HydraException) and isinstance(error.__cause__, OmegaConfBaseException):
         reason = str(error.__cause__).splitlines()[0]
         message = f"{message}: {reason}" if reason not in message else message
