@@ -237,7 +237,7 @@ def global_state(
     if team.state_dim is None:
         raise UserError("critic input `state`: this env writes no root key 'state'; use `critic=centralized` instead")
     n_agents = group.n_agents if repeat or agent_id else 1
-    entries = [state_entry(STATE, team.state_dim)]
+    entries = [state_entry(STATE, team.state_dim), *GroupEntries.of(group).by_key().values()]
     return Input([(STATE, None, 1)], n_agents, team.state_dim, agent_id=agent_id, normalize=normalize, entries=entries)
 
 
