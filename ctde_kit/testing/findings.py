@@ -116,9 +116,8 @@ class Report:
             head = f"  {finding.rule:{names}}  {finding.verdict:7}  "
             lines += textwrap.wrap(head + finding.figure, max(width, len(head) + 40), subsequent_indent=indent)
             if why:
-                lines += textwrap.wrap(
-                    finding.why, max(width, len(head) + 40), initial_indent=indent, subsequent_indent=indent
-                )
+                deeper = " " * (names + 4)
+                lines += textwrap.wrap(finding.why, max(width, 60), initial_indent=deeper, subsequent_indent=deeper)
         return "\n".join(lines)
 
 

@@ -152,9 +152,9 @@ def test_an_unrestricted_mixer_is_found() -> None:
     assert broken(report) == ["monotonic", "argmax_per_agent"]
 
 
-@either_front
 @pytest.mark.parametrize(
-    ("kind", "others"), [("continuous", "replay"), ("categorical", "replay"), ("one_hot", "current")]
+    ("kind", "others", "recurrent"),
+    [("continuous", "replay", False), ("categorical", "replay", True), ("one_hot", "current", False)],
 )
 def test_maddpg_loss(kind: str, others: Any, recurrent: bool) -> None:
     loss, batch = make_maddpg(kind, "team", recurrent, False, other_actions=others)
