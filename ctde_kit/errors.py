@@ -1,6 +1,6 @@
 """The exceptions that end a command with one line instead of a traceback."""
 
-__all__ = ["NotFiniteError", "RunStopped", "UserError"]
+__all__ = ["NotFiniteError", "RunStopped", "UserError", "WorkerError"]
 
 
 class UserError(ValueError):
@@ -14,6 +14,10 @@ class UserError(ValueError):
         ...
     ctde_kit.errors.UserError: minibatch_frames=0, sequence_length=None: expected at least 1 of each
     """
+
+
+class WorkerError(RuntimeError):
+    """A worker process raised, died or hangs; the message is one line, the worker's traceback is a note."""
 
 
 class NotFiniteError(RuntimeError):

@@ -14,6 +14,7 @@ from ctde_kit.recipes.commands.application import compose_and_run
 from ctde_kit.recipes.commands.arguments import check_arguments
 from ctde_kit.recipes.commands.options import Options
 from ctde_kit.recipes.commands.short_forms import expand_side, names_group, with_whole_numbers
+from ctde_kit.recipes.commands.worker_errors import worker_errors
 from ctde_kit.recipes.configs.command_options import CrossPlayConfig
 from ctde_kit.recipes.configs.data import to_data
 from ctde_kit.recipes.configs.opponents import RunOpponent
@@ -157,7 +158,8 @@ def _start(cfg: DictConfig, path: Path) -> None:
         raise UserError(f"{path} holds a table already: choose another hydra.run.dir")
     config = OmegaConf.to_object(cfg)
     assert isinstance(config, CrossPlayConfig)
-    table = play(config)
+    with worker_errors(path):
+        table = play(config)
     written = write(table, config, path)
     first, second = table.labels
     for record in table.records():

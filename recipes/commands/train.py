@@ -16,6 +16,7 @@ from ctde_kit.recipes.commands.loading import read_config
 from ctde_kit.recipes.commands.options import Options
 from ctde_kit.recipes.commands.recipes import RECIPES
 from ctde_kit.recipes.commands.short_forms import expand, with_whole_numbers
+from ctde_kit.recipes.commands.worker_errors import worker_errors
 from ctde_kit.recipes.configs.recipe import RecipeConfig, has_field
 
 OVERRIDABLE_ON_RESUME = ("total_frames", "device", "compile", "logger")
@@ -63,10 +64,11 @@ def _start(name: str, cfg: DictConfig, path: Path) -> None:
     # Not before: what follows loads torch.
     from ctde_kit.recipes.commands.running import go_on, start
 
-    if in_study and (path / "config.yaml").exists():
-        go_on(config, path)
-    else:
-        start(config, path)
+    with worker_errors(path):
+        if in_study and (path / "config.yaml").exists():
+            go_on(config, path)
+        else:
+            start(config, path)
 
 
 def _resume(name: str, arguments: list[str]) -> None:
@@ -92,7 +94,8 @@ def _resume(name: str, arguments: list[str]) -> None:
     config = _overridden(config, values)
     from ctde_kit.recipes.commands.running import resume
 
-    resume(config, directory, trust=trust in TRUE)
+    with worker_errors(directory):
+        resume(config, directory, trust=trust in TRUE)
 
 
 def _overridden(config: RecipeConfig, values: dict[str, str]) -> RecipeConfig:

@@ -12,6 +12,7 @@ import tempfile
 import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from multiprocessing.util import Finalize
@@ -21,16 +22,13 @@ import numpy as np
 
 from ctde_kit.envs.workers.block_layout import SEED, SELECTED, Block, BlockLayout, EnvDescription
 from ctde_kit.envs.workers.process import CLOSE, DONE, RESET, STEP, Failure, serve
-from ctde_kit.errors import UserError
+from ctde_kit.envs.workers.pulse import Pulse
+from ctde_kit.errors import UserError, WorkerError
 
 _LOOK_AGAIN = 1.0
 """Seconds after which a silent worker's process is looked at, whatever the pipes say."""
 _GRACE = 2.0
 """Seconds that a worker gets to close its environments before it is ended."""
-
-
-class WorkerError(RuntimeError):
-    """A worker raised or died; the message is one line, the worker's traceback is a note."""
 
 
 class WorkerPool:
@@ -40,12 +38,19 @@ class WorkerPool:
 
     Raises ``UserError`` where the system cannot fork, and what the factory raises as :class:`WorkerError` (or
     ``UserError`` where it was one).
+
+    Args:
+        factory: makes an environment.
+        n_envs: how many.
+        n_workers: processes.
+        worker_timeout: seconds after which a worker that is busy with one environment is given up.
     """
 
-    def __init__(self, factory: Callable[[], Any], n_envs: int, n_workers: int) -> None:
+    def __init__(self, factory: Callable[[], Any], n_envs: int, n_workers: int, worker_timeout: float) -> None:
         if "fork" not in multiprocessing.get_all_start_methods():
             raise UserError("workers: expected a system that can fork processes (Linux, macOS); found none here")
         self._shares = [share.tolist() for share in np.array_split(np.arange(n_envs), n_workers)]
+        self._timeout, self._pulse = worker_timeout, Pulse(n_workers)
         self._block_file = _anonymous_file()
         self._selector = selectors.DefaultSelector()
         self._pipes: list[Connection] = []
@@ -67,7 +72,15 @@ class WorkerPool:
             pipe, childs_end = context.Pipe()
             process = context.Process(
                 target=serve,
-                args=(childs_end, factory, share, self._block_file, pipe),
+                args=(
+                    childs_end,
+                    factory,
+                    share,
+                    self._block_file,
+                    partial(self._pulse.beat, worker),
+                    pipe,
+                    os.getpid(),
+                ),
                 name=f"env-worker-{worker}",
                 daemon=True,
             )
@@ -124,9 +137,10 @@ class WorkerPool:
             raise
 
     def _collect(self, workers: Iterable[int]) -> dict[int, Any]:
-        """What each of ``workers`` replies; raises as soon as any worker failed."""
+        """What each of ``workers`` replies; raises as soon as any worker failed, or hangs."""
         replies: dict[int, Any] = {}
         waiting = set(workers)
+        beats, since = self._pulse.beats([*waiting]), dict.fromkeys(waiting, time.monotonic())
         while waiting:
             ready = {key.data for key, _ in self._selector.select(_LOOK_AGAIN)}
             for worker in ready or {worker for worker in waiting if not self._processes[worker].is_alive()}:
@@ -136,7 +150,21 @@ class WorkerPool:
                     raise self._failure(worker, reply)
                 replies[worker] = reply
                 waiting.discard(worker)
+            if not ready:
+                now = time.monotonic()
+                moved = [w for w, count in self._pulse.beats([*waiting]).items() if count != beats[w]]
+                beats |= self._pulse.beats(moved)
+                since |= dict.fromkeys(moved, now)
+                self._check_time(waiting, since, now)
         return replies
+
+    def _check_time(self, waiting: set[int], since: dict[int, float], now: float) -> None:
+        late = [worker for worker in sorted(waiting) if now - since[worker] > self._timeout]
+        if late:
+            raise WorkerError(
+                f"{self._name(late[0])} has not come back for {self._timeout:g} s from {self._pulse.doing(late[0])}; "
+                "mend the environment, or give a larger worker_timeout"
+            )
 
     def _receive(self, worker: int) -> bytes:
         with contextlib.suppress(EOFError, OSError):

@@ -20,7 +20,8 @@ class LbfTask(TaskConfig):
         n_envs: environments in the batch.
         groups_compete: there is one group.
         env_id: as lbforaging registers it.
-        n_workers: processes; null for one per core.
+        n_workers: processes; null for one per core that may be used.
+        worker_timeout: seconds after which a worker that does not come back from one environment is given up.
         max_steps: steps per episode.
 
     >>> from ctde_kit.recipes import LbfTask
@@ -33,6 +34,7 @@ class LbfTask(TaskConfig):
     name: str = "lbf/foraging_8x8_2p_2f_coop"
     env_id: str = "Foraging-8x8-2p-2f-coop-v3"
     n_workers: int | None = None
+    worker_timeout: float = 60.0
     max_steps: int = 50
 
     @property
@@ -48,6 +50,7 @@ class LbfTask(TaskConfig):
             lambda: lbf_parallel_env(self.env_id, self.max_steps),
             n_envs=n_envs or self.n_envs,
             n_workers=self.n_workers,
+            worker_timeout=self.worker_timeout,
             seed=seed,
             device=device,
         )

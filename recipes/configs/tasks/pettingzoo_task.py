@@ -24,7 +24,8 @@ class PettingZooTask(TaskConfig):
         n_envs: environments in the batch.
         groups_compete: report returns per group only.
         env: family and module, such as mpe2/simple_spread_v3 or sisl/multiwalker_v9.
-        n_workers: processes; null for one per core.
+        n_workers: processes; null for one per core that may be used.
+        worker_timeout: seconds after which a worker that does not come back from one environment is given up.
         max_steps: steps per episode.
         continuous_actions: for environments that offer both kinds; null for what the recipe needs, else discrete.
         return_state: write the env's global state; null where it has one.
@@ -41,6 +42,7 @@ class PettingZooTask(TaskConfig):
     name: str = "pettingzoo/simple_spread"
     env: str = "mpe2/simple_spread_v3"
     n_workers: int | None = None
+    worker_timeout: float = 60.0
     max_steps: int = 25
     continuous_actions: bool | None = None
     return_state: bool | None = None
@@ -70,6 +72,7 @@ class PettingZooTask(TaskConfig):
                 pettingzoo_factory(self.env, **params),
                 n_envs=n_envs or self.n_envs,
                 n_workers=self.n_workers,
+                worker_timeout=self.worker_timeout,
                 max_steps=self.max_steps,
                 seed=seed,
                 return_state=self.return_state,

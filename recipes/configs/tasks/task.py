@@ -34,7 +34,7 @@ class TaskConfig(CheckedConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        given = {name: getattr(self, name, None) for name in ("n_envs", "max_steps", "n_workers")}
+        given = {name: getattr(self, name, None) for name in ("n_envs", "max_steps", "n_workers", "worker_timeout")}
         check_positive(**{f"task.{name}": value for name, value in given.items()})
 
     @property
