@@ -174,6 +174,15 @@ class HasGroup(Capability, Protocol):
 
 
 @runtime_checkable
+class LearnsActions(Capability, Protocol):
+    """An actor that gives its actions with a gradient, such as ``MultiAgentDeterministicActor``."""
+
+    def differentiable_vector(self, tensordict: TensorDictBase, /) -> Tensor:
+        """Actions as vectors ``[*B, n_agents, D]``, of the network's output in ``tensordict``."""
+        ...
+
+
+@runtime_checkable
 class DrawsOrders(Capability, Protocol):
     """A critic that sees agents in drawn orders, such as ``RandomOrderCritic``."""
 

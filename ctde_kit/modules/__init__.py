@@ -6,6 +6,7 @@ built on them.
 
 from ctde_kit.modules.actors.deterministic_actor import MultiAgentDeterministicActor
 from ctde_kit.modules.actors.distributions import MaskedCategorical, MaskedMultiCategorical, TanhNormal
+from ctde_kit.modules.actors.foreign_parts import as_action_value_critic, as_deterministic_actor, as_q_actor
 from ctde_kit.modules.actors.frozen_actor import FrozenActor
 from ctde_kit.modules.actors.greedy_chase import GreedyChase
 from ctde_kit.modules.actors.inferred_policies import InferredPolicies
@@ -77,6 +78,9 @@ __all__ = [
     "ZeroActor",
     "action_value_critic",
     "agent_state",
+    "as_action_value_critic",
+    "as_deterministic_actor",
+    "as_q_actor",
     "global_state",
     "mixer_state",
     "own_observation",

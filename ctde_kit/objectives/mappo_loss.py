@@ -9,13 +9,13 @@ from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor
-from torchrl.objectives.common import LossModule
 
 from ctde_kit.entries import Entry, GroupEntries, as_key, check_same_shape
 from ctde_kit.errors import UserError
 from ctde_kit.keys import IS_INIT, PADDING_MASK, GroupKeys
 from ctde_kit.objectives.entry_checks import EntryCheck, parameter_dtype
 from ctde_kit.objectives.masking import masked_mean, valid_agents
+from ctde_kit.objectives.module_loss import ModuleLoss
 from ctde_kit.objectives.orders import order_keys, with_orders
 from ctde_kit.objectives.part_checks import check_critic_of_states
 from ctde_kit.objectives.read_entries import entries_read_by
@@ -23,7 +23,7 @@ from ctde_kit.objectives.value_loss import ValueLoss, check_value_loss, distance
 from ctde_kit.protocols import HasGroup, ReturnScale
 
 
-class MAPPOLoss(LossModule):
+class MAPPOLoss(ModuleLoss):
     """MAPPO's loss for one group: clipped policy loss, value loss on normalized values, and entropy bonus.
 
     Unlike TorchRL's ``MAPPOLoss``, the critic's target is normalized and its output is not, so values really are
@@ -82,6 +82,10 @@ class MAPPOLoss(LossModule):
         padding_mask: NestedKey = PADDING_MASK
 
     tensor_keys: _AcceptedKeys
+    returns_advice = (
+        "ck.AdvantageEstimator(critic, keys, gamma=..., lmbda=...)(batch) or TorchRL's GAE(value_network=critic) reads "
+        "rewards and flags, and writes advantages and targets"
+    )
     value_norm: ReturnScale | None
     default_keys = _AcceptedKeys
     out_keys: list[NestedKey] = [  # noqa: RUF012
@@ -132,10 +136,6 @@ class MAPPOLoss(LossModule):
             value=keys.state_value,
             mask=keys.mask,
         )
-
-    @property
-    def functional(self) -> bool:
-        return False
 
     def _forward_value_estimator_keys(self, **kwargs: NestedKey) -> None:
         """No value estimator is held: ``AdvantageEstimator`` or TorchRL's GAE writes the advantages."""

@@ -13,12 +13,12 @@ from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import nn
-from torchrl.objectives.common import LossModule
 
 from ctde_kit.entries import Entry, GroupEntries
 from ctde_kit.keys import CHOSEN_ACTION_VALUE, PADDING_MASK, PRIORITY_WEIGHT, TD_ERROR
 from ctde_kit.objectives.entry_checks import EntryCheck, parameter_dtype
-from ctde_kit.objectives.part_checks import check_mixer
+from ctde_kit.objectives.module_loss import ModuleLoss
+from ctde_kit.objectives.part_checks import check_mixer, check_q_actors
 from ctde_kit.objectives.priorities import importance_weight, write_priority
 from ctde_kit.objectives.q_values import (
     agent_entries,
@@ -45,7 +45,7 @@ from ctde_kit.objectives.value_loss import ValueLoss, check_value_loss
 from ctde_kit.objectives.value_targets import ValueTargets
 
 
-class QMixLoss(LossModule):
+class QMixLoss(ModuleLoss):
     """Double Q-learning on the team's mixed value, or on each agent's own where there is no mixer.
 
     Rashid et al. 2018, "QMIX", eq. 6, with double Q-learning (van Hasselt et al. 2016): the best allowed actions by the
@@ -108,6 +108,7 @@ class QMixLoss(LossModule):
         priority_weight: NestedKey = PRIORITY_WEIGHT
 
     tensor_keys: _AcceptedKeys
+    returns_advice = "gamma=..., returns=NStepReturn(n) or TDLambdaReturn(lmbda) say which returns the loss estimates"
     default_keys = _AcceptedKeys
     out_keys: list[NestedKey] = ["loss_qvalue", "td_error", "chosen_action_value", "target_value"]  # noqa: RUF012
 
@@ -126,6 +127,7 @@ class QMixLoss(LossModule):
     ):
         super().__init__()
         check_value_loss(value_loss)
+        check_q_actors(actors)
         check_mixer("QMixLoss", mixer)
         self.actors, self.mixer = nn.ModuleDict(dict(actors)), mixer
         self.gamma, self.returns = gamma, returns or NStepReturn()
@@ -147,10 +149,6 @@ class QMixLoss(LossModule):
     @property
     def _groups(self) -> dict[str, Any]:
         return dict(self.actors.items())
-
-    @property
-    def functional(self) -> bool:
-        return False
 
     def _forward_value_estimator_keys(self, **kwargs: NestedKey) -> None:
         """No value estimator is held: ``returns`` reads no keys."""

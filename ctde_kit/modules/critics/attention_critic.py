@@ -35,9 +35,9 @@ class AttentionCritic(TensorDictModuleBase):
     Reads ``(group, "observation")`` ``[*B, n_agents, F]`` of every group, ``(group, "mask")`` if agents die, and with
     ``of_actions`` ``(group, "action_vector")`` ``[*B, n_agents, D]``, or where there are none, ``(group, "action")``.
     Writes ``(group, "state_value")``, or with ``of_actions`` ``(group, "state_action_value")``, ``[*B, n_agents, 1]``;
-    and ``(group, "attention_weight")`` ``[*B, n_agents, N]`` without a gradient: how much each agent attends to each of the team's N agents, in the team's order,
-    as the mean over heads. Rows sum to 1; dead agents and the agent itself get 0. The last agent alive attends to
-    itself. A dead agent's row is over the living, and all 0 if there are none.
+    and ``(group, "attention_weight")`` ``[*B, n_agents, N]`` without a gradient: how much each agent attends to each of
+    the team's N agents, in the team's order, as the mean over heads. Rows sum to 1; dead agents and the agent itself
+    get 0. The last agent alive attends to itself. A dead agent's row is over the living, and all 0 if there are none.
 
     Differences from the paper: ``f`` gives the value of the action that is taken, not one value per action, so
     continuous actions fit and ``e_i`` contains agent i's own action; agents may share encoders and ``f``; there is also

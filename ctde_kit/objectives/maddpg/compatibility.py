@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 from ctde_kit.errors import UserError
 from ctde_kit.keys import CHOSEN_ACTION_VALUE
-from ctde_kit.objectives.part_checks import check_critics_of_actions, check_mixer
+from ctde_kit.objectives.part_checks import check_critics_of_actions, check_groups, check_learners, check_mixer
 
 OtherActions = Literal["replay", "current"]
 
@@ -24,6 +24,10 @@ def check_parts(
     """Raise ``UserError`` unless the parts and options of ``MADDPGLoss`` fit together."""
     if other_actions not in get_args(OtherActions):
         raise UserError(f"other_actions={other_actions!r}: expected one of {', '.join(get_args(OtherActions))}")
+    check_groups("MADDPGLoss", "actors", actors, "MultiAgentDeterministicActor; as_deterministic_actor(group, module)")
+    if not isinstance(critics, Mapping):
+        raise UserError(f"MADDPGLoss: critics is a {type(critics).__name__}: expected a mapping by group's name")
+    check_learners(actors, critics)
     check_critics_of_actions("MADDPGLoss", critics)
     check_mixer("MADDPGLoss", mixer)
     unknown = sorted(critics.keys() - actors.keys())

@@ -13,7 +13,6 @@ from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor, nn
-from torchrl.objectives.common import LossModule
 
 from ctde_kit.entries import Entry
 from ctde_kit.keys import CHOSEN_ACTION_VALUE, PADDING_MASK, PRIORITY_WEIGHT, TD_ERROR
@@ -26,6 +25,7 @@ from ctde_kit.objectives.maddpg.joint_actions import zero_dead
 from ctde_kit.objectives.maddpg.minimax import MinimaxAdversary
 from ctde_kit.objectives.maddpg.next_values import next_action_values, with_next_actions
 from ctde_kit.objectives.maddpg.policy_losses import mixed_value, own_policy_loss, team_policy_loss
+from ctde_kit.objectives.module_loss import ModuleLoss
 from ctde_kit.objectives.priorities import importance_weight, write_priority
 from ctde_kit.objectives.q_values import at_next
 from ctde_kit.objectives.read_entries import needed_keys, replay_entries, stored_keys
@@ -38,7 +38,7 @@ from ctde_kit.objectives.value_targets import ValueTargets, joint_metrics
 from ctde_kit.specs import GroupSpec
 
 
-class MADDPGLoss(LossModule):
+class MADDPGLoss(ModuleLoss):
     """Actor and critic losses of MADDPG, of IDDPG (decentralized critics) and of FACMAC (with a mixer).
 
     Lowe et al. 2017, "Multi-Agent Actor-Critic for Mixed Cooperative-Competitive Environments", section 4.1: the
@@ -126,6 +126,7 @@ class MADDPGLoss(LossModule):
         priority_weight: NestedKey = PRIORITY_WEIGHT
 
     tensor_keys: _AcceptedKeys
+    returns_advice = "gamma=..., returns=NStepReturn(n) or TDLambdaReturn(lmbda) say which returns the loss estimates"
     default_keys = _AcceptedKeys
 
     def __init__(
@@ -183,10 +184,6 @@ class MADDPGLoss(LossModule):
     @property
     def _learners(self) -> dict[str, Any]:
         return {name: self._actors[name] for name in self._critics}
-
-    @property
-    def functional(self) -> bool:
-        return False
 
     def _forward_value_estimator_keys(self, **kwargs: NestedKey) -> None:
         """No value estimator is held: ``returns`` reads no keys."""
