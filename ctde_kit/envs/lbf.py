@@ -32,6 +32,8 @@ class LBFParallelEnv(ParallelEnv[str, Any, Any]):
                 type(player).__name__, (type(player),), {"__hash__": lambda _, number=number: number}
             )
         self._max_steps, self._step = max_steps, 0
+        # Drawn by Pillow: lbforaging's own renderer needs a screen.
+        self.render_mode = "rgb_array"
         self.metadata = {"name": env_id}
         self.possible_agents = [f"agent_{index}" for index in range(self._env.n_agents)]
         self.agents: list[str] = []
@@ -92,6 +94,13 @@ class LBFParallelEnv(ParallelEnv[str, Any, Any]):
     def state(self) -> np.ndarray:
         """All observations in a row."""
         return np.concatenate([self._observations[agent].ravel() for agent in self.possible_agents])
+
+    def render(self) -> np.ndarray:
+        """A picture of the field, uint8 ``[H, W, 3]``."""
+        from ctde_kit.envs.lbf_drawing import draw_field
+
+        players = [(player.position, player.level) for player in self._env.players]
+        return draw_field(self._env.field, players)
 
     def close(self) -> None:
         """Close the ``lbforaging`` environment."""

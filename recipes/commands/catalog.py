@@ -20,6 +20,8 @@ ctde: multi-agent reinforcement learning with centralized training and decentral
   ctde tasks                       the environments; `ctde tasks NAME` shows one
   ctde parts                       networks, critics, mixers and what else an option can choose
   ctde evaluate RUN_DIR            whole episodes of a trained policy, as figures and as a file
+  ctde watch RUN_DIR               a video of the best, median and worst of many episodes
+  ctde export RUN_DIR              a trained policy as ONNX or torch.export, to run without this package
   ctde benchmark                   many runs: recipes x tasks x seeds, side by side, resumed where they stopped
   ctde cross-play                  every policy of one group against every policy of another
   ctde doctor TASK_OR_RUN          hold an environment, or a run's parts, against the rules of multi-agent learning

@@ -81,7 +81,8 @@ def evaluation(stage: Stage, options: PolicyOptions) -> dict[str, Any]:
 
 def _episodes(returns: Returns, stage: Stage) -> list[dict[str, Any]]:
     """One row per episode: figures over agents, how it ended, and ``GROUP/returns`` of each agent."""
-    assert returns.numbers is not None and returns.terminated is not None
+    assert returns.numbers is not None
+    assert returns.terminated is not None
     order = returns.numbers.argsort()
     rows: list[dict[str, Any]] = [*returns.records(stage.task.groups_compete)]
     for row, index in zip(rows, order.tolist(), strict=True):

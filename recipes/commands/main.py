@@ -15,12 +15,14 @@ from ctde_kit.recipes.commands.critic_layouts import critic_layouts
 from ctde_kit.recipes.commands.cross_play import cross_play
 from ctde_kit.recipes.commands.doctor import doctor
 from ctde_kit.recipes.commands.evaluate import evaluate
+from ctde_kit.recipes.commands.export import export
 from ctde_kit.recipes.commands.recipes import RECIPES
 from ctde_kit.recipes.commands.train import train
+from ctde_kit.recipes.commands.watch import watch
 
 Command = Callable[[list[str]], None]
 LISTS: dict[str, Command] = {"recipes": catalog.recipes, "tasks": catalog.tasks, "parts": catalog.parts}
-POLICY_TOOLS: dict[str, Command] = {"evaluate": evaluate}
+POLICY_TOOLS: dict[str, Command] = {"evaluate": evaluate, "export": export, "watch": watch}
 TOOLS: dict[str, Command] = {"benchmark": benchmark, "cross-play": cross_play, "critic-layouts": critic_layouts}
 CHECKS: dict[str, Command] = {"doctor": doctor}
 

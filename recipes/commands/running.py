@@ -185,7 +185,7 @@ def _recording(
     critics = attention_critics(parts)
     if not config.video and not critics:
         return None
-    env = with_transforms(config.task.build(seed=seed, device=device, n_envs=1), team, _policy(parts))
+    env = with_transforms(config.task.build_rendered(seed=seed, device=device, episodes=1), team, _policy(parts))
     render = config.task.renderer(env) if config.video else None
     if config.video and render is None:
         env.close()

@@ -18,7 +18,7 @@ from ctde_kit.recipes.configs.loggers import LoggerConfig
 from ctde_kit.recipes.configs.mixers import MixerConfig
 from ctde_kit.recipes.configs.networks import NetworkConfig
 from ctde_kit.recipes.configs.opponents import OpponentConfig
-from ctde_kit.recipes.configs.policy_options import EvaluateConfig
+from ctde_kit.recipes.configs.policy_options import EvaluateConfig, ExportConfig, WatchConfig
 from ctde_kit.recipes.configs.replays import ReplayConfig, ReplayForm
 from ctde_kit.recipes.configs.return_forms import ReturnConfig
 from ctde_kit.recipes.configs.target_rules import TargetConfig
@@ -53,6 +53,8 @@ def register_schemas() -> None:
         store.store(name=f"{config.algorithm}_schema", node=schema(config))
     store.store(name="cross_play_schema", node=schema(CrossPlayConfig))
     store.store(name="evaluate_schema", node=schema(EvaluateConfig))
+    store.store(name="export_schema", node=schema(ExportConfig))
+    store.store(name="watch_schema", node=schema(WatchConfig))
     store.store(name="critic_layouts_schema", node=schema(CriticLayoutsConfig))
     OmegaConf.register_new_resolver("unique", lambda: uuid.uuid4().hex[:6], replace=True, use_cache=True)
 

@@ -52,3 +52,48 @@ class EvaluateConfig(PolicyOptions):
     """
 
     output: str | None = None
+
+
+@dataclass
+class ExportConfig(PolicyOptions):
+    """Options of ``ctde export``.
+
+    Args:
+        format: onnx, or pt2 for ``torch.export``.
+        output: a new directory; null for one in the run's.
+    """
+
+    format: str = "onnx"
+    output: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("format", self.format, ("onnx", "pt2"))
+        check_choice("policy", self.policy, ("greedy",))
+
+
+@dataclass
+class WatchConfig(PolicyOptions):
+    """Options of ``ctde watch``.
+
+    Args:
+        show: which episodes, side by side: best, median, worst, or their numbers.
+        height: of each in pixels.
+        frames_per_second: of the video, one frame per step.
+        output: a new file, .gif or .mp4; null for a GIF in the run's directory.
+    """
+
+    show: list[str] = field(default_factory=lambda: ["best", "median", "worst"])
+    height: int = 320
+    frames_per_second: float = 15.0
+    output: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 40 <= self.height <= 2_000:
+            raise UserError(f"height={self.height}: expected 40 to 2000 pixels")
+        if not 1 <= self.frames_per_second <= 50:
+            raise UserError(f"frames_per_second={self.frames_per_second}: expected 1 to 50")
+        for name in self.show or [""]:
+            if name not in ("best", "median", "worst") and not name.isdecimal():
+                raise UserError(f"show={name}: expected best, median, worst, or the numbers of episodes")

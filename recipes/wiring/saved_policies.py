@@ -66,7 +66,7 @@ class Stage:
         return [group.name for group in self.team]
 
 
-def set_stage(run: SavedRun, task: TaskConfig, options: PolicyOptions) -> Stage:
+def set_stage(run: SavedRun, task: TaskConfig, options: PolicyOptions, *, rendered: bool = False) -> Stage:
     """The policy that ``options`` choose of ``run``, in ``task``; the program's random state is left as it was.
 
     With the run's own task and no options, an evaluation of it is the run's own at its end, bit for bit.
@@ -75,6 +75,7 @@ def set_stage(run: SavedRun, task: TaskConfig, options: PolicyOptions) -> Stage:
         run: whose policy acts.
         task: what it acts in; the run's own, or one whose groups have the same names and observations.
         options: which checkpoint and policy, who else acts, from which seed.
+        rendered: the environment can be drawn, where the task has a renderer.
 
     Raises:
         UserError: where there is no such checkpoint, or the policy does not fit the task.
@@ -84,7 +85,8 @@ def set_stage(run: SavedRun, task: TaskConfig, options: PolicyOptions) -> Stage:
     episodes = options.episodes or int(config["evaluation"]["episodes"])
     seed = EVALUATION_SEED + (config["seed"] if options.seed is None else options.seed)
     path = checkpoint_path(run, options.checkpoint)
-    base_env = task.build_evaluation(seed=seed, device=device, episodes=episodes)
+    build = task.build_rendered if rendered else task.build_evaluation
+    base_env = build(seed=seed, device=device, episodes=episodes)
     try:
         team = TeamSpec.from_env(base_env)
         content = read_checkpoint(path, algorithm=config["algorithm"], keys=("frames", "parts"))

@@ -156,6 +156,13 @@ class WorkerEnv(EnvBase):
             cast(Categorical, self.full_action_spec[action]).update_mask(data.get(action_mask))
         return data
 
+    def render_frame(self, env_index: int = 0) -> np.ndarray:
+        """A picture uint8 ``[H, W, 3]`` of one environment.
+
+        Raises ``UserError`` where the environments were not built with ``render_mode="rgb_array"``.
+        """
+        return self._pool.render(env_index)
+
     def close(self, *, raise_if_closed: bool = True) -> None:
         """End the worker processes; may be called again, whatever ``raise_if_closed`` says."""
         self._pool.close()

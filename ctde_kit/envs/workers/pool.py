@@ -21,7 +21,7 @@ from typing import IO, Any
 import numpy as np
 
 from ctde_kit.envs.workers.block_layout import SEED, SELECTED, Block, BlockLayout, EnvDescription
-from ctde_kit.envs.workers.process import CLOSE, DONE, RESET, STEP, Failure, serve
+from ctde_kit.envs.workers.process import CLOSE, DONE, RENDER, RESET, STEP, Failure, serve
 from ctde_kit.envs.workers.pulse import Pulse
 from ctde_kit.errors import UserError, WorkerError
 
@@ -118,6 +118,24 @@ class WorkerPool:
     def step(self, selected: np.ndarray) -> None:
         """Step the ``selected`` envs (``[n_envs]`` bool) with the actions in the block."""
         self._run(STEP, selected)
+
+    def render(self, env: int) -> np.ndarray:
+        """A picture uint8 ``[H, W, 3]`` of the env ``env``, as its worker draws it.
+
+        Raises ``UserError`` where it draws none.
+        """
+        worker = next(worker for worker, share in enumerate(self._shares) if env in share)
+        try:
+            self._pipes[worker].send_bytes(RENDER + str(env).encode())
+            picture = self._collect([worker])[worker]
+        except BaseException:
+            self.close()
+            raise
+        if not isinstance(picture, np.ndarray):
+            raise UserError(
+                "render: the environment draws nothing; build it with render_mode='rgb_array', if it has it"
+            )
+        return picture
 
     def _run(self, command: bytes, selected: np.ndarray) -> None:
         self._block[SELECTED][...] = selected

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import IO, Any
 
+import numpy as np
 import torch
 
 from ctde_kit.envs.pettingzoo.aec import as_parallel
@@ -23,6 +24,8 @@ from ctde_kit.envs.workers.env_rows import EnvRow, describe
 from ctde_kit.errors import UserError
 
 RESET, STEP, CLOSE, DONE = b"reset", b"step", b"close", b"done"
+# The number of the env follows.
+RENDER = b"render "
 
 _PARENT_CHECK = 2.0
 """Seconds between two looks at whether the parent still lives."""
@@ -78,6 +81,13 @@ class Worker:
                 self._begin(doing, row.index)
                 row.reset() if resets else row.step()
 
+    def render(self, index: int) -> np.ndarray | None:
+        """A picture of one environment, ``None`` where it draws none."""
+        self._current, self._doing = index, "render"
+        env = self._envs[self._indices.index(index)]
+        picture = env.render() if getattr(env, "render_mode", None) == "rgb_array" else None
+        return None if picture is None else np.ascontiguousarray(picture, dtype=np.uint8)
+
     def close(self) -> None:
         """Close the environments."""
         self._begin("close")
@@ -116,6 +126,9 @@ def serve(
             worker.attach(pickle.loads(command))
             pipe.send_bytes(DONE)
         while command != CLOSE and (command := _receive(pipe, parent)) != CLOSE:
+            if command.startswith(RENDER):
+                pipe.send_bytes(pickle.dumps(worker.render(int(command.removeprefix(RENDER)))))
+                continue
             worker.run(command)
             pipe.send_bytes(DONE)
         worker.close()

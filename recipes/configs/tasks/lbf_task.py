@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ctde_kit.recipes.configs.tasks.task import TaskConfig
+from ctde_kit.recipes.configs.tasks.task import Renderer, TaskConfig, worker_renderer
 
 if TYPE_CHECKING:
     from torchrl.envs import EnvBase
@@ -57,3 +57,9 @@ class LbfTask(TaskConfig):
 
     def evaluation_envs(self, episodes: int) -> int:
         return min(episodes, self.n_envs)
+
+    def renderer(self, env: EnvBase) -> Renderer:
+        return worker_renderer(env)
+
+    def action_meaning(self, env: EnvBase, group: str, agent: int) -> str:
+        return "none, north, south, west, east, load"

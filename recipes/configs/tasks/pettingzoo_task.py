@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ctde_kit.recipes.configs.tasks.task import TaskConfig, chosen_actions, naming_params
+from ctde_kit.recipes.configs.tasks.task import Renderer, TaskConfig, chosen_actions, naming_params, worker_renderer
 
 if TYPE_CHECKING:
     from torchrl.envs import EnvBase
@@ -88,3 +88,10 @@ class PettingZooTask(TaskConfig):
 
     def evaluation_envs(self, episodes: int) -> int:
         return min(episodes, self.n_envs)
+
+    def build_rendered(self, *, seed: int, device: str, episodes: int) -> EnvBase:
+        drawing = replace(self, params={**self.params, "render_mode": "rgb_array"})
+        return drawing.build_evaluation(seed=seed, device=device, episodes=episodes)
+
+    def renderer(self, env: EnvBase) -> Renderer:
+        return worker_renderer(env)
