@@ -12,6 +12,7 @@ from ctde_kit.recipes.commands import catalog
 from ctde_kit.recipes.commands.application import guarded
 from ctde_kit.recipes.commands.critic_layouts import critic_layouts
 from ctde_kit.recipes.commands.cross_play import cross_play
+from ctde_kit.recipes.commands.lasting_output import lasting_output
 from ctde_kit.recipes.commands.recipes import RECIPES
 from ctde_kit.recipes.commands.train import train
 
@@ -22,6 +23,11 @@ TOOLS: dict[str, Command] = {"cross-play": cross_play, "critic-layouts": critic_
 
 def main() -> None:
     """Do what the command line says; the program's name, or its first argument, is the command."""
+    with lasting_output():
+        _run_command()
+
+
+def _run_command() -> None:
     program, arguments = Path(sys.argv[0]).stem, sys.argv[1:]
     if program.startswith("ctde-"):
         name = program.removeprefix("ctde-")

@@ -101,6 +101,7 @@ def resume(config: RecipeConfig, path: Path, *, trust: bool = False) -> dict[str
         # The schedule may be another one now: with more total_frames the learning rate falls more slowly.
         parts.anneal(frames)
         seconds = directory.read_rows(frames, content["rows"].tolist())
+        print(f"going on from {frames} frames, to {config.total_frames}")
         _write(to_data(config), directory.path / "config.yaml")
         return _train(config, parts, directory, seconds, stop)
 
@@ -153,6 +154,7 @@ def _train(
         returns = evaluate(env, parts.policy, groups, episodes=episodes, seed=seed)
         return returns.metrics(task.groups_compete)
 
+    loggers = config.logger.build(directory.path, directory.path.name)
     settings = Run(
         algorithm=config.algorithm,
         task=task.name,
@@ -163,13 +165,21 @@ def _train(
         evaluate=evaluate_greedy,
         evaluate_every_frames=config.evaluation.every_frames,
         checkpoint_every_frames=config.checkpoint.every_frames,
-        loggers=config.logger.build(directory.path, directory.path.name),
+        loggers=[*loggers],
         started_seconds=seconds,
-        progress=sys.stderr.isatty(),
+        progress="bar" if sys.stderr.isatty() else "lines",
         stop=stop,
     )
-    print(f"run directory: {directory.path}")
-    summary = run(parts, settings)
+    collected = -(-config.total_frames // config.frames_per_batch) * config.frames_per_batch
+    if collected != config.total_frames:
+        multiple = f"the next multiple of frames_per_batch={config.frames_per_batch}"
+        print(f"total_frames={config.total_frames}: {collected} frames will be collected, {multiple}")
+    print(f"run directory: {directory.path.absolute()}", flush=True)
+    try:
+        summary = run(parts, settings)
+    finally:
+        for logger in loggers:
+            logger.close()
     if record is not None:
         record()
     env.close()
