@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal, get_args
 
+import torch
 from tensordict import TensorDictBase
 from tensordict.utils import NestedKey
 from torch import Tensor
@@ -49,12 +51,17 @@ def valid_agents(
     return valid & alive if alive is not None else valid.expand(*tensordict.get(like).shape[:-1])
 
 
+# Sums of squares of as many as a batch has stay far below what float32 holds.
+LARGEST_UNSCALED = 1e12
+
+
 def normalize_advantage(
     advantage: Tensor, mask: Tensor | None = None, over: AdvantageNormalization = "joint", epsilon: float = 1e-8
 ) -> Tensor:
     """Advantages ``[*B, n_agents, 1]`` with mean 0 and deviation 1, over all entries or over each agent's own.
 
-    Entries outside ``mask`` (bool, same shape) are in no statistic and become 0.
+    Entries outside ``mask`` (bool, same shape) are in no statistic and become 0. Entries that are all equal become 0,
+    too, whatever their mean is rounded to; huge ones are scaled first, so that no square overflows.
 
     >>> import torch
     >>> from ctde_kit.objectives import normalize_advantage
@@ -72,8 +79,14 @@ def normalize_advantage(
     dims = tuple(d for d in range(advantage.ndim) if over == "joint" or d != advantage.ndim - 2)
     keep = advantage.new_ones(advantage.shape) if mask is None else mask.to(advantage.dtype)
     kept = advantage if mask is None else advantage.masked_fill(~mask, 0)
+    outside = keep == 0
+    lowest = advantage.masked_fill(outside, math.inf).amin(dims, keepdim=True)
+    highest = advantage.masked_fill(outside, -math.inf).amax(dims, keepdim=True)
+    largest = kept.abs().amax(dims, keepdim=True)
+    # Division by one changes no bit of ordinary advantages.
+    kept = kept / torch.where(largest > LARGEST_UNSCALED, largest, 1)
     count = keep.sum(dims, keepdim=True).clamp(min=1)
     mean = kept.sum(dims, keepdim=True) / count
-    centered = (kept - mean) * keep
+    centered = ((kept - mean) * keep).masked_fill(lowest == highest, 0)
     deviation = (centered.square().sum(dims, keepdim=True) / (count - 1).clamp(min=1)).sqrt()
     return centered / (deviation + epsilon)

@@ -39,9 +39,6 @@ def guarded(program: str, run: Callable[[list[str]], None], arguments: list[str]
     except (UserError, NotFiniteError, HydraException, OmegaConfBaseException) as error:
         print(f"{program}: error: {_one_line(error)}", file=sys.stderr)
         sys.exit(2)
-    except BrokenPipeError:
-        # The reader of a pipe left, as `head` does; Python's own flush at exit must find an open file.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except RunStopped as stop:
         print(f"{program}: {stop}", file=sys.stderr)
         sys.exit(128 + stop.signal)

@@ -16,6 +16,7 @@ from ctde_kit.recipes.commands.cross_play import cross_play
 from ctde_kit.recipes.commands.doctor import doctor
 from ctde_kit.recipes.commands.evaluate import evaluate
 from ctde_kit.recipes.commands.export import export
+from ctde_kit.recipes.commands.lasting_output import lasting_output
 from ctde_kit.recipes.commands.recipes import RECIPES
 from ctde_kit.recipes.commands.train import train
 from ctde_kit.recipes.commands.watch import watch
@@ -29,6 +30,11 @@ CHECKS: dict[str, Command] = {"doctor": doctor}
 
 def main() -> None:
     """Do what the command line says; the program's name, or its first argument, is the command."""
+    with lasting_output():
+        _run_command()
+
+
+def _run_command() -> None:
     program, arguments = Path(sys.argv[0]).stem, sys.argv[1:]
     if program.startswith("ctde-"):
         name = program.removeprefix("ctde-")

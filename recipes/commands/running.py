@@ -101,6 +101,7 @@ def resume(config: RecipeConfig, path: Path, *, trust: bool = False) -> dict[str
         # The schedule may be another one now: with more total_frames the learning rate falls more slowly.
         parts.anneal(frames)
         seconds = directory.read_rows(frames, content["rows"].tolist())
+        print(f"going on from {frames} frames, to {config.total_frames}")
         _write(to_data(config), directory.path / "config.yaml")
         return _train(config, parts, directory, seconds, stop)
 
@@ -148,6 +149,7 @@ def _train(
     evaluations.go_on(parts.collector.frames)
     record = _recording(config, parts, team, directory, evaluations.seed, device)
     session = Session(config, parts, directory)
+    loggers = config.logger.build(directory.path, directory.path.name)
     settings = Run(
         algorithm=config.algorithm,
         task=task.name,
@@ -158,15 +160,23 @@ def _train(
         evaluate=evaluations,
         evaluate_every_frames=config.evaluation.every_frames,
         checkpoint_every_frames=config.checkpoint.every_frames,
-        loggers=config.logger.build(directory.path, directory.path.name),
+        loggers=[*loggers],
         started_seconds=seconds,
-        progress=sys.stderr.isatty(),
+        progress="bar" if sys.stderr.isatty() else "lines",
         stop=stop,
         before_checkpoint=evaluations.keep,
         conclude=lambda: absolute_metric(config, team, evaluations, device) if config.evaluation.absolute else {},
     )
-    print(f"run directory: {directory.path}")
-    summary = run(parts, settings)
+    collected = -(-config.total_frames // config.frames_per_batch) * config.frames_per_batch
+    if collected != config.total_frames:
+        multiple = f"the next multiple of frames_per_batch={config.frames_per_batch}"
+        print(f"total_frames={config.total_frames}: {collected} frames will be collected, {multiple}")
+    print(f"run directory: {directory.path.absolute()}", flush=True)
+    try:
+        summary = run(parts, settings)
+    finally:
+        for logger in loggers:
+            logger.close()
     if record is not None:
         record()
     evaluations.env.close()

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from tensordict.nn import TensorDictModuleBase, TensorDictSequential
 
+from ctde_kit.errors import UserError
 from ctde_kit.protocols import GroupActor
 
 
@@ -56,5 +57,11 @@ class TeamPolicy(TensorDictSequential):
         return all(actor.decentralized for actor in self.actors.values())
 
     def for_agent(self, group: str, agent: int) -> TensorDictModuleBase:
-        """The policy of one agent of one group."""
+        """The policy of one agent of one group.
+
+        Raises:
+            UserError: where there is no such group.
+        """
+        if group not in self.groups:
+            raise UserError(f"group={group!r}: there is no such group; expected one of {', '.join(self.groups)}")
         return self.actors[group].for_agent(agent)
