@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from tensordict import TensorDictBase
@@ -169,7 +170,7 @@ def dead_agents_are_left_out(case: MixerCase) -> str:
 @rule("Transitions and sequences are mixed alike; a mixer that reads the batch shape mixes envs or time steps.")
 def batch_shapes(case: MixerCase) -> str:
     """Each row is mixed by itself, as ``[B]`` and as ``[B, T]``."""
-    data = case.inputs()
+    data: Any = case.inputs()
     rows = len(data) // 2 * 2
     if rows < 4:
         raise NotApplicable(f"{len(data)} rows are too few")
