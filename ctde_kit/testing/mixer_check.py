@@ -132,11 +132,12 @@ def argmax_per_agent(case: MixerCase) -> str:
         best, index = table.max(-1)
         with torch.no_grad():
             top = case.mix(case.with_actions(case.with_values(data, best, best), index))
-            for _ in range(JOINT):
-                choice = torch.randint(CHOICES, index.shape)
-                values = table.gather(-1, choice.unsqueeze(-1)).squeeze(-1)
-                other = case.mix(case.with_actions(case.with_values(data, values, best), choice))
-                shortfall = max(shortfall, ((other - top) / (1 + top.abs())).max().item())
+            choice = torch.randint(CHOICES, (JOINT, *index.shape))
+            values = table.expand(JOINT, *table.shape).gather(-1, choice.unsqueeze(-1)).squeeze(-1)
+            many = data.expand(JOINT, *data.shape).reshape(-1)
+            valued = case.with_values(many, values.flatten(0, 1), best.repeat(JOINT, 1))
+            other = case.mix(case.with_actions(valued, choice.flatten(0, 1))).unflatten(0, (JOINT, -1))
+            shortfall = max(shortfall, ((other - top) / (1 + top.abs())).max().item())
     if shortfall > 1e-4:
         raise Violation(f"a joint action is {number(shortfall)} better than the agents' own best actions, expected 0")
     return f"{WEIGHTS * JOINT} random joint actions, none is better than the agents' own best ones"
