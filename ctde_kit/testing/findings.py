@@ -89,7 +89,7 @@ class Report:
     >>> finding = Finding("first_ratio", "passed", "first ratio 1", "The first update is off-policy.")
     >>> print(Report("loss", (finding,)))
     loss
-      first_ratio  passed  first ratio 1
+      first_ratio  passed   first ratio 1
     """
 
     subject: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from tensordict import TensorDictBase
@@ -131,11 +132,12 @@ def argmax_per_agent(case: MixerCase) -> str:
         best, index = table.max(-1)
         with torch.no_grad():
             top = case.mix(case.with_actions(case.with_values(data, best, best), index))
-            for _ in range(JOINT):
-                choice = torch.randint(CHOICES, index.shape)
-                values = table.gather(-1, choice.unsqueeze(-1)).squeeze(-1)
-                other = case.mix(case.with_actions(case.with_values(data, values, best), choice))
-                shortfall = max(shortfall, ((other - top) / (1 + top.abs())).max().item())
+            choice = torch.randint(CHOICES, (JOINT, *index.shape))
+            values = table.expand(JOINT, *table.shape).gather(-1, choice.unsqueeze(-1)).squeeze(-1)
+            many = data.expand(JOINT, *data.shape).reshape(-1)
+            valued = case.with_values(many, values.flatten(0, 1), best.repeat(JOINT, 1))
+            other = case.mix(case.with_actions(valued, choice.flatten(0, 1))).unflatten(0, (JOINT, -1))
+            shortfall = max(shortfall, ((other - top) / (1 + top.abs())).max().item())
     if shortfall > 1e-4:
         raise Violation(f"a joint action is {number(shortfall)} better than the agents' own best actions, expected 0")
     return f"{WEIGHTS * JOINT} random joint actions, none is better than the agents' own best ones"
@@ -169,7 +171,7 @@ def dead_agents_are_left_out(case: MixerCase) -> str:
 @rule("Transitions and sequences are mixed alike; a mixer that reads the batch shape mixes envs or time steps.")
 def batch_shapes(case: MixerCase) -> str:
     """Each row is mixed by itself, as ``[B]`` and as ``[B, T]``."""
-    data = case.inputs()
+    data: Any = case.inputs()
     rows = len(data) // 2 * 2
     if rows < 4:
         raise NotApplicable(f"{len(data)} rows are too few")

@@ -8,7 +8,7 @@ import torch
 from tensordict import TensorDictBase
 from torchrl.objectives import PPOLoss
 
-from ctde_kit.testing import loss_rules, ratio_rules, target_rules
+from ctde_kit.testing import bootstrapping_rules, loss_rules, ratio_rules
 from ctde_kit.testing.entry_names import EntryNames, Keys
 from ctde_kit.testing.findings import Report, drawing_from, examine
 from ctde_kit.testing.loss_case import LossCase, Losses, Parameters, unchanged
@@ -22,9 +22,9 @@ POLICY_GRADIENT_RULES = (
     loss_rules.no_silent_broadcast,
     loss_rules.gradients_stay_home,
     loss_rules.every_parameter_learns,
-    target_rules.advantage_from_next,
-    target_rules.truncated_advantage_bootstraps,
-    target_rules.terminated_advantage_is_cut,
+    bootstrapping_rules.advantage_from_next,
+    bootstrapping_rules.truncated_advantage_bootstraps,
+    bootstrapping_rules.terminated_advantage_is_cut,
 )
 
 

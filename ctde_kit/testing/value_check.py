@@ -6,15 +6,15 @@ from collections.abc import Sequence
 
 from tensordict import TensorDictBase
 
-from ctde_kit.testing import loss_rules, q_learning_rules, target_rules
+from ctde_kit.testing import bootstrapping_rules, loss_rules, q_learning_rules
 from ctde_kit.testing.entry_names import EntryNames, Keys
 from ctde_kit.testing.findings import Report, examine
 from ctde_kit.testing.loss_case import LossCase, Losses, Parameters
 
 TARGET_RULES = (
-    target_rules.target_from_next,
-    target_rules.truncation_bootstraps,
-    target_rules.termination_cuts,
+    bootstrapping_rules.target_from_next,
+    bootstrapping_rules.truncation_bootstraps,
+    bootstrapping_rules.termination_cuts,
     q_learning_rules.target_is_detached,
     q_learning_rules.target_networks_are_used,
 )

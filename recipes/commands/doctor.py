@@ -54,7 +54,7 @@ def doctor(arguments: list[str]) -> None:
     for report in _reports(arguments):
         print(report.table(width, why=True), flush=True)
         broken += len(report.broken)
-    print(f"{broken} rules are broken" if broken else "no rule is broken")
+    print(f"broken: {broken}" if broken else "no rule is broken")
     if broken:
         sys.exit(1)
 
@@ -117,8 +117,9 @@ def _examine_loss(loss: Any, name: str, parts: Parts, fresh: TensorDictBase, tea
     if isinstance(loss, ck.MAPPOLoss):
 
         def minibatch(prepared: TensorDictBase) -> TensorDictBase:
-            parts.buffer.extend(prepared)
-            return next(iter(parts.buffer))  # pyright: ignore[reportArgumentType]
+            buffer: Any = parts.buffer
+            buffer.extend(prepared)
+            return next(iter(buffer))
 
         yield ck.testing.check_policy_gradient_loss(
             loss, fresh, estimator=parts.prepare, minibatch=minibatch, group=name, raises=False

@@ -1,4 +1,4 @@
-"""The kit's own parts pass the doctor."""
+"""The kit's own parts keep every rule of the doctor, ``ctde_kit.testing``."""
 
 from __future__ import annotations
 
