@@ -79,7 +79,7 @@ def recipes(session: nox.Session) -> None:
 @nox.session
 def study(session: nox.Session) -> None:
     """Critics' layouts with five seeds each; the page goes to docs/studies."""
-    session.install("-e", ".[study]")
+    session.install("-e", ".[report]")
     session.run("ctde-mappo", "study=critic_layouts", *session.posargs)
     session.run("ctde-critic-layouts", "output=docs/studies")
 

@@ -18,14 +18,24 @@ from ctde_kit.recipes.commands.evaluate import evaluate
 from ctde_kit.recipes.commands.export import export
 from ctde_kit.recipes.commands.lasting_output import lasting_output
 from ctde_kit.recipes.commands.recipes import RECIPES
+from ctde_kit.recipes.commands.report import report
 from ctde_kit.recipes.commands.train import train
 from ctde_kit.recipes.commands.watch import watch
 
 Command = Callable[[list[str]], None]
 LISTS: dict[str, Command] = {"recipes": catalog.recipes, "tasks": catalog.tasks, "parts": catalog.parts}
-POLICY_TOOLS: dict[str, Command] = {"evaluate": evaluate, "export": export, "watch": watch}
-TOOLS: dict[str, Command] = {"benchmark": benchmark, "cross-play": cross_play, "critic-layouts": critic_layouts}
-CHECKS: dict[str, Command] = {"doctor": doctor}
+COMMANDS: dict[str, Command] = {
+    "benchmark": benchmark,
+    "report": report,
+    "evaluate": evaluate,
+    "watch": watch,
+    "export": export,
+    "doctor": doctor,
+    "cross-play": cross_play,
+    "critic-layouts": critic_layouts,
+}
+# Beside the recipes, these are programs of their own, too, such as `ctde-benchmark`.
+PROGRAMS = ("benchmark", "report", "cross-play", "critic-layouts")
 
 
 def main() -> None:
@@ -49,12 +59,12 @@ def _run_command() -> None:
 
 
 def _program(name: str) -> str:
-    """What errors call a command: tools with a script of their own by its name, the others by both words."""
-    return f"ctde-{name}" if name in TOOLS else f"ctde {name}" if name in POLICY_TOOLS else "ctde"
+    """What errors call a command: by the name of its own program where it has one, else by both words."""
+    return f"ctde-{name}" if name in PROGRAMS else f"ctde {name}" if name in COMMANDS else "ctde"
 
 
 def _command(name: str) -> Command:
-    known = {**LISTS, **TOOLS, **POLICY_TOOLS, **CHECKS}
+    known = {**LISTS, **COMMANDS}
     if name in known:
         return known[name]
 

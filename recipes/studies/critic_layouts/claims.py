@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ctde_kit.recipes.studies.critic_layouts.statistics import Estimate
+from ctde_kit.training.reporting import Estimate
 
 CENTRAL, AVERAGED = "central", "averaged"
 ORDERINGS = ("own_first", "random")

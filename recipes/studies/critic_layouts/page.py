@@ -12,10 +12,9 @@ from matplotlib.figure import Figure
 
 from ctde_kit.recipes.studies.critic_layouts.claims import claims, distinct
 from ctde_kit.recipes.studies.critic_layouts.runs import Curves
-from ctde_kit.recipes.studies.critic_layouts.statistics import (
+from ctde_kit.training.reporting.interval_estimates import (
     CONFIDENCE,
     RESAMPLES,
-    Estimate,
     differences,
     interquartile_means,
 )
@@ -54,7 +53,7 @@ def write_page(curves: Curves, output: Path, made: str) -> list[Path]:
 
 def plot_curves(curves: Curves, path: Path) -> None:
     """A panel for each family of layouts: the interquartile mean over seeds, and its interval as a band."""
-    estimates = interquartile_means(curves.returns)
+    estimates = interquartile_means({name: values[:, None] for name, values in curves.returns.items()})
     panels = _families(list(curves.returns))
     n_columns = 2 if len(panels) == 4 else min(3, len(panels))
     n_rows = -(-len(panels) // n_columns)
@@ -110,11 +109,14 @@ def _introduction(curves: Curves, made: str) -> str:
 
 
 def _table(curves: Curves) -> list[str]:
-    final, mean = (interquartile_means(scores(curves, measure)) for measure in MEASURES)
+    final, mean = (
+        interquartile_means({name: values[:, None] for name, values in scores(curves, measure).items()})
+        for measure in MEASURES
+    )
     lines = ["| layout | final return | mean of a run's evaluations | final return of each seed |", "|---|---|---|---|"]
     for name in sorted(curves.returns, key=lambda name: -final[name].value):
         each = ", ".join(f"{value:.3f}" for value in curves.returns[name][:, -1])
-        lines.append(f"| `{name}` | {_shown(final[name])} | {_shown(mean[name])} | {each} |")
+        lines.append(f"| `{name}` | {final[name].text()} | {mean[name].text()} | {each} |")
     return lines
 
 
@@ -142,10 +144,6 @@ def _claims(curves: Curves) -> list[str]:
             for (first, second), e in shown.items()
         ]
     return lines
-
-
-def _shown(estimate: Estimate) -> str:
-    return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
 
 
 def _command(curves: Curves) -> list[str]:

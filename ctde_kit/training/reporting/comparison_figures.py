@@ -1,0 +1,193 @@
+"""The figures of a comparison of runs, as PNG files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import EngFormatter
+
+from ctde_kit.training.reporting.interval_estimates import Estimate, interquartile_means
+from ctde_kit.training.reporting.run_curves import GRID, Comparison
+
+# Okabe and Ito's colors, which people with any color vision can tell apart; then matplotlib's.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C564B", "#7F7F7F", "#BCBD22")
+DPI = 130
+COLUMNS = 3
+
+
+def label_colors(labels: Sequence[str]) -> dict[str, str]:
+    """A color for each label, the same in all figures of a page."""
+    return {label: COLORS[index % len(COLORS)] for index, label in enumerate(labels)}
+
+
+def plot_aggregates(aggregates: Mapping[str, Mapping[str, Estimate]], path: Path) -> Path:
+    """A panel for each aggregate, in it an interval for each label. Returns ``path``.
+
+    Args:
+        aggregates: by label, as ``aggregate_scores`` gives them.
+        path: of the file; its directory exists.
+
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from ctde_kit.training.reporting import aggregate_scores, plot_aggregates
+    >>> scores = {"qmix": np.array([[0.1, 0.9], [0.5, 1.0]]), "vdn": np.array([[0.2, 0.3], [0.1, 0.6]])}
+    >>> found = aggregate_scores(scores)
+    >>> plot_aggregates(found, Path(tempfile.mkdtemp()) / "aggregates.png").name
+    'aggregates.png'
+    """
+    labels, colors = list(aggregates), label_colors(list(aggregates))
+    names = list(next(iter(aggregates.values())))
+    figure, axes = _figure(len(names), 2.9, 0.9 + 0.42 * len(labels), columns=len(names))
+    for axis, name in zip(axes, names, strict=True):
+        for position, label in enumerate(labels):
+            _interval(axis, position, aggregates[label][name], colors[label])
+        axis.set_title(f"{name} ({'lower' if name == 'optimality gap' else 'higher'} is better)", fontsize=10)
+        axis.set_yticks(range(len(labels)), labels if axis is axes[0] else [])
+        axis.set_ylim(len(labels) - 0.5, -0.5)
+        axis.grid(axis="x", alpha=0.3)
+    return _saved(figure, path, "normalized return")
+
+
+def plot_improvement(found: Mapping[tuple[str, str], Estimate], path: Path) -> Path:
+    """For each pair the probability that the first one's run is better. Returns ``path``.
+
+    >>> import tempfile
+    >>> from ctde_kit.training.reporting import Estimate, plot_improvement
+    >>> plot_improvement({("qmix", "vdn"): Estimate(0.8, 0.6, 0.9)}, Path(tempfile.mkdtemp()) / "improvement.png").name
+    'improvement.png'
+    """
+    figure, (axis,) = _figure(1, 6.5, 1.0 + 0.4 * len(found))
+    for position, estimate in enumerate(found.values()):
+        _interval(axis, position, estimate, COLORS[0])
+    axis.axvline(0.5, color="0.4", linewidth=1, linestyle="--")
+    axis.set_xlim(-0.02, 1.02)
+    axis.set_ylim(len(found) - 0.5, -0.5)
+    axis.set_yticks(range(len(found)), [f"{first} > {second}" for first, second in found])
+    axis.grid(axis="x", alpha=0.3)
+    return _saved(figure, path, "probability that a run of the first is better than one of the second")
+
+
+def plot_profiles(profiles: Mapping[str, Estimate], thresholds: np.ndarray, path: Path) -> Path:
+    """The share of runs above each normalized return, a line for each label. Returns ``path``.
+
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from ctde_kit.training.reporting import performance_profiles, plot_profiles
+    >>> thresholds = np.linspace(0, 1, 11)
+    >>> profiles = performance_profiles({"qmix": np.array([[0.2], [0.6], [0.9]])}, thresholds)
+    >>> plot_profiles(profiles, thresholds, Path(tempfile.mkdtemp()) / "profiles.png").name
+    'profiles.png'
+    """
+    figure, (axis,) = _figure(1, 6.0, 3.6)
+    _bands(axis, thresholds, profiles)
+    axis.set_ylim(-0.03, 1.03)
+    axis.set_ylabel("share of runs above")
+    axis.legend(frameon=False, fontsize=9)
+    return _saved(figure, path, "normalized return")
+
+
+def plot_sample_efficiency(comparison: Comparison, path: Path) -> Path:
+    """The interquartile mean of the normalized return over frames, over all tasks. Returns ``path``.
+
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from ctde_kit.training.reporting import Comparison, RunCurve, plot_sample_efficiency
+    >>> frames = np.array([600, 1200])
+    >>> curves = [RunCurve("t", "a", seed, frames, ((0.0,), (0.5 + seed,))) for seed in (0, 1)]
+    >>> plot_sample_efficiency(Comparison(curves), Path(tempfile.mkdtemp()) / "efficiency.png").name
+    'efficiency.png'
+    """
+    shares = np.linspace(0, 1, GRID)
+    last = {comparison.last_frames(task) for task in comparison.tasks}
+    figure, (axis,) = _figure(1, 6.0, 3.6)
+    scale = last.pop() if len(last) == 1 else 1.0
+    _bands(axis, shares * scale, interquartile_means(comparison.curves_over_tasks(shares)))
+    axis.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axis.set_ylabel("normalized return, IQM")
+    axis.legend(frameon=False, fontsize=9)
+    return _saved(figure, path, "frames" if scale > 1 else "share of each task's frames")
+
+
+def plot_tasks(comparison: Comparison, path: Path) -> Path:
+    """For each task the interquartile mean of the return over frames, and below it over minutes. Returns ``path``.
+
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from ctde_kit.training.reporting import Comparison, RunCurve, plot_tasks
+    >>> frames, seconds = np.array([600, 1200]), np.array([3.0, 6.0])
+    >>> curves = [RunCurve("t", "a", seed, frames, ((0.0,), (0.5,)), seconds) for seed in (0, 1)]
+    >>> plot_tasks(Comparison(curves), Path(tempfile.mkdtemp()) / "tasks.png").name
+    'tasks.png'
+    """
+    colors = label_colors(comparison.labels)
+    columns = min(COLUMNS, len(comparison.tasks))
+    bands = -(-len(comparison.tasks) // columns)
+    figure, axes = _figure(2 * bands * columns, 4.0, 2.9, columns=columns)
+    for index, task in enumerate(comparison.tasks):
+        row, column = divmod(index, columns)
+        above, below = axes[2 * row * columns + column], axes[(2 * row + 1) * columns + column]
+        above.set_title(task, fontsize=10)
+        _task_panel(comparison, task, above, below, colors)
+        above.set_xlabel("frames")
+        below.set_xlabel("minutes")
+        if column == 0:
+            above.set_ylabel("return, IQM")
+            below.set_ylabel("return, IQM")
+    for axis in axes:
+        axis.set_visible(axis.has_data())
+    handles = [Line2D([], [], color=colors[label], label=label) for label in comparison.labels]
+    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 6), frameon=False, fontsize=9)
+    return _saved(figure, path)
+
+
+def _task_panel(comparison: Comparison, task: str, above: Axes, below: Axes, colors: Mapping[str, str]) -> None:
+    labels = [label for label in comparison.labels if comparison.of(task, label)]
+    grid = comparison.frame_grid(task)
+    scores = {label: np.stack([curve.at(grid) for curve in comparison.of(task, label)])[:, None] for label in labels}
+    _bands(above, grid, interquartile_means(scores), colors)
+    above.xaxis.set_major_formatter(EngFormatter(sep=""))
+    for label in labels:
+        times = comparison.second_grid(task, label)
+        if times is not None:
+            values = np.stack([curve.at_seconds(times) for curve in comparison.of(task, label)])[:, None]
+            _bands(below, times / 60, interquartile_means({label: values}), colors)
+
+
+def _bands(
+    axis: Axes, x: np.ndarray, estimates: Mapping[str, Estimate], colors: Mapping[str, str] | None = None
+) -> None:
+    colors = colors or label_colors(list(estimates))
+    for label, estimate in estimates.items():
+        axis.plot(x, estimate.value, label=label, color=colors[label], linewidth=1.6)
+        axis.fill_between(x, estimate.low, estimate.high, color=colors[label], alpha=0.18, linewidth=0)
+    axis.grid(alpha=0.3)
+
+
+def _interval(axis: Axes, position: int, estimate: Estimate, color: str) -> None:
+    width = max(float(estimate.high - estimate.low), 1e-3)
+    axis.barh(position, width, left=float(estimate.low), height=0.55, color=color, alpha=0.45, linewidth=0)
+    axis.use_sticky_edges = False
+    axis.plot([estimate.value] * 2, [position - 0.275, position + 0.275], color=color, linewidth=2.2)
+
+
+def _figure(panels: int, width: float, height: float, columns: int = COLUMNS) -> tuple[Figure, list[Axes]]:
+    columns = min(columns, panels)
+    rows = -(-panels // columns)
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, list(figure.subplots(rows, columns, squeeze=False).flatten())
+
+
+def _saved(figure: Figure, path: Path, xlabel: str = "") -> Path:
+    if len(figure.axes) == 1:
+        figure.axes[0].set_xlabel(xlabel)
+    elif xlabel:
+        figure.supxlabel(xlabel, fontsize=10)
+    figure.savefig(path, dpi=DPI)
+    return path

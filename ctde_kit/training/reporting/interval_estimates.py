@@ -1,0 +1,201 @@
+"""Interval estimates over seeds and tasks by rliable (Agarwal et al. 2021), and Welch's differences of means.
+
+Scores are ``[seeds, tasks]``, those of curves ``[seeds, tasks, F]``. Seeds are resampled within each task.
+"""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ctde_kit.errors import UserError
+
+CONFIDENCE = 0.95
+RESAMPLES = 2_000
+CURVE_RESAMPLES = 1_000
+AGGREGATES = {
+    "IQM": "aggregate_iqm",
+    "median": "aggregate_median",
+    "mean": "aggregate_mean",
+    "optimality gap": "aggregate_optimality_gap",
+}
+Scores = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number, or a curve of them, and its interval.
+
+    Args:
+        value: a number, or one for each point of a curve ``[F]``.
+        low: lower end of the interval.
+        high: upper end of the interval.
+
+    >>> from ctde_kit.training.reporting import Estimate
+    >>> Estimate(0.5, 0.2, 0.8).beyond_noise, Estimate(0.5, -0.2, 1.2).beyond_noise
+    (True, False)
+    """
+
+    value: Any
+    low: Any
+    high: Any
+
+    @property
+    def beyond_noise(self) -> bool:
+        """The interval excludes 0."""
+        return bool(self.low > 0 or self.high < 0)
+
+    def text(self) -> str:
+        """``VALUE (LOW to HIGH)``."""
+        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
+
+
+def interquartile_means(scores: Scores, *, seed: int = 0) -> dict[str, Estimate]:
+    """The interquartile mean over seeds and tasks of each entry, of curves at each point.
+
+    Args:
+        scores: by name, ``[seeds, tasks]`` or ``[seeds, tasks, F]``.
+        seed: of the resampling.
+
+    >>> import numpy as np
+    >>> from ctde_kit.training.reporting import interquartile_means
+    >>> interquartile_means({"qmix": np.array([[0.0], [1.0], [2.0], [9.0]])})["qmix"].value  # without the extremes
+    1.5
+    """
+    if next(iter(scores.values())).ndim == 2:
+        iqm = _package("rliable.metrics").aggregate_iqm
+        return {name: found["IQM"] for name, found in _aggregates(scores, {"IQM": iqm}, seed).items()}
+    trim_mean = _package("scipy.stats").trim_mean
+
+    def aggregate(values: np.ndarray) -> np.ndarray:
+        # As rliable's `aggregate_iqm`, of all points at once.
+        return trim_mean(values.reshape(-1, values.shape[-1]), proportiontocut=0.25, axis=0)
+
+    points, intervals = _resampled(scores, aggregate, CURVE_RESAMPLES, seed)
+    return {name: Estimate(points[name], *intervals[name]) for name in scores}
+
+
+def aggregate_scores(scores: Scores, *, seed: int = 0) -> dict[str, dict[str, Estimate]]:
+    """By name, the IQM, median, mean and optimality gap of normalized scores ``[seeds, tasks]``.
+
+    >>> import numpy as np
+    >>> from ctde_kit.training.reporting import aggregate_scores
+    >>> found = aggregate_scores({"qmix": np.array([[0.0, 1.0], [0.5, 1.0]])})["qmix"]
+    >>> {name: round(float(estimate.value), 3) for name, estimate in found.items()}
+    {'IQM': 0.75, 'median': 0.625, 'mean': 0.625, 'optimality gap': 0.375}
+    """
+    metrics = _package("rliable.metrics")
+    return _aggregates(scores, {name: getattr(metrics, function) for name, function in AGGREGATES.items()}, seed)
+
+
+def performance_profiles(scores: Scores, thresholds: np.ndarray, *, seed: int = 0) -> dict[str, Estimate]:
+    """By name, the share of runs whose normalized score is above each threshold, over all tasks.
+
+    >>> import numpy as np
+    >>> from ctde_kit.training.reporting import performance_profiles
+    >>> scores = {"qmix": np.array([[0.2], [0.6], [0.9]])}
+    >>> performance_profiles(scores, np.array([0.0, 0.5, 1.0]))["qmix"].value.round(2).tolist()
+    [1.0, 0.67, 0.0]
+    """
+
+    def profile(values: np.ndarray) -> np.ndarray:
+        return (values[..., None] > thresholds).mean((0, 1))
+
+    points, intervals = _resampled(scores, profile, CURVE_RESAMPLES, seed)
+    return {name: Estimate(points[name], *intervals[name]) for name in scores}
+
+
+def probabilities_of_improvement(scores: Scores, *, seed: int = 0) -> dict[tuple[str, str], Estimate]:
+    """For each two names, how probably a run of the first is better than one of the second, averaged over tasks.
+
+    >>> import numpy as np
+    >>> from ctde_kit.training.reporting import probabilities_of_improvement
+    >>> scores = {"qmix": np.array([[0.2], [0.6]]), "vdn": np.array([[0.1], [0.4]])}
+    >>> float(probabilities_of_improvement(scores)["qmix", "vdn"].value)
+    0.75
+    """
+    metric = _package("rliable.metrics").probability_of_improvement
+    names = list(scores)
+    pairs = {(a, b): (scores[a], scores[b]) for i, a in enumerate(names) for b in names[i + 1 :]}
+    if not pairs:
+        return {}
+    points, intervals = _resampled(pairs, lambda x, y: np.array([metric(x, y)]), CURVE_RESAMPLES, seed)
+    return {pair: Estimate(points[pair][0], intervals[pair][0, 0], intervals[pair][1, 0]) for pair in pairs}
+
+
+def differences(
+    scores: Scores, pairs: Iterable[tuple[str, str]], *, n_comparisons: int
+) -> dict[tuple[str, str], Estimate]:
+    """The mean of the first of each pair less that of the second, both ways round.
+
+    The interval is Welch's, of two normal samples with deviations of their own. A bootstrap's interval is too narrow
+    here: with five seeds, 13 layouts that do not differ and Bonferroni's correction it finds a difference in one study
+    of five, not in one of twenty.
+
+    Args:
+        scores: by name, ``[seeds]``, two at least.
+        pairs: of names.
+        n_comparisons: made together: each interval is as wide as Bonferroni's correction asks.
+
+    >>> import numpy as np
+    >>> from ctde_kit.training.reporting import differences
+    >>> scores = {"a": np.array([1.0, 2.0, 3.0]), "b": np.array([7.0, 8.0, 9.0])}
+    >>> difference = differences(scores, [("a", "b")], n_comparisons=1)["a", "b"]
+    >>> difference.value, difference.beyond_noise
+    (-6.0, True)
+    """
+    stats, found = _package("scipy.stats"), {}
+    for first, second in pairs:
+        test = stats.ttest_ind(scores[first], scores[second], equal_var=False)
+        interval = test.confidence_interval(1 - (1 - CONFIDENCE) / n_comparisons)
+        value = float(scores[first].mean() - scores[second].mean())
+        found[first, second] = Estimate(value, float(interval.low), float(interval.high))
+        found[second, first] = Estimate(-value, -float(interval.high), -float(interval.low))
+    return found
+
+
+def _aggregates(
+    scores: Scores, functions: Mapping[str, Callable[[np.ndarray], float]], seed: int
+) -> dict[str, dict[str, Estimate]]:
+    def aggregate(values: np.ndarray) -> np.ndarray:
+        return np.array([function(values) for function in functions.values()])
+
+    points, intervals = _resampled(scores, aggregate, RESAMPLES, seed)
+    return {
+        name: {
+            metric: Estimate(points[name][index], intervals[name][0, index], intervals[name][1, index])
+            for index, metric in enumerate(functions)
+        }
+        for name in scores
+    }
+
+
+def _resampled(
+    scores: Any, function: Callable[..., np.ndarray], resamples: int, seed: int
+) -> tuple[dict[Any, Any], dict[Any, Any]]:
+    """What ``function`` gives for each entry of ``scores``, and its intervals ``[2, ...]``."""
+    library = _package("rliable.library")
+    # rliable draws from numpy's global generator, whatever it is handed.
+    state = np.random.get_state()
+    np.random.seed(seed)
+    try:
+        with warnings.catch_warnings():
+            # It hands its resampling library a generator by an argument that this one will rename.
+            warnings.filterwarnings("ignore", "random_state is deprecated", FutureWarning)
+            return library.get_interval_estimates(scores, function, reps=resamples, confidence_interval_size=CONFIDENCE)
+    finally:
+        np.random.set_state(state)
+
+
+def _package(name: str) -> Any:
+    """A module that the extra ``report`` brings."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        package = name.partition(".")[0]
+        raise UserError(f'{package} is missing ({error}): pip install "ctde-kit[report]"') from error

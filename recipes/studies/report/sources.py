@@ -1,0 +1,154 @@
+"""Where a report's runs come from: run directories, and files in marl-eval's format."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ctde_kit.errors import UserError
+from ctde_kit.recipes.wiring.saved_runs import SavedRun
+from ctde_kit.training import read_evaluations, read_metrics
+from ctde_kit.training.reporting import RunCurve, is_marl_eval, read_marl_eval
+
+# Runs of one label may differ in these, which change nothing in what is learned.
+FREE = ("seed", "device", "compile", "logger", "video", "checkpoint", "evaluation")
+# Runs of one task may differ in these.
+FREE_OF_TASK = ("n_envs", "n_workers", "continuous_actions")
+
+
+@dataclass
+class Found:
+    """What the sources of a report hold.
+
+    Args:
+        curves: of the runs that have ended.
+        unfinished: directories of the others.
+        facts: ``facts.json`` of each run that has one.
+        configs: of each run directory.
+        frames_per_second: of training alone, by task, label and seed.
+    """
+
+    curves: list[RunCurve] = field(default_factory=list)
+    unfinished: list[Path] = field(default_factory=list)
+    facts: list[dict[str, Any]] = field(default_factory=list)
+    configs: dict[tuple[str, str, int], dict[str, Any]] = field(default_factory=dict)
+    frames_per_second: dict[tuple[str, str, int], float] = field(default_factory=dict)
+
+
+def read_sources(sources: Sequence[Path]) -> Found:
+    """All runs in directories, whatever is below them, and in files of marl-eval's format.
+
+    A run's label is the name of the directory that holds its ``seed_N``, as benchmarks and studies name them, else its
+    algorithm. Where a later source has a label of an earlier one, its name is added.
+
+    Raises:
+        UserError: for sources without runs, and for runs of one label that differ in more than their seed.
+    """
+    found = Found()
+    for source in sources:
+        if not source.exists():
+            raise UserError(f"{source}: there is no such directory or file")
+        earlier = {curve.label for curve in found.curves}
+        before = len(found.curves) + len(found.unfinished)
+        for curve in _read(source, found, earlier):
+            found.curves.append(curve)
+        if len(found.curves) + len(found.unfinished) == before:
+            raise UserError(f"{source}: it holds no run, and no file in marl-eval's format")
+    _check_alike(found.configs)
+    return found
+
+
+def _read(source: Path, found: Found, earlier: set[str]) -> Iterator[RunCurve]:
+    def named(curve: RunCurve) -> RunCurve:
+        return dataclasses.replace(curve, label=f"{curve.label} ({source.stem})") if curve.label in earlier else curve
+
+    if source.is_file():
+        yield from map(named, read_marl_eval(source))
+        return
+    runs = sorted(path.parent for path in source.rglob("config.yaml"))
+    for run in runs:
+        if not (run / "summary.json").exists():
+            found.unfinished.append(run)
+            continue
+        for curve in map(named, _curves(run, found)):
+            _keep_facts(run, curve, found)
+            yield curve
+    for path in sorted(source.rglob("*.json")):
+        if not any(path.is_relative_to(run) for run in runs) and is_marl_eval(path):
+            yield from map(named, read_marl_eval(path))
+
+
+def _curves(run: Path, found: Found) -> Iterator[RunCurve]:
+    """One curve, or where groups compete one for each group, as if it were a task of its own."""
+    config = SavedRun(run).config
+    label = run.parent.name if run.name.startswith("seed_") else config["algorithm"]
+    rows = list(read_metrics(run / "metrics.csv"))
+    summary = json.loads((run / "summary.json").read_text())
+    names = [name for name in summary if name.startswith("eval/") and name.endswith("return_mean")]
+    for name in ["eval/return_mean"] if "eval/return_mean" in names else names:
+        metric = name.removeprefix("eval/")
+        group = metric.rpartition("/")[0]
+        evaluated = [row for row in rows if name in row]
+        frames = [int(row["frames"]) for row in evaluated]
+        episodes = _episodes(run, metric)
+        yield RunCurve(
+            task=f"{config['task']['name']} ({group})" if group else config["task"]["name"],
+            label=label,
+            seed=int(config["seed"]),
+            frames=np.array(frames),
+            episodes=tuple(episodes.get(row["frames"], (row[name],)) for row in evaluated),  # pyright: ignore[reportArgumentType]
+            seconds=np.array([row["seconds"] for row in evaluated]),
+            absolute=summary.get(f"absolute/{metric}"),
+        )
+
+
+def _episodes(run: Path, metric: str) -> dict[int, tuple[float, ...]]:
+    """By frames, what each episode gave; empty for a run that did not keep them."""
+    path, found = run / "evaluations.jsonl", {}
+    if path.is_file():
+        for record in read_evaluations(path):
+            found.setdefault(record["frames"], []).append(record[metric])
+    return {frames: tuple(values) for frames, values in found.items()}
+
+
+def _keep_facts(run: Path, curve: RunCurve, found: Found) -> None:
+    key = curve.task, curve.label, curve.seed
+    found.configs[key] = SavedRun(run).config
+    summary = json.loads((run / "summary.json").read_text())
+    found.frames_per_second[key] = summary["frames_per_second"]
+    if (run / "facts.json").is_file():
+        found.facts.append(json.loads((run / "facts.json").read_text()))
+
+
+def _check_alike(configs: dict[tuple[str, str, int], dict[str, Any]]) -> None:
+    """Seeds of one label, and labels of one task, are compared only where nothing else differs."""
+    of_label: dict[tuple[str, str], dict[str, Any]] = {}
+    of_task: dict[str, tuple[str, dict[str, Any]]] = {}
+    for (task, label, seed), config in configs.items():
+        plain = {name: value for name, value in config.items() if name not in FREE}
+        plain["task"] = {name: value for name, value in config["task"].items() if name != "n_workers"}
+        first = of_label.setdefault((task, label), plain)
+        name = _difference(first, plain)
+        if name:
+            raise UserError(
+                f"{label} on {task}: seed {seed} has {name}={plain.get(name)}, another {first.get(name)}; compare runs "
+                "that differ in their seed alone, and put variants into directories of their own, LABEL/seed_N"
+            )
+        arguments = {name: value for name, value in config["task"].items() if name not in FREE_OF_TASK}
+        other, theirs = of_task.setdefault(task, (label, arguments))
+        name = _difference(theirs, arguments)
+        if name:
+            raise UserError(
+                f"{task}: {label} has task.{name}={arguments.get(name)}, {other} has {theirs.get(name)}; compare runs "
+                "of one task"
+            )
+
+
+def _difference(ours: dict[str, Any], theirs: dict[str, Any]) -> str | None:
+    return next((name for name in sorted(ours | theirs) if ours.get(name) != theirs.get(name)), None)
