@@ -18,7 +18,7 @@ from ctde_kit.training.parts import Parts
 FORMAT = 1
 
 
-def save_checkpoint(path: Path, parts: Parts, *, algorithm: str, frames: int) -> None:
+def save_checkpoint(path: Path | str, parts: Parts, *, algorithm: str, frames: int) -> None:
     """Write the state of all parts and of the program's random generators to one file.
 
     A temporary file in the same directory is written first and then renamed, so that a program killed in the middle
@@ -51,6 +51,7 @@ def save_checkpoint(path: Path, parts: Parts, *, algorithm: str, frames: int) ->
         "parts": states,
         "random": _random_state(),
     }
+    path = Path(path)
     partial = path.with_suffix(".partial")
     try:
         with open(partial, "wb") as file:
@@ -66,7 +67,7 @@ def save_checkpoint(path: Path, parts: Parts, *, algorithm: str, frames: int) ->
         ) from error
 
 
-def read_checkpoint(path: Path, *, algorithm: str) -> dict[str, Any]:
+def read_checkpoint(path: Path | str, *, algorithm: str) -> dict[str, Any]:
     """The content of a checkpoint file, as ``load_parts`` takes it.
 
     Raises:
@@ -81,6 +82,7 @@ def read_checkpoint(path: Path, *, algorithm: str) -> dict[str, Any]:
     >>> sorted(read_checkpoint(path, algorithm="qmix")["parts"])
     ['buffer', 'collector', 'policy', 'prepare', 'update', 'update_schedule']
     """
+    path = Path(path)
     if not path.is_file():
         raise UserError(f"no checkpoint at {path}: give a run directory that has one in checkpoints/")
     try:

@@ -65,7 +65,7 @@ class VmasTask(TaskConfig):
 
         base_env = env.base_env
         assert isinstance(base_env, ck.VmasEnv)
-        return lambda: render_frame(base_env.world)
+        return lambda: render_frame(base_env.simulation.world)
 
     def evaluation_envs(self, episodes: int) -> int:
         return min(episodes, 1000)
