@@ -122,11 +122,24 @@ class AdvantageEstimator(nn.Module):
         if key is not None:
             inputs = tensordict.copy().set(key, self._first_hidden(cast(RecurrentModule, self.critic), tensordict))
         unrolled = unroll(self.critic, inputs)
+        self._check_value(tensordict, unrolled)
         if key is not None:
             tensordict.set(key, unrolled.get(key))
             self.critic_hidden = unrolled.get(next_key(key))[:, -1].clone()
         next_value = next_outputs(self.critic, tensordict, unrolled).get(self.keys.state_value)
         return unrolled.get(self.keys.state_value), next_value
+
+    def _check_value(self, tensordict: TensorDictBase, unrolled: TensorDictBase) -> None:
+        """Raise ``UserError`` unless the critic wrote one value per agent."""
+        key, n_agents = self.keys.state_value, tensordict.get(next_key(self.keys.reward)).shape[-2]
+        value, name = unrolled.get(key, None), type(self.critic).__name__
+        expected = (*tensordict.shape, n_agents, 1)
+        if value is None or value.shape != expected:
+            found = f"it writes {list(self.critic.out_keys)}" if value is None else f"found {list(value.shape)}"
+            raise UserError(
+                f"AdvantageEstimator: the critic {name} of group {self.keys.group!r}: expected {key} "
+                f"{list(expected)}, one value per agent, {found}; value_critic(...) makes such critics"
+            )
 
     def _first_hidden(self, critic: RecurrentModule, batch: TensorDictBase) -> Tensor:
         """The critic's state at the batch's first step, repeated along time as the module reads its first entry."""

@@ -35,7 +35,7 @@ def check_q_actors(actors: Any) -> None:
     for name, actor in actors.items():
         if actor.group.keys.action_value not in _keys(actor):
             raise UserError(
-                f"QMixLoss: actors[{name!r}] is a {type(actor).__name__} and writes no {actor.group.keys.action_value}: "
+                f"QMixLoss: actors[{name!r}], a {type(actor).__name__}, writes no {actor.group.keys.action_value}: "
                 "give a MultiAgentQActor, or as_q_actor(group, module)"
             )
 

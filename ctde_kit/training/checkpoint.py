@@ -24,7 +24,7 @@ CONTENT = {"format", "algorithm", "frames", "rows", "parts", "random"}
 
 
 def save_checkpoint(
-    path: Path, parts: Parts, *, algorithm: str, frames: int, rows: Sequence[tuple[int, int]] = ()
+    path: Path | str, parts: Parts, *, algorithm: str, frames: int, rows: Sequence[tuple[int, int]] = ()
 ) -> None:
     """Write the state of all parts and of the program's random generators to one file.
 
@@ -60,7 +60,7 @@ def save_checkpoint(
         "parts": states,
         "random": _random_state(),
     }
-    write_content(path, content)
+    write_content(Path(path), content)
 
 
 def write_content(path: Path, content: dict[str, Any]) -> None:
@@ -87,7 +87,7 @@ def write_content(path: Path, content: dict[str, Any]) -> None:
         ) from error
 
 
-def read_checkpoint(path: Path, *, algorithm: str, keys: Collection[str] = CONTENT) -> dict[str, Any]:
+def read_checkpoint(path: Path | str, *, algorithm: str, keys: Collection[str] = CONTENT) -> dict[str, Any]:
     """The content of a checkpoint file, as ``load_parts`` takes it.
 
     Its checksum is compared before anything in it is read, and nothing but tensors and plain values is ever built.
@@ -109,6 +109,7 @@ def read_checkpoint(path: Path, *, algorithm: str, keys: Collection[str] = CONTE
     >>> sorted(read_checkpoint(path, algorithm="qmix")["parts"])
     ['buffer', 'collector', 'policy', 'prepare', 'update', 'update_schedule']
     """
+    path = Path(path)
     if not path.is_file():
         raise UserError(f"no checkpoint at {path}: give a run directory that has one in checkpoints/")
     try:

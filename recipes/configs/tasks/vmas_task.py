@@ -71,7 +71,7 @@ class VmasTask(TaskConfig):
 
         base_env = env.base_env
         assert isinstance(base_env, ck.VmasEnv)
-        return lambda env_index=0: render_frame(base_env.world, env_index)
+        return lambda env_index=0: render_frame(base_env.simulation.world, env_index)
 
     def evaluation_envs(self, episodes: int) -> int:
         return min(episodes, 1000)
