@@ -29,6 +29,7 @@ PAGES = [
     "docs/competition.md",
     "docs/communication.md",
     "docs/critics.md",
+    "docs/policies.md",
 ]
 
 
