@@ -30,6 +30,7 @@ PAGES = [
     "docs/communication.md",
     "docs/critics.md",
     "docs/doctor.md",
+    "docs/policies.md",
 ]
 
 

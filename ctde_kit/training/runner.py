@@ -26,6 +26,9 @@ logger = logging.getLogger("ctde_kit")
 KEPT_CHECKPOINTS = 2
 
 
+OnIteration = Callable[[Iteration, dict[str, float]], bool | None]
+
+
 @dataclass
 class Run:
     """The settings of one run: what ``run`` needs besides the parts.
@@ -77,11 +80,18 @@ class Run:
     conclude: Callable[[], dict[str, Any]] = dict
 
 
-def run(parts: Parts, settings: Run) -> dict[str, Any]:
+def run(parts: Parts, settings: Run, *, on_iteration: OnIteration | None = None) -> dict[str, Any]:
     """Train to the end and write the run directory; returns the content of ``summary.json``.
 
     ``metrics.csv`` gets one row per iteration: ``frames``, ``seconds`` (wall-clock time including evaluation),
     ``train/...`` (means over the iteration) and, after an evaluation, ``eval/...``.
+
+    Args:
+        parts: of the recipe; it may be changed by ``on_iteration`` between iterations.
+        settings: of the run.
+        on_iteration: called after each iteration with it and its row of ``metrics.csv``, in which the last evaluation
+            stands, too. Where it returns ``True`` the run ends there, evaluated and with a checkpoint, as if all
+            frames were collected.
 
     Raises:
         RunStopped: at the end of an iteration, after its checkpoint, where a signal asked for it.
@@ -116,6 +126,11 @@ def run(parts: Parts, settings: Run) -> dict[str, Any]:
                 evaluation = {f"eval/{name}": value for name, value in settings.evaluate(frames).items()}
                 row.update(evaluation)
                 last_evaluation = frames
+            if on_iteration is not None and on_iteration(iteration, {**evaluation, **row}) is True:
+                if last_evaluation != frames:
+                    evaluation = {f"eval/{name}": value for name, value in settings.evaluate(frames).items()}
+                    row.update(evaluation)
+                is_last, last_evaluation = True, frames
             _log(row, settings)
             stopping = settings.stop.at_boundary()
             if stopping or is_last or frames - last_checkpoint >= settings.checkpoint_every_frames:
@@ -125,6 +140,8 @@ def run(parts: Parts, settings: Run) -> dict[str, Any]:
                 parts.collector.shutdown()
                 raise RunStopped(f"stopped at {frames} frames", settings.stop.signal or 0)
             report(frames, _returns(row, evaluation))
+            if is_last:
+                break
             before = time.perf_counter()
     if not evaluation:
         evaluation = {f"eval/{name}": value for name, value in settings.evaluate(frames).items()}

@@ -48,11 +48,16 @@ def guarded(program: str, run: Callable[[list[str]], None], arguments: list[str]
 
 
 def compose_and_run(
-    program: str, config_name: str, options: Options, overrides: list[str], run: Callable[[DictConfig, Path], None]
+    program: str,
+    config_name: str,
+    options: Options,
+    overrides: list[str],
+    run: Callable[[DictConfig, Path], float | None],
 ) -> None:
     """Compose the configuration ``config_name`` and call ``run`` with it and its directory, for each job of ``-m``.
 
     Several jobs end with a line that says how many, and where they are.
+    What ``run`` returns is the job's figure, which a sweeper that searches for the best options maximizes.
 
     Raises:
         UserError: the last mistake; those of other jobs are printed.
@@ -67,18 +72,21 @@ def compose_and_run(
     paths: list[Path] = []
     errors: list[tuple[Path, Exception]] = []
 
-    def job(cfg: DictConfig) -> None:
+    def job(cfg: DictConfig) -> float | None:
         # A working directory may hold what OmegaConf would look up.
         path = Path(OmegaConf.to_container(HydraConfig.get().runtime, resolve=False)["output_dir"])  # type: ignore
         paths.append(path)
         # An exception that leaves the job makes hydra print a line of its own.
         try:
-            run(cfg, path)
+            return run(cfg, path)
         except Exception as error:
+            if _needs_exceptions():
+                raise
             errors.append((path, error))
         finally:
             with contextlib.suppress(OSError):
                 path.rmdir()  # only where nothing was written
+        return None
 
     # Without this variable hydra prints its mistakes itself, in several lines, and exits with code 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -99,6 +107,12 @@ def compose_and_run(
         for path, error in errors[:-1]:
             print(f"{program}: error: {path.name}: {_one_line(error)}", file=sys.stderr)
         raise errors[-1][1]
+
+
+def _needs_exceptions() -> bool:
+    """Whether jobs run in processes of their own, or for a figure: only hydra can tell of their mistakes then."""
+    choices = HydraConfig.get().runtime.choices
+    return choices["hydra/launcher"] != "basic" or choices["hydra/sweeper"] != "basic"
 
 
 def compose(config_name: str, overrides: list[str]) -> DictConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def recipe_config(cfg: DictConfig) -> RecipeConfig:
     return config
 
 
-def _start(name: str, cfg: DictConfig, path: Path) -> None:
+def _start(name: str, cfg: DictConfig, path: Path) -> float | None:
     config = recipe_config(cfg)
     if config.algorithm != name:
         raise UserError(f"algorithm={config.algorithm}: this is ctde-{name}; run ctde-{config.algorithm}")
@@ -69,6 +70,20 @@ def _start(name: str, cfg: DictConfig, path: Path) -> None:
             go_on(config, path)
         else:
             start(config, path)
+    return final_return(config, path)
+
+
+def final_return(config: RecipeConfig, path: Path) -> float | None:
+    """The figure of a run that has ended: its final mean return, or the only learning group's where groups compete.
+
+    ``None`` where several groups learn against each other.
+    """
+    summary = json.loads((path / "summary.json").read_text())
+    if "eval/return_mean" in summary:
+        return summary["eval/return_mean"]
+    groups = [name.split("/")[1] for name in summary if name.startswith("eval/") and name.endswith("/return_mean")]
+    learning = [group for group in groups if group not in config.opponents]
+    return summary[f"eval/{learning[0]}/return_mean"] if len(learning) == 1 else None
 
 
 def _resume(name: str, arguments: list[str]) -> None:

@@ -108,7 +108,9 @@ def test_closed_loop_in_numpy_earns_what_the_run_earns(runs: Path) -> None:
     returns, running = np.zeros((100, 2)), np.ones(100, dtype=bool)
     for _ in range(40):
         actions = act(observation=np.concatenate(observations))
-        observed, rewards, done, _ = env.world.step([torch.from_numpy(part) for part in np.split(actions, 2)])
+        observed, rewards, done, _ = env.simulation.world.step(
+            [torch.from_numpy(part) for part in np.split(actions, 2)]
+        )
         observations = [agent.numpy() for agent in observed]
         returns += running[:, None] * np.stack([reward.numpy() for reward in rewards], 1)
         running &= ~done.numpy()

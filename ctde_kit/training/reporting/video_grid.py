@@ -39,8 +39,10 @@ def _tile(caption: str, frame: np.ndarray, height: int) -> np.ndarray:
     width = max(1, round(frame.shape[1] * height / frame.shape[0]))
     tile = Image.new("RGB", (width, height + CAPTION), (255, 255, 255))
     tile.paste(Image.fromarray(frame).resize((width, height), Image.Resampling.LANCZOS), (0, CAPTION))
+    draw = ImageDraw.Draw(tile)
+    draw.rectangle((0, CAPTION, width - 1, height + CAPTION - 1), outline=(200, 200, 200))
     place = (width / 2, CAPTION / 2)
-    ImageDraw.Draw(tile).text(place, caption, (20, 20, 20), ImageFont.load_default(size=TEXT_SIZE), anchor="mm")
+    draw.text(place, caption, (20, 20, 20), ImageFont.load_default(size=TEXT_SIZE), anchor="mm")
     return np.asarray(tile)
 
 
