@@ -39,7 +39,7 @@ class ScratchDirectory:
             owner = above.stat().st_uid
             if owner not in (0, os.getuid()):
                 raise UserError(
-                    f"Replay: directory={str(above)!r}: it belongs to user {owner}, not to you; choose a directory of your own"
+                    f"Replay: directory={str(above)!r}: it belongs to user {owner}, not to you; choose one of your own"
                 )
             _remove_abandoned(above)
             self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=above))  # with mode 0700

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf
 
 import ctde_kit as ck
@@ -17,6 +16,8 @@ from ctde_kit.errors import UserError
 from ctde_kit.recipes.commands.application import compose
 from ctde_kit.recipes.commands.arguments import check_arguments
 from ctde_kit.recipes.commands.loading import read_config
+from ctde_kit.recipes.commands.options import Options
+from ctde_kit.recipes.commands.recipes import RECIPES
 from ctde_kit.recipes.commands.short_forms import expand
 from ctde_kit.recipes.configs.tasks.lbf_task import LbfTask
 from ctde_kit.recipes.configs.tasks.pettingzoo_task import PettingZooTask
@@ -60,7 +61,6 @@ def doctor(arguments: list[str]) -> None:
 
 
 def _reports(arguments: list[str]) -> Iterator[Report]:
-    check_arguments("ctde doctor", arguments)
     if len(arguments) == 1 and "=" not in arguments[0]:
         yield from examine_run(Path(arguments[0]))
         return
@@ -69,11 +69,9 @@ def _reports(arguments: list[str]) -> Iterator[Report]:
     if len(chosen) != 1 or unknown:
         given = (unknown or arguments or ["nothing"])[0]
         raise UserError(f"{given}: expected task=NAME and options of the task, or one run directory")
+    check_arguments("ctde doctor", Options.of(RECIPES["mappo"].config, "mappo"), arguments)
     overrides = [override for argument in arguments for override in expand(argument)]
-    try:
-        task: Any = OmegaConf.to_object(compose("mappo", overrides).task)
-    except MissingConfigException as error:
-        raise UserError(f"{chosen[0]}: there is no such task; `ctde tasks` lists them") from error
+    task: Any = OmegaConf.to_object(compose("mappo", overrides).task)
     yield examine_env(task)
 
 

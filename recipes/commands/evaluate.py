@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ctde_kit.errors import UserError
 from ctde_kit.recipes.commands.run_arguments import read_arguments
 from ctde_kit.recipes.configs.data import to_data
-from ctde_kit.recipes.configs.policy_options import PolicyOptions
+from ctde_kit.recipes.configs.policy_options import EvaluateConfig, PolicyOptions
 
 if TYPE_CHECKING:
     from ctde_kit.recipes.wiring.saved_policies import Stage
@@ -21,7 +21,7 @@ PROGRAM = "ctde evaluate"
 
 def evaluate(arguments: list[str]) -> None:
     """Do what the command line of ``ctde evaluate`` says."""
-    given = read_arguments(PROGRAM, "evaluate", arguments)
+    given = read_arguments(PROGRAM, EvaluateConfig, arguments)
     if given is None:
         return
     # Not before: it loads torch.

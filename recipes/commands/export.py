@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ctde_kit.errors import UserError
 from ctde_kit.recipes.commands.export_example import EXAMPLES
 from ctde_kit.recipes.commands.run_arguments import read_arguments
+from ctde_kit.recipes.configs.policy_options import ExportConfig
 
 if TYPE_CHECKING:
     from ctde_kit.modules.export.greedy_step import GreedyStep, Port
@@ -22,7 +23,7 @@ PROGRAM = "ctde export"
 
 def export(arguments: list[str]) -> None:
     """Do what the command line of ``ctde export`` says."""
-    given = read_arguments(PROGRAM, "export", arguments)
+    given = read_arguments(PROGRAM, ExportConfig, arguments)
     if given is None:
         return
     if len(given.runs) != 1:

@@ -12,10 +12,12 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ctde_kit.errors import UserError
-from ctde_kit.recipes.commands.application import HELP, compose, print_help
-from ctde_kit.recipes.commands.arguments import check_arguments
+from ctde_kit.recipes.commands.application import compose, print_help
+from ctde_kit.recipes.commands.arguments import HELP, check_arguments
 from ctde_kit.recipes.commands.named_tasks import named_task
+from ctde_kit.recipes.commands.options import Options
 from ctde_kit.recipes.commands.short_forms import expand
+from ctde_kit.recipes.configs.policy_options import PolicyOptions
 from ctde_kit.recipes.configs.tasks.task import TaskConfig
 from ctde_kit.recipes.wiring.saved_runs import SavedRun
 
@@ -48,20 +50,21 @@ class RunArguments:
         return changed(named_task(self.task), self.changes).with_actions(continuous=own.continuous)
 
 
-def read_arguments(program: str, config_name: str, arguments: list[str]) -> RunArguments | None:
+def read_arguments(program: str, config: type[PolicyOptions], arguments: list[str]) -> RunArguments | None:
     """What the command line says; ``None`` after ``--help``, which is answered here.
 
     Raises:
         UserError: for mistakes in it.
     """
+    config_name = program.removeprefix("ctde ")
+    known = Options.of(config, config_name)
     if any(argument in HELP for argument in arguments):
-        print_help(config_name, [])
+        print_help(config_name, known, [])
         return None
     # A path may hold an equals sign.
     paths = [argument for argument in arguments if "=" not in argument.split("/")[0] and not argument.startswith("-")]
     paths += [argument for argument in arguments if argument not in paths and (Path(argument) / "config.yaml").exists()]
     options = [argument for argument in arguments if argument not in paths]
-    check_arguments(program, options)
     if not paths:
         raise UserError(f"expected the directory of a run, as training printed it; `{program} --help` shows examples")
     runs = [SavedRun(Path(path)) for path in paths]
@@ -71,6 +74,7 @@ def read_arguments(program: str, config_name: str, arguments: list[str]) -> RunA
     names = [option.removeprefix("task=") for option in options if option.startswith("task=")]
     outputs = [option.removeprefix("output=") for option in options if option.startswith("output=")]
     own = [option for option in options if not option.startswith(("task.", "task=", "output="))]
+    check_arguments(program, known, own)
     overrides = [override for option in own for override in expand(option)]
     chosen: Any = OmegaConf.to_object(compose(config_name, overrides))
     if outputs:

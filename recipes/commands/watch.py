@@ -20,7 +20,7 @@ PROGRAM = "ctde watch"
 
 def watch(arguments: list[str]) -> None:
     """Do what the command line of ``ctde watch`` says."""
-    given = read_arguments(PROGRAM, "watch", arguments)
+    given = read_arguments(PROGRAM, WatchConfig, arguments)
     if given is None:
         return
     if len(given.runs) != 1:

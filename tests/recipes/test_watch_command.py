@@ -73,7 +73,7 @@ def test_a_later_episode_of_an_env_is_found_again(runs: Path) -> None:
         for t in range(18):
             if t == 12:
                 drawn.append(stage.env.base_env.render_frame(1))
-            step, root = stage.env.step_and_maybe_reset(stage.policy(root))
+            _, root = stage.env.step_and_maybe_reset(stage.policy(root))
     stage.env.close()
     assert [len(late), len(early)] == [7, 7]
     assert np.array_equal(late[0], drawn[0])

@@ -98,8 +98,8 @@ def test_every_episode_of_every_evaluation_is_kept(tmp_path: Path) -> None:
     infos = [f"agents/info/{name}_sum" for name in ("pos_rew", "final_rew", "agent_collisions")]
     for row in found:
         assert sum(row[name] for name in infos) == pytest.approx(row["agents/return_mean"], abs=1e-5)
+    (run / "evaluations.jsonl").write_text("[]\n")
     with pytest.raises(UserError, match=r"evaluations\.jsonl, line 1: expected an episode's record"):
-        (run / "evaluations.jsonl").write_text("[]\n")
         lines(run)
 
 
