@@ -130,7 +130,7 @@ def run_all(plan: Plan, options: BenchmarkOptions) -> None:
     """
     # Not before: the lock's package loads torch.
     from ctde_kit.recipes.studies.benchmark.job_queue import JobQueue
-    from ctde_kit.recipes.studies.benchmark.progress import Progress
+    from ctde_kit.recipes.studies.benchmark.progress_table import Progress
     from ctde_kit.training.run_lock import sole_writer
 
     started, runs = time.monotonic(), list(plan.runs())
