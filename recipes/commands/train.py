@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from ctde_kit.errors import UserError
 from ctde_kit.recipes.commands.application import compose_and_run
 from ctde_kit.recipes.commands.arguments import BOOLEANS, TRUE, check_arguments
+from ctde_kit.recipes.commands.ignored import check_read
 from ctde_kit.recipes.commands.loading import read_config
 from ctde_kit.recipes.commands.options import Options
 from ctde_kit.recipes.commands.recipes import RECIPES
@@ -61,6 +63,9 @@ def _start(name: str, cfg: DictConfig, path: Path) -> float | None:
     config = recipe_config(cfg)
     if config.algorithm != name:
         raise UserError(f"algorithm={config.algorithm}: this is ctde-{name}; run ctde-{config.algorithm}")
+    if HydraConfig.get().mode == RunMode.RUN:
+        # Jobs of a sweep may differ in what makes an option count.
+        check_read(config, HydraConfig.get().overrides.task)
     in_study = HydraConfig.get().runtime.choices.get("study") is not None
     # Not before: what follows loads torch.
     from ctde_kit.recipes.commands.running import go_on, start

@@ -67,6 +67,12 @@ from tests.recipes.command_line import assert_one_line, call_here, composed
         ("mappo", "anneal_lr=2", "anneal_lr=2: expected true or false"),
         ("mappo", "actor.layer_norm=3", "actor.layer_norm=3: expected true or false"),
         ("qmix", "mixer.monotonic=false", "mixer.monotonic=false: here agents choose by their own values"),
+        ("qmix", "replay.alpha=0.7", "replay.alpha=0.7: nothing reads it here; it is for replay.prioritized=true"),
+        ("qmix", "replay.directory=/tmp", "it is for replay.stored_on=disk; leave it out, or give that, too"),
+        ("mappo", "logger.project=mine", "it is for logger=wandb or logger=mlflow"),
+        ("pqn", "huber_delta=2", "huber_delta=2: nothing reads it here; it is for value_loss=huber"),
+        ("maddpg", "inference_entropy=0.1", "it is for infer_policies=true"),
+        ("iql", "team_reward=sum", "it is for a mixer, such as mixer=vdn"),
         ("pqn", "+mixer.monotonic=false", "options need no plus sign"),
     ],
 )
