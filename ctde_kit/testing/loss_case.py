@@ -49,7 +49,7 @@ class LossCase:
     value_losses: Sequence[str] = ()
     prepared: Callable[[TensorDictBase], TensorDictBase] | None = None
     fresh: TensorDictBase | None = None
-    _: dict[str, Any] = field(default_factory=dict)
+    _listed: dict[str, list[Tensor]] = field(default_factory=dict, init=False)
 
     def __call__(self, batch: TensorDictBase) -> dict[str, Tensor]:
         """All losses and metrics, with the same random numbers each time; running statistics stay as they are."""
@@ -98,8 +98,8 @@ class LossCase:
         if isinstance(given, nn.Module):
             return _once({f"{name}.{key}": p for key, p in given.named_parameters() if p.requires_grad})
         if given is not None:
-            self._[name] = self._.get(name) or list(given)
-            return {f"{name}[{index}]": p for index, p in enumerate(self._[name])}
+            self._listed.setdefault(name, list(given))
+            return {f"{name}[{index}]": p for index, p in enumerate(self._listed[name])}
         if not isinstance(self.loss, nn.Module):
             return {}
         named = {key: p for key, p in self.loss.named_parameters() if p.requires_grad}
