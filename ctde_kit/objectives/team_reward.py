@@ -45,7 +45,7 @@ class TeamReward(nn.Module):
     def __init__(self, team: TeamSpec, reduction: Reduction):
         super().__init__()
         if reduction not in get_args(Reduction):
-            raise UserError(f"team_reward={reduction!r}: expected one of {', '.join(get_args(Reduction))}")
+            raise UserError(f"TeamReward: reduction={reduction!r}: expected one of {', '.join(get_args(Reduction))}")
         self.team, self.reduction = team, reduction
         self._check_entries = EntryCheck("TeamReward", self.entries)
 

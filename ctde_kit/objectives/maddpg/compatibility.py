@@ -40,23 +40,23 @@ def check_parts(
         )
     if mixer is not None and (team_weight or other_actions != "replay"):
         raise UserError(
-            f"team_weight={team_weight}, other_actions={other_actions}: with a mixer all agents learn from the team's "
-            "reward, among everyone's current actions; leave them 0 and replay"
+            f"team_weight={team_weight}, other_actions={other_actions!r}: with a mixer all agents learn from the "
+            "team's reward, among everyone's current actions; leave them 0 and replay"
         )
     if mixer is not None and any(actors[name].sub_policies is not None for name in critics):
         raise UserError(
-            "mixer: one value of the team has no replay for each sub-policy of an agent; leave ensemble_size=1, or use "
-            "mixer=none"
+            "mixer: one value of the team has no replay for each sub-policy of an agent; give actors without "
+            "sub_policies, or mixer=None"
         )
     if inference is not None and critics.keys() != actors.keys():
         raise UserError(
             f"inference: expected a critic of every group of {sorted(actors)}, found {sorted(critics)}; an opponent's "
-            "policy cannot be compared with beliefs of it, so leave infer_policies=false"
+            "policy cannot be compared with beliefs of it, so leave inference=None"
         )
     if mixer is not None and any(key[-1] == "max_action_value" for key in mixer.in_keys):
         raise UserError(
             f"mixer: {type(mixer).__name__} reads the value of the best action, which these critics do not give; "
-            "use QMixer or VDNMixer (mixer=qmix or mixer=vdn)"
+            "use QMixer or VDNMixer"
         )
     if sum(part is not None for part in (mixer, adversary, inference)) > 1:
         raise UserError(

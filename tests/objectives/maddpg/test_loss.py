@@ -384,7 +384,7 @@ def test_hubers_loss_is_linear_beyond_its_delta() -> None:
         ({"other_actions": "none"}, "other_actions='none': expected one of replay, current"),
         ({"value_loss": "l1"}, "value_loss='l1'"),
         ({"adversary": MinimaxAdversary(0.1), "mixer": True}, "leave one only"),
-        ({"team_weight": 0.5, "mixer": True}, "team_weight=0.5, other_actions=replay: with a mixer"),
+        ({"team_weight": 0.5, "mixer": True}, "team_weight=0.5, other_actions='replay': with a mixer"),
         ({"other_actions": "current", "mixer": True}, "leave them 0 and replay"),
     ],
 )
