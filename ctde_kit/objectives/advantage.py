@@ -9,12 +9,12 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 
-from ctde_kit.entries import Entry, GroupEntries, agent_flags, check_same_shape
+from ctde_kit.entries import Entry, agent_flags, check_same_shape
 from ctde_kit.errors import UserError
 from ctde_kit.keys import IS_INIT, PADDING_MASK, GroupKeys, next_key
 from ctde_kit.objectives.entry_checks import EntryCheck, parameter_dtype
 from ctde_kit.objectives.masking import AdvantageNormalization, normalize_advantage, valid_agents
-from ctde_kit.objectives.read_entries import now_and_next, team_flags
+from ctde_kit.objectives.read_entries import group_as_declared, now_and_next, team_flags
 from ctde_kit.objectives.returns import generalized_advantage_estimate
 from ctde_kit.objectives.unroll import hidden_key, next_outputs, trace_ends, unroll
 from ctde_kit.protocols import RecurrentModule, ReturnScale
@@ -73,12 +73,15 @@ class AdvantageEstimator(nn.Module):
         self.keys, self.gamma, self.lmbda, self.normalize = keys, gamma, lmbda, normalize
         self.value_norm = value_norm
         self.critic_hidden = None
-        self._check_entries = EntryCheck("AdvantageEstimator", self.entries)
+        self._check_entries = EntryCheck("AdvantageEstimator", self._table())
 
     @property
-    def entries(self) -> list[Entry]:
-        """What it reads of a batch, as each batch is checked."""
-        group, hidden = GroupEntries(self.keys), hidden_key(self.critic)
+    def entries(self) -> tuple[Entry, ...]:
+        """What it reads of a batch: each batch is checked against this table."""
+        return self._check_entries.entries
+
+    def _table(self) -> list[Entry]:
+        group, hidden = group_as_declared(self.critic, self.keys), hidden_key(self.critic)
         mask = group.mask.if_present()
         return [
             *now_and_next(self.critic, without=[] if hidden is None else [hidden]),

@@ -139,11 +139,14 @@ class MAPPOLoss(ModuleLoss):
 
     def _forward_value_estimator_keys(self, **kwargs: NestedKey) -> None:
         """No value estimator is held: ``AdvantageEstimator`` or TorchRL's GAE writes the advantages."""
-        self._check_entries = EntryCheck("MAPPOLoss", self.entries)
+        self._check_entries = EntryCheck("MAPPOLoss", self._table())
 
     @property
-    def entries(self) -> list[Entry]:
-        """What it reads of a batch, as each batch is checked."""
+    def entries(self) -> tuple[Entry, ...]:
+        """What it reads of a batch: each batch is checked against this table."""
+        return self._check_entries.entries
+
+    def _table(self) -> list[Entry]:
         keys, groups = self.tensor_keys, [self.actor_network.group] if isinstance(self.actor_network, HasGroup) else []
         group = GroupEntries.of(groups[0]) if groups else GroupEntries(GroupKeys())
         advice = "AdvantageEstimator writes it, or change its key with set_keys"
@@ -159,7 +162,7 @@ class MAPPOLoss(ModuleLoss):
 
     @property
     def in_keys(self) -> list[NestedKey]:
-        return [entry.key for entry in self._check_entries.entries if not entry.optional]
+        return [entry.key for entry in self.entries if not entry.optional]
 
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
         self._check_entries(tensordict, parameter_dtype(self))

@@ -152,11 +152,14 @@ class QMixLoss(ModuleLoss):
 
     def _forward_value_estimator_keys(self, **kwargs: NestedKey) -> None:
         """No value estimator is held: ``returns`` reads no keys."""
-        self._check_entries = EntryCheck("QMixLoss", self.entries)
+        self._check_entries = EntryCheck("QMixLoss", self._table())
 
     @property
-    def entries(self) -> list[Entry]:
-        """What it reads of a batch, as each batch is checked."""
+    def entries(self) -> tuple[Entry, ...]:
+        """What it reads of a batch: each batch is checked against this table."""
+        return self._check_entries.entries
+
+    def _table(self) -> list[Entry]:
         keys, actors, mixer = self.tensor_keys, self._groups.values(), self.mixer
         groups = [actor.group for actor in actors]
         entries = team_flags()
@@ -171,7 +174,7 @@ class QMixLoss(ModuleLoss):
 
     @property
     def in_keys(self) -> list[NestedKey]:
-        return needed_keys(self._check_entries.entries)
+        return needed_keys(self.entries)
 
     @property
     def stored_keys(self) -> list[NestedKey]:

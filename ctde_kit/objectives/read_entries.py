@@ -8,7 +8,7 @@ from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 
 from ctde_kit.entries import Entry, GroupEntries, as_key, one_per_step, root_entry, unknown_entry
-from ctde_kit.keys import DONE, IS_INIT, NEXT, TERMINATED, Key, next_key
+from ctde_kit.keys import DONE, IS_INIT, NEXT, TERMINATED, GroupKeys, Key, next_key
 from ctde_kit.objectives.orders import order_keys
 from ctde_kit.objectives.unroll import hidden_key
 from ctde_kit.protocols import DeclaresEntries
@@ -26,6 +26,13 @@ def entries_read_by(module: TensorDictModuleBase, groups: Iterable[GroupSpec] = 
     drawn, keys = order_keys(module), [as_key(key) for key in module.in_keys]
     entries = [known.get(key) or unknown_entry(key) for key in keys]
     return [entry.if_present() if entry.key in drawn else entry for entry in entries]
+
+
+def group_as_declared(module: TensorDictModuleBase, keys: GroupKeys) -> GroupEntries:
+    """The entries of a group whose spec is not known, of as many agents as ``module`` declares."""
+    entries = module.in_entries if isinstance(module, DeclaresEntries) else ()
+    known = (dict(entry.named_sizes).get("n_agents") for entry in entries if entry.group == keys.group)
+    return GroupEntries(keys, n_agents=next((size for size in known if size is not None), None))
 
 
 def now_and_next(

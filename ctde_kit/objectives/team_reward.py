@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal, get_args
 
 import torch
@@ -47,13 +48,16 @@ class TeamReward(nn.Module):
         if reduction not in get_args(Reduction):
             raise UserError(f"TeamReward: reduction={reduction!r}: expected one of {', '.join(get_args(Reduction))}")
         self.team, self.reduction = team, reduction
-        self._check_entries = EntryCheck("TeamReward", self.entries)
+        self._check_entries = EntryCheck("TeamReward", self._table())
 
     @property
-    def entries(self) -> list[Entry]:
-        """What it reads of a batch, as each batch is checked."""
-        groups = [(group, GroupEntries.of(group)) for group in self.team]
-        return [entry for group, entries in groups for entry in [*masks_of(group)[:1], entries.reward]]
+    def entries(self) -> tuple[Entry, ...]:
+        """What it reads of a batch: each batch is checked against this table."""
+        return self._check_entries.entries
+
+    def _table(self) -> list[Entry]:
+        rewards = [replace(GroupEntries.of(group).reward, dtype="any float") for group in self.team]
+        return [*(entry for group in self.team for entry in masks_of(group)[:1]), *rewards]
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         self._check_entries(tensordict)

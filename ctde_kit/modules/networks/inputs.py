@@ -239,7 +239,7 @@ def global_state(
             "global_state: this env writes no root key 'state'; use team_observation, or sees='team' of a critic"
         )
     n_agents = group.n_agents if repeat or agent_id else 1
-    entries = [state_entry(STATE, team.state_dim)]
+    entries = [state_entry(STATE, team.state_dim), *GroupEntries.of(group).by_key().values()]
     return Input([(STATE, None, 1)], n_agents, team.state_dim, agent_id=agent_id, normalize=normalize, entries=entries)
 
 

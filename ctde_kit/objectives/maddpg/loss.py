@@ -187,7 +187,7 @@ class MADDPGLoss(ModuleLoss):
 
     def _forward_value_estimator_keys(self, **kwargs: NestedKey) -> None:
         """No value estimator is held: ``returns`` reads no keys."""
-        self._check_entries = EntryCheck("MADDPGLoss", self.entries)
+        self._check_entries = EntryCheck("MADDPGLoss", self._table())
 
     @property
     def out_keys(self) -> list[NestedKey]:
@@ -197,15 +197,18 @@ class MADDPGLoss(ModuleLoss):
         return ["loss_actor", "loss_value", *names, *(several if self.mixer is None and len(self._critics) > 1 else [])]
 
     @property
-    def entries(self) -> list[Entry]:
-        """What it reads of a batch, as each batch is checked."""
+    def entries(self) -> tuple[Entry, ...]:
+        """What it reads of a batch: each batch is checked against this table."""
+        return self._check_entries.entries
+
+    def _table(self) -> list[Entry]:
         keys = self.tensor_keys
         entries = entries_of_parts(self._actors, self._critics, self.mixer, keys.reward)
         return [*entries, *replay_entries(keys.padding_mask, keys.priority_weight)]
 
     @property
     def in_keys(self) -> list[NestedKey]:
-        return needed_keys(self._check_entries.entries)
+        return needed_keys(self.entries)
 
     @property
     def stored_keys(self) -> list[NestedKey]:
