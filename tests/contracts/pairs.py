@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from ctde_kit.errors import UserError
-from ctde_kit.recipes.commands.options import options_of
 from ctde_kit.recipes.commands.option_words import in_options
+from ctde_kit.recipes.commands.options import options_of
 from ctde_kit.training import Parts, UpdateWithTargets
 from tests.contracts.tiny_env import TinyTask
 from tests.recipes.command_line import composed
