@@ -40,8 +40,8 @@ def check_team_and_group(owner: str, team: Any, group: Any) -> None:
     """Raise ``UserError`` unless ``team`` and ``group`` are a ``TeamSpec`` and the spec of one of its groups."""
     if not isinstance(team, TeamSpec) or not isinstance(group, GroupSpec):
         raise UserError(
-            f"{owner}: team is {_what(team)}, group is {_what(group)}: expected team=TeamSpec.from_env(env) and "
-            "group=team['agents'], in this order"
+            f"{owner}: team is {_what(team)}, group is {_what(group)}: expected TeamSpec.from_env(env) and "
+            "the spec of one of its groups, such as team['agents'], in this order"
         )
 
 

@@ -231,7 +231,8 @@ def test_worker_collectors() -> None:
     collector = MultiSyncCollector([functools.partial(with_state, actor)], actor, frames_per_batch=12, total_frames=12)
     (batch,) = collector
     collector.shutdown()
-    assert torch.equal(batch["agents", "actor_hidden"][:, 1], batch["next", "agents", "actor_hidden"][:, 0])
+    before, after = batch["agents", "actor_hidden"], batch["next", "agents", "actor_hidden"]
+    assert torch.equal(before[..., 1, :, :], after[..., 0, :, :])
 
 
 @pytest.mark.parametrize("network", [MLP, GRU], ids=["mlp", "gru"])
