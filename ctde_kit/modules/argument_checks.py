@@ -63,7 +63,7 @@ def built_network(
         network = make_network(in_features, out_features, n_agents)
     except TypeError as reason:
         raise UserError(
-            f"{owner}: make_network={getattr(make_network, '__name__', make_network)} does not take "
+            f"{owner}: make_network, {getattr(make_network, '__name__', make_network)}, does not take "
             f"({in_features}, {out_features}, {n_agents}), {reason}; {advice}"
         ) from reason
     if not isinstance(network, nn.Module):
