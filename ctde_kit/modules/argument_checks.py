@@ -40,8 +40,8 @@ def check_team_and_group(owner: str, team: Any, group: Any) -> None:
     """Raise ``UserError`` unless ``team`` and ``group`` are a ``TeamSpec`` and the spec of one of its groups."""
     if not isinstance(team, TeamSpec) or not isinstance(group, GroupSpec):
         raise UserError(
-            f"{owner}: team is {_what(team)}, group is {_what(group)}: expected team=TeamSpec.from_env(env) and "
-            "group=team['agents'], in this order"
+            f"{owner}: team is {_what(team)}, group is {_what(group)}: expected TeamSpec.from_env(env) and "
+            "the spec of one of its groups, such as team['agents'], in this order"
         )
 
 
@@ -63,7 +63,7 @@ def built_network(
         network = make_network(in_features, out_features, n_agents)
     except TypeError as reason:
         raise UserError(
-            f"{owner}: make_network={getattr(make_network, '__name__', make_network)} does not take "
+            f"{owner}: make_network, {getattr(make_network, '__name__', make_network)}, does not take "
             f"({in_features}, {out_features}, {n_agents}), {reason}; {advice}"
         ) from reason
     if not isinstance(network, nn.Module):

@@ -83,7 +83,7 @@ class MAPPOLoss(ModuleLoss):
 
     tensor_keys: _AcceptedKeys
     returns_advice = (
-        "ck.AdvantageEstimator(critic, keys, gamma=..., lmbda=...)(batch) or TorchRL's GAE(value_network=critic) reads "
+        "ck.AdvantageEstimator(critic, keys, gamma=..., lmbda=...)(batch) or TorchRL's GAE(value_network=...) reads "
         "rewards and flags, and writes advantages and targets"
     )
     value_norm: ReturnScale | None

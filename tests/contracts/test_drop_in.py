@@ -231,7 +231,8 @@ def test_worker_collectors() -> None:
     collector = MultiSyncCollector([functools.partial(with_state, actor)], actor, frames_per_batch=12, total_frames=12)
     (batch,) = collector
     collector.shutdown()
-    assert torch.equal(batch["agents", "actor_hidden"][:, 1], batch["next", "agents", "actor_hidden"][:, 0])
+    before, after = batch["agents", "actor_hidden"], batch["next", "agents", "actor_hidden"]
+    assert torch.equal(before[..., 1, :, :], after[..., 0, :, :])
 
 
 @pytest.mark.parametrize("network", [MLP, GRU], ids=["mlp", "gru"])
@@ -482,7 +483,7 @@ def refusals() -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "group is a TeamSpec", lambda: ck.MultiAgentActor(team(), inputs, MLP(18, 4, 4))
     yield "make_network is a MultiAgentMLP", lambda: ck.value_critic(team(), group, MLP(72, 4, 1))
     yield "team is a GroupSpec, group is a TeamSpec", lambda: ck.value_critic(group, team(), MLP)
-    yield "make_network=MultiAgentMLP does not take", lambda: ck.value_critic(team(), group, TorchRLMLP)
+    yield "make_network, MultiAgentMLP, does not take", lambda: ck.value_critic(team(), group, TorchRLMLP)
     yield (
         r"gave \[3, 1, 2\]: expected \[3, n_agents=1, 4\]",
         lambda: ck.value_critic(team(), group, lambda i, o, n: nn.Linear(i, 2))(batch),
