@@ -84,14 +84,14 @@ def recorded(
     swapping = [critic for critic in critics if isinstance(critic, SwapsOwnAction)]
     for critic in swapping:
         original = critic.own_action_values
-        critic.__dict__["own_action_values"] = lambda *args, original=original: _only(original(*args), keep)
+        vars(critic)["own_action_values"] = lambda *args, original=original: _only(original(*args), keep)
     try:
         yield outputs
     finally:
         for hook in hooks:
             hook.remove()
         for critic in swapping:
-            del critic.__dict__["own_action_values"]
+            del vars(critic)["own_action_values"]
 
 
 def _is_output(value: Any, n_agents: int) -> bool:
@@ -158,7 +158,7 @@ def discrete_actions_are_hard(case: DeterministicCase) -> str:
     for critic in case.critic_modules():
         if isinstance(critic, SwapsOwnAction):
             original = critic.own_action_values
-            critic.__dict__["own_action_values"] = lambda data, action, original=original: (
+            vars(critic)["own_action_values"] = lambda data, action, original=original: (
                 seen.append(action) or original(data, action)
             )
         hooks.append(critic.register_forward_pre_hook(lambda _, args: _keep_actions(args, case, seen)))

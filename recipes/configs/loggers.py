@@ -57,7 +57,7 @@ class LoggerConfig(CheckedConfig):
 
         target = directory / self.name
         if self.name == "mlflow":
-            import mlflow
+            import mlflow  # pyright: ignore[reportMissingImports]  # an extra
             from torchrl.record.loggers.mlflow import MLFlowLogger
 
             uri = self.tracking_uri or f"sqlite:///{directory.absolute() / 'mlflow.db'}"
@@ -66,7 +66,7 @@ class LoggerConfig(CheckedConfig):
         if self.name == "wandb":
             from torchrl.record.loggers.wandb import WandbLogger
 
-            options = {"project": self.project, "offline": self.offline}
+            options: dict[str, Any] = {"project": self.project, "offline": self.offline}
             return [PatientLogger(partial(WandbLogger, exp_name=run_name, log_dir=str(target), **options), self.name)]
         from torchrl.record.loggers.tensorboard import TensorboardLogger
 

@@ -89,7 +89,9 @@ class VmasHeuristic(TensorDictModuleBase):
 class _SingleHeuristic(TensorDictModuleBase):
     def __init__(self, actor: VmasHeuristic):
         super().__init__()
-        self.actor, self.in_keys, self.out_keys = actor, actor.in_keys, actor.out_keys
+        self.actor = actor
+        self.in_keys: list[NestedKey] = actor.in_keys
+        self.out_keys: list[NestedKey] = actor.out_keys
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         keys, dim = self.actor.group.keys, tensordict.ndim

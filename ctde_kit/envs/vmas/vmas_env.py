@@ -167,6 +167,7 @@ class VmasEnv(TorchRLVmasEnv):
             groups = self._get_default_group_map(names)
         elif isinstance(groups, MarlGroupMapType):
             groups = groups.get_group_map(names)
+        assert groups is not None
         self.group_map = split_groups(env, groups)
         super()._make_specs(env)
         done = self.full_done_spec_unbatched
@@ -227,7 +228,7 @@ class VmasEnv(TorchRLVmasEnv):
         actions = [tensordict.get(key) for key in self._action_keys]
         if self.continuous_actions or self.categorical_actions:
             return actions
-        specs = self.full_action_spec_unbatched
+        specs: Any = self.full_action_spec_unbatched
         return [specs[key].to_categorical(action) for key, action in zip(self._action_keys, actions, strict=True)]
 
     def to(self, device: torch.device | str) -> VmasEnv:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
+from tensordict.utils import NestedKey
 from torch import Tensor
 
 from ctde_kit.errors import UserError
@@ -28,7 +29,8 @@ class ForeignNetwork(TensorDictModuleBase):
     def __init__(self, module: TensorDictModuleBase):
         super().__init__()
         self.module = module
-        self.in_keys, self.out_keys = list(module.in_keys), list(module.out_keys)
+        self.in_keys: list[NestedKey] = list(module.in_keys)
+        self.out_keys: list[NestedKey] = list(module.out_keys)
 
     @property
     def decentralized(self) -> bool:
@@ -45,9 +47,9 @@ class ForeignCritic(TensorDictModuleBase):
     def __init__(self, groups: list[GroupSpec], module: TensorDictModuleBase):
         super().__init__()
         self.module, self.groups = module, groups
-        vectors = {group.keys.action: group.keys.action_vector for group in groups}
-        self.in_keys = [vectors.get(key, key) for key in module.in_keys]
-        self.out_keys = list(module.out_keys)
+        vectors: dict[NestedKey, NestedKey] = {group.keys.action: group.keys.action_vector for group in groups}
+        self.in_keys: list[NestedKey] = [vectors.get(key, key) for key in module.in_keys]
+        self.out_keys: list[NestedKey] = list(module.out_keys)
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         inputs = tensordict.copy()

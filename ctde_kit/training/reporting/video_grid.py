@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -93,9 +94,9 @@ def write_video(frames: Sequence[np.ndarray], path: Path, frames_per_second: flo
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.stem}.part.mp4")
     try:
-        writer = imageio_ffmpeg.write_frames(
-            str(unfinished), (width + width % 2, height + height % 2), fps=frames_per_second, macro_block_size=2
-        )
+        size = (width + width % 2, height + height % 2)
+        options: dict[str, Any] = {"fps": frames_per_second, "macro_block_size": 2}
+        writer = imageio_ffmpeg.write_frames(str(unfinished), size, **options)
         writer.send(None)
         for frame in frames:
             writer.send(np.ascontiguousarray(np.pad(frame, even, constant_values=255)))

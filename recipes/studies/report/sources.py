@@ -102,7 +102,7 @@ def _curves(run: Path, found: Found) -> Iterator[RunCurve]:
             label=label,
             seed=int(config["seed"]),
             frames=np.array(frames),
-            episodes=tuple(episodes.get(row["frames"], (row[name],)) for row in evaluated),  # pyright: ignore[reportArgumentType]
+            episodes=tuple(episodes.get(at, (float(row[name]),)) for at, row in zip(frames, evaluated, strict=True)),
             seconds=np.array([row["seconds"] for row in evaluated]),
             absolute=summary.get(f"absolute/{metric}"),
         )
