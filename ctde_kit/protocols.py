@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from tensordict import TensorDictBase
 from torch import Tensor
 
-from ctde_kit.entries import Entry
+from ctde_kit.entry_tables import Entry
 from ctde_kit.keys import Key
 from ctde_kit.specs import GroupSpec
 

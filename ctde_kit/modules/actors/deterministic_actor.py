@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchrl.envs import TensorDictPrimer
 from torchrl.envs.utils import ExplorationType, exploration_type
 
-from ctde_kit.entries import Entry, GroupEntries
+from ctde_kit.entry_tables import Entry, GroupEntries
 from ctde_kit.modules.actors.action_vectors import allowed, as_action, gumbel_like, hard, straight_through
 from ctde_kit.modules.actors.noise import ActionNoise
 from ctde_kit.modules.actors.sub_policy_draw import SubPolicyDraw

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchrl.envs import TensorDictPrimer
 from torchrl.envs.utils import ExplorationType, exploration_type
 
-from ctde_kit.entries import Entry, GroupEntries
+from ctde_kit.entry_tables import Entry, GroupEntries
 from ctde_kit.errors import UserError
 from ctde_kit.modules.networks.agent_network import AgentNetwork, actor_hidden_key
 from ctde_kit.modules.networks.inputs import Input, entry

@@ -8,7 +8,7 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import nn
 
-from ctde_kit.entries import Entry
+from ctde_kit.entry_tables import Entry
 from ctde_kit.keys import CHOSEN_ACTION_VALUE, Key
 from ctde_kit.modules.mixers.mixing import hypernetwork, mixer_state, team_values, value_keys
 from ctde_kit.modules.networks.inputs import Input

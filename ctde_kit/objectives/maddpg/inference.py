@@ -48,7 +48,7 @@ class PolicyInference(nn.Module):
     def __init__(self, networks: nn.Module, *, entropy_coeff: float = 1e-3, deviation: float = 0.1):
         super().__init__()
         if deviation <= 0:
-            raise UserError(f"inference.deviation={deviation}: expected a number above 0")
+            raise UserError(f"PolicyInference: deviation={deviation}, expected a number above 0")
         self.networks, self.entropy_coeff, self.deviation = networks, entropy_coeff, deviation
 
     def forward(

@@ -202,7 +202,7 @@ def test_one_team_with_a_mixer_against_an_opponent() -> None:
 def test_beliefs_of_opponents_are_refused() -> None:
     team = herd()
     inference = PolicyInference(InferredPolicies(team, make_network(False, False)))
-    with pytest.raises(UserError, match="leave infer_policies=false") as caught:
+    with pytest.raises(UserError, match="leave inference=None") as caught:
         make(team, RandomActor(team["sheep"]), inference=inference)
     assert "\n" not in str(caught.value)
 
