@@ -10,7 +10,8 @@ from tensordict import TensorDictBase
 from tensordict.utils import NestedKey
 from torch import Tensor
 
-from ctde_kit.entries import Entry, GroupEntries, alive_next
+from ctde_kit.entries import alive_next
+from ctde_kit.entry_tables import Entry, GroupEntries
 from ctde_kit.keys import NEXT, Key
 from ctde_kit.objectives.read_entries import masks_of, now_and_next
 from ctde_kit.specs import GroupSpec

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 
-from ctde_kit.entries import Entry, GroupEntries, as_key, one_per_step, root_entry, unknown_entry
+from ctde_kit.entry_tables import Entry, GroupEntries, as_key, one_per_step, root_entry, unknown_entry
 from ctde_kit.keys import DONE, IS_INIT, NEXT, TERMINATED, GroupKeys, Key, next_key
 from ctde_kit.objectives.orders import order_keys
 from ctde_kit.objectives.unroll import hidden_key

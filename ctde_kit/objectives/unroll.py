@@ -120,5 +120,4 @@ def check_sequences(
             "sequences or episodes, or unsqueeze(0) a single sequence"
         )
     if tensordict.ndim > 1 and burn_in >= tensordict.shape[-1]:
-        length = tensordict.shape[-1]
-        raise UserError(f"burn_in={burn_in}: expected less than the {length} steps of a sequence; make it smaller")
+        raise UserError(f"{loss}: burn_in={burn_in}, expected less than the {tensordict.shape[-1]} steps of a sequence")

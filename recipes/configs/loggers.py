@@ -6,7 +6,7 @@ import importlib.util
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ctde_kit.errors import UserError
 from ctde_kit.recipes.configs.checks import PATH, CheckedConfig, check_choice

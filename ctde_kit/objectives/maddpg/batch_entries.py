@@ -10,7 +10,7 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 
-from ctde_kit.entries import Entry, GroupEntries
+from ctde_kit.entry_tables import Entry, GroupEntries
 from ctde_kit.keys import IS_INIT
 from ctde_kit.objectives.maddpg.joint_actions import stored_vector
 from ctde_kit.objectives.orders import with_orders

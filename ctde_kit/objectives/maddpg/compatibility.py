@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
-from ctde_kit.errors import UserError
+from ctde_kit.errors import UserError, check_choice
 from ctde_kit.keys import CHOSEN_ACTION_VALUE
 from ctde_kit.objectives.part_checks import check_critics_of_actions, check_groups, check_learners, check_mixer
 
 OtherActions = Literal["replay", "current"]
+OTHER_ACTIONS: tuple[OtherActions, ...] = get_args(OtherActions)
 
 
 def check_parts(
@@ -22,8 +23,7 @@ def check_parts(
     team_weight: float,
 ) -> None:
     """Raise ``UserError`` unless the parts and options of ``MADDPGLoss`` fit together."""
-    if other_actions not in get_args(OtherActions):
-        raise UserError(f"other_actions={other_actions!r}: expected one of {', '.join(get_args(OtherActions))}")
+    check_choice("MADDPGLoss", "other_actions", other_actions, OTHER_ACTIONS)
     check_groups("MADDPGLoss", "actors", actors, "MultiAgentDeterministicActor; as_deterministic_actor(group, module)")
     if not isinstance(critics, Mapping):
         raise UserError(f"MADDPGLoss: critics is a {type(critics).__name__}: expected a mapping by group's name")

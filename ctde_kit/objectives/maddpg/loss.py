@@ -14,7 +14,8 @@ from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor, nn
 
-from ctde_kit.entries import Entry
+from ctde_kit.entry_tables import Entry
+from ctde_kit.errors import check_choice
 from ctde_kit.keys import CHOSEN_ACTION_VALUE, PADDING_MASK, PRIORITY_WEIGHT, TD_ERROR
 from ctde_kit.objectives.entry_checks import EntryCheck, parameter_dtype
 from ctde_kit.objectives.maddpg.batch_entries import entries_of_parts, with_vectors
@@ -33,7 +34,7 @@ from ctde_kit.objectives.return_estimators import NStepReturn, ReturnEstimator
 from ctde_kit.objectives.td_targets import td_targets, team_td_targets, valid_mask
 from ctde_kit.objectives.team_reward import REWARD
 from ctde_kit.objectives.unroll import check_sequences, unroll
-from ctde_kit.objectives.value_loss import ValueLoss, check_value_loss
+from ctde_kit.objectives.value_loss import VALUE_LOSSES, ValueLoss
 from ctde_kit.objectives.value_targets import ValueTargets, joint_metrics
 from ctde_kit.specs import GroupSpec
 
@@ -148,12 +149,11 @@ class MADDPGLoss(ModuleLoss):
         use_stored_hidden: bool = True,
     ):
         super().__init__()
-        check_value_loss(value_loss)
         check_parts(actors, critics, mixer, adversary, inference, other_actions, team_weight)
         self.actors, self.critics, self.mixer = nn.ModuleDict(dict(actors)), nn.ModuleDict(dict(critics)), mixer
         self.gamma, self.other_actions, self.returns = gamma, other_actions, returns or NStepReturn()
         self.team_weight, self.action_regularization = team_weight, action_regularization
-        self.value_loss: ValueLoss = value_loss
+        self.value_loss: ValueLoss = check_choice("MADDPGLoss", "value_loss", value_loss, VALUE_LOSSES)
         self.huber_delta = huber_delta
         self.adversary, self.inference = adversary, inference
         self.burn_in, self.use_stored_hidden = burn_in, use_stored_hidden
