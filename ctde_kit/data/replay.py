@@ -92,7 +92,7 @@ class Replay:
         n_items = capacity // form.frames_per_item
         if n_items < 1 or batch_size < 1:
             raise UserError(
-                f"replay.capacity={capacity} frames, replay.batch_size={batch_size}: expected room for an item of "
+                f"Replay: capacity={capacity} frames, batch_size={batch_size}: expected room for an item of "
                 f"{form.frames_per_item} frames, and at least 1 item per sample"
             )
         self.form, self.batch_size, self.device = form, batch_size, torch.device(device)
@@ -150,8 +150,8 @@ class Replay:
     def _sample(self, n_items: int) -> TensorDictBase:
         if len(self) == 0:
             raise UserError(
-                f"replay: after {self.frames} frames no item of {self.form.frames_per_item} steps is whole; make it "
-                "shorter, or raise learning_starts"
+                f"Replay: after {self.frames} frames no item of {self.form.frames_per_item} steps is whole; make it "
+                "shorter, or collect more first (learning_starts)"
             )
         return self._buffer.sample(n_items).to(self.device)
 

@@ -32,7 +32,7 @@ def make_storage(
         directory: of the memory-mapped files; ``None`` for a temporary one, deleted when the program ends.
     """
     if on not in get_args(StoredOn):
-        raise UserError(f"replay.stored_on={on!r}: expected one of {', '.join(get_args(StoredOn))}")
+        raise UserError(f"Replay: stored_on={on!r}: expected one of {', '.join(get_args(StoredOn))}")
     if on == "disk":
         try:
             if directory is None:
@@ -40,7 +40,7 @@ def make_storage(
             Path(directory).mkdir(parents=True, exist_ok=True)
             return LazyMemmapStorage(capacity, scratch_dir=directory, existsok=True)
         except OSError as error:
-            raise UserError(f"replay.directory={directory}: it cannot be written ({error.strerror})") from error
+            raise UserError(f"Replay: directory={directory!r}: it cannot be written ({error.strerror})") from error
     return LazyTensorStorage(capacity, device=torch.device(device if on == "device" else "cpu"))
 
 
@@ -62,8 +62,8 @@ def check_disk(capacity: int, item: TensorDictBase, directory: str | None) -> No
     free = shutil.disk_usage(where).free
     if needed > free:
         raise UserError(
-            f"replay.stored_on=disk: {where} has {free / 1e9:.3g} GB left, expected {needed / 1e9:.3g} GB; "
-            "make replay.capacity smaller or choose another replay.directory"
+            f"Replay: stored_on='disk': {where} has {free / 1e9:.3g} GB left, expected {needed / 1e9:.3g} GB; "
+            "make capacity smaller or choose another directory"
         )
 
 
@@ -82,8 +82,8 @@ def reserve_disk(storage: LazyMemmapStorage) -> None:
             os.posix_fallocate(descriptor, 0, os.fstat(descriptor).st_size)
         except OSError as error:
             raise UserError(
-                f"replay.stored_on=disk: {leaf.filename} cannot be written ({error.strerror}); free some space, make "
-                "replay.capacity smaller or choose another replay.directory"
+                f"Replay: stored_on='disk': {leaf.filename} cannot be written ({error.strerror}); free some space, or "
+                "make capacity smaller or choose another directory"
             ) from error
         finally:
             os.close(descriptor)

@@ -117,7 +117,7 @@ def lbf_parallel_env(env_id: str, max_steps: int = 50) -> LBFParallelEnv:
     ((12,), (24,), [1, 1, 1, 1, 1, 0])
     """
     try:
-        import lbforaging  # noqa: F401  (registers its environments)
+        import lbforaging  # noqa: F401  # pyright: ignore[reportUnusedImport]  # it registers its environments
     except ImportError as error:
         raise UserError('level-based foraging needs the package lbforaging; pip install "ctde-kit[lbf]"') from error
     if env_id not in gymnasium.registry:

@@ -112,8 +112,8 @@ class MAPPOLoss(LossModule):
         check_critic_of_states("MAPPOLoss", critic)
         if clip_value is not None and order_keys(critic):
             raise UserError(
-                f"MAPPOLoss: clip_value={clip_value!r}: stored values are of a fixed order of agents, this "
-                "critic's of drawn ones; use clip_value=None"
+                f"clip_value={clip_value}: stored values are of a fixed order of agents, this critic's of drawn ones; "
+                "use clip_value=None"
             )
         self.actor_network, self.critic_network, self.value_norm = actor, critic, value_norm
         self.clip_epsilon, self.clip_value = clip_epsilon, clip_value

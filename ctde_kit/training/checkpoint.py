@@ -97,7 +97,7 @@ def read_checkpoint(path: Path, *, algorithm: str) -> dict[str, Any]:
     if content["algorithm"] != algorithm:
         raise UserError(
             f"checkpoint {path} is of algorithm {content['algorithm']!r}, expected {algorithm!r}: "
-            f"resume it with ctde-{content['algorithm']}"
+            f"pass algorithm={content['algorithm']!r}"
         )
     return content
 

@@ -51,7 +51,7 @@ class RunDirectory:
             probe.unlink()
         except OSError as error:
             raise UserError(
-                f"run directory {self.path} cannot be written ({error.strerror}): choose another with hydra.run.dir=DIR"
+                f"run directory {self.path} cannot be written ({error.strerror}): choose another path"
             ) from error
 
     @property

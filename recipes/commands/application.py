@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from ctde_kit.errors import NotFiniteError, UserError
+from ctde_kit.recipes.commands.option_words import in_options
 from ctde_kit.recipes.commands.schemas import register_schemas
 
 # Hydra takes these before the options alone.
@@ -131,7 +132,7 @@ def _unknown_option(error: MissingConfigException) -> UserError:
 def _one_line(error: BaseException) -> str:
     """Hydra and OmegaConf spread a mistake over lines and causes; the cause says what was wrong with the value."""
     # Hydra recommends a plus sign, which would add an option that nothing reads.
-    message = re.sub(r"To append to your config use \S+ ?", "", " ".join(str(error).split())).rstrip(". ")
+    message = re.sub(r"To append to your config use \S+ ?", "", " ".join(in_options(str(error)).split())).rstrip(". ")
     if isinstance(error, HydraException) and isinstance(error.__cause__, OmegaConfBaseException):
         reason = str(error.__cause__).splitlines()[0]
         message = f"{message}: {reason}" if reason not in message else message

@@ -14,7 +14,7 @@ from ctde_kit.recipes.configs.networks import MLPNetwork, NetworkConfig
 
 if TYPE_CHECKING:
     from ctde_kit.modules import FrozenActor
-    from ctde_kit.modules.actors.team_policy import GroupActor
+    from ctde_kit.protocols import GroupActor
     from ctde_kit.specs import GroupSpec, TeamSpec
 
 
@@ -128,4 +128,4 @@ class FrozenActorConfig(ActorConfig):
         from torchrl.envs.utils import ExplorationType
 
         exploration = ExplorationType.RANDOM if self.sampled else ExplorationType.DETERMINISTIC
-        return ck.modules.FrozenActor(self.actor.build(group, team), exploration)  # type: ignore[arg-type]
+        return ck.modules.FrozenActor(self.actor.build(group, team), exploration)  # pyright: ignore[reportArgumentType]  # a checked choice

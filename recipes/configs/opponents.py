@@ -11,7 +11,7 @@ from ctde_kit.recipes.configs.actors import ActorConfig
 from ctde_kit.recipes.configs.checks import check_not_negative
 
 if TYPE_CHECKING:
-    from ctde_kit.modules.actors.team_policy import GroupActor
+    from ctde_kit.protocols import GroupActor
     from ctde_kit.specs import GroupSpec, TeamSpec
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ctde_kit.errors import UserError
 from ctde_kit.modules import TeamPolicy
-from ctde_kit.modules.actors.team_policy import GroupActor
+from ctde_kit.protocols import GroupActor
 from ctde_kit.recipes.configs.actors import ActorConfig, FrozenActorConfig
 from ctde_kit.recipes.configs.opponents import OpponentConfig, RunOpponent
 from ctde_kit.recipes.configs.recipe import RecipeConfig

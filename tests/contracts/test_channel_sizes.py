@@ -187,7 +187,7 @@ def test_what_there_is_no_channel_for_is_one_line() -> None:
         (lambda: AgentNetwork(inputs, make(inputs.features, 2, 3), ["out"]), "critic=decentralized"),
         (lambda: value_critic(team, group, make), "there is nothing to tell"),
         (lambda: action_value_critic(team, group, make), "there is nothing to tell"),
-        (lambda: SubPolicies([make(5, 2, 3), make(5, 2, 3)]), "leave ensemble_size=1"),
+        (lambda: SubPolicies([make(5, 2, 3), make(5, 2, 3)]), "give networks without a channel"),
     ):
         with pytest.raises(UserError, match=message) as caught:
             refused()

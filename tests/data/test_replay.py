@@ -245,7 +245,7 @@ def test_files_stand_where_they_were_asked_for_with_all_of_their_blocks(tmp_path
 
 
 def test_a_disk_that_is_too_small_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"replay\.stored_on=disk: .* GB left, expected .* GB") as caught:
+    with pytest.raises(UserError, match=r"Replay: stored_on=.disk.: .* GB left, expected .* GB") as caught:
         filled("transitions", capacity=10**13, stored_on="disk", directory=str(tmp_path))
     assert "\n" not in str(caught.value)
 
@@ -260,12 +260,12 @@ def test_a_disk_that_fills_up_is_one_line(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_directory_that_cannot_be_written_is_named() -> None:
-    with pytest.raises(UserError, match=r"replay\.directory=/proc/nowhere"):
+    with pytest.raises(UserError, match=r"Replay: directory=./proc/nowhere"):
         filled("transitions", stored_on="disk", directory="/proc/nowhere")
 
 
 def test_a_sequence_longer_than_what_is_stored_is_named() -> None:
-    with pytest.raises(UserError, match=r"replay\.capacity=40 frames.*an item of 50 frames"):
+    with pytest.raises(UserError, match=r"Replay: capacity=40 frames.*an item of 50 frames"):
         Replay(Sequences(length=50), capacity=40, batch_size=5)
     replay = Replay(Sequences(length=50), capacity=400, batch_size=5)
     replay.extend(stream())
@@ -275,7 +275,7 @@ def test_a_sequence_longer_than_what_is_stored_is_named() -> None:
 
 def test_an_episode_longer_than_max_steps_is_named() -> None:
     replay = Replay(Episodes(max_steps=4), capacity=200, batch_size=5)
-    with pytest.raises(UserError, match=r"replay\.max_steps=4"):
+    with pytest.raises(UserError, match=r"Episodes: max_steps=4"):
         replay.extend(stream())
 
 
@@ -290,12 +290,12 @@ def test_batches_come_from_the_same_envs(name: str) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Sequences(0), "replay.length=0"),
-        (lambda: Sequences(3, -1), "replay.burn_in=-1"),
-        (lambda: Episodes(0), "replay.max_steps=0"),
-        (lambda: Prioritized(alpha=-1), "replay.alpha=-1"),
-        (lambda: Replay(Transitions(), capacity=9, batch_size=0), "replay.batch_size=0"),
-        (lambda: Replay(Transitions(), capacity=9, batch_size=1, stored_on="tape"), "replay.stored_on='tape'"),
+        (lambda: Sequences(0), "Sequences: length=0"),
+        (lambda: Sequences(3, -1), "burn_in=-1"),
+        (lambda: Episodes(0), "Episodes: max_steps=0"),
+        (lambda: Prioritized(alpha=-1), "Prioritized: alpha=-1"),
+        (lambda: Replay(Transitions(), capacity=9, batch_size=0), "Replay: .* batch_size=0"),
+        (lambda: Replay(Transitions(), capacity=9, batch_size=1, stored_on="tape"), "Replay: stored_on='tape'"),
     ],
 )
 def test_options_are_checked(make: Any, message: str) -> None:

@@ -37,7 +37,7 @@ def test_run_killed_and_resumed_equals_the_run_that_never_stopped(tmp_path: Path
         (["gamma=2"], "gamma=2.0: expected a ratio from 0 to 1"),
         (["seed=abc"], "could not be converted to Integer"),
         (["task.params.n_agentz=3"], "'n_agentz' is never read by navigation: did you mean n_agents"),
-        (["critic=state"], "use `critic=centralized` instead"),
+        (["critic=state"], "critic=state: this env writes no root key 'state'; use critic=centralized"),
         (["frames_per_batch=1001"], "expected a multiple of the 60 envs"),
         (["hydra.run.dir=/proc/nowhere"], "/proc/nowhere cannot be written"),
         (["resume=nowhere"], "has no config.yaml"),

@@ -226,7 +226,7 @@ def test_masks_and_several_groups_train(task: Any, kind: str) -> None:
             lambda: small_maddpg_config(
                 critic=ValueCriticConfig(sees="state", heads="agent", network=network("mlp"))
             ).build(),
-            "use `critic=centralized`",
+            "use sees='team'",
         ),
         (
             lambda: small_maddpg_config(critic=ValueCriticConfig(network=network("mlp", normalize=True))).build(),

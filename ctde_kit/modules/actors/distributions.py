@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from torch.distributions import Categorical, Distribution, Normal
+from torch.distributions.constraints import Constraint
 
 _INSIDE = 1 - 1e-6
 
@@ -30,7 +31,7 @@ class TanhNormal(Distribution):
     tensor([0., 2.])
     """
 
-    arg_constraints: dict = {}  # noqa: RUF012
+    arg_constraints: dict[str, Constraint] = {}  # noqa: RUF012
     has_rsample = True
 
     def __init__(self, loc: Tensor, scale: Tensor, low: Tensor | float = -1.0, high: Tensor | float = 1.0):
@@ -93,7 +94,7 @@ class MaskedCategorical(Distribution):
     (tensor(1), tensor(0.))
     """
 
-    arg_constraints: dict = {}  # noqa: RUF012
+    arg_constraints: dict[str, Constraint] = {}  # noqa: RUF012
 
     def __init__(self, logits: Tensor, mask: Tensor | None = None, one_hot: bool = False):
         if mask is not None:
@@ -145,7 +146,7 @@ class MaskedMultiCategorical(Distribution):
     torch.Size([2])
     """
 
-    arg_constraints: dict = {}  # noqa: RUF012
+    arg_constraints: dict[str, Constraint] = {}  # noqa: RUF012
 
     def __init__(self, logits: Tensor, sizes: Sequence[int], mask: Tensor | None = None):
         masks = [None] * len(sizes) if mask is None else mask.split(list(sizes), -1)

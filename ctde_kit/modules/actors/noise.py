@@ -157,8 +157,8 @@ class GumbelNoise(nn.Module):
         self.in_keys: list[NestedKey] = []
         if not group.action.discrete:
             raise UserError(
-                f"Gumbel noise: the actions of group {group.name!r} are continuous; use Gaussian noise "
-                "(exploration=gaussian) or task.continuous_actions=false"
+                f"GumbelNoise: the actions of group {group.name!r} are continuous; use GaussianNoise, or an env with "
+                "discrete actions"
             )
         self.register_buffer("scale", torch.tensor(float(scale)))
 
@@ -170,8 +170,8 @@ class GumbelNoise(nn.Module):
 def _half_range(group: GroupSpec) -> Tensor:
     if group.action.discrete:
         raise UserError(
-            f"Gaussian and Ornstein-Uhlenbeck noise: the actions of group {group.name!r} are discrete; use Gumbel "
-            "noise (exploration=gumbel)"
+            f"GaussianNoise and OrnsteinUhlenbeckNoise: the actions of group {group.name!r} are discrete; use "
+            "GumbelNoise"
         )
     return (torch.tensor(group.action.high) - torch.tensor(group.action.low)) / 2
 

@@ -169,11 +169,11 @@ def check_discrete(group: GroupSpec) -> None:
     kind = group.action.kind
     if kind == "continuous":
         raise UserError(
-            f"group {group.name!r} has continuous actions: QMIX needs discrete actions; the task has it as "
-            "`task.continuous_actions=false`"
+            f"MultiAgentQActor: group {group.name!r} has continuous actions: QMIX needs discrete actions; use an env "
+            "that has them"
         )
     if kind not in ("categorical", "one_hot"):
         raise UserError(
-            f"group {group.name!r} has actions of kind {kind!r}: QMIX needs one choice per agent, categorical or "
-            "one_hot; use another task, or ctde-mappo"
+            f"MultiAgentQActor: group {group.name!r} has actions of kind {kind!r}: QMIX needs one choice per agent, "
+            "categorical or one_hot; use another env, or MultiAgentActor"
         )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from tensordict import TensorDictBase
 from tensordict.nn import NormalParamExtractor, TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import nn
+from torch.distributions import Distribution
 from torchrl.envs import TensorDictPrimer
 from torchrl.modules import ProbabilisticActor
 
@@ -60,14 +63,12 @@ class MultiAgentActor(ProbabilisticActor):
         else:
             split = scale
             if split is None:
-                # It asks for a `numbers.Number`, which a float is at run time but not for a type checker.
-                split = NormalParamExtractor(scale_lb=1e-3)  # pyright: ignore[reportArgumentType]
+                split = NormalParamExtractor(scale_lb=1e-3)  # pyright: ignore[reportArgumentType]  # a float is a Number
             module = AgentNetwork(inputs, network, [keys.loc, keys.scale], hidden_key=hidden_key, split=split)
         distribution, arguments, in_keys = _distribution(group)
-        # TorchRL takes any TensorDict module, and a dict of keys, though its annotations do not say so.
         super().__init__(
-            module,  # pyright: ignore[reportArgumentType]
-            in_keys=in_keys,  # pyright: ignore[reportArgumentType]
+            module,  # pyright: ignore[reportArgumentType]  # TorchRL takes any TensorDict module
+            in_keys=in_keys,  # pyright: ignore[reportArgumentType]  # and a dict of keys
             out_keys=[keys.action],
             distribution_class=distribution,
             distribution_kwargs=arguments,
@@ -142,7 +143,7 @@ class SingleAgentActor(TensorDictModuleBase):
         return tensordict
 
 
-def _distribution(group: GroupSpec) -> tuple[type, dict, dict[str, Key]]:
+def _distribution(group: GroupSpec) -> tuple[type[Distribution], dict[str, Any], dict[str, Key]]:
     """The distribution of the group's actions, its constant arguments, and the keys of the others."""
     keys, action = group.keys, group.action
     if not action.discrete:

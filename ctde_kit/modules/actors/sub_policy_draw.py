@@ -46,7 +46,7 @@ class SubPolicyDraw(TensorDictModuleBase):
     def __init__(self, group: GroupSpec, size: int):
         super().__init__()
         if size < 1:
-            raise UserError(f"ensemble_size={size}: expected 1 sub-policy or more")
+            raise UserError(f"SubPolicyDraw: size={size}: expected 1 sub-policy or more")
         self.group, self.size, self.key = group, size, group.keys.sub_policy
         self.in_keys, self.out_keys = [self.key, IS_INIT], [self.key, next_key(self.key)]
 

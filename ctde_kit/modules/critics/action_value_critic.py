@@ -225,11 +225,11 @@ def _state_parts(team: TeamSpec, group: GroupSpec, sees: Sees) -> tuple[Parts, i
         return [(group.keys.observation, _mask(group), 0)], group.observation_dim, True
     if sees == "state":
         if team.state_dim is None:
-            raise UserError("critic input `state`: this env writes no root key 'state'; use `critic=centralized`")
+            raise UserError("action_value_critic: sees='state': this env writes no root key 'state'; use sees='team'")
         return [(STATE, None, 1)], team.state_dim, False
     if group.state_dim is None:
         raise UserError(
-            f"critic input `agent_state`: this env writes no key {group.keys.state}; use "
-            "`critic.build_state=true`, which adds envs.transforms.AgentState to the env, or `critic=centralized`"
+            f"action_value_critic: sees='agent_state': this env writes no key {group.keys.state}; append "
+            "envs.transforms.AgentState to it, or use sees='team'"
         )
     return [(group.keys.state, _mask(group), 0)], group.state_dim, True

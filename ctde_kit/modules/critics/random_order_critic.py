@@ -57,8 +57,8 @@ class RandomOrderCritic(TensorDictModuleBase):
         network = critic if isinstance(critic, AgentNetwork) else critic.agent_network
         if network is critic and network.recurrent:
             raise UserError(
-                "a random order: the hidden state of a recurrent critic of states was computed in a fixed one; use a "
-                "feed-forward network (network@critic.network=mlp), or a fixed order (critic.ordering=fixed)"
+                "RandomOrderCritic: the hidden state of a recurrent critic of states was computed in a fixed order; "
+                "give a critic with a feed-forward network, or use it without a random order"
             )
         self.rows_are_places = network.inputs.n_agents == 1 or network.inputs.ids is not None
         self.order_keys: list[Key] = [group.keys.order for group in team]

@@ -98,11 +98,13 @@ def value_critic(
 def check_own_first(own_first: bool, sees: str, heads: str, agent_id: bool) -> None:
     """Raise ``UserError`` where there is no row per agent that could begin with its own observation."""
     if own_first and sees != "team":
-        raise UserError(f"own_first: a critic with sees={sees} stacks no observations; use sees=team, or leave it out")
+        raise UserError(
+            f"own_first: a critic with sees={sees!r} stacks no observations; use sees='team', or leave it out"
+        )
     if own_first and heads != "network" and not agent_id:
         raise UserError(
-            f"own_first: with heads={heads} one row serves all agents, so it cannot begin with each agent's own "
-            "observation; use heads=network"
+            f"own_first: with heads={heads!r} one row serves all agents, so it cannot begin with each agent's own "
+            "observation; use heads='network'"
         )
 
 

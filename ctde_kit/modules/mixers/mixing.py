@@ -38,9 +38,9 @@ def mixer_state(team: TeamSpec, sees: MixerState = "auto", *, normalize: bool = 
     torch.Size([2, 1, 15])
     """
     if sees not in get_args(MixerState):
-        raise UserError(f"mixer.sees={sees!r}: expected one of {', '.join(get_args(MixerState))}")
+        raise UserError(f"mixer_state: sees={sees!r}: expected one of {', '.join(get_args(MixerState))}")
     if sees == "state" and team.state_dim is None:
-        raise UserError("mixer.sees=state: this env writes no root key 'state'; use mixer.sees=team")
+        raise UserError("mixer_state: sees='state': this env writes no root key 'state'; use sees='team'")
     if sees == "state" or (sees == "auto" and team.state_dim is not None):
         return global_state(team, team.groups[0], normalize=normalize)
     return team_observation(team, team.groups[0], normalize=normalize)

@@ -121,12 +121,14 @@ class AgentNetwork(TensorDictModuleBase):
         self.inputs, self.network, self.split = inputs, network, split
         self.hidden_key = hidden_key if self.recurrent else None
         if self.recurrent and hidden_key is None:
-            raise UserError("a recurrent network needs `hidden_key`, such as GroupKeys().hidden('actor'); got None")
+            raise UserError(
+                "AgentNetwork: hidden_key=None: a recurrent network needs one, such as GroupKeys().hidden('actor')"
+            )
         self._reads_mask = reads_mask(network)
         if self._reads_mask and not inputs.per_agent:
             raise UserError(
-                f"{type(network).__name__}: its input is the team's, the same for every agent, so there is nothing to "
-                "tell; use each agent's own data (critic=decentralized or critic=agent_state)"
+                f"AgentNetwork: the input of {type(network).__name__} is the team's, the same for every agent, so "
+                "there is nothing to tell; use each agent's own data (sees='observation' or 'agent_state' of a critic)"
             )
         self.in_keys = [*inputs.in_keys, *([self.hidden_key, IS_INIT] if self.hidden_key else [])]
         self.out_keys = [*out_keys, *([self.hidden_key, next_key(self.hidden_key)] if self.hidden_key else [])]

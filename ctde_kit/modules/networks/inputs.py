@@ -235,7 +235,9 @@ def global_state(
     torch.Size([7, 3, 6])
     """
     if team.state_dim is None:
-        raise UserError("critic input `state`: this env writes no root key 'state'; use `critic=centralized` instead")
+        raise UserError(
+            "global_state: this env writes no root key 'state'; use team_observation, or sees='team' of a critic"
+        )
     n_agents = group.n_agents if repeat or agent_id else 1
     entries = [state_entry(STATE, team.state_dim), *GroupEntries.of(group).by_key().values()]
     return Input([(STATE, None, 1)], n_agents, team.state_dim, agent_id=agent_id, normalize=normalize, entries=entries)
@@ -258,8 +260,8 @@ def agent_state(group: GroupSpec, *, agent_id: bool = False, normalize: bool = F
     keys: GroupKeys = group.keys
     if group.state_dim is None:
         raise UserError(
-            f"critic input `agent_state`: this env writes no key {keys.state}; use "
-            "`critic.build_state=true`, which adds envs.transforms.AgentState to the env, or `critic=centralized`"
+            f"agent_state: this env writes no key {keys.state}; append envs.transforms.AgentState to it, or use "
+            "team_observation, or sees='team' of a critic"
         )
     part = (keys.state, keys.mask if group.mask else None, 0)
     entries = GroupEntries.of(group).by_key().values()

@@ -37,8 +37,8 @@ class SubPolicies(nn.Module):
         super().__init__()
         if any(reads_mask(network) for network in networks):
             raise UserError(
-                "sub-policies: with a channel agents would hear what others, who follow another sub-policy, "
-                "never say; leave ensemble_size=1, or use a network without a channel (network@actor=mlp or gru)"
+                "SubPolicies: through a channel agents would hear what others, who follow another sub-policy, never "
+                "say; give networks without a channel, such as MultiAgentMLP or MultiAgentGRU"
             )
         self.networks = nn.ModuleList(networks)
         first = networks[0]
