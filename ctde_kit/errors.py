@@ -56,4 +56,4 @@ def check_choice(owner: str, argument: str, value: str, choices: tuple[Word, ...
     for choice in choices:
         if value == choice:
             return choice
-    raise UserError(f"{owner}: {argument}={value!r}, expected one of {', '.join(choices)}")
+    raise UserError(f"{owner}: {argument}={value!r}: expected one of {', '.join(choices)}")

@@ -78,7 +78,7 @@ def parameter_dtype(module: nn.Module) -> torch.dtype | None:
 
 def _reader(tensordict: TensorDictBase) -> Read:
     """``tensordict.get(key, None)`` at a tenth of its cost: each nested tensordict is looked up once."""
-    nodes = {(): _getter(tensordict)}
+    nodes: dict[tuple[str, ...], Callable[[str], object]] = {(): _getter(tensordict)}
 
     def node(path: tuple[str, ...]) -> Callable[[str], object]:
         if path not in nodes:

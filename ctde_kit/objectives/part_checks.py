@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from tensordict.nn import TensorDictModuleBase
 
@@ -82,7 +81,7 @@ def check_critic_of_states(loss: str, critic: TensorDictModuleBase) -> None:
         )
 
 
-def check_critics_of_actions(loss: str, critics: Mapping[str, Any]) -> None:
+def check_critics_of_actions(loss: str, critics: Mapping[str, TensorDictModuleBase]) -> None:
     """Raise ``UserError`` for critics of states where critics of actions are needed."""
     for name, critic in critics.items():
         if "state_value" in _names(critic):

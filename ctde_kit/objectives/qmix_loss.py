@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import cast
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -22,6 +22,7 @@ from ctde_kit.objectives.module_loss import ModuleLoss
 from ctde_kit.objectives.part_checks import check_mixer, check_q_actors
 from ctde_kit.objectives.priorities import importance_weight, write_priority
 from ctde_kit.objectives.q_values import (
+    QActor,
     agent_entries,
     at_next,
     chosen_values,
@@ -115,7 +116,7 @@ class QMixLoss(ModuleLoss):
 
     def __init__(
         self,
-        actors: Mapping[str, Any],
+        actors: Mapping[str, QActor],
         mixer: TensorDictModuleBase | None = None,
         *,
         gamma: float,
@@ -129,7 +130,7 @@ class QMixLoss(ModuleLoss):
         super().__init__()
         check_q_actors(actors)
         check_mixer("QMixLoss", mixer)
-        self.actors, self.mixer = nn.ModuleDict(dict(actors)), mixer
+        self.actors, self.mixer = nn.ModuleDict(cast("dict[str, nn.Module]", dict(actors))), mixer
         self.gamma, self.returns = gamma, returns or NStepReturn()
         self.value_loss: ValueLoss = check_choice("QMixLoss", "value_loss", value_loss, VALUE_LOSSES)
         self.huber_delta = huber_delta
@@ -147,8 +148,8 @@ class QMixLoss(ModuleLoss):
         return networks
 
     @property
-    def _groups(self) -> dict[str, Any]:
-        return dict(self.actors.items())
+    def _groups(self) -> dict[str, QActor]:
+        return cast("dict[str, QActor]", dict(self.actors.items()))
 
     def _forward_value_estimator_keys(self, **kwargs: NestedKey) -> None:
         """No value estimator is held: ``returns`` reads no keys."""
@@ -220,7 +221,7 @@ class QMixLoss(ModuleLoss):
             values = next_outputs(actor.agent_network, steps, unrolled[name]).get(key)
             index = actor.greedy(following.set(key, values))
             if self.target_networks is not None:
-                network: Any = self.target_networks[f"actor_{name}"]
+                network = cast(TensorDictModuleBase, self.target_networks[f"actor_{name}"])
                 past = unroll(network, data, self.burn_in, self.use_stored_hidden) if hidden_key(network) else steps
                 values = next_outputs(network, steps, past).get(key)
             write_values(actor, following, values, index)
@@ -235,7 +236,7 @@ class QMixLoss(ModuleLoss):
             targets = td_targets(returns, groups, steps, values, next_values, padding_mask=keys.padding_mask)
             return ValueTargets.concatenate(targets.values())
         value = team_value(self.mixer, current, keys.chosen_action_value)
-        mixer: Any = self.mixer if self.target_networks is None else self.target_networks["mixer"]
+        mixer = self.mixer if self.target_networks is None else self.target_networks["mixer"]
         with torch.no_grad():
-            next_value = team_value(mixer, following, keys.chosen_action_value)
+            next_value = team_value(cast(TensorDictModuleBase, mixer), following, keys.chosen_action_value)
         return team_td_targets(returns, steps, value, next_value, reward=keys.reward, padding_mask=keys.padding_mask)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import cast
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -22,7 +22,7 @@ from ctde_kit.objectives.maddpg.batch_entries import entries_of_parts, with_vect
 from ctde_kit.objectives.maddpg.compatibility import OtherActions, check_parts
 from ctde_kit.objectives.maddpg.ensembles import ensemble_mean, sub_policy_masks
 from ctde_kit.objectives.maddpg.inference import PolicyInference
-from ctde_kit.objectives.maddpg.joint_actions import zero_dead
+from ctde_kit.objectives.maddpg.joint_actions import DeterministicActor, Opponent, zero_dead
 from ctde_kit.objectives.maddpg.minimax import MinimaxAdversary
 from ctde_kit.objectives.maddpg.next_values import next_action_values, with_next_actions
 from ctde_kit.objectives.maddpg.policy_losses import mixed_value, own_policy_loss, team_policy_loss
@@ -132,7 +132,7 @@ class MADDPGLoss(ModuleLoss):
 
     def __init__(
         self,
-        actors: Mapping[str, Any],
+        actors: Mapping[str, DeterministicActor | Opponent],
         critics: Mapping[str, TensorDictModuleBase],
         mixer: TensorDictModuleBase | None = None,
         *,
@@ -150,7 +150,8 @@ class MADDPGLoss(ModuleLoss):
     ):
         super().__init__()
         check_parts(actors, critics, mixer, adversary, inference, other_actions, team_weight)
-        self.actors, self.critics, self.mixer = nn.ModuleDict(dict(actors)), nn.ModuleDict(dict(critics)), mixer
+        self.actors = nn.ModuleDict(cast("dict[str, nn.Module]", dict(actors)))
+        self.critics, self.mixer = nn.ModuleDict(dict(critics)), mixer
         self.gamma, self.other_actions, self.returns = gamma, other_actions, returns or NStepReturn()
         self.team_weight, self.action_regularization = team_weight, action_regularization
         self.value_loss: ValueLoss = check_choice("MADDPGLoss", "value_loss", value_loss, VALUE_LOSSES)
@@ -170,20 +171,20 @@ class MADDPGLoss(ModuleLoss):
         return nn.ModuleDict(networks | {name: module for name, module in others.items() if module is not None})
 
     @property
-    def _actors(self) -> dict[str, Any]:
-        return dict(self.actors.items())
+    def _actors(self) -> dict[str, DeterministicActor | Opponent]:
+        return cast("dict[str, DeterministicActor | Opponent]", dict(self.actors.items()))
 
     @property
-    def _critics(self) -> dict[str, Any]:
-        return dict(self.critics.items())
+    def _critics(self) -> dict[str, TensorDictModuleBase]:
+        return cast("dict[str, TensorDictModuleBase]", dict(self.critics.items()))
 
     @property
     def _groups(self) -> dict[str, GroupSpec]:
         return {name: actor.group for name, actor in self._actors.items()}
 
     @property
-    def _learners(self) -> dict[str, Any]:
-        return {name: self._actors[name] for name in self._critics}
+    def _learners(self) -> dict[str, DeterministicActor]:
+        return {name: cast(DeterministicActor, self._actors[name]) for name in self._critics}
 
     def _forward_value_estimator_keys(self, **kwargs: NestedKey) -> None:
         """No value estimator is held: ``returns`` reads no keys."""
@@ -203,7 +204,7 @@ class MADDPGLoss(ModuleLoss):
 
     def _table(self) -> list[Entry]:
         keys = self.tensor_keys
-        entries = entries_of_parts(self._actors, self._critics, self.mixer, keys.reward)
+        entries = entries_of_parts(self._actors, self._learners, self._critics, self.mixer, keys.reward)
         return [*entries, *replay_entries(keys.padding_mask, keys.priority_weight)]
 
     @property
@@ -262,7 +263,7 @@ class MADDPGLoss(ModuleLoss):
             learning = [groups[name] for name in values]
             padding, weight = keys.padding_mask, self.team_weight
             return td_targets(returns, learning, steps, values, next_values, padding_mask=padding, team_weight=weight)
-        mixed, mixer = keys.chosen_action_value, self.target_networks["mixer"]
+        mixed, mixer = keys.chosen_action_value, cast(TensorDictModuleBase, self.target_networks["mixer"])
         value = mixed_value(self.mixer, groups, steps.copy(), values, mixed)
         with torch.no_grad():
             next_value = mixed_value(mixer, groups, at_next(groups.values(), steps), next_values, mixed)

@@ -381,7 +381,7 @@ def test_hubers_loss_is_linear_beyond_its_delta() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"other_actions": "none"}, "other_actions='none', expected one of replay, current"),
+        ({"other_actions": "none"}, "other_actions='none': expected one of replay, current"),
         ({"value_loss": "l1"}, "value_loss='l1'"),
         ({"adversary": MinimaxAdversary(0.1), "mixer": True}, "leave one only"),
         ({"team_weight": 0.5, "mixer": True}, "team_weight=0.5, other_actions='replay': with a mixer"),
