@@ -11,6 +11,7 @@ from ctde_kit.lazy import lazy_face
 if TYPE_CHECKING:
     from ctde_kit.recipes.commands.loading import LoadedRun, load
     from ctde_kit.recipes.commands.named_tasks import named_task
+    from ctde_kit.recipes.commands.running import start
     from ctde_kit.recipes.configs.channel_networks import BiCNetNetwork, CommNetNetwork, TarMACNetwork
     from ctde_kit.recipes.configs.critics import AttentionCriticConfig, ValueCriticConfig
     from ctde_kit.recipes.configs.explorations import (
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 _NAMES = {
     "ctde_kit.recipes.commands.loading": ("LoadedRun", "load"),
     "ctde_kit.recipes.commands.named_tasks": ("named_task",),
+    "ctde_kit.recipes.commands.running": ("start",),
     "ctde_kit.recipes.configs.channel_networks": ("BiCNetNetwork", "CommNetNetwork", "TarMACNetwork"),
     "ctde_kit.recipes.configs.critics": ("AttentionCriticConfig", "ValueCriticConfig"),
     "ctde_kit.recipes.configs.explorations": (
@@ -127,6 +129,7 @@ __all__ = [
     "iterate",
     "load",
     "named_task",
+    "start",
 ]
 
 __getattr__, __dir__ = lazy_face(__name__, {name: module for module, names in _NAMES.items() for name in names})

@@ -66,8 +66,7 @@ def load(run_directory: str | Path, device: str | None = None, *, trust: bool = 
 
     >>> import contextlib, io, tempfile
     >>> from pathlib import Path
-    >>> from ctde_kit.recipes import MatrixTask, QMIXConfig, load
-    >>> from ctde_kit.recipes.commands.running import start  # what the command line calls
+    >>> from ctde_kit.recipes import MatrixTask, QMIXConfig, load, start
     >>> run = Path(tempfile.mkdtemp()) / "run"
     >>> with contextlib.redirect_stdout(io.StringIO()):
     ...     summary = start(QMIXConfig(task=MatrixTask(n_envs=2), frames_per_batch=10, total_frames=10), run)

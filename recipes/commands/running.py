@@ -47,14 +47,27 @@ from ctde_kit.training.reporting import (
 from ctde_kit.training.stop_signals import StopSignals
 
 
-def start(config: RecipeConfig, path: Path) -> dict[str, Any]:
-    """A new run in ``path``; gives what ``summary.json`` holds.
+def start(config: RecipeConfig, path: str | Path) -> dict[str, Any]:
+    """A new run in ``path``, as the command line's: evaluation, metrics, checkpoints, curves; gives its summary.
 
     Where it ends before its first checkpoint nothing is left that keeps the same command from working again.
 
+    Args:
+        config: of the recipe.
+        path: the run directory, which holds no run yet.
+
     Raises:
         UserError: where ``path`` holds a run already or is in use, and for mistakes in the configuration.
+
+    >>> import contextlib, io, tempfile
+    >>> from ctde_kit.recipes import MatrixTask, QMIXConfig, start
+    >>> config = QMIXConfig(task=MatrixTask(n_envs=2), frames_per_batch=10, total_frames=10)
+    >>> with contextlib.redirect_stdout(io.StringIO()):
+    ...     summary = start(config, tempfile.mkdtemp())
+    >>> summary["algorithm"], summary["frames"]
+    ('qmix', 10)
     """
+    path = Path(path)
     check_loggers(config.logger)
     with guarded_run(config, path) as stop:
         if checkpoint_paths(path / "checkpoints"):
