@@ -16,11 +16,10 @@ from ctde_kit.errors import UserError
 from ctde_kit.recipes import AttentionCriticConfig
 from ctde_kit.recipes.commands.critic_layouts import study_options
 from ctde_kit.recipes.commands.loading import read_config
-from ctde_kit.recipes.studies.critic_layouts import statistics
 from ctde_kit.recipes.studies.critic_layouts.claims import Claim, claims, distinct
 from ctde_kit.recipes.studies.critic_layouts.page import scores, write_page
 from ctde_kit.recipes.studies.critic_layouts.runs import Curves, read_curves
-from ctde_kit.recipes.studies.critic_layouts.statistics import Estimate, differences, interquartile_means
+from ctde_kit.training.reporting import Estimate, interval_estimates
 from tests.recipes.command_line import assert_one_line, call_here, composed
 
 CONF = Path(__file__).parents[2] / "recipes" / "conf"
@@ -58,8 +57,8 @@ OPTIONS = {
 
 @pytest.fixture(autouse=True)
 def _few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(statistics, "RESAMPLES", 400)
-    monkeypatch.setattr(statistics, "CURVE_RESAMPLES", 50)
+    monkeypatch.setattr(interval_estimates, "RESAMPLES", 400)
+    monkeypatch.setattr(interval_estimates, "CURVE_RESAMPLES", 50)
 
 
 @pytest.fixture(scope="module")
@@ -191,53 +190,6 @@ def test_reports_of_nothing_of_unfinished_and_of_unequal_runs(study: Path, tmp_p
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="holds no LAYOUT"):
         read_curves(tmp_path / "empty", study_options)
-
-
-def test_interquartile_means_of_numbers_and_of_curves() -> None:
-    # Of five the lowest and the highest are left out: a quarter of five, rounded down, at each end.
-    found = interquartile_means({"a": np.array([0.0, 1.0, 2.0, 6.0, 100.0]), "b": np.full(5, 4.0)})
-    assert found["a"].value == pytest.approx(3.0)
-    assert found["a"].low < 3.0 < found["a"].high
-    assert (found["b"].low, found["b"].value, found["b"].high) == (4.0, 4.0, 4.0)
-    curve = interquartile_means({"a": np.array([[0.0, 5.0], [1.0, 5.0], [2.0, 5.0], [6.0, 5.0], [100.0, 5.0]])})["a"]
-    assert curve.value.tolist() == pytest.approx([3.0, 5.0])
-    assert curve.low[0] < 3.0 < curve.high[0]
-    assert (curve.low[1], curve.high[1]) == (5.0, 5.0)
-
-
-def test_the_same_scores_give_the_same_intervals_and_leave_the_generator_alone() -> None:
-    scores = {"a": np.random.default_rng(0).normal(size=7)}
-    before = np.random.get_state()[1].tolist()
-    first, second = interquartile_means(scores)["a"], interquartile_means(scores)["a"]
-    assert (first.low, first.high) == (second.low, second.high)
-    assert interquartile_means(scores, seed=1)["a"].low != first.low
-    assert np.random.get_state()[1].tolist() == before
-
-
-def test_differences_are_welchs() -> None:
-    # Means 3 and 7, variances 2.5 and 10 of five each: Welch's t has 5.88 degrees of freedom, 97.5 % of it below 2.459.
-    a, b = np.array([1.0, 2.0, 3.0, 4.0, 5.0]), np.array([3.0, 5.0, 7.0, 9.0, 11.0])
-    found = differences({"a": a, "b": b}, [("a", "b")], n_comparisons=1)
-    half = 2.459 * np.sqrt(2.5 / 5 + 10 / 5)
-    assert found["a", "b"].value == pytest.approx(-4.0)
-    assert found["a", "b"].low == pytest.approx(-4.0 - half, abs=2e-3)
-    assert found["a", "b"].high == pytest.approx(-4.0 + half, abs=2e-3)
-    assert (found["b", "a"].value, found["b", "a"].low) == (4.0, pytest.approx(4.0 - half, abs=2e-3))
-    assert found["a", "b"].beyond_noise
-    wide = differences({"a": a, "b": b}, [("a", "b")], n_comparisons=20)["a", "b"]
-    assert wide.low < found["a", "b"].low
-    assert not wide.beyond_noise
-
-
-def test_layouts_that_do_not_differ_are_seldom_found_to_differ() -> None:
-    generator = np.random.default_rng(0)
-    names = [str(number) for number in range(13)]
-    pairs = [("0", name) for name in names[1:]]
-    wrong = 0
-    for _ in range(150):
-        found = differences({name: generator.normal(size=5) for name in names}, pairs, n_comparisons=len(pairs))
-        wrong += any(estimate.beyond_noise for estimate in found.values())
-    assert wrong < 20  # one of twenty studies is 7.5
 
 
 def test_claims_are_about_all_layouts_but_their_own_variants() -> None:

@@ -48,11 +48,11 @@ class Progress:
 
     Args:
         runs: all of the benchmark.
-        stream: where to write.
+        stream: where to write; where the program prints by default.
     """
 
-    def __init__(self, runs: list[PlannedRun], stream: TextIO = sys.stdout):
-        self.runs, self.stream = runs, stream
+    def __init__(self, runs: list[PlannedRun], stream: TextIO | None = None):
+        self.runs, self.stream = runs, stream or sys.stdout
         self._drawn, self._last = 0, float("-inf")
         self._statuses = {run: run.status for run in runs}
 

@@ -1,0 +1,125 @@
+"""Interval estimates, with values worked out by hand, and the comparison that they are made of."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from rliable import metrics
+
+from ctde_kit.errors import UserError
+from ctde_kit.training.reporting import (
+    Comparison,
+    RunCurve,
+    aggregate_scores,
+    differences,
+    interquartile_means,
+    interval_estimates,
+    performance_profiles,
+    probabilities_of_improvement,
+)
+
+
+@pytest.fixture(autouse=True)
+def _few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interval_estimates, "RESAMPLES", 400)
+    monkeypatch.setattr(interval_estimates, "CURVE_RESAMPLES", 50)
+
+
+def test_interquartile_means_of_numbers_and_of_curves() -> None:
+    # Of five the lowest and the highest are left out: a quarter of five, rounded down, at each end.
+    found = interquartile_means({"a": np.array([[0.0], [1.0], [2.0], [6.0], [100.0]]), "b": np.full((5, 1), 4.0)})
+    assert found["a"].value == pytest.approx(3.0)
+    assert found["a"].low < 3.0 < found["a"].high
+    assert (found["b"].low, found["b"].value, found["b"].high) == (4.0, 4.0, 4.0)
+    curve = interquartile_means(
+        {"a": np.array([[0.0, 5.0], [1.0, 5.0], [2.0, 5.0], [6.0, 5.0], [100.0, 5.0]])[:, None]}
+    )["a"]
+    assert curve.value.tolist() == pytest.approx([3.0, 5.0])
+    assert curve.low[0] < 3.0 < curve.high[0]
+    assert (curve.low[1], curve.high[1]) == (5.0, 5.0)
+
+
+def test_the_same_scores_give_the_same_intervals_and_leave_the_generator_alone() -> None:
+    scores = {"a": np.random.default_rng(0).normal(size=(7, 1))}
+    before = np.random.get_state()[1].tolist()
+    first, second = interquartile_means(scores)["a"], interquartile_means(scores)["a"]
+    assert (first.low, first.high) == (second.low, second.high)
+    assert interquartile_means(scores, seed=1)["a"].low != first.low
+    assert np.random.get_state()[1].tolist() == before
+
+
+def test_differences_are_welchs() -> None:
+    # Means 3 and 7, variances 2.5 and 10 of five each: Welch's t has 5.88 degrees of freedom, 97.5 % of it below 2.459.
+    a, b = np.array([1.0, 2.0, 3.0, 4.0, 5.0]), np.array([3.0, 5.0, 7.0, 9.0, 11.0])
+    found = differences({"a": a, "b": b}, [("a", "b")], n_comparisons=1)
+    half = 2.459 * np.sqrt(2.5 / 5 + 10 / 5)
+    assert found["a", "b"].value == pytest.approx(-4.0)
+    assert found["a", "b"].low == pytest.approx(-4.0 - half, abs=2e-3)
+    assert found["a", "b"].high == pytest.approx(-4.0 + half, abs=2e-3)
+    assert (found["b", "a"].value, found["b", "a"].low) == (4.0, pytest.approx(4.0 - half, abs=2e-3))
+    assert found["a", "b"].beyond_noise
+    wide = differences({"a": a, "b": b}, [("a", "b")], n_comparisons=20)["a", "b"]
+    assert wide.low < found["a", "b"].low
+    assert not wide.beyond_noise
+
+
+def test_layouts_that_do_not_differ_are_seldom_found_to_differ() -> None:
+    generator = np.random.default_rng(0)
+    names = [str(number) for number in range(13)]
+    pairs = [("0", name) for name in names[1:]]
+    wrong = 0
+    for _ in range(150):
+        found = differences({name: generator.normal(size=5) for name in names}, pairs, n_comparisons=len(pairs))
+        wrong += any(estimate.beyond_noise for estimate in found.values())
+    assert wrong < 20  # one of twenty studies is 7.5
+
+
+def test_curves_have_rliables_interquartile_mean_at_each_point() -> None:
+    scores = np.random.default_rng(0).normal(size=(6, 3, 4))
+    found = interquartile_means({"a": scores})["a"]
+    assert found.value.tolist() == pytest.approx([metrics.aggregate_iqm(scores[..., point]) for point in range(4)])
+    assert (found.low <= found.value).all()
+    assert (found.value <= found.high).all()
+
+
+def test_aggregates_profiles_and_improvement_by_hand() -> None:
+    scores = {"a": np.array([[0.2, 0.6], [0.4, 1.0]]), "b": np.array([[0.3, 0.5], [0.3, 0.5]])}
+    found = aggregate_scores(scores)["a"]
+    assert [found[name].value for name in ("IQM", "median", "mean", "optimality gap")] == pytest.approx(
+        [0.5, 0.55, 0.55, 0.45]
+    )
+    assert performance_profiles(scores, np.array([0.1, 0.4, 0.7]))["a"].value.tolist() == [1.0, 0.5, 0.25]
+    # Task one: 0.2 < 0.3 < 0.4, a half; task two: both are better.
+    assert probabilities_of_improvement(scores)["a", "b"].value == pytest.approx(0.75)
+    assert probabilities_of_improvement({"a": scores["a"]}) == {}
+
+
+def curve(task: str, label: str, seed: int, *returns: float) -> RunCurve:
+    frames = np.arange(1, len(returns) + 1) * 100
+    return RunCurve(task, label, seed, frames, tuple((value,) for value in returns), seconds=frames / 10)
+
+
+def test_labels_without_a_task_and_seeds_that_not_all_have_do_not_count_over_tasks() -> None:
+    runs = [curve("s", "a", seed, 0.0, 10.0) for seed in (0, 1, 2)] + [curve("s", "b", 0, 0.0, 5.0)]
+    runs += [curve("t", "a", seed, 2.0, 4.0) for seed in (1, 0)]
+    comparison = Comparison(runs)
+    assert comparison.complete_labels == ["a"]
+    assert comparison.common_seeds == 2
+    assert comparison.final_scores()["a"].tolist() == [[1.0, 1.0], [1.0, 1.0]]
+    assert comparison.bounds == {"s": (0.0, 10.0), "t": (2.0, 4.0)}
+    # Half of the frames is the first evaluation; three quarters lie between both.
+    assert comparison.curves_over_tasks(np.array([0.5, 0.75]))["a"][0].tolist() == [[0.0, 0.5], [0.0, 0.5]]
+    assert Comparison(runs, {"t": (0.0, 8.0)}).final_scores()["a"][0].tolist() == [1.0, 0.5]
+    assert Comparison([curve("s", "a", 0, 3.0, 3.0)]).final_scores()["a"].tolist() == [[1.0]]
+    with pytest.raises(UserError, match="b on s, seed 0: it is there twice"):
+        Comparison([*runs, curve("s", "b", 0, 1.0)])
+    with pytest.raises(UserError, match="there are no runs to compare"):
+        Comparison([])
+
+
+def test_runs_are_compared_as_far_as_all_went() -> None:
+    comparison = Comparison([curve("s", "a", 0, 0.0, 1.0, 2.0), curve("s", "b", 0, 0.0, 1.0)])
+    assert comparison.frame_grid("s")[[0, -1]].tolist() == [100.0, 200.0]
+    grid = comparison.second_grid("s", "a")
+    assert grid is not None
+    assert grid[[0, -1]].tolist() == [10.0, 30.0]
