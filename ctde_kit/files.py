@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 __all__ = ["replacing", "seal_holds", "sync_directory"]
 
@@ -68,7 +68,7 @@ def replacing(path: Path, *, sealed: bool = False) -> Iterator[BinaryIO]:
             if sealed:
                 with ThreadPoolExecutor(1) as pool:
                     sealing = _Sealing(file, pool)
-                    yield sealing  # type: ignore[misc]  # it has what writers call
+                    yield cast(BinaryIO, sealing)  # it has what writers call
                     sealing.seal()
             else:
                 yield file

@@ -28,7 +28,7 @@ def check_finite(batch: TensorDictBase, frames: int) -> None:
         return
     key, entries = next((key, entries) for key, entries in wrong.items() if entries.any())
     place = entries.nonzero()[0].tolist()
-    path: tuple[str, ...] = (key,) if isinstance(key, str) else key
+    path = [key] if isinstance(key, str) else [*key]
     owner = path[-2] if len(path) > 1 and path[-2] != NEXT else None
     whose = "" if owner is None else f" of group {owner!r}"
     value = batch.get(key)[tuple(place)].item()

@@ -71,7 +71,9 @@ class RolloutCollector:
         compile: bool = False,
     ):
         env = env if isinstance(env, EnvBase) else env()
-        policy = RandomPolicy(env.full_action_spec) if policy is None else policy
+        # A random policy is no module, and is called like one.
+        policy = RandomPolicy(env.full_action_spec) if policy is None else policy  # pyright: ignore[reportAssignmentType]
+        assert policy is not None
         if device is not None:
             env = env.to(torch.device(device))
             policy = policy.to(torch.device(device)) if isinstance(policy, nn.Module) else policy

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from tensordict import TensorDictBase
 from torch import Tensor
@@ -216,7 +218,7 @@ def agents_own_ends(case: EnvCase) -> str:
     return ", ".join(f"{name} {count} ends" for name, count in counts.items())
 
 
-def _check_team_ends(step: Step, values: dict, all_groups: list[str], groups: list[str]) -> None:
+def _check_team_ends(step: Step, values: dict[Any, Any], all_groups: list[str], groups: list[str]) -> None:
     if set(groups) != set(all_groups):
         return
     ended = torch.stack([values[NEXT, group, DONE].flatten(step.data.ndim).all(-1) for group in groups]).all(0)

@@ -49,7 +49,9 @@ def own_data_alone(case: PolicyCase) -> str:
     return f"{n_agents} agents, no output moves with another agent's data"
 
 
-def _check_moves(before: dict, case: PolicyCase, changed: TensorDictBase, agent: int | None, what: str) -> None:
+def _check_moves(
+    before: dict[Any, Tensor], case: PolicyCase, changed: TensorDictBase, agent: int | None, what: str
+) -> None:
     after = case.outputs(case.act(changed), hidden=True)
     for key, value in before.items():
         if case.names.has_agents(key) and value.shape == after[key].shape:

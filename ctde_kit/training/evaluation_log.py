@@ -71,10 +71,9 @@ def read_evaluations(path: Path) -> Iterator[dict[str, Any]]:
             if not line.endswith("\n"):
                 return
             try:
-                record = json.loads(line)
-                is_record = isinstance(record["frames"], int)
-            except (ValueError, TypeError, KeyError):
-                is_record = False
-            if not is_record:
+                record: Any = json.loads(line)
+            except ValueError:
+                record = None
+            if not isinstance(record, dict) or not isinstance(record.get("frames"), int):
                 raise UserError(f"{path}, line {number}: expected an episode's record; move the file away")
             yield record

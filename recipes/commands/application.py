@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -74,7 +75,8 @@ def compose_and_run(
 
     def job(cfg: DictConfig) -> float | None:
         # A working directory may hold what OmegaConf would look up.
-        path = Path(OmegaConf.to_container(HydraConfig.get().runtime, resolve=False)["output_dir"])  # type: ignore
+        runtime: Any = OmegaConf.to_container(HydraConfig.get().runtime, resolve=False)
+        path = Path(runtime["output_dir"])
         paths.append(path)
         # An exception that leaves the job makes hydra print a line of its own.
         try:

@@ -102,8 +102,8 @@ class Options:
             here = f"{path}.{name}" if path else name
             if here in self.classes:
                 yield from self._leaves(self.classes[here], here)
-            elif dataclasses.is_dataclass(declared) and declared not in CHOICES:
-                yield from self._leaves(declared, here)  # type: ignore[arg-type]
+            elif isinstance(declared, type) and dataclasses.is_dataclass(declared) and declared not in CHOICES:
+                yield from self._leaves(declared, here)
             elif declared not in CHOICES:
                 yield here, declared, name in paths
 

@@ -8,6 +8,7 @@ from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor
 
+from ctde_kit.entry_tables import Entry
 from ctde_kit.errors import UserError
 from ctde_kit.keys import Key
 from ctde_kit.modules.actors.deterministic_actor import MultiAgentDeterministicActor
@@ -72,7 +73,7 @@ class ForeignQActor(MultiAgentQActor):
         self.out_keys = [keys.action_value, keys.chosen_action_value, keys.action]
 
     @property
-    def in_entries(self) -> list:
+    def in_entries(self) -> list[Entry]:
         return []
 
 
@@ -86,7 +87,7 @@ class ForeignDeterministicActor(MultiAgentDeterministicActor):
         self.in_keys, self.out_keys = list(module.in_keys), [group.keys.action]
 
     @property
-    def in_entries(self) -> list:
+    def in_entries(self) -> list[Entry]:
         return []
 
     @keyword_calls()

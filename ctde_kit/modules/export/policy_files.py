@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -27,9 +28,8 @@ def check_installed(form: str) -> None:
     if form != "onnx":
         return
     try:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
+        for package in ("onnx", "onnxruntime", "onnxscript"):
+            importlib.import_module(package)
     except ImportError as error:
         raise UserError(
             f'format=onnx: needs the package {error.name}; pip install "ctde-kit[onnx]", or use format=pt2'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -65,7 +66,7 @@ def check_video(path: Path) -> None:
         raise UserError(f"output={path}: expected a file that ends with {' or '.join(SUFFIXES)}")
     if path.suffix == ".mp4":
         try:
-            import imageio_ffmpeg  # noqa: F401
+            importlib.import_module("imageio_ffmpeg")
         except ImportError as error:
             raise UserError(
                 f'output={path}: MP4 needs the package imageio-ffmpeg; pip install "ctde-kit[video]", or write a .gif'
