@@ -1,4 +1,4 @@
-"""What a graph computes from constants alone, computed once."""
+"""Constant folding: what a graph computes from constants alone is computed once."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from ctde_kit.envs.vmas.world_state import WorldState, has_rows
 from ctde_kit.graph import TraceError
 
 WORLD, ELAPSED, LAST = "world", "elapsed", "last"
-# A goal drawn for the whole batch stays the same by chance; so often in a row it does not.
+# A goal drawn for the whole batch may stay the same by chance, but not so many times in a row.
 RESETS = 20
 
 

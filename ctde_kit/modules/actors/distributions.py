@@ -55,8 +55,8 @@ class TanhNormal(Distribution):
     def sampled_entropy(self, n_samples: int = 1) -> Tensor:
         """The entropy ``[*B]``: the Gaussian's in closed form, plus the mean over samples of what squashing adds.
 
-        It uses the samples' unsquashed values. The mean of ``-log_prob(rsample())`` would lose them where tanh
-        saturates, and there its gradient would drive the location further out.
+        It uses the samples' unsquashed values. The mean of ``-log_prob(rsample())`` would use rounded
+        actions: where tanh saturates, its gradient would drive the location further out.
         """
         x = self.base.rsample(torch.Size((n_samples,)))
         return (self.base.entropy() + _log_slope(x).mean(0) + self.half.log()).sum(-1)
