@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Callable, Iterable
 
 import torch
@@ -11,7 +13,7 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from ctde_kit.entry_tables import Entry, EntryDtype
 from ctde_kit.errors import UserError
-from ctde_kit.keys import Key
+from ctde_kit.keys import PADDING_MASK, Key
 
 Read = Callable[[Key], object]
 AxisSizes = dict[tuple[str, str], int]
@@ -152,15 +154,16 @@ def _name(dtype: torch.dtype) -> str:
 
 def _index_mistake(entry: Entry, read: Read) -> str | None:
     """What is wrong with the indices of the living agents; ``None`` where nothing is, or where it is dear to look."""
-    value, alive = read(entry.key), None if entry.mask is None else read(entry.mask)
+    value = read(entry.key)
     if not isinstance(value, Tensor) or value.device.type != "cpu" or value.numel() == 0:
         return None
+    alive = _counted(entry, read, value.ndim - len(entry.sizes))
     if entry.dtype == "one-hot":
         wrong = value.sum(-1) != 1
-        if isinstance(alive, Tensor):
+        if alive is not None:
             wrong = wrong & alive
         return "expected exactly one choice of each agent, found none or several" if bool(wrong.any()) else None
-    if isinstance(alive, Tensor):
+    if alive is not None:
         value = value.masked_fill(~alive.reshape(*alive.shape, *[1] * (value.ndim - alive.ndim)), 0)
     columns = value.unbind(-1) if len(entry.n_values) > 1 else (value,)
     for column, n_values in zip(columns, entry.n_values, strict=True):
@@ -168,3 +171,13 @@ def _index_mistake(entry: Entry, read: Read) -> str | None:
         if low < 0 or high >= n_values:
             return f"expected indices from 0 to {n_values - 1}, found {low if low < 0 else high}"
     return None
+
+
+def _counted(entry: Entry, read: Read, n_batch_axes: int) -> Tensor | None:
+    """Whose indices count, bool ``[*B, n_agents]``: those of living agents, in steps that are no padding."""
+    alive = None if entry.mask is None else read(entry.mask)
+    valid = read(PADDING_MASK)
+    masks = [alive] if isinstance(alive, Tensor) else []
+    if isinstance(valid, Tensor):
+        masks.append(valid.reshape(*valid.shape[:n_batch_axes], 1))
+    return functools.reduce(operator.and_, masks) if masks else None

@@ -39,7 +39,8 @@ def check_arguments(program: str, options: Options, arguments: list[str]) -> Non
     # With -m, each job chooses one of several.
     several = max(map(len, chosen.values()), default=1)
     jobs = [{name: values[min(job, len(values) - 1)] for name, values in chosen.items()} for job in range(several)]
-    check = _ValueCheck(program, any(argument in MULTIRUN for argument in arguments))
+    several_jobs = any(argument in MULTIRUN or argument.startswith("study=") for argument in arguments)
+    check = _ValueCheck(program, several_jobs)
     for argument in given:
         for job in jobs:
             if argument.partition("=")[0] not in chosen:

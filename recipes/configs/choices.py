@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from ctde_kit.recipes.configs.actors import (
     ActorConfig,
     DeterministicActorConfig,
-    FrozenActorConfig,
     QActorConfig,
     StochasticActorConfig,
 )
@@ -22,6 +21,7 @@ from ctde_kit.recipes.configs.explorations import (
 from ctde_kit.recipes.configs.mixers import MixerConfig, NoMixer, QMixerConfig, QPLEXMixerConfig, VDNMixerConfig
 from ctde_kit.recipes.configs.networks import GRUNetwork, MLPNetwork, NetworkConfig
 from ctde_kit.recipes.configs.opponents import (
+    FrozenActorConfig,
     GreedyChaseOpponent,
     HeuristicOpponent,
     OpponentConfig,

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import ctde_kit as ck
 from ctde_kit.errors import UserError
-from ctde_kit.recipes.configs.actors import ActorConfig
+from ctde_kit.recipes.configs.actors import ActorConfig, StochasticActorConfig
 from ctde_kit.recipes.configs.checks import PATH, check_not_negative
 
 if TYPE_CHECKING:
+    from ctde_kit.modules import FrozenActor
     from ctde_kit.protocols import GroupActor
     from ctde_kit.recipes.configs.tasks.task import TaskConfig
     from ctde_kit.specs import GroupSpec, TeamSpec
@@ -149,3 +150,26 @@ class RunOpponent(OpponentConfig):
     @property
     def label(self) -> str:
         return Path(self.directory).name + (" (sampled)" if self.sampled else "")
+
+
+@dataclass
+class FrozenActorConfig(OpponentConfig):
+    """An actor that no longer learns.
+
+    Args:
+        actor: what it was while it learned.
+        sampled: it samples its actions, or explores, as while it was trained; else it is greedy.
+    """
+
+    actor: ActorConfig = field(default_factory=StochasticActorConfig)
+    sampled: bool = False
+
+    @property
+    def label(self) -> str:
+        return "frozen (sampled)" if self.sampled else "frozen"
+
+    def build(self, group: GroupSpec, team: TeamSpec) -> FrozenActor:
+        from torchrl.envs.utils import ExplorationType
+
+        exploration = ExplorationType.RANDOM if self.sampled else ExplorationType.DETERMINISTIC
+        return ck.modules.FrozenActor(self.actor.build(group, team), exploration)  # pyright: ignore[reportArgumentType]  # a checked choice

@@ -63,6 +63,8 @@ class CheckpointConfig(CheckedConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive(**{"checkpoint.every_frames": self.every_frames})
+        if not self.metric.startswith("eval/"):
+            raise UserError(f"checkpoint.metric={self.metric}: expected an evaluation's figure, as eval/return_mean")
 
 
 def default_task() -> TaskConfig:

@@ -294,7 +294,7 @@ def test_a_directory_of_another_user_is_refused(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(os, "getuid", lambda: tmp_path.stat().st_uid + 1)
     if tmp_path.stat().st_uid == 0:
         os.chown(tmp_path, 12345, -1)
-    with pytest.raises(UserError, match=r"replay\.directory=.*: it belongs to user \d+, not to you"):
+    with pytest.raises(UserError, match=r"Replay: directory=.*: it belongs to user \d+, not to you"):
         ScratchDirectory(str(tmp_path))
 
 

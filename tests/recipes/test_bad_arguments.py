@@ -44,7 +44,7 @@ from tests.recipes.command_line import assert_one_line, call_here, composed
         ("mappo", "opponents=random", "expected a group and who acts for it, as in opponents.GROUP=VALUE"),
         ("mappo", "hydra.run.dir=", "hydra.run.dir=: expected a directory"),
         ("mappo", "--config-dir=/tmp", "--config-dir=/tmp: there is no such flag"),
-        ("tasks", "vmas/navigatoin", "'vmas/navigatoin': there is no such task; did you mean vmas/navigation?"),
+        ("tasks", "vmas/navigatoin", "'vmas/navigatoin': there is no such task; did you mean vmas/navigation"),
         ("recipes", "mappo", "mappo: `ctde recipes` takes no argument"),
         ("parts", "critic", "critic: `ctde parts` takes no argument"),
         ("mappo", "~seed", "~seed: an option cannot be removed"),

@@ -11,12 +11,12 @@ import time
 import types
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 from ctde_kit.errors import UserError
 from ctde_kit.recipes import LoggerConfig, VmasTask
-from ctde_kit.recipes.commands import running
 from ctde_kit.recipes.commands.running import start
 from ctde_kit.recipes.wiring import logger_checks
 from ctde_kit.recipes.wiring.logger_checks import check_loggers
@@ -107,7 +107,8 @@ def test_after_an_error_before_the_first_checkpoint_the_same_command_works_again
     path.mkdir()
     (path / "notes.txt").write_text("mine")
     with monkeypatch.context() as patch:
-        patch.setattr(running, "evaluate", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("an evaluation")))
+        fail = mock.Mock(side_effect=RuntimeError("an evaluation"))
+        patch.setattr(run_evaluations, "evaluate", fail)
         with pytest.raises(RuntimeError, match="an evaluation"):
             start(small_config(evaluation=type(config.evaluation)(1, 2), logger=config.logger), path)
     assert {file.name for file in path.iterdir()} == {"notes.txt", ".lock"}
@@ -124,11 +125,11 @@ def test_files_of_others_in_checkpoints_are_left_alone(tmp_path: Path) -> None:
     for name in names:
         (theirs / name).write_text("mine")
     start(small_config(), tmp_path)
-    assert {path.name for path in theirs.iterdir()} == {*names, "frames_180.pt", "frames_240.pt"}
+    assert {path.name for path in theirs.iterdir()} == {*names, "frames_180.pt", "frames_240.pt", "best.pt"}
     assert all((theirs / name).read_text() == "mine" for name in names)
 
 
 def test_a_missing_directory_above_is_made(tmp_path: Path) -> None:
     task = VmasTask("vmas/navigation", n_envs=6, max_steps=7, params={"n_agents": 2, "shared_rew": False})
     start(small_config(task=task, total_frames=60), tmp_path / "a" / "b")
-    assert os.listdir(tmp_path / "a" / "b" / "checkpoints") == ["frames_60.pt"]
+    assert sorted(os.listdir(tmp_path / "a" / "b" / "checkpoints")) == ["best.pt", "frames_60.pt"]
