@@ -68,6 +68,7 @@ CHOICES: Mapping[type, Mapping[str, type]] = {
         "gumbel": GumbelExploration,
     },
     OpponentConfig: {
+        "frozen": FrozenActorConfig,
         "random": RandomOpponent,
         "zero": ZeroOpponent,
         "heuristic": HeuristicOpponent,

@@ -18,7 +18,7 @@ import pytest
 from ctde_kit.errors import UserError
 from ctde_kit.recipes import LoggerConfig, VmasTask
 from ctde_kit.recipes.commands.running import start
-from ctde_kit.recipes.wiring import logger_checks
+from ctde_kit.recipes.wiring import logger_checks, run_evaluations
 from ctde_kit.recipes.wiring.logger_checks import check_loggers
 from tests.recipes.command_line import assert_one_line, call_here
 from tests.recipes.small import SMALL_OVERRIDES, small_config
