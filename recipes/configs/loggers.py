@@ -57,7 +57,7 @@ class LoggerConfig(CheckedConfig):
 
         target = directory / self.name
         if self.name == "mlflow":
-            import mlflow
+            import mlflow  # pyright: ignore[reportMissingImports]
             from torchrl.record.loggers.mlflow import MLFlowLogger
 
             uri = self.tracking_uri or f"sqlite:///{directory.absolute() / 'mlflow.db'}"
