@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from tensordict import TensorDictBase
 from torch import Tensor
@@ -39,14 +41,14 @@ def check_finite(batch: TensorDictBase, frames: int) -> None:
 
 
 def _given(batch: TensorDictBase) -> list[str | tuple[str, ...]]:
-    keys = batch.keys(include_nested=True, leaves_only=True)
+    keys: list[Any] = list(batch.keys(include_nested=True, leaves_only=True))
     # What follows a step comes after what it was made from: the first that is wrong is named.
     ordered = sorted(keys, key=lambda key: (NEXT in key, str(key)))
-    return [
-        key
-        for key in ordered
-        if (key if isinstance(key, str) else key[-1]) in GIVEN and batch.get(key).is_floating_point()
-    ]
+    return [key for key in ordered if _last(key) in GIVEN and batch.get(key).is_floating_point()]
+
+
+def _last(key: Any) -> str:
+    return key if isinstance(key, str) else key[-1]
 
 
 def _not_finite(batch: TensorDictBase, key: str | tuple[str, ...]) -> Tensor:
