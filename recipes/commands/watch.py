@@ -27,7 +27,8 @@ def watch(arguments: list[str]) -> None:
         raise UserError(f"expected one run, found {len(given.runs)}; watch them one by one")
     # Not before: it loads torch.
     from ctde_kit.recipes.wiring.saved_policies import set_stage
-    from ctde_kit.training.reporting import check_video, side_by_side, write_video
+    from ctde_kit.training.reporting import side_by_side, write_video
+    from ctde_kit.training.reporting.video_grid import check_video
 
     (run,), options = given.runs, given.options
     path = _free_path(run.directory) if options.output is None else Path(options.output)
@@ -97,7 +98,8 @@ def _records(stage: Stage, options: WatchConfig, numbers: set[int]) -> dict[int,
     """For each episode, records of attention and of listening, where the run has them."""
     from ctde_kit.recipes.commands.loading import load
     from ctde_kit.recipes.wiring.attending import attention_critics
-    from ctde_kit.training.reporting import AttentionRecord, ListeningRecord, listening_channels
+    from ctde_kit.training.reporting import AttentionRecord, ListeningRecord
+    from ctde_kit.training.reporting.listening import listening_channels
 
     own_task = stage.task == stage.run.task and options.checkpoint == LAST
     critic = stage.run.config.get("critic", {})

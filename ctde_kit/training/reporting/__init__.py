@@ -18,13 +18,13 @@ from ctde_kit.training.reporting.interval_estimates import (
     performance_profiles,
     probabilities_of_improvement,
 )
-from ctde_kit.training.reporting.listening import ListeningRecord, listening_channels
+from ctde_kit.training.reporting.listening import ListeningRecord
 from ctde_kit.training.reporting.marl_eval_format import is_marl_eval, read_marl_eval, write_marl_eval
 from ctde_kit.training.reporting.patient_logger import PatientLogger
 from ctde_kit.training.reporting.plots import plot_run, shown_returns
 from ctde_kit.training.reporting.run_curves import Comparison, RunCurve
 from ctde_kit.training.reporting.video import write_gif
-from ctde_kit.training.reporting.video_grid import check_video, side_by_side, write_video
+from ctde_kit.training.reporting.video_grid import side_by_side, write_video
 
 __all__ = [
     "AttentionRecord",
@@ -35,11 +35,9 @@ __all__ = [
     "RunCurve",
     "aggregate_scores",
     "beside_frames",
-    "check_video",
     "differences",
     "interquartile_means",
     "is_marl_eval",
-    "listening_channels",
     "performance_profiles",
     "plot_aggregates",
     "plot_attention",

@@ -37,7 +37,9 @@ def record_chosen(
         watch: for an episode, what is called at each of its steps with what the policy read and wrote.
 
     >>> import ctde_kit as ck
-    >>> from ctde_kit.training.reporting.episode_video import record_chosen
+    >>> import numpy as np
+    >>> from torchrl.envs.utils import ExplorationType
+    >>> from ctde_kit.training.reporting import record_chosen
     >>> env = ck.VmasEnv("navigation", num_envs=2, max_steps=5)
     >>> policy = ck.modules.RandomActor(ck.TeamSpec.from_env(env)["agents"])
     >>> picture = lambda index: np.full((4, 4, 3), index, dtype=np.uint8)

@@ -27,6 +27,8 @@ def side_by_side(videos: Mapping[str, Sequence[np.ndarray]], height: int = 320) 
         videos: by caption, frames uint8 ``[H, W, 3]``.
         height: of each in pixels; widths follow.
 
+    >>> import numpy as np
+    >>> from ctde_kit.training.reporting import side_by_side
     >>> videos = {"best": [np.zeros((10, 20, 3), np.uint8)], "worst": [np.zeros((10, 20, 3), np.uint8)] * 3}
     >>> frames = side_by_side(videos, height=100)
     >>> len(frames), frames[0].shape
@@ -80,6 +82,9 @@ def write_video(frames: Sequence[np.ndarray], path: Path, frames_per_second: flo
         UserError: for another suffix, and for MP4 without imageio-ffmpeg.
 
     >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> from ctde_kit.training.reporting import write_video
     >>> frames = [np.full((20, 31, 3), shade, dtype=np.uint8) for shade in (0, 255)]
     >>> write_video(frames, Path(tempfile.mkdtemp()) / "blink.mp4").stat().st_size > 500
     True
