@@ -22,7 +22,7 @@ class EvaluationLog:
     >>> log = EvaluationLog(Path(tempfile.mkdtemp()) / "evaluations.jsonl")
     >>> log.write(600, seed=1_000_000, records=[{"episode": 0, "length": 5, "return_mean": 0.5}])
     >>> log.path.read_text()
-    '{"frames": 600, "seed": 1000000, "episode": 0, "length": 5, "return_mean": 0.5}\n'
+    '{"frames": 600, "seed": 1000000, "episode": 0, "length": 5, "return_mean": 0.5}\\n'
     """
 
     def __init__(self, path: Path):
