@@ -35,7 +35,7 @@ def check_finite(batch: TensorDictBase, frames: int) -> None:
     whose = "" if owner is None else f" of group {owner!r}"
     value = batch.get(key)[tuple(place)].item()
     raise NotFiniteError(
-        f"{path[-1]}{whose} is {value} in env {place[0]} (key {key!r}, at {frames} frames): the environment gave it; "
+        f"{_last(key)}{whose} is {value} in env {place[0]} (key {key!r}, at {frames} frames): the environment gave it; "
         "mend the environment, or its arguments"
     )
 
