@@ -103,7 +103,7 @@ def plot_sample_efficiency(comparison: Comparison, path: Path) -> Path:
     >>> plot_sample_efficiency(Comparison(curves), Path(tempfile.mkdtemp()) / "efficiency.png").name
     'efficiency.png'
     """
-    shares = np.linspace(0, 1, GRID)
+    shares = np.linspace(comparison.first_share, 1, GRID)
     last = {comparison.last_frames(task) for task in comparison.tasks}
     figure, (axis,) = _figure(1, 6.0, 3.6)
     scale = last.pop() if len(last) == 1 else 1.0

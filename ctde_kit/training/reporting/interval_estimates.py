@@ -119,12 +119,17 @@ def probabilities_of_improvement(scores: Scores, *, seed: int = 0) -> dict[tuple
     >>> float(probabilities_of_improvement(scores)["qmix", "vdn"].value)
     0.75
     """
-    metric = _package("rliable.metrics").probability_of_improvement
+
+    def better(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        # As rliable's `probability_of_improvement`, whose Mann-Whitney tests take a hundred times as long.
+        difference = x[:, None] - y[None]
+        return np.array([((difference > 0) + 0.5 * (difference == 0)).mean()])
+
     names = list(scores)
     pairs = {(a, b): (scores[a], scores[b]) for i, a in enumerate(names) for b in names[i + 1 :]}
     if not pairs:
         return {}
-    points, intervals = _resampled(pairs, lambda x, y: np.array([metric(x, y)]), CURVE_RESAMPLES, seed)
+    points, intervals = _resampled(pairs, better, CURVE_RESAMPLES, seed)
     return {pair: Estimate(points[pair][0], intervals[pair][0, 0], intervals[pair][1, 0]) for pair in pairs}
 
 

@@ -124,6 +124,11 @@ class Comparison:
         """Up to where all runs on ``task`` were evaluated."""
         return min(curve.frames[-1] for curve in self.of(task))
 
+    @property
+    def first_share(self) -> float:
+        """The share of each task's frames from which on all runs were evaluated."""
+        return max(min(1.0, curve.frames[0] / self.last_frames(curve.task)) for curve in self.curves)
+
     def frame_grid(self, task: str) -> np.ndarray:
         """Frames at which all runs on ``task`` can be compared."""
         return np.linspace(max(curve.frames[0] for curve in self.of(task)), self.last_frames(task), GRID)

@@ -92,6 +92,9 @@ def test_aggregates_profiles_and_improvement_by_hand() -> None:
     # Task one: 0.2 < 0.3 < 0.4, a half; task two: both are better.
     assert probabilities_of_improvement(scores)["a", "b"].value == pytest.approx(0.75)
     assert probabilities_of_improvement({"a": scores["a"]}) == {}
+    drawn = {name: np.random.default_rng(number).integers(0, 4, (5, 3)) / 3 for number, name in enumerate("ab")}
+    expected = metrics.probability_of_improvement(drawn["a"], drawn["b"])
+    assert probabilities_of_improvement(drawn)["a", "b"].value == pytest.approx(expected)
 
 
 def curve(task: str, label: str, seed: int, *returns: float) -> RunCurve:
