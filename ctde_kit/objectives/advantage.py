@@ -24,9 +24,9 @@ from ctde_kit.protocols import RecurrentModule, ReturnScale
 class AdvantageEstimator(nn.Module):
     """Generalized advantage estimation: writes advantages and value targets into a batch ``[n_envs, T]``.
 
-    Reads what the critic reads, at the root and under ``next``; ``("next", group, "reward")`` ``[n_envs, T, n_agents,
-    1]``; ``done`` and ``terminated`` of the team and, where present, of the agents; ``(group, "mask")`` and
-    ``("collector", "mask")``, which is false in padding, where they are. Writes under
+    Reads what the critic reads, at the root and under ``next`` (a recurrent one ``is_init``, too);
+    ``("next", group, "reward")`` ``[n_envs, T, n_agents, 1]``; ``done`` and ``terminated`` of the team and, where
+    present, of the agents; ``(group, "mask")`` and ``("collector", "mask")``, which is false in padding. Writes under
     the group, all ``[n_envs, T, n_agents, 1]``: ``state_value`` (the critic's output, in its normalized units),
     ``advantage`` (normalized under the mask) and ``value_target`` (in units of returns).
 

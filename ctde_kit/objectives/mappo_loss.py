@@ -34,12 +34,13 @@ class MAPPOLoss(ModuleLoss):
     Yu et al. 2022, "The Surprising Effectiveness of PPO in Cooperative Multi-Agent Games", eqs. 1 and 2 (appendix A),
     with a log-probability, a ratio and an advantage for each agent. IPPO is the same loss with a decentralized critic.
 
-    Reads ``[*B, n_agents, ...]`` under the group: what actor and critic read, ``action``, ``action_log_prob``
-    ``[*B, n_agents]``, ``advantage``, ``value_target`` (units of returns) and ``state_value`` (the critic's units when
-    the batch was fresh) ``[*B, n_agents, 1]``; ``mask`` ``[*B, n_agents]`` where agents die, and ``("collector",
-    "mask")`` ``[*B]`` where sequences are padded: entries of dead agents and of padding change nothing. Gives scalars
-    ``loss_objective``, ``loss_critic``, ``loss_entropy`` (their sum is to be minimized) and, detached, ``entropy``,
-    ``approx_kl``, ``clip_fraction``, ``explained_variance``.
+    Reads ``[*B, n_agents, ...]`` under the group: what actor and critic read (with it ``action_mask``, and ``is_init``
+    where they are recurrent), ``action``, ``action_log_prob`` ``[*B, n_agents]``, ``advantage``, ``value_target``
+    (units of returns) and ``state_value`` (the critic's units when the batch was fresh) ``[*B, n_agents, 1]``; ``mask``
+    ``[*B, n_agents]`` where agents die, and ``("collector", "mask")`` ``[*B]`` where sequences are padded: entries of
+    dead agents and of padding change nothing. Gives scalars ``loss_objective``, ``loss_critic``, ``loss_entropy``
+    (their sum is to be minimized) and, detached, ``entropy``, ``approx_kl``, ``clip_fraction``,
+    ``explained_variance``.
 
     Args:
         actor: has ``get_dist``; writes the action.
