@@ -29,6 +29,7 @@ class BestPolicy:
         algorithm: name of the recipe.
         metric: what is to be high, as ``metrics.csv`` names it.
 
+    >>> from pathlib import Path
     >>> import tempfile
     >>> import ctde_kit as ck
     >>> from ctde_kit.training.best_policy import BestPolicy
@@ -107,6 +108,8 @@ def best_policies(
     Raises:
         UserError: for a metric that no evaluation has.
 
+    >>> from pathlib import Path
+    >>> from ctde_kit.training import best_policies
     >>> bests = best_policies(Path(), "maddpg", "eval/return_mean", ["adversary", "agent"], groups_compete=True)
     >>> [(best.path.name, best.metric) for best in bests]
     [('best_adversary.pt', 'eval/adversary/return_mean'), ('best_agent.pt', 'eval/agent/return_mean')]
@@ -118,5 +121,5 @@ def best_policies(
         ]
     known = per_group if groups_compete else [ALL_AGENTS, f"{PREFIX}return_sum", *per_group]
     if metric not in known:
-        raise UserError(f"checkpoint.metric={metric}: expected one of {', '.join(known)}")
+        raise UserError(f"metric={metric!r}: expected one of {', '.join(known)}")
     return [BestPolicy(directory / "best.pt", algorithm, metric)]

@@ -17,6 +17,7 @@ class EvaluationLog:
     Args:
         path: of the file; its directory exists.
 
+    >>> from pathlib import Path
     >>> import tempfile
     >>> from ctde_kit.training import EvaluationLog, read_evaluations
     >>> log = EvaluationLog(Path(tempfile.mkdtemp()) / "evaluations.jsonl")
@@ -59,6 +60,7 @@ def read_evaluations(path: Path) -> Iterator[dict[str, Any]]:
     Raises:
         UserError: for lines that are no records.
 
+    >>> from pathlib import Path
     >>> import tempfile
     >>> from ctde_kit.training import EvaluationLog, read_evaluations
     >>> log = EvaluationLog(Path(tempfile.mkdtemp()) / "evaluations.jsonl")

@@ -155,6 +155,8 @@ class _ValueCheck:
             return
         if declared in (str, str | None) and isinstance(value, (int, float)):
             return
+        if declared == list[str] and isinstance(value, list):
+            value = [str(part) if isinstance(part, (int, float)) else part for part in value]
         misfit = find_misfit(value, declared)
         if misfit is not None:
             raise UserError(f"{name}{misfit.place}={text(misfit.value)}: expected {misfit.expected}")

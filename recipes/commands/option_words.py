@@ -65,6 +65,8 @@ OPTION_WORDS: dict[str, dict[str, str]] = {
         r"collect more first \(learning_starts\)": "raise learning_starts",
     },
     "Episodes:": {"^Episodes: max_steps": "replay.form.max_steps"},
+    "form='onnx'": {r"form='(\w+)'": r"format=\1"},
+    "metric=": {r"^metric='([^']*)'": r"checkpoint.metric=\1"},
     "run directory": {"choose another path": "choose another with hydra.run.dir=DIR"},
     "checkpoint": {r"pass algorithm='(\w+)'": r"resume it with ctde-\1"},
 }

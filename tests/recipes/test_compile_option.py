@@ -29,7 +29,7 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFact
 class PureEnv:
     """As much of a VMAS env as the choice reads."""
 
-    tensor_state = None
+    tensor_state = draw_initial_states = resets_to = state_dict = load_state_dict = None
     batch_size = torch.Size([60])
 
 

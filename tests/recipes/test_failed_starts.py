@@ -18,8 +18,9 @@ import pytest
 from ctde_kit.errors import UserError
 from ctde_kit.recipes import LoggerConfig, VmasTask
 from ctde_kit.recipes.commands.running import start
-from ctde_kit.recipes.wiring import logger_checks, run_evaluations
+from ctde_kit.recipes.wiring import logger_checks
 from ctde_kit.recipes.wiring.logger_checks import check_loggers
+from ctde_kit.training import evaluations
 from tests.recipes.command_line import assert_one_line, call_here
 from tests.recipes.small import SMALL_OVERRIDES, small_config
 from tests.recipes.small_q import small_pqn_config
@@ -108,7 +109,7 @@ def test_after_an_error_before_the_first_checkpoint_the_same_command_works_again
     (path / "notes.txt").write_text("mine")
     with monkeypatch.context() as patch:
         fail = mock.Mock(side_effect=RuntimeError("an evaluation"))
-        patch.setattr(run_evaluations, "evaluate", fail)
+        patch.setattr(evaluations, "evaluate", fail)
         with pytest.raises(RuntimeError, match="an evaluation"):
             start(small_config(evaluation=type(config.evaluation)(1, 2), logger=config.logger), path)
     assert {file.name for file in path.iterdir()} == {"notes.txt", ".lock"}

@@ -66,7 +66,7 @@ def test_a_run_is_examined_as_its_checkpoint_left_it(tmp_path: Path, capsys: pyt
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["task=vmas/nothing"], "task=vmas/nothing: there is no such task; `ctde tasks` lists them"),
+        (["task=vmas/nothing"], "task=vmas/nothing: there is no such task"),
         ([], "nothing: expected task=NAME and options of the task, or one run directory"),
         (["task=vmas/navigation", "lr=1"], "lr=1: expected task=NAME and options of the task"),
         (["nowhere"], "nowhere is no run directory"),
@@ -75,7 +75,7 @@ def test_a_run_is_examined_as_its_checkpoint_left_it(tmp_path: Path, capsys: pyt
 def test_mistakes_are_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert doctor(*arguments) == 2
     shown = capsys.readouterr().err
-    assert shown.startswith(f"ctde: error: {message}")
+    assert shown.startswith(f"ctde doctor: error: {message}")
     assert shown.count("\n") == 1
 
 

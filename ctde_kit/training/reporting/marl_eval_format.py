@@ -23,6 +23,7 @@ RETURN, ABSOLUTE = "return", "absolute_metrics"
 def write_marl_eval(curves: Iterable[RunCurve], path: Path) -> Path:
     """Write all runs to one file; returns ``path``. What has no absolute metric has that of its best evaluation.
 
+    >>> from pathlib import Path
     >>> import tempfile
     >>> import numpy as np
     >>> from ctde_kit.training.reporting import RunCurve, read_marl_eval, write_marl_eval
@@ -73,6 +74,7 @@ def read_marl_eval(path: Path) -> list[RunCurve]:
 def is_marl_eval(path: Path) -> bool:
     """Whether a JSON file is in this format.
 
+    >>> from pathlib import Path
     >>> import tempfile
     >>> from ctde_kit.training.reporting import is_marl_eval
     >>> path = Path(tempfile.mkdtemp()) / "summary.json"
