@@ -24,10 +24,10 @@ from ctde_kit.protocols import RecurrentModule, ReturnScale
 class AdvantageEstimator(nn.Module):
     """Generalized advantage estimation: writes advantages and value targets into a batch ``[n_envs, T]``.
 
-    Reads what the critic reads, at the root and under ``next`` (a recurrent one ``is_init`` too);
-    ``("next", group, "reward")`` ``[n_envs, T, n_agents, 1]``; ``done`` and ``terminated`` of the team and, where present, of the agents; ``(group, "mask")``. Writes under
-    the group, all ``[n_envs, T, n_agents, 1]``: ``state_value`` (the critic's output, in its normalized units),
-    ``advantage`` (normalized under the mask) and ``value_target`` (in units of returns).
+    Reads what the critic reads, at the root and under ``next`` (a recurrent one ``is_init`` too); ``("next", group,
+    "reward")`` ``[n_envs, T, n_agents, 1]``; ``done`` and ``terminated`` of the team and, where present, of the agents;
+    ``(group, "mask")``. Writes under the group, all ``[n_envs, T, n_agents, 1]``: ``state_value`` (the critic's output,
+    in its normalized units), ``advantage`` (normalized under the mask) and ``value_target`` (in units of returns).
 
     Values of next steps are exact: the critic reads ``("next", observation)``, the one before any reset. A recurrent
     critic is unrolled over the batch once, from where it stood at the end of the last batch, and gives next values by

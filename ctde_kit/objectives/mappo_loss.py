@@ -37,8 +37,9 @@ class MAPPOLoss(LossModule):
     Reads ``[*B, n_agents, ...]`` under the group: what actor and critic read (with it ``action_mask``, and ``is_init``
     where they are recurrent), ``action``, ``action_log_prob`` ``[*B, n_agents]``, ``advantage``, ``value_target``
     (units of returns) and ``state_value`` (the critic's units when the batch was fresh) ``[*B, n_agents, 1]``; ``mask``
-    ``[*B, n_agents]`` where agents die: dead agents' entries change nothing. Gives scalars ``loss_objective``, ``loss_critic``, ``loss_entropy`` (their sum is
-    to be minimized) and, detached, ``entropy``, ``approx_kl``, ``clip_fraction``, ``explained_variance``.
+    ``[*B, n_agents]`` where agents die: dead agents' entries change nothing. Gives scalars ``loss_objective``,
+    ``loss_critic``, ``loss_entropy`` (their sum is to be minimized) and, detached, ``entropy``, ``approx_kl``,
+    ``clip_fraction``, ``explained_variance``.
 
     Args:
         actor: has ``get_dist``; writes the action.
