@@ -47,7 +47,7 @@ def _first_observations(case: EnvCase, seed: int) -> Tensor:
 def unseeded_copies(case: EnvCase) -> str:
     """Two envs without a seed, made from the same state of the program's generators, begin differently."""
     if case.make is None:
-        raise NotApplicable("give a function of a seed, which may be None, such as lambda seed: MyEnv(seed=seed)")
+        raise NotApplicable("give a function of a seed, which may be None, such as lambda seed: MyEnv(seed)")
     if not case.random_resets:
         raise NotApplicable("no reset is random")
     begins = []
