@@ -55,6 +55,21 @@ def slow(session: nox.Session) -> None:
 
 
 @nox.session
+@nox.parametrize("end", ["lowest", "newest"])
+def ranges(session: nox.Session, end: str) -> None:
+    """The default test run at one end of every dependency's range; the table goes to docs/design.md."""
+    session.install("packaging")
+    held = []
+    if end == "lowest":
+        versions = session.run("python", "-m", "tests.programs.ranges", "constraints", silent=True)
+        path = Path(session.create_tmp()) / "lowest.txt"
+        path.write_text(versions)
+        held = ["-c", str(path)]
+    session.install("--upgrade", "--upgrade-strategy", "eager", *held, "-e", ".[test]")
+    session.run("python", "-m", "tests.programs.ranges", end)
+
+
+@nox.session
 def recipes(session: nox.Session) -> None:
     """Long learning runs; results go to docs/results."""
     session.install("-e", ".[test]")
@@ -127,6 +142,13 @@ def agreement(session: nox.Session) -> None:
     """Five seeds compiled and five plain; results go to docs/results."""
     session.install("-e", ".[test]")
     session.run("python", "-m", "tests.programs.learning.compile_agreement")
+
+
+@nox.session
+def reliability(session: nox.Session) -> None:
+    """Kills, full disks, damaged and hostile files; the figures go to docs/reliability.md."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "tests.reliability.measure", *session.posargs)
 
 
 def _install_wheel(session: nox.Session) -> Path:

@@ -1,7 +1,8 @@
 """TensorDict-keyed parts for centralized training and decentralized execution (CTDE), on TorchRL.
 
 ``import ctde_kit as ck`` gives the names below; each is imported when it is first used. The packages hold more:
-``ck.modules``, ``ck.objectives``, ``ck.envs``, ``ck.collectors``, ``ck.data``, ``ck.training``, ``ck.graph``.
+``ck.modules``, ``ck.objectives``, ``ck.envs``, ``ck.collectors``, ``ck.data``, ``ck.training``, ``ck.graph``,
+``ck.testing``.
 """
 
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 from ctde_kit.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from ctde_kit import collectors, data, envs, graph, modules, objectives, training
+    from ctde_kit import collectors, data, envs, graph, modules, objectives, testing, training
     from ctde_kit.collectors import RolloutCollector
     from ctde_kit.data import OnPolicyBuffer, Replay
     from ctde_kit.envs.vmas import VmasEnv
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_PACKAGES = ("collectors", "data", "envs", "graph", "modules", "objectives", "training")
+_PACKAGES = ("collectors", "data", "envs", "graph", "modules", "objectives", "testing", "training")
 _NAMES = {
     "ctde_kit.collectors": ("RolloutCollector",),
     "ctde_kit.data": ("OnPolicyBuffer", "Replay"),
@@ -106,6 +107,7 @@ __all__ = [
     "modules",
     "objectives",
     "own_observation",
+    "testing",
     "training",
     "value_critic",
 ]

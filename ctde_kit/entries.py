@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from tensordict import TensorDictBase
 from tensordict.utils import NestedKey
 from torch import Tensor
@@ -37,13 +38,35 @@ def check_same_shape(**tensors: Tensor) -> None:
         raise UserError(f"expected one shape for {', '.join(shapes)}, found {shapes}; expand them over agents first")
 
 
+def check_dtypes(expected: Literal["float", "bool"], **tensors: Tensor) -> None:
+    """Raise ``UserError`` unless all tensors are bool, or of one floating dtype."""
+    dtypes = {name: tensor.dtype for name, tensor in tensors.items()}
+    first = torch.bool if expected == "bool" else next(iter(dtypes.values()))
+    for name, dtype in dtypes.items():
+        if dtype != first or (expected == "float" and not dtype.is_floating_point):
+            words = [f"{other}: {str(found).removeprefix('torch.')}" for other, found in dtypes.items()]
+            one = "bool" if expected == "bool" else "one floating dtype"
+            raise UserError(f"{name}: expected {one}, found {{{', '.join(words)}}}")
+
+
+def check_mask(mask: Tensor, **like: Tensor) -> None:
+    """Raise ``UserError`` unless ``mask`` is bool and of the shape of what it masks."""
+    check_dtypes("bool", mask=mask)
+    check_same_shape(**like, mask=mask)
+
+
 def agent_flags(tensordict: TensorDictBase, keys: GroupKeys, like: Tensor) -> tuple[Tensor, Tensor]:
     """``done`` and ``terminated`` of each agent after this step, in the shape of ``like`` ``[*B, n_agents, 1]``.
 
     An agent is done with the team or by itself, and terminated likewise (root entries ``[*B, 1]``, and the group's
-    ``[*B, n_agents, 1]`` where the env writes them).
+    ``[*B, n_agents, 1]`` where the env writes them). Where it writes none, agents that are ``gone_next`` terminated.
     """
-    return _flag(tensordict, DONE, keys.done, like), _flag(tensordict, TERMINATED, keys.terminated, like)
+    done, terminated = _flag(tensordict, DONE, keys.done, like), _flag(tensordict, TERMINATED, keys.terminated, like)
+    gone = gone_next(tensordict, keys)
+    if gone is None:
+        return done, terminated
+    check_same_shape(reward=like, **{str(keys.mask): gone.unsqueeze(-1)})
+    return done | gone.unsqueeze(-1), terminated | gone.unsqueeze(-1)
 
 
 def _flag(tensordict: TensorDictBase, root_key: str, group_key: Key, like: Tensor) -> Tensor:
@@ -56,11 +79,24 @@ def _flag(tensordict: TensorDictBase, root_key: str, group_key: Key, like: Tenso
     return flag | group_flag
 
 
+def gone_next(tensordict: TensorDictBase, keys: GroupKeys) -> Tensor | None:
+    """Which agents died in this step while the team goes on, bool ``[*B, n_agents]``, by their next ``mask``.
+
+    ``None`` where the env writes no mask, and where it writes the agents' own ``terminated``, which says it itself.
+    """
+    next_mask = tensordict.get(next_key(keys.mask), None)
+    if next_mask is None or tensordict.get(next_key(keys.terminated), None) is not None:
+        return None
+    team_done = required_entry(tensordict, next_key(DONE), "the env must write it, shape [*B, 1]")
+    return ~next_mask & ~team_done
+
+
 def alive_next(tensordict: TensorDictBase, keys: GroupKeys) -> Tensor:
     """Which agents are bootstrapped after the step, bool ``[*B, n_agents]``.
 
     They are those whose next ``mask`` is true, and those who were alive and did not terminate: envs call agents dead
-    once their time is up, yet what they see then has a value.
+    once their time is up, yet what they see then has a value. Where the env writes no ``terminated`` of the agents,
+    those whose next mask is false are gone, unless the team is done.
     """
     alive = required_entry(tensordict, keys.mask, "the env must write it, shape [*B, n_agents]")
     terminated = _flag(tensordict, TERMINATED, keys.terminated, alive.unsqueeze(-1))
@@ -69,4 +105,5 @@ def alive_next(tensordict: TensorDictBase, keys: GroupKeys) -> Tensor:
     if next_mask is None:
         return stays
     check_same_shape(**{str(keys.mask): alive, str(next_key(keys.mask)): next_mask})
-    return stays | next_mask
+    gone = gone_next(tensordict, keys)
+    return (stays if gone is None else stays & ~gone) | next_mask

@@ -1,6 +1,12 @@
-"""The exceptions that end a command with one line instead of a traceback."""
+"""The exceptions that end a command with one line instead of a traceback, and the check of a word among a few."""
 
-__all__ = ["NotFiniteError", "RunStopped", "UserError"]
+from __future__ import annotations
+
+from typing import TypeVar
+
+__all__ = ["NotFiniteError", "RunStopped", "UserError", "WorkerError"]
+
+Word = TypeVar("Word", bound=str)
 
 
 class UserError(ValueError):
@@ -14,6 +20,10 @@ class UserError(ValueError):
         ...
     ctde_kit.errors.UserError: minibatch_frames=0, sequence_length=None: expected at least 1 of each
     """
+
+
+class WorkerError(RuntimeError):
+    """A worker process raised, died or hangs; the message is one line, the worker's traceback is a note."""
 
 
 class NotFiniteError(RuntimeError):
@@ -31,3 +41,19 @@ class RunStopped(KeyboardInterrupt):
     def __init__(self, message: str, signal: int) -> None:
         super().__init__(message)
         self.signal = signal
+
+
+def check_choice(owner: str, argument: str, value: str, choices: tuple[Word, ...]) -> Word:
+    """``value``, which is one of ``choices``: the argument of the class or function ``owner``.
+
+    Raises:
+        UserError: for another word.
+
+    >>> from ctde_kit.errors import check_choice
+    >>> check_choice("QMixLoss", "value_loss", "l2", ("huber", "l2"))
+    'l2'
+    """
+    for choice in choices:
+        if value == choice:
+            return choice
+    raise UserError(f"{owner}: {argument}={value!r}: expected one of {', '.join(choices)}")

@@ -1,22 +1,32 @@
-"""The small interfaces that the packages share without importing each other."""
+"""The small interfaces that the packages share without importing each other.
+
+A protocol that extends ``Capability`` may be asked for with ``isinstance``; the others are for type checkers alone.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from tensordict import TensorDictBase
-from torch import Tensor
+from tensordict.nn import TensorDictModuleBase
+from tensordict.utils import NestedKey
+from torch import Tensor, nn
 
+from ctde_kit.capability import Capability
+from ctde_kit.entry_tables import Entry
 from ctde_kit.keys import Key
+from ctde_kit.specs import GroupSpec
 
 if TYPE_CHECKING:
     from torchrl.envs import EnvBase
 
+    from ctde_kit.specs import GroupSpec
+
 
 @runtime_checkable
-class Stateful(Protocol):
+class Stateful(Capability, Protocol):
     """A part whose state a checkpoint saves."""
 
     def state_dict(self) -> dict[str, Any]:
@@ -91,7 +101,7 @@ class ReplayBuffer(ExperienceBuffer, Protocol):
 
 
 @runtime_checkable
-class ReportsCapture(Protocol):
+class ReportsCapture(Capability, Protocol):
     """An env that says whether ``state_dict`` captures its whole state; an env that says nothing captures it."""
 
     @property
@@ -117,16 +127,22 @@ class ReturnScale(Protocol):
 
 
 @runtime_checkable
-class KeepsHiddenState(Protocol):
+class KeepsHiddenState(Capability, Protocol):
     """A module that is recurrent where its ``hidden_key`` is not ``None``, such as ``AgentNetwork``."""
 
-    hidden_key: Key | None
+    @property
+    def hidden_key(self) -> Key | None:
+        """Where it reads its hidden state, and under ``next`` writes the one after the step; ``None``: it has none."""
+        ...
 
 
 class RecurrentModule(Protocol):
     """A module that reads its hidden state at ``hidden_key`` and writes the next one under ``next``."""
 
-    hidden_key: Key
+    @property
+    def hidden_key(self) -> Key:
+        """Where it reads its hidden state."""
+        ...
 
     @property
     def hidden_shape(self) -> tuple[int, ...]:
@@ -135,10 +151,45 @@ class RecurrentModule(Protocol):
 
 
 @runtime_checkable
-class DrawsOrders(Protocol):
+class DeclaresEntries(Capability, Protocol):
+    """A module that says what the entries that it reads look like, such as ``AgentNetwork``.
+
+    Losses check them before they run it. Of other modules they know the keys alone.
+    """
+
+    @property
+    def in_entries(self) -> Sequence[Entry]:
+        """The entries at its ``in_keys``; some may be left out."""
+        ...
+
+
+@runtime_checkable
+class HasGroup(Capability, Protocol):
+    """A module of one group of agents that knows the group's spec, such as ``MultiAgentActor``."""
+
+    @property
+    def group(self) -> GroupSpec:
+        """The group's spec."""
+        ...
+
+
+@runtime_checkable
+class LearnsActions(Capability, Protocol):
+    """An actor that gives its actions with a gradient, such as ``MultiAgentDeterministicActor``."""
+
+    def differentiable_vector(self, tensordict: TensorDictBase, /) -> Tensor:
+        """Actions as vectors ``[*B, n_agents, D]``, of the network's output in ``tensordict``."""
+        ...
+
+
+@runtime_checkable
+class DrawsOrders(Capability, Protocol):
     """A critic that sees agents in drawn orders, such as ``RandomOrderCritic``."""
 
-    order_keys: list[Key]
+    @property
+    def order_keys(self) -> Sequence[Key]:
+        """Where it reads the order of each group, int64 ``[*B, n_agents]``."""
+        ...
 
     def draw_order(self, tensordict: TensorDictBase, /) -> TensorDictBase:
         """Write the orders that are not there yet, at the root and under ``next``."""
@@ -146,7 +197,7 @@ class DrawsOrders(Protocol):
 
 
 @runtime_checkable
-class SwapsOwnAction(Protocol):
+class SwapsOwnAction(Capability, Protocol):
     """A critic of actions that can swap one agent's action at less cost than one pass per agent."""
 
     @property
@@ -156,6 +207,118 @@ class SwapsOwnAction(Protocol):
 
     def own_action_values(self, tensordict: TensorDictBase, action: Tensor, /) -> Tensor:
         """The value ``[*B, n_agents, 1]`` for each agent where it alone takes its action of ``action``."""
+        ...
+
+
+@runtime_checkable
+class SaysRecurrent(Capability, Protocol):
+    """A network that says whether it carries a hidden state from step to step."""
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether it takes a hidden state and ``is_init``, and gives the next hidden state."""
+        ...
+
+
+@runtime_checkable
+class SaysReadsMask(Capability, Protocol):
+    """A network that says whether it needs to know which agents are alive."""
+
+    @property
+    def reads_mask(self) -> bool:
+        """Whether it takes the argument ``mask``, bool ``[*B, n_agents]``."""
+        ...
+
+
+@runtime_checkable
+class SaysDecentralized(Capability, Protocol):
+    """A network, actor or critic that says whether agents are kept apart."""
+
+    @property
+    def decentralized(self) -> bool:
+        """Whether agent i's output depends on agent i's input alone."""
+        ...
+
+
+@runtime_checkable
+class SaysCentralized(Capability, Protocol):
+    """A network of TorchRL, which says the opposite: whether agents see each other's inputs."""
+
+    @property
+    def centralized(self) -> bool:
+        """Whether agent i's output depends on the other agents' inputs, too."""
+        ...
+
+
+class GroupActor(Protocol):
+    """The policy of one group, whether it learns or not: what ``TeamPolicy`` uses of it."""
+
+    @property
+    def group(self) -> GroupSpec:
+        """The group whose actions it writes."""
+        ...
+
+    @property
+    def in_keys(self) -> Sequence[NestedKey]:
+        """The keys it reads; an actor that reads ``group.keys.hidden("actor")`` has ``make_tensordict_primer()``."""
+        ...
+
+    @property
+    def decentralized(self) -> bool:
+        """Whether an agent needs only its own data to act."""
+        ...
+
+    def __call__(self, tensordict: TensorDictBase, /) -> TensorDictBase:
+        """Write ``(group, "action")``, and whatever else it writes."""
+        ...
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Its parameters; empty if it does not learn."""
+        ...
+
+    def for_agent(self, agent: int, /) -> TensorDictModuleBase:
+        """The policy of one agent alone."""
+        ...
+
+
+class DrawsSubPolicies(Protocol):
+    """Draws which of its sub-policies each agent follows in an episode, such as ``SubPolicyDraw``."""
+
+    @property
+    def key(self) -> Key:
+        """Where the index of each agent's sub-policy stands, int64 ``[*B, n_agents]``."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """How many sub-policies each agent has."""
+        ...
+
+
+class PolicyBeliefs(Protocol):
+    """What each agent believes of the others' policies, such as ``InferredPolicies``."""
+
+    def __call__(self, tensordict: TensorDictBase, observer: str, other: str, /) -> Tensor:
+        """Logits, or actions before squashing, ``[*B, n_observers, n_others, D]``, of two groups by name."""
+        ...
+
+
+@runtime_checkable
+class SamplesEntropy(Capability, Protocol):
+    """A distribution that estimates its entropy from samples, such as ``TanhNormal``, which knows no closed form."""
+
+    def sampled_entropy(self, n_samples: int, /) -> Tensor:
+        """The entropy ``[*B]``, from ``n_samples`` samples."""
+        ...
+
+
+@runtime_checkable
+class HoldsLosses(Capability, Protocol):
+    """An update that shows the losses which it minimizes, such as ``GradientStep``."""
+
+    @property
+    def losses(self) -> nn.Module:
+        """All losses, with the networks that they train."""
         ...
 
 
@@ -187,31 +350,3 @@ class PureEnv(Stateful, Protocol):
     def resets_to(self, fresh: TensorDictBase, /) -> AbstractContextManager[None]:
         """Inside the block steps are eager, and partial resets take the rows of ``fresh`` ``[n_envs]``."""
         ...
-
-
-@runtime_checkable
-class SaysRecurrent(Protocol):
-    """A network that says whether it carries a hidden state from step to step."""
-
-    recurrent: bool
-
-
-@runtime_checkable
-class SaysReadsMask(Protocol):
-    """A network that says whether it takes ``mask``, bool ``[*B, n_agents]``: which agents are alive."""
-
-    reads_mask: bool
-
-
-@runtime_checkable
-class SaysDecentralized(Protocol):
-    """A network that says whether agent i's output depends on agent i's input alone."""
-
-    decentralized: bool
-
-
-@runtime_checkable
-class SaysCentralized(Protocol):
-    """A network of TorchRL, which says the opposite: whether agents see each other's inputs."""
-
-    centralized: bool

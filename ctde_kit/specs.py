@@ -56,6 +56,22 @@ class ActionSpec:
         """Outputs that a policy network needs an agent: logits, or location and scale."""
         return sum(self.sizes) if self.discrete else 2 * self.sizes[0]
 
+    def tensor_spec(self, n_agents: int | None) -> TensorSpec:
+        """The spec of the actions ``[n_agents, ...]`` of a group, as TorchRL has it; of one agent's for ``None``.
+
+        >>> ActionSpec("categorical", (4,)).tensor_spec(3).shape
+        torch.Size([3])
+        """
+        batch = () if n_agents is None else (n_agents,)
+        if self.kind == "categorical":
+            return Categorical(self.sizes[0], shape=torch.Size(batch))
+        if self.kind == "one_hot":
+            return OneHot(self.sizes[0], shape=torch.Size([*batch, self.sizes[0]]))
+        if self.kind == "multi_discrete":
+            return MultiCategorical(list(self.sizes), shape=torch.Size([*batch, len(self.sizes)]))
+        low, high = torch.tensor(self.low), torch.tensor(self.high)
+        return Bounded(low, high) if batch else Bounded(low[0], high[0])
+
     def vector(self, action: Tensor) -> Tensor:
         """Actions as an env takes them as float vectors ``[*B, n_agents, vector_dim]``.
 
@@ -101,6 +117,12 @@ class GroupSpec:
     @property
     def keys(self) -> GroupKeys:
         return GroupKeys(self.name)
+
+    @property
+    def action_spec(self) -> Composite:
+        """The spec of ``(name, "action")`` ``[n_agents, ...]`` as TorchRL has it, without batch dimensions."""
+        actions = Composite({"action": self.action.tensor_spec(self.n_agents)}, shape=torch.Size([self.n_agents]))
+        return Composite({self.name: actions})
 
     def check_agent(self, agent: int) -> None:
         """Raise ``UserError`` unless the group has the agent that ``for_agent`` was asked for."""

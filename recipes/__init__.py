@@ -11,6 +11,7 @@ from ctde_kit.lazy import lazy_face
 if TYPE_CHECKING:
     from ctde_kit.recipes.commands.loading import LoadedRun, load
     from ctde_kit.recipes.commands.named_tasks import named_task
+    from ctde_kit.recipes.commands.running import start
     from ctde_kit.recipes.configs.channel_networks import BiCNetNetwork, CommNetNetwork, TarMACNetwork
     from ctde_kit.recipes.configs.critics import AttentionCriticConfig, ValueCriticConfig
     from ctde_kit.recipes.configs.explorations import (
@@ -21,7 +22,13 @@ if TYPE_CHECKING:
     from ctde_kit.recipes.configs.loggers import LoggerConfig
     from ctde_kit.recipes.configs.mixers import NoMixer, QMixerConfig, QPLEXMixerConfig, VDNMixerConfig
     from ctde_kit.recipes.configs.networks import GRUNetwork, MLPNetwork
-    from ctde_kit.recipes.configs.opponents import GreedyChaseOpponent, RandomOpponent, RunOpponent
+    from ctde_kit.recipes.configs.opponents import (
+        GreedyChaseOpponent,
+        HeuristicOpponent,
+        RandomOpponent,
+        RunOpponent,
+        ZeroOpponent,
+    )
     from ctde_kit.recipes.configs.recipe import CheckpointConfig, EvaluationConfig, RecipeConfig
     from ctde_kit.recipes.configs.replays import EpisodeForm, ReplayConfig, SequenceForm, TransitionForm
     from ctde_kit.recipes.configs.return_forms import NStepReturns, TDLambdaReturns
@@ -41,6 +48,7 @@ if TYPE_CHECKING:
 _NAMES = {
     "ctde_kit.recipes.commands.loading": ("LoadedRun", "load"),
     "ctde_kit.recipes.commands.named_tasks": ("named_task",),
+    "ctde_kit.recipes.commands.running": ("start",),
     "ctde_kit.recipes.configs.channel_networks": ("BiCNetNetwork", "CommNetNetwork", "TarMACNetwork"),
     "ctde_kit.recipes.configs.critics": ("AttentionCriticConfig", "ValueCriticConfig"),
     "ctde_kit.recipes.configs.explorations": (
@@ -51,7 +59,13 @@ _NAMES = {
     "ctde_kit.recipes.configs.loggers": ("LoggerConfig",),
     "ctde_kit.recipes.configs.mixers": ("NoMixer", "QMixerConfig", "QPLEXMixerConfig", "VDNMixerConfig"),
     "ctde_kit.recipes.configs.networks": ("GRUNetwork", "MLPNetwork"),
-    "ctde_kit.recipes.configs.opponents": ("GreedyChaseOpponent", "RandomOpponent", "RunOpponent"),
+    "ctde_kit.recipes.configs.opponents": (
+        "GreedyChaseOpponent",
+        "HeuristicOpponent",
+        "RandomOpponent",
+        "RunOpponent",
+        "ZeroOpponent",
+    ),
     "ctde_kit.recipes.configs.recipe": ("CheckpointConfig", "EvaluationConfig", "RecipeConfig"),
     "ctde_kit.recipes.configs.replays": ("EpisodeForm", "ReplayConfig", "SequenceForm", "TransitionForm"),
     "ctde_kit.recipes.configs.return_forms": ("NStepReturns", "TDLambdaReturns"),
@@ -82,6 +96,7 @@ __all__ = [
     "GreedyChaseOpponent",
     "GumbelExploration",
     "HardTarget",
+    "HeuristicOpponent",
     "LbfTask",
     "LoadedRun",
     "LoggerConfig",
@@ -110,9 +125,11 @@ __all__ = [
     "VDNMixerConfig",
     "ValueCriticConfig",
     "VmasTask",
+    "ZeroOpponent",
     "iterate",
     "load",
     "named_task",
+    "start",
 ]
 
 __getattr__, __dir__ = lazy_face(__name__, {name: module for module, names in _NAMES.items() for name in names})

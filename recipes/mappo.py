@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 import ctde_kit as ck
 from ctde_kit.recipes import wiring
 from ctde_kit.recipes.configs.actors import StochasticActorConfig
-from ctde_kit.recipes.configs.checks import check_choice, check_not_negative, check_positive, check_ratio
+from ctde_kit.recipes.configs.checks import (
+    check_choice,
+    check_minibatch,
+    check_not_negative,
+    check_positive,
+    check_ratio,
+)
 from ctde_kit.recipes.configs.critics import CriticConfig, ValueCriticConfig, check_decentralized
 from ctde_kit.recipes.configs.recipe import RecipeConfig
 
@@ -16,7 +22,7 @@ if TYPE_CHECKING:
     from ctde_kit import AdvantageEstimator, GroupSpec, MAPPOLoss, MultiAgentActor, Parts, TeamSpec
 
 
-@dataclass
+@dataclass(kw_only=True)
 class MAPPOConfig(RecipeConfig):
     """MAPPO (Yu et al. 2022) and IPPO, as data: ``build`` gives the parts; options of all recipes: ``RecipeConfig``.
 
@@ -85,12 +91,12 @@ class MAPPOConfig(RecipeConfig):
             max_grad_norm=self.max_grad_norm,
             target_kl=self.target_kl,
         )
+        check_minibatch(self.minibatch_frames, self.frames_per_batch)
         check_not_negative(entropy_coeff=self.entropy_coeff, critic_coeff=self.critic_coeff)
         check_choice("value_loss", self.value_loss, ("huber", "l2"))
         if self.algorithm == "ippo":
             check_decentralized("ippo", self.critic)
         check_choice("normalize_advantage", self.normalize_advantage, ("joint", "agent", "none"))
-        self.task = self.task.with_actions(continuous=None)
 
     def policy(self) -> StochasticActorConfig:
         return StochasticActorConfig(self.actor, self.state_dependent_scale)
@@ -140,7 +146,7 @@ class MAPPOConfig(RecipeConfig):
             entropy_coeff=self.entropy_coeff,
             samples_mc_entropy=self.samples_mc_entropy,
             critic_coeff=self.critic_coeff,
-            value_loss=self.value_loss,  # type: ignore[arg-type]
+            value_loss=self.value_loss,  # pyright: ignore[reportArgumentType]  # a checked choice
             clip_value=self.clip_value,
             value_norm=value_norm,
         )
@@ -150,6 +156,6 @@ class MAPPOConfig(RecipeConfig):
             gamma=self.gamma,
             lmbda=self.lmbda,
             value_norm=value_norm,
-            normalize=self.normalize_advantage,  # type: ignore[arg-type]
+            normalize=self.normalize_advantage,  # pyright: ignore[reportArgumentType]  # a checked choice
         )
         return loss, estimator

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import ctde_kit as ck
 from ctde_kit.errors import UserError
 from ctde_kit.recipes import wiring
 from ctde_kit.recipes.configs.actors import QActorConfig
-from ctde_kit.recipes.configs.checks import check_choice, check_positive, check_ratio
+from ctde_kit.recipes.configs.checks import check_choice, check_minibatch, check_positive, check_ratio
 from ctde_kit.recipes.configs.mixers import MixerConfig, VDNMixerConfig, check_monotonic
 from ctde_kit.recipes.configs.networks import MLPNetwork, NetworkConfig
 from ctde_kit.recipes.configs.recipe import RecipeConfig
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ctde_kit import Parts
 
 
-@dataclass
+@dataclass(kw_only=True)
 class PQNConfig(RecipeConfig):
     """PQN (Gallici et al. 2024), as data: ``build`` gives the parts; options of all recipes: ``RecipeConfig``.
 
@@ -49,6 +49,8 @@ class PQNConfig(RecipeConfig):
     >>> [iteration.metrics["num_updates"] for iteration in iterate(config.build())]
     [2, 2]
     """
+
+    continuous: ClassVar[bool | None] = False
 
     algorithm: str = "pqn"
     actor: NetworkConfig = field(default_factory=lambda: MLPNetwork(activation="relu", layer_norm=True))
@@ -84,10 +86,10 @@ class PQNConfig(RecipeConfig):
             max_grad_norm=self.max_grad_norm,
             epsilon_frames=self.epsilon_frames,
         )
+        check_minibatch(self.minibatch_frames, self.frames_per_batch)
         check_choice("team_reward", self.team_reward, ("mean", "sum"))
         check_choice("value_loss", self.value_loss, ("huber", "l2"))
         check_monotonic(self.mixer)
-        self.task = self.task.with_actions(continuous=False)
 
     def policy(self) -> QActorConfig:
         return QActorConfig(self.actor, self.last_action, self.epsilon_start)
@@ -105,7 +107,7 @@ class PQNConfig(RecipeConfig):
             wiring.mixer(self, learning, run.device),
             gamma=self.gamma,
             returns=self.returns.build(),
-            value_loss=self.value_loss,  # type: ignore[arg-type]
+            value_loss=self.value_loss,  # pyright: ignore[reportArgumentType]  # a checked choice
             huber_delta=self.huber_delta,
             use_target_networks=False,
         )
@@ -114,8 +116,10 @@ class PQNConfig(RecipeConfig):
         optimizer = torch.optim.RAdam(loss.parameters(), lr=self.lr, capturable=run.device == "cuda")
         return ck.Parts(
             collector=wiring.collector(self, run, team, policy),
-            prepare=ck.TeamReward(learning, self.team_reward),  # type: ignore[arg-type]
-            buffer=ck.OnPolicyBuffer(self.minibatch_frames, self.sequence_length or run.steps_per_batch),
+            prepare=ck.TeamReward(learning, self.team_reward),  # pyright: ignore[reportArgumentType]  # a checked choice
+            buffer=ck.OnPolicyBuffer(
+                self.minibatch_frames, wiring.slice_length(self.sequence_length, run.steps_per_batch)
+            ),
             update_schedule=ck.training.Epochs(self.epochs),
             update=ck.GradientStep({"team": loss}, optimizer, self.max_grad_norm, compile=compiles),
             policy=policy,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import ctde_kit as ck
 from ctde_kit.recipes import wiring
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ctde_kit import Parts
 
 
-@dataclass
+@dataclass(kw_only=True)
 class QMIXConfig(RecipeConfig):
     """QMIX (Rashid et al. 2018), VDN, IQL and QPLEX, as data: ``build`` gives the parts; see also ``RecipeConfig``.
 
@@ -61,6 +61,8 @@ class QMIXConfig(RecipeConfig):
     >>> [iteration.metrics["num_updates"] for iteration in iterate(config.build())]
     [2, 2]
     """
+
+    continuous: ClassVar[bool | None] = False
 
     algorithm: str = "qmix"
     actor: NetworkConfig = field(default_factory=lambda: MLPNetwork(activation="relu"))
@@ -103,7 +105,6 @@ class QMIXConfig(RecipeConfig):
             expected = mixers[self.algorithm]
             fits = isinstance(self.mixer, expected)
             check_part(self.algorithm, "mixer", self.mixer, fits, f"{expected.__name__}()")
-        self.task = self.task.with_actions(continuous=False)
 
     def policy(self) -> QActorConfig:
         return QActorConfig(self.actor, self.last_action, self.epsilon_start)
@@ -121,7 +122,7 @@ class QMIXConfig(RecipeConfig):
             wiring.mixer(self, learning, run.device),
             gamma=self.gamma,
             returns=self.returns.build(),
-            value_loss=self.value_loss,  # type: ignore[arg-type]
+            value_loss=self.value_loss,  # pyright: ignore[reportArgumentType]  # a checked choice
             huber_delta=self.huber_delta,
             burn_in=self.replay.form.burn_in_steps,
             use_stored_hidden=self.hidden_from == "stored",
@@ -135,7 +136,7 @@ class QMIXConfig(RecipeConfig):
         )
         return ck.Parts(
             collector=wiring.collector(self, run, team, policy),
-            prepare=ck.TeamReward(learning, self.team_reward),  # type: ignore[arg-type]
+            prepare=ck.TeamReward(learning, self.team_reward),  # pyright: ignore[reportArgumentType]  # a checked choice
             buffer=self.replay.build(keys=loss.stored_keys, device=run.device, max_steps=self.task.episode_steps),
             update_schedule=ck.training.UpdatesPerFrame(self.updates_per_frame, self.learning_starts),
             update=ck.training.UpdateWithTargets(step, {"team": self.target.build(loss)}),

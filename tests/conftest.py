@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from unittest import mock
@@ -44,6 +45,25 @@ def seeded() -> None:
     import torch
 
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def errors_in_the_callers_words(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No error that the library raises in a test speaks in command-line syntax."""
+    from ctde_kit.errors import UserError
+    from tests.error_words import COMMAND_LINE_SYNTAX
+
+    found = []
+
+    def noted(error: UserError, *arguments: object) -> None:
+        ValueError.__init__(error, *arguments)
+        module = sys._getframe(1).f_globals["__name__"]
+        if module.startswith("ctde_kit.") and not module.startswith("ctde_kit.recipes."):
+            found.extend(f"{module}: {text}" for text in map(str, arguments) if COMMAND_LINE_SYNTAX.search(text))
+
+    monkeypatch.setattr(UserError, "__init__", noted)
+    yield
+    assert not found
 
 
 @pytest.fixture(scope="module")

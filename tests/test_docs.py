@@ -29,6 +29,8 @@ PAGES = [
     "docs/competition.md",
     "docs/communication.md",
     "docs/critics.md",
+    "docs/doctor.md",
+    "docs/policies.md",
 ]
 
 

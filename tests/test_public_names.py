@@ -38,6 +38,7 @@ FACES = [
     "ctde_kit.envs.pettingzoo",
     "ctde_kit.envs.games",
     "ctde_kit.envs.transforms",
+    "ctde_kit.testing",
 ]
 TORCHRL = [
     torchrl.collectors,

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from tensordict import TensorDict, TensorDictBase, stack
 from tensordict.nn import TensorDictModuleBase
+from torch import nn
 from torchrl.envs import EnvBase, TransformedEnv
 from torchrl.envs.utils import ExplorationType, set_exploration_type
+from torchrl.modules import RandomPolicy
 
 from ctde_kit.collectors.compiled_rollout import CompiledRollout
+from ctde_kit.collectors.trajectories import TRAJ_IDS, TrajectoryNumbers
 from ctde_kit.errors import UserError
+from ctde_kit.finite import check_finite
 from ctde_kit.graph import TraceError
 from ctde_kit.graph.toolchain import report_fallback
+from ctde_kit.keys import DONE, NEXT
 from ctde_kit.protocols import ReportsCapture, Stateful
 
 
@@ -28,10 +33,15 @@ class RolloutCollector:
     resumed one do the same.
 
     Args:
-        env: a batched env, batch size ``[n_envs]``.
-        policy: writes the action; it explores as under ``ExplorationType.RANDOM``.
+        env: a batched env, batch size ``[n_envs]``, or a function that builds one.
+        policy: writes the action; it explores as under ``ExplorationType.RANDOM``. ``None``: random actions.
         frames_per_batch: frames (env transitions, not agent steps) per batch, a multiple of ``n_envs``.
-        total_frames: stop once this many frames are collected.
+        total_frames: stop once this many frames are collected; -1: never.
+        device: where env and policy are moved; ``None``: they stay where they are.
+        storing_device: where batches are moved; ``None``: they stay on the env's device.
+        postproc: what is made of each batch before it is yielded.
+        traj_ids: also write ``("collector", "traj_ids")``, int64 ``[n_envs, T]``: a number for each episode, by which
+            TorchRL's ``split_trajectories`` tells episodes apart.
         compile: run policy and env as one compiled step, if the env is a ``PureEnv`` and both can be traced. Otherwise
             one warning says why not, and steps are eager. Episodes that end within a batch are followed by initial
             states that were drawn before it; where these do not suffice, the batch is collected again eagerly.
@@ -49,13 +59,24 @@ class RolloutCollector:
 
     def __init__(
         self,
-        env: EnvBase,
-        policy: TensorDictModuleBase,
+        env: EnvBase | Callable[[], EnvBase],
+        policy: TensorDictModuleBase | None = None,
         *,
         frames_per_batch: int,
-        total_frames: int,
+        total_frames: int = -1,
+        device: torch.device | str | None = None,
+        storing_device: torch.device | str | None = None,
+        postproc: Callable[[TensorDictBase], TensorDictBase] | None = None,
+        traj_ids: bool = False,
         compile: bool = False,
     ):
+        env = env if isinstance(env, EnvBase) else env()
+        # A random policy is no module, and is called like one.
+        policy = RandomPolicy(env.full_action_spec) if policy is None else policy  # pyright: ignore[reportAssignmentType]
+        assert policy is not None
+        if device is not None:
+            env = env.to(torch.device(device))
+            policy = policy.to(torch.device(device)) if isinstance(policy, nn.Module) else policy
         if len(env.batch_size) != 1:
             raise UserError(f"collector: expected an env of batch size [n_envs], found {list(env.batch_size)}")
         n_envs = env.batch_size[0]
@@ -64,7 +85,11 @@ class RolloutCollector:
                 f"frames_per_batch={frames_per_batch}: expected a multiple of the {n_envs} envs, such as "
                 f"{n_envs * max(1, round(frames_per_batch / n_envs))}"
             )
+        if total_frames < 0 and total_frames != -1:
+            raise UserError(f"total_frames={total_frames}: expected a number of frames, or -1 for no end")
         self.env, self.policy = env, policy
+        self.storing_device, self.postproc = storing_device, postproc
+        self.trajectories = TrajectoryNumbers(n_envs) if traj_ids else None
         self.length = frames_per_batch // n_envs
         self.total_frames, self.frames = total_frames, 0
         self.compile, self.recent_resets = compile, 0.0
@@ -72,10 +97,13 @@ class RolloutCollector:
         self._next_root: TensorDictBase | None = None
 
     def __iter__(self) -> Iterator[TensorDictBase]:
-        while self.frames < self.total_frames:
+        while self.total_frames == -1 or self.frames < self.total_frames:
             batch = self.rollout()
             self.frames += batch.numel()
-            yield batch
+            if self.trajectories is not None:
+                batch.set(TRAJ_IDS, self.trajectories(batch.get((NEXT, DONE))))
+            batch = batch if self.storing_device is None else batch.to(self.storing_device)
+            yield batch if self.postproc is None else self.postproc(batch)
 
     @torch.no_grad()
     def rollout(self) -> TensorDictBase:
@@ -91,7 +119,12 @@ class RolloutCollector:
         steps = []
         with set_exploration_type(ExplorationType.RANDOM):
             for _ in range(self.length):
-                step, next_root = self.env.step_and_maybe_reset(self.policy(next_root))
+                try:
+                    step, next_root = self.env.step_and_maybe_reset(self.policy(next_root))
+                except Exception:
+                    # A policy makes NaN of NaN, and the env that gave it refuses it.
+                    check_finite(next_root, self.frames)
+                    raise
                 steps.append(step)
         self._next_root = next_root
         return stack(steps, 1)
@@ -100,8 +133,19 @@ class RolloutCollector:
         try:
             self._compiled = CompiledRollout(self.env, self.policy, root, self.length)
         except TraceError as reason:
-            self.compile = False
-            report_fallback("the rollout", reason)
+            self._run_eagerly(reason)
+        except Exception as reason:
+            # A foreign policy may do anything: what it raises while it is traced is no reason to stop.
+            lines = str(reason).splitlines() or [""]
+            self._run_eagerly(TraceError(f"{type(reason).__name__}: {lines[0]}"))
+
+    def _run_eagerly(self, reason: TraceError) -> None:
+        self.compile = False
+        report_fallback("the rollout", reason)
+
+    def set_seed(self, seed: int, static_seed: bool = False) -> int | None:
+        """Seed the env, as TorchRL's ``set_seed`` does; gives the seed for the next env."""
+        return self.env.set_seed(seed, static_seed=static_seed)
 
     def update_policy_weights_(self, *_: Any, **__: Any) -> None:
         """Does nothing: the collector's policy and the trained one are the same object."""
@@ -120,13 +164,19 @@ class RolloutCollector:
             state["transforms"] = self.env.transform.state_dict()
         if isinstance(base_env, ReportsCapture) and not base_env.state_is_captured:
             self._next_root = None
+            if self.trajectories is not None:
+                self.trajectories.begin_all()
         elif self._next_root is not None:
             state["next_root"] = {_join(k): v.clone() for k, v in self._next_root.items(True, True)}
+        if self.trajectories is not None:
+            state["trajectories"] = self.trajectories.state_dict()
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what ``state_dict`` returned."""
         self.frames, self.recent_resets = state_dict["frames"], state_dict["recent_resets"]
+        if self.trajectories is not None and "trajectories" in state_dict:
+            self.trajectories.load_state_dict(state_dict["trajectories"])
         base_env = _base(self.env)
         next_root = state_dict["next_root"]
         if next_root is not None:
@@ -141,7 +191,7 @@ class RolloutCollector:
 
 
 def _base(env: EnvBase) -> Stateful:
-    return getattr(env, "base_env", env)
+    return env.base_env if isinstance(env, TransformedEnv) else env
 
 
 def _join(key: str | tuple[str, ...]) -> str:

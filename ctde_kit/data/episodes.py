@@ -38,7 +38,7 @@ class Episodes:
 
     def __init__(self, max_steps: int):
         if max_steps < 1:
-            raise UserError(f"replay.max_steps={max_steps}: expected at least 1 step")
+            raise UserError(f"Episodes: max_steps={max_steps}: expected at least 1 step")
         self.max_steps = max_steps
         self._open: TensorDictBase | None = None
         self._length = torch.zeros(0, dtype=torch.long)
@@ -55,7 +55,7 @@ class Episodes:
             self._open = batch[:, :1].expand(*shape).clone().zero_()
             self._length = torch.zeros(len(batch), dtype=torch.long, device=batch.device)
         if len(self._open) != len(batch):
-            raise UserError(f"replay: expected batches of the same {len(self._open)} envs, found {len(batch)}")
+            raise UserError(f"Episodes: expected batches of the same {len(self._open)} envs, found {len(batch)}")
         finished = [item for t in range(batch.shape[1]) if (item := self._take(batch[:, t])) is not None]
         return cat(finished) if finished else None
 
@@ -66,7 +66,7 @@ class Episodes:
         if is_init is not None:
             self._length = self._length.masked_fill(is_init.squeeze(-1), 0)
         if (self._length >= self.max_steps).any():
-            raise UserError(f"replay.max_steps={self.max_steps}: an episode is longer than that; make it larger")
+            raise UserError(f"Episodes: max_steps={self.max_steps}: an episode is longer than that; make it larger")
         self._open[torch.arange(len(step), device=self._length.device), self._length] = step
         self._length = self._length + 1
         done = step.get((NEXT, DONE)).squeeze(-1)
@@ -92,4 +92,4 @@ def _padded(episodes: TensorDictBase, length: Tensor) -> TensorDictBase:
     def zeroed(value: Tensor) -> Tensor:
         return value.masked_fill(~valid_mask.reshape(*valid_mask.shape, *[1] * (value.ndim - 2)), 0)
 
-    return episodes.apply(zeroed).set(PADDING_MASK, valid_mask)  # pyright: ignore[reportOptionalMemberAccess]
+    return episodes.apply(zeroed).set(PADDING_MASK, valid_mask)  # pyright: ignore[reportOptionalMemberAccess]  # it filters nothing

@@ -40,7 +40,7 @@ class Prioritized:
 
     def __post_init__(self) -> None:
         if not (self.alpha >= 0 and self.beta >= 0):
-            raise UserError(f"replay.alpha={self.alpha}, replay.beta={self.beta}: expected 0 or more")
+            raise UserError(f"Prioritized: alpha={self.alpha}, beta={self.beta}: expected 0 or more")
 
 
 class PrioritySampler(Sampler):

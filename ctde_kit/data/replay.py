@@ -52,7 +52,8 @@ class Replay:
     ``priority_weight``.
 
     ``state_dict`` copies all stored items, also those on a disk, into memory. A checkpoint therefore does not change
-    when items are overwritten later, but costs the items' size in memory while it is written, and on the disk.
+    when items are overwritten later, but costs the items' size in memory while it is written, and on the disk. Files of
+    items end with the program.
 
     Args:
         form: how batches are cut into items.
@@ -62,7 +63,7 @@ class Replay:
         prioritized: exponents of prioritized sampling; ``None`` samples uniformly.
         stored_on: main memory (``cpu``), the training ``device``, or memory-mapped files on ``disk``.
         device: the device of the samples.
-        directory: of the memory-mapped files; ``None`` for a temporary one.
+        directory: above that of the memory-mapped files, one for each replay; ``None`` for the system's temporary one.
 
     Raises:
         UserError: if an item is longer than the capacity, a sample is asked for before there are items, or the disk is
@@ -92,7 +93,7 @@ class Replay:
         n_items = capacity // form.frames_per_item
         if n_items < 1 or batch_size < 1:
             raise UserError(
-                f"replay.capacity={capacity} frames, replay.batch_size={batch_size}: expected room for an item of "
+                f"Replay: capacity={capacity} frames, batch_size={batch_size}: expected room for an item of "
                 f"{form.frames_per_item} frames, and at least 1 item per sample"
             )
         self.form, self.batch_size, self.device = form, batch_size, torch.device(device)
@@ -150,8 +151,8 @@ class Replay:
     def _sample(self, n_items: int) -> TensorDictBase:
         if len(self) == 0:
             raise UserError(
-                f"replay: after {self.frames} frames no item of {self.form.frames_per_item} steps is whole; make it "
-                "shorter, or raise learning_starts"
+                f"Replay: after {self.frames} frames no item of {self.form.frames_per_item} steps is whole; make it "
+                "shorter, or collect more first (learning_starts)"
             )
         return self._buffer.sample(n_items).to(self.device)
 

@@ -32,7 +32,7 @@ class Sequences:
 
     def __init__(self, length: int, burn_in: int = 0):
         if length < 1 or burn_in < 0:
-            raise UserError(f"replay.length={length}, replay.burn_in={burn_in}: expected at least 1 and 0 steps")
+            raise UserError(f"Sequences: length={length}, burn_in={burn_in}: expected at least 1 and 0 steps")
         self.length, self.burn_in = length, burn_in
         self._waiting: TensorDictBase | None = None
 
@@ -44,7 +44,7 @@ class Sequences:
     def cut(self, batch: TensorDictBase) -> TensorDictBase | None:
         """The sequences ``[n, burn_in + length]`` that a batch ``[n_envs, T]`` completes; ``None`` if there is none."""
         if self._waiting is not None and len(self._waiting) != len(batch):
-            raise UserError(f"replay: expected batches of the same {len(self._waiting)} envs, found {len(batch)}")
+            raise UserError(f"Sequences: expected batches of the same {len(self._waiting)} envs, found {len(batch)}")
         steps = batch if self._waiting is None else cat([self._waiting, batch], 1)
         count = (steps.shape[1] - self.burn_in) // self.length
         items = None

@@ -6,8 +6,8 @@ import contextlib
 import os
 import shutil
 import tempfile
+import weakref
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
@@ -15,6 +15,7 @@ from tensordict import TensorDictBase
 from torchrl._utils import logger as torchrl_logger
 from torchrl.data import LazyMemmapStorage, LazyTensorStorage
 
+from ctde_kit.data.scratch import ScratchDirectory
 from ctde_kit.errors import UserError
 
 StoredOn = Literal["cpu", "device", "disk"]
@@ -29,18 +30,17 @@ def make_storage(
         capacity: number of items.
         on: main memory (``cpu``), the training ``device``, or memory-mapped files on ``disk``.
         device: the training device.
-        directory: of the memory-mapped files; ``None`` for a temporary one, deleted when the program ends.
+        directory: above that of the memory-mapped files, which is private, and deleted when the program ends; ``None``
+            for the system's temporary directory.
     """
     if on not in get_args(StoredOn):
-        raise UserError(f"replay.stored_on={on!r}: expected one of {', '.join(get_args(StoredOn))}")
+        raise UserError(f"Replay: stored_on={on!r}: expected one of {', '.join(get_args(StoredOn))}")
     if on == "disk":
-        try:
-            if directory is None:
-                return LazyMemmapStorage(capacity, scratch_dir=tempfile.mkdtemp(prefix="replay_"), auto_cleanup=True)
-            Path(directory).mkdir(parents=True, exist_ok=True)
-            return LazyMemmapStorage(capacity, scratch_dir=directory, existsok=True)
-        except OSError as error:
-            raise UserError(f"replay.directory={directory}: it cannot be written ({error.strerror})") from error
+        scratch = ScratchDirectory(directory)
+        # TorchRL's own cleanup would replace the program's signal handlers.
+        storage = LazyMemmapStorage(capacity, scratch_dir=scratch.path, auto_cleanup=False)
+        weakref.finalize(storage, scratch.remove)
+        return storage
     return LazyTensorStorage(capacity, device=torch.device(device if on == "device" else "cpu"))
 
 
@@ -62,8 +62,8 @@ def check_disk(capacity: int, item: TensorDictBase, directory: str | None) -> No
     free = shutil.disk_usage(where).free
     if needed > free:
         raise UserError(
-            f"replay.stored_on=disk: {where} has {free / 1e9:.3g} GB left, expected {needed / 1e9:.3g} GB; "
-            "make replay.capacity smaller or choose another replay.directory"
+            f"Replay: stored_on='disk': {where} has {free / 1e9:.3g} GB left, expected {needed / 1e9:.3g} GB; "
+            "make capacity smaller or choose another directory"
         )
 
 
@@ -82,8 +82,8 @@ def reserve_disk(storage: LazyMemmapStorage) -> None:
             os.posix_fallocate(descriptor, 0, os.fstat(descriptor).st_size)
         except OSError as error:
             raise UserError(
-                f"replay.stored_on=disk: {leaf.filename} cannot be written ({error.strerror}); free some space, make "
-                "replay.capacity smaller or choose another replay.directory"
+                f"Replay: stored_on='disk': {leaf.filename} cannot be written ({error.strerror}); free some space, or "
+                "make capacity smaller or choose another directory"
             ) from error
         finally:
             os.close(descriptor)

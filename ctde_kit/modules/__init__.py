@@ -6,6 +6,7 @@ built on them.
 
 from ctde_kit.modules.actors.deterministic_actor import MultiAgentDeterministicActor
 from ctde_kit.modules.actors.distributions import MaskedCategorical, MaskedMultiCategorical, TanhNormal
+from ctde_kit.modules.actors.foreign_parts import as_action_value_critic, as_deterministic_actor, as_q_actor
 from ctde_kit.modules.actors.frozen_actor import FrozenActor
 from ctde_kit.modules.actors.greedy_chase import GreedyChase
 from ctde_kit.modules.actors.inferred_policies import InferredPolicies
@@ -16,6 +17,7 @@ from ctde_kit.modules.actors.random_actor import RandomActor
 from ctde_kit.modules.actors.stochastic_actor import MultiAgentActor
 from ctde_kit.modules.actors.sub_policy_draw import SubPolicyDraw
 from ctde_kit.modules.actors.team_policy import TeamPolicy
+from ctde_kit.modules.actors.zero_actor import ZeroActor
 from ctde_kit.modules.communication.bicnet import BidirectionalRNN, MultiAgentBiCNet
 from ctde_kit.modules.communication.channel_network import MultiAgentChannelNetwork
 from ctde_kit.modules.communication.commnet import MeanMessages, MultiAgentCommNet
@@ -73,8 +75,12 @@ __all__ = [
     "TeamPolicy",
     "VDNMixer",
     "ValueNorm",
+    "ZeroActor",
     "action_value_critic",
     "agent_state",
+    "as_action_value_critic",
+    "as_deterministic_actor",
+    "as_q_actor",
     "global_state",
     "mixer_state",
     "own_observation",

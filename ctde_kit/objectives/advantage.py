@@ -9,20 +9,24 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 
-from ctde_kit.entries import agent_flags, check_same_shape, required_entry
-from ctde_kit.errors import UserError
-from ctde_kit.keys import IS_INIT, GroupKeys, next_key
-from ctde_kit.objectives.masking import AdvantageNormalization, normalize_advantage
+from ctde_kit.entries import agent_flags, check_same_shape
+from ctde_kit.entry_tables import Entry
+from ctde_kit.errors import UserError, check_choice
+from ctde_kit.keys import IS_INIT, PADDING_MASK, GroupKeys, next_key
+from ctde_kit.objectives.entry_checks import EntryCheck, parameter_dtype
+from ctde_kit.objectives.masking import NORMALIZATIONS, AdvantageNormalization, normalize_advantage, valid_agents
+from ctde_kit.objectives.read_entries import group_as_declared, now_and_next, team_flags
 from ctde_kit.objectives.returns import generalized_advantage_estimate
-from ctde_kit.objectives.unroll import hidden_key, next_outputs, unroll
+from ctde_kit.objectives.unroll import hidden_key, next_outputs, trace_ends, unroll
 from ctde_kit.protocols import RecurrentModule, ReturnScale
 
 
 class AdvantageEstimator(nn.Module):
     """Generalized advantage estimation: writes advantages and value targets into a batch ``[n_envs, T]``.
 
-    Reads what the critic reads, at the root and under ``next``; ``("next", group, "reward")`` ``[n_envs, T, n_agents,
-    1]``; ``done`` and ``terminated`` of the team and, where present, of the agents; ``(group, "mask")``. Writes under
+    Reads what the critic reads, at the root and under ``next`` (a recurrent one ``is_init``, too);
+    ``("next", group, "reward")`` ``[n_envs, T, n_agents, 1]``; ``done`` and ``terminated`` of the team and, where
+    present, of the agents; ``(group, "mask")`` and ``("collector", "mask")``, which is false in padding. Writes under
     the group, all ``[n_envs, T, n_agents, 1]``: ``state_value`` (the critic's output, in its normalized units),
     ``advantage`` (normalized under the mask) and ``value_target`` (in units of returns).
 
@@ -67,22 +71,43 @@ class AdvantageEstimator(nn.Module):
         super().__init__()
         # Kept out of the module tree: the critic's parameters belong to the loss.
         self.__dict__["critic"] = critic
-        self.keys, self.gamma, self.lmbda, self.normalize = keys, gamma, lmbda, normalize
+        self.keys, self.gamma, self.lmbda = keys, gamma, lmbda
+        self.normalize = check_choice("AdvantageEstimator", "normalize", normalize, NORMALIZATIONS)
         self.value_norm = value_norm
         self.critic_hidden = None
+        self._check_entries = EntryCheck("AdvantageEstimator", self._table())
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """What it reads of a batch: each batch is checked against this table."""
+        return self._check_entries.entries
+
+    def _table(self) -> list[Entry]:
+        group, hidden = group_as_declared(self.critic, self.keys), hidden_key(self.critic)
+        mask = group.mask.if_present()
+        return [
+            *now_and_next(self.critic, without=[] if hidden is None else [hidden]),
+            *(mask, mask.next()),
+            group.reward,
+            *team_flags(),
+            *group.ends,
+        ]
 
     @torch.no_grad()
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        self._check_entries(tensordict, parameter_dtype(self.critic))
         value, next_value = self._values(tensordict)
         raw_value = value
         if self.value_norm is not None:
             value, next_value = self.value_norm.denormalize(value), self.value_norm.denormalize(next_value)
-        alive = tensordict.get(self.keys.mask, None)
+        reward_key = next_key(self.keys.reward)
+        reward = tensordict.get(reward_key)
+        alive = valid_agents(tensordict, self.keys.mask, PADDING_MASK, reward_key)
         mask = None if alive is None else alive.unsqueeze(-1)
-        reward = required_entry(tensordict, next_key(self.keys.reward), "the env must write it for each agent")
+        check_same_shape(**{str(reward_key): reward, "state_value": value})
         done, terminated = agent_flags(tensordict, self.keys, reward)
+        done = trace_ends(tensordict, done, PADDING_MASK)
         if mask is not None:
-            check_same_shape(reward=reward, mask=mask, state_value=value)
             reward, value, next_value = (x.masked_fill(~mask, 0) for x in (reward, value, next_value))
         advantage = generalized_advantage_estimate(self.gamma, self.lmbda, value, next_value, reward, done, terminated)
         target = advantage + value
@@ -99,15 +124,30 @@ class AdvantageEstimator(nn.Module):
         if key is not None:
             inputs = tensordict.copy().set(key, self._first_hidden(cast(RecurrentModule, self.critic), tensordict))
         unrolled = unroll(self.critic, inputs)
+        self._check_value(tensordict, unrolled)
         if key is not None:
             tensordict.set(key, unrolled.get(key))
             self.critic_hidden = unrolled.get(next_key(key))[:, -1].clone()
         next_value = next_outputs(self.critic, tensordict, unrolled).get(self.keys.state_value)
         return unrolled.get(self.keys.state_value), next_value
 
+    def _check_value(self, tensordict: TensorDictBase, unrolled: TensorDictBase) -> None:
+        """Raise ``UserError`` unless the critic wrote one value per agent."""
+        key, n_agents = self.keys.state_value, tensordict.get(next_key(self.keys.reward)).shape[-2]
+        value, name = unrolled.get(key, None), type(self.critic).__name__
+        expected = (*tensordict.shape, n_agents, 1)
+        if value is None or value.shape != expected:
+            found = f"it writes {list(self.critic.out_keys)}" if value is None else f"found {list(value.shape)}"
+            raise UserError(
+                f"AdvantageEstimator: the critic {name} of group {self.keys.group!r}: expected {key} "
+                f"{list(expected)}, one value per agent, {found}; value_critic(...) makes such critics"
+            )
+
     def _first_hidden(self, critic: RecurrentModule, batch: TensorDictBase) -> Tensor:
         """The critic's state at the batch's first step, repeated along time as the module reads its first entry."""
-        is_init = required_entry(batch, IS_INIT, "append torchrl.envs.InitTracker() to the env")
+        if batch.ndim != 2:
+            raise UserError(f"AdvantageEstimator: a recurrent critic reads [n_envs, T], found {list(batch.shape)}")
+        is_init = batch.get(IS_INIT)
         n_envs, length = batch.shape
         shape = (n_envs, *critic.hidden_shape)
         if self.critic_hidden is None:

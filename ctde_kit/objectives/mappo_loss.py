@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor
-from torchrl.objectives.common import LossModule
 
-from ctde_kit.entries import check_same_shape, required_entry
-from ctde_kit.errors import UserError
-from ctde_kit.keys import IS_INIT, GroupKeys
-from ctde_kit.objectives.masking import masked_mean
+from ctde_kit.entries import check_same_shape
+from ctde_kit.entry_tables import Entry, GroupEntries, as_key
+from ctde_kit.errors import UserError, check_choice
+from ctde_kit.keys import IS_INIT, PADDING_MASK, GroupKeys
+from ctde_kit.objectives.entry_checks import EntryCheck, parameter_dtype
+from ctde_kit.objectives.masking import masked_mean, valid_agents
+from ctde_kit.objectives.module_loss import ModuleLoss
 from ctde_kit.objectives.orders import order_keys, with_orders
 from ctde_kit.objectives.part_checks import check_critic_of_states
-from ctde_kit.objectives.value_loss import ValueLoss, check_value_loss, distance_to_target
-from ctde_kit.protocols import ReturnScale
+from ctde_kit.objectives.read_entries import entries_read_by
+from ctde_kit.objectives.value_loss import VALUE_LOSSES, ValueLoss, distance_to_target
+from ctde_kit.protocols import HasGroup, ReturnScale, SamplesEntropy
 
 
-class MAPPOLoss(LossModule):
+class MAPPOLoss(ModuleLoss):
     """MAPPO's loss for one group: clipped policy loss, value loss on normalized values, and entropy bonus.
 
     Unlike TorchRL's ``MAPPOLoss``, the critic's target is normalized and its output is not, so values really are
@@ -31,11 +34,13 @@ class MAPPOLoss(LossModule):
     Yu et al. 2022, "The Surprising Effectiveness of PPO in Cooperative Multi-Agent Games", eqs. 1 and 2 (appendix A),
     with a log-probability, a ratio and an advantage for each agent. IPPO is the same loss with a decentralized critic.
 
-    Reads ``[*B, n_agents, ...]`` under the group: what actor and critic read, ``action``, ``action_log_prob``
-    ``[*B, n_agents]``, ``advantage``, ``value_target`` (units of returns) and ``state_value`` (the critic's units when
-    the batch was fresh) ``[*B, n_agents, 1]``; ``mask`` ``[*B, n_agents]`` where agents die: dead agents'
-    entries change nothing. Gives scalars ``loss_objective``, ``loss_critic``, ``loss_entropy`` (their sum is
-    to be minimized) and, detached, ``entropy``, ``approx_kl``, ``clip_fraction``, ``explained_variance``.
+    Reads ``[*B, n_agents, ...]`` under the group: what actor and critic read (with it ``action_mask``, and ``is_init``
+    where they are recurrent), ``action``, ``action_log_prob`` ``[*B, n_agents]``, ``advantage``, ``value_target``
+    (units of returns) and ``state_value`` (the critic's units when the batch was fresh) ``[*B, n_agents, 1]``; ``mask``
+    ``[*B, n_agents]`` where agents die, and ``("collector", "mask")`` ``[*B]`` where sequences are padded: entries of
+    dead agents and of padding change nothing. Gives scalars ``loss_objective``, ``loss_critic``, ``loss_entropy``
+    (their sum is to be minimized) and, detached, ``entropy``, ``approx_kl``, ``clip_fraction``,
+    ``explained_variance``.
 
     Args:
         actor: has ``get_dist``; writes the action.
@@ -76,8 +81,13 @@ class MAPPOLoss(LossModule):
         value_target: NestedKey = ("agents", "value_target")
         value: NestedKey = ("agents", "state_value")
         mask: NestedKey = ("agents", "mask")
+        padding_mask: NestedKey = PADDING_MASK
 
     tensor_keys: _AcceptedKeys
+    returns_advice = (
+        "ck.AdvantageEstimator(critic, keys, gamma=..., lmbda=...)(batch) or TorchRL's GAE(value_network=...) reads "
+        "rewards and flags, and writes advantages and targets"
+    )
     value_norm: ReturnScale | None
     default_keys = _AcceptedKeys
     out_keys: list[NestedKey] = [  # noqa: RUF012
@@ -106,17 +116,16 @@ class MAPPOLoss(LossModule):
         value_norm: ReturnScale | None = None,
     ):
         super().__init__()
-        check_value_loss(value_loss)
         check_critic_of_states("MAPPOLoss", critic)
         if clip_value is not None and order_keys(critic):
             raise UserError(
                 f"clip_value={clip_value}: stored values are of a fixed order of agents, this critic's of drawn ones; "
-                "use clip_value=None (null on a command line)"
+                "use clip_value=None"
             )
         self.actor_network, self.critic_network, self.value_norm = actor, critic, value_norm
         self.clip_epsilon, self.clip_value = clip_epsilon, clip_value
         self.entropy_coeff, self.critic_coeff = entropy_coeff, critic_coeff
-        self.value_loss: ValueLoss = value_loss
+        self.value_loss: ValueLoss = check_choice("MAPPOLoss", "value_loss", value_loss, VALUE_LOSSES)
         self.huber_delta = huber_delta
         self.samples_mc_entropy = samples_mc_entropy
         keys = keys or GroupKeys()
@@ -129,29 +138,42 @@ class MAPPOLoss(LossModule):
             mask=keys.mask,
         )
 
-    @property
-    def functional(self) -> bool:
-        return False
-
     def _forward_value_estimator_keys(self, **kwargs: NestedKey) -> None:
         """No value estimator is held: ``AdvantageEstimator`` or TorchRL's GAE writes the advantages."""
+        self._check_entries = EntryCheck("MAPPOLoss", self._table())
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """What it reads of a batch: each batch is checked against this table."""
+        return self._check_entries.entries
+
+    def _table(self) -> list[Entry]:
+        keys, groups = self.tensor_keys, [self.actor_network.group] if isinstance(self.actor_network, HasGroup) else []
+        group = GroupEntries.of(groups[0]) if groups else GroupEntries(GroupKeys())
+        advice = "AdvantageEstimator writes it, or change its key with set_keys"
+        mask = group.mask.at(as_key(keys.mask))
+        return [
+            *entries_read_by(self.actor_network, groups),
+            *entries_read_by(self.critic_network, groups),
+            mask if group.agents_die else mask.if_present(),
+            replace(group.action, key=as_key(keys.action), mask=mask.key, advice="store the action that was taken"),
+            replace(group.action_log_prob, key=as_key(keys.sample_log_prob), advice="the actor writes it"),
+            *(group.value(as_key(key), advice) for key in (keys.advantage, keys.value_target, keys.value)),
+        ]
 
     @property
     def in_keys(self) -> list[NestedKey]:
-        keys = self.tensor_keys
-        stored = [keys.action, keys.sample_log_prob, keys.advantage, keys.value_target, keys.value]
-        drawn = order_keys(self.critic_network)
-        read = [key for key in self.critic_network.in_keys if key not in drawn]
-        return list(dict.fromkeys([*self.actor_network.in_keys, *read, *stored]))
+        return [entry.key for entry in self.entries if not entry.optional]
 
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
+        self._check_entries(tensordict, parameter_dtype(self))
         keys = self.tensor_keys
         if tensordict.ndim < 2 and IS_INIT in self.in_keys:
             raise UserError(
                 f"MAPPOLoss: recurrent networks learn sequences [*B, T], found single steps {list(tensordict.shape)}; "
                 "give the buffer a sequence_length, or unsqueeze(0) a single sequence"
             )
-        alive = tensordict.get(keys.mask, None)
+        alive = valid_agents(tensordict, keys.mask, keys.padding_mask, keys.advantage)
         advantage = self._entry(tensordict, keys.advantage, alive).squeeze(-1)
         action = self._entry(tensordict, keys.action, alive)
         old_log_prob = self._entry(tensordict, keys.sample_log_prob, alive)
@@ -159,11 +181,6 @@ class MAPPOLoss(LossModule):
         dist = self.actor_network.get_dist(tensordict.copy())
         log_prob = dist.log_prob(action)
         check_same_shape(log_prob=log_prob, sample_log_prob=old_log_prob, advantage=advantage)
-        if action.shape[: log_prob.ndim] != log_prob.shape:
-            raise UserError(
-                f"key {keys.action}: expected {list(log_prob.shape)} and the action's own dimensions, found "
-                f"{list(action.shape)}; expand it over the agents first"
-            )
         log_ratio = log_prob - old_log_prob
         if alive is not None:
             log_ratio = log_ratio.masked_fill(~alive, 0)
@@ -213,9 +230,8 @@ class MAPPOLoss(LossModule):
         return distance_to_target(value - target, self.value_loss, self.huber_delta)
 
     def _entropy(self, dist: torch.distributions.Distribution) -> Tensor:
-        sampled_entropy = getattr(dist, "sampled_entropy", None)
-        if sampled_entropy is not None:
-            return sampled_entropy(self.samples_mc_entropy)
+        if isinstance(dist, SamplesEntropy):
+            return dist.sampled_entropy(self.samples_mc_entropy)
         try:
             return dist.entropy()
         except NotImplementedError:
@@ -223,12 +239,7 @@ class MAPPOLoss(LossModule):
             return -dist.log_prob(samples).mean(0)
 
     def _entry(self, tensordict: TensorDictBase, key: NestedKey, alive: Tensor | None) -> Tensor:
-        value = required_entry(tensordict, key, "prepare the batch for MAPPOLoss, or change it with set_keys").detach()
+        value = tensordict.get(key).detach()
         if alive is None:
             return value
-        if value.shape[: alive.ndim] != alive.shape:
-            raise UserError(
-                f"key {key}: expected {list(alive.shape)}, the mask's shape, and the entry's own dimensions, found "
-                f"{list(value.shape)}; expand it over the agents first"
-            )
         return value.masked_fill(~alive.reshape(*alive.shape, *[1] * (value.ndim - alive.ndim)), 0)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal, get_args
 
+import torch
+from tensordict import TensorDictBase
+from tensordict.utils import NestedKey
 from torch import Tensor
 
-from ctde_kit.entries import check_same_shape
-from ctde_kit.errors import UserError
+from ctde_kit.entries import check_mask
+from ctde_kit.errors import check_choice
 
 AdvantageNormalization = Literal["joint", "agent", "none"]
+NORMALIZATIONS: tuple[AdvantageNormalization, ...] = get_args(AdvantageNormalization)
 
 
 def masked_mean(x: Tensor, mask: Tensor | None) -> Tensor:
@@ -22,8 +27,33 @@ def masked_mean(x: Tensor, mask: Tensor | None) -> Tensor:
     """
     if mask is None:
         return x.mean()
-    check_same_shape(x=x, mask=mask)
+    check_mask(mask, x=x)
     return x.masked_fill(~mask, 0).sum() / mask.sum().clamp(min=1)
+
+
+def valid_agents(
+    tensordict: TensorDictBase, mask: NestedKey, padding_mask: NestedKey, like: NestedKey
+) -> Tensor | None:
+    """Which agents' entries count, bool ``[*B, n_agents]``: of agents that are alive, in steps that are no padding.
+
+    Args:
+        tensordict: a batch ``[*B]``.
+        mask: which agents are alive, bool ``[*B, n_agents]``; the entry may be missing.
+        padding_mask: false in steps that are padding, bool ``[*B]``; the entry may be missing.
+        like: an entry ``[*B, n_agents, 1]``, which says how many agents there are.
+
+    Returns:
+        ``None`` where both entries are missing: everything counts.
+    """
+    alive, valid = tensordict.get(mask, None), tensordict.get(padding_mask, None)
+    if valid is None:
+        return alive
+    valid = valid.reshape(*tensordict.shape, 1)
+    return valid & alive if alive is not None else valid.expand(*tensordict.get(like).shape[:-1])
+
+
+# Sums of squares of as many as a batch has stay far below what float32 holds.
+LARGEST_UNSCALED = 1e12
 
 
 def normalize_advantage(
@@ -31,7 +61,8 @@ def normalize_advantage(
 ) -> Tensor:
     """Advantages ``[*B, n_agents, 1]`` with mean 0 and deviation 1, over all entries or over each agent's own.
 
-    Entries outside ``mask`` (bool, same shape) are in no statistic and become 0.
+    Entries outside ``mask`` (bool, same shape) are in no statistic and become 0. Entries that are all equal become 0,
+    too, whatever their mean is rounded to; huge ones are scaled first, so that no square overflows.
 
     >>> import torch
     >>> from ctde_kit.objectives import normalize_advantage
@@ -40,17 +71,22 @@ def normalize_advantage(
     >>> normalize_advantage(advantage, alive).flatten()
     tensor([-0.7071,  0.7071,  0.0000])
     """
-    if over not in get_args(AdvantageNormalization):
-        raise UserError(f"normalize={over!r}: expected one of {', '.join(get_args(AdvantageNormalization))}")
+    check_choice("normalize_advantage", "over", over, NORMALIZATIONS)
     if mask is not None:
-        check_same_shape(advantage=advantage, mask=mask)
+        check_mask(mask, advantage=advantage)
     if over == "none":
         return advantage if mask is None else advantage.masked_fill(~mask, 0)
     dims = tuple(d for d in range(advantage.ndim) if over == "joint" or d != advantage.ndim - 2)
     keep = advantage.new_ones(advantage.shape) if mask is None else mask.to(advantage.dtype)
     kept = advantage if mask is None else advantage.masked_fill(~mask, 0)
+    outside = keep == 0
+    lowest = advantage.masked_fill(outside, math.inf).amin(dims, keepdim=True)
+    highest = advantage.masked_fill(outside, -math.inf).amax(dims, keepdim=True)
+    largest = kept.abs().amax(dims, keepdim=True)
+    # Division by one changes no bit of ordinary advantages.
+    kept = kept / torch.where(largest > LARGEST_UNSCALED, largest, 1)
     count = keep.sum(dims, keepdim=True).clamp(min=1)
     mean = kept.sum(dims, keepdim=True) / count
-    centered = (kept - mean) * keep
+    centered = ((kept - mean) * keep).masked_fill(lowest == highest, 0)
     deviation = (centered.square().sum(dims, keepdim=True) / (count - 1).clamp(min=1)).sqrt()
     return centered / (deviation + epsilon)

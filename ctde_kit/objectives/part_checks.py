@@ -8,7 +8,60 @@ from typing import Any
 from tensordict.nn import TensorDictModuleBase
 
 from ctde_kit.errors import UserError
-from ctde_kit.keys import CHOSEN_ACTION_VALUE
+from ctde_kit.keys import CHOSEN_ACTION_VALUE, GroupKeys
+from ctde_kit.protocols import HasGroup, LearnsActions
+
+
+def check_groups(loss: str, argument: str, actors: Any, advice: str) -> None:
+    """Raise ``UserError`` unless ``actors`` is a mapping from group names to actors that know these groups."""
+    if not isinstance(actors, Mapping):
+        raise UserError(
+            f"{loss}: {argument} is a {type(actors).__name__}: expected a mapping by group's name, such as "
+            "{'agents': actor}"
+        )
+    for name, actor in actors.items():
+        if not isinstance(actor, HasGroup):
+            raise UserError(
+                f"{loss}: {argument}[{name!r}] is a {type(actor).__name__}, which knows no group: expected a part such "
+                f"as {advice} makes one of a module"
+            )
+        if actor.group.name != name:
+            raise UserError(f"{loss}: {argument}[{name!r}] is of group {actor.group.name!r}; use this name")
+
+
+def check_q_actors(actors: Any) -> None:
+    """Raise ``UserError`` unless ``QMixLoss`` can learn these actors."""
+    check_groups("QMixLoss", "actors", actors, "MultiAgentQActor; as_q_actor(group, module)")
+    for name, actor in actors.items():
+        if actor.group.keys.action_value not in _keys(actor):
+            raise UserError(
+                f"QMixLoss: actors[{name!r}], a {type(actor).__name__}, writes no {actor.group.keys.action_value}: "
+                "give a MultiAgentQActor, or as_q_actor(group, module)"
+            )
+
+
+def check_learners(actors: Mapping[str, Any], critics: Mapping[str, Any]) -> None:
+    """Raise ``UserError`` unless ``MADDPGLoss`` can learn the actors of the groups with critics, and these critics."""
+    for name, critic in critics.items():
+        if name in actors and not isinstance(actors[name], LearnsActions):
+            raise UserError(
+                f"MADDPGLoss: actors[{name!r}] is a {type(actors[name]).__name__}: expected a "
+                "MultiAgentDeterministicActor, or as_deterministic_actor(group, module)"
+            )
+        key = GroupKeys(name).state_action_value
+        if not isinstance(critic, TensorDictModuleBase) or (
+            key not in _keys(critic) and GroupKeys(name).state_value not in _keys(critic)
+        ):
+            raise UserError(
+                f"MADDPGLoss: critics[{name!r}] is a {type(critic).__name__} and writes no {key}: give "
+                "action_value_critic(...), or a module that writes it"
+            )
+        reads = {"action_vector", "action"} & {key[-1] for key in critic.in_keys if key[0] == name}
+        if reads == {"action"}:
+            raise UserError(
+                f"MADDPGLoss: critics[{name!r}] reads {GroupKeys(name).action}, which has no gradient: expected "
+                f"{GroupKeys(name).action_vector}; as_action_value_critic(group, module) makes it read that"
+            )
 
 
 def check_mixer(loss: str, mixer: TensorDictModuleBase | None) -> None:
@@ -29,7 +82,7 @@ def check_critic_of_states(loss: str, critic: TensorDictModuleBase) -> None:
         )
 
 
-def check_critics_of_actions(loss: str, critics: Mapping[str, Any]) -> None:
+def check_critics_of_actions(loss: str, critics: Mapping[str, TensorDictModuleBase]) -> None:
     """Raise ``UserError`` for critics of states where critics of actions are needed."""
     for name, critic in critics.items():
         if "state_value" in _names(critic):
@@ -37,6 +90,10 @@ def check_critics_of_actions(loss: str, critics: Mapping[str, Any]) -> None:
                 f"{loss}: the critic of group {name!r} writes 'state_value', which no action changes; give a critic of "
                 "actions, such as action_value_critic(...)"
             )
+
+
+def _keys(module: TensorDictModuleBase) -> list[Any]:
+    return list(module.out_keys)
 
 
 def _names(module: TensorDictModuleBase) -> set[str]:

@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Protocol
 
 from tensordict import TensorDictBase
+from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor
 
-from ctde_kit.entries import alive_next, required_entry
-from ctde_kit.errors import UserError
-from ctde_kit.keys import NEXT
+from ctde_kit.entries import alive_next
+from ctde_kit.entry_tables import Entry, GroupEntries
+from ctde_kit.keys import NEXT, Key
+from ctde_kit.objectives.read_entries import masks_of, now_and_next
 from ctde_kit.specs import GroupSpec
 
 
 class QActor(Protocol):
     """What ``QMixLoss`` uses of a group's actor, such as ``MultiAgentQActor``."""
 
-    group: GroupSpec
-    agent_network: Any
+    @property
+    def group(self) -> GroupSpec:
+        """The group whose actions it writes."""
+        ...
+
+    @property
+    def agent_network(self) -> TensorDictModuleBase:
+        """Writes ``(group, "action_value")`` ``[*B, n_agents, A]``."""
+        ...
 
     def greedy(self, tensordict: TensorDictBase, /) -> Tensor:
         """Each agent's best allowed action, an index, by the action values that are there."""
@@ -34,18 +44,24 @@ class QActor(Protocol):
         ...
 
 
-def stored_choice(actor: QActor, tensordict: TensorDictBase) -> Tensor:
-    """The index ``[*B, T, n_agents]`` of the action that each agent took; 0 for dead agents.
+def agent_entries(actor: QActor, groups: Iterable[GroupSpec]) -> list[Entry]:
+    """What a loss reads of one group of ``groups``: what its network reads, masks, and the action that was taken."""
+    group = GroupEntries.of(actor.group)
+    allowed = [group.action_mask, group.action_mask.next()] if actor.group.action_mask else []
+    action = replace(group.action, advice="store the action that was taken")
+    return [*masks_of(actor.group), *now_and_next(actor.agent_network, groups), *allowed, action]
 
-    Raises:
-        UserError: where the actions have another shape, which would broadcast over agents.
-    """
+
+def written_keys(group: GroupSpec) -> list[Key]:
+    """The keys that ``write_values`` writes."""
+    keys = group.keys
+    return [keys.chosen_action_value, keys.max_action_value, keys.action_value, keys.action]
+
+
+def stored_choice(actor: QActor, tensordict: TensorDictBase) -> Tensor:
+    """The index ``[*B, T, n_agents]`` of the action that each agent took; 0 for dead agents."""
     group, keys = actor.group, actor.group.keys
-    action = required_entry(tensordict, keys.action, "store the action that was taken")
-    expected = (*tensordict.shape, group.n_agents, *group.action.sizes * (group.action.kind == "one_hot"))
-    if action.shape != expected:
-        raise UserError(f"key {keys.action}: expected {list(expected)}, found {list(action.shape)}; store each agent's")
-    index = actor.index(action)
+    index = actor.index(tensordict.get(keys.action))
     return index.masked_fill(~tensordict.get(keys.mask), 0) if group.mask else index
 
 
@@ -73,6 +89,6 @@ def chosen_values(actors: Mapping[str, QActor], tensordict: TensorDictBase) -> d
     return {name: tensordict.get(actor.group.keys.chosen_action_value) for name, actor in actors.items()}
 
 
-def team_value(mixer: Any, tensordict: TensorDictBase, mixed: NestedKey) -> Tensor:
+def team_value(mixer: TensorDictModuleBase, tensordict: TensorDictBase, mixed: NestedKey) -> Tensor:
     """The team's value ``[*B, T, 1, 1]``, which ``mixer`` writes at ``mixed``."""
     return mixer(tensordict).get(mixed).unsqueeze(-2)

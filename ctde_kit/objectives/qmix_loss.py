@@ -6,38 +6,48 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import cast
 
 import torch
 from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import nn
-from torchrl.objectives.common import LossModule
 
-from ctde_kit.keys import (
-    CHOSEN_ACTION_VALUE,
-    DONE,
-    IS_INIT,
-    NEXT,
-    PADDING_MASK,
-    PRIORITY_WEIGHT,
-    TD_ERROR,
-    TERMINATED,
-    next_key,
-)
-from ctde_kit.objectives.part_checks import check_mixer
+from ctde_kit.entry_tables import Entry, GroupEntries
+from ctde_kit.errors import check_choice
+from ctde_kit.keys import CHOSEN_ACTION_VALUE, PADDING_MASK, PRIORITY_WEIGHT, TD_ERROR
+from ctde_kit.objectives.entry_checks import EntryCheck, parameter_dtype
+from ctde_kit.objectives.module_loss import ModuleLoss
+from ctde_kit.objectives.part_checks import check_mixer, check_q_actors
 from ctde_kit.objectives.priorities import importance_weight, write_priority
-from ctde_kit.objectives.q_values import at_next, chosen_values, stored_choice, team_value, write_values
+from ctde_kit.objectives.q_values import (
+    QActor,
+    agent_entries,
+    at_next,
+    chosen_values,
+    stored_choice,
+    team_value,
+    write_values,
+    written_keys,
+)
+from ctde_kit.objectives.read_entries import (
+    needed_keys,
+    now_and_next,
+    replay_entries,
+    stored_keys,
+    team_flags,
+    team_reward,
+)
 from ctde_kit.objectives.return_estimators import NStepReturn, ReturnEstimator
 from ctde_kit.objectives.td_targets import td_targets, team_td_targets
 from ctde_kit.objectives.team_reward import REWARD
 from ctde_kit.objectives.unroll import check_sequences, hidden_key, next_outputs, unroll
-from ctde_kit.objectives.value_loss import ValueLoss, check_value_loss
+from ctde_kit.objectives.value_loss import VALUE_LOSSES, ValueLoss
 from ctde_kit.objectives.value_targets import ValueTargets
 
 
-class QMixLoss(LossModule):
+class QMixLoss(ModuleLoss):
     """Double Q-learning on the team's mixed value, or on each agent's own where there is no mixer.
 
     Rashid et al. 2018, "QMIX", eq. 6, with double Q-learning (van Hasselt et al. 2016): the best allowed actions by the
@@ -48,11 +58,12 @@ class QMixLoss(LossModule):
     ``next``, ``action`` ``[*B, T, n_agents]`` (or one-hot), where they are ``action_mask`` and ``mask``; what the mixer
     reads, likewise; ``done`` and ``terminated`` under ``next``; with a mixer ``("next", "reward")`` ``[*B, T, 1]``, as
     ``TeamReward`` writes it, else each agent's reward. Where they are: ``("collector", "mask")`` bool ``[*B, T]``,
-    false where a sequence is padded, and ``priority_weight``, the importance weight of each item. Flags and rewards of
-    padded steps and entries of dead agents change nothing. Writes ``td_error`` into what it read, for
-    prioritized replay: its absolute value for a transition; for a sequence 0.9 times the largest and 0.1 times the
-    mean (Kapturowski et al. 2019, section 2.3), in every step. Gives the scalar ``loss_qvalue`` and, detached,
-    ``td_error``, ``chosen_action_value`` and ``target_value``, means over valid entries.
+    false where a sequence is padded, ``is_init`` bool ``[*B, T, 1]``, true where an episode begins, and
+    ``priority_weight``, the importance weight of each item. Flags and rewards of padded steps and entries of dead
+    agents change nothing. Writes ``td_error`` into what it read, for prioritized replay: its absolute value for a
+    transition; for a sequence 0.9 times the largest and 0.1 times the mean (Kapturowski et al. 2019, section 2.3), in
+    every step. Gives the scalar ``loss_qvalue`` and, detached, ``td_error``, ``chosen_action_value`` and
+    ``target_value``, means over valid entries.
 
     The target's state is ``("next", "state")``; next values of recurrent networks come from one batched step after an
     unroll of each network. The first ``burn_in`` steps only warm the hidden state up: they give no gradient and are in
@@ -100,12 +111,13 @@ class QMixLoss(LossModule):
         priority_weight: NestedKey = PRIORITY_WEIGHT
 
     tensor_keys: _AcceptedKeys
+    returns_advice = "gamma=..., returns=NStepReturn(n) or TDLambdaReturn(lmbda) say which returns the loss estimates"
     default_keys = _AcceptedKeys
     out_keys: list[NestedKey] = ["loss_qvalue", "td_error", "chosen_action_value", "target_value"]  # noqa: RUF012
 
     def __init__(
         self,
-        actors: Mapping[str, Any],
+        actors: Mapping[str, QActor],
         mixer: TensorDictModuleBase | None = None,
         *,
         gamma: float,
@@ -117,16 +129,17 @@ class QMixLoss(LossModule):
         use_target_networks: bool = True,
     ):
         super().__init__()
-        check_value_loss(value_loss)
+        check_q_actors(actors)
         check_mixer("QMixLoss", mixer)
-        self.actors, self.mixer = nn.ModuleDict(dict(actors)), mixer
+        self.actors, self.mixer = nn.ModuleDict(cast("dict[str, nn.Module]", dict(actors))), mixer
         self.gamma, self.returns = gamma, returns or NStepReturn()
-        self.value_loss: ValueLoss = value_loss
+        self.value_loss: ValueLoss = check_choice("QMixLoss", "value_loss", value_loss, VALUE_LOSSES)
         self.huber_delta = huber_delta
         self.burn_in, self.use_stored_hidden = burn_in, use_stored_hidden
         # One copy of all, so that what the online networks share their targets share too.
         targets = deepcopy(self.online_networks()).requires_grad_(False) if use_target_networks else None
         self.target_networks: nn.ModuleDict | None = targets
+        self.set_keys()
 
     def online_networks(self) -> nn.ModuleDict:
         """The networks that learn, the mixer among them; ``target_networks`` has their targets by the same names."""
@@ -136,40 +149,42 @@ class QMixLoss(LossModule):
         return networks
 
     @property
-    def _groups(self) -> dict[str, Any]:
-        return dict(self.actors.items())
-
-    @property
-    def functional(self) -> bool:
-        return False
+    def _groups(self) -> dict[str, QActor]:
+        return cast("dict[str, QActor]", dict(self.actors.items()))
 
     def _forward_value_estimator_keys(self, **kwargs: NestedKey) -> None:
         """No value estimator is held: ``returns`` reads no keys."""
+        self._check_entries = EntryCheck("QMixLoss", self._table())
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """What it reads of a batch: each batch is checked against this table."""
+        return self._check_entries.entries
+
+    def _table(self) -> list[Entry]:
+        keys, actors, mixer = self.tensor_keys, self._groups.values(), self.mixer
+        groups = [actor.group for actor in actors]
+        entries = team_flags()
+        for actor in actors:
+            entries += agent_entries(actor, groups)
+            entries += [GroupEntries.of(actor.group).reward] if mixer is None else []
+            entries += GroupEntries.of(actor.group).ends if mixer is None or actor.group.mask else []
+        if mixer is not None:
+            entries += now_and_next(mixer, groups, [key for group in groups for key in written_keys(group)])
+            entries.append(team_reward(keys.reward))
+        return [*entries, *replay_entries(keys.padding_mask, keys.priority_weight)]
 
     @property
     def in_keys(self) -> list[NestedKey]:
-        keys: list[Any] = [(NEXT, DONE), (NEXT, TERMINATED)]
-        mixed: list[Any] = [] if self.mixer is None else list(self.mixer.in_keys)
-        for actor in self._groups.values():
-            group = actor.group.keys
-            masks = [group.action_mask] * actor.group.action_mask + [group.mask] * actor.group.mask
-            read = [*actor.agent_network.in_keys, *masks]
-            recurrent = (actor.agent_network.hidden_key, IS_INIT)
-            keys += [*read, group.action, *(next_key(key) for key in read if key not in recurrent)]
-            keys += [next_key(group.reward)] if self.mixer is None else []
-            written = (group.chosen_action_value, group.max_action_value, group.action)
-            mixed = [key for key in mixed if key not in written]
-        keys += [*mixed, *map(next_key, mixed)]
-        keys += [] if self.mixer is None else [(NEXT, self.tensor_keys.reward)]
-        return list(dict.fromkeys(keys))
+        return needed_keys(self.entries)
 
     @property
     def stored_keys(self) -> list[NestedKey]:
         """What a replay must keep: the entries that are read, those that may be missing among them."""
-        ends = [next_key(key) for a in self._groups.values() for key in (a.group.keys.done, a.group.keys.terminated)]
-        return list(dict.fromkeys([*self.in_keys, *ends, IS_INIT]))
+        return stored_keys(self.in_keys, [actor.group for actor in self._groups.values()])
 
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
+        self._check_entries(tensordict, parameter_dtype(self))
         networks = [actor.agent_network for actor in self._groups.values()]
         check_sequences("QMixLoss", tensordict, networks, self.returns.needs_sequences, self.burn_in)
         data = tensordict.unsqueeze(-1) if tensordict.ndim == 1 else tensordict
@@ -207,7 +222,7 @@ class QMixLoss(LossModule):
             values = next_outputs(actor.agent_network, steps, unrolled[name]).get(key)
             index = actor.greedy(following.set(key, values))
             if self.target_networks is not None:
-                network: Any = self.target_networks[f"actor_{name}"]
+                network = cast(TensorDictModuleBase, self.target_networks[f"actor_{name}"])
                 past = unroll(network, data, self.burn_in, self.use_stored_hidden) if hidden_key(network) else steps
                 values = next_outputs(network, steps, past).get(key)
             write_values(actor, following, values, index)
@@ -222,7 +237,7 @@ class QMixLoss(LossModule):
             targets = td_targets(returns, groups, steps, values, next_values, padding_mask=keys.padding_mask)
             return ValueTargets.concatenate(targets.values())
         value = team_value(self.mixer, current, keys.chosen_action_value)
-        mixer: Any = self.mixer if self.target_networks is None else self.target_networks["mixer"]
+        mixer = self.mixer if self.target_networks is None else self.target_networks["mixer"]
         with torch.no_grad():
-            next_value = team_value(mixer, following, keys.chosen_action_value)
+            next_value = team_value(cast(TensorDictModuleBase, mixer), following, keys.chosen_action_value)
         return team_td_targets(returns, steps, value, next_value, reward=keys.reward, padding_mask=keys.padding_mask)

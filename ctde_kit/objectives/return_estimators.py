@@ -41,7 +41,7 @@ class NStepReturn:
 
     def __post_init__(self) -> None:
         if self.n < 1:
-            raise UserError(f"returns.n={self.n}: expected at least 1 step")
+            raise UserError(f"NStepReturn: n={self.n}: expected at least 1 step")
 
     @property
     def needs_sequences(self) -> bool:
@@ -66,7 +66,7 @@ class TDLambdaReturn:
 
     def __post_init__(self) -> None:
         if not 0 <= self.lmbda <= 1:
-            raise UserError(f"returns.lmbda={self.lmbda}: expected a ratio from 0 to 1")
+            raise UserError(f"TDLambdaReturn: lmbda={self.lmbda}: expected a ratio from 0 to 1")
 
     @property
     def needs_sequences(self) -> bool:

@@ -1,7 +1,7 @@
 """Targets as pure functions of tensors ``[*B, T, n_agents, 1]``: time is the third dimension from the end.
 
-``done`` ends an episode (its trace is cut), ``terminated`` says that nothing follows (no bootstrap): a time limit is
-done and not terminated. ``next_value`` is the value of the observation before any reset.
+``done`` ends an episode (its trace is cut), ``terminated`` says that nothing follows (no trace, no bootstrap): a time
+limit is done and not terminated. ``next_value`` is the value of the observation before any reset.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ctde_kit.entries import check_dtypes
 from ctde_kit.errors import UserError
 
 
@@ -30,7 +31,7 @@ def generalized_advantage_estimate(
         done, terminated: bool of the same shape.
 
     Raises:
-        UserError: where the shapes are not all the same.
+        UserError: where the shapes are not all the same, and for flags that are not bool.
 
     >>> import torch
     >>> from ctde_kit.objectives import generalized_advantage_estimate
@@ -38,13 +39,13 @@ def generalized_advantage_estimate(
     >>> generalized_advantage_estimate(0.5, 1.0, 0 * one, 4 * one, one, one < 0, one < 0).flatten()
     tensor([4.5000, 3.0000])
     """
-    _check_shapes(value=value, next_value=next_value, reward=reward, done=done, terminated=terminated)
+    _check({"value": value, "next_value": next_value, "reward": reward}, {"done": done, "terminated": terminated})
     # Filled, not multiplied: what stands behind an end may be anything, and 0 * nan is nan.
     delta = reward + gamma * next_value.masked_fill(terminated, 0) - value
     advantage = torch.empty_like(delta)
-    trace = torch.zeros_like(delta.select(-3, 0))
+    trace, ends = torch.zeros_like(delta.select(-3, 0)), done | terminated
     for t in reversed(range(delta.shape[-3])):
-        trace = delta.select(-3, t) + gamma * lmbda * trace.masked_fill(done.select(-3, t), 0)
+        trace = delta.select(-3, t) + gamma * lmbda * trace.masked_fill(ends.select(-3, t), 0)
         advantage.select(-3, t).copy_(trace)
     return advantage
 
@@ -62,7 +63,7 @@ def td_lambda_return(
     >>> td_lambda_return(0.5, 0.5, 4 * one, one, one < 0, one < 0).flatten()
     tensor([2.7500, 3.0000])
     """
-    _check_shapes(next_value=next_value, reward=reward, done=done, terminated=terminated)
+    _check({"next_value": next_value, "reward": reward}, {"done": done, "terminated": terminated})
     target = torch.empty_like(reward)
     following = next_value.select(-3, -1)
     for t in reversed(range(reward.shape[-3])):
@@ -84,21 +85,24 @@ def n_step_return(gamma: float, n: int, next_value: Tensor, reward: Tensor, done
     >>> n_step_return(0.5, 2, 4 * one, one, one < 0, one < 0).flatten()
     tensor([2.5000, 2.5000, 3.0000])
     """
-    _check_shapes(next_value=next_value, reward=reward, done=done, terminated=terminated)
+    _check({"next_value": next_value, "reward": reward}, {"done": done, "terminated": terminated})
     if n < 1:
         raise UserError(f"n_step_return: n={n}, expected at least 1 step")
     length = reward.shape[-3]
     bootstrapped = reward + gamma * next_value.masked_fill(terminated, 0)
-    target = bootstrapped
+    target, ends = bootstrapped, done | terminated
     for _ in range(n - 1):
         later = torch.cat([target.narrow(-3, 1, length - 1), target.narrow(-3, length - 1, 1)], -3)
-        longer = torch.where(done, bootstrapped, reward + gamma * later)
+        longer = torch.where(ends, bootstrapped, reward + gamma * later)
         longer.select(-3, length - 1).copy_(bootstrapped.select(-3, length - 1))
         target = longer
     return target
 
 
-def _check_shapes(**tensors: Tensor) -> None:
+def _check(value: dict[str, Tensor], flags: dict[str, Tensor]) -> None:
+    tensors = value | flags
+    check_dtypes("float", **value)
+    check_dtypes("bool", **flags)
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if len(set(shapes.values())) > 1 or len(next(iter(shapes.values()))) < 3:
         raise UserError(f"targets: expected one shape [*B, T, n_agents, 1], found {shapes}; expand them first")

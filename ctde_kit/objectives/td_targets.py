@@ -61,7 +61,8 @@ def td_targets(
         flags = agent_flags(steps, group.keys, reward)
         if team_weight:
             reward = shared_reward(reward, team_weight, mask)
-        targets[group.name] = _targets(returns, steps, values[group.name], next_values[group.name], reward, flags, mask)
+        value, next_value = values[group.name], next_values[group.name]
+        targets[group.name] = _targets(returns, steps, value, next_value, reward, flags, mask, padding_mask)
     return targets
 
 
@@ -81,7 +82,7 @@ def team_td_targets(
     )
     rewards = required_entry(steps, (NEXT, reward), "TeamReward writes the team's").unsqueeze(-2)
     mask = valid_mask(steps, None, padding_mask)
-    return _targets(returns, steps, value, next_value, rewards, (done, terminated), mask)
+    return _targets(returns, steps, value, next_value, rewards, (done, terminated), mask, padding_mask)
 
 
 @torch.no_grad()
@@ -93,8 +94,9 @@ def _targets(
     reward: Tensor,
     flags: tuple[Tensor, Tensor],
     mask: Tensor,
+    padding_mask: NestedKey,
 ) -> ValueTargets:
     done, terminated = flags
     check_same_shape(value=value, next_value=next_value, reward=reward, done=done)
-    target = returns(next_value, reward.masked_fill(~mask, 0), trace_ends(steps, done), terminated)
+    target = returns(next_value, reward.masked_fill(~mask, 0), trace_ends(steps, done, padding_mask), terminated)
     return ValueTargets(value, target.masked_fill(~mask, 0), mask)

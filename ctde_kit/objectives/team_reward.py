@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal, get_args
 
 import torch
 from tensordict import TensorDictBase
 from torch import nn
 
-from ctde_kit.entries import required_entry
-from ctde_kit.errors import UserError
+from ctde_kit.entry_tables import Entry, GroupEntries
+from ctde_kit.errors import check_choice
 from ctde_kit.keys import next_key
+from ctde_kit.objectives.entry_checks import EntryCheck
+from ctde_kit.objectives.read_entries import masks_of
 from ctde_kit.specs import TeamSpec
 
 Reduction = Literal["mean", "sum"]
+REDUCTIONS: tuple[Reduction, ...] = get_args(Reduction)
 REWARD = "reward"
 
 
@@ -42,17 +46,26 @@ class TeamReward(nn.Module):
 
     def __init__(self, team: TeamSpec, reduction: Reduction):
         super().__init__()
-        if reduction not in get_args(Reduction):
-            raise UserError(f"team_reward={reduction!r}: expected one of {', '.join(get_args(Reduction))}")
-        self.team, self.reduction = team, reduction
+        self.team = team
+        self.reduction: Reduction = check_choice("TeamReward", "reduction", reduction, REDUCTIONS)
+        self._check_entries = EntryCheck("TeamReward", self._table())
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """What it reads of a batch: each batch is checked against this table."""
+        return self._check_entries.entries
+
+    def _table(self) -> list[Entry]:
+        rewards = [replace(GroupEntries.of(group).reward, dtype="any float") for group in self.team]
+        return [*(entry for group in self.team for entry in masks_of(group)[:1]), *rewards]
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        self._check_entries(tensordict)
         parts = []
         for group in self.team:
-            reward = required_entry(tensordict, next_key(group.keys.reward), "the env must write it for each agent")
+            reward = tensordict.get(next_key(group.keys.reward))
             if group.mask:
-                alive = required_entry(tensordict, group.keys.mask, "the env must write it")
-                reward = reward.masked_fill(~alive.unsqueeze(-1), 0)
+                reward = reward.masked_fill(~tensordict.get(group.keys.mask).unsqueeze(-1), 0)
             parts.append(reward)
         total = torch.cat(parts, -2).sum(-2)
         n_agents = sum(group.n_agents for group in self.team)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
+from tensordict.utils import NestedKey
 from torch import Tensor
 from torchrl.modules import set_recurrent_mode
 
@@ -69,7 +70,7 @@ def next_outputs(network: TensorDictModuleBase, tensordict: TensorDictBase, unro
     return single_steps(network, next_inputs(network, tensordict, unrolled))
 
 
-def single_steps(network: TensorDictModuleBase, tensordict: TensorDictBase) -> TensorDictBase:
+def single_steps(network: Callable[[TensorDictBase], TensorDictBase], tensordict: TensorDictBase) -> TensorDictBase:
     """What ``network`` writes in one step on each item, though TorchRL's losses run in recurrent mode."""
     with set_recurrent_mode(False):
         return network(tensordict)
@@ -88,14 +89,23 @@ def next_inputs(network: TensorDictModuleBase, tensordict: TensorDictBase, unrol
     return inputs
 
 
-def trace_ends(tensordict: TensorDictBase, done: Tensor) -> Tensor:
-    """``done`` ``[*B, T, n, 1]``, also where the step after it begins an episode: a checkpoint may reset an env."""
-    is_init = tensordict.get(IS_INIT, None)
-    if is_init is None or done.shape[-3] == 1:
+def trace_ends(tensordict: TensorDictBase, done: Tensor, padding_mask: NestedKey) -> Tensor:
+    """``done`` ``[*B, T, n, 1]``, also where the step after it begins an episode, or is padding.
+
+    A checkpoint may reset an env in the middle of an episode, and TorchRL's ``split_trajectories`` pads what a batch
+    cut off: behind both stands no ``done``.
+    """
+    is_init, valid = tensordict.get(IS_INIT, None), tensordict.get(padding_mask, None)
+    if done.shape[-3] == 1:
         return done
-    begins = is_init.unsqueeze(-2)
-    later = torch.cat([begins.narrow(-3, 1, done.shape[-3] - 1), torch.zeros_like(begins.narrow(-3, 0, 1))], -3)
-    return done | later
+    if is_init is not None:
+        done = done | _one_step_later(is_init.unsqueeze(-2))
+    return done if valid is None else done | _one_step_later(~valid.reshape(*tensordict.shape, 1, 1))
+
+
+def _one_step_later(flag: Tensor) -> Tensor:
+    """``flag`` ``[*B, T, n, 1]`` of the step after; false at the last."""
+    return torch.cat([flag.narrow(-3, 1, flag.shape[-3] - 1), torch.zeros_like(flag.narrow(-3, 0, 1))], -3)
 
 
 def check_sequences(
@@ -110,5 +120,4 @@ def check_sequences(
             "sequences or episodes, or unsqueeze(0) a single sequence"
         )
     if tensordict.ndim > 1 and burn_in >= tensordict.shape[-1]:
-        length = tensordict.shape[-1]
-        raise UserError(f"burn_in={burn_in}: expected less than the {length} steps of a sequence; make it smaller")
+        raise UserError(f"{loss}: burn_in={burn_in}, expected less than the {tensordict.shape[-1]} steps of a sequence")

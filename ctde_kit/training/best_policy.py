@@ -29,8 +29,8 @@ class BestPolicy:
         algorithm: name of the recipe.
         metric: what is to be high, as ``metrics.csv`` names it.
 
-    >>> import tempfile
     >>> from pathlib import Path
+    >>> import tempfile
     >>> import ctde_kit as ck
     >>> from ctde_kit.training.best_policy import BestPolicy
     >>> env = ck.VmasEnv("navigation", num_envs=1, max_steps=5)
@@ -121,5 +121,5 @@ def best_policies(
         ]
     known = per_group if groups_compete else [ALL_AGENTS, f"{PREFIX}return_sum", *per_group]
     if metric not in known:
-        raise UserError(f"checkpoint.metric={metric}: expected one of {', '.join(known)}")
+        raise UserError(f"metric={metric!r}: expected one of {', '.join(known)}")
     return [BestPolicy(directory / "best.pt", algorithm, metric)]

@@ -1,4 +1,4 @@
-"""Checkpoints: the state of a run's parts and random generators, written whole or not at all, and verified when read."""
+"""Checkpoints: the state of a run's parts and random generators, written whole or not at all, verified when read."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CONTENT = {"format", "algorithm", "frames", "rows", "parts", "random"}
 
 
 def save_checkpoint(
-    path: Path, parts: Parts, *, algorithm: str, frames: int, rows: Sequence[tuple[int, int]] = ()
+    path: Path | str, parts: Parts, *, algorithm: str, frames: int, rows: Sequence[tuple[int, int]] = ()
 ) -> None:
     """Write the state of all parts and of the program's random generators to one file.
 
@@ -60,7 +60,7 @@ def save_checkpoint(
         "parts": states,
         "random": _random_state(),
     }
-    write_content(path, content)
+    write_content(Path(path), content)
 
 
 def write_content(path: Path, content: dict[str, Any]) -> None:
@@ -87,7 +87,7 @@ def write_content(path: Path, content: dict[str, Any]) -> None:
         ) from error
 
 
-def read_checkpoint(path: Path, *, algorithm: str, keys: Collection[str] = CONTENT) -> dict[str, Any]:
+def read_checkpoint(path: Path | str, *, algorithm: str, keys: Collection[str] = CONTENT) -> dict[str, Any]:
     """The content of a checkpoint file, as ``load_parts`` takes it.
 
     Its checksum is compared before anything in it is read, and nothing but tensors and plain values is ever built.
@@ -109,6 +109,7 @@ def read_checkpoint(path: Path, *, algorithm: str, keys: Collection[str] = CONTE
     >>> sorted(read_checkpoint(path, algorithm="qmix")["parts"])
     ['buffer', 'collector', 'policy', 'prepare', 'update', 'update_schedule']
     """
+    path = Path(path)
     if not path.is_file():
         raise UserError(f"no checkpoint at {path}: give a run directory that has one in checkpoints/")
     try:
@@ -121,8 +122,8 @@ def read_checkpoint(path: Path, *, algorithm: str, keys: Collection[str] = CONTE
         raise UserError(f"{path} is not a checkpoint: it holds more than tensors and plain values") from error
     if content is None:
         raise UserError(
-            f"checkpoint {path} is damaged, truncated, or not a checkpoint of this version (its SHA-256 does not hold): delete it "
-            "to use the one before, if there is one"
+            f"checkpoint {path} is damaged, truncated, or not a checkpoint of this version (its SHA-256 does not "
+            "hold): delete it to use the one before, if there is one"
         )
     if not isinstance(content, dict) or content.get("format") != FORMAT or not content.keys() >= {*keys}:
         raise UserError(
@@ -132,7 +133,7 @@ def read_checkpoint(path: Path, *, algorithm: str, keys: Collection[str] = CONTE
     if content["algorithm"] != algorithm:
         raise UserError(
             f"checkpoint {path} is of algorithm {content['algorithm']!r}, expected {algorithm!r}: "
-            f"resume it with ctde-{content['algorithm']}"
+            f"pass algorithm={content['algorithm']!r}"
         )
     return content
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torchrl.envs import EnvBase
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
-from ctde_kit.keys import DONE, NEXT, GroupKeys
+from ctde_kit.keys import DONE, NEXT, TERMINATED, GroupKeys
 
 GREEDY: Any = ExplorationType.DETERMINISTIC
 INFO = "info"
@@ -22,6 +22,7 @@ INFO = "info"
 Entry = tuple[str, str, str]
 LENGTH: Entry = ("", "length", "sum")
 NUMBER: Entry = ("", "number", "last")
+ENDED: Entry = ("", "terminated", "last")
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Returns:
     Args:
         by_group: float ``[episodes, n_agents]`` for each group.
         lengths: steps of each episode, ``[episodes]``.
+        terminated: which episodes ended by themselves, not by a time limit, bool ``[episodes]``.
         numbers: of each episode, ``[episodes]``: episodes of one number started alike in evaluations with one seed,
             as far as their envs had no episode before.
         infos: for each group what the env reported of each agent under ``(group, "info", NAME)``, ``[episodes,
@@ -45,6 +47,7 @@ class Returns:
 
     by_group: Mapping[str, Tensor]
     lengths: Tensor | None = None
+    terminated: Tensor | None = None
     numbers: Tensor | None = None
     infos: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
 
@@ -160,7 +163,11 @@ def _summed(step: TensorDictBase, groups: list[str]) -> Iterator[tuple[Entry, Te
 
 
 def _last(step: TensorDictBase, groups: list[str]) -> Iterator[tuple[Entry, Tensor]]:
-    return (((group, name, "last"), value) for group in groups for name, value in _infos(step, group))
+    """What counts at an episode's last step alone."""
+    yield ENDED, step[NEXT, TERMINATED].squeeze(-1)
+    for group in groups:
+        for name, value in _infos(step, group):
+            yield (group, name, "last"), value
 
 
 def _infos(step: TensorDictBase, group: str) -> Iterator[tuple[str, Tensor]]:
@@ -179,6 +186,7 @@ def _returns(found: Mapping[Entry, Tensor], groups: list[str]) -> Returns:
     return Returns(
         by_group={group: found[group, "", ""] for group in groups},
         lengths=found[LENGTH],
+        terminated=found[ENDED],
         numbers=found[NUMBER],
         infos={group: {f"{name}_{how}": found[group, name, how] for _, name, how in named[group]} for group in groups},
     )

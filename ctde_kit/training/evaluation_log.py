@@ -17,13 +17,13 @@ class EvaluationLog:
     Args:
         path: of the file; its directory exists.
 
-    >>> import tempfile
     >>> from pathlib import Path
+    >>> import tempfile
     >>> from ctde_kit.training import EvaluationLog, read_evaluations
     >>> log = EvaluationLog(Path(tempfile.mkdtemp()) / "evaluations.jsonl")
     >>> log.write(600, seed=1_000_000, records=[{"episode": 0, "length": 5, "return_mean": 0.5}])
-    >>> log.path.read_text().strip()
-    '{"frames": 600, "seed": 1000000, "episode": 0, "length": 5, "return_mean": 0.5}'
+    >>> log.path.read_text()
+    '{"frames": 600, "seed": 1000000, "episode": 0, "length": 5, "return_mean": 0.5}\\n'
     """
 
     def __init__(self, path: Path):
@@ -60,8 +60,8 @@ def read_evaluations(path: Path) -> Iterator[dict[str, Any]]:
     Raises:
         UserError: for lines that are no records.
 
-    >>> import tempfile
     >>> from pathlib import Path
+    >>> import tempfile
     >>> from ctde_kit.training import EvaluationLog, read_evaluations
     >>> log = EvaluationLog(Path(tempfile.mkdtemp()) / "evaluations.jsonl")
     >>> log.write(600, seed=1_000_000, records=[{"episode": 0, "return_mean": 0.5}])
@@ -73,10 +73,9 @@ def read_evaluations(path: Path) -> Iterator[dict[str, Any]]:
             if not line.endswith("\n"):
                 return
             try:
-                record = json.loads(line)
-                is_record = isinstance(record["frames"], int)
-            except (ValueError, TypeError, KeyError):
-                is_record = False
-            if not is_record:
+                record: Any = json.loads(line)
+            except ValueError:
+                record = None
+            if not isinstance(record, dict) or not isinstance(record.get("frames"), int):
                 raise UserError(f"{path}, line {number}: expected an episode's record; move the file away")
             yield record

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 
 from ctde_kit.errors import NotFiniteError
+from ctde_kit.finite import check_finite
 from ctde_kit.training.parts import Iteration, Metrics, Parts
 
 
@@ -17,7 +18,7 @@ def iterate(parts: Parts) -> Iterator[Iteration]:
     weights.
 
     Raises:
-        NotFiniteError: when a loss or gradient norm of an update is not finite.
+        NotFiniteError: when an observation or reward, or a loss or gradient norm of an update, is not finite.
 
     >>> import ctde_kit as ck
     >>> from ctde_kit.recipes import MatrixTask, QMIXConfig
@@ -28,6 +29,7 @@ def iterate(parts: Parts) -> Iterator[Iteration]:
     24 2
     """
     for batch in parts.collector:
+        check_finite(batch, parts.collector.frames)
         parts.buffer.extend(parts.prepare(batch))
         history = list(parts.update_schedule(parts.buffer, parts.update))
         frames = parts.collector.frames

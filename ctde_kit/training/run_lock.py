@@ -42,7 +42,7 @@ def sole_writer(directory: Path) -> Iterator[None]:
         ) from error
     except OSError as error:
         raise UserError(
-            f"run directory {directory} cannot be written ({error.strerror}): choose another with hydra.run.dir=DIR"
+            f"run directory {directory} cannot be written ({error.strerror}): choose another path"
         ) from error
     try:
         (directory / OWNER).write_text(f"process {os.getpid()} on host {socket.gethostname()}\n")

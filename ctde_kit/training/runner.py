@@ -1,7 +1,8 @@
-"""Runs a recipe's parts to the end, with evaluation, metrics, checkpoints and a progress bar."""
+"""Runs a recipe's parts to the end, with evaluation, metrics, checkpoints and reports of progress."""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,7 +10,6 @@ from typing import Any
 
 import torch
 from tensordict import TensorDictBase
-from tqdm import tqdm
 
 from ctde_kit.errors import RunStopped
 from ctde_kit.keys import DONE, NEXT, GroupKeys
@@ -17,10 +17,16 @@ from ctde_kit.training.checkpoint import checkpoint_paths, save_checkpoint
 from ctde_kit.training.loop import iterate
 from ctde_kit.training.parts import Iteration, Parts
 from ctde_kit.training.reporting import plot_run, shown_returns
+from ctde_kit.training.reporting.progress import Progress, reporting_progress
 from ctde_kit.training.run_directory import RunDirectory
 from ctde_kit.training.stop_signals import StopSignals
 
+logger = logging.getLogger("ctde_kit")
+
 KEPT_CHECKPOINTS = 2
+
+
+OnIteration = Callable[[Iteration, dict[str, float]], bool | None]
 
 
 @dataclass
@@ -37,9 +43,10 @@ class Run:
         evaluate: returns the metrics of the greedy policy; takes the frames collected so far.
         evaluate_every_frames: smallest number of frames between evaluations; there is always one at the end.
         checkpoint_every_frames: smallest number of frames between checkpoints; there is always one at the end.
-        loggers: TorchRL loggers that get the same values as ``metrics.csv``.
+        loggers: TorchRL loggers that get the same values as ``metrics.csv``; their errors are warnings, see
+            ``PatientLogger`` for those that may not answer.
         started_seconds: seconds that the run had taken before it was resumed.
-        progress: whether to show a progress bar.
+        progress: a ``bar``, ``lines`` (one per minute), or ``none``.
         stop: whether a signal has asked to stop.
         before_checkpoint: called before each checkpoint is written.
         conclude: called at the end; what it returns stands in ``summary.json``, too.
@@ -67,17 +74,24 @@ class Run:
     checkpoint_every_frames: int
     loggers: list[Any] = field(default_factory=list)
     started_seconds: float = 0.0
-    progress: bool = True
+    progress: Progress = "bar"
     stop: StopSignals = field(default_factory=StopSignals)
     before_checkpoint: Callable[[], None] = lambda: None
     conclude: Callable[[], dict[str, Any]] = dict
 
 
-def run(parts: Parts, settings: Run) -> dict[str, Any]:
+def run(parts: Parts, settings: Run, *, on_iteration: OnIteration | None = None) -> dict[str, Any]:
     """Train to the end and write the run directory; returns the content of ``summary.json``.
 
     ``metrics.csv`` gets one row per iteration: ``frames``, ``seconds`` (wall-clock time including evaluation),
     ``train/...`` (means over the iteration) and, after an evaluation, ``eval/...``.
+
+    Args:
+        parts: of the recipe; it may be changed by ``on_iteration`` between iterations.
+        settings: of the run.
+        on_iteration: called after each iteration with it and its row of ``metrics.csv``, in which the last evaluation
+            stands, too. Where it returns ``True`` the run ends there, evaluated and with a checkpoint, as if all
+            frames were collected.
 
     Raises:
         RunStopped: at the end of an iteration, after its checkpoint, where a signal asked for it.
@@ -90,7 +104,7 @@ def run(parts: Parts, settings: Run) -> dict[str, Any]:
     >>> settings = Run(
     ...     "qmix", "matrix/climbing", seed=0, total_frames=24, directory=RunDirectory(Path(tempfile.mkdtemp())),
     ...     groups=["agents"], evaluate=lambda frames: {"return_mean": 11.0}, evaluate_every_frames=24,
-    ...     checkpoint_every_frames=24, progress=False,
+    ...     checkpoint_every_frames=24, progress="none",
     ... )
     >>> summary = run(parts, settings)
     >>> summary["frames"], summary["eval/return_mean"]
@@ -101,9 +115,7 @@ def run(parts: Parts, settings: Run) -> dict[str, Any]:
     training_seconds = 0.0
     last_evaluation, last_checkpoint = _last_evaluated_frames(settings.directory), frames
     first_frames, evaluation = frames, {}
-    with tqdm(
-        total=settings.total_frames, initial=frames, unit="frame", disable=not settings.progress, dynamic_ncols=True
-    ) as bar:
+    with reporting_progress(settings.progress, settings.total_frames, frames) as report:
         before = time.perf_counter()
         for iteration in iterate(parts):
             training_seconds += time.perf_counter() - before
@@ -114,6 +126,11 @@ def run(parts: Parts, settings: Run) -> dict[str, Any]:
                 evaluation = {f"eval/{name}": value for name, value in settings.evaluate(frames).items()}
                 row.update(evaluation)
                 last_evaluation = frames
+            if on_iteration is not None and on_iteration(iteration, {**evaluation, **row}) is True:
+                if last_evaluation != frames:
+                    evaluation = {f"eval/{name}": value for name, value in settings.evaluate(frames).items()}
+                    row.update(evaluation)
+                is_last, last_evaluation = True, frames
             _log(row, settings)
             stopping = settings.stop.at_boundary()
             if stopping or is_last or frames - last_checkpoint >= settings.checkpoint_every_frames:
@@ -122,8 +139,9 @@ def run(parts: Parts, settings: Run) -> dict[str, Any]:
             if stopping and not is_last:
                 parts.collector.shutdown()
                 raise RunStopped(f"stopped at {frames} frames", settings.stop.signal or 0)
-            bar.update(frames - bar.n)
-            bar.set_postfix_str(_postfix(row, evaluation), refresh=False)
+            report(frames, _returns(row, evaluation))
+            if is_last:
+                break
             before = time.perf_counter()
     if not evaluation:
         evaluation = {f"eval/{name}": value for name, value in settings.evaluate(frames).items()}
@@ -163,13 +181,17 @@ def _mean_return_of_ended(batch: TensorDictBase, group: str, ended: torch.Tensor
 
 def _log(row: dict[str, float], settings: Run) -> None:
     settings.directory.write_row(row)
-    for logger in settings.loggers:
-        for name, value in row.items():
-            if name != "frames":
-                logger.log_scalar(name, value, step=int(row["frames"]))
+    for scalar_logger in settings.loggers:
+        try:
+            for name, value in row.items():
+                if name != "frames":
+                    scalar_logger.log_scalar(name, value, step=int(row["frames"]))
+        except Exception as error:
+            name = type(scalar_logger).__name__
+            logger.warning("%s: no row at %d frames (%r); metrics.csv has it", name, row["frames"], error)
 
 
-def _postfix(row: dict[str, float], evaluation: dict[str, float]) -> str:
+def _returns(row: dict[str, float], evaluation: dict[str, float]) -> str:
     shown = {**row, **evaluation}
     return ", ".join(f"{name.removesuffix('_mean')} {shown[name]:.2f}" for name in shown_returns(shown))
 

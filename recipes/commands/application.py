@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -18,12 +19,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from ctde_kit.errors import NotFiniteError, RunStopped, UserError
+from ctde_kit.recipes.commands.arguments import HELP, MULTIRUN
+from ctde_kit.recipes.commands.option_words import in_options
+from ctde_kit.recipes.commands.options import Options, options_of
 from ctde_kit.recipes.commands.schemas import register_schemas
-
-# Hydra takes these before the options alone.
-MULTIRUN = ("-m", "--multirun")
-HELP = ("--help", "-h")
-CONF = Path(__file__).parents[1] / "conf"
+from ctde_kit.recipes.commands.short_forms import scripted_policies
 
 
 def guarded(program: str, run: Callable[[list[str]], None], arguments: list[str], stopped: str = "") -> None:
@@ -40,9 +40,6 @@ def guarded(program: str, run: Callable[[list[str]], None], arguments: list[str]
     except (UserError, NotFiniteError, HydraException, OmegaConfBaseException) as error:
         print(f"{program}: error: {_one_line(error)}", file=sys.stderr)
         sys.exit(2)
-    except BrokenPipeError:
-        # The reader of a pipe left, as `head` does; Python's own flush at exit must find an open file.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except RunStopped as stop:
         print(f"{program}: {stop}", file=sys.stderr)
         sys.exit(128 + stop.signal)
@@ -52,32 +49,46 @@ def guarded(program: str, run: Callable[[list[str]], None], arguments: list[str]
 
 
 def compose_and_run(
-    program: str, config_name: str, overrides: list[str], run: Callable[[DictConfig, Path], None]
+    program: str,
+    config_name: str,
+    options: Options,
+    overrides: list[str],
+    run: Callable[[DictConfig, Path], float | None],
 ) -> None:
     """Compose the configuration ``config_name`` and call ``run`` with it and its directory, for each job of ``-m``.
+
+    Several jobs end with a line that says how many, and where they are.
+    What ``run`` returns is the job's figure, which a sweeper that searches for the best options maximizes.
 
     Raises:
         UserError: the last mistake; those of other jobs are printed.
     """
     if any(override in HELP for override in overrides):
-        print_help(config_name, [override for override in overrides if override not in HELP])
+        print_help(config_name, options, [override for override in overrides if override not in HELP])
         return
     register_schemas()
     multirun = any(override in MULTIRUN or override.startswith("study=") for override in overrides)
     if multirun and any(override.startswith("hydra.run.dir=") for override in overrides):
         raise UserError("hydra.run.dir: several runs need several directories; use hydra.sweep.dir")
+    paths: list[Path] = []
     errors: list[tuple[Path, Exception]] = []
 
-    def job(cfg: DictConfig) -> None:
-        path = Path(HydraConfig.get().runtime.output_dir)
+    def job(cfg: DictConfig) -> float | None:
+        # A working directory may hold what OmegaConf would look up.
+        runtime: Any = OmegaConf.to_container(HydraConfig.get().runtime, resolve=False)
+        path = Path(runtime["output_dir"])
+        paths.append(path)
         # An exception that leaves the job makes hydra print a line of its own.
         try:
-            run(cfg, path)
+            return run(cfg, path)
         except Exception as error:
+            if _needs_exceptions():
+                raise
             errors.append((path, error))
         finally:
             with contextlib.suppress(OSError):
                 path.rmdir()  # only where nothing was written
+        return None
 
     # Without this variable hydra prints its mistakes itself, in several lines, and exits with code 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -91,10 +102,19 @@ def compose_and_run(
             raise
         directory = "hydra.sweep.dir" if multirun else "hydra.run.dir"
         raise UserError(f"{error.filename} cannot be written ({error.strerror}): choose another {directory}") from error
+    if len(paths) > 1:
+        failed = f", {len(errors)} of them failed" if errors else ""
+        print(f"{len(paths)} runs{failed}: {os.path.commonpath(paths)}")
     if errors:
         for path, error in errors[:-1]:
             print(f"{program}: error: {path.name}: {_one_line(error)}", file=sys.stderr)
         raise errors[-1][1]
+
+
+def _needs_exceptions() -> bool:
+    """Whether jobs run in processes of their own, or for a figure: only hydra can tell of their mistakes then."""
+    choices = HydraConfig.get().runtime.choices
+    return choices["hydra/launcher"] != "basic" or choices["hydra/sweeper"] != "basic"
 
 
 def compose(config_name: str, overrides: list[str]) -> DictConfig:
@@ -106,7 +126,7 @@ def compose(config_name: str, overrides: list[str]) -> DictConfig:
         return hydra.compose(config_name, overrides)
 
 
-def print_help(config_name: str, overrides: list[str]) -> None:
+def print_help(config_name: str, options: Options, overrides: list[str]) -> None:
     """Print the options and their values; hydra's own help lists every folder of files first, which takes seconds."""
     register_schemas()
     with hydra.initialize_config_module("ctde_kit.recipes.conf", version_base="1.3"):
@@ -115,13 +135,20 @@ def print_help(config_name: str, overrides: list[str]) -> None:
     with open_dict(cfg):
         del cfg["hydra"]
     template = template.replace("$CLASS", getattr(OmegaConf.get_type(cfg), "__name__", ""))
+    template = template.replace("$CHOICES", "\n  ".join(_choices(options)))
     print(template.replace("$CONFIG", OmegaConf.to_yaml(cfg)))
 
 
-def options_of(group: str) -> list[str]:
-    """What can be chosen for a group of options, such as ``task``."""
-    root = CONF / group
-    return sorted(path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.yaml"))
+def _choices(options: Options) -> list[str]:
+    """What the options that choose can choose, a line for each."""
+    families = {
+        option: dict.fromkeys(re.sub("/.*", "/*", name) for name in options_of(option.partition("@")[0]))
+        for option in options.choices
+    }
+    if "opponents" in options.types:
+        families["opponents.GROUP"] = dict.fromkeys([*scripted_policies(), "RUN_DIR"])
+    width = max(map(len, families), default=0)
+    return [f"{option:{width}}  {', '.join(names)}" for option, names in families.items()]
 
 
 def _unknown_option(error: MissingConfigException) -> UserError:
@@ -134,8 +161,9 @@ def _unknown_option(error: MissingConfigException) -> UserError:
 
 def _one_line(error: BaseException) -> str:
     """Hydra and OmegaConf spread a mistake over lines and causes; the cause says what was wrong with the value."""
-    # Hydra recommends a plus sign, which would add an option that nothing reads.
-    message = re.sub(r"To append to your config use \S+ ?", "", " ".join(str(error).split())).rstrip(". ")
+    message = " ".join(in_options(str(error)).split())
+    # Hydra recommends a plus sign, which would add an option that nothing reads, and its own pages.
+    message = re.sub(r"(To append to your \w+( \w+)? use|See https:) ?\S+.*", "", message).rstrip(". ")
     if isinstance(error, HydraException) and isinstance(error.__cause__, OmegaConfBaseException):
         reason = str(error.__cause__).splitlines()[0]
         message = f"{message}: {reason}" if reason not in message else message

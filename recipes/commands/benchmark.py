@@ -13,8 +13,9 @@ from typing import Any
 import yaml
 
 from ctde_kit.errors import RunStopped, UserError
-from ctde_kit.recipes.commands.application import CONF, compose, options_of
+from ctde_kit.recipes.commands.application import compose
 from ctde_kit.recipes.commands.loading import read_config
+from ctde_kit.recipes.commands.options import CONF, options_of
 from ctde_kit.recipes.commands.recipes import RECIPES
 from ctde_kit.recipes.commands.short_forms import expand
 from ctde_kit.recipes.commands.train import recipe_config
@@ -129,7 +130,7 @@ def run_all(plan: Plan, options: BenchmarkOptions) -> None:
     """
     # Not before: the lock's package loads torch.
     from ctde_kit.recipes.studies.benchmark.job_queue import JobQueue
-    from ctde_kit.recipes.studies.benchmark.progress import Progress
+    from ctde_kit.recipes.studies.benchmark.progress_table import Progress
     from ctde_kit.training.run_lock import sole_writer
 
     started, runs = time.monotonic(), list(plan.runs())

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from ctde_kit.recipes.commands.application import CONF, options_of
+from ctde_kit.errors import UserError
+from ctde_kit.recipes.commands.arguments import text
+from ctde_kit.recipes.commands.named_tasks import named_task
+from ctde_kit.recipes.commands.options import CONF, options_of
 from ctde_kit.recipes.commands.recipes import RECIPES
 from ctde_kit.recipes.commands.schemas import FOLDERS
 from ctde_kit.recipes.configs.choices import CHOICES
+from ctde_kit.recipes.configs.data import to_data
 
 OVERVIEW = """\
 ctde: multi-agent reinforcement learning with centralized training and decentralized execution.
@@ -13,11 +17,15 @@ ctde: multi-agent reinforcement learning with centralized training and decentral
   ctde RECIPE [OPTION=VALUE ...]   train; `ctde RECIPE --help` lists the options, ctde-RECIPE is the same command
   ctde RECIPE resume=RUN_DIR       go on with a run
   ctde recipes                     the algorithms
-  ctde tasks                       the environments
+  ctde tasks                       the environments; `ctde tasks NAME` shows one
   ctde parts                       networks, critics, mixers and what else an option can choose
+  ctde evaluate RUN_DIR            whole episodes of a trained policy, as figures and as a file
+  ctde watch RUN_DIR               a video of the best, median and worst of many episodes
+  ctde export RUN_DIR              a trained policy as ONNX or torch.export, to run without this package
   ctde benchmark                   many runs: recipes x tasks x seeds, side by side, resumed where they stopped
   ctde report DIR ... output=OUT   a page that compares the runs in directories: figures, and a table per task
   ctde cross-play                  every policy of one group against every policy of another
+  ctde doctor TASK_OR_RUN          hold an environment, or a run's parts, against the rules of multi-agent learning
   ctde critic-layouts              the page of the study of critic layouts
 
 Example
@@ -38,19 +46,52 @@ def overview() -> None:
 
 def recipes(arguments: list[str]) -> None:
     """Print the algorithms."""
+    _refuse("recipes", arguments)
     width = max(map(len, RECIPES))
     for name, recipe in RECIPES.items():
         print(f"{name:{width}}  {recipe.summary}")
 
 
 def tasks(arguments: list[str]) -> None:
-    """Print the environments that have a file of options."""
+    """Print the environments that have a file of options; of those that are named, their options and sizes."""
+    for name in arguments:
+        _describe(name)
+    if arguments:
+        return
     for name in options_of("task"):
         print(f"task={name}")
+    print("`ctde tasks NAME` shows a task's options, groups and sizes")
+
+
+def _describe(name: str) -> None:
+    """Print a task's options and the sizes of its groups, which takes its environment."""
+    task = named_task(name.removeprefix("task="), n_envs=1)
+    # Not before: it loads torch.
+    from ctde_kit.specs import TeamSpec
+
+    env = task.build(seed=0, device="cpu")
+    print(f"task={task.name}")
+    for option, value in to_data(named_task(task.name)).items():
+        if option not in ("kind", "name"):
+            parts = value.items() if isinstance(value, dict) else ()
+            lines = {f"task.{option}.{part}": one for part, one in parts} or {f"task.{option}": value}
+            print("\n".join(f"  {path}={text(one)}" for path, one in lines.items()))
+    for group in TeamSpec.from_env(env):
+        agents = "1 agent" if group.n_agents == 1 else f"{group.n_agents} agents"
+        kind = "discrete, of" if group.action.discrete else "continuous, of"
+        sizes = " x ".join(map(str, group.action.sizes))
+        print(f"  group {group.name}: {agents}, observation {group.observation_dim}, action {kind} {sizes}")
+    env.close()
+
+
+def _refuse(command: str, arguments: list[str]) -> None:
+    if arguments:
+        raise UserError(f"{arguments[0]}: `ctde {command}` takes no argument; leave it out")
 
 
 def parts(arguments: list[str]) -> None:
     """Print what each option can choose."""
+    _refuse("parts", arguments)
     for declared, folder in FOLDERS.items():
         if folder == "task":
             continue

@@ -13,6 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from ctde_kit.recipes.commands.application import compose, compose_and_run
 from ctde_kit.recipes.commands.arguments import check_arguments
+from ctde_kit.recipes.commands.options import Options
+from ctde_kit.recipes.commands.quoting import with_quoted_path
 from ctde_kit.recipes.commands.train import recipe_config
 from ctde_kit.recipes.configs.command_options import CriticLayoutsConfig
 from ctde_kit.recipes.configs.data import to_data
@@ -23,8 +25,10 @@ STUDY = "critic_layouts"
 
 def critic_layouts(arguments: list[str]) -> None:
     """Do what the command line of ``ctde-critic-layouts`` says."""
-    check_arguments(PROGRAM, arguments)
-    compose_and_run(PROGRAM, STUDY, arguments, _start)
+    options = Options.of(CriticLayoutsConfig, STUDY)
+    check_arguments(PROGRAM, options, arguments)
+    overrides = [with_quoted_path(argument, ("runs", "output")) for argument in arguments]
+    compose_and_run(PROGRAM, STUDY, options, overrides, _start)
 
 
 def study_options(algorithm: str, task: str) -> dict[str, Any]:

@@ -12,7 +12,9 @@ import ctde_kit as ck
 from ctde_kit.errors import UserError
 from ctde_kit.recipes.commands.application import compose_and_run
 from ctde_kit.recipes.commands.arguments import check_arguments
-from ctde_kit.recipes.commands.short_forms import expand_side
+from ctde_kit.recipes.commands.options import Options
+from ctde_kit.recipes.commands.short_forms import expand_side, names_group, with_whole_numbers
+from ctde_kit.recipes.commands.worker_errors import worker_errors
 from ctde_kit.recipes.configs.command_options import CrossPlayConfig
 from ctde_kit.recipes.configs.data import to_data
 from ctde_kit.recipes.configs.opponents import RunOpponent
@@ -25,14 +27,16 @@ if TYPE_CHECKING:
     from ctde_kit.training import CrossPlay
 
 PROGRAM = "ctde-cross-play"
-OPTIONS = ("task", "episodes", "seed", "device")
+OPTIONS = ("task", "episodes", "seed", "device", "trust")
 
 
 def cross_play(arguments: list[str]) -> None:
     """Do what the command line of ``ctde-cross-play`` says."""
-    check_arguments(PROGRAM, arguments)
+    options = Options.of(CrossPlayConfig, "cross_play")
+    arguments = [argument if names_group(argument, OPTIONS) else with_whole_numbers(argument) for argument in arguments]
+    check_arguments(PROGRAM, options, [argument for argument in arguments if not names_group(argument, OPTIONS)])
     overrides = [override for argument in arguments for override in expand_side(argument, OPTIONS)]
-    compose_and_run(PROGRAM, "cross_play", overrides, _start)
+    compose_and_run(PROGRAM, "cross_play", options, overrides, _start)
 
 
 def play(cfg: CrossPlayConfig) -> CrossPlay:
@@ -54,14 +58,14 @@ def play(cfg: CrossPlayConfig) -> CrossPlay:
         _check_groups(cfg, team, task)
         sides: dict[str, dict[str, Any]] = {
             group.name: {
-                label: build_opponent(policy, group, team, task).to(device)  # pyright: ignore[reportAttributeAccessIssue]
+                label: build_opponent(policy, group, team, task).to(device)  # pyright: ignore[reportAttributeAccessIssue]  # a module
                 for label, policy in _labelled(cfg.policies[group.name].values()).items()
             }
             for group in team
         }
         return ck.training.cross_play(
             sides,
-            lambda pairing: with_transforms(base_env, team, ck.TeamPolicy(dict(pairing))),  # pyright: ignore[reportArgumentType]
+            lambda pairing: with_transforms(base_env, team, ck.TeamPolicy(dict(pairing))),  # pyright: ignore[reportArgumentType]  # by group
             episodes=cfg.episodes,
             seed=seed,
         )
@@ -105,7 +109,9 @@ def _common_task(cfg: CrossPlayConfig) -> TaskConfig:
     runs = [policy for named in cfg.policies.values() for policy in named.values() if isinstance(policy, RunOpponent)]
     if not runs:
         raise UserError("task: none of these policies is a run, so the task is not known; give it, task=NAME")
-    tasks = [SavedRun(Path(run.directory)).task for run in runs]
+    saved = [SavedRun(Path(run.directory)) for run in runs]
+    tasks = [run.task for run in saved]
+    saved[0].check_trust(tasks[0], trust=cfg.trust)
     for run, task in zip(runs, tasks, strict=True):
         for name in ("name", "max_steps", "continuous_actions", "params"):
             ours, theirs = getattr(tasks[0], name, None), getattr(task, name, None)
@@ -152,7 +158,8 @@ def _start(cfg: DictConfig, path: Path) -> None:
         raise UserError(f"{path} holds a table already: choose another hydra.run.dir")
     config = OmegaConf.to_object(cfg)
     assert isinstance(config, CrossPlayConfig)
-    table = play(config)
+    with worker_errors(path):
+        table = play(config)
     written = write(table, config, path)
     first, second = table.labels
     for record in table.records():

@@ -11,7 +11,7 @@ import ctde_kit as ck
 from ctde_kit.errors import UserError
 from ctde_kit.recipes.commands.recipes import RECIPES
 from ctde_kit.recipes.configs.data import from_data
-from ctde_kit.recipes.configs.recipe import RecipeConfig
+from ctde_kit.recipes.configs.recipe import RecipeConfig, has_field
 from ctde_kit.recipes.wiring.saved_runs import SavedRun, as_saved
 
 if TYPE_CHECKING:
@@ -50,22 +50,23 @@ class LoadedRun:
         return self.parts.collector.env
 
 
-def load(run_directory: str | Path, device: str | None = None) -> LoadedRun:
+def load(run_directory: str | Path, device: str | None = None, *, trust: bool = False) -> LoadedRun:
     """A finished run, loaded from its run directory: ``policy = load("runs/...").policy``.
 
-    The program's random state is left as it was.
+    It reads, whoever writes the run at the moment, and writes nothing: a replay on disk is loaded into memory. The
+    program's random state is left as it was.
 
     Args:
         run_directory: as the command line printed it.
         device: where to put it, ``None`` for where the run was.
+        trust: code of a user's own that the run names may be imported and run; nothing else ever is.
 
     Raises:
-        UserError: where it holds no configuration or no whole checkpoint.
+        UserError: where it holds no configuration or no whole checkpoint, or names code that is not trusted.
 
     >>> import contextlib, io, tempfile
     >>> from pathlib import Path
-    >>> from ctde_kit.recipes import MatrixTask, QMIXConfig, load
-    >>> from ctde_kit.recipes.commands.running import start  # what the command line calls
+    >>> from ctde_kit.recipes import MatrixTask, QMIXConfig, load, start
     >>> run = Path(tempfile.mkdtemp()) / "run"
     >>> with contextlib.redirect_stdout(io.StringIO()):
     ...     summary = start(QMIXConfig(task=MatrixTask(n_envs=2), frames_per_batch=10, total_frames=10), run)
@@ -77,17 +78,26 @@ def load(run_directory: str | Path, device: str | None = None) -> LoadedRun:
 
     directory = Path(run_directory)
     config = read_config(directory)
+    SavedRun(directory).check_trust(config, trust=trust)
     if device is not None:
         config = replace(config, device=device)
     path = ck.training.latest_checkpoint(directory / "checkpoints")
     content = ck.training.read_checkpoint(path, algorithm=config.algorithm)
     python_state, numpy_state = random.getstate(), np.random.get_state()
     with torch.random.fork_rng():
-        parts = as_saved(config, SavedRun(directory)).build()
+        parts = _in_memory(as_saved(config, SavedRun(directory))).build()
         frames = ck.training.load_parts(content, parts)
     random.setstate(python_state)
     np.random.set_state(numpy_state)
     return LoadedRun(config, parts, frames)
+
+
+def _in_memory(config: RecipeConfig) -> RecipeConfig:
+    if not has_field(type(config), "replay"):
+        return config
+    replay: Any = getattr(config, "replay")  # noqa: B009
+    stored_on = "cpu" if replay.stored_on == "disk" else replay.stored_on
+    return replace(config, replay=replace(replay, stored_on=stored_on))  # type: ignore[call-arg]
 
 
 def read_config(directory: Path) -> RecipeConfig:

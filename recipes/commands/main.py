@@ -13,22 +13,38 @@ from ctde_kit.recipes.commands.application import guarded
 from ctde_kit.recipes.commands.benchmark import benchmark
 from ctde_kit.recipes.commands.critic_layouts import critic_layouts
 from ctde_kit.recipes.commands.cross_play import cross_play
+from ctde_kit.recipes.commands.doctor import doctor
+from ctde_kit.recipes.commands.evaluate import evaluate
+from ctde_kit.recipes.commands.export import export
+from ctde_kit.recipes.commands.lasting_output import lasting_output
 from ctde_kit.recipes.commands.recipes import RECIPES
 from ctde_kit.recipes.commands.report import report
 from ctde_kit.recipes.commands.train import train
+from ctde_kit.recipes.commands.watch import watch
 
 Command = Callable[[list[str]], None]
 LISTS: dict[str, Command] = {"recipes": catalog.recipes, "tasks": catalog.tasks, "parts": catalog.parts}
-TOOLS: dict[str, Command] = {
+COMMANDS: dict[str, Command] = {
     "benchmark": benchmark,
     "report": report,
+    "evaluate": evaluate,
+    "watch": watch,
+    "export": export,
+    "doctor": doctor,
     "cross-play": cross_play,
     "critic-layouts": critic_layouts,
 }
+# Beside the recipes, these are programs of their own, too, such as `ctde-benchmark`.
+PROGRAMS = ("benchmark", "report", "cross-play", "critic-layouts")
 
 
 def main() -> None:
     """Do what the command line says; the program's name, or its first argument, is the command."""
+    with lasting_output():
+        _run_command()
+
+
+def _run_command() -> None:
     program, arguments = Path(sys.argv[0]).stem, sys.argv[1:]
     if program.startswith("ctde-"):
         name = program.removeprefix("ctde-")
@@ -39,11 +55,16 @@ def main() -> None:
     elif name in ("--help", "-h"):
         catalog.overview()
     else:
-        guarded(f"ctde-{name}" if name in TOOLS else "ctde", _command(name), arguments)
+        guarded(_program(name), _command(name), arguments)
+
+
+def _program(name: str) -> str:
+    """What errors call a command: by the name of its own program where it has one, else by both words."""
+    return f"ctde-{name}" if name in PROGRAMS else f"ctde {name}" if name in COMMANDS else "ctde"
 
 
 def _command(name: str) -> Command:
-    known = {**LISTS, **TOOLS}
+    known = {**LISTS, **COMMANDS}
     if name in known:
         return known[name]
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from ctde_kit.errors import UserError
-from ctde_kit.recipes.commands.application import compose, options_of
+from ctde_kit.recipes.commands.application import compose
+from ctde_kit.recipes.commands.options import options_of
 from ctde_kit.recipes.configs.tasks.task import TaskConfig
 
 
@@ -29,8 +31,11 @@ def named_task(name: str, **options: Any) -> TaskConfig:
     >>> task.n_envs, task.params
     (30, {'n_agents': 3, 'shared_rew': False})
     """
-    if name not in options_of("task"):
-        raise UserError(f"{name!r}: there is no such task; `ctde tasks` lists them")
+    names = options_of("task")
+    if name not in names:
+        close = difflib.get_close_matches(name, names, n=3)
+        hint = f"did you mean {' or '.join(close)}?" if close else "`ctde tasks` lists them"
+        raise UserError(f"{name!r}: there is no such task; {hint}")
     task: Any = OmegaConf.to_object(compose("mappo", [f"task={name}"]).task)
     known = [field.name for field in dataclasses.fields(task)]
     unknown = [option for option in options if option not in known]

@@ -15,6 +15,7 @@ from ctde_kit.modules import TeamPolicy
 from ctde_kit.recipes.commands.loading import read_config
 from ctde_kit.recipes.commands.run_guard import guarded_run
 from ctde_kit.recipes.configs.data import to_data
+from ctde_kit.recipes.configs.own_code import code_of, recorded
 from ctde_kit.recipes.configs.recipe import RecipeConfig
 from ctde_kit.recipes.wiring.attending import attention_critics
 from ctde_kit.recipes.wiring.devices import resolve_device
@@ -22,7 +23,7 @@ from ctde_kit.recipes.wiring.logger_checks import check_loggers
 from ctde_kit.recipes.wiring.policies import actor_configs
 from ctde_kit.recipes.wiring.run_evaluations import absolute_metric, run_evaluations
 from ctde_kit.recipes.wiring.run_facts import Session
-from ctde_kit.recipes.wiring.saved_runs import ACTORS_FILE, SavedRun, as_saved
+from ctde_kit.recipes.wiring.saved_runs import ACTORS_FILE, CODE_FILE, SavedRun, as_saved
 from ctde_kit.recipes.wiring.transforms import with_transforms
 from ctde_kit.specs import TeamSpec
 from ctde_kit.training import (
@@ -46,14 +47,27 @@ from ctde_kit.training.reporting import (
 from ctde_kit.training.stop_signals import StopSignals
 
 
-def start(config: RecipeConfig, path: Path) -> dict[str, Any]:
-    """A new run in ``path``; gives what ``summary.json`` holds.
+def start(config: RecipeConfig, path: str | Path) -> dict[str, Any]:
+    """A new run in ``path``, as the command line's: evaluation, metrics, checkpoints, curves; gives its summary.
 
     Where it ends before its first checkpoint nothing is left that keeps the same command from working again.
 
+    Args:
+        config: of the recipe.
+        path: the run directory, which holds no run yet.
+
     Raises:
         UserError: where ``path`` holds a run already or is in use, and for mistakes in the configuration.
+
+    >>> import contextlib, io, tempfile
+    >>> from ctde_kit.recipes import MatrixTask, QMIXConfig, start
+    >>> config = QMIXConfig(task=MatrixTask(n_envs=2), frames_per_batch=10, total_frames=10)
+    >>> with contextlib.redirect_stdout(io.StringIO()):
+    ...     summary = start(config, tempfile.mkdtemp())
+    >>> summary["algorithm"], summary["frames"]
+    ('qmix', 10)
     """
+    path = Path(path)
     check_loggers(config.logger)
     with guarded_run(config, path) as stop:
         if checkpoint_paths(path / "checkpoints"):
@@ -62,6 +76,9 @@ def start(config: RecipeConfig, path: Path) -> dict[str, Any]:
         directory = RunDirectory(path)
         try:
             _write_actors(config, parts, directory)
+            code = recorded(code_of(config))
+            if code:
+                _write(code, directory.path / CODE_FILE)
             _write(to_data(config), directory.path / "config.yaml")
             return _train(config, parts, directory, 0.0, stop)
         except BaseException:
@@ -70,12 +87,19 @@ def start(config: RecipeConfig, path: Path) -> dict[str, Any]:
             raise
 
 
-def resume(config: RecipeConfig, path: Path) -> dict[str, Any]:
+def resume(config: RecipeConfig, path: Path, *, trust: bool = False) -> dict[str, Any]:
     """Go on with the run in ``path``; rows of ``metrics.csv`` past its checkpoint are dropped.
 
+    Args:
+        config: of the run, with other frames, device, compilation or logger.
+        path: of its directory.
+        trust: code of a user's own that the run names may be imported and run.
+
     Raises:
-        UserError: where ``path`` is in use or holds no whole checkpoint, or where nothing is left to do.
+        UserError: where ``path`` is in use or holds no whole checkpoint, where nothing is left to do, and where rows
+            before the checkpoint are missing.
     """
+    SavedRun(path).check_trust(config, trust=trust)
     check_loggers(config.logger)
     with guarded_run(config, path) as stop:
         directory = RunDirectory(path)
@@ -90,6 +114,7 @@ def resume(config: RecipeConfig, path: Path) -> dict[str, Any]:
         # The schedule may be another one now: with more total_frames the learning rate falls more slowly.
         parts.anneal(frames)
         seconds = directory.read_rows(frames, content["rows"].tolist())
+        print(f"going on from {frames} frames, to {config.total_frames}")
         _write(to_data(config), directory.path / "config.yaml")
         return _train(config, parts, directory, seconds, stop)
 
@@ -107,7 +132,7 @@ def go_on(config: RecipeConfig, path: Path) -> None:
     elif not checkpoint_paths(path / "checkpoints"):
         start(config, path)
     else:
-        resume(config, path)
+        resume(config, path, trust=True)  # the code is what this command line names, too
 
 
 def _write_actors(config: RecipeConfig, parts: Parts, directory: RunDirectory) -> None:
@@ -137,6 +162,7 @@ def _train(
     evaluations.go_on(parts.collector.frames)
     record = _recording(config, parts, team, directory, evaluations.seed, device)
     session = Session(config, parts, directory)
+    loggers = config.logger.build(directory.path, directory.path.name)
     settings = Run(
         algorithm=config.algorithm,
         task=task.name,
@@ -147,15 +173,23 @@ def _train(
         evaluate=evaluations,
         evaluate_every_frames=config.evaluation.every_frames,
         checkpoint_every_frames=config.checkpoint.every_frames,
-        loggers=config.logger.build(directory.path, directory.path.name),
+        loggers=[*loggers],
         started_seconds=seconds,
-        progress=sys.stderr.isatty(),
+        progress="bar" if sys.stderr.isatty() else "lines",
         stop=stop,
         before_checkpoint=evaluations.keep,
         conclude=lambda: absolute_metric(config, team, evaluations, device) if config.evaluation.absolute else {},
     )
-    print(f"run directory: {directory.path}")
-    summary = run(parts, settings)
+    collected = -(-config.total_frames // config.frames_per_batch) * config.frames_per_batch
+    if collected != config.total_frames:
+        multiple = f"the next multiple of frames_per_batch={config.frames_per_batch}"
+        print(f"total_frames={config.total_frames}: {collected} frames will be collected, {multiple}")
+    print(f"run directory: {directory.path.absolute()}", flush=True)
+    try:
+        summary = run(parts, settings)
+    finally:
+        for logger in loggers:
+            logger.close()
     if record is not None:
         record()
     evaluations.env.close()
@@ -174,7 +208,7 @@ def _recording(
     critics = attention_critics(parts)
     if not config.video and not critics:
         return None
-    env = with_transforms(config.task.build(seed=seed, device=device, n_envs=1), team, _policy(parts))
+    env = with_transforms(config.task.build_rendered(seed=seed, device=device, episodes=1), team, _policy(parts))
     render = config.task.renderer(env) if config.video else None
     if config.video and render is None:
         env.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from functools import cache
 from typing import get_type_hints
 
 from hydra.core.config_store import ConfigStore
@@ -17,6 +18,7 @@ from ctde_kit.recipes.configs.loggers import LoggerConfig
 from ctde_kit.recipes.configs.mixers import MixerConfig
 from ctde_kit.recipes.configs.networks import NetworkConfig
 from ctde_kit.recipes.configs.opponents import OpponentConfig
+from ctde_kit.recipes.configs.policy_options import EvaluateConfig, ExportConfig, WatchConfig
 from ctde_kit.recipes.configs.replays import ReplayConfig, ReplayForm
 from ctde_kit.recipes.configs.return_forms import ReturnConfig
 from ctde_kit.recipes.configs.target_rules import TargetConfig
@@ -38,6 +40,7 @@ FOLDERS = {
 SINGLE = {"replay": ReplayConfig, "logger": LoggerConfig}
 
 
+@cache
 def register_schemas() -> None:
     """Make the schemas known to hydra."""
     store = ConfigStore.instance()
@@ -49,6 +52,9 @@ def register_schemas() -> None:
     for config in {recipe.config for recipe in RECIPES.values()}:
         store.store(name=f"{config.algorithm}_schema", node=schema(config))
     store.store(name="cross_play_schema", node=schema(CrossPlayConfig))
+    store.store(name="evaluate_schema", node=schema(EvaluateConfig))
+    store.store(name="export_schema", node=schema(ExportConfig))
+    store.store(name="watch_schema", node=schema(WatchConfig))
     store.store(name="critic_layouts_schema", node=schema(CriticLayoutsConfig))
     OmegaConf.register_new_resolver("unique", lambda: uuid.uuid4().hex[:6], replace=True, use_cache=True)
 

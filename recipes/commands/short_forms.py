@@ -6,19 +6,21 @@ import re
 from pathlib import Path
 
 from ctde_kit.errors import UserError
-from ctde_kit.recipes.commands.application import options_of
+from ctde_kit.recipes.commands.options import options_of
+from ctde_kit.recipes.commands.quoting import quoted, with_quoted_path
+
+# What stands below these is not known before the environment is: groups, and who acts for them.
+OPEN = ("opponents", "initial", "policies")
 
 
 def expand(argument: str) -> list[str]:
-    """``task.params.KEY``, ``opponents.GROUP``, ``initial.GROUP`` and whole numbers as overrides that hydra takes.
+    """``task.params.KEY``, ``opponents.GROUP`` and ``initial.GROUP`` as overrides that hydra takes.
 
     An opponent is the name of a configuration in ``conf/opponent``, or else a run directory.
 
     Raises:
         UserError: for an opponent that is neither.
 
-    >>> expand("total_frames=1e6")
-    ['total_frames=1000000']
     >>> expand("task.params.n_agents=4")
     ['++task.params.n_agents=4']
     >>> expand("opponents.agent=random")
@@ -27,7 +29,9 @@ def expand(argument: str) -> list[str]:
     ['opponents.agent.sampled=true']
     """
     name, separator, value = argument.partition("=")
-    argument = f"{name}{separator}{','.join(map(_whole, value.split(',')))}"
+    path = with_quoted_path(argument)
+    if path != argument:
+        return [path]
     owner, _, rest = name.partition(".")
     if name.startswith("task.params."):
         return [f"++{argument}"]
@@ -38,8 +42,19 @@ def expand(argument: str) -> list[str]:
     return choose_policy(name, name, value) if owner == "opponents" else [argument]
 
 
+def with_whole_numbers(argument: str) -> str:
+    """An argument whose whole numbers have no exponent, which hydra takes for a fraction.
+
+    >>> with_whole_numbers("total_frames=1e6"), with_whole_numbers("lr=1e-3")
+    ('total_frames=1000000', 'lr=1e-3')
+    """
+    name, separator, value = argument.partition("=")
+    if with_quoted_path(argument) != argument or name.partition(".")[0] in OPEN:
+        return argument
+    return f"{name}{separator}{','.join(map(_whole, value.split(',')))}"
+
+
 def _whole(value: str) -> str:
-    """A whole number without its exponent, which hydra takes for a fraction; other values as they are."""
     if not re.fullmatch(r"\d+(\.\d+)?[eE]\+?\d{1,2}", value) or not float(value).is_integer():
         return value
     return str(int(float(value)))
@@ -57,7 +72,8 @@ def choose_policy(package: str, shown: str, value: str) -> list[str]:
         UserError: for a value that is neither, or both.
     """
     names = scripted_policies()
-    scripted = [part in names for part in value.split(",")]
+    parts = _parts(value, names)
+    scripted = [part in names for part in parts]
     if all(scripted):
         return [f"+opponent@{package}={value}"]
     if any(scripted):
@@ -72,17 +88,40 @@ def scripted_policies() -> list[str]:
 
 def _absolute(option: str, value: str, names: list[str]) -> str:
     # A run may be resumed, or loaded, from another working directory.
-    return ",".join(str(_run_directory(option, part, names)) for part in value.split(","))
+    return ",".join(quoted(str(_run_directory(option, part, names))) for part in _parts(value, names))
+
+
+def _parts(value: str, names: list[str]) -> list[str]:
+    """The runs and scripted policies between the commas of ``value``; a comma in the path of a run separates none."""
+    if _is_run(value):
+        return [value]
+    parts: list[str] = []
+    rest = value.split(",")
+    while rest:
+        lengths = range(1, len(rest) + 1)
+        found = next((n for n in lengths if ",".join(rest[:n]) in names or _is_run(",".join(rest[:n]))), 1)
+        parts.append(",".join(rest[:found]))
+        rest = rest[found:]
+    return parts
+
+
+def _is_run(value: str) -> bool:
+    return bool(value) and (Path(value) / "config.yaml").is_file()
 
 
 def _run_directory(option: str, value: str, names: list[str]) -> Path:
-    path = Path(value).absolute()
-    if not (path / "config.yaml").is_file():
+    if not _is_run(value):
         also = f", nor one of {', '.join(names)}" if names else ""
         raise UserError(
             f"{option}={value}: no run directory (it has no config.yaml){also}; give the directory that a run printed"
         )
-    return path
+    return Path(value).absolute()
+
+
+def names_group(argument: str, options: tuple[str, ...]) -> bool:
+    """Whether an argument is ``GROUP=POLICY``, and none of ``options``."""
+    name, separator, _ = argument.partition("=")
+    return bool(separator) and name.isidentifier() and name not in options
 
 
 def expand_side(argument: str, options: tuple[str, ...]) -> list[str]:
@@ -95,10 +134,12 @@ def expand_side(argument: str, options: tuple[str, ...]) -> list[str]:
     >>> expand_side("adversary=[random,greedy_chase]", ("task",))
     ['+opponent@policies.adversary.p0=random', '+opponent@policies.adversary.p1=greedy_chase']
     """
-    name, separator, value = argument.partition("=")
-    if not separator or not name.isidentifier() or name in options:
+    name, _, value = argument.partition("=")
+    if not names_group(argument, options):
         return expand(argument)
-    entries = [entry.strip() for entry in value.removeprefix("[").removesuffix("]").split(",")]
+    is_list = value.startswith("[") and value.endswith("]") and not _is_run(value)
+    inside = value[1:-1] if is_list else value
+    entries = [entry if _is_run(entry) else entry.strip() for entry in _parts(inside, scripted_policies())]
     try:
         chosen = [choose_policy(f"policies.{name}.p{i}", name, entry) for i, entry in enumerate(entries) if entry]
     except UserError as error:

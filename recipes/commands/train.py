@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from ctde_kit.errors import UserError
 from ctde_kit.recipes.commands.application import compose_and_run
-from ctde_kit.recipes.commands.arguments import check_arguments, check_booleans
+from ctde_kit.recipes.commands.arguments import BOOLEANS, TRUE, check_arguments
+from ctde_kit.recipes.commands.ignored import check_read
 from ctde_kit.recipes.commands.loading import read_config
+from ctde_kit.recipes.commands.options import Options
 from ctde_kit.recipes.commands.recipes import RECIPES
-from ctde_kit.recipes.commands.short_forms import expand
+from ctde_kit.recipes.commands.short_forms import expand, with_whole_numbers
+from ctde_kit.recipes.commands.worker_errors import worker_errors
 from ctde_kit.recipes.configs.recipe import RecipeConfig, has_field
 
 OVERRIDABLE_ON_RESUME = ("total_frames", "device", "compile", "logger")
@@ -29,10 +34,12 @@ def train(name: str, arguments: list[str]) -> None:
     if any(argument.startswith("resume=") for argument in arguments):
         _resume(name, arguments)
         return
-    check_arguments(f"ctde-{name}", arguments)
     check_critic(name, arguments)
+    options = Options.of(RECIPES[name].config, name)
+    arguments = [with_whole_numbers(argument) for argument in arguments]
+    check_arguments(f"ctde-{name}", options, arguments)
     overrides = [override for argument in arguments for override in expand(argument)]
-    compose_and_run(f"ctde-{name}", name, overrides, lambda cfg, path: _start(name, cfg, path))
+    compose_and_run(f"ctde-{name}", name, options, overrides, lambda cfg, path: _start(name, cfg, path))
 
 
 def check_critic(name: str, arguments: list[str]) -> None:
@@ -52,38 +59,63 @@ def recipe_config(cfg: DictConfig) -> RecipeConfig:
     return config
 
 
-def _start(name: str, cfg: DictConfig, path: Path) -> None:
+def _start(name: str, cfg: DictConfig, path: Path) -> float | None:
     config = recipe_config(cfg)
-    check_booleans(config, HydraConfig.get().overrides.task)
     if config.algorithm != name:
         raise UserError(f"algorithm={config.algorithm}: this is ctde-{name}; run ctde-{config.algorithm}")
+    if HydraConfig.get().mode == RunMode.RUN:
+        # Jobs of a sweep may differ in what makes an option count.
+        check_read(config, HydraConfig.get().overrides.task)
     in_study = HydraConfig.get().runtime.choices.get("study") is not None
     # Not before: what follows loads torch.
     from ctde_kit.recipes.commands.running import go_on, start
 
-    if in_study and (path / "config.yaml").exists():
-        go_on(config, path)
-    else:
-        start(config, path)
+    with worker_errors(path):
+        if in_study and (path / "config.yaml").exists():
+            go_on(config, path)
+        else:
+            start(config, path)
+    return final_return(config, path)
+
+
+def final_return(config: RecipeConfig, path: Path) -> float | None:
+    """The figure of a run that has ended: its final mean return, or the only learning group's where groups compete.
+
+    ``None`` where several groups learn against each other.
+    """
+    summary = json.loads((path / "summary.json").read_text())
+    if "eval/return_mean" in summary:
+        return summary["eval/return_mean"]
+    groups = [name.split("/")[1] for name in summary if name.startswith("eval/") and name.endswith("/return_mean")]
+    learning = [group for group in groups if group not in config.opponents]
+    return summary[f"eval/{learning[0]}/return_mean"] if len(learning) == 1 else None
 
 
 def _resume(name: str, arguments: list[str]) -> None:
     values: dict[str, str] = {}
     for argument in arguments:
         option, separator, value = argument.partition("=")
-        if not separator or option not in ("resume", *OVERRIDABLE_ON_RESUME):
+        if not separator or option not in ("resume", "trust", *OVERRIDABLE_ON_RESUME):
             raise UserError(
-                f"resume takes {', '.join(OVERRIDABLE_ON_RESUME)} beside it, found {argument!r}; start anew instead"
+                f"resume takes {', '.join(OVERRIDABLE_ON_RESUME)} and trust beside it, found {argument!r}; start anew "
+                "instead"
             )
+        if option in values:
+            raise UserError(f"{option}: it is given twice; give it once")
         values[option] = value
-    directory = Path(values.pop("resume"))
+    if not values["resume"]:
+        raise UserError("resume=: expected the directory that the run printed, resume=RUN_DIR")
+    directory, trust = Path(values.pop("resume")).absolute(), values.pop("trust", "false")
+    if trust not in BOOLEANS:
+        raise UserError(f"trust={trust}: expected true or false")
     config = read_config(directory)
     if config.algorithm != name:
         raise UserError(f"{directory} is a run of {config.algorithm!r}: resume it with ctde-{config.algorithm}")
     config = _overridden(config, values)
     from ctde_kit.recipes.commands.running import resume
 
-    resume(config, directory)
+    with worker_errors(directory):
+        resume(config, directory, trust=trust in TRUE)
 
 
 def _overridden(config: RecipeConfig, values: dict[str, str]) -> RecipeConfig:
@@ -92,7 +124,9 @@ def _overridden(config: RecipeConfig, values: dict[str, str]) -> RecipeConfig:
         changes["logger"] = dataclasses.replace(config.logger, name=values["logger"])
     if "total_frames" in changes:
         try:
-            changes["total_frames"] = int(expand(f"total_frames={values['total_frames']}")[0].partition("=")[2])
+            changes["total_frames"] = int(
+                with_whole_numbers(f"total_frames={values['total_frames']}").partition("=")[2]
+            )
         except ValueError as error:
             raise UserError(f"total_frames={values['total_frames']}: expected a whole number of frames") from error
     return dataclasses.replace(config, **changes)

@@ -9,22 +9,27 @@ from typing import TYPE_CHECKING
 import ctde_kit as ck
 from ctde_kit.errors import UserError
 from ctde_kit.recipes.configs.actor_networks import actor_network
+from ctde_kit.recipes.configs.checks import CheckedConfig
 from ctde_kit.recipes.configs.explorations import ExplorationConfig, GaussianExploration
 from ctde_kit.recipes.configs.networks import MLPNetwork, NetworkConfig
 
 if TYPE_CHECKING:
-    from ctde_kit.modules import FrozenActor
-    from ctde_kit.modules.actors.team_policy import GroupActor
+    from ctde_kit.protocols import GroupActor
+    from ctde_kit.recipes.configs.tasks.task import TaskConfig
     from ctde_kit.specs import GroupSpec, TeamSpec
 
 
 @dataclass
-class ActorConfig:
+class ActorConfig(CheckedConfig):
     """A group's actor; this is the base of all actors' configurations."""
 
     def build(self, group: GroupSpec, team: TeamSpec) -> GroupActor:
         """The actor of ``group``."""
         raise NotImplementedError
+
+    def for_task(self, task: TaskConfig) -> ActorConfig:
+        """This configuration with what it needs to know of the task that it acts in."""
+        return self
 
 
 @dataclass
@@ -110,22 +115,3 @@ class DeterministicActorConfig(ActorConfig):
             temperature=self.temperature,
             sub_policies=ck.modules.SubPolicyDraw(group, size),
         )
-
-
-@dataclass
-class FrozenActorConfig(ActorConfig):
-    """An actor that no longer learns.
-
-    Args:
-        actor: what it was while it learned.
-        sampled: it samples its actions, or explores, as while it was trained; else it is greedy.
-    """
-
-    actor: ActorConfig = field(default_factory=StochasticActorConfig)
-    sampled: bool = False
-
-    def build(self, group: GroupSpec, team: TeamSpec) -> FrozenActor:
-        from torchrl.envs.utils import ExplorationType
-
-        exploration = ExplorationType.RANDOM if self.sampled else ExplorationType.DETERMINISTIC
-        return ck.modules.FrozenActor(self.actor.build(group, team), exploration)  # type: ignore[arg-type]

@@ -1,32 +1,142 @@
-"""Checks of configuration values, where they are used."""
+"""Checks of configuration values: of their types at one place, of their ranges where they are used."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any
+from functools import cache
+from types import NoneType
+from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from ctde_kit.errors import UserError
 
 # What an int64 holds.
 LARGEST = 2**63 - 1
+# The metadata of a field that is a path: any characters are data.
+PATH = {"path": True}
 
 
-def check_numbers(value: Any, name: str = "") -> None:
-    """Raise ``UserError`` for a number in ``value``, whatever it is made of, that is not finite or beyond an int64."""
-    if dataclasses.is_dataclass(value):
-        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+class Misfit(NamedTuple):
+    """A value that is not of the declared type.
+
+    Args:
+        place: where in the option, such as ``[1]`` in a list; empty for the option itself.
+        value: what is there.
+        expected: in words.
+    """
+
+    place: str
+    value: Any
+    expected: str
+
+
+@dataclasses.dataclass
+class CheckedConfig:
+    """The base of all configurations: a value of another type than its field declares is refused when it is made."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+
+
+def check_types(config: Any) -> None:
+    """Raise ``UserError`` unless every field has a finite value of its declared type; ``1e6`` is a whole number."""
+    for name, declared in field_types(type(config)).items():
+        value = getattr(config, name)
+        if _is_whole(value) and int in (declared, *get_args(declared)):
+            value = int(value)
+            setattr(config, name, value)
+        misfit = find_misfit(value, declared)
+        if misfit is not None:
+            raise UserError(f"{name}{misfit.place}={shown(misfit.value)}: expected {misfit.expected}")
+
+
+@cache
+def field_types(config: type) -> dict[str, Any]:
+    """The declared types of a dataclass's fields, by name."""
+    hints = get_type_hints(config)
+    return {field.name: hints[field.name] for field in dataclasses.fields(config)}
+
+
+def find_misfit(value: Any, declared: Any) -> Misfit | None:
+    """What of ``value`` is not of the type ``declared``; ``None`` where all of it is.
+
+    >>> find_misfit([64, "wide"], list[int])
+    Misfit(place='[1]', value='wide', expected='a whole number')
+    """
+    kinds = get_args(declared) if NoneType in get_args(declared) else (declared,)
+    if value is None and (NoneType in kinds or declared is Any):
+        return None
+    kind = next(kind for kind in kinds if kind is not NoneType)
+    expected = _expected(kind) + (", or null" if NoneType in kinds else "")
+    if get_origin(kind) in (list, dict):
+        return _misfit_inside(value, kind, expected)
+    if kind is Any:
+        return _misfit_of_plain(value)
+    fits = isinstance(value, (int, float) if kind is float else kind)
+    if not fits or (isinstance(value, bool) and kind is not bool):
+        return Misfit("", value, expected)
+    return _misfit_of_number(value)
+
+
+def _misfit_inside(value: Any, kind: Any, expected: str) -> Misfit | None:
+    parts: list[tuple[str, Any]]
+    if get_origin(kind) is list and isinstance(value, (list, tuple)):
+        parts = [(f"[{index}]", part) for index, part in enumerate(value)]
+    elif get_origin(kind) is dict and isinstance(value, Mapping):
+        parts = [(f".{key}", part) for key, part in value.items()]
+    else:
+        return Misfit("", value, expected)
+    for place, part in parts:
+        misfit = find_misfit(part, get_args(kind)[-1])
+        if misfit is not None:
+            return misfit._replace(place=place + misfit.place)
+    return None
+
+
+def _misfit_of_plain(value: Any) -> Misfit | None:
+    """Of a value of any type: its numbers are finite, however deep."""
     if isinstance(value, Mapping):
-        for key, part in value.items():
-            check_numbers(part, f"{name}.{key}" if name else str(key))
-    elif isinstance(value, (list, tuple)):
-        for index, part in enumerate(value):
-            check_numbers(part, f"{name}[{index}]")
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise UserError(f"{name}={value}: expected a finite number")
-    elif isinstance(value, int) and abs(value) > LARGEST:
-        raise UserError(f"{name}={value}: expected a number up to {LARGEST}")
+        return _misfit_inside(value, dict[str, Any], "options")
+    if isinstance(value, (list, tuple)):
+        return _misfit_inside(value, list[Any], "a list")
+    return _misfit_of_number(value)
+
+
+def _misfit_of_number(value: Any) -> Misfit | None:
+    if isinstance(value, float) and not math.isfinite(value):
+        return Misfit("", value, "a finite number")
+    if isinstance(value, int) and abs(value) > LARGEST:
+        return Misfit("", value, f"a number up to {LARGEST}")
+    return None
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, float) and value.is_integer() and abs(value) <= LARGEST
+
+
+def _expected(kind: Any) -> str:
+    words: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    if kind in words:
+        return words[kind]
+    if get_origin(kind) is list:
+        return "a list of whole numbers, such as [64,64]" if get_args(kind) == (int,) else "a list"
+    if get_origin(kind) is dict:
+        return "options by name"
+    article = "an" if kind.__name__[0] in "AEIOU" else "a"
+    return f"{article} {kind.__name__}, such as {_example(kind).__name__}()"
+
+
+def _example(kind: type) -> type:
+    """The first class that is made of ``kind``, which may be a base of several."""
+    classes = [made for made in kind.__subclasses__() if made.__module__.startswith("ctde_kit.")]
+    return _example(classes[0]) if classes else kind
+
+
+def shown(value: Any) -> str:
+    """A value as an error shows it: configurations by their class, and not more than a line's half."""
+    text = f"{type(value).__name__}(...)" if dataclasses.is_dataclass(value) else repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def check_positive(**values: float | None) -> None:
@@ -34,6 +144,15 @@ def check_positive(**values: float | None) -> None:
     for name, value in values.items():
         if value is not None and not value > 0:
             raise UserError(f"{name}={value}: expected a number above 0")
+
+
+def check_minibatch(minibatch_frames: int, frames_per_batch: int) -> None:
+    """Raise ``UserError`` for a minibatch that is larger than the batch that it is drawn from."""
+    if minibatch_frames > frames_per_batch:
+        raise UserError(
+            f"minibatch_frames={minibatch_frames}: expected at most frames_per_batch={frames_per_batch}; make it "
+            "smaller"
+        )
 
 
 def check_not_negative(**values: float | None) -> None:

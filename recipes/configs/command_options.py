@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ctde_kit.recipes.configs.checks import check_choice, check_numbers, check_positive
+from ctde_kit.recipes.configs.checks import PATH, CheckedConfig, check_choice, check_positive
 from ctde_kit.recipes.configs.opponents import OpponentConfig
 from ctde_kit.recipes.configs.tasks.task import TaskConfig
 
 
 @dataclass
-class CrossPlayConfig:
+class CrossPlayConfig(CheckedConfig):
     """Options of ``ctde-cross-play``, which plays every policy of one group against every policy of another.
 
     Args:
@@ -19,6 +19,7 @@ class CrossPlayConfig:
         episodes: of each pairing, rounded up to a multiple of the envs.
         seed: chooses the evaluation seeds, as a run's seed does.
         device: auto, cpu or cuda.
+        trust: a user's own code that the runs' task names may be imported and run.
     """
 
     task: TaskConfig | None = None
@@ -26,15 +27,16 @@ class CrossPlayConfig:
     episodes: int = 500
     seed: int = 0
     device: str = "auto"
+    trust: bool = False
 
     def __post_init__(self) -> None:
-        check_numbers(self)
+        super().__post_init__()
         check_positive(episodes=self.episodes)
         check_choice("device", self.device, ("auto", "cpu", "cuda"))
 
 
 @dataclass
-class CriticLayoutsConfig:
+class CriticLayoutsConfig(CheckedConfig):
     """Options of ``ctde-critic-layouts``, the page of the study of critic layouts.
 
     Args:
@@ -42,5 +44,5 @@ class CriticLayoutsConfig:
         output: where the page, its picture and its figures go.
     """
 
-    runs: str = "runs/studies/critic_layouts/mappo"
-    output: str = "runs/studies/critic_layouts/mappo/report"
+    runs: str = field(default="runs/studies/critic_layouts/mappo", metadata=PATH)
+    output: str = field(default="runs/studies/critic_layouts/mappo/report", metadata=PATH)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import ctde_kit as ck
 from ctde_kit.errors import UserError
-from ctde_kit.recipes.configs.checks import check_choice, check_part, check_positive
+from ctde_kit.recipes.configs.checks import CheckedConfig, check_choice, check_part, check_positive
 from ctde_kit.recipes.configs.networks import MLPNetwork, NetworkConfig
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class CriticConfig:
+class CriticConfig(CheckedConfig):
     """A critic of states (MAPPO) or of joint actions (MADDPG); this is the base of all critics' configurations.
 
     Args:
@@ -78,6 +78,7 @@ class ValueCriticConfig(CriticConfig):
         return self.build_state
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_choice("critic.sees", self.sees, ("observation", "team", "state", "agent_state"))
         check_choice("critic.heads", self.heads, ("one", "agent", "network"))
         if self.sees in ("observation", "agent_state") and self.heads != "agent":
@@ -102,8 +103,8 @@ class ValueCriticConfig(CriticConfig):
             team,
             group,
             self.network.build,
-            sees=self.sees,  # type: ignore[arg-type]
-            heads=self.heads,  # type: ignore[arg-type]
+            sees=self.sees,  # pyright: ignore[reportArgumentType]  # a checked choice
+            heads=self.heads,  # pyright: ignore[reportArgumentType]  # a checked choice
             agent_id=self.network.agent_id,
             normalize=self.network.normalize,
             own_first=self.ordering == "own_first",
@@ -117,8 +118,8 @@ class ValueCriticConfig(CriticConfig):
             team,
             group,
             self.network.build,
-            sees=self.sees,  # type: ignore[arg-type]
-            heads=self.heads,  # type: ignore[arg-type]
+            sees=self.sees,  # pyright: ignore[reportArgumentType]  # a checked choice
+            heads=self.heads,  # pyright: ignore[reportArgumentType]  # a checked choice
             agent_id=self.network.agent_id,
             own_first=self.ordering == "own_first",
         )
@@ -149,6 +150,7 @@ class AttentionCriticConfig(CriticConfig):
     n_heads: int = 4
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_positive(**{"critic.embed_dim": self.embed_dim, "critic.n_heads": self.n_heads})
         if self.embed_dim % self.n_heads:
             raise UserError(

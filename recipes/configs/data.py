@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -14,9 +15,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ctde_kit.errors import UserError
 from ctde_kit.files import seal_holds
+from ctde_kit.recipes.configs.checks import PATH
 from ctde_kit.recipes.configs.choices import CHOICES
 
 KIND = "kind"
+LOOKUP = re.compile(r"(\\*)\$\{")
 Config = TypeVar("Config")
 
 
@@ -61,14 +64,19 @@ def read_data(path: Path) -> dict[str, Any]:
         raise UserError(f"{path.parent} is no run directory: it has no {path.name}")
     try:
         content = path.read_bytes()
-        data = yaml.load(content.decode(), _Loader)
-    except Exception as error:  # a damaged file can raise almost any exception, a deeply nested one RecursionError
-        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from error
-    if (content.splitlines() or [b""])[-1].startswith(b"#") and not seal_holds(io.BytesIO(content)):
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    last_line = (content.splitlines() or [b""])[-1]
+    # A flipped bit changes one of the two.
+    if (last_line.startswith(b"#") or b"sha256:" in last_line) and not seal_holds(io.BytesIO(content)):
         raise UserError(
             f"{path} was changed or damaged (its SHA-256 does not hold): restore it, or delete its last line if you "
             "changed it on purpose"
         )
+    try:
+        data = yaml.load(content.decode(), _Loader)
+    except Exception as error:  # a damaged file can raise almost any exception, a deeply nested one RecursionError
+        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from error
     if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
         raise UserError(f"{path} is no whole configuration of a run: restore it, or start a new run")
     return data
@@ -104,12 +112,13 @@ def _node(declared: type, data: Mapping[str, Any], path: str) -> DictConfig:
         raise UserError(f"{path}: expected options of {declared.__name__}, found {data!r}; restore the file")
     chosen = _chosen(declared, data, path)
     node, types = OmegaConf.structured(chosen), get_type_hints(chosen)
+    paths = {field.name for field in dataclasses.fields(chosen) if field.metadata == PATH}
     for name, value in data.items():
         if name == KIND and declared in CHOICES:
             continue
         if name not in types:
             raise UserError(f"{path}: {name!r} is no option of {chosen.__name__}; restore the file")
-        node[name] = _value(types[name], value, f"{path}: {name}")
+        node[name] = _value(types[name], _escaped(value) if name in paths else value, f"{path}: {name}")
     return node
 
 
@@ -124,12 +133,19 @@ def _chosen(declared: type, data: Mapping[str, Any], path: str) -> type:
 
 def _value(declared: Any, value: Any, path: str) -> Any:
     if isinstance(value, Mapping) and dataclasses.is_dataclass(declared):
-        return _node(declared, value, path)  # type: ignore[arg-type]
+        return _node(declared, value, path)  # pyright: ignore[reportArgumentType]  # the class of a dataclass
     if isinstance(value, Mapping) and get_origin(declared) is dict:
         inside = get_args(declared)[1]
         return {key: _value(inside, part, f"{path}.{key}") for key, part in value.items()}
     _check_plain(value, path)
     return value
+
+
+def _escaped(value: Any) -> Any:
+    """A path, or a mapping of them, as text in which OmegaConf looks nothing up."""
+    if isinstance(value, Mapping):
+        return {key: _escaped(part) for key, part in value.items()}
+    return LOOKUP.sub(lambda match: f"{match[1] * 2}\\${{", value) if isinstance(value, str) else value
 
 
 def _check_plain(value: Any, path: str) -> None:
@@ -139,7 +155,7 @@ def _check_plain(value: Any, path: str) -> None:
     elif isinstance(value, list):
         for part in value:
             _check_plain(part, path)
-    elif isinstance(value, str) and "${" in value:
+    elif isinstance(value, str) and any(len(match[1]) % 2 == 0 for match in LOOKUP.finditer(value)):
         raise UserError(f"{path}: expected a value, found {value!r}, which would look one up; write the value itself")
     elif not isinstance(value, (str, int, float, type(None))):
         raise UserError(f"{path}: expected a value, found {value!r} of type {type(value).__name__}; restore the file")

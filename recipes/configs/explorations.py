@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import ctde_kit as ck
-from ctde_kit.recipes.configs.checks import check_not_negative, check_positive
+from ctde_kit.recipes.configs.checks import CheckedConfig, check_not_negative, check_positive
 
 if TYPE_CHECKING:
     from ctde_kit.modules import GaussianNoise, GumbelNoise, OrnsteinUhlenbeckNoise
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class ExplorationConfig:
+class ExplorationConfig(CheckedConfig):
     """Noise of deterministic actors; this is the base of all explorations' configurations.
 
     Args:
@@ -28,6 +28,7 @@ class ExplorationConfig:
     frames: int = 100_000
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_not_negative(**{"exploration.start": self.start, "exploration.end": self.end})
         check_positive(**{"exploration.frames": self.frames})
 

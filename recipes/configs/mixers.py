@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import ctde_kit as ck
 from ctde_kit.errors import UserError
-from ctde_kit.recipes.configs.checks import check_choice, check_positive
+from ctde_kit.recipes.configs.checks import CheckedConfig, check_choice, check_positive
 
 if TYPE_CHECKING:
     from tensordict.nn import TensorDictModuleBase
@@ -18,7 +18,7 @@ SEES = ("auto", "state", "team")
 
 
 @dataclass
-class MixerConfig:
+class MixerConfig(CheckedConfig):
     """What makes one value of all agents' values; this is the base of all mixers' configurations."""
 
     def build(self, team: TeamSpec) -> TensorDictModuleBase | None:
@@ -80,11 +80,12 @@ class QMixerConfig(MixerConfig):
     monotonic: bool = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_choice("mixer.sees", self.sees, SEES)
         check_positive(**{"mixer.embed_dim": self.embed_dim, **_cells(self.hypernet_cells)})
 
     def build(self, team: TeamSpec) -> TensorDictModuleBase:
-        state = ck.modules.mixer_state(team, self.sees, normalize=self.normalize)  # type: ignore[arg-type]
+        state = ck.modules.mixer_state(team, self.sees, normalize=self.normalize)  # pyright: ignore[reportArgumentType]  # a checked choice
         return ck.QMixer(
             team, state, embed_dim=self.embed_dim, hypernet_cells=self.hypernet_cells, monotonic=self.monotonic
         )
@@ -113,11 +114,12 @@ class QPLEXMixerConfig(MixerConfig):
     hypernet_cells: list[int] = field(default_factory=lambda: [64])
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_choice("mixer.sees", self.sees, SEES)
         check_positive(**{"mixer.n_heads": self.n_heads, **_cells(self.hypernet_cells)})
 
     def build(self, team: TeamSpec) -> TensorDictModuleBase:
-        state = ck.modules.mixer_state(team, self.sees, normalize=self.normalize)  # type: ignore[arg-type]
+        state = ck.modules.mixer_state(team, self.sees, normalize=self.normalize)  # pyright: ignore[reportArgumentType]  # a checked choice
         return ck.QPLEXMixer(team, state, n_heads=self.n_heads, hypernet_cells=self.hypernet_cells)
 
 

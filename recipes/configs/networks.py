@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import ctde_kit as ck
 from ctde_kit.errors import UserError
-from ctde_kit.recipes.configs.checks import check_choice, check_positive
+from ctde_kit.recipes.configs.checks import CheckedConfig, check_choice, check_positive
 
 if TYPE_CHECKING:
     from torch import nn
@@ -16,7 +16,7 @@ ACTIVATIONS = ("tanh", "relu", "elu", "gelu", "silu")
 
 
 @dataclass
-class NetworkConfig:
+class NetworkConfig(CheckedConfig):
     """A network over the agent axis; this is the base of all networks' configurations.
 
     Args:
@@ -36,6 +36,7 @@ class NetworkConfig:
     out_gain: float | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_choice("activation", self.activation, ACTIVATIONS)
         check_share_params(self.weight_sharing)
         check_positive(**{f"num_cells[{i}]": cells for i, cells in enumerate(self.num_cells)})

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, is_dataclass
-from typing import TYPE_CHECKING, Any, get_type_hints
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ctde_kit.errors import UserError
-from ctde_kit.recipes.configs.checks import check_choice, check_numbers, check_positive
+from ctde_kit.recipes.configs.checks import PATH, CheckedConfig, check_choice, check_positive, check_types
 from ctde_kit.recipes.configs.loggers import LoggerConfig
 from ctde_kit.recipes.configs.networks import MLPNetwork, NetworkConfig
 from ctde_kit.recipes.configs.opponents import OpponentConfig
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class EvaluationConfig:
+class EvaluationConfig(CheckedConfig):
     """How often and how long the greedy policy is evaluated, in an environment and with seeds of its own.
 
     Args:
@@ -38,11 +38,12 @@ class EvaluationConfig:
     absolute: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_positive(**{"evaluation.every_frames": self.every_frames, "evaluation.episodes": self.episodes})
 
 
 @dataclass
-class CheckpointConfig:
+class CheckpointConfig(CheckedConfig):
     """How often a run writes a checkpoint into its directory.
 
     Args:
@@ -60,7 +61,10 @@ class CheckpointConfig:
     metric: str = "eval/return_mean"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_positive(**{"checkpoint.every_frames": self.every_frames})
+        if not self.metric.startswith("eval/"):
+            raise UserError(f"checkpoint.metric={self.metric}: expected an evaluation's figure, as eval/return_mean")
 
 
 def default_task() -> TaskConfig:
@@ -68,8 +72,8 @@ def default_task() -> TaskConfig:
     return VmasTask("vmas/navigation", params={"n_agents": 3, "shared_rew": False})
 
 
-@dataclass
-class RecipeConfig:
+@dataclass(kw_only=True)
+class RecipeConfig(CheckedConfig):
     """A run of a recipe, as data; this is the base of all recipes' configurations.
 
     Args:
@@ -94,12 +98,15 @@ class RecipeConfig:
     (True, 0, 'vmas/navigation')
     """
 
+    # The kind of action that its policies need, where a task offers both; none for the task's own.
+    continuous: ClassVar[bool | None] = None
+
     algorithm: str = ""
     task: TaskConfig = field(default_factory=default_task)
     actor: NetworkConfig = field(default_factory=MLPNetwork)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     opponents: dict[str, OpponentConfig] = field(default_factory=dict)
-    initial: dict[str, str] = field(default_factory=dict)
+    initial: dict[str, str] = field(default_factory=dict, metadata=PATH)
     seed: int = 0
     device: str = "auto"
     compile: str = "auto"
@@ -108,6 +115,12 @@ class RecipeConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     video: bool = False
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an option; a task, also one that is assigned later, gets the kind of action that the recipe needs."""
+        if name == "task" and isinstance(value, TaskConfig):
+            value = value.with_actions(continuous=self.continuous)
+        super().__setattr__(name, value)
 
     def build(self) -> Parts:
         """The recipe's parts, wired: ``for iteration in iterate(config.build())`` trains."""
@@ -123,29 +136,13 @@ class RecipeConfig:
         Raises:
             UserError: naming the option.
         """
-        self._check_types()
-        check_numbers(self)
+        check_types(self)
         check_choice("algorithm", self.algorithm, algorithms)
         check_choice("device", self.device, ("auto", "cpu", "cuda"))
         check_choice("compile", self.compile, ("auto", "on", "off"))
-        if not isinstance(self.total_frames, int) or isinstance(self.total_frames, bool):
-            raise UserError(f"total_frames={self.total_frames}: expected a whole number of frames")
         check_positive(total_frames=self.total_frames, frames_per_batch=self.frames_per_batch)
         if not 0 <= self.seed < 2**32:
             raise UserError(f"seed={self.seed}: expected 0 to {2**32 - 1}")
-
-    def _check_types(self) -> None:
-        for name, declared in get_type_hints(type(self)).items():
-            value = getattr(self, name)
-            if is_dataclass(declared) and isinstance(declared, type) and not isinstance(value, declared):
-                raise UserError(
-                    f"{name}={value!r}: expected a {declared.__name__}, such as {type(self)._default(name)}()"
-                )
-
-    @classmethod
-    def _default(cls, name: str) -> str:
-        factory: Any = cls.__dataclass_fields__[name].default_factory
-        return type(factory()).__name__
 
 
 def has_field(config: type[Any], name: str) -> bool:

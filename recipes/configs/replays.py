@@ -6,14 +6,20 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import ctde_kit as ck
-from ctde_kit.recipes.configs.checks import check_choice, check_not_negative, check_positive
+from ctde_kit.recipes.configs.checks import (
+    PATH,
+    CheckedConfig,
+    check_choice,
+    check_not_negative,
+    check_positive,
+)
 
 if TYPE_CHECKING:
     from ctde_kit.data import Episodes, Replay, Sequences, Transitions
 
 
 @dataclass
-class ReplayForm:
+class ReplayForm(CheckedConfig):
     """What one item of a replay is; this is the base of all forms' configurations."""
 
     @property
@@ -56,6 +62,7 @@ class SequenceForm(ReplayForm):
     burn_in: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_positive(**{"replay.form.length": self.length})
         check_not_negative(**{"replay.form.burn_in": self.burn_in})
 
@@ -82,6 +89,7 @@ class EpisodeForm(ReplayForm):
     max_steps: int | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_positive(**{"replay.form.max_steps": self.max_steps})
 
     def build(self, max_steps: int) -> Episodes:
@@ -89,7 +97,7 @@ class EpisodeForm(ReplayForm):
 
 
 @dataclass
-class ReplayConfig:
+class ReplayConfig(CheckedConfig):
     """A replay buffer: what it keeps of the past, and how it is sampled.
 
     Args:
@@ -100,7 +108,7 @@ class ReplayConfig:
         alpha: exponent of the priorities.
         beta: exponent of the importance weights.
         stored_on: main memory (cpu), the training device (device), or memory-mapped files (disk).
-        directory: of these files; null for a temporary one.
+        directory: where each run has a private directory for these files; null for the system's temporary one.
 
     >>> from ctde_kit.recipes import QMIXConfig, ReplayConfig, SequenceForm
     >>> config = QMIXConfig(replay=ReplayConfig(form=SequenceForm(length=10), capacity=1_000, batch_size=16))
@@ -115,9 +123,10 @@ class ReplayConfig:
     alpha: float = 0.6
     beta: float = 0.4
     stored_on: str = "cpu"
-    directory: str | None = None
+    directory: str | None = field(default=None, metadata=PATH)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_positive(**{"replay.capacity": self.capacity, "replay.batch_size": self.batch_size})
         check_not_negative(**{"replay.alpha": self.alpha, "replay.beta": self.beta})
         check_choice("replay.stored_on", self.stored_on, ("cpu", "device", "disk"))
@@ -129,7 +138,7 @@ class ReplayConfig:
             batch_size=self.batch_size,
             keys=keys,
             prioritized=ck.data.Prioritized(self.alpha, self.beta) if self.prioritized else None,
-            stored_on=self.stored_on,  # type: ignore[arg-type]
+            stored_on=self.stored_on,  # pyright: ignore[reportArgumentType]  # a checked choice
             device=device,
             directory=self.directory,
         )

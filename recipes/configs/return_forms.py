@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import ctde_kit as ck
-from ctde_kit.recipes.configs.checks import check_positive, check_ratio
+from ctde_kit.recipes.configs.checks import CheckedConfig, check_positive, check_ratio
 
 if TYPE_CHECKING:
     from ctde_kit.objectives import NStepReturn, TDLambdaReturn
 
 
 @dataclass
-class ReturnConfig:
+class ReturnConfig(CheckedConfig):
     """The form of the returns that values learn; this is the base of all such configurations."""
 
     def build(self) -> NStepReturn | TDLambdaReturn:
@@ -36,6 +36,7 @@ class NStepReturns(ReturnConfig):
     n: int = 1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_positive(**{"returns.n": self.n})
 
     def build(self) -> NStepReturn:
@@ -57,6 +58,7 @@ class TDLambdaReturns(ReturnConfig):
     lmbda: float = 0.8
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_ratio(**{"returns.lmbda": self.lmbda})
 
     def build(self) -> TDLambdaReturn:

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import ctde_kit as ck
-from ctde_kit.recipes.configs.checks import check_positive, check_ratio
+from ctde_kit.recipes.configs.checks import CheckedConfig, check_positive, check_ratio
 
 if TYPE_CHECKING:
     from ctde_kit.training import HardUpdate, PolyakUpdate
 
 
 @dataclass
-class TargetConfig:
+class TargetConfig(CheckedConfig):
     """How target networks follow the online ones; this is the base of all such configurations.
 
     Args:
@@ -23,6 +23,7 @@ class TargetConfig:
     every: int = 1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_positive(**{"target.every": self.every})
 
     def build(self, loss: Any) -> PolyakUpdate | HardUpdate:

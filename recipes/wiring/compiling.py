@@ -8,7 +8,9 @@ from pathlib import Path
 
 from torchrl.envs import EnvBase
 
+from ctde_kit.errors import UserError
 from ctde_kit.graph.toolchain import missing_toolchain, report_fallback
+from ctde_kit.protocols import PureEnv
 
 # What compiling costs and what it spares a call both grow with the graph, so that its size cancels out.
 WORTH_COMPILING = 2_000
@@ -28,20 +30,46 @@ def resolve_compile(compile: str, env: EnvBase, *, total_frames: int, updates_pe
     ``auto`` compiles rollouts of ``WORTH_COMPILING`` env steps (of all ``n_envs`` at once) and more, but leaves out
     envs that can never be a graph, without a word; and gradient steps, where there are that many. What cannot be
     compiled runs eagerly in any case, and says so in one line. Compiled code is kept in ``~/.cache/ctde_kit``, or where
-    ``TORCHINDUCTOR_CACHE_DIR`` points to.
+    ``TORCHINDUCTOR_CACHE_DIR`` points to; the directory is private.
+
+    Raises:
+        UserError: where another user could write the code that this one is to run.
     """
     compiling = Compiling(compile == "on", compile == "on")
     if compile == "auto":
-        is_pure = hasattr(type(env), "tensor_state")
+        is_pure = isinstance(env, PureEnv)
         compiling = Compiling(
             is_pure and total_frames / env.batch_size[0] >= WORTH_COMPILING,
             total_frames * updates_per_frame >= WORTH_COMPILING,
         )
     if not (compiling.rollouts or compiling.updates):
         return compiling
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path.home() / ".cache" / "ctde_kit"))
-    missing = missing_toolchain()
+    missing = missing_toolchain() or unusable_cache()
     if missing is None:
         return compiling
     report_fallback("this run", missing)
     return Compiling(False, False)
+
+
+def unusable_cache() -> str | None:
+    """Why there is no directory for compiled code, in a few words; ``None`` where there is one, private to this user.
+
+    Raises:
+        UserError: where it belongs to another user.
+    """
+    try:
+        path = Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR") or Path.home() / ".cache" / "ctde_kit")
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        owner = path.stat().st_uid
+        if owner != os.getuid():
+            raise UserError(
+                f"{path}: compiled code is run from there, and it belongs to user {owner}, not to you; set "
+                "TORCHINDUCTOR_CACHE_DIR to a directory of your own, or compile=off"
+            )
+        path.chmod(0o700)
+    except (OSError, RuntimeError) as error:  # RuntimeError where there is no home
+        return f"there is no directory for compiled code ({getattr(error, 'strerror', None) or error})"
+    if not os.access(path, os.W_OK):
+        return f"{path} cannot be written"
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(path)
+    return None

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from ctde_kit.errors import UserError
 from ctde_kit.modules import TeamPolicy
-from ctde_kit.modules.actors.team_policy import GroupActor
-from ctde_kit.recipes.configs.actors import ActorConfig, FrozenActorConfig
-from ctde_kit.recipes.configs.opponents import OpponentConfig, RunOpponent
+from ctde_kit.protocols import GroupActor
+from ctde_kit.recipes.configs.actors import ActorConfig
+from ctde_kit.recipes.configs.opponents import FrozenActorConfig, OpponentConfig, RunOpponent
 from ctde_kit.recipes.configs.recipe import RecipeConfig
 from ctde_kit.recipes.configs.tasks.task import TaskConfig
 from ctde_kit.recipes.wiring.saved_runs import SavedRun
@@ -64,7 +64,7 @@ def _actor_config(cfg: RecipeConfig, group: str) -> ActorConfig:
     if opponent is None:
         return cfg.policy()
     if not isinstance(opponent, RunOpponent):
-        return opponent
+        return opponent.for_task(cfg.task)
     return FrozenActorConfig(SavedRun(Path(opponent.directory)).actor_config(group), opponent.sampled)
 
 
@@ -81,14 +81,14 @@ def build_opponent(opponent: OpponentConfig, group: GroupSpec, team: TeamSpec, t
         UserError: where there is no such run, or it does not fit.
     """
     if not isinstance(opponent, RunOpponent):
-        return opponent.build(group, team)
+        return opponent.for_task(task).build(group, team)
     run = SavedRun(Path(opponent.directory))
     run.check_task(task)
     # Its weights are drawn before they are loaded: this run's random numbers must not depend on its opponents.
     with torch.random.fork_rng():
         frozen: Any = FrozenActorConfig(run.actor_config(group.name), opponent.sampled).build(group, team)
     saved = run.actor_state(group, team)
-    _check_fits(frozen.actor.state_dict(), saved, run.directory, group)
+    check_fits(frozen.actor.state_dict(), saved, run.directory, group)
     frozen.actor.load_state_dict(saved)
     return frozen
 
@@ -105,11 +105,11 @@ def _take_parameters(actor: nn.Module, directory: Path, group: GroupSpec, team: 
     parameters = {name: parameter.data for name, parameter in actor.named_parameters()}
     buffers = {name for name, _ in actor.named_buffers()}
     saved = {name: value for name, value in run.actor_state(group, team).items() if name not in buffers}
-    _check_fits(parameters, saved, directory, group)
+    check_fits(parameters, saved, directory, group)
     actor.load_state_dict(saved, strict=False)
 
 
-def _check_fits(expected: Mapping[str, Tensor], saved: Mapping[str, Tensor], directory: Path, group: GroupSpec) -> None:
+def check_fits(expected: Mapping[str, Tensor], saved: Mapping[str, Tensor], directory: Path, group: GroupSpec) -> None:
     here, there = ({name: list(value.shape) for name, value in state.items()} for state in (expected, saved))
     name = next((name for name in sorted({**here, **there}) if here.get(name) != there.get(name)), None)
     if name is not None:

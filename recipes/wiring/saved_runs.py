@@ -12,6 +12,7 @@ from ctde_kit.errors import UserError
 from ctde_kit.recipes.configs.actors import ActorConfig
 from ctde_kit.recipes.configs.data import from_data, read_data
 from ctde_kit.recipes.configs.opponents import RunOpponent
+from ctde_kit.recipes.configs.own_code import check_trust
 from ctde_kit.recipes.configs.recipe import RecipeConfig
 from ctde_kit.recipes.configs.tasks.task import TaskConfig
 
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 
     from ctde_kit.specs import GroupSpec, TeamSpec
 
-# How the actors of a run are built, beside its configuration.
-ACTORS_FILE = "actors.yaml"
+# How the actors of a run are built, beside its configuration; and the user's own code that it was started with.
+ACTORS_FILE, CODE_FILE = "actors.yaml", "code.yaml"
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,12 @@ class SavedRun:
     @property
     def task(self) -> TaskConfig:
         return from_data(TaskConfig, self.config["task"], f"{self.directory / 'config.yaml'}: task")
+
+    def check_trust(self, config: Any, *, trust: bool) -> None:
+        """Raise ``UserError`` where ``config``, read from this run, names code that nobody has said to trust."""
+        path = self.directory / CODE_FILE
+        records = read_data(path) if path.is_file() else {}
+        check_trust(config, records, self.directory / "config.yaml", trust=trust)
 
     def check_task(self, task: TaskConfig) -> None:
         """Raise ``UserError`` where the run is of another task, or of another kind of action."""

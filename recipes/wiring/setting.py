@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torchrl.envs import EnvBase
 
@@ -34,7 +36,9 @@ class Setting:
 
 
 def begin(cfg: RecipeConfig, *, updates_per_frame: float) -> Setting:
-    """Seed torch and build the environment of ``cfg``."""
+    """Seed the generators of Python, numpy and torch, and build the environment of ``cfg``."""
+    random.seed(cfg.seed)
+    np.random.seed(cfg.seed)
     torch.manual_seed(cfg.seed)
     device = resolve_device(cfg.device)
     env = cfg.task.build(seed=cfg.seed, device=device)

@@ -7,6 +7,7 @@ import warnings
 import pytest
 import torch
 from torchrl.envs import InitTracker, TransformedEnv, VecNormV2
+from torchrl.testing.mocking_classes import CountingEnv
 
 from ctde_kit.collectors import RolloutCollector
 from ctde_kit.envs.vmas import VmasEnv
@@ -44,9 +45,8 @@ def test_frames_that_do_not_divide_are_named(frames: int) -> None:
 
 
 def test_an_env_without_batch_dimension_is_refused() -> None:
-    unbatched = type("Unbatched", (), {"batch_size": torch.Size([])})()
     with pytest.raises(UserError, match=r"batch size \[n_envs\]"):
-        RolloutCollector(unbatched, None, frames_per_batch=3, total_frames=3)  # type: ignore[arg-type]
+        RolloutCollector(CountingEnv(), frames_per_batch=3, total_frames=3)
 
 
 def test_transforms_with_statistics_are_restored() -> None:

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from ctde_kit.errors import UserError
-from ctde_kit.recipes.commands.application import options_of
+from ctde_kit.recipes.commands.option_words import in_options
+from ctde_kit.recipes.commands.options import options_of
 from ctde_kit.training import Parts, UpdateWithTargets
 from tests.contracts.tiny_env import TinyTask
 from tests.recipes.command_line import composed
@@ -108,7 +109,7 @@ def outcome(algorithm: str, actor: str, *overrides: str) -> str:
         parts = build(algorithm, actor, *overrides, continuous=continuous)
         gradients = learn(parts)
     except UserError as error:
-        refusal = str(error)
+        refusal = in_options(str(error))
         if "\n" in refusal:
             raise AssertionError(f"{algorithm} {actor} {overrides}: more than one line: {refusal}") from error
         return refusal

@@ -184,10 +184,10 @@ def test_what_there_is_no_channel_for_is_one_line() -> None:
     team, make = TeamSpec((group,)), network_of("commnet", False)
     inputs = team_observation(team, group, repeat=True)
     for refused, message in (
-        (lambda: AgentNetwork(inputs, make(inputs.features, 2, 3), ["out"]), "critic=decentralized"),
+        (lambda: AgentNetwork(inputs, make(inputs.features, 2, 3), ["out"]), "use each agent's own data"),
         (lambda: value_critic(team, group, make), "there is nothing to tell"),
         (lambda: action_value_critic(team, group, make), "there is nothing to tell"),
-        (lambda: SubPolicies([make(5, 2, 3), make(5, 2, 3)]), "leave ensemble_size=1"),
+        (lambda: SubPolicies([make(5, 2, 3), make(5, 2, 3)]), "give networks without a channel"),
     ):
         with pytest.raises(UserError, match=message) as caught:
             refused()

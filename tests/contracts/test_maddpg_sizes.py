@@ -80,7 +80,7 @@ def test_in_keys_are_all_that_is_needed(recurrent: bool) -> None:
         pytest.param("continuous", {"adversary": MinimaxAdversary(0.1)}, marks=pytest.mark.slow),
     ],
 )
-def test_the_gradient_step_is_one_graph(kind: str, options: dict[str, Any]) -> None:
+def test_the_gradient_step_is_one_graph(kind: str, options: dict[str, Any], graphs: None) -> None:
     loss, batch = make(kind, "team", False, False, **options)
     minibatch = batch.reshape(-1)
     step = GradientStep({"team": loss}, torch.optim.SGD(loss.parameters(), lr=0.0), 1.0, compile=True)

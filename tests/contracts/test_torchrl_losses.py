@@ -12,6 +12,7 @@ from ctde_kit.keys import GroupKeys
 from ctde_kit.modules import value_critic
 from ctde_kit.objectives import AdvantageEstimator
 from ctde_kit.specs import TeamSpec
+from ctde_kit.testing import check_policy_gradient_loss
 from tests.contracts.fakes import KINDS, collect, endings, group_spec, make_actor, make_network
 
 KEYS = GroupKeys()
@@ -44,14 +45,9 @@ def case(kind: str, share: bool) -> tuple[ClipPPOLoss, TensorDictBase]:
 def test_clip_ppo_loss_and_gae_take_an_actor_and_a_critic(kind: str, share: bool) -> None:
     loss, batch = case(kind, share)
     loss.make_value_estimator(ValueEstimators.GAE, gamma=0.9, lmbda=0.8)
-    with torch.no_grad():
-        loss.value_estimator(batch, params=loss.critic_network_params, target_params=loss.target_critic_network_params)
-    losses = loss(batch)
-    (losses["loss_objective"] + losses["loss_critic"] + losses["loss_entropy"]).backward()
-    for name, parameter in loss.named_parameters():
-        assert parameter.grad is not None, name
-        assert parameter.grad.isfinite().all(), name
-        assert parameter.grad.any(), name
+    report = check_policy_gradient_loss(loss, batch, minibatch=lambda data: data.reshape(-1))
+    for rule in ("first_ratio", "gradients_stay_home", "every_parameter_learns", "truncated_advantage_bootstraps"):
+        assert report[rule].verdict == "passed"
 
 
 def test_torchrls_gae_gives_our_advantages() -> None:

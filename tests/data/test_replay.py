@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +16,7 @@ from tensordict import TensorDict
 
 from ctde_kit.data import Episodes, Prioritized, Replay, Sequences, Transitions
 from ctde_kit.data.replay import SAMPLES_AT_ONCE
+from ctde_kit.data.scratch import PREFIX, ScratchDirectory
 from ctde_kit.errors import UserError
 
 N_ENVS, T, N_AGENTS = 3, 8, 2
@@ -238,14 +243,63 @@ def test_a_checkpoint_keeps_its_items_when_they_are_overwritten(stored_on: Any, 
 
 
 def test_files_stand_where_they_were_asked_for_with_all_of_their_blocks(tmp_path: Path) -> None:
-    filled("transitions", capacity=50_000, stored_on="disk", directory=str(tmp_path / "files"))
-    files = list((tmp_path / "files").rglob("*.memmap"))
+    replay = filled("transitions", capacity=50_000, stored_on="disk", directory=str(tmp_path / "files"))
+    (directory,) = (tmp_path / "files").iterdir()
+    assert directory.stat().st_mode & 0o777 == 0o700
+    files = list(directory.rglob("*.memmap"))
     assert files
     assert all(path.stat().st_blocks * 512 >= path.stat().st_size for path in files)
+    del replay
+    gc.collect()
+    assert list((tmp_path / "files").iterdir()) == []
+
+
+def test_replays_of_one_directory_keep_apart(tmp_path: Path) -> None:
+    first, second = (filled("transitions", stored_on="disk", directory=str(tmp_path)) for _ in range(2))
+    before = first.state_dict()["items"]["entries"]["frame"]
+    second.extend(stream().apply(lambda x: x + 1000 if x.dtype == torch.long else x))
+    assert torch.equal(first.state_dict()["items"]["entries"]["frame"], before)
+
+
+ABANDONED = """
+import os, signal, sys
+from ctde_kit.data.scratch import ScratchDirectory
+scratch = ScratchDirectory(sys.argv[1])
+if sys.argv[2] == "killed":
+    os.kill(os.getpid(), signal.SIGKILL)
+print(scratch.path, flush=True)
+input()
+"""
+
+
+def test_what_a_killed_program_left_is_removed_and_what_others_use_is_not(tmp_path: Path) -> None:
+    def start(how: str) -> subprocess.Popen:
+        command = [sys.executable, "-c", ABANDONED, str(tmp_path), how]
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    start("killed").communicate()
+    assert len(list(tmp_path.iterdir())) == 1
+    lives = start("lives")
+    assert lives.stdout is not None
+    assert lives.stdin is not None
+    used = Path(lives.stdout.readline().strip())
+    (tmp_path / f"{PREFIX}of_mine").mkdir()  # without a lock it is no program's
+    mine = ScratchDirectory(str(tmp_path))
+    assert set(tmp_path.iterdir()) == {used, mine.path, tmp_path / f"{PREFIX}of_mine"}
+    lives.communicate("")
+    mine.remove()
+
+
+def test_a_directory_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getuid", lambda: tmp_path.stat().st_uid + 1)
+    if tmp_path.stat().st_uid == 0:
+        os.chown(tmp_path, 12345, -1)
+    with pytest.raises(UserError, match=r"Replay: directory=.*: it belongs to user \d+, not to you"):
+        ScratchDirectory(str(tmp_path))
 
 
 def test_a_disk_that_is_too_small_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"replay\.stored_on=disk: .* GB left, expected .* GB") as caught:
+    with pytest.raises(UserError, match=r"Replay: stored_on=.disk.: .* GB left, expected .* GB") as caught:
         filled("transitions", capacity=10**13, stored_on="disk", directory=str(tmp_path))
     assert "\n" not in str(caught.value)
 
@@ -260,12 +314,12 @@ def test_a_disk_that_fills_up_is_one_line(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_directory_that_cannot_be_written_is_named() -> None:
-    with pytest.raises(UserError, match=r"replay\.directory=/proc/nowhere"):
+    with pytest.raises(UserError, match=r"Replay: directory=./proc/nowhere"):
         filled("transitions", stored_on="disk", directory="/proc/nowhere")
 
 
 def test_a_sequence_longer_than_what_is_stored_is_named() -> None:
-    with pytest.raises(UserError, match=r"replay\.capacity=40 frames.*an item of 50 frames"):
+    with pytest.raises(UserError, match=r"Replay: capacity=40 frames.*an item of 50 frames"):
         Replay(Sequences(length=50), capacity=40, batch_size=5)
     replay = Replay(Sequences(length=50), capacity=400, batch_size=5)
     replay.extend(stream())
@@ -275,7 +329,7 @@ def test_a_sequence_longer_than_what_is_stored_is_named() -> None:
 
 def test_an_episode_longer_than_max_steps_is_named() -> None:
     replay = Replay(Episodes(max_steps=4), capacity=200, batch_size=5)
-    with pytest.raises(UserError, match=r"replay\.max_steps=4"):
+    with pytest.raises(UserError, match=r"Episodes: max_steps=4"):
         replay.extend(stream())
 
 
@@ -290,12 +344,12 @@ def test_batches_come_from_the_same_envs(name: str) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Sequences(0), "replay.length=0"),
-        (lambda: Sequences(3, -1), "replay.burn_in=-1"),
-        (lambda: Episodes(0), "replay.max_steps=0"),
-        (lambda: Prioritized(alpha=-1), "replay.alpha=-1"),
-        (lambda: Replay(Transitions(), capacity=9, batch_size=0), "replay.batch_size=0"),
-        (lambda: Replay(Transitions(), capacity=9, batch_size=1, stored_on="tape"), "replay.stored_on='tape'"),
+        (lambda: Sequences(0), "Sequences: length=0"),
+        (lambda: Sequences(3, -1), "burn_in=-1"),
+        (lambda: Episodes(0), "Episodes: max_steps=0"),
+        (lambda: Prioritized(alpha=-1), "Prioritized: alpha=-1"),
+        (lambda: Replay(Transitions(), capacity=9, batch_size=0), "Replay: .* batch_size=0"),
+        (lambda: Replay(Transitions(), capacity=9, batch_size=1, stored_on="tape"), "Replay: stored_on='tape'"),
     ],
 )
 def test_options_are_checked(make: Any, message: str) -> None:

@@ -333,7 +333,7 @@ def test_nothing_is_broadcast_over_agents(kind: str, name: str, mask: bool) -> N
 def test_a_mask_is_not_broadcast_over_agents() -> None:
     batch = tiny_batch()
     batch["agents", "mask"] = torch.ones(3, 1, dtype=torch.bool)
-    with pytest.raises(UserError, match="expand it over the agents"):
+    with pytest.raises(UserError, match=r"'mask'\): expected bool \[3, n_agents=2\], found bool \[3, 1\]"):
         tiny_loss()(batch)
 
 

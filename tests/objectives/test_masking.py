@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from tensordict import TensorDict
@@ -134,3 +136,27 @@ def test_one_agents_flag_is_not_everyones() -> None:
     data = flags(done=[0, 0], terminated=[0, 0], agents_done=[[1], [0]])
     with pytest.raises(UserError, match="done"):
         agent_flags(data, GroupKeys(), torch.zeros(2, 3, 1))
+
+
+@pytest.mark.parametrize("over", ["joint", "agent"])
+@pytest.mark.parametrize("constant", [0.1, -3.3, 7e-9, 1e20, 0.0])
+def test_a_constant_becomes_zero(constant: float, over: Any) -> None:
+    """Its mean is not itself, by rounding; that must not become an advantage of 1."""
+    x = torch.full((100, 60, 3, 1), constant)
+    assert not normalize_advantage(x, over=over).any()
+    mask = torch.rand(x.shape) < 0.5
+    assert not normalize_advantage(torch.where(mask, x, torch.randn(x.shape)), mask, over).any()
+
+
+@pytest.mark.parametrize("over", ["joint", "agent"])
+@pytest.mark.parametrize("scale", [1e13, 1e20, 1e30])
+def test_huge_advantages_are_not_zeroed(scale: float, over: Any) -> None:
+    x = torch.randn(50, 3, 1)
+    torch.testing.assert_close(normalize_advantage(x * scale, over=over), normalize_advantage(x, over=over))
+
+
+def test_ordinary_advantages_keep_every_bit() -> None:
+    x = torch.randn(50, 3, 1) * 1e4
+    centered = x - x.sum() / x.numel()
+    expected = centered / ((centered.square().sum() / (x.numel() - 1)).sqrt() + 1e-8)
+    assert torch.equal(normalize_advantage(x), expected)

@@ -6,6 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from ctde_kit.recipes import MAPPOConfig
+from ctde_kit.recipes.commands.arguments import check_arguments
+from ctde_kit.recipes.commands.options import Options
+from ctde_kit.recipes.commands.recipes import RECIPES
+from ctde_kit.recipes.commands.short_forms import with_whole_numbers
 from tests.recipes.command_line import assert_one_line, call_here, composed
 
 
@@ -15,14 +20,40 @@ from tests.recipes.command_line import assert_one_line, call_here, composed
         ("mappo", "--foo", "--foo: there is no such flag; options are NAME=VALUE, `ctde-mappo --help` lists them"),
         ("mappo", "--foo=1", "there is no such flag"),
         ("mappo", "+gama=3", "+gama=3: options need no plus sign"),
-        ("mappo", "gama=3", "Could not override 'gama': Key 'gama' not in 'MAPPOConfig'"),
+        ("mappo", "gama=3", "gama=3: there is no such option; did you mean gamma?"),
+        ("mappo", "n_envs=3", "n_envs=3: there is no such option; did you mean task.n_envs?"),
+        ("mappo", "actor.hiden_size=3", "did you mean actor.hidden_size"),
+        ("mappo", "actor.hidden_size=3", "not with what is chosen here; it is an option of network@actor=bicnet, "),
+        ("mappo", "layout=attention critic.sees=team", "it is an option of critic=agent_state, "),
+        ("mappo", "actor=gru", "actor=gru: write network@actor=gru"),
+        ("mappo", "critic=gru", "critic=gru: this is its network; write network@critic.network=gru"),
+        ("mappo", "network@critic=gru", "network@critic=gru: say whose, as in network@critic.network=gru"),
+        ("mappo", "network=gruu", "network=gruu: say whose, as in network@actor; there is no such network; did you"),
+        ("mappo", "mixer=qmix", "mixer=qmix: ctde-mappo has no mixer to choose; it has task, network@actor, critic"),
+        ("mappo", "evaluation=3", "it has options of its own, evaluation.every_frames, evaluation.episodes"),
+        ("mappo", "help", "help: expected an option and its value, NAME=VALUE; `ctde-mappo --help` lists them"),
+        ("mappo", "resume=", "resume=: expected the directory that the run printed, resume=RUN_DIR"),
+        ("mappo", "resume=a resume=b", "resume: it is given twice; give it once"),
+        ("mappo", "gamma=abc", "gamma=abc: expected a number"),
+        ("mappo", "gamma=", "gamma=: expected a number"),
+        ("mappo", "gamma=null", "gamma=null: expected a number"),
+        ("mappo", "clip_value=foo", "clip_value=foo: expected a number, or null"),
+        ("mappo", "lr=${seed}", "lr=${seed}: expected a value, found one that looks up another"),
+        ("mappo", "seed=1,2", "seed=1,2: several values need -m, as in `ctde-mappo -m seed=1,2`"),
+        ("mappo", "-m network@actor=mlp,gru actor.hidden_size=8", "actor.hidden_size=8: not with what is chosen"),
+        ("mappo", "opponents=random", "expected a group and who acts for it, as in opponents.GROUP=VALUE"),
+        ("mappo", "hydra.run.dir=", "hydra.run.dir=: expected a directory"),
+        ("mappo", "--config-dir=/tmp", "--config-dir=/tmp: there is no such flag"),
+        ("tasks", "vmas/navigatoin", "'vmas/navigatoin': there is no such task; did you mean vmas/navigation"),
+        ("recipes", "mappo", "mappo: `ctde recipes` takes no argument"),
+        ("parts", "critic", "critic: `ctde parts` takes no argument"),
         ("mappo", "~seed", "~seed: an option cannot be removed"),
-        ("mappo", "actor=null", "field 'actor' is not Optional"),
-        ("mappo", "actor=1", "Invalid type assigned"),
-        ("mappo", "logger=null", "logger=null: expected one of csv, mlflow, tensorboard, wandb"),
-        ("mappo", "task=null", "task=null: expected one of communication/cue, "),
-        ("mappo", "network@actor=null", "network@actor=null: expected one of bicnet, "),
-        ("qmix", "mixer=null", "mixer=null: expected one of none, qmix, qplex, vdn"),
+        ("mappo", "actor=null", "actor=null: network@actor chooses it: bicnet, "),
+        ("mappo", "actor=1", "actor=1: network@actor chooses it: bicnet, "),
+        ("mappo", "logger=null", "logger=null: there is no such logger; choose one of csv, mlflow, tensorboard, wandb"),
+        ("mappo", "task=null", "task=null: there is no such task; choose one of communication/cue, "),
+        ("mappo", "network@actor=null", "network@actor=null: there is no such network; choose one of bicnet, "),
+        ("qmix", "mixer=null", "mixer=null: there is no such mixer; choose one of none, qmix, qplex, vdn"),
         ("mappo", "max_grad_norm=inf", "max_grad_norm=inf: expected a finite number"),
         ("mappo", "lr=nan", "lr=nan: expected a finite number"),
         ("mappo", "actor.out_gain=nan", "actor.out_gain=nan: expected a finite number"),
@@ -36,16 +67,36 @@ from tests.recipes.command_line import assert_one_line, call_here, composed
         ("mappo", "anneal_lr=2", "anneal_lr=2: expected true or false"),
         ("mappo", "actor.layer_norm=3", "actor.layer_norm=3: expected true or false"),
         ("qmix", "mixer.monotonic=false", "mixer.monotonic=false: here agents choose by their own values"),
+        ("qmix", "replay.alpha=0.7", "replay.alpha=0.7: nothing reads it here; it is for replay.prioritized=true"),
+        ("qmix", "replay.directory=/tmp", "it is for replay.stored_on=disk; leave it out, or give that, too"),
+        ("mappo", "logger.project=mine", "it is for logger=wandb or logger=mlflow"),
+        ("pqn", "huber_delta=2", "huber_delta=2: nothing reads it here; it is for value_loss=huber"),
+        ("maddpg", "inference_entropy=0.1", "it is for infer_policies=true"),
+        ("iql", "team_reward=sum", "it is for a mixer, such as mixer=vdn"),
         ("pqn", "+mixer.monotonic=false", "options need no plus sign"),
     ],
 )
 def test_one_line_and_no_directory(recipe: str, argument: str, message: str, tmp_path: Path) -> None:
-    assert_one_line(call_here(tmp_path, recipe, argument), message, program=f"ctde-{recipe}")
+    program = f"ctde-{recipe}" if recipe in RECIPES else "ctde"
+    assert_one_line(call_here(tmp_path, recipe, *argument.split()), message, program=program)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 @pytest.mark.parametrize(("given", "frames"), [("1e6", 1_000_000), ("2.5e3", 2_500), ("12", 12)])
 def test_whole_numbers_may_have_an_exponent(given: str, frames: int) -> None:
-    from ctde_kit.recipes.commands.short_forms import expand
+    assert composed("mappo", with_whole_numbers(f"total_frames={given}")).total_frames == frames
+    assert MAPPOConfig(total_frames=float(given)).total_frames == frames
 
-    assert composed("mappo", *expand(f"total_frames={given}")).total_frames == frames
+
+def test_options_of_a_chosen_part_are_known() -> None:
+    """Chosen directly, by a layout, or by a preset; with -m by every job."""
+    for recipe, line in (
+        ("mappo", "network@actor=gru actor.hidden_size=8 actor.share_params=[0,0,1] actor.out_gain=null"),
+        ("mappo", "layout=attention critic.embed_dim=8 critic.network.num_cells=[8]"),
+        ("mappo", "layout=averaged critic.average_every=3"),
+        ("maddpg", "preset=distributed_maddpg task.params.max_cycles=3 task.env=mpe2/simple_tag_v3"),
+        ("maddpg", "replay=sequences replay.form.length=3 replay.directory=/tmp/a=b"),
+        ("mappo", "task=matrix/climbing task.payoff=[[1,2],[3,4]] video=yes anneal_lr=0 logger.project=2024"),
+        ("mappo", "-m network@actor=gru,commnet actor.hidden_size=8,16 lr=1e-3,2 seed=range(3)"),
+    ):
+        check_arguments(f"ctde-{recipe}", Options.of(RECIPES[recipe].config, recipe), line.split())

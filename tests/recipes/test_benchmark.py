@@ -16,7 +16,7 @@ from ctde_kit.recipes.commands.benchmark import planned, read_options
 from ctde_kit.recipes.configs.benchmark_options import BenchmarkOptions, available_cores
 from ctde_kit.recipes.studies.benchmark.job_queue import JobQueue
 from ctde_kit.recipes.studies.benchmark.plan import Plan, PlannedRun, Status
-from ctde_kit.recipes.studies.benchmark.progress import progress_table
+from ctde_kit.recipes.studies.benchmark.progress_table import progress_table
 from tests.recipes.command_line import ENVIRONMENT, assert_one_line, call_here, command
 
 VDN = ["recipes=vdn", "tasks=matrix/climbing", "output=b"]

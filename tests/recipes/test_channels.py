@@ -208,11 +208,11 @@ def test_the_command_line_chooses_channels() -> None:
         ),
         (
             lambda: small_config(critic=ValueCriticConfig(network=network("commnet"))).build(),
-            "there is nothing to tell; use each agent's own data (critic=decentralized",
+            "there is nothing to tell; use each agent's own data (sees='observation'",
         ),
         (
             lambda: small_maddpg_config(actor=network("bicnet"), ensemble_size=2).build(),
-            "leave ensemble_size=1",
+            "give networks without a channel",
         ),
     ],
 )

@@ -29,7 +29,7 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFact
 class PureEnv:
     """As much of a VMAS env as the choice reads."""
 
-    tensor_state = None
+    tensor_state = draw_initial_states = resets_to = state_dict = load_state_dict = None
     batch_size = torch.Size([60])
 
 
@@ -63,13 +63,34 @@ def choose(compile: str) -> Compiling:
     return resolve_compile(compile, env, total_frames=1, updates_per_frame=1.0)
 
 
-def test_compiled_code_is_kept_where_the_user_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/somewhere")
-    choose("on")
-    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "/somewhere"
-    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
-    choose("on")
-    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(Path.home() / ".cache" / "ctde_kit")
+def test_compiled_code_is_kept_where_the_user_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for place in (tmp_path / "somewhere", None):
+        monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+        monkeypatch.setenv("HOME", str(tmp_path))
+        if place is not None:
+            monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(place))
+        choose("on")
+        expected = place or tmp_path / ".cache" / "ctde_kit"
+        assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(expected)
+        assert expected.stat().st_mode & 0o777 == 0o700
+
+
+def test_compiled_code_of_another_user_is_never_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(os, "getuid", lambda: tmp_path.stat().st_uid + 1)
+    with pytest.raises(UserError, match=r"compiled code is run from there, and it belongs to user \d+, not to you"):
+        choose("on")
+    assert choose("off") == Compiling(False, False)
+
+
+def test_without_a_place_for_compiled_code_a_run_is_eager(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/proc/nowhere")
+    with caplog.at_level(logging.WARNING, "ctde_kit"):
+        assert choose("on") == Compiling(False, False)
+    assert len(caplog.records) == 1
+    assert "no directory for compiled code" in caplog.text
 
 
 @pytest.mark.parametrize(("compile", "lines"), [("on", 1), ("off", 0)])

@@ -19,6 +19,7 @@ from ctde_kit.recipes.wiring.attending import attention_critics
 from ctde_kit.recipes.wiring.critic_parts import critics_team
 from ctde_kit.specs import TeamSpec
 from ctde_kit.training import RunDirectory, iterate
+from ctde_kit.training.stop_signals import StopSignals
 from tests.contracts.fakes import group_spec, observe
 from tests.recipes.small import network, small_config
 from tests.recipes.small_maddpg import small_maddpg_config
@@ -69,7 +70,7 @@ def test_one_network_for_rows_that_are_alike_is_refused(sees: str, ordering: str
 
 
 def test_random_orders_go_with_neither_recurrent_critics_of_states_nor_clipped_values() -> None:
-    with pytest.raises(UserError, match=r"\(network@critic\.network=mlp\).*critic\.ordering=fixed"):
+    with pytest.raises(UserError, match=r"RandomOrderCritic: .*feed-forward network"):
         config("gru", ordering="random").build(TEAM, TEAM["wolves"])
     assert config("gru", ordering="random").build_action_value(TEAM, TEAM["wolves"]).hidden_key is not None
     with pytest.raises(UserError, match=r"clip_value=0\.3: .*use clip_value=None"):
@@ -131,7 +132,7 @@ def test_a_run_shows_what_its_critics_attend_to(
     assert attention_critics(parts)["agents"] is learned
     monkeypatch.setattr(running, "write_gif", lambda frames, path: shown.append((frames, path)))
     shown: list[Any] = []
-    running._train(config, parts, RunDirectory(tmp_path / "run"), 0.0)
+    running._train(config, parts, RunDirectory(tmp_path / "run"), 0.0, StopSignals())
     assert (tmp_path / "run" / "plots" / "attention.png").stat().st_size > 5000
     ((frames, _),) = shown
     assert len(frames) == 7
@@ -142,7 +143,7 @@ def test_a_run_shows_what_its_critics_attend_to(
 @pytest.mark.parametrize("algorithm", ["mappo", "maddpg"])
 def test_states_are_built_for_tasks_without(algorithm: str) -> None:
     make = small_config if algorithm == "mappo" else small_maddpg_config
-    with pytest.raises(UserError, match=r"writes no key \('agents', 'state'\); use `critic\.build_state=true`"):
+    with pytest.raises(UserError, match=r"writes no key \('agents', 'state'\); append envs\.transforms\.AgentState"):
         make(critic=ValueCriticConfig(sees="agent_state", network=network("mlp"))).build()  # type: ignore[arg-type]
     critic = ValueCriticConfig(sees="agent_state", build_state=True, network=network("mlp"))
     parts = make(critic=critic).build()  # type: ignore[arg-type]

@@ -96,14 +96,14 @@ def test_an_opponent_from_the_command_line(tmp_path: Path) -> None:
     [
         (["task.continuous_actions=false"], "exploration=gumbel"),
         (["exploration=gumbel"], "exploration=gaussian"),
-        (["critic=state"], "use `critic=centralized`"),
+        (["critic=state"], "use critic=centralized"),
         (["replay=sequences", "replay.form.burn_in=2"], "replay.form.burn_in: these networks are feed-forward"),
         (["exploration=gausian"], "did you mean gaussian"),
         (["preset=none_such"], "there is no such preset"),
         (["minimax_epsilon=-1"], "minimax_epsilon=-1"),
         (["exploration.sigma=3"], "sigma"),
         (["task=vmas/simple_tag", "mixer=vdn", "critic=decentralized"], "adversary, agent compete in vmas/simple_tag"),
-        (["mixer=qplex", "task.continuous_actions=false", "exploration=gumbel"], "use QMixer or VDNMixer"),
+        (["mixer=qplex", "task.continuous_actions=false", "exploration=gumbel"], "use mixer=qmix or mixer=vdn"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_code_2(arguments: list[str], message: str, tmp_path: Path) -> None:

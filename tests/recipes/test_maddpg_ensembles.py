@@ -143,5 +143,5 @@ def test_the_variants_train_with_ensembles(options: dict[str, Any]) -> None:
 def test_mistakes_are_named() -> None:
     with pytest.raises(UserError, match="ensemble_size=0: expected a number above 0"):
         small_maddpg_config(ensemble_size=0)
-    with pytest.raises(UserError, match="leave ensemble_size=1, or use mixer=none"):
+    with pytest.raises(UserError, match="without sub_policies, or mixer=None"):
         build(mixer=VDNMixerConfig())

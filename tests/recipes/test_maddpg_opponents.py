@@ -161,7 +161,7 @@ def test_a_mixer_is_of_one_team() -> None:
 
 def test_mistakes_are_named() -> None:
     cfg = config(opponents={"agent": RandomOpponent()})
-    with pytest.raises(UserError, match="leave infer_policies=false"):
+    with pytest.raises(UserError, match="leave inference=None"):
         dataclasses.replace(cfg, infer_policies=True).build()
     with pytest.raises(UserError, match="nothing is left to train"):
         dataclasses.replace(cfg, opponents={"agent": RandomOpponent(), "adversary": RandomOpponent()}).build()

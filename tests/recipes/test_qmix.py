@@ -189,9 +189,9 @@ def test_action_masks_and_several_groups_train(task: Any, kind: str) -> None:
     [
         (
             lambda: small_q_config(task=VmasTask(name="vmas/navigation", n_envs=6, continuous_actions=True)).build(),
-            "QMIX needs discrete actions; the task has it as `task.continuous_actions=false`",
+            "QMIX needs discrete actions; use an env that has them",
         ),
-        (lambda: small_q_config(mixer=QMixerConfig(sees="state")).build(), "use mixer.sees=team"),
+        (lambda: small_q_config(mixer=QMixerConfig(sees="state")).build(), "use sees='team'"),
         (
             lambda: small_q_config(replay={"capacity": 3}, form="sequences", kind="gru").build(),
             "expected room for an item of 6 frames",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +13,19 @@ import yaml
 
 from ctde_kit.errors import UserError
 from ctde_kit.recipes import load
+from ctde_kit.recipes.commands.cross_play import play
 from ctde_kit.recipes.commands.loading import read_config
 from ctde_kit.recipes.commands.recipes import RECIPES
+from ctde_kit.recipes.commands.running import resume, start
 from ctde_kit.recipes.configs.choices import CHOICES
+from ctde_kit.recipes.configs.command_options import CrossPlayConfig
 from ctde_kit.recipes.configs.data import from_data, to_data
-from ctde_kit.recipes.configs.opponents import RunOpponent
-from tests.recipes.command_line import composed
+from ctde_kit.recipes.configs.opponents import RandomOpponent, RunOpponent
+from ctde_kit.recipes.configs.tasks.pettingzoo_task import PettingZooTask
+from ctde_kit.recipes.wiring.saved_runs import SavedRun
+from tests.recipes.command_line import call_here, composed
+from tests.recipes.small import small_config
+from tests.reliability.faults import flipped, random_bits
 
 MARK = {"_target_": "distutils.spawn.spawn", "_args_": [["touch", "MARK"]]}
 
@@ -120,3 +130,95 @@ def test_lists_of_pairs_look_nothing_up(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(content)
     with pytest.raises(UserError, match=r"payoff: expected a value, found \('a', "):
         read_config(tmp_path)
+
+
+def test_every_flipped_bit_of_a_configuration_is_noticed(tmp_path: Path) -> None:
+    start(small_config(total_frames=60), tmp_path)
+    for name, load_it in (("config.yaml", lambda: load(tmp_path)), ("actors.yaml", lambda: load_actors(tmp_path))):
+        path = tmp_path / name
+        size = 8 * path.stat().st_size
+        for bit in {*range(120), *range(size - 8 * 90, size), *random_bits(path, 60)}:
+            with flipped(path, bit), pytest.raises(UserError, match=name.replace(".", r"\.")):
+                load_it()
+    assert load(tmp_path).frames == 60
+
+
+def load_actors(directory: Path) -> Any:
+    return SavedRun(directory).actor_config("agents")
+
+
+def test_a_configuration_that_was_changed_on_purpose_is_read_once_its_last_line_is_gone(tmp_path: Path) -> None:
+    start(small_config(total_frames=60), tmp_path)
+    path = tmp_path / "config.yaml"
+    changed = path.read_text().replace("seed: 0", "seed: 5")
+    path.write_text(changed)
+    with pytest.raises(UserError, match="delete its last line if you changed it on purpose"):
+        read_config(tmp_path)
+    path.write_text("\n".join(changed.splitlines()[:-1]))
+    assert read_config(tmp_path).seed == 5
+
+
+GAME = """
+import pathlib
+from mpe2.simple_tag_v3 import *
+pathlib.Path(MARK).touch()
+"""
+
+
+@pytest.fixture
+def own_game(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A package of the user's own, in the folder of what this gives; importing it makes MARK there."""
+    package = tmp_path / "my_games"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "tag_v0.py").write_text(GAME.replace("MARK", repr(str(tmp_path / "MARK"))))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield tmp_path
+    for name in ("my_games", "my_games.tag_v0"):
+        sys.modules.pop(name, None)
+
+
+def test_a_users_own_code_is_run_from_a_run_directory_only_with_trust(
+    own_game: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    task = PettingZooTask("tag", env="my_games/tag_v0", n_envs=2, n_workers=1, max_steps=5, groups_compete=True)
+    run, mark = own_game / "run", own_game / "MARK"
+    quick = {"frames_per_batch": 20, "total_frames": 20, "minibatch_frames": 10}
+    start(small_config(task=task, **quick), run)  # whoever starts it names it
+    assert mark.exists()
+    record = yaml.safe_load((run / "code.yaml").read_text())["my_games/tag_v0"]
+    assert record["path"] == str(own_game / "my_games")
+
+    def forget() -> None:
+        mark.unlink(missing_ok=True)
+        for name in ("my_games", "my_games.tag_v0"):
+            sys.modules.pop(name, None)
+
+    opponent = RunOpponent(str(run))
+    config = read_config(run)
+    config.total_frames = 40
+    sides = {"adversary": {"a": opponent}, "agent": {"b": RandomOpponent()}}
+    ways = [
+        lambda: load(run),
+        lambda: resume(config, run),
+        lambda: play(CrossPlayConfig(policies=sides, episodes=2, device="cpu")),
+    ]
+    for way in ways:
+        forget()
+        with pytest.raises(UserError, match=r"names code of its own, my_games/tag_v0 in .*my_games: .*trust=true"):
+            way()
+        assert not mark.exists()
+    forget()
+    (run / "code.yaml").unlink()  # who deletes the record is not trusted more
+    with pytest.raises(UserError, match="names code of its own"):
+        load(run)
+    refused = call_here(own_game, "mappo", "resume=run", "total_frames=40")
+    assert refused.returncode == 2
+    assert not mark.exists()
+    with caplog.at_level(logging.WARNING, "ctde_kit"):
+        loaded = load(run, trust=True)
+    assert mark.exists()
+    assert "is not the code that the run was started with" in caplog.text
+    loaded.env.close()
+    resumed = call_here(own_game, "mappo", "resume=run", "total_frames=40", "trust=true")
+    assert resumed.returncode == 0, resumed.stderr

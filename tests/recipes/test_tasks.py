@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from ctde_kit.envs.vmas import shipped_scenarios
 from ctde_kit.errors import UserError
-from ctde_kit.recipes import MAPPOConfig, PettingZooTask, PQNConfig, QMIXConfig, VmasTask, named_task
-from tests.recipes.command_line import composed
+from ctde_kit.recipes import (
+    MADDPGConfig,
+    MAPPOConfig,
+    PettingZooTask,
+    PQNConfig,
+    QMIXConfig,
+    RunOpponent,
+    VmasTask,
+    named_task,
+)
+from ctde_kit.recipes.commands.options import options_of
+from tests.recipes.command_line import call_here, composed
 
 
 @pytest.mark.parametrize(
@@ -48,11 +61,17 @@ def test_a_task_brings_its_own_number_of_frames() -> None:
     assert composed("qmix").total_frames == 300_000
 
 
+def test_every_scenario_of_vmas_is_a_task() -> None:
+    assert [name for name in options_of("task") if name.startswith("vmas/")] == [
+        f"vmas/{s}" for s in shipped_scenarios()
+    ]
+
+
 def test_a_named_task_is_the_command_lines() -> None:
     assert MAPPOConfig(task=named_task("vmas/balance")).task == composed("mappo", "task=vmas/balance").task
     assert named_task("vmas/balance").continuous is True
     assert QMIXConfig(task=named_task("vmas/balance", n_envs=7)).task.continuous is False
-    with pytest.raises(UserError, match="'vmas/balanse': there is no such task"):
+    with pytest.raises(UserError, match=r"'vmas/balanse': there is no such task; did you mean vmas/balance"):
         named_task("vmas/balanse")
     with pytest.raises(UserError, match=r"n_env: vmas/balance has the options name, n_envs, "):
         named_task("vmas/balance", n_env=7)
@@ -64,9 +83,50 @@ def test_a_named_task_is_the_command_lines() -> None:
         ({"task": "vmas/navigation"}, "task='vmas/navigation': expected a TaskConfig, such as VmasTask()"),
         ({"actor": "gru"}, "actor='gru': expected a NetworkConfig, such as MLPNetwork()"),
         ({"critic": "attention"}, "critic='attention': expected a CriticConfig, such as ValueCriticConfig()"),
+        ({"opponents": {"agent": "random"}}, "opponents.agent='random': expected an OpponentConfig, such as RandomOpp"),
+        ({"gamma": "abc"}, "gamma='abc': expected a number"),
+        ({"anneal_lr": 2}, "anneal_lr=2: expected true or false"),
+        ({"total_frames": 1.5}, "total_frames=1.5: expected a whole number"),
+        ({"seed": 2**63}, "seed=9223372036854775808: expected a number up to 9223372036854775807"),
+        ({"max_grad_norm": float("inf")}, "max_grad_norm=inf: expected a finite number"),
+        ({"evaluation": MAPPOConfig()}, "evaluation=MAPPOConfig(...): expected an EvaluationConfig, such as Evaluati"),
         ({"critic": None}, "critic=None: expected a CriticConfig"),
     ],
 )
 def test_a_part_of_another_type_is_named(options: dict, message: str) -> None:
     with pytest.raises(UserError, match=re.escape(message)):
         MAPPOConfig(**options)
+
+
+def test_configurations_are_made_by_keyword() -> None:
+    for config in (MAPPOConfig, QMIXConfig, PQNConfig, MADDPGConfig):
+        with pytest.raises(TypeError, match="takes 1 positional argument but 2 were given"):
+            config(VmasTask())  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'directory'"):
+        RunOpponent()  # type: ignore[call-arg]
+
+
+def test_a_task_that_is_assigned_later_gets_the_kind_of_action_too() -> None:
+    config = QMIXConfig()
+    config.task = VmasTask()
+    assert config.task.continuous is False
+
+
+def test_an_unknown_group_is_named() -> None:
+    policy: Any = MAPPOConfig(task=VmasTask(n_envs=2)).build().policy
+    with pytest.raises(UserError, match="group='agent': there is no such group; expected one of agents"):
+        policy.for_agent("agent", 0)
+
+
+def test_a_task_is_shown_with_its_sizes(tmp_path: Path) -> None:
+    shown = call_here(tmp_path, "tasks", "vmas/navigation").stdout.splitlines()
+    assert shown[0] == "task=vmas/navigation"
+    assert "  task.params.n_agents=3" in shown
+    assert "  task.params.shared_rew=false" in shown
+    assert shown[-1] == "  group agents: 3 agents, observation 18, action continuous, of 2"
+
+
+def test_help_lists_the_choices_of_its_own_recipe(tmp_path: Path) -> None:
+    shown = call_here(tmp_path, "pqn", "--help").stdout
+    assert "mixer            none, qmix, qplex, vdn" in shown
+    assert "exploration" not in shown

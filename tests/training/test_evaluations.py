@@ -167,9 +167,7 @@ def test_each_group_has_a_best_policy_where_groups_compete(tmp_path: Path) -> No
 
 
 def test_the_metric_of_the_best_policy_is_one_that_evaluations_have(tmp_path: Path) -> None:
-    with pytest.raises(
-        UserError, match=r"checkpoint\.metric=eval/loss: expected one of eval/return_mean, eval/return_sum"
-    ):
+    with pytest.raises(UserError, match=r"metric='eval/loss': expected one of eval/return_mean, eval/return_sum"):
         start(small_config(checkpoint=CheckpointConfig(metric="eval/loss")), tmp_path / "run")
     assert not list(tmp_path.glob("run/config.yaml"))
     assert [best.path.name for best in best_policies(tmp_path, "mappo", "eval/b/return_sum", ["a", "b"], True)] == [

@@ -10,6 +10,7 @@ import pkgutil
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -77,6 +78,21 @@ def pettingzoo_factory(name: str, **kwargs: Any) -> PettingZooFactory:
             f'pip install "pettingzoo[{family}]"' if package.startswith("pettingzoo.") else f"pip install {error.name}"
         )
         raise UserError(f"environment {name!r}: needs the package {error.name!r}; {extra}") from error
+
+
+def own_package(name: str) -> Path | None:
+    """The directory of the package that ``name`` is from, where it is none of PettingZoo's and not mpe2.
+
+    Nothing is imported.
+
+    >>> own_package("mpe2/simple_spread_v3")
+    """
+    family = name.partition("/")[0]
+    if family in _FAMILIES or not family.isidentifier():
+        return None
+    spec = importlib.util.find_spec(family)
+    locations = list((spec.submodule_search_locations if spec else None) or [])
+    return Path(locations[0]) if locations else None
 
 
 def _versioned_modules(package: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -25,12 +26,14 @@ class RandomStream:
     ...     assert torch.equal(first, torch.rand(2))
     """
 
-    def __init__(self, seed: int, device: torch.device | str = "cpu"):
+    def __init__(self, seed: int | None, device: torch.device | str = "cpu"):
         self.device = torch.device(device)
         self.seed(seed)
 
-    def seed(self, seed: int) -> None:
-        """Start anew from ``seed``."""
+    def seed(self, seed: int | None) -> None:
+        """Start anew from ``seed``; from the operating system's entropy for ``None``, so that no two streams agree."""
+        if seed is None:
+            seed = int.from_bytes(os.urandom(7), "little")
         outside = self._read()
         torch.manual_seed(seed)
         np.random.seed(seed % 2**32)

@@ -10,7 +10,9 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 from torchrl.data import Categorical
+from torchrl.envs import MarlGroupMapType
 from torchrl.envs.libs.vmas import VmasEnv as TorchRLVmasEnv
+from vmas.simulator.core import World
 from vmas.simulator.environment import Environment
 from vmas.simulator.scenario import BaseScenario
 
@@ -21,6 +23,7 @@ from ctde_kit.envs.vmas.random_stream import RandomStream
 from ctde_kit.envs.vmas.scenario_arguments import check_arguments, load_scenario
 from ctde_kit.envs.vmas.simulation import VmasSimulation
 from ctde_kit.envs.vmas.tensor_state import TensorState
+from ctde_kit.errors import UserError
 from ctde_kit.graph import TraceError
 from ctde_kit.graph.draws import drawing_from
 from ctde_kit.graph.toolchain import report_fallback
@@ -45,13 +48,18 @@ class VmasEnv(TorchRLVmasEnv):
         scenario: a name that VMAS ships (``navigation``, ``simple_tag``) or a scenario object.
         num_envs: environments in the batch.
         max_steps: steps after which an episode is truncated, ``None`` for no limit.
-        continuous_actions: bounded continuous actions, else one categorical action per agent.
-        seed: seed of the env's random stream.
-        device: where the world lives.
+        continuous_actions: bounded continuous actions, else one choice per agent.
+        categorical_actions: choices are indices, else one-hot vectors.
+        group_map: the names of each group's agents, or one of TorchRL's ``MarlGroupMapType``; ``None``: by the agents'
+            names, as TorchRL groups them.
+        seed: seed of the env's random stream; ``None``: the operating system's entropy, so that workers which one
+            factory builds never see the same episodes. ``set_seed`` seeds it later.
+        device: where the world lives; ``None``: PyTorch's default device.
         info: also write the scenario's ``(group, "info", ...)`` entries.
         compile_step: run a step as one compiled graph; a scenario that cannot be traced says in one line why not, and
             steps eagerly. ``RolloutCollector(compile=True)`` compiles policy and env together, and does not need this.
         scenario_kwargs: the scenario's own arguments.
+        arguments: the same, by name, as TorchRL's ``VmasEnv`` takes them.
 
     Raises:
         UserError: for an unknown scenario or argument.
@@ -66,19 +74,36 @@ class VmasEnv(TorchRLVmasEnv):
     def __init__(
         self,
         scenario: str | BaseScenario,
-        *,
         num_envs: int,
+        *,
         max_steps: int | None = None,
         continuous_actions: bool = True,
-        seed: int = 0,
-        device: torch.device | str = "cpu",
+        categorical_actions: bool = True,
+        group_map: MarlGroupMapType | dict[str, list[str]] | None = None,
+        seed: int | None = None,
+        device: torch.device | str | None = None,
         info: bool = False,
         compile_step: bool = False,
         scenario_kwargs: dict[str, Any] | None = None,
+        **arguments: Any,
     ):
+        device = torch.get_default_device() if device is None else torch.device(device)
+        arguments = {**(scenario_kwargs or {}), **arguments}
+        self._arguments: dict[str, Any] = {
+            "scenario": scenario,
+            "num_envs": num_envs,
+            "max_steps": max_steps,
+            "continuous_actions": continuous_actions,
+            "categorical_actions": categorical_actions,
+            "group_map": group_map,
+            "device": device,
+            "info": info,
+            "compile_step": compile_step,
+            "scenario_kwargs": arguments,
+        }
         name = scenario if isinstance(scenario, str) else type(scenario).__name__
         scenario = load_scenario(scenario)
-        check_arguments(scenario, scenario_kwargs or {})
+        check_arguments(scenario, arguments)
         self.with_info = info
         # TorchRL's wrapper looks an attribute that it lacks up in VMAS's env, which takes 0.1 ms each time.
         self.continuous_actions = continuous_actions
@@ -88,8 +113,10 @@ class VmasEnv(TorchRLVmasEnv):
                 scenario,
                 num_envs=num_envs,
                 continuous_actions=continuous_actions,
-                device=torch.device(device),
-                scenario_kwargs=scenario_kwargs,
+                categorical_actions=categorical_actions,
+                group_map=group_map,
+                device=device,
+                scenario_kwargs=arguments,
             )
         assert self.device is not None
         self._simulation = VmasSimulation(
@@ -115,9 +142,14 @@ class VmasEnv(TorchRLVmasEnv):
         return self._simulation
 
     @property
-    def world(self) -> Environment:
-        """The VMAS environment underneath."""
-        return self.simulation.world
+    def world(self) -> World:
+        """VMAS's world, with its agents and landmarks; the VMAS environment around it is ``simulation.world``."""
+        return self.simulation.world.world
+
+    @property
+    def max_steps(self) -> int | None:
+        """Steps after which an episode is truncated, ``None`` for no limit."""
+        return self._simulation.max_steps
 
     @property
     def elapsed(self) -> Tensor:
@@ -130,7 +162,11 @@ class VmasEnv(TorchRLVmasEnv):
         return self._simulation.python_state
 
     def _make_specs(self, env: Environment) -> None:
-        groups = self._get_default_group_map([agent.name for agent in env.agents])
+        names, groups = [agent.name for agent in env.agents], self.group_map
+        if groups is None:
+            groups = self._get_default_group_map(names)
+        elif isinstance(groups, MarlGroupMapType):
+            groups = groups.get_group_map(names)
         assert groups is not None
         self.group_map = split_groups(env, groups)
         super()._make_specs(env)
@@ -146,7 +182,7 @@ class VmasEnv(TorchRLVmasEnv):
             self.full_observation_spec_unbatched = observation
 
     def _set_seed(self, seed: int | None) -> None:
-        self.random_stream.seed(0 if seed is None else seed)
+        self.random_stream.seed(seed)
 
     def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDictBase:
         mask = None if tensordict is None else tensordict.get("_reset", None)
@@ -157,7 +193,7 @@ class VmasEnv(TorchRLVmasEnv):
         return simulation.reset(mask)
 
     def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
-        group_actions = [tensordict.get(key) for key in self._action_keys]
+        group_actions = self._read_actions(tensordict)
         if self.compile_step and self._fresh is None:
             if self._compiled is None:
                 self._compile(group_actions)
@@ -185,8 +221,21 @@ class VmasEnv(TorchRLVmasEnv):
         return self._tensor_state
 
     def _random_actions(self) -> list[Tensor]:
-        action = self.rand_action()
-        return [action.get(key) for key in self._action_keys]
+        return self._read_actions(self.rand_action())
+
+    def _read_actions(self, tensordict: TensorDictBase) -> list[Tensor]:
+        """The actions of each group as VMAS takes them, indices where they are choices."""
+        actions = [tensordict.get(key) for key in self._action_keys]
+        if self.continuous_actions or self.categorical_actions:
+            return actions
+        specs: Any = self.full_action_spec_unbatched
+        return [specs[key].to_categorical(action) for key, action in zip(self._action_keys, actions, strict=True)]
+
+    def to(self, device: torch.device | str) -> VmasEnv:
+        """Refused for another device: the world, its random stream and compiled steps live where they were built."""
+        if torch.device(device) != self.device:
+            raise UserError(f"VmasEnv: cannot move from {self.device} to {device}: build it with device={device!r}")
+        return self
 
     def draw_initial_states(self, count: int) -> TensorDict:
         """At least ``count`` fresh initial states, one per row; the env goes on as if nothing had happened."""
@@ -205,6 +254,16 @@ class VmasEnv(TorchRLVmasEnv):
         """The whole world, the episodes' elapsed steps, the last observations and the random stream."""
         return self.simulation.state_dict()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """An env of the same arguments that goes on from this one's state: VMAS's own objects cannot be pickled."""
+        return _rebuilt, (type(self), self._arguments, self.state_dict())
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a state that an env built with the same arguments gave."""
         self.simulation.load_state_dict(state_dict)
+
+
+def _rebuilt(cls: type[VmasEnv], arguments: dict[str, Any], state: dict[str, Any]) -> VmasEnv:
+    env = cls(**arguments)
+    env.load_state_dict(state)
+    return env

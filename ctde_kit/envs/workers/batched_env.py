@@ -70,7 +70,7 @@ class WorkerEnv(EnvBase):
     both runs: ``state_dict()`` starts a new epoch of seeds, and the next full ``reset``, which must follow in the run
     that goes on as in the one that loads, seeds every env anew. It holds only the seed and the epoch.
 
-    Raises :class:`~ctde_kit.envs.workers.WorkerError` where an environment raises or its process dies, and
+    Raises :class:`~ctde_kit.envs.workers.WorkerError` where an environment raises, or its process dies or hangs, and
     ``UserError`` for actions of the wrong shape.
 
     >>> from ctde_kit.envs.pettingzoo import pettingzoo_factory
@@ -156,6 +156,13 @@ class WorkerEnv(EnvBase):
             cast(Categorical, self.full_action_spec[action]).update_mask(data.get(action_mask))
         return data
 
+    def render_frame(self, env_index: int = 0) -> np.ndarray:
+        """A picture uint8 ``[H, W, 3]`` of one environment.
+
+        Raises ``UserError`` where the environments were not built with ``render_mode="rgb_array"``.
+        """
+        return self._pool.render(env_index)
+
     def close(self, *, raise_if_closed: bool = True) -> None:
         """End the worker processes; may be called again, whatever ``raise_if_closed`` says."""
         self._pool.close()
@@ -172,6 +179,7 @@ def worker_env(
     group_map: Mapping[str, Iterable[str]] | None = None,
     return_state: bool | None = None,
     device: torch.device | str = "cpu",
+    worker_timeout: float = 60.0,
 ) -> WorkerEnv:
     """Start ``n_envs`` environments that ``factory`` builds in ``n_workers`` processes.
 
@@ -180,7 +188,8 @@ def worker_env(
     ``is_parallelizable``, else turn by turn.
 
     Args:
-        n_workers: processes; default: one per CPU core, at most ``n_envs``. They do not change the data.
+        n_workers: processes; default: one per CPU core that this process may use, at most ``n_envs``. They do not
+            change the data.
         max_steps: environment steps after which an episode is truncated, beside the environment's own limit (MPE2:
             ``max_cycles=25``), which counts on.
         seed: env ``k`` is seeded from ``(seed, k)`` at its first reset and goes on with its own random stream from
@@ -189,9 +198,11 @@ def worker_env(
         group_map: groups to lists of agents; default: as :func:`~ctde_kit.envs.workers.block_layout.make_groups`
             has it.
         return_state: whether ``state`` is written; default: where the environment has ``state()``.
+        worker_timeout: seconds after which a worker that does not come back from one environment's step, reset or
+            making is given up.
 
     Raises ``UserError`` for arguments out of range and environments that do not fit, and
-    :class:`~ctde_kit.envs.workers.WorkerError` where the factory raises.
+    :class:`~ctde_kit.envs.workers.WorkerError` where the factory raises or a worker hangs.
 
     >>> from ctde_kit.envs.pettingzoo import pettingzoo_factory
     >>> from ctde_kit.envs.workers import worker_env
@@ -203,7 +214,9 @@ def worker_env(
     _check("n_envs", n_envs)
     _check("max_steps", max_steps)
     _check("n_workers", n_workers)
-    pool = WorkerPool(factory, n_envs, min(n_workers or os.cpu_count() or 1, n_envs))
+    if not worker_timeout > 0:
+        raise UserError(f"worker_timeout: expected seconds above 0, found {worker_timeout}")
+    pool = WorkerPool(factory, n_envs, min(n_workers or usable_cores(), n_envs), worker_timeout)
     try:
         description = pool.description
         if return_state and description.state_shape is None:
@@ -214,6 +227,11 @@ def worker_env(
     except BaseException:
         pool.close()
         raise
+
+
+def usable_cores() -> int:
+    """CPU cores that this process may use, which Slurm, containers and ``taskset`` make fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _check(name: str, value: int | None) -> None:

@@ -12,24 +12,23 @@ import tempfile
 import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from multiprocessing.util import Finalize
 from typing import IO, Any
 
 import numpy as np
 
 from ctde_kit.envs.workers.block_layout import SEED, SELECTED, Block, BlockLayout, EnvDescription
-from ctde_kit.envs.workers.process import CLOSE, DONE, RESET, STEP, Failure, serve
-from ctde_kit.errors import UserError
+from ctde_kit.envs.workers.process import CLOSE, DONE, RENDER, RESET, STEP, Failure, serve
+from ctde_kit.envs.workers.pulse import Pulse
+from ctde_kit.errors import UserError, WorkerError
 
 _LOOK_AGAIN = 1.0
 """Seconds after which a silent worker's process is looked at, whatever the pipes say."""
 _GRACE = 2.0
 """Seconds that a worker gets to close its environments before it is ended."""
-
-
-class WorkerError(RuntimeError):
-    """A worker raised or died; the message is one line, the worker's traceback is a note."""
 
 
 class WorkerPool:
@@ -39,18 +38,27 @@ class WorkerPool:
 
     Raises ``UserError`` where the system cannot fork, and what the factory raises as :class:`WorkerError` (or
     ``UserError`` where it was one).
+
+    Args:
+        factory: makes an environment.
+        n_envs: how many.
+        n_workers: processes.
+        worker_timeout: seconds after which a worker that is busy with one environment is given up.
     """
 
-    def __init__(self, factory: Callable[[], Any], n_envs: int, n_workers: int) -> None:
+    def __init__(self, factory: Callable[[], Any], n_envs: int, n_workers: int, worker_timeout: float) -> None:
         if "fork" not in multiprocessing.get_all_start_methods():
             raise UserError("workers: expected a system that can fork processes (Linux, macOS); found none here")
         self._shares = [share.tolist() for share in np.array_split(np.arange(n_envs), n_workers)]
+        self._timeout, self._pulse = worker_timeout, Pulse(n_workers)
         self._block_file = _anonymous_file()
         self._selector = selectors.DefaultSelector()
         self._pipes: list[Connection] = []
         self._processes: list[BaseProcess] = []
         resources = (self._processes, self._pipes, self._selector, self._block_file)
         self._end = weakref.finalize(self, _end_workers, *resources, os.getpid())
+        # At exit, multiprocessing would wait for workers that ignore its SIGTERM.
+        Finalize(None, self._end, exitpriority=0)
         try:
             self._start(factory)
             self.description = self._describe()
@@ -64,7 +72,15 @@ class WorkerPool:
             pipe, childs_end = context.Pipe()
             process = context.Process(
                 target=serve,
-                args=(childs_end, factory, share, self._block_file, pipe),
+                args=(
+                    childs_end,
+                    factory,
+                    share,
+                    self._block_file,
+                    partial(self._pulse.beat, worker),
+                    pipe,
+                    os.getpid(),
+                ),
                 name=f"env-worker-{worker}",
                 daemon=True,
             )
@@ -103,6 +119,24 @@ class WorkerPool:
         """Step the ``selected`` envs (``[n_envs]`` bool) with the actions in the block."""
         self._run(STEP, selected)
 
+    def render(self, env: int) -> np.ndarray:
+        """A picture uint8 ``[H, W, 3]`` of the env ``env``, as its worker draws it.
+
+        Raises ``UserError`` where it draws none.
+        """
+        worker = next(worker for worker, share in enumerate(self._shares) if env in share)
+        try:
+            self._pipes[worker].send_bytes(RENDER + str(env).encode())
+            picture = self._collect([worker])[worker]
+        except BaseException:
+            self.close()
+            raise
+        if not isinstance(picture, np.ndarray):
+            raise UserError(
+                "render: the environment draws nothing; build it with render_mode='rgb_array', if it has it"
+            )
+        return picture
+
     def _run(self, command: bytes, selected: np.ndarray) -> None:
         self._block[SELECTED][...] = selected
         self._send(command, [worker for worker, share in enumerate(self._shares) if selected[share].any()])
@@ -121,9 +155,10 @@ class WorkerPool:
             raise
 
     def _collect(self, workers: Iterable[int]) -> dict[int, Any]:
-        """What each of ``workers`` replies; raises as soon as any worker failed."""
+        """What each of ``workers`` replies; raises as soon as any worker failed, or hangs."""
         replies: dict[int, Any] = {}
         waiting = set(workers)
+        beats, since = self._pulse.beats([*waiting]), dict.fromkeys(waiting, time.monotonic())
         while waiting:
             ready = {key.data for key, _ in self._selector.select(_LOOK_AGAIN)}
             for worker in ready or {worker for worker in waiting if not self._processes[worker].is_alive()}:
@@ -133,7 +168,21 @@ class WorkerPool:
                     raise self._failure(worker, reply)
                 replies[worker] = reply
                 waiting.discard(worker)
+            if not ready:
+                now = time.monotonic()
+                moved = [w for w, count in self._pulse.beats([*waiting]).items() if count != beats[w]]
+                beats |= self._pulse.beats(moved)
+                since |= dict.fromkeys(moved, now)
+                self._check_time(waiting, since, now)
         return replies
+
+    def _check_time(self, waiting: set[int], since: dict[int, float], now: float) -> None:
+        late = [worker for worker in sorted(waiting) if now - since[worker] > self._timeout]
+        if late:
+            raise WorkerError(
+                f"{self._name(late[0])} has not come back for {self._timeout:g} s from {self._pulse.doing(late[0])}; "
+                "mend the environment, or give a larger worker_timeout"
+            )
 
     def _receive(self, worker: int) -> bytes:
         with contextlib.suppress(EOFError, OSError):
@@ -181,17 +230,17 @@ def _end_workers(
     block_file: IO[bytes],
     owner: int,
 ) -> None:
-    """Close, then terminate, then kill; a finalizer, so it runs at the latest when the interpreter exits."""
+    """Close, then kill; a finalizer, so it runs at the latest when the interpreter exits."""
     if os.getpid() != owner:
         return
     for pipe in pipes:
         with contextlib.suppress(OSError):
             pipe.send_bytes(CLOSE)
-    for end in (None, "terminate", "kill"):
+    for last in (False, True):
         deadline = time.monotonic() + _GRACE
         for process in processes:
-            if end is not None and process.is_alive():
-                getattr(process, end)()
+            if last and process.is_alive():
+                process.kill()
         for process in processes:
             process.join(max(0.0, deadline - time.monotonic()))
     selector.close()

@@ -7,12 +7,15 @@ import gc
 import os
 import pickle
 import signal
+import threading
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import IO, Any
 
+import numpy as np
 import torch
 
 from ctde_kit.envs.pettingzoo.aec import as_parallel
@@ -21,6 +24,8 @@ from ctde_kit.envs.workers.env_rows import EnvRow, describe
 from ctde_kit.errors import UserError
 
 RESET, STEP, CLOSE, DONE = b"reset", b"step", b"close", b"done"
+# The number of the env follows.
+RENDER = b"render "
 
 _PARENT_CHECK = 2.0
 """Seconds between two looks at whether the parent still lives."""
@@ -40,8 +45,10 @@ class Failure:
 class Worker:
     """The environments of one process, and what it is doing with which."""
 
-    def __init__(self, factory: Callable[[], Any], indices: Sequence[int], block_file: IO[bytes]) -> None:
-        self._factory, self._indices, self._block_file = factory, indices, block_file
+    def __init__(
+        self, factory: Callable[[], Any], indices: Sequence[int], block_file: IO[bytes], beat: Callable[..., None]
+    ) -> None:
+        self._factory, self._indices, self._block_file, self._beat = factory, indices, block_file, beat
         self._envs: list[Any] = []
         self._rows: list[EnvRow] = []
         self._current: int | None = None
@@ -51,16 +58,16 @@ class Worker:
         """Make the environments."""
         descriptions = []
         for index in self._indices:
-            self._current, self._doing = index, "the factory"
+            self._begin("the factory", index)
             env = as_parallel(self._factory())
             self._envs.append(env)
-            self._doing = "a first look"
+            self._begin("a first look", index)
             descriptions.append(describe(env))
         return descriptions
 
     def attach(self, layout: BlockLayout) -> None:
         """Map the shared block."""
-        self._current, self._doing = None, "sharing memory"
+        self._begin("sharing memory")
         block = layout.map(self._block_file)
         self._block_file.close()
         self._selected = block[SELECTED]
@@ -68,17 +75,28 @@ class Worker:
 
     def run(self, command: bytes) -> None:
         """Reset or step the selected environments."""
-        self._doing = command.decode()
-        resets = command == RESET
+        doing, resets = command.decode(), command == RESET
         for row in self._rows:
-            self._current = row.index
             if self._selected[row.index]:
+                self._begin(doing, row.index)
                 row.reset() if resets else row.step()
+
+    def render(self, index: int) -> np.ndarray | None:
+        """A picture of one environment, ``None`` where it draws none."""
+        self._current, self._doing = index, "render"
+        env = self._envs[self._indices.index(index)]
+        picture = env.render() if getattr(env, "render_mode", None) == "rgb_array" else None
+        return None if picture is None else np.ascontiguousarray(picture, dtype=np.uint8)
 
     def close(self) -> None:
         """Close the environments."""
+        self._begin("close")
         for env in self._envs:
             env.close()
+
+    def _begin(self, doing: str, env: int | None = None) -> None:
+        self._current, self._doing = env, doing
+        self._beat(doing, env)
 
     def failure(self, error: BaseException) -> Failure:
         """What to report to the parent about ``error``."""
@@ -89,13 +107,18 @@ class Worker:
 
 
 def serve(
-    pipe: Connection, factory: Callable[[], Any], indices: Sequence[int], block_file: IO[bytes], parents_end: Connection
+    pipe: Connection,
+    factory: Callable[[], Any],
+    indices: Sequence[int],
+    block_file: IO[bytes],
+    beat: Callable[..., None],
+    parents_end: Connection,
+    parent: int,
 ) -> None:
     """The life of a worker: descriptions, then the layout, then commands until the parent closes or is gone."""
-    parent = os.getppid()
     parents_end.close()
-    _leave_the_parent_behind()
-    worker = Worker(factory, indices, block_file)
+    _leave_the_parent_behind(parent)
+    worker = Worker(factory, indices, block_file, beat)
     try:
         pipe.send_bytes(pickle.dumps(worker.build()))
         command = _receive(pipe, parent)
@@ -103,6 +126,9 @@ def serve(
             worker.attach(pickle.loads(command))
             pipe.send_bytes(DONE)
         while command != CLOSE and (command := _receive(pipe, parent)) != CLOSE:
+            if command.startswith(RENDER):
+                pipe.send_bytes(pickle.dumps(worker.render(int(command.removeprefix(RENDER)))))
+                continue
             worker.run(command)
             pipe.send_bytes(DONE)
         worker.close()
@@ -122,11 +148,23 @@ def _receive(pipe: Connection, parent: int) -> bytes:
         return CLOSE
 
 
-def _leave_the_parent_behind() -> None:
+def _leave_the_parent_behind(parent: int) -> None:
     # The parent's objects are not this process's to collect: finalizers would act on the parent's resources.
     gc.freeze()
-    # The terminal sends an interrupt to both; the parent closes its workers. Its own handlers are not for them.
+    # A terminal interrupts, and Slurm terminates, all processes at once; the parent ends its iteration with its workers
+    # and then closes them.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     # Threads of the parent's pools do not exist here: a parallel region would wait for them.
     torch.set_num_threads(1)
+    # An environment that never returns, or that was stopped, does not look whether the parent still lives.
+    threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
+
+
+def _die_with(parent: int) -> None:
+    """End this process once ``parent`` is gone, whatever else it is doing."""
+    while os.getppid() == parent:
+        time.sleep(_PARENT_CHECK)
+    # A worker that waits for commands ends by itself, and closes its environments.
+    time.sleep(2 * _PARENT_CHECK)
+    os.kill(os.getpid(), signal.SIGKILL)

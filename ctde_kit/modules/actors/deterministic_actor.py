@@ -7,14 +7,19 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor, nn
+from torchrl.data import Composite
 from torchrl.envs import TensorDictPrimer
 from torchrl.envs.utils import ExplorationType, exploration_type
 
+from ctde_kit.entry_tables import Entry, GroupEntries
 from ctde_kit.modules.actors.action_vectors import allowed, as_action, gumbel_like, hard, straight_through
 from ctde_kit.modules.actors.noise import ActionNoise
 from ctde_kit.modules.actors.sub_policy_draw import SubPolicyDraw
+from ctde_kit.modules.argument_checks import check_actor_arguments, check_one_agent
+from ctde_kit.modules.keyword_calls import keyword_calls
 from ctde_kit.modules.networks.agent_network import AgentNetwork, actor_hidden_key
 from ctde_kit.modules.networks.inputs import Input, entry
+from ctde_kit.modules.networks.sizes import OutputSize
 from ctde_kit.modules.networks.team_input import TeamInput
 from ctde_kit.specs import GroupSpec
 
@@ -64,10 +69,12 @@ class MultiAgentDeterministicActor(TensorDictModuleBase):
         sub_policies: SubPolicyDraw | None = None,
     ):
         super().__init__()
+        check_actor_arguments("MultiAgentDeterministicActor", group, inputs, network, "vector_dim")
         keys = group.keys
         self.group, self.output_key = group, keys.logits if group.action.discrete else keys.loc
         hidden_key = actor_hidden_key(keys, inputs)
-        self.agent_network = AgentNetwork(inputs, network, [self.output_key], hidden_key=hidden_key)
+        size = OutputSize(group.n_agents, group.action.vector_dim, "group.action.vector_dim")
+        self.agent_network = AgentNetwork(inputs, network, [self.output_key], hidden_key=hidden_key, output_size=size)
         self.register_buffer("low", torch.tensor(group.action.low), persistent=False)
         self.register_buffer("high", torch.tensor(group.action.high), persistent=False)
         self.noise, self.temperature, self.sub_policies = noise, temperature, sub_policies
@@ -79,10 +86,21 @@ class MultiAgentDeterministicActor(TensorDictModuleBase):
         self.out_keys += [] if sub_policies is None else sub_policies.out_keys
 
     @property
+    def in_entries(self) -> list[Entry]:
+        """What the entries that it reads look like."""
+        return [*self.agent_network.in_entries, *GroupEntries.of(self.group).by_key().values()]
+
+    @property
+    def spec(self) -> Composite:
+        """The spec of its actions, ``[n_agents, ...]``."""
+        return self.group.action_spec
+
+    @property
     def decentralized(self) -> bool:
         """Whether an agent needs only its own data to act."""
         return self.agent_network.decentralized
 
+    @keyword_calls()
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         if self.sub_policies is not None:
             tensordict = self.sub_policies(tensordict)
@@ -159,8 +177,15 @@ class SingleAgentDeterministicActor(TensorDictModuleBase):
         self.actor.low, self.actor.high = actor.low[agent : agent + 1], actor.high[agent : agent + 1]
         self.in_keys, self.out_keys = self.actor.in_keys, self.actor.out_keys
 
+    @property
+    def spec(self) -> Composite:
+        """The spec of its action, without an agent axis."""
+        return Composite({self.actor.group.name: Composite({"action": self.actor.group.action.tensor_spec(None)})})
+
+    @keyword_calls(agent_axis=0)
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         keys = self.actor.group.keys
+        check_one_agent(tensordict, self.actor.agent_network.inputs.in_keys)
         output = self.actor.agent_network(tensordict.copy())
         mask = tensordict.get(keys.action_mask, None)
         if mask is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -11,6 +12,8 @@ from tensordict.utils import NestedKey
 from torchrl.envs import TensorDictPrimer
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
+from ctde_kit.entry_tables import Entry
+from ctde_kit.protocols import DeclaresEntries
 from ctde_kit.specs import GroupSpec
 
 GREEDY: Any = ExplorationType.DETERMINISTIC
@@ -19,7 +22,7 @@ GREEDY: Any = ExplorationType.DETERMINISTIC
 class FrozenActor(TensorDictModuleBase):
     """A copy of one group's actor that does not learn, such as an opponent in a ``TeamPolicy``.
 
-    It acts with one exploration type, whatever the others do. Reads and writes what the actor reads and writes,
+    It always acts with its own exploration type, whatever the collector sets. Reads and writes what the actor does,
     including the hidden state ``[*B, n_agents, H]`` of a recurrent one.
 
     Args:
@@ -50,6 +53,11 @@ class FrozenActor(TensorDictModuleBase):
     @property
     def group(self) -> GroupSpec:
         return self.actor.group
+
+    @property
+    def in_entries(self) -> Sequence[Entry]:
+        """What the entries that it reads look like."""
+        return self.actor.in_entries if isinstance(self.actor, DeclaresEntries) else ()
 
     @property
     def decentralized(self) -> bool:

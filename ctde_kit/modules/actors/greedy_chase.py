@@ -59,7 +59,7 @@ class GreedyChase(TensorDictModuleBase):
         expected = self.first + 2 * PLANE * n_prey
         if group.observation_dim != expected:
             raise UserError(
-                f"greedy_chase: expected the {expected} features of a predator of simple_tag (n_prey={n_prey}, "
+                f"GreedyChase: expected the {expected} features of a predator of simple_tag (n_prey={n_prey}, "
                 f"n_landmarks={n_landmarks}), found {group.observation_dim} in group {group.name!r}; choose the "
                 "predators' group, or set n_landmarks"
             )
@@ -102,7 +102,7 @@ def _pushes(group: GroupSpec) -> tuple[tuple[int, ...], ...]:
     known = {5: MPE_PUSHES, 9: VMAS_PUSHES} if action.discrete else {5: MPE_PUSHES, PLANE: ((1, 0), (0, 1))}
     if action.kind == "multi_discrete" or size not in known:
         raise UserError(
-            f"greedy_chase: group {group.name!r} has {action.kind} actions of size {size}: expected one of "
+            f"GreedyChase: group {group.name!r} has {action.kind} actions of size {size}: expected one of "
             f"{sorted(known)}, those of simple_tag; use another policy"
         )
     return known[size]

@@ -15,6 +15,7 @@ from torchrl.envs import TensorDictPrimer
 from ctde_kit.errors import UserError
 from ctde_kit.keys import IS_INIT, next_key
 from ctde_kit.modules.actors.action_vectors import gumbel_like
+from ctde_kit.modules.networks.primer import primer
 from ctde_kit.specs import GroupSpec
 
 
@@ -71,7 +72,7 @@ class OrnsteinUhlenbeckNoise(nn.Module):
     ``x' = x - theta x dt + sigma sqrt(dt) N(0, 1)``, with one x per action dimension of each agent; it adds
     ``scale x'`` times half the action's range. Reads ``is_init`` and its state ``(group, "noise")``
     ``[*B, n_agents, D]``, which is zero at an episode's start. Writes back the state that it used, and the next one
-    under ``next``: so each env has its own state, and the collector's checkpoints keep it with the env's. TorchRL's
+    under ``next``. So each env has its own state, which the collector's checkpoints save with the env's. TorchRL's
     ``OrnsteinUhlenbeckProcessModule`` keeps it under keys with a leading underscore, which collectors drop, and under
     one name for all groups.
 
@@ -126,7 +127,7 @@ class OrnsteinUhlenbeckNoise(nn.Module):
         """The env transform that provides the state."""
         group = self.group
         shape = torch.Size((group.n_agents, group.action.vector_dim))
-        return TensorDictPrimer({group.keys.noise: Unbounded(shape)}, expand_specs=True, reset_key="_reset")
+        return primer({group.keys.noise: Unbounded(shape)})
 
 
 class GumbelNoise(nn.Module):
@@ -157,8 +158,8 @@ class GumbelNoise(nn.Module):
         self.in_keys: list[NestedKey] = []
         if not group.action.discrete:
             raise UserError(
-                f"Gumbel noise: the actions of group {group.name!r} are continuous; use Gaussian noise "
-                "(exploration=gaussian) or task.continuous_actions=false"
+                f"GumbelNoise: the actions of group {group.name!r} are continuous; use GaussianNoise, or an env with "
+                "discrete actions"
             )
         self.register_buffer("scale", torch.tensor(float(scale)))
 
@@ -170,8 +171,8 @@ class GumbelNoise(nn.Module):
 def _half_range(group: GroupSpec) -> Tensor:
     if group.action.discrete:
         raise UserError(
-            f"Gaussian and Ornstein-Uhlenbeck noise: the actions of group {group.name!r} are discrete; use Gumbel "
-            "noise (exploration=gumbel)"
+            f"GaussianNoise and OrnsteinUhlenbeckNoise: the actions of group {group.name!r} are discrete; use "
+            "GumbelNoise"
         )
     return (torch.tensor(group.action.high) - torch.tensor(group.action.low)) / 2
 

@@ -7,14 +7,19 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor, nn
+from torchrl.data import Composite
 from torchrl.envs import TensorDictPrimer
 from torchrl.envs.utils import ExplorationType, exploration_type
 
+from ctde_kit.entry_tables import Entry, GroupEntries
 from ctde_kit.errors import UserError
+from ctde_kit.modules.argument_checks import check_actor_arguments, check_one_agent
+from ctde_kit.modules.keyword_calls import keyword_calls
 from ctde_kit.modules.networks.agent_network import AgentNetwork, actor_hidden_key
 from ctde_kit.modules.networks.inputs import Input, entry
+from ctde_kit.modules.networks.sizes import OutputSize
 from ctde_kit.modules.networks.team_input import TeamInput
-from ctde_kit.specs import GroupSpec
+from ctde_kit.specs import GroupSpec, one_hot
 
 
 class MultiAgentQActor(TensorDictModuleBase):
@@ -53,21 +58,39 @@ class MultiAgentQActor(TensorDictModuleBase):
 
     def __init__(self, group: GroupSpec, inputs: Input | TeamInput, network: nn.Module, epsilon: float = 0.0):
         super().__init__()
+        check_actor_arguments("MultiAgentQActor", group, inputs, network, "n_parameters")
         check_discrete(group)
         keys = group.keys
         self.group = group
         hidden_key = actor_hidden_key(keys, inputs)
-        self.agent_network = AgentNetwork(inputs, network, [keys.action_value], hidden_key=hidden_key)
+        size = OutputSize(group.n_agents, group.action.sizes[0], "the number of actions, group.action.n_parameters")
+        self.agent_network = AgentNetwork(inputs, network, [keys.action_value], hidden_key=hidden_key, output_size=size)
         self.register_buffer("epsilon", torch.tensor(float(epsilon)))
         masks = [keys.action_mask] * group.action_mask + [keys.mask] * group.mask
         self.in_keys = list(dict.fromkeys([*self.agent_network.in_keys, *masks]))
         self.out_keys = [*self.agent_network.out_keys, keys.chosen_action_value, keys.action]
 
     @property
+    def in_entries(self) -> list[Entry]:
+        """What the entries that it reads look like."""
+        return [*self.agent_network.in_entries, *GroupEntries.of(self.group).by_key().values()]
+
+    @property
+    def spec(self) -> Composite:
+        """The spec of its actions, ``[n_agents, ...]``."""
+        return self.group.action_spec
+
+    @property
+    def action_space(self) -> str:
+        """The kind of its actions, as TorchRL's ``DQNLoss`` and ``QMixerLoss`` call it."""
+        return self.group.action.kind
+
+    @property
     def decentralized(self) -> bool:
         """Whether an agent needs only its own data to act."""
         return self.agent_network.decentralized
 
+    @keyword_calls()
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         return self.choose(self.agent_network(tensordict))
 
@@ -107,7 +130,7 @@ class MultiAgentQActor(TensorDictModuleBase):
 
     def one_hot(self, index: Tensor) -> Tensor:
         """One-hot vectors ``[*B, n_agents, A]``, from indices ``[*B, n_agents]``."""
-        return nn.functional.one_hot(index, self.group.action.sizes[0])
+        return one_hot(index, self.group.action.sizes[0]).long()
 
     def make_tensordict_primer(self) -> TensorDictPrimer:
         """The env transform that provides the hidden state of a recurrent actor."""
@@ -143,8 +166,15 @@ class SingleAgentQActor(TensorDictModuleBase):
         self.actor.epsilon = actor.epsilon
         self.in_keys, self.out_keys = self.actor.in_keys, self.actor.out_keys
 
+    @property
+    def spec(self) -> Composite:
+        """The spec of its action, without an agent axis."""
+        return Composite({self.actor.group.name: Composite({"action": self.actor.group.action.tensor_spec(None)})})
+
+    @keyword_calls(agent_axis=0)
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         keys = self.actor.group.keys
+        check_one_agent(tensordict, self.actor.agent_network.inputs.in_keys)
         output = self.actor.agent_network(tensordict.copy())
         for key in (keys.action_mask, keys.mask):
             value = tensordict.get(key, None)
@@ -163,11 +193,11 @@ def check_discrete(group: GroupSpec) -> None:
     kind = group.action.kind
     if kind == "continuous":
         raise UserError(
-            f"group {group.name!r} has continuous actions: QMIX needs discrete actions; the task has it as "
-            "`task.continuous_actions=false`"
+            f"MultiAgentQActor: group {group.name!r} has continuous actions: QMIX needs discrete actions; use an env "
+            "that has them"
         )
     if kind not in ("categorical", "one_hot"):
         raise UserError(
-            f"group {group.name!r} has actions of kind {kind!r}: QMIX needs one choice per agent, categorical or "
-            "one_hot; use another task, or ctde-mappo"
+            f"MultiAgentQActor: group {group.name!r} has actions of kind {kind!r}: QMIX needs one choice per agent, "
+            "categorical or one_hot; use another env, or MultiAgentActor"
         )

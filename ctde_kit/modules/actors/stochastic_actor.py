@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from tensordict import TensorDictBase
 from tensordict.nn import NormalParamExtractor, TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import nn
+from torch.distributions import Distribution
+from torchrl.data import Composite
 from torchrl.envs import TensorDictPrimer
 from torchrl.modules import ProbabilisticActor
 
+from ctde_kit.entry_tables import Entry, GroupEntries
 from ctde_kit.errors import UserError
 from ctde_kit.keys import Key
 from ctde_kit.modules.actors.distributions import MaskedCategorical, MaskedMultiCategorical, TanhNormal
 from ctde_kit.modules.actors.learned_scale import LearnedScale
+from ctde_kit.modules.argument_checks import check_actor_arguments, check_one_agent
+from ctde_kit.modules.keyword_calls import keyword_calls
 from ctde_kit.modules.networks.agent_network import AgentNetwork, actor_hidden_key
 from ctde_kit.modules.networks.inputs import Input
+from ctde_kit.modules.networks.sizes import OutputSize
 from ctde_kit.modules.networks.team_input import TeamInput
 from ctde_kit.specs import GroupSpec
 
@@ -50,28 +58,35 @@ class MultiAgentActor(ProbabilisticActor):
     def __init__(
         self, group: GroupSpec, inputs: Input | TeamInput, network: nn.Module, scale: LearnedScale | None = None
     ):
+        check_actor_arguments("MultiAgentActor", group, inputs, network, "n_parameters")
         keys = group.keys
         if group.action.discrete and scale is not None:
             raise UserError(f"MultiAgentActor: group {group.name!r} has discrete actions; leave scale=None")
         hidden_key = actor_hidden_key(keys, inputs)
         if group.action.discrete:
-            module = AgentNetwork(inputs, network, [keys.logits], hidden_key=hidden_key)
+            size = OutputSize(group.n_agents, group.action.n_parameters, "group.action.n_parameters, one per choice")
+            module = AgentNetwork(inputs, network, [keys.logits], hidden_key=hidden_key, output_size=size)
         else:
             split = scale
             if split is None:
-                # It asks for a `numbers.Number`, which a float is at run time but not for a type checker.
-                split = NormalParamExtractor(scale_lb=1e-3)  # pyright: ignore[reportArgumentType]
-            module = AgentNetwork(inputs, network, [keys.loc, keys.scale], hidden_key=hidden_key, split=split)
+                split = NormalParamExtractor(scale_lb=1e-3)  # pyright: ignore[reportArgumentType]  # a float is a Number
+            meaning = "n_parameters (location and scale; pass scale=LearnedScale(...) to give the location alone)"
+            size = OutputSize(group.n_agents, group.action.n_parameters, f"group.action.{meaning}")
+            if scale is not None:
+                size = OutputSize(group.n_agents, group.action.vector_dim, "group.action.vector_dim (with scale=...)")
+            module = AgentNetwork(
+                inputs, network, [keys.loc, keys.scale], hidden_key=hidden_key, split=split, output_size=size
+            )
         distribution, arguments, in_keys = _distribution(group)
-        # TorchRL takes any TensorDict module, and a dict of keys, though its annotations do not say so.
         super().__init__(
-            module,  # pyright: ignore[reportArgumentType]
-            in_keys=in_keys,  # pyright: ignore[reportArgumentType]
+            module,  # pyright: ignore[reportArgumentType]  # TorchRL takes any TensorDict module
+            in_keys=in_keys,  # pyright: ignore[reportArgumentType]  # and a dict of keys
             out_keys=[keys.action],
             distribution_class=distribution,
             distribution_kwargs=arguments,
             return_log_prob=True,
             log_prob_keys=[keys.action_log_prob],
+            spec=group.action_spec,
         )
         self.group = group
 
@@ -80,6 +95,11 @@ class MultiAgentActor(ProbabilisticActor):
         network = self.module[0]
         assert isinstance(network, AgentNetwork)
         return network
+
+    @property
+    def in_entries(self) -> list[Entry]:
+        """What the entries that it reads look like."""
+        return [*self.agent_network.in_entries, *GroupEntries.of(self.group).by_key().values()]
 
     @property
     def decentralized(self) -> bool:
@@ -122,13 +142,30 @@ class SingleAgentActor(TensorDictModuleBase):
         self._written = [key for key in self.actor.agent_network.out_keys if str(key[-1]).endswith("_hidden")]
         self.out_keys = [*self._written, actor.group.keys.action, actor.group.keys.action_log_prob]
 
+    @property
+    def spec(self) -> Composite:
+        """The spec of its action, without an agent axis."""
+        return Composite({self.actor.group.name: Composite({"action": self.actor.group.action.tensor_spec(None)})})
+
+    def get_dist(self, tensordict: TensorDictBase) -> Distribution:
+        """The distribution of the agent's action, batch ``[*B]``."""
+        distribution, arguments, in_keys = _distribution(self.actor.group)
+        output = self.actor.agent_network(self._with_agent_axis(tensordict))
+        parameters = {name: output.get(key).squeeze(tensordict.ndim) for name, key in in_keys.items()}
+        bounds = {name: bound[0] for name, bound in arguments.items() if name in ("low", "high")}
+        return distribution(**parameters, **{**arguments, **bounds})
+
+    def _with_agent_axis(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """A copy, in which the action mask has the agent axis that the group's distribution expects."""
+        keys, output = self.actor.group.keys, tensordict.copy()
+        check_one_agent(tensordict, self.actor.agent_network.inputs.in_keys)
+        mask = tensordict.get(keys.action_mask, None)
+        return output if mask is None else output.set(keys.action_mask, mask.unsqueeze(-2))
+
+    @keyword_calls(agent_axis=0)
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         keys = self.actor.group.keys
-        output = tensordict.copy()
-        mask = tensordict.get(keys.action_mask, None)
-        if mask is not None:
-            output.set(keys.action_mask, mask.unsqueeze(-2))
-        output = self.actor(output)
+        output = self.actor(self._with_agent_axis(tensordict))
         for key in (keys.action, keys.action_log_prob):
             tensordict.set(key, output.get(key).squeeze(tensordict.ndim))
         for key in self._written:
@@ -136,7 +173,7 @@ class SingleAgentActor(TensorDictModuleBase):
         return tensordict
 
 
-def _distribution(group: GroupSpec) -> tuple[type, dict, dict[str, Key]]:
+def _distribution(group: GroupSpec) -> tuple[type[Distribution], dict[str, Any], dict[str, Key]]:
     """The distribution of the group's actions, its constant arguments, and the keys of the others."""
     keys, action = group.keys, group.action
     if not action.discrete:

@@ -11,6 +11,7 @@ from torchrl.envs import TensorDictPrimer
 
 from ctde_kit.errors import UserError
 from ctde_kit.keys import IS_INIT, next_key
+from ctde_kit.modules.networks.primer import primer
 from ctde_kit.specs import GroupSpec
 
 
@@ -19,8 +20,8 @@ class SubPolicyDraw(TensorDictModuleBase):
 
     Lowe et al. 2017, "Multi-Agent Actor-Critic for Mixed Cooperative-Competitive Environments", section 4.3. Reads
     ``is_init`` bool ``[*B, 1]`` and ``(group, "sub_policy")`` int64 ``[*B, n_agents]``, the index of the step before.
-    Writes the current index there and under ``next``: so each env has its own index, and the collector's checkpoints
-    keep it with the env's state. It draws at every step, needed or not, so that a compiled rollout draws the same
+    Writes the current index there and under ``next``. So each env has its own index, which the collector's checkpoints
+    save with the env's state. It draws at every step, needed or not, so that a compiled rollout draws the same
     numbers.
 
     Args:
@@ -46,7 +47,7 @@ class SubPolicyDraw(TensorDictModuleBase):
     def __init__(self, group: GroupSpec, size: int):
         super().__init__()
         if size < 1:
-            raise UserError(f"ensemble_size={size}: expected 1 sub-policy or more")
+            raise UserError(f"SubPolicyDraw: size={size}: expected 1 sub-policy or more")
         self.group, self.size, self.key = group, size, group.keys.sub_policy
         self.in_keys, self.out_keys = [self.key, IS_INIT], [self.key, next_key(self.key)]
 
@@ -64,4 +65,4 @@ class SubPolicyDraw(TensorDictModuleBase):
     def make_tensordict_primer(self) -> TensorDictPrimer:
         """The env transform that carries the index."""
         spec = Categorical(self.size, shape=torch.Size((self.group.n_agents,)), dtype=torch.long)
-        return TensorDictPrimer({self.key: spec}, expand_specs=True, reset_key="_reset")
+        return primer({self.key: spec})

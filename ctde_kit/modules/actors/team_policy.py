@@ -2,40 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any
 
 from tensordict.nn import TensorDictModuleBase, TensorDictSequential
-from torch import nn
 
-from ctde_kit.specs import GroupSpec
-
-
-class GroupActor(Protocol):
-    """What ``TeamPolicy`` uses of each group's actor."""
-
-    @property
-    def group(self) -> GroupSpec:
-        """The group whose actions it writes."""
-        ...
-
-    @property
-    def in_keys(self) -> Any:
-        """The keys it reads; an actor that reads ``group.keys.hidden("actor")`` has ``make_tensordict_primer()``."""
-        ...
-
-    @property
-    def decentralized(self) -> bool:
-        """Whether an agent needs only its own data to act."""
-        ...
-
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """Its parameters; empty if it does not learn."""
-        ...
-
-    def for_agent(self, agent: int, /) -> TensorDictModuleBase:
-        """The policy of one agent alone."""
-        ...
+from ctde_kit.errors import UserError
+from ctde_kit.protocols import GroupActor
 
 
 class TeamPolicy(TensorDictSequential):
@@ -62,13 +35,13 @@ class TeamPolicy(TensorDictSequential):
     """
 
     def __init__(self, actors: Mapping[str, GroupActor]):
-        super().__init__([*actors.values()])  # pyright: ignore[reportCallIssue, reportArgumentType]
+        super().__init__([*actors.values()])
         self.groups = list(actors)
 
     @property
     def actors(self) -> dict[str, GroupActor]:
-        # `module` is a ModuleList, whose elements have no type of their own.
-        return dict(zip(self.groups, self.module, strict=True))  # pyright: ignore[reportReturnType]
+        modules: Any = self.module  # a ModuleList, whose elements have no type of their own
+        return dict(zip(self.groups, modules, strict=True))
 
     @property
     def learners(self) -> dict[str, GroupActor]:
@@ -85,5 +58,11 @@ class TeamPolicy(TensorDictSequential):
         return all(actor.decentralized for actor in self.actors.values())
 
     def for_agent(self, group: str, agent: int) -> TensorDictModuleBase:
-        """The policy of one agent of one group."""
+        """The policy of one agent of one group.
+
+        Raises:
+            UserError: where there is no such group.
+        """
+        if group not in self.groups:
+            raise UserError(f"group={group!r}: there is no such group; expected one of {', '.join(self.groups)}")
         return self.actors[group].for_agent(agent)

@@ -51,6 +51,11 @@ class TargetedMessages(nn.Module):
             hidden = (kept + self.heard(_attention(signature, query, mask) @ value)).tanh()
         return hidden
 
+    def first_weights(self, hidden: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Who listens to whom in the first round, ``[*B, n, n]``: one row per listener, which sums to 1."""
+        signature, query, _, _ = self.message(hidden).split(self.sizes, -1)
+        return _attention(signature, query, mask)
+
 
 def _attention(signature: Tensor, query: Tensor, mask: Tensor | None) -> Tensor:
     """Weights ``[*B, n, n]``: one row per listener, which sums to 1; zeros for dead listeners and dead speakers."""

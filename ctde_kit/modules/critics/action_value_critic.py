@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, get_args, runtime_checkable
+from typing import Any, get_args
 
 import torch
 from tensordict import TensorDictBase
@@ -10,35 +10,25 @@ from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 from torchrl.modules import set_recurrent_mode
 
+from ctde_kit.entry_tables import Entry, GroupEntries, state_entry
 from ctde_kit.errors import UserError
 from ctde_kit.keys import STATE, Key
+from ctde_kit.modules.argument_checks import built_network, check_team_and_group
+from ctde_kit.modules.critics.stored_actions import groups_that_act, with_action_vectors
 from ctde_kit.modules.critics.value_critic import Heads, Sees, ValuePerAgent, check_own_first
+from ctde_kit.modules.keyword_calls import keyword_calls
 from ctde_kit.modules.networks.agent_network import AgentNetwork, NetworkFactory
 from ctde_kit.modules.networks.inputs import Input
-from ctde_kit.modules.networks.linear import AgentLinear
 from ctde_kit.modules.networks.own_first import own_first_columns
+from ctde_kit.modules.networks.sizes import HasFirstLayer, OutputSize
 from ctde_kit.specs import GroupSpec, TeamSpec
-
-
-@runtime_checkable
-class HasFirstLayer(Protocol):
-    """A network that can run its first layer apart from the rest, such as ``MultiAgentMLP`` and ``MultiAgentGRU``."""
-
-    @property
-    def first(self) -> AgentLinear:
-        """The layer that reads the features."""
-        ...
-
-    def after_first(self, x: Tensor, /, *carried: Tensor) -> Any:
-        """Outputs, from what the first layer gave."""
-        ...
 
 
 class ActionValueCritic(TensorDictModuleBase):
     """A critic of joint actions: it writes ``(group, "state_action_value")`` ``[*B, n_agents, 1]``.
 
     ``action_value_critic`` makes the common ones. Reads what ``agent_network`` reads, including actions as vectors:
-    ``(group, "action_vector")`` ``[*B, n_agents, D]``.
+    ``(group, "action_vector")`` ``[*B, n_agents, D]``, or where there are none, ``(group, "action")``.
 
     Args:
         group: the group whose returns it predicts.
@@ -46,6 +36,7 @@ class ActionValueCritic(TensorDictModuleBase):
         own_column: the column of agent 0's action among the features, the other agents' come after it; ``None`` if
             agent i's value depends on agent i's action alone, or on the others' through a channel between agents.
         own_first: each agent's own action stands at ``own_column``.
+        team: all groups whose actions it sees; ``None``: ``group`` alone.
 
     >>> import torch
     >>> from tensordict import TensorDict
@@ -65,12 +56,20 @@ class ActionValueCritic(TensorDictModuleBase):
     out_keys: list[Key]
 
     def __init__(
-        self, group: GroupSpec, agent_network: AgentNetwork, own_column: int | None, *, own_first: bool = False
+        self,
+        group: GroupSpec,
+        agent_network: AgentNetwork,
+        own_column: int | None,
+        *,
+        own_first: bool = False,
+        team: TeamSpec | None = None,
     ):
         super().__init__()
         self.group, self.agent_network = group, agent_network
         self.own_column, self.own_first = own_column, own_first
-        self.in_keys, self.out_keys = agent_network.in_keys, agent_network.out_keys
+        self.acting = groups_that_act(team.groups if team is not None else (group,), agent_network.in_keys)
+        self.in_keys = [*agent_network.in_keys, *(other.keys.action for other in self.acting)]
+        self.out_keys = agent_network.out_keys
         self.hidden_key = agent_network.hidden_key
 
     @property
@@ -93,8 +92,16 @@ class ActionValueCritic(TensorDictModuleBase):
             return self.agent_network.decentralized
         return isinstance(self.agent_network.network, HasFirstLayer)
 
+    @property
+    def in_entries(self) -> list[Entry]:
+        """What the entries that it reads look like."""
+        return self.agent_network.in_entries
+
+    @keyword_calls()
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
-        return self.agent_network(tensordict)
+        inputs = with_action_vectors(self.acting, tensordict)
+        output = self.agent_network(inputs)
+        return output if inputs is tensordict else tensordict.update(output.select(*self.out_keys))
 
     def own_action_values(self, tensordict: TensorDictBase, action: Tensor) -> Tensor:
         """The value ``[*B, n_agents, 1]`` for each agent if it alone takes another action ``[*B, n_agents, D]``.
@@ -162,6 +169,7 @@ def action_value_critic(
     >>> critic(TensorDict({"agents": data}, [2]))["agents", "state_action_value"].shape
     torch.Size([2, 3, 1])
     """
+    check_team_and_group("action_value_critic", team, group)
     for name, value, words in (("sees", sees, get_args(Sees)), ("heads", heads, get_args(Heads))):
         if value not in words:
             raise UserError(f"action_value_critic: {name}={value!r}, expected one of {', '.join(words)}")
@@ -182,6 +190,8 @@ def action_value_critic(
     if own_first:
         widths = [[other.observation_dim for other in team], [other.action.vector_dim for other in team]]
         columns = own_first_columns(team, group, widths)
+    entries = [entry for other in team for entry in GroupEntries.of(other).by_key().values()]
+    entries += [] if team.state_dim is None else [state_entry(STATE, team.state_dim)]
     inputs = Input(
         parts,
         n_rows,
@@ -189,16 +199,18 @@ def action_value_critic(
         agent_id=agent_id,
         decentralized=sees == "observation",
         columns=columns,
+        entries=entries,
     )
     outputs = group.n_agents if n_rows == 1 and heads == "agent" else 1
     network = AgentNetwork(
         inputs,
-        make_network(inputs.features, outputs, n_rows),
+        built_network("action_value_critic", make_network, inputs.features, outputs, n_rows),
         [group.keys.state_action_value],
         hidden_key=group.keys.team_hidden("critic"),
         split=ValuePerAgent(group.n_agents),
+        output_size=OutputSize(n_rows, outputs, "one value per head"),
     )
-    return ActionValueCritic(group, network, own_column, own_first=own_first)
+    return ActionValueCritic(group, network, own_column, own_first=own_first, team=team)
 
 
 Parts = list[tuple[Key, Key | None, int]]
@@ -216,11 +228,11 @@ def _state_parts(team: TeamSpec, group: GroupSpec, sees: Sees) -> tuple[Parts, i
         return [(group.keys.observation, _mask(group), 0)], group.observation_dim, True
     if sees == "state":
         if team.state_dim is None:
-            raise UserError("critic input `state`: this env writes no root key 'state'; use `critic=centralized`")
+            raise UserError("action_value_critic: sees='state': this env writes no root key 'state'; use sees='team'")
         return [(STATE, None, 1)], team.state_dim, False
     if group.state_dim is None:
         raise UserError(
-            f"critic input `agent_state`: this env writes no key {group.keys.state}; use "
-            "`critic.build_state=true`, which adds envs.transforms.AgentState to the env, or `critic=centralized`"
+            f"action_value_critic: sees='agent_state': this env writes no key {group.keys.state}; append "
+            "envs.transforms.AgentState to it, or use sees='team'"
         )
     return [(group.keys.state, _mask(group), 0)], group.state_dim, True

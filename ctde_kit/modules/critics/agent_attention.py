@@ -33,7 +33,7 @@ class AgentAttention(nn.Module):
     def __init__(self, embed_dim: int, n_heads: int):
         super().__init__()
         if n_heads < 1 or embed_dim % n_heads:
-            raise UserError(f"attention: n_heads={n_heads}, expected a divisor of embed_dim={embed_dim}")
+            raise UserError(f"AgentAttention: n_heads={n_heads}, expected a divisor of embed_dim={embed_dim}")
         self.n_heads = n_heads
         self.query, self.key, self.value = (nn.Linear(embed_dim, embed_dim, bias=False) for _ in range(3))
 

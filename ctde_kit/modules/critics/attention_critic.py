@@ -9,12 +9,17 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 
+from ctde_kit.entry_tables import Entry, GroupEntries
 from ctde_kit.keys import Key
+from ctde_kit.modules.argument_checks import built_network, check_team_and_group
 from ctde_kit.modules.critics.agent_attention import AgentAttention
+from ctde_kit.modules.critics.stored_actions import groups_that_act, with_action_vectors
+from ctde_kit.modules.keyword_calls import keyword_calls
 from ctde_kit.modules.networks.agent_network import NetworkFactory
 from ctde_kit.modules.networks.inputs import Input, entry
 from ctde_kit.modules.networks.linear import AgentLinear
 from ctde_kit.modules.networks.sharing import ShareParams
+from ctde_kit.modules.networks.sizes import OutputSize
 from ctde_kit.specs import GroupSpec, TeamSpec
 
 
@@ -28,11 +33,11 @@ class AttentionCritic(TensorDictModuleBase):
     values.
 
     Reads ``(group, "observation")`` ``[*B, n_agents, F]`` of every group, ``(group, "mask")`` if agents die, and with
-    ``of_actions`` ``(group, "action_vector")`` ``[*B, n_agents, D]``. Writes ``(group, "state_value")``, or with
-    ``of_actions`` ``(group, "state_action_value")``, ``[*B, n_agents, 1]``; and ``(group, "attention_weight")`` ``[*B,
-    n_agents, N]`` without a gradient: how much each agent attends to each of the team's N agents, in the team's order,
-    as the mean over heads. Rows sum to 1; dead agents and the agent itself get 0. The last agent alive attends to
-    itself. A dead agent's row is over the living, and all 0 if there are none.
+    ``of_actions`` ``(group, "action_vector")`` ``[*B, n_agents, D]``, or where there are none, ``(group, "action")``.
+    Writes ``(group, "state_value")``, or with ``of_actions`` ``(group, "state_action_value")``, ``[*B, n_agents, 1]``;
+    and ``(group, "attention_weight")`` ``[*B, n_agents, N]`` without a gradient: how much each agent attends to each of
+    the team's N agents, in the team's order, as the mean over heads. Rows sum to 1; dead agents and the agent itself
+    get 0. The last agent alive attends to itself. A dead agent's row is over the living, and all 0 if there are none.
 
     Differences from the paper: ``f`` gives the value of the action that is taken, not one value per action, so
     continuous actions fit and ``e_i`` contains agent i's own action; agents may share encoders and ``f``; there is also
@@ -83,6 +88,7 @@ class AttentionCritic(TensorDictModuleBase):
         normalize: bool = False,
     ):
         super().__init__()
+        check_team_and_group("AttentionCritic", team, group)
         self.team, self.group = team, group
         inputs = [_input(other, of_actions, agent_id, normalize) for other in team]
         self.inputs = nn.ModuleList(inputs)
@@ -91,17 +97,26 @@ class AttentionCritic(TensorDictModuleBase):
         )
         self.activation = activation_class()
         self.attention = AgentAttention(embed_dim, n_heads)
-        self.head = make_network(2 * embed_dim, 1, group.n_agents)
+        self.head = built_network("AttentionCritic", make_network, 2 * embed_dim, 1, group.n_agents)
         keys = group.keys
         self.value_key = keys.state_action_value if of_actions else keys.state_value
-        self.in_keys = list(dict.fromkeys(key for group_input in inputs for key in group_input.in_keys))
+        read = list(dict.fromkeys(key for group_input in inputs for key in group_input.in_keys))
+        self.acting = groups_that_act(team.groups, read)
+        self.in_keys = [*read, *(other.keys.action for other in self.acting)]
         self.out_keys = [self.value_key, keys.attention_weight]
         self._index = team.groups.index(group)
         self._first = sum(other.n_agents for other in team.groups[: self._index])
 
+    @property
+    def in_entries(self) -> list[Entry]:
+        """What the entries that it reads look like."""
+        return [entry for other in self.team for entry in GroupEntries.of(other).by_key().values()]
+
+    @keyword_calls()
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
-        embeddings = [self._embedded(tensordict, index) for index in range(len(self.encoders))]
-        value, weight = self._value(tensordict, embeddings[self._index], embeddings)
+        inputs = with_action_vectors(self.acting, tensordict)
+        embeddings = [self._embedded(inputs, index) for index in range(len(self.encoders))]
+        value, weight = self._value(inputs, embeddings[self._index], embeddings)
         tensordict.set(self.value_key, value)
         return tensordict.set(self.group.keys.attention_weight, weight.detach().mean(-3))
 
@@ -120,7 +135,10 @@ class AttentionCritic(TensorDictModuleBase):
     def _value(self, tensordict: TensorDictBase, own: Tensor, embeddings: list[Tensor]) -> tuple[Tensor, Tensor]:
         team = embeddings[0] if len(embeddings) == 1 else torch.cat(embeddings, -2)
         attended, weight = self.attention(own, team, self._alive(tensordict, embeddings), self._first)
-        return self.head(torch.cat([own, attended], -1)), weight
+        features = torch.cat([own, attended], -1)
+        value = self.head(features)
+        OutputSize(self.group.n_agents, 1, "one value per agent").check(self.head, features, value)
+        return value, weight
 
     def _alive(self, tensordict: TensorDictBase, embeddings: list[Tensor]) -> Tensor | None:
         """Which agents of the team are alive, bool ``[*B, N]``; ``None`` if no group has a mask."""

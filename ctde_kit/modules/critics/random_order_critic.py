@@ -7,9 +7,11 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 
+from ctde_kit.entry_tables import Entry, GroupEntries
 from ctde_kit.errors import UserError
 from ctde_kit.keys import NEXT, Key, next_key
 from ctde_kit.modules.critics.action_value_critic import ActionValueCritic
+from ctde_kit.modules.keyword_calls import keyword_calls
 from ctde_kit.modules.networks.agent_network import AgentNetwork
 from ctde_kit.modules.networks.inputs import entry
 from ctde_kit.specs import TeamSpec
@@ -56,8 +58,8 @@ class RandomOrderCritic(TensorDictModuleBase):
         network = critic if isinstance(critic, AgentNetwork) else critic.agent_network
         if network is critic and network.recurrent:
             raise UserError(
-                "a random order: the hidden state of a recurrent critic of states was computed in a fixed one; use a "
-                "feed-forward network (network@critic.network=mlp), or a fixed order (critic.ordering=fixed)"
+                "RandomOrderCritic: the hidden state of a recurrent critic of states was computed in a fixed order; "
+                "give a critic with a feed-forward network, or use it without a random order"
             )
         self.rows_are_places = network.inputs.n_agents == 1 or network.inputs.ids is not None
         self.order_keys: list[Key] = [group.keys.order for group in team]
@@ -69,6 +71,11 @@ class RandomOrderCritic(TensorDictModuleBase):
     def hidden_shape(self) -> tuple[int, int]:
         """The shape ``(n, H)`` of one hidden state; only a recurrent critic has one."""
         return self.critic.hidden_shape
+
+    @property
+    def in_entries(self) -> list[Entry]:
+        """What the entries that it reads look like."""
+        return [*self.critic.in_entries, *(GroupEntries.of(group).order for group in self.team)]
 
     @property
     def swaps_own_action(self) -> bool:
@@ -90,6 +97,7 @@ class RandomOrderCritic(TensorDictModuleBase):
                 tensordict.set(next_key(group.keys.order), order)
         return tensordict
 
+    @keyword_calls()
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         output = self.critic(self._ordered(tensordict))
         for key in self.out_keys:
@@ -106,13 +114,13 @@ class RandomOrderCritic(TensorDictModuleBase):
         return self._to_agents(tensordict, values, critic.group.keys.state_action_value)
 
     def _ordered(self, tensordict: TensorDictBase) -> TensorDictBase:
-        """What ``critic`` reads, in order; hidden states belong to places, and stay where they are."""
+        """What ``critic`` reads, in the drawn order; hidden states belong to places, so they are not moved."""
         ordered = tensordict.select(*self.critic.in_keys, strict=False)
         for group in self.team:
             order = tensordict.get(group.keys.order, None)
             if order is not None:
                 for key in self.critic.in_keys:
-                    if isinstance(key, tuple) and key[0] == group.name:
+                    if isinstance(key, tuple) and key[0] == group.name and key in ordered.keys(True):
                         ordered.set(key, _in_order(entry(tensordict, key), order))
         return ordered
 

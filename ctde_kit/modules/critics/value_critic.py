@@ -7,8 +7,10 @@ from typing import Literal, get_args
 from torch import Tensor, nn
 
 from ctde_kit.errors import UserError
+from ctde_kit.modules.argument_checks import built_network, check_team_and_group
 from ctde_kit.modules.networks.agent_network import AgentNetwork, NetworkFactory
 from ctde_kit.modules.networks.inputs import Input, agent_state, global_state, own_observation, team_observation
+from ctde_kit.modules.networks.sizes import OutputSize
 from ctde_kit.specs import GroupSpec, TeamSpec
 
 Sees = Literal["observation", "team", "state", "agent_state"]
@@ -80,6 +82,7 @@ def value_critic(
     >>> critic(env.reset())["adversary", "state_value"].shape
     torch.Size([5, 3, 1])
     """
+    check_team_and_group("value_critic", team, group)
     for name, value, words in (("sees", sees, get_args(Sees)), ("heads", heads, get_args(Heads))):
         if value not in words:
             raise UserError(f"value_critic: {name}={value!r}, expected one of {', '.join(words)}")
@@ -88,21 +91,24 @@ def value_critic(
     outputs = group.n_agents if inputs.n_agents == 1 and heads == "agent" else 1
     return AgentNetwork(
         inputs,
-        make_network(inputs.features, outputs, inputs.n_agents),
+        built_network("value_critic", make_network, inputs.features, outputs, inputs.n_agents),
         [group.keys.state_value],
         hidden_key=group.keys.team_hidden("critic"),
         split=ValuePerAgent(group.n_agents),
+        output_size=OutputSize(inputs.n_agents, outputs, "one value per head"),
     )
 
 
 def check_own_first(own_first: bool, sees: str, heads: str, agent_id: bool) -> None:
     """Raise ``UserError`` where there is no row per agent that could begin with its own observation."""
     if own_first and sees != "team":
-        raise UserError(f"own_first: a critic with sees={sees} stacks no observations; use sees=team, or leave it out")
+        raise UserError(
+            f"own_first: a critic with sees={sees!r} stacks no observations; use sees='team', or leave it out"
+        )
     if own_first and heads != "network" and not agent_id:
         raise UserError(
-            f"own_first: with heads={heads} one row serves all agents, so it cannot begin with each agent's own "
-            "observation; use heads=network"
+            f"own_first: with heads={heads!r} one row serves all agents, so it cannot begin with each agent's own "
+            "observation; use heads='network'"
         )
 
 

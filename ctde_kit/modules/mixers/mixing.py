@@ -38,9 +38,9 @@ def mixer_state(team: TeamSpec, sees: MixerState = "auto", *, normalize: bool = 
     torch.Size([2, 1, 15])
     """
     if sees not in get_args(MixerState):
-        raise UserError(f"mixer.sees={sees!r}: expected one of {', '.join(get_args(MixerState))}")
+        raise UserError(f"mixer_state: sees={sees!r}: expected one of {', '.join(get_args(MixerState))}")
     if sees == "state" and team.state_dim is None:
-        raise UserError("mixer.sees=state: this env writes no root key 'state'; use mixer.sees=team")
+        raise UserError("mixer_state: sees='state': this env writes no root key 'state'; use sees='team'")
     if sees == "state" or (sees == "auto" and team.state_dim is not None):
         return global_state(team, team.groups[0], normalize=normalize)
     return team_observation(team, team.groups[0], normalize=normalize)
@@ -64,7 +64,9 @@ def team_values(tensordict: TensorDictBase, team: TeamSpec, name: str) -> Tensor
         expected = (*tensordict.batch_size, group.n_agents, 1)
         if value is None or value.shape != expected:
             actual = "nothing" if value is None else list(value.shape)
-            raise UserError(f"mixer: key {group.keys(name)}: expected {list(expected)}, found {actual}")
+            advice = "; QMixLoss writes it, TorchRL's QMixerLoss does not: use QMixer or VDNMixer there"
+            advice = advice if name == "max_action_value" and value is None else ""
+            raise UserError(f"mixer: key {group.keys(name)}: expected {list(expected)}, found {actual}{advice}")
         value = value.squeeze(-1)
         parts.append(value.masked_fill(~tensordict.get(group.keys.mask), 0) if group.mask else value)
     return torch.cat(parts, -1)

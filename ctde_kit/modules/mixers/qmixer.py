@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tensordict import TensorDictBase
-from tensordict.nn import TensorDictModuleBase
+from tensordict.nn import TensorDictModule
 from torch import nn
 
+from ctde_kit.entry_tables import Entry
 from ctde_kit.keys import CHOSEN_ACTION_VALUE, Key
+from ctde_kit.modules.keyword_calls import keyword_calls
 from ctde_kit.modules.mixers.mixing import hypernetwork, mixer_state, team_values, value_keys
 from ctde_kit.modules.networks.inputs import Input
 from ctde_kit.specs import TeamSpec
 
 
-class QMixer(TensorDictModuleBase):
+class QMixer(TensorDictModule):
     """The team's value as a monotonic function of its agents' values (Rashid et al. 2018, section 4).
 
     TorchRL's ``QMixer`` mixes one group, needs a ``state`` and has hypernetworks of fixed depth; this one mixes several
@@ -59,7 +61,8 @@ class QMixer(TensorDictModuleBase):
         hypernet_cells: Sequence[int] = (),
         monotonic: bool = True,
     ):
-        super().__init__()
+        # TorchRL's QMixerLoss takes a TensorDictModule as it is, and wraps any other module anew.
+        super().__init__(nn.Identity(), in_keys=[CHOSEN_ACTION_VALUE], out_keys=[CHOSEN_ACTION_VALUE])
         self.monotonic = monotonic
         self.team, self.state, self.embed_dim = team, state or mixer_state(team), embed_dim
         self.n_agents = sum(group.n_agents for group in team)
@@ -71,6 +74,12 @@ class QMixer(TensorDictModuleBase):
         self.in_keys = list(dict.fromkeys([*value_keys(team, [CHOSEN_ACTION_VALUE]), *self.state.in_keys]))
         self.out_keys = [CHOSEN_ACTION_VALUE]
 
+    @property
+    def in_entries(self) -> Sequence[Entry]:
+        """What the entries of its state look like."""
+        return self.state.in_entries
+
+    @keyword_calls()
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         values = team_values(tensordict, self.team, CHOSEN_ACTION_VALUE)
         state = self.state(tensordict).squeeze(-2)

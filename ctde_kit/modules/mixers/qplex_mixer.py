@@ -6,10 +6,12 @@ from collections.abc import Sequence
 
 import torch
 from tensordict import TensorDictBase
-from tensordict.nn import TensorDictModuleBase
-from torch import Tensor
+from tensordict.nn import TensorDictModule
+from torch import Tensor, nn
 
+from ctde_kit.entry_tables import Entry
 from ctde_kit.keys import CHOSEN_ACTION_VALUE, Key
+from ctde_kit.modules.keyword_calls import keyword_calls
 from ctde_kit.modules.mixers.mixing import (
     check_actions,
     hypernetwork,
@@ -25,7 +27,7 @@ from ctde_kit.specs import TeamSpec
 SMALLEST = 1e-6
 
 
-class QPLEXMixer(TensorDictModuleBase):
+class QPLEXMixer(TensorDictModule):
     """The team's value from each agent's value and advantage, scaled by state and joint action (QPLEX).
 
     Wang et al. 2021, section 3. The state first scales and shifts each agent's value ``V_i = max_a Q_i`` and advantage
@@ -66,7 +68,8 @@ class QPLEXMixer(TensorDictModuleBase):
     def __init__(
         self, team: TeamSpec, state: Input | None = None, *, n_heads: int = 10, hypernet_cells: Sequence[int] = (64,)
     ):
-        super().__init__()
+        # TorchRL's QMixerLoss takes a TensorDictModule as it is, and wraps any other module anew.
+        super().__init__(nn.Identity(), in_keys=[CHOSEN_ACTION_VALUE], out_keys=[CHOSEN_ACTION_VALUE])
         for group in team:
             check_actions(group)
         self.team, self.state, self.n_heads = team, state or mixer_state(team), n_heads
@@ -82,6 +85,12 @@ class QPLEXMixer(TensorDictModuleBase):
         self.in_keys = list(dict.fromkeys([*value_keys(team, names), *self.state.in_keys]))
         self.out_keys = [CHOSEN_ACTION_VALUE]
 
+    @property
+    def in_entries(self) -> Sequence[Entry]:
+        """What the entries of its state look like."""
+        return self.state.in_entries
+
+    @keyword_calls()
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         chosen = team_values(tensordict, self.team, CHOSEN_ACTION_VALUE)
         best = team_values(tensordict, self.team, "max_action_value")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from tensordict import TensorDictBase
-from tensordict.nn import TensorDictModuleBase
+from tensordict.nn import TensorDictModule
+from torch import nn
 
 from ctde_kit.keys import CHOSEN_ACTION_VALUE, Key
+from ctde_kit.modules.keyword_calls import keyword_calls
 from ctde_kit.modules.mixers.mixing import team_values, value_keys
 from ctde_kit.specs import TeamSpec
 
 
-class VDNMixer(TensorDictModuleBase):
+class VDNMixer(TensorDictModule):
     """The team's value as the sum of its agents' values (Sunehag et al. 2018, eq. 1).
 
     TorchRL's ``VDNMixer`` sums one group; this one sums several groups and leaves dead agents out.
@@ -39,10 +41,12 @@ class VDNMixer(TensorDictModuleBase):
     out_keys: list[Key]
 
     def __init__(self, team: TeamSpec):
-        super().__init__()
+        # TorchRL's QMixerLoss takes a TensorDictModule as it is, and wraps any other module anew.
+        super().__init__(nn.Identity(), in_keys=[CHOSEN_ACTION_VALUE], out_keys=[CHOSEN_ACTION_VALUE])
         self.team = team
         self.in_keys, self.out_keys = value_keys(team, [CHOSEN_ACTION_VALUE]), [CHOSEN_ACTION_VALUE]
 
+    @keyword_calls()
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         values = team_values(tensordict, self.team, CHOSEN_ACTION_VALUE)
         return tensordict.set(CHOSEN_ACTION_VALUE, values.sum(-1, keepdim=True))

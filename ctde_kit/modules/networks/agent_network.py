@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 import torch
@@ -13,10 +14,15 @@ from torchrl.data import Unbounded
 from torchrl.envs import TensorDictPrimer
 from torchrl.modules.tensordict_module.rnn import recurrent_mode
 
+from ctde_kit.entry_tables import Entry, root_entry
 from ctde_kit.errors import UserError
 from ctde_kit.keys import IS_INIT, GroupKeys, Key, next_key
+from ctde_kit.modules.keyword_calls import keyword_calls
 from ctde_kit.modules.networks.inputs import Input
+from ctde_kit.modules.networks.primer import primer
+from ctde_kit.modules.networks.sizes import OutputSize, check_input
 from ctde_kit.modules.networks.team_input import TeamInput
+from ctde_kit.modules.networks.time_axis import check_continues
 from ctde_kit.protocols import SaysCentralized, SaysDecentralized, SaysReadsMask, SaysRecurrent
 
 Split = Callable[[Tensor], Sequence[Tensor]]
@@ -87,10 +93,12 @@ class AgentNetwork(TensorDictModuleBase):
         out_keys: where to write.
         hidden_key: where its hidden state stands; needed by a recurrent network.
         split: turns the output into one tensor per key, if there are several keys.
+        output_size: what the network must give; ``None``: anything.
 
     Raises:
         UserError: where ``is_init`` or the hidden state is missing: append ``torchrl.envs.InitTracker()`` and
-            ``make_tensordict_primer()`` to the env; for a channel between agents that all have the same input.
+            ``make_tensordict_primer()`` to the env; for a channel between agents that all have the same input; for a
+            network of other sizes; for shuffled single steps ``[B]`` where the last dimension is time.
 
     >>> import torch
     >>> from tensordict import TensorDict
@@ -115,21 +123,35 @@ class AgentNetwork(TensorDictModuleBase):
         *,
         hidden_key: Key | None = None,
         split: Split | None = None,
+        output_size: OutputSize | None = None,
     ):
         super().__init__()
-        self.inputs, self.network, self.split = inputs, network, split
+        check_input(network, inputs.n_agents, inputs.features)
+        self.inputs, self.network, self.split, self.output_size = inputs, network, split, output_size
         self.hidden_key = hidden_key if self.recurrent else None
         if self.recurrent and hidden_key is None:
-            raise UserError("a recurrent network needs `hidden_key`, such as GroupKeys().hidden('actor'); got None")
+            raise UserError(
+                "AgentNetwork: hidden_key=None: a recurrent network needs one, such as GroupKeys().hidden('actor')"
+            )
         self._reads_mask = reads_mask(network)
         if self._reads_mask and not inputs.per_agent:
             raise UserError(
-                f"{type(network).__name__}: its input is the team's, the same for every agent, so there is nothing to "
-                "tell; use each agent's own data (critic=decentralized or critic=agent_state)"
+                f"AgentNetwork: the input of {type(network).__name__} is the team's, the same for every agent, so "
+                "there is nothing to tell; use each agent's own data (sees='observation' or 'agent_state' of a critic)"
             )
         self.in_keys = [*inputs.in_keys, *([self.hidden_key, IS_INIT] if self.hidden_key else [])]
         self.out_keys = [*out_keys, *([self.hidden_key, next_key(self.hidden_key)] if self.hidden_key else [])]
         self._written = list(out_keys)
+
+    @property
+    def in_entries(self) -> list[Entry]:
+        """What the entries that it reads look like."""
+        entries = list(self.inputs.in_entries)
+        if self.hidden_key is not None:
+            advice = "append the module's make_tensordict_primer() to the env"
+            entries.append(Entry(self.hidden_key, "*B n H", self.hidden_shape, "float", advice=advice))
+            entries.append(root_entry(IS_INIT, "bool", "append torchrl.envs.InitTracker() to the env"))
+        return entries
 
     @property
     def recurrent(self) -> bool:
@@ -150,6 +172,7 @@ class AgentNetwork(TensorDictModuleBase):
         assert is_recurrent(self.network)
         return self.inputs.n_agents, self.network.hidden_size
 
+    @keyword_calls()
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         x = self.inputs(tensordict)
         options = {"mask": self.inputs.alive(tensordict)} if self._reads_mask else {}
@@ -157,6 +180,8 @@ class AgentNetwork(TensorDictModuleBase):
             outputs = self.network(x, **options)
         else:
             outputs = self._recurrent_forward(tensordict, x, options)
+        if self.output_size is not None:
+            self.output_size.check(self.network, x, outputs)
         parts = (outputs,) if self.split is None else self.split(outputs)
         for key, part in zip(self._written, parts, strict=True):
             tensordict.set(key, part)
@@ -173,27 +198,21 @@ class AgentNetwork(TensorDictModuleBase):
                 f"key {self.hidden_key} is missing: append the module's make_tensordict_primer() to the env"
             )
         if recurrent_mode():
-            outputs, after, before = network.unroll(x, hidden.select(tensordict.ndim - 1, 0), is_init, **options)
+            # Stored states are inputs: their graph, if the batch was collected with one, is another pass's.
+            first = hidden.select(tensordict.ndim - 1, 0).detach()
+            check_continues(tensordict, self.hidden_key, hidden, is_init)
+            outputs, after, before = network.unroll(x, first, is_init, **options)
         else:
             outputs, after, before = network(x, hidden, is_init, **options)
         tensordict.set(self.hidden_key, before)
         tensordict.set(next_key(self.hidden_key), after)
         return outputs
 
-    def make_tensordict_primer(
-        self, batch_size: Sequence[int] = (), device: torch.device | None = None
-    ) -> TensorDictPrimer:
-        """The env transform that provides the hidden state: append it to envs of this batch size.
-
-        Raises:
-            UserError: for a feed-forward network, which has no hidden state.
-        """
+    def make_tensordict_primer(self) -> TensorDictPrimer:
+        """The env transform that provides the hidden state; it does nothing for a feed-forward network."""
         if self.hidden_key is None:
-            raise UserError("this network is feed-forward: it has no hidden state and needs no primer")
-        shape = (*batch_size, *self.hidden_shape)
-        # The team's reset: where agents also have done flags, TorchRL cannot guess which one counts.
-        spec = {self.hidden_key: Unbounded(torch.Size(shape), device=device)}
-        return TensorDictPrimer(spec, expand_specs=True, reset_key="_reset")
+            return primer({})
+        return primer({self.hidden_key: Unbounded(torch.Size(self.hidden_shape))})
 
     def for_agent(self, agent: int) -> AgentNetwork:
         """The network of one agent, on the same storage; it reads entries without the agent axis, ``[*B, F]``.
@@ -215,4 +234,5 @@ class AgentNetwork(TensorDictModuleBase):
             self._written,
             hidden_key=self.hidden_key,
             split=self.split.for_agent(agent) if isinstance(self.split, SplitPerAgent) else self.split,
+            output_size=None if self.output_size is None else replace(self.output_size, n_agents=1),
         )

@@ -1,4 +1,4 @@
-"""Recurrent networks over the agent axis."""
+"""A recurrent network (GRU) for each agent."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class MultiAgentGRU(nn.Module):
         n_agents: size of the agent axis.
         share_params: one set for all agents (``True``), one per agent (``False``), or the index of each agent's set.
         hidden_size: H.
-        num_cells: widths of the encoder's layers before the GRU.
+        num_cells: widths of the encoder's layers before the GRU; one number for one layer.
         activation_class: makes the encoder's activation.
         layer_norm: of the encoder, as in ``MultiAgentMLP``.
         out_gain: as in ``MultiAgentMLP``.
@@ -49,12 +49,13 @@ class MultiAgentGRU(nn.Module):
         *,
         share_params: ShareParams = True,
         hidden_size: int = 128,
-        num_cells: Sequence[int] = (128,),
+        num_cells: int | Sequence[int] = (128,),
         activation_class: Callable[[], nn.Module] = nn.Tanh,
         layer_norm: bool = False,
         out_gain: float | None = None,
     ):
         super().__init__()
+        num_cells = (num_cells,) if isinstance(num_cells, int) else num_cells
         self.hidden_size = hidden_size
         self.sizes = (in_features, *num_cells)
         encoder = [AgentLinear(n_in, n_out, n_agents, share_params) for n_in, n_out in pairwise(self.sizes)]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
 from ctde_kit.entries import required_entry as entry
+from ctde_kit.entry_tables import Entry, GroupEntries, state_entry
 from ctde_kit.errors import UserError
 from ctde_kit.keys import STATE, GroupKeys, Key
 from ctde_kit.modules.networks.own_first import own_first_columns
@@ -30,6 +33,7 @@ class Input(nn.Module):
         decentralized: whether agent i's features depend on its own data alone.
         columns: int64 ``[n_agents, features]``: the column of the team's features for each place in each agent's row;
             ``None``: the rows are in the team's order.
+        entries: what the entries look like, for the losses, which check them.
 
     >>> import torch
     >>> from tensordict import TensorDict
@@ -53,8 +57,10 @@ class Input(nn.Module):
         normalize: bool = False,
         decentralized: bool = False,
         columns: Tensor | None = None,
+        entries: Sequence[Entry] = (),
     ):
         super().__init__()
+        self.in_entries = tuple(entries)
         self.parts, self.n_agents, self.decentralized, self.index = parts, n_agents, decentralized, index
         self.features = features + (n_agents if agent_id else 0) + (0 if index is None else index[1])
         self.norm = nn.LayerNorm(features, elementwise_affine=False) if normalize else None
@@ -153,8 +159,16 @@ def own_observation(
         parts.append((keys.last_action, mask, 0))
         features += sum(group.action.sizes)
     index = None if sub_policies is None else (keys.sub_policy, sub_policies)
+    entries = GroupEntries.of(group)
     return Input(
-        parts, group.n_agents, features, agent_id=agent_id, index=index, normalize=normalize, decentralized=True
+        parts,
+        group.n_agents,
+        features,
+        agent_id=agent_id,
+        index=index,
+        normalize=normalize,
+        decentralized=True,
+        entries=[*entries.by_key().values(), *([] if sub_policies is None else [entries.sub_policy(sub_policies)])],
     )
 
 
@@ -191,7 +205,16 @@ def team_observation(
     ]
     n_agents = group.n_agents if repeat or agent_id or own_first else 1
     columns = own_first_columns(team, group, [[other.observation_dim for other in team]]) if own_first else None
-    return Input(parts, n_agents, team.observation_dim, agent_id=agent_id, normalize=normalize, columns=columns)
+    entries = [entry for other in team for entry in GroupEntries.of(other).by_key().values()]
+    return Input(
+        parts,
+        n_agents,
+        team.observation_dim,
+        agent_id=agent_id,
+        normalize=normalize,
+        columns=columns,
+        entries=entries,
+    )
 
 
 def global_state(
@@ -212,9 +235,12 @@ def global_state(
     torch.Size([7, 3, 6])
     """
     if team.state_dim is None:
-        raise UserError("critic input `state`: this env writes no root key 'state'; use `critic=centralized` instead")
+        raise UserError(
+            "global_state: this env writes no root key 'state'; use team_observation, or sees='team' of a critic"
+        )
     n_agents = group.n_agents if repeat or agent_id else 1
-    return Input([(STATE, None, 1)], n_agents, team.state_dim, agent_id=agent_id, normalize=normalize)
+    entries = [state_entry(STATE, team.state_dim), *GroupEntries.of(group).by_key().values()]
+    return Input([(STATE, None, 1)], n_agents, team.state_dim, agent_id=agent_id, normalize=normalize, entries=entries)
 
 
 def agent_state(group: GroupSpec, *, agent_id: bool = False, normalize: bool = False) -> Input:
@@ -234,8 +260,9 @@ def agent_state(group: GroupSpec, *, agent_id: bool = False, normalize: bool = F
     keys: GroupKeys = group.keys
     if group.state_dim is None:
         raise UserError(
-            f"critic input `agent_state`: this env writes no key {keys.state}; use "
-            "`critic.build_state=true`, which adds envs.transforms.AgentState to the env, or `critic=centralized`"
+            f"agent_state: this env writes no key {keys.state}; append envs.transforms.AgentState to it, or use "
+            "team_observation, or sees='team' of a critic"
         )
     part = (keys.state, keys.mask if group.mask else None, 0)
-    return Input([part], group.n_agents, group.state_dim, agent_id=agent_id, normalize=normalize)
+    entries = GroupEntries.of(group).by_key().values()
+    return Input([part], group.n_agents, group.state_dim, agent_id=agent_id, normalize=normalize, entries=[*entries])

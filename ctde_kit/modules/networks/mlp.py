@@ -1,4 +1,4 @@
-"""Feed-forward networks over the agent axis."""
+"""A feed-forward network for each agent."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class MultiAgentMLP(nn.Module):
         out_features: G.
         n_agents: size of the agent axis.
         share_params: one set for all agents (``True``), one per agent (``False``), or the index of each agent's set.
-        num_cells: widths of the hidden layers.
+        num_cells: widths of the hidden layers; one number for one layer.
         activation_class: makes the activation between layers.
         layer_norm: normalize each hidden layer before its activation, without learned parameters.
         out_gain: gain of an orthogonal initialization of the last layer; the layers before get ``sqrt(2)``, as in the
@@ -45,12 +45,13 @@ class MultiAgentMLP(nn.Module):
         n_agents: int,
         *,
         share_params: ShareParams = True,
-        num_cells: Sequence[int] = (256, 256),
+        num_cells: int | Sequence[int] = (256, 256),
         activation_class: Callable[[], nn.Module] = nn.Tanh,
         layer_norm: bool = False,
         out_gain: float | None = None,
     ):
         super().__init__()
+        num_cells = (num_cells,) if isinstance(num_cells, int) else num_cells
         self.sizes = (in_features, *num_cells, out_features)
         layers = [AgentLinear(n_in, n_out, n_agents, share_params) for n_in, n_out in pairwise(self.sizes)]
         self.layers = nn.ModuleList(layers)
@@ -87,14 +88,14 @@ class MultiAgentMLP(nn.Module):
 
 
 def norms(num_cells: Sequence[int], layer_norm: bool) -> nn.ModuleList:
-    """What stands between each hidden layer and its activation."""
+    """The normalization between each hidden layer and its activation; identities without ``layer_norm``."""
     return nn.ModuleList(
         nn.LayerNorm(width, elementwise_affine=False) if layer_norm else nn.Identity() for width in num_cells
     )
 
 
 def initialize(layers: Sequence[AgentLinear], out_gain: float | None) -> None:
-    """Orthogonal weights of gain ``sqrt(2)``, of the last layer ``out_gain``; nothing where it is ``None``."""
+    """Give the layers orthogonal weights of gain ``sqrt(2)``, the last one ``out_gain``; ``None`` changes nothing."""
     if out_gain is None:
         return
     for layer in layers[:-1]:

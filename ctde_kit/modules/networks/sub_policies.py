@@ -37,8 +37,8 @@ class SubPolicies(nn.Module):
         super().__init__()
         if any(reads_mask(network) for network in networks):
             raise UserError(
-                "sub-policies: with a channel agents would hear what others, who follow another sub-policy, "
-                "never say; leave ensemble_size=1, or use a network without a channel (network@actor=mlp or gru)"
+                "SubPolicies: through a channel agents would hear what others, who follow another sub-policy, never "
+                "say; give networks without a channel, such as MultiAgentMLP or MultiAgentGRU"
             )
         self.networks = nn.ModuleList(networks)
         first = networks[0]
@@ -68,7 +68,7 @@ class SubPolicies(nn.Module):
 
 
 def _chosen(outputs: list[Any], choice: Tensor) -> Any:
-    """The sum of ``outputs`` by the one-hot ``choice`` ``[*B, n_agents, K]``, for each part of tuples."""
+    """The chosen network's outputs, by the one-hot ``choice`` ``[*B, n_agents, K]``; of tuples, part by part."""
     if isinstance(outputs[0], tuple):
         return tuple(_chosen(list(parts), choice) for parts in zip(*outputs, strict=True))
     return (torch.stack(outputs, -2) * choice.unsqueeze(-1)).sum(-2)

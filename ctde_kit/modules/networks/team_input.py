@@ -1,4 +1,4 @@
-"""What a network sees that serves all groups at once: each agent of each group in a row of its own."""
+"""The input of a network that serves all groups: one row per agent of every group."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
+from ctde_kit.entry_tables import Entry
 from ctde_kit.keys import Key
 from ctde_kit.modules.networks.inputs import Input
 
@@ -48,6 +49,10 @@ class TeamInput(nn.Module):
     @property
     def in_keys(self) -> list[Key]:
         return [key for group_input in self._inputs for key in group_input.in_keys]
+
+    @property
+    def in_entries(self) -> list[Entry]:
+        return [entry for group_input in self._inputs for entry in group_input.in_entries]
 
     def forward(self, tensordict: TensorDictBase) -> Tensor:
         rows = [

@@ -3,53 +3,67 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import cast
 
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 
-from ctde_kit.keys import DONE, IS_INIT, NEXT, TERMINATED, next_key
-from ctde_kit.objectives.maddpg.joint_actions import stored_vector
-from ctde_kit.objectives.orders import order_keys, with_orders
+from ctde_kit.entry_tables import Entry, GroupEntries
+from ctde_kit.keys import IS_INIT
+from ctde_kit.objectives.maddpg.joint_actions import DeterministicActor, Opponent, stored_vector
+from ctde_kit.objectives.orders import with_orders
+from ctde_kit.objectives.read_entries import entries_read_by, masks_of, now_and_next, team_flags, team_reward
 from ctde_kit.objectives.unroll import hidden_key
+from ctde_kit.protocols import RecurrentModule
 from ctde_kit.specs import GroupSpec
 
 
-def read_keys(
-    actors: Mapping[str, Any],
-    critics: Mapping[str, Any],
+def entries_of_parts(
+    actors: Mapping[str, DeterministicActor | Opponent],
+    learners: Mapping[str, DeterministicActor],
+    critics: Mapping[str, TensorDictModuleBase],
     mixer: TensorDictModuleBase | None,
-    team_reward: NestedKey,
-) -> list[NestedKey]:
-    """The keys that a loss of these parts reads off a batch, without those of entries that it adds itself."""
-    keys: list[Any] = [(NEXT, DONE), (NEXT, TERMINATED)]
-    added: list[Any] = [key for critic in critics.values() if (key := hidden_key(critic))]
-    added += [key for critic in critics.values() for key in order_keys(critic)]
+    reward: NestedKey,
+) -> list[Entry]:
+    """What a loss of these parts reads off a batch, without the entries that it adds itself.
+
+    Rewards are each agent's own or, with a ``mixer``, the team's at ``reward``.
+    """
+    groups = [actor.group for actor in actors.values()]
+    entries = team_flags()
     for name, actor in actors.items():
-        group, alive = actor.group.keys, [actor.group.keys.mask] * actor.group.mask
-        added += [group.action_vector, group.chosen_action_value]
-        keys += [group.action, *_now_and_next(alive, [])]
-        if name not in critics:
-            keys += [next_key(key) for key in actor.in_keys if key != IS_INIT]
-            continue
-        hidden = hidden_key(actor.agent_network)
-        keys += [] if hidden is None else [hidden, IS_INIT]
-        keys += _now_and_next([*actor.agent_network.in_keys, *[group.action_mask] * actor.group.action_mask], [hidden])
+        group = GroupEntries.of(actor.group)
+        entries += [*masks_of(actor.group), replace(group.action, advice="store the action that was executed")]
+        entries += (
+            _of_learner(learners[name], groups) if name in learners else _of_opponent(cast(Opponent, actor), groups)
+        )
+        entries += [group.reward] if name in learners and mixer is None else []
+        entries += group.ends
+    added = [key for critic in critics.values() if (key := hidden_key(critic))]
+    names = ("action", "action_vector", "chosen_action_value")
+    added += [group.keys(name) for group in groups for name in names]
     for reader in [*critics.values(), *([] if mixer is None else [mixer])]:
-        keys += _now_and_next(reader.in_keys, added)
-        keys += [IS_INIT] if hidden_key(reader) else []
-    own_rewards = [next_key(actors[name].group.keys.reward) for name in critics]
-    return list(dict.fromkeys([*keys, *(own_rewards if mixer is None else [(NEXT, team_reward)])]))
+        entries += now_and_next(reader, groups, added)
+    return [*entries, *([] if mixer is None else [team_reward(reward)])]
 
 
-def _now_and_next(keys: Sequence[Any], without: Sequence[Any]) -> list[Any]:
-    read = [key for key in keys if key not in without and key != IS_INIT]
-    return [*read, *map(next_key, read)]
+def _of_learner(actor: DeterministicActor, groups: Sequence[GroupSpec]) -> list[Entry]:
+    group = GroupEntries.of(actor.group)
+    entries = now_and_next(actor.agent_network, groups)
+    entries += [group.action_mask, group.action_mask.next()] if actor.group.action_mask else []
+    return entries if actor.sub_policies is None else [*entries, group.sub_policy(actor.sub_policies.size)]
+
+
+def _of_opponent(opponent: Opponent, groups: Sequence[GroupSpec]) -> list[Entry]:
+    """It is called on the entries under ``next`` alone."""
+    following = [entry.next() for entry in entries_read_by(opponent, groups) if entry.key != IS_INIT]
+    return [entry.if_present() if entry.is_next_mask else entry for entry in following]
 
 
 def with_vectors(
-    groups: Mapping[str, GroupSpec], critics: Mapping[str, Any], tensordict: TensorDictBase
+    groups: Mapping[str, GroupSpec], critics: Mapping[str, TensorDictModuleBase], tensordict: TensorDictBase
 ) -> TensorDictBase:
     """A copy ``[*B, T]`` with the entries that critics read and no replay stores.
 
@@ -62,5 +76,5 @@ def with_vectors(
         key = hidden_key(critic)
         if key is not None:
             like = data.get(groups[name].keys.action_vector)
-            data.set(key, like.new_zeros(*data.shape, *critic.hidden_shape))
+            data.set(key, like.new_zeros(*data.shape, *cast(RecurrentModule, critic).hidden_shape))
     return with_orders(critics.values(), data)

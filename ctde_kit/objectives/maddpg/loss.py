@@ -6,36 +6,40 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import cast
 
 import torch
 from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor, nn
-from torchrl.objectives.common import LossModule
 
-from ctde_kit.keys import CHOSEN_ACTION_VALUE, IS_INIT, PADDING_MASK, PRIORITY_WEIGHT, TD_ERROR, next_key
-from ctde_kit.objectives.maddpg.batch_entries import read_keys, with_vectors
+from ctde_kit.entry_tables import Entry
+from ctde_kit.errors import check_choice
+from ctde_kit.keys import CHOSEN_ACTION_VALUE, PADDING_MASK, PRIORITY_WEIGHT, TD_ERROR
+from ctde_kit.objectives.entry_checks import EntryCheck, parameter_dtype
+from ctde_kit.objectives.maddpg.batch_entries import entries_of_parts, with_vectors
 from ctde_kit.objectives.maddpg.compatibility import OtherActions, check_parts
 from ctde_kit.objectives.maddpg.ensembles import ensemble_mean, sub_policy_masks
 from ctde_kit.objectives.maddpg.inference import PolicyInference
-from ctde_kit.objectives.maddpg.joint_actions import zero_dead
+from ctde_kit.objectives.maddpg.joint_actions import DeterministicActor, Opponent, zero_dead
 from ctde_kit.objectives.maddpg.minimax import MinimaxAdversary
 from ctde_kit.objectives.maddpg.next_values import next_action_values, with_next_actions
 from ctde_kit.objectives.maddpg.policy_losses import mixed_value, own_policy_loss, team_policy_loss
+from ctde_kit.objectives.module_loss import ModuleLoss
 from ctde_kit.objectives.priorities import importance_weight, write_priority
 from ctde_kit.objectives.q_values import at_next
+from ctde_kit.objectives.read_entries import needed_keys, replay_entries, stored_keys
 from ctde_kit.objectives.return_estimators import NStepReturn, ReturnEstimator
 from ctde_kit.objectives.td_targets import td_targets, team_td_targets, valid_mask
 from ctde_kit.objectives.team_reward import REWARD
 from ctde_kit.objectives.unroll import check_sequences, unroll
-from ctde_kit.objectives.value_loss import ValueLoss, check_value_loss
+from ctde_kit.objectives.value_loss import VALUE_LOSSES, ValueLoss
 from ctde_kit.objectives.value_targets import ValueTargets, joint_metrics
 from ctde_kit.specs import GroupSpec
 
 
-class MADDPGLoss(LossModule):
+class MADDPGLoss(ModuleLoss):
     """Actor and critic losses of MADDPG, of IDDPG (decentralized critics) and of FACMAC (with a mixer).
 
     Lowe et al. 2017, "Multi-Agent Actor-Critic for Mixed Cooperative-Competitive Environments", section 4.1: the
@@ -50,11 +54,12 @@ class MADDPGLoss(LossModule):
     under ``next``, ``action`` as it was executed; where they are ``action_mask`` and ``mask``; ``done`` and
     ``terminated`` under ``next``, the root's and the groups'; each agent's reward or, with a mixer, ``("next",
     "reward")`` ``[*B, T, 1]``, as ``TeamReward`` writes it. Where they are: ``("collector", "mask")`` bool ``[*B, T]``,
-    false where a sequence is padded, and ``priority_weight``. Entries of padded steps and of dead agents change
-    nothing. For the critics it makes ``(group, "action_vector")`` float ``[*B, T, n_agents, D]``, one-hot where actions
-    are discrete. Writes ``td_error`` into what it read, for prioritized replay, as ``QMixLoss`` does. Gives the
-    scalars ``loss_actor`` and ``loss_value`` and, detached, ``td_error``, ``state_action_value`` and ``target_value``,
-    with several groups ``{group}/...`` of each; they are means over agents and steps, and sums over groups.
+    false where a sequence is padded, ``is_init`` bool ``[*B, T, 1]``, true where an episode begins, and
+    ``priority_weight``. Entries of padded steps and of dead agents change nothing. For the critics it makes ``(group,
+    "action_vector")`` float ``[*B, T, n_agents, D]``, one-hot where actions are discrete. Writes ``td_error`` into what
+    it read, for prioritized replay, as ``QMixLoss`` does. Gives the scalars ``loss_actor`` and ``loss_value`` and,
+    detached, ``td_error``, ``state_action_value`` and ``target_value``, with several groups ``{group}/...`` of each;
+    they are means over agents and steps, and sums over groups.
 
     Each agent bootstraps unless it, or the whole team, has ``terminated``. Next values of recurrent networks come from
     one batched step after an unroll, as ``QMixLoss`` has it; critics' hidden states start from zero, and an actor's
@@ -123,11 +128,12 @@ class MADDPGLoss(LossModule):
         priority_weight: NestedKey = PRIORITY_WEIGHT
 
     tensor_keys: _AcceptedKeys
+    returns_advice = "gamma=..., returns=NStepReturn(n) or TDLambdaReturn(lmbda) say which returns the loss estimates"
     default_keys = _AcceptedKeys
 
     def __init__(
         self,
-        actors: Mapping[str, Any],
+        actors: Mapping[str, DeterministicActor | Opponent],
         critics: Mapping[str, TensorDictModuleBase],
         mixer: TensorDictModuleBase | None = None,
         *,
@@ -144,17 +150,18 @@ class MADDPGLoss(LossModule):
         use_stored_hidden: bool = True,
     ):
         super().__init__()
-        check_value_loss(value_loss)
         check_parts(actors, critics, mixer, adversary, inference, other_actions, team_weight)
-        self.actors, self.critics, self.mixer = nn.ModuleDict(dict(actors)), nn.ModuleDict(dict(critics)), mixer
+        self.actors = nn.ModuleDict(cast("dict[str, nn.Module]", dict(actors)))
+        self.critics, self.mixer = nn.ModuleDict(dict(critics)), mixer
         self.gamma, self.other_actions, self.returns = gamma, other_actions, returns or NStepReturn()
         self.team_weight, self.action_regularization = team_weight, action_regularization
-        self.value_loss: ValueLoss = value_loss
+        self.value_loss: ValueLoss = check_choice("MADDPGLoss", "value_loss", value_loss, VALUE_LOSSES)
         self.huber_delta = huber_delta
         self.adversary, self.inference = adversary, inference
         self.burn_in, self.use_stored_hidden = burn_in, use_stored_hidden
         # One copy of all, so that what the online networks share their targets share too.
         self.target_networks = deepcopy(self.online_networks()).requires_grad_(False)
+        self.set_keys()
 
     def online_networks(self) -> nn.ModuleDict:
         """The networks that learn, the mixer among them; ``target_networks`` has their targets by the same names."""
@@ -165,27 +172,24 @@ class MADDPGLoss(LossModule):
         return nn.ModuleDict(networks | {name: module for name, module in others.items() if module is not None})
 
     @property
-    def _actors(self) -> dict[str, Any]:
-        return dict(self.actors.items())
+    def _actors(self) -> dict[str, DeterministicActor | Opponent]:
+        return cast("dict[str, DeterministicActor | Opponent]", dict(self.actors.items()))
 
     @property
-    def _critics(self) -> dict[str, Any]:
-        return dict(self.critics.items())
+    def _critics(self) -> dict[str, TensorDictModuleBase]:
+        return cast("dict[str, TensorDictModuleBase]", dict(self.critics.items()))
 
     @property
     def _groups(self) -> dict[str, GroupSpec]:
         return {name: actor.group for name, actor in self._actors.items()}
 
     @property
-    def _learners(self) -> dict[str, Any]:
-        return {name: self._actors[name] for name in self._critics}
-
-    @property
-    def functional(self) -> bool:
-        return False
+    def _learners(self) -> dict[str, DeterministicActor]:
+        return {name: cast(DeterministicActor, self._actors[name]) for name in self._critics}
 
     def _forward_value_estimator_keys(self, **kwargs: NestedKey) -> None:
         """No value estimator is held: ``returns`` reads no keys."""
+        self._check_entries = EntryCheck("MADDPGLoss", self._table())
 
     @property
     def out_keys(self) -> list[NestedKey]:
@@ -195,16 +199,26 @@ class MADDPGLoss(LossModule):
         return ["loss_actor", "loss_value", *names, *(several if self.mixer is None and len(self._critics) > 1 else [])]
 
     @property
+    def entries(self) -> tuple[Entry, ...]:
+        """What it reads of a batch: each batch is checked against this table."""
+        return self._check_entries.entries
+
+    def _table(self) -> list[Entry]:
+        keys = self.tensor_keys
+        entries = entries_of_parts(self._actors, self._learners, self._critics, self.mixer, keys.reward)
+        return [*entries, *replay_entries(keys.padding_mask, keys.priority_weight)]
+
+    @property
     def in_keys(self) -> list[NestedKey]:
-        return read_keys(self._actors, self._critics, self.mixer, self.tensor_keys.reward)
+        return needed_keys(self.entries)
 
     @property
     def stored_keys(self) -> list[NestedKey]:
         """What a replay must keep: the entries that are read, those that may be missing among them."""
-        ends = [next_key(key) for a in self._actors.values() for key in (a.group.keys.done, a.group.keys.terminated)]
-        return list(dict.fromkeys([*self.in_keys, *ends, IS_INIT]))
+        return stored_keys(self.in_keys, self._groups.values())
 
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
+        self._check_entries(tensordict, parameter_dtype(self))
         learners = self._learners
         networks = [*[actor.agent_network for actor in learners.values()], *self._critics.values()]
         check_sequences("MADDPGLoss", tensordict, networks, self.returns.needs_sequences, self.burn_in)
@@ -250,7 +264,7 @@ class MADDPGLoss(LossModule):
             learning = [groups[name] for name in values]
             padding, weight = keys.padding_mask, self.team_weight
             return td_targets(returns, learning, steps, values, next_values, padding_mask=padding, team_weight=weight)
-        mixed, mixer = keys.chosen_action_value, self.target_networks["mixer"]
+        mixed, mixer = keys.chosen_action_value, cast(TensorDictModuleBase, self.target_networks["mixer"])
         value = mixed_value(self.mixer, groups, steps.copy(), values, mixed)
         with torch.no_grad():
             next_value = mixed_value(mixer, groups, at_next(groups.values(), steps), next_values, mixed)

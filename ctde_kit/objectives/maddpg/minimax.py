@@ -46,7 +46,7 @@ class MinimaxAdversary:
 
     def __post_init__(self) -> None:
         if self.epsilon < 0:
-            raise UserError(f"adversary.epsilon={self.epsilon}: expected 0 or more")
+            raise UserError(f"MinimaxAdversary: epsilon={self.epsilon}: expected 0 or more")
 
     def __call__(
         self, critic: TensorDictModuleBase, keys: GroupKeys, tensordict: TensorDictBase, own_action: Tensor

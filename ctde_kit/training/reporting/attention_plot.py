@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -24,6 +24,23 @@ SIDE_WIDTH = 0.7
 DPI = 100
 
 
+class WeightRecord(Protocol):
+    """Weights between agents over an episode, as ``beside_frames`` shows them."""
+
+    title: str
+    team: TeamSpec
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """``[T, n_agents, N]`` for each group."""
+        ...
+
+    @property
+    def labels(self) -> list[str]:
+        """The names of the N agents."""
+        ...
+
+
 class AttentionRecord:
     """Records at every step how much each agent's value attends to each other agent.
 
@@ -31,6 +48,7 @@ class AttentionRecord:
         critics: for each group, a module that writes ``(group, "attention_weight")`` ``[*B, n_agents, N]``; a critic of
             states, or one of the actions in the TensorDict.
         team: all groups; N is the number of their agents, in the order of the groups.
+        env: which env of the batch.
 
     >>> import ctde_kit as ck
     >>> from ctde_kit.training import record_episode
@@ -44,19 +62,21 @@ class AttentionRecord:
     torch.Size([5, 3, 3])
     """
 
-    def __init__(self, critics: Mapping[str, TensorDictModuleBase], team: TeamSpec):
-        self.critics, self.team = dict(critics), team
+    title = "who attends to whom"
+
+    def __init__(self, critics: Mapping[str, TensorDictModuleBase], team: TeamSpec, env: int = 0):
+        self.critics, self.team, self.env = dict(critics), team, env
         self._steps: dict[str, list[Tensor]] = {name: [] for name in self.critics}
 
     @torch.no_grad()
     def __call__(self, tensordict: TensorDictBase) -> None:
-        """Record the first env of one step ``[n_envs]``, which holds the policy's action."""
+        """Record one env of a step ``[n_envs]``, which holds the policy's action."""
         data = tensordict.copy()
         for group in self.team:
             data.set(group.keys.action_vector, group.action.vector(data.get(group.keys.action)))
         for name, critic in self.critics.items():
             output = critic(data.select(*critic.in_keys))
-            self._steps[name].append(output.get(self.team[name].keys.attention_weight)[0].cpu())
+            self._steps[name].append(output.get(self.team[name].keys.attention_weight)[self.env].cpu())
 
     @property
     def weights(self) -> dict[str, Tensor]:
@@ -66,9 +86,14 @@ class AttentionRecord:
     @property
     def labels(self) -> list[str]:
         """The names of the N agents."""
-        groups = list(self.team)
-        single = len(groups) == 1
-        return [str(i) if single else f"{group.name} {i}" for group in groups for i in range(group.n_agents)]
+        return agent_labels(self.team)
+
+
+def agent_labels(team: TeamSpec) -> list[str]:
+    """All agents' names, in the order of the groups: their numbers where there is one group."""
+    groups = list(team)
+    single = len(groups) == 1
+    return [str(i) if single else f"{group.name} {i}" for group in groups for i in range(group.n_agents)]
 
 
 def plot_attention(record: AttentionRecord, path: Path, title: str) -> Path:
@@ -118,12 +143,12 @@ def plot_attention(record: AttentionRecord, path: Path, title: str) -> Path:
     return path
 
 
-def beside_frames(frames: Sequence[np.ndarray], record: AttentionRecord) -> list[np.ndarray]:
-    """Frames of a video with the attention weights of each step to their right, one matrix per group.
+def beside_frames(frames: Sequence[np.ndarray], record: WeightRecord) -> list[np.ndarray]:
+    """Frames of a video with the weights of each step to their right, one matrix per group.
 
     Args:
-        frames: uint8 ``[H, W, 3]``, one per step of the recorded episode.
-        record: the attention weights of that episode.
+        frames: uint8 ``[H, W, 3]``, one per step of the recorded episode; one more, of its end, has the last weights.
+        record: of that episode: an ``AttentionRecord``, or a ``ListeningRecord`` of agents that talk.
 
     >>> import numpy as np
     >>> import ctde_kit as ck
@@ -149,14 +174,14 @@ def beside_frames(frames: Sequence[np.ndarray], record: AttentionRecord) -> list
         images.append(axis.imshow(matrix[0].numpy(), vmin=0, vmax=1, cmap="viridis", interpolation="nearest"))
         group = record.team[name]
         single = len(list(record.team)) == 1
-        axis.set_title(f"{name}: who attends to whom", fontsize=8)
+        axis.set_title(f"{name}: {record.title}", fontsize=8)
         _label_rows(axis, [str(i) if single else f"{name} {i}" for i in range(group.n_agents)])
         step = _stride(len(labels))
         axis.set_xticks(range(0, len(labels), step), labels[::step], fontsize=7, rotation=0 if single else 90)
     widened = []
     for t, frame in enumerate(frames):
         for image, matrix in zip(images, weights.values(), strict=True):
-            image.set_data(matrix[t].numpy())
+            image.set_data(matrix[min(t, len(matrix) - 1)].numpy())
         canvas.draw()
         side = np.asarray(canvas.buffer_rgba())[:height, :, :3]
         widened.append(np.concatenate([frame, side], 1))

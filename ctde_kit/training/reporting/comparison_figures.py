@@ -33,8 +33,8 @@ def plot_aggregates(aggregates: Mapping[str, Mapping[str, Estimate]], path: Path
         aggregates: by label, as ``aggregate_scores`` gives them.
         path: of the file; its directory exists.
 
-    >>> import tempfile
     >>> from pathlib import Path
+    >>> import tempfile
     >>> import numpy as np
     >>> from ctde_kit.training.reporting import aggregate_scores, plot_aggregates
     >>> scores = {"qmix": np.array([[0.1, 0.9], [0.5, 1.0]]), "vdn": np.array([[0.2, 0.3], [0.1, 0.6]])}
@@ -58,8 +58,8 @@ def plot_aggregates(aggregates: Mapping[str, Mapping[str, Estimate]], path: Path
 def plot_improvement(found: Mapping[tuple[str, str], Estimate], path: Path) -> Path:
     """For each pair the probability that the first one's run is better. Returns ``path``.
 
-    >>> import tempfile
     >>> from pathlib import Path
+    >>> import tempfile
     >>> from ctde_kit.training.reporting import Estimate, plot_improvement
     >>> plot_improvement({("qmix", "vdn"): Estimate(0.8, 0.6, 0.9)}, Path(tempfile.mkdtemp()) / "improvement.png").name
     'improvement.png'
@@ -78,8 +78,8 @@ def plot_improvement(found: Mapping[tuple[str, str], Estimate], path: Path) -> P
 def plot_profiles(profiles: Mapping[str, Estimate], thresholds: np.ndarray, path: Path) -> Path:
     """The share of runs above each normalized return, a line for each label. Returns ``path``.
 
-    >>> import tempfile
     >>> from pathlib import Path
+    >>> import tempfile
     >>> import numpy as np
     >>> from ctde_kit.training.reporting import performance_profiles, plot_profiles
     >>> thresholds = np.linspace(0, 1, 11)
@@ -98,8 +98,8 @@ def plot_profiles(profiles: Mapping[str, Estimate], thresholds: np.ndarray, path
 def plot_sample_efficiency(comparison: Comparison, path: Path) -> Path:
     """The interquartile mean of the normalized return over frames, over all tasks. Returns ``path``.
 
-    >>> import tempfile
     >>> from pathlib import Path
+    >>> import tempfile
     >>> import numpy as np
     >>> from ctde_kit.training.reporting import Comparison, RunCurve, plot_sample_efficiency
     >>> frames = np.array([600, 1200])
@@ -121,8 +121,8 @@ def plot_sample_efficiency(comparison: Comparison, path: Path) -> Path:
 def plot_tasks(comparison: Comparison, path: Path) -> Path:
     """For each task the interquartile mean of the return over frames, and below it over minutes. Returns ``path``.
 
-    >>> import tempfile
     >>> from pathlib import Path
+    >>> import tempfile
     >>> import numpy as np
     >>> from ctde_kit.training.reporting import Comparison, RunCurve, plot_tasks
     >>> frames, seconds = np.array([600, 1200]), np.array([3.0, 6.0])

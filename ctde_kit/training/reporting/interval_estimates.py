@@ -63,7 +63,7 @@ def interquartile_means(scores: Scores, *, seed: int = 0) -> dict[str, Estimate]
 
     >>> import numpy as np
     >>> from ctde_kit.training.reporting import interquartile_means
-    >>> float(interquartile_means({"qmix": np.array([[0.0], [1.0], [2.0], [9.0]])})["qmix"].value)  # of 1 and 2
+    >>> float(interquartile_means({"qmix": np.array([[0.0], [1.0], [2.0], [9.0]])})["qmix"].value)
     1.5
     """
     if next(iter(scores.values())).ndim == 2:

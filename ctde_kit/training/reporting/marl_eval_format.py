@@ -23,8 +23,8 @@ RETURN, ABSOLUTE = "return", "absolute_metrics"
 def write_marl_eval(curves: Iterable[RunCurve], path: Path) -> Path:
     """Write all runs to one file; returns ``path``. What has no absolute metric has that of its best evaluation.
 
-    >>> import tempfile
     >>> from pathlib import Path
+    >>> import tempfile
     >>> import numpy as np
     >>> from ctde_kit.training.reporting import RunCurve, read_marl_eval, write_marl_eval
     >>> curve = RunCurve("vmas/navigation", "mappo", 3, np.array([600, 1200]), ((0.0, 0.2), (0.5, 0.7)))
@@ -60,16 +60,6 @@ def read_marl_eval(path: Path) -> list[RunCurve]:
 
     Raises:
         UserError: where it is not in this format.
-
-    >>> import tempfile
-    >>> from pathlib import Path
-    >>> from ctde_kit.training.reporting import read_marl_eval
-    >>> path = Path(tempfile.mkdtemp()) / "benchmarl.json"
-    >>> _ = path.write_text(
-    ...     '{"vmas": {"navigation": {"mappo": {"seed_0": {"step_0": {"step_count": 600, "return": [0.1, 0.3]}}}}}}'
-    ... )
-    >>> read_marl_eval(path)[0].returns.tolist()
-    [0.2]
     """
     try:
         content = json.loads(path.read_text())
@@ -84,8 +74,8 @@ def read_marl_eval(path: Path) -> list[RunCurve]:
 def is_marl_eval(path: Path) -> bool:
     """Whether a JSON file is in this format.
 
-    >>> import tempfile
     >>> from pathlib import Path
+    >>> import tempfile
     >>> from ctde_kit.training.reporting import is_marl_eval
     >>> path = Path(tempfile.mkdtemp()) / "summary.json"
     >>> _ = path.write_text('{"algorithm": "mappo"}')

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ctde_kit.recipes.configs.tasks.task import TaskConfig
+from ctde_kit.recipes.configs.tasks.task import Renderer, TaskConfig, worker_renderer
 
 if TYPE_CHECKING:
     from torchrl.envs import EnvBase
@@ -20,7 +20,8 @@ class LbfTask(TaskConfig):
         n_envs: environments in the batch.
         groups_compete: there is one group.
         env_id: as lbforaging registers it.
-        n_workers: processes; null for one per core.
+        n_workers: processes; null for one per core that may be used.
+        worker_timeout: seconds after which a worker that does not come back from one environment is given up.
         max_steps: steps per episode.
 
     >>> from ctde_kit.recipes import LbfTask
@@ -33,6 +34,7 @@ class LbfTask(TaskConfig):
     name: str = "lbf/foraging_8x8_2p_2f_coop"
     env_id: str = "Foraging-8x8-2p-2f-coop-v3"
     n_workers: int | None = None
+    worker_timeout: float = 60.0
     max_steps: int = 50
 
     @property
@@ -48,9 +50,16 @@ class LbfTask(TaskConfig):
             lambda: lbf_parallel_env(self.env_id, self.max_steps),
             n_envs=n_envs or self.n_envs,
             n_workers=self.n_workers,
+            worker_timeout=self.worker_timeout,
             seed=seed,
             device=device,
         )
 
     def evaluation_envs(self, episodes: int) -> int:
         return min(episodes, self.n_envs)
+
+    def renderer(self, env: EnvBase) -> Renderer:
+        return worker_renderer(env)
+
+    def action_meaning(self, env: EnvBase, group: str, agent: int) -> str:
+        return "none, north, south, west, east, load"

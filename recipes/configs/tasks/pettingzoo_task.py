@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ctde_kit.recipes.configs.tasks.task import TaskConfig, chosen_actions, naming_params
+from ctde_kit.recipes.configs.tasks.task import Renderer, TaskConfig, chosen_actions, naming_params, worker_renderer
 
 if TYPE_CHECKING:
     from torchrl.envs import EnvBase
@@ -23,7 +24,8 @@ class PettingZooTask(TaskConfig):
         n_envs: environments in the batch.
         groups_compete: report returns per group only.
         env: family and module, such as mpe2/simple_spread_v3 or sisl/multiwalker_v9.
-        n_workers: processes; null for one per core.
+        n_workers: processes; null for one per core that may be used.
+        worker_timeout: seconds after which a worker that does not come back from one environment is given up.
         max_steps: steps per episode.
         continuous_actions: for environments that offer both kinds; null for what the recipe needs, else discrete.
         return_state: write the env's global state; null where it has one.
@@ -40,6 +42,7 @@ class PettingZooTask(TaskConfig):
     name: str = "pettingzoo/simple_spread"
     env: str = "mpe2/simple_spread_v3"
     n_workers: int | None = None
+    worker_timeout: float = 60.0
     max_steps: int = 25
     continuous_actions: bool | None = None
     return_state: bool | None = None
@@ -69,11 +72,26 @@ class PettingZooTask(TaskConfig):
                 pettingzoo_factory(self.env, **params),
                 n_envs=n_envs or self.n_envs,
                 n_workers=self.n_workers,
+                worker_timeout=self.worker_timeout,
                 max_steps=self.max_steps,
                 seed=seed,
                 return_state=self.return_state,
                 device=device,
             )
 
+    def own_code(self) -> dict[str, Path]:
+        """The package, where it is none of PettingZoo's families and not mpe2."""
+        from ctde_kit.envs.pettingzoo import own_package
+
+        package = own_package(self.env)
+        return {} if package is None else {self.env: package}
+
     def evaluation_envs(self, episodes: int) -> int:
         return min(episodes, self.n_envs)
+
+    def build_rendered(self, *, seed: int, device: str, episodes: int) -> EnvBase:
+        drawing = replace(self, params={**self.params, "render_mode": "rgb_array"})
+        return drawing.build_evaluation(seed=seed, device=device, episodes=episodes)
+
+    def renderer(self, env: EnvBase) -> Renderer:
+        return worker_renderer(env)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ctde_kit.errors import UserError
-from ctde_kit.recipes.configs.checks import check_positive
+from ctde_kit.recipes.configs.checks import CheckedConfig, check_positive
 
 if TYPE_CHECKING:
     from typing import Self
@@ -18,8 +18,23 @@ if TYPE_CHECKING:
     from torchrl.envs import EnvBase
 
 
+class Renderer(Protocol):
+    """Draws the environment ``env_index`` of a batch, uint8 ``[H, W, 3]``."""
+
+    def __call__(self, env_index: int = 0) -> np.ndarray: ...
+
+
+def worker_renderer(env: EnvBase) -> Renderer:
+    """Pictures of environments in worker processes, as they draw them."""
+    from ctde_kit.envs.workers import WorkerEnv
+
+    base_env = env.base_env
+    assert isinstance(base_env, WorkerEnv)
+    return base_env.render_frame
+
+
 @dataclass
-class TaskConfig:
+class TaskConfig(CheckedConfig):
     """An environment to learn in; this is the base of all tasks.
 
     Args:
@@ -33,7 +48,8 @@ class TaskConfig:
     groups_compete: bool = False
 
     def __post_init__(self) -> None:
-        given = {name: getattr(self, name, None) for name in ("n_envs", "max_steps", "n_workers")}
+        super().__post_init__()
+        given = {name: getattr(self, name, None) for name in ("n_envs", "max_steps", "n_workers", "worker_timeout")}
         check_positive(**{f"task.{name}": value for name, value in given.items()})
 
     @property
@@ -58,8 +74,16 @@ class TaskConfig:
         """The environment of evaluations with so many episodes."""
         return self.build(seed=seed, device=device, n_envs=self.evaluation_envs(episodes))
 
-    def renderer(self, env: EnvBase) -> Callable[[], np.ndarray] | None:
-        """Draws the first environment of the batch; ``None`` where nothing can be drawn."""
+    def action_meaning(self, env: EnvBase, group: str, agent: int) -> str:
+        """What the numbers of an agent's action are, for whoever runs a policy elsewhere."""
+        return f"the action of {self.name}, as its documentation has it"
+
+    def build_rendered(self, *, seed: int, device: str, episodes: int) -> EnvBase:
+        """The environment of evaluations, so that ``renderer`` can draw it; it steps as that one does."""
+        return self.build_evaluation(seed=seed, device=device, episodes=episodes)
+
+    def renderer(self, env: EnvBase) -> Renderer | None:
+        """Draws an environment of the batch, by default the first; ``None`` where nothing can be drawn."""
         return None
 
     def evaluation_envs(self, episodes: int) -> int:

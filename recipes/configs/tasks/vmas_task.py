@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import ctde_kit as ck
-from ctde_kit.recipes.configs.tasks.task import TaskConfig, chosen_actions, naming_params
+from ctde_kit.recipes.configs.tasks.task import Renderer, TaskConfig, chosen_actions, naming_params
 
 if TYPE_CHECKING:
-    import numpy as np
     from torchrl.envs import EnvBase
 
 
@@ -68,12 +66,23 @@ class VmasTask(TaskConfig):
                 scenario_kwargs=self.params,
             )
 
-    def renderer(self, env: EnvBase) -> Callable[[], np.ndarray]:
+    def renderer(self, env: EnvBase) -> Renderer:
         from ctde_kit.envs.vmas.rendering import render_frame
 
         base_env = env.base_env
         assert isinstance(base_env, ck.VmasEnv)
-        return lambda: render_frame(base_env.world)
+        return lambda env_index=0: render_frame(base_env.simulation.world, env_index)
 
     def evaluation_envs(self, episodes: int) -> int:
         return min(episodes, 1000)
+
+    def action_meaning(self, env: EnvBase, group: str, agent: int) -> str:
+        base_env = env.base_env
+        assert isinstance(base_env, ck.VmasEnv)
+        names = base_env.group_map[group]
+        own = next(other for other in base_env.world.agents if other.name == names[agent])
+        dynamics = type(own.dynamics).__name__
+        controls = "forces along x and y" if dynamics == "Holonomic" else f"the controls of VMAS's {dynamics} dynamics"
+        if self.continuous:
+            return f"{controls} in VMAS's units, before the scenario's multiplier; what an agent says comes after them"
+        return f"a choice of nothing, backwards, forwards for each of {controls}, the last changing fastest"

@@ -33,7 +33,7 @@ class Job:
     """
 
     run: PlannedRun
-    process: subprocess.Popen
+    process: subprocess.Popen[bytes]
 
     def stop(self) -> None:
         """Ask it to write a checkpoint and end."""

@@ -22,6 +22,7 @@ from ctde_kit.recipes.studies.report.document import (
 from ctde_kit.recipes.studies.report.sources import Found
 from ctde_kit.training.reporting import (
     Comparison,
+    Estimate,
     RunCurve,
     aggregate_scores,
     interquartile_means,
@@ -193,8 +194,8 @@ def _listed(values: Mapping[str, object]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items() if value is not None)
 
 
-def _ranked(aggregates: Mapping[str, Mapping[str, object]]) -> list[str]:
-    return sorted(aggregates, key=lambda label: -aggregates[label]["IQM"].value)  # type: ignore[attr-defined]
+def _ranked(aggregates: Mapping[str, Mapping[str, Estimate]]) -> list[str]:
+    return sorted(aggregates, key=lambda label: -aggregates[label]["IQM"].value)
 
 
 def _uneven(comparison: Comparison) -> bool:

@@ -96,14 +96,13 @@ def _curves(run: Path, found: Found) -> Iterator[RunCurve]:
         group = metric.rpartition("/")[0]
         evaluated = [row for row in rows if name in row]
         frames = [int(row["frames"]) for row in evaluated]
-        kept = _episodes(run, metric)
-        episodes = [kept.get(at, (row[name],)) for at, row in zip(frames, evaluated, strict=True)]
+        episodes = _episodes(run, metric)
         yield RunCurve(
             task=f"{config['task']['name']} ({group})" if group else config["task"]["name"],
             label=label,
             seed=int(config["seed"]),
             frames=np.array(frames),
-            episodes=tuple(episodes),
+            episodes=tuple(episodes.get(at, (float(row[name]),)) for at, row in zip(frames, evaluated, strict=True)),
             seconds=np.array([row["seconds"] for row in evaluated]),
             absolute=summary.get(f"absolute/{metric}"),
         )

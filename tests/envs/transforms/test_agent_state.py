@@ -77,14 +77,14 @@ def test_dead_agents_are_zero_and_those_whose_time_is_up_are_not_dead() -> None:
     assert reset["sheep", "state"][0].tolist() == [[*shared, 11.0], [*shared, 21.0]]
     # Wolf 0 terminates, wolf 1 was dead before, the time of wolf 2 is up: the env calls all three dead.
     after = observed(team, [False, False, False])
-    after["terminated"] = torch.tensor([[False]])
+    after["terminated"] = after["done"] = torch.tensor([[False]])
     after["wolves", "terminated"] = torch.tensor([[[True], [False], [False]]])
     after = transform._step(reset, after)
     shared = [0.0, 0.0, 0.0, 0.0, 30.0, 30.0, 11.0, 21.0]
     assert after["wolves", "state"][0].tolist() == [[0.0] * 10, [0.0] * 10, [*shared, 30.0, 30.0]]
     # Where the team terminates, so does everyone.
     ends = observed(team, [False, False, False])
-    ends["terminated"] = torch.tensor([[True]])
+    ends["terminated"] = ends["done"] = torch.tensor([[True]])
     assert not transform._step(reset, ends)["wolves", "state"].any()
 
 

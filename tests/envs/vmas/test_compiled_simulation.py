@@ -78,7 +78,7 @@ def test_steps_equal_the_plain_ones_with_resets_and_noise(pair: Any) -> None:
 
 def test_the_world_shows_the_present_state(pair: Any) -> None:
     compiled, _, plain, *_ = pair
-    states = [WorldState.read(env.world).values for env in (compiled, plain)]
+    states = [WorldState.read(env.simulation.world).values for env in (compiled, plain)]
     # VMAS builds some constants when they are first read.
     assert all(path.endswith("_multiplier_tensor") for path in states[0].keys() ^ states[1].keys())
     for path, value in states[1].items():

@@ -24,7 +24,7 @@ def make(scenario: str = "navigation", num_envs: int = 5, **kwargs) -> VmasEnv:
 
 
 def tensors(env: VmasEnv) -> dict[str, torch.Tensor]:
-    return {path: value.clone() for path, value in WorldState.read(env.world).values.items()}
+    return {path: value.clone() for path, value in WorldState.read(env.simulation.world).values.items()}
 
 
 def reset_rows(env: VmasEnv, rows: list[int]) -> torch.Tensor:
@@ -186,10 +186,10 @@ def test_steps_equal_torchrls_env() -> None:
     theirs = TorchRLVmasEnv("balance", num_envs=3)
     ours.reset()
     theirs.reset()
-    for entity, source in zip(theirs._env.world.entities, ours.world.world.entities, strict=True):
+    for entity, source in zip(theirs._env.world.entities, ours.world.entities, strict=True):
         for name in ("pos", "vel", "rot", "ang_vel"):
             setattr(entity.state, name, getattr(source.state, name).clone())
-    theirs._env.scenario.global_shaping = ours.world.scenario.global_shaping.clone()
+    theirs._env.scenario.global_shaping = ours.simulation.world.scenario.global_shaping.clone()
     for _ in range(5):
         action = ours.rand_action(ours.fake_tensordict())["agents", "action"]
         step = ours.step(ours.fake_tensordict().set(("agents", "action"), action))
@@ -272,8 +272,8 @@ def test_mistakes_are_named(scenario: str, arguments: dict, message: str) -> Non
 def test_a_restored_world_lives_where_the_env_lives() -> None:
     env = make()
     env.reset()
-    snapshot = WorldState.read(env.world).snapshot()
-    env.world._device = torch.device("meta")
-    world = WorldState.read(env.world)
+    snapshot = WorldState.read(env.simulation.world).snapshot()
+    env.simulation.world._device = torch.device("meta")
+    world = WorldState.read(env.simulation.world)
     world.restore(snapshot)
     assert env.world.agents[0].state.pos.device.type == "meta"

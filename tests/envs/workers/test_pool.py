@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -62,6 +63,57 @@ def test_a_failing_worker_is_one_line_and_never_a_hang(make: Make, what: Callabl
     assert not multiprocessing.active_children()
     with pytest.raises(WorkerError, match="have been closed; build the environment anew"):
         step(env, data)
+
+
+def spin() -> None:
+    while True:
+        pass
+
+
+@pytest.mark.parametrize(
+    "what", [spin, lambda: os.kill(os.getpid(), signal.SIGSTOP)], ids=["an endless step", "a stopped process"]
+)
+def test_a_worker_that_hangs_is_named(make: Make, what: Callable[[], Any]) -> None:
+    env = make(lambda: Failing(what, 2, tags(7, 0, 3, 1)[0]), worker_timeout=2.0)
+    data = step(env, env.reset())
+    start = time.monotonic()
+    with pytest.raises(WorkerError) as caught:
+        step(env, data)
+    assert str(caught.value) == (
+        "worker 1 (envs 2-3) has not come back for 2 s from step of env 3; mend the environment, or give a larger "
+        "worker_timeout"
+    )
+    assert time.monotonic() - start < 15
+    assert not multiprocessing.active_children()
+
+
+def test_a_hanging_factory_is_named(make: Make) -> None:
+    with pytest.raises(
+        WorkerError, match=r"worker 0 \(envs 0-1\) has not come back for 2 s from the factory of env 0;"
+    ):
+        make(spin, worker_timeout=2.0)
+
+
+def test_a_slow_worker_is_waited_for(make: Make) -> None:
+    """The time is of one environment, not of all that a worker has."""
+
+    class Sleepy(ToyEnv):
+        def step(self, actions: dict[str, Any]) -> Any:
+            time.sleep(1.2)
+            return super().step(actions)
+
+    env = make(Sleepy, worker_timeout=2.0)
+    assert step(env, env.reset()) is not None
+
+
+def test_there_are_as_many_workers_as_cores_that_may_be_used() -> None:
+    with mock.patch.object(os, "sched_getaffinity", return_value={3, 5, 7}):
+        env = worker_env(ToyEnv, n_envs=4)
+    assert len(env._pool._processes) == 3
+    env.close()
+    env = worker_env(ToyEnv, n_envs=2)
+    assert len(env._pool._processes) == min(2, len(os.sched_getaffinity(0)))
+    env.close()
 
 
 def test_a_worker_that_died_between_two_steps_is_found(make: Make) -> None:
@@ -168,18 +220,14 @@ class Slow(ToyEnv):
 
 
 def test_closing_does_not_wait_for_a_stuck_environment() -> None:
-    before = signal.signal(signal.SIGTERM, lambda *_: None)
-    try:
-        env = worker_env(Slow, n_envs=2, n_workers=2)
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    env = worker_env(Slow, n_envs=2, n_workers=2)
     workers = multiprocessing.active_children()
     start = time.monotonic()
     env.close()
     env.close()
     assert time.monotonic() - start < 15
-    # This process's handlers are not the workers': they ended when told to, and did not have to be killed.
-    assert [worker.exitcode for worker in workers] == [-signal.SIGTERM] * 2
+    # They ignore SIGTERM, which Slurm sends to them and to this process alike, so only this ends them.
+    assert [worker.exitcode for worker in workers] == [-signal.SIGKILL] * 2
 
 
 SCRIPT = """
@@ -190,22 +238,49 @@ from ctde_kit.envs.workers import worker_env
 env = worker_env(ToyEnv, n_envs=2, n_workers=2)
 other = worker_env(ToyEnv, n_envs=2, n_workers=2)
 env.reset()
-print(*[process.pid for pool in (env._pool, other._pool) for process in pool._processes], flush=True)
+print(time.monotonic(), *[process.pid for pool in (env._pool, other._pool) for process in pool._processes], flush=True)
 if os.fork() == 0:
     # A process that has all of the parent's pipes open, as another child of a training run would.
-    os.close(1), os.close(2), time.sleep(25), os._exit(0)
+    os.close(1), os.close(2), time.sleep(40), os._exit(0)
 {end}
 """
 
 
+ENDLESS = """
+import os, sys, signal, threading, time
+sys.path.insert(0, {path!r})
+from tests.envs.toys import ToyEnv, step
+from ctde_kit.envs.workers import worker_env
+class Endless(ToyEnv):
+    def step(self, actions):
+        while True:
+            pass
+env = worker_env(Endless, n_envs=2, n_workers=2)
+data = env.reset()
+print(time.monotonic(), *[process.pid for process in env._pool._processes], flush=True)
+threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGKILL)).start()
+step(env, data)
+"""
+
+
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("end", ["", "raise KeyboardInterrupt", "os.kill(os.getpid(), signal.SIGKILL)"])
 def test_no_worker_outlives_its_parent(end: str) -> None:
     code = SCRIPT.format(path=str(Path(__file__).parents[3]), end=end)
-    start = time.monotonic()
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=False)
-    pids = [int(pid) for pid in done.stdout.split()]
-    assert len(pids) == 4, done.stderr
-    while time.monotonic() < start + 20 and any(os.path.exists(f"/proc/{pid}") for pid in pids):
+    assert_no_worker_is_left(code, n_workers=4)
+
+
+@pytest.mark.timeout(120)
+def test_no_endless_step_outlives_its_parent() -> None:
+    assert_no_worker_is_left(ENDLESS.format(path=str(Path(__file__).parents[3])), n_workers=2)
+
+
+def assert_no_worker_is_left(code: str, n_workers: int) -> None:
+    """Within 15 s of the time, on the system's clock, that ``code`` prints before the processes of its workers."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=False)
+    ended, *pids = done.stdout.split()
+    assert len(pids) == n_workers, done.stderr
+    while time.monotonic() < float(ended) + 15 and any(os.path.exists(f"/proc/{pid}") for pid in pids):
         time.sleep(0.1)
     assert not [pid for pid in pids if os.path.exists(f"/proc/{pid}")]
-    assert time.monotonic() < start + 20
+    assert time.monotonic() < float(ended) + 15

@@ -175,9 +175,9 @@ def test_one_agent_alone_does_what_it_does_among_all(kind: str, recurrent: bool)
 
 
 def test_noise_of_the_wrong_kind_is_an_error() -> None:
-    with pytest.raises(UserError, match="exploration=gumbel"):
+    with pytest.raises(UserError, match="use GumbelNoise"):
         GaussianNoise(group_spec(), 0.1)
-    with pytest.raises(UserError, match="exploration=gumbel"):
+    with pytest.raises(UserError, match="use GumbelNoise"):
         OrnsteinUhlenbeckNoise(group_spec(), 0.1)
-    with pytest.raises(UserError, match="exploration=gaussian"):
+    with pytest.raises(UserError, match="use GaussianNoise"):
         GumbelNoise(group_spec(kind="continuous"))

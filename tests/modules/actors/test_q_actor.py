@@ -133,6 +133,6 @@ def test_the_last_action_and_the_id_are_inputs() -> None:
 
 @pytest.mark.parametrize("kind", ["continuous", "multi_discrete"])
 def test_other_actions_are_refused(kind: str) -> None:
-    message = "continuous_actions=false" if kind == "continuous" else "one choice per agent"
+    message = "use an env that has them" if kind == "continuous" else "one choice per agent"
     with pytest.raises(UserError, match=message):
         make_q_actor(group_spec(kind=kind))

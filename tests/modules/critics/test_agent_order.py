@@ -189,5 +189,5 @@ def test_a_graph_draws_what_the_plain_function_draws() -> None:
 @pytest.mark.parametrize("options", [{"heads": "agent"}, {"heads": "one"}, {"sees": "observation"}])
 @pytest.mark.parametrize("make", [value_critic, action_value_critic])
 def test_own_first_needs_a_row_an_agent(make: Any, options: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match=r"own_first: .*use (heads=network|sees=team)"):
+    with pytest.raises(UserError, match=r"own_first: .*use (heads='network'|sees='team')"):
         make(TEAM, SHEEP, make_network(False), own_first=True, **options)

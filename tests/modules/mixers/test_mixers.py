@@ -177,5 +177,5 @@ def test_the_state_is_the_envs_or_the_observations() -> None:
     without = team_of(state_dim=None)
     assert mixer_state(without).features == 3 * 5 + 2 * 8
     assert mixer_state(team_of(), "team").features == 3 * 5 + 2 * 8
-    with pytest.raises(UserError, match=r"mixer\.sees=team"):
+    with pytest.raises(UserError, match=r"mixer_state: sees='state': .*use sees='team'"):
         mixer_state(without, "state")

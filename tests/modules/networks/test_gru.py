@@ -156,5 +156,5 @@ def test_the_last_batch_dimension_is_time_in_sequence_mode() -> None:
 def test_the_primer_gives_the_hidden_state_its_shape() -> None:
     primer = make_actor(group_spec(), recurrent=True).make_tensordict_primer()
     assert primer.primers["agents", "actor_hidden"].shape == (N, HIDDEN)
-    with pytest.raises(UserError, match="feed-forward"):
-        make_actor(group_spec()).make_tensordict_primer()
+    assert primer.primers["agents"].shape == (N,)
+    assert make_actor(group_spec()).make_tensordict_primer().primers.is_empty()

@@ -166,5 +166,5 @@ def test_mistakes_are_named(key: Any) -> None:
     with pytest.raises(UserError, match=r"sub_policy|is_init") as caught:
         make(group)(data_for(group, N_ENVS).exclude(key))
     assert "make_tensordict_primer" in str(caught.value)
-    with pytest.raises(UserError, match="ensemble_size=0"):
+    with pytest.raises(UserError, match="size=0"):
         SubPolicyDraw(group, 0)

@@ -25,7 +25,7 @@ def policy(actor: MultiAgentDeterministicActor, network: Any, observations: Tens
 
 def value(critic: Any, name: str, observations: TensorDictBase, actions: dict[str, Tensor], agent: int) -> Tensor:
     """Q_i of one joint action, ``[B]``."""
-    data = observations.select(*[key for key in critic.in_keys if key[-1] != "action_vector"])
+    data = observations.select(*[key for key in critic.in_keys if key[-1] not in ("action", "action_vector")])
     for group, action in actions.items():
         data[group, "action_vector"] = action
     return critic(data)[name, "state_action_value"][:, agent, 0]

@@ -243,7 +243,7 @@ def test_a_mixer_is_refused() -> None:
     team = TeamSpec((group_spec("wolves", 3, "continuous"),))
     actor = ensemble(team["wolves"])
     critic = action_value_critic(team, team["wolves"], make_network(False), sees="observation")
-    with pytest.raises(UserError, match="leave ensemble_size=1") as caught:
+    with pytest.raises(UserError, match="without sub_policies, or mixer=None") as caught:
         MADDPGLoss({"wolves": actor}, {"wolves": critic}, VDNMixer(team), gamma=GAMMA)
     assert "\n" not in str(caught.value)
 

@@ -106,7 +106,7 @@ def test_the_divergence_falls_ten_times_on_a_fixed_policy(kind: str) -> None:
 
 
 def test_mistakes_are_named() -> None:
-    with pytest.raises(UserError, match=r"inference.deviation=0: expected a number above 0"):
+    with pytest.raises(UserError, match=r"PolicyInference: deviation=0: expected a number above 0"):
         PolicyInference(torch.nn.Identity(), deviation=0)
 
 

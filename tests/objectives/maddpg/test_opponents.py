@@ -148,7 +148,9 @@ def test_q_actors_masks_and_the_dead() -> None:
     batch = steps_of(team, actor)
     loss, *_ = make(team, FrozenActor(actor))
     found = next_vectors(loss, batch)
-    alive = batch["sheep", "mask"] & ~batch["next", "terminated"] | batch["next", "sheep", "mask"]
+    # The env writes no flags of the agents: who leaves while the team goes on is gone.
+    timed_out = batch["next", "done"] & ~batch["next", "terminated"]
+    alive = batch["sheep", "mask"] & timed_out | batch["next", "sheep", "mask"]
     assert not found[~alive].any()
     allowed = batch["next", "sheep", "action_mask"].clone()
     allowed[..., 0] |= ~allowed.any(-1)  # nothing is allowed: the no-op
@@ -202,7 +204,7 @@ def test_one_team_with_a_mixer_against_an_opponent() -> None:
 def test_beliefs_of_opponents_are_refused() -> None:
     team = herd()
     inference = PolicyInference(InferredPolicies(team, make_network(False, False)))
-    with pytest.raises(UserError, match="leave infer_policies=false") as caught:
+    with pytest.raises(UserError, match="leave inference=None") as caught:
         make(team, RandomActor(team["sheep"]), inference=inference)
     assert "\n" not in str(caught.value)
 

@@ -43,8 +43,8 @@ TEAM = TeamSpec((GROUP,))
 PERCEPTRON = partial(MultiAgentMLP, num_cells=(WIDTH, WIDTH))
 LAYOUTS: dict[str, dict[str, Any]] = {
     "own observation": {"sees": "observation"},
-    "team, a row an agent": {"heads": "network"},
-    "team, a head an agent": {},
+    "team, one row per agent": {"heads": "network"},
+    "team, one head per agent": {},
 }
 ATTENTION = "attention"
 

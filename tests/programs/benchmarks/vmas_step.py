@@ -60,7 +60,7 @@ def compare(scenario: str, n_envs: int, arguments: dict[str, Any]) -> dict[str, 
     actions = [
         tensordict.get((group, "action"))[:, i] for group in env.group_map for i in range(len(env.group_map[group]))
     ]
-    world = env.world
+    world = env.simulation.world
     plain, compiled = medians(
         lambda: world.step(list(actions)),
         lambda: step.compiled([*inputs, *step.graph.draw()]),

@@ -1,0 +1,1 @@
+"""Trained actors as files that run without this package: ONNX, and ``torch.export``."""

@@ -1,0 +1,84 @@
+"""The base of the kit's losses: TorchRL's ``LossModule`` without functional parameters and value estimators."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from tensordict import TensorDict
+from tensordict.utils import NestedKey
+from torch import nn
+from torchrl.objectives.common import LossModule
+
+from ctde_kit.errors import UserError
+
+ONLINE, TARGETS = "networks_params", "target_networks_params"
+
+
+class AttributeUserError(UserError, AttributeError):
+    """A mistake that ``hasattr`` answers with no."""
+
+
+class ModuleLoss(LossModule):
+    """A loss that holds its networks as modules, so that it compiles as one graph and shared layers stay shared.
+
+    What TorchRL's losses have beyond that is answered in one line that says what to use instead. Target networks can be
+    moved by TorchRL's ``SoftUpdate`` and ``HardUpdate``, which find parameters by name, as well as by ``PolyakUpdate``
+    and ``HardUpdate`` of ``ctde_kit.training``.
+    """
+
+    returns_advice = ""
+    """What stands for a value estimator."""
+
+    def online_networks(self) -> nn.ModuleDict:
+        """The networks that ``target_networks`` follow, by the same names."""
+        raise NotImplementedError
+
+    @property
+    def functional(self) -> bool:
+        return False
+
+    def set_keys(self, **kwargs: NestedKey | None) -> None:
+        """Change single keys, by the names of TorchRL's losses; ``None`` for the default."""
+        known = self._AcceptedKeys.__dataclass_fields__
+        unknown = [name for name in kwargs if name not in known]
+        if unknown:
+            raise UserError(
+                f"{type(self).__name__}.set_keys({unknown[0]}=...): expected one of {', '.join(known)}; "
+                f"{self.returns_advice}"
+            )
+        super().set_keys(**kwargs)
+
+    def make_value_estimator(self, value_type: Any = None, **hyperparams: Any) -> LossModule:
+        """Refused: these losses read what an estimator wrote, or estimate returns themselves.
+
+        Raises:
+            UserError: always; it says what to use.
+        """
+        raise UserError(f"{type(self).__name__} has no make_value_estimator: {self.returns_advice}")
+
+    @property
+    def value_estimator(self) -> Any:
+        """Refused as ``make_value_estimator`` is."""
+        raise UserError(f"{type(self).__name__} has no value_estimator: {self.returns_advice}")
+
+    def children(self) -> Iterator[nn.Module]:
+        return (module for _, module in super().named_children())
+
+    def named_children(self) -> Iterator[tuple[str, nn.Module]]:
+        """The modules, and ``target_networks`` once more under the name by which TorchRL's target updates look."""
+        yield from super().named_children()
+        networks = self._modules.get("target_networks")
+        if networks is not None:
+            yield TARGETS, networks
+
+    def __getattr__(self, item: str) -> Any:
+        if not item.endswith("_params"):
+            return super().__getattr__(item)
+        networks = self._modules.get("target_networks")
+        if networks is not None and item in (ONLINE, TARGETS):
+            return TensorDict.from_module(networks if item == TARGETS else self.online_networks())
+        raise AttributeUserError(
+            f"{type(self).__name__} has no {item}: it holds its networks as modules, not as functional parameters; use "
+            f"parameters() of {', '.join(name for name, _ in super().named_children())}"
+        )

@@ -1,0 +1,23 @@
+"""The doctor: rules of centralized training with decentralized execution that anyone's parts can be held against."""
+
+from ctde_kit.testing.deterministic_check import check_deterministic_loss
+from ctde_kit.testing.env_check import check_env
+from ctde_kit.testing.findings import Finding, Report, RuleBroken
+from ctde_kit.testing.mixer_check import check_mixer
+from ctde_kit.testing.policy_check import check_policy
+from ctde_kit.testing.policy_gradient_check import check_policy_gradient_loss
+from ctde_kit.testing.state_check import check_state
+from ctde_kit.testing.value_check import check_value_loss
+
+__all__ = [
+    "Finding",
+    "Report",
+    "RuleBroken",
+    "check_deterministic_loss",
+    "check_env",
+    "check_mixer",
+    "check_policy",
+    "check_policy_gradient_loss",
+    "check_state",
+    "check_value_loss",
+]

@@ -1,0 +1,111 @@
+"""What an env's random streams and resets must be: seeds, copies, partial resets."""
+
+from __future__ import annotations
+
+import torch
+from tensordict import TensorDictBase
+from torch import Tensor
+
+from ctde_kit.keys import NEXT
+from ctde_kit.testing.comparing import difference, number
+from ctde_kit.testing.entry_names import leaves
+from ctde_kit.testing.env_case import EnvCase, fingerprint, observed
+from ctde_kit.testing.findings import NotApplicable, Violation, drawing_from, rule
+
+STEPS_BEFORE = 2
+SEEDS = (1, 2, 3, 4, 5)
+
+
+@rule("A run that cannot be repeated cannot be debugged, and seeds that all draw alike are one run and not several.")
+def seeds(case: EnvCase) -> str:
+    """One seed gives the same data twice, other seeds other data, and the envs of a batch differ."""
+    with drawing_from(1):
+        first = fingerprint(case.roll(5, seed=0))
+    with drawing_from(2):
+        again = fingerprint(case.roll(5, seed=0))
+    if not torch.equal(first, again):
+        raise Violation(f"set_seed(0) twice: data differ by {number(difference(first, again))}, expected the same")
+    if not case.random_resets:
+        return "the same data twice; no reset is random"
+    # A game with few beginnings may draw the same one twice.
+    if all(torch.equal(first, fingerprint(case.roll(5, seed=seed))) for seed in SEEDS):
+        raise Violation(
+            f"set_seed gives the same data for the seeds 0, {', '.join(map(str, SEEDS))}; resets are random"
+        )
+    rows = torch.cat([_first_observations(case, seed) for seed in SEEDS], -1)
+    if len(rows) > 1 and (rows == rows[0]).all():
+        raise Violation(f"all {len(rows)} envs of the batch begin alike: each must draw by itself")
+    return "the same data twice, other data for another seed"
+
+
+def _first_observations(case: EnvCase, seed: int) -> Tensor:
+    case.env.set_seed(seed)
+    return observed(case.env.reset())
+
+
+@rule("Workers are copies of one program: where unseeded envs draw alike, many workers collect the data of one.")
+def unseeded_copies(case: EnvCase) -> str:
+    """Two envs without a seed, made from the same state of the program's generators, begin differently."""
+    if case.make is None:
+        raise NotApplicable("give a function of a seed, which may be None, such as lambda seed: MyEnv(seed)")
+    if not case.random_resets:
+        raise NotApplicable("no reset is random")
+    begins = []
+    for _ in range(2):
+        with drawing_from(5):
+            env = case.make(None)
+            begins.append(observed(env.reset()))
+            env.close()
+    if torch.equal(*begins):
+        raise Violation(
+            "two envs with seed=None, made from one state of the program's generators, saw the same first observations"
+        )
+    return f"first observations differ by {number(difference(*begins))}"
+
+
+@rule("An env that another one's reset touches jumps in the middle of an episode, which no target expects.")
+def partial_reset(case: EnvCase) -> str:
+    """A reset of some envs of the batch leaves the others bit for bit as they were."""
+    rows = case.env.batch_size.numel()
+    if len(case.env.batch_size) != 1 or rows < 2:
+        raise NotApplicable(f"batch size {list(case.env.batch_size)}: there are no others")
+    if not case.repeatable:
+        raise NotApplicable("the same seed does not give the same data twice")
+    before, _, kept_next = _go_on(case, None)
+    _, root, following = _go_on(case, 0)
+    if not torch.equal(root[1:], before[1:]):
+        gap = difference(root[1:], before[1:])
+        raise Violation(f"a reset of env 0 moved what the other {rows - 1} see by {number(gap)}, expected 0")
+    _, _, reseeded = _go_on(case, None, reseed=True)
+    if not torch.equal(reseeded, kept_next):
+        return f"the other {rows - 1} see the same; steps are random, so what they do next was not compared"
+    if not torch.equal(following[1:], kept_next[1:]):
+        gap = difference(following[1:], kept_next[1:])
+        raise Violation(f"a reset of env 0 moved the next step of the other {rows - 1} by {number(gap)}, expected 0")
+    return f"the other {rows - 1} envs are bit for bit the same"
+
+
+def _go_on(case: EnvCase, reset_row: int | None, reseed: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    """What envs see after some steps, after a reset of one row, and in the step after that."""
+    root = case.roll(STEPS_BEFORE, seed=3)[-1].following
+    before = observed(root)
+    if reseed:
+        case.env.set_seed(4)
+        torch.manual_seed(4)
+    if reset_row is not None:
+        root = case.env.reset(_with_reset(case, root.clone(), reset_row))
+    data, _ = case.env.step_and_maybe_reset(case.act(root.clone(), 99))
+    return before, observed(root), torch.cat([observed(data.get(NEXT)), _rewards(data)], -1)
+
+
+def _with_reset(case: EnvCase, root: TensorDictBase, row: int) -> TensorDictBase:
+    for reset_key, done_keys in zip(case.env.reset_keys, case.env.done_keys_groups, strict=True):
+        chosen = torch.zeros_like(root.get(done_keys[0]), dtype=torch.bool)
+        chosen[row] = True
+        root.set(reset_key, chosen)
+    return root
+
+
+def _rewards(data: TensorDictBase) -> Tensor:
+    rows = data.numel()
+    return torch.cat([v.reshape(rows, -1).double() for k, v in leaves(data).items() if k[-1] == "reward"], -1)

@@ -1,0 +1,157 @@
+"""What every policy must do: own data alone, no noise in evaluation, log-probabilities that can be had again."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from tensordict import TensorDictBase
+from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModuleBase
+from torch import Tensor
+from torchrl.modules import set_recurrent_mode
+
+from ctde_kit.keys import STATE
+from ctde_kit.testing.comparing import difference, moved, number
+from ctde_kit.testing.entry_names import as_tuple
+from ctde_kit.testing.findings import NotApplicable, Violation, rule
+from ctde_kit.testing.policy_case import PolicyCase
+
+CLOSE = 1e-4
+
+
+@runtime_checkable
+class RunsOneAgent(Protocol):
+    """A group's policy that gives the policy of one agent alone."""
+
+    def for_agent(self, agent: int, /) -> TensorDictModuleBase:
+        """The policy of one agent, which reads entries without the agent axis."""
+        ...
+
+
+@rule("At execution an agent has its own data alone: a policy that read others' in training cannot be run.")
+def own_data_alone(case: PolicyCase) -> str:
+    """Agent i's outputs do not move with agent j's inputs, unless the policy says that they do."""
+    n_agents = case.need_agents()
+    if case.decentralized is False:
+        raise NotApplicable("the policy says that it is not decentralized")
+    inputs, axis = case.inputs(5), 1
+    before = case.outputs(case.act(inputs), hidden=True)
+    if STATE in inputs:
+        _check_moves(before, case, inputs.clone().set(STATE, moved(inputs.get(STATE))), None, "the global state")
+    for agent in range(n_agents):
+        changed = inputs.clone()
+        for key in case.in_keys:
+            value = changed.get(key, None)
+            if value is None or not value.is_floating_point() or not case.names.has_agents(key):
+                continue
+            value.select(axis, agent).copy_(moved(value.select(axis, agent), 3.0))
+        _check_moves(before, case, changed, agent, f"agent {agent}'s data")
+    return f"{n_agents} agents, no output moves with another agent's data"
+
+
+def _check_moves(
+    before: dict[Any, Tensor], case: PolicyCase, changed: TensorDictBase, agent: int | None, what: str
+) -> None:
+    after = case.outputs(case.act(changed), hidden=True)
+    for key, value in before.items():
+        if case.names.has_agents(key) and value.shape == after[key].shape:
+            for other in range(value.shape[1]):
+                gap = difference(value[:, other], after[key][:, other])
+                if other != agent and gap > CLOSE:
+                    raise Violation(
+                        f"agent {other}'s {key} moves by {number(gap)} with {what}, expected 0; pass "
+                        "decentralized=False if agents shall see it"
+                    )
+
+
+@rule("Evaluation measures the policy, and not its exploration: noise there makes figures worse and unrepeatable.")
+def no_noise_in_evaluation(case: PolicyCase) -> str:
+    """Under ``ExplorationType.DETERMINISTIC`` and ``eval()`` the same input gives the same action."""
+    inputs, key = case.inputs(7), case.names["action"]
+    torch.manual_seed(1)
+    first = case.act(inputs).get(key)
+    torch.manual_seed(2)
+    gap = difference(first, case.act(inputs).get(key))
+    if gap > 0:
+        raise Violation(f"the same input gave actions that differ by {number(gap)} in evaluation, expected 0")
+    return "the same action twice"
+
+
+@rule("An action outside the spec is clipped or refused by the env, and is not the one that is learned from.")
+def actions_in_spec(case: PolicyCase) -> str:
+    """Sampled and greedy actions are what the env takes."""
+    spec = case.action_spec
+    if spec is None:
+        raise NotApplicable("give an env as data, whose spec says what it takes")
+    batch = spec.shape[: case.data.ndim - 1]
+    for greedy in (True, False):
+        action = case.act(case.inputs(*batch), greedy=greedy).get(case.names["action"])
+        if action.shape != spec.shape or action.dtype != spec.dtype or not spec.is_in(action):
+            raise Violation(
+                f"key {case.names['action']}: {'greedy' if greedy else 'sampled'} actions {list(action.shape)} "
+                f"{action.dtype} from {action.min().item():.3g} to {action.max().item():.3g} are outside "
+                f"{' '.join(str(spec).split())[:160]}"
+            )
+    return f"greedy and sampled actions {list(spec.shape)}"
+
+
+@rule("PPO's ratio starts at 1 only where the stored log-probability is the policy's own of the stored action.")
+def log_prob_again(case: PolicyCase) -> str:
+    """The distribution gives the stored action the stored log-probability."""
+    policy, key = case.policy, case.names["sample_log_prob"]
+    stored = case.data.get(key, None)
+    if stored is None:
+        raise NotApplicable(f"the data have no {key!r}")
+    if not isinstance(policy, ProbabilisticTensorDictSequential):
+        raise NotApplicable(f"{type(policy).__name__} has no get_dist")
+    found = log_probs(policy, case.data, case.names["action"])
+    gap = difference(_masked(case, found), _masked(case, stored))
+    if gap > 1e-3:
+        raise Violation(f"log-probabilities of stored actions differ by {number(gap)} from the stored ones, expected 0")
+    return f"differ by {number(gap)}"
+
+
+@torch.no_grad()
+def log_probs(policy: ProbabilisticTensorDictSequential, data: TensorDictBase, action: Any) -> Tensor:
+    """The log-probability of the actions in ``data`` ``[*B, T]``, along time for recurrent policies."""
+    with set_recurrent_mode(True):
+        return policy.get_dist(data.clone()).log_prob(data.get(action))
+
+
+def _masked(case: PolicyCase, log_prob: Tensor) -> Tensor:
+    alive = case.data.get(case.names["mask"], None)
+    return log_prob if alive is None or alive.shape != log_prob.shape else log_prob.masked_fill(~alive, 0)
+
+
+@rule("What is exported and run by one agent must do what the team's policy did in training.")
+def for_agent_is_the_slice(case: PolicyCase) -> str:
+    """``for_agent(i)`` on agent i's data does what the group's policy does for agent i."""
+    n_agents = case.need_agents()
+    if not isinstance(case.policy, RunsOneAgent):
+        raise NotApplicable("the policy has no for_agent(agent)")
+    if case.decentralized is False:
+        raise NotApplicable("the policy says that it is not decentralized")
+    inputs = case.inputs(5)
+    whole, worst, action = case.act(inputs), 0.0, as_tuple(case.names["action"])
+    for agent in range(n_agents):
+        single = PolicyCase(case.policy.for_agent(agent), case.data, case.names, None, 1)
+        written = single.act(_of_one(case, inputs, agent)).get(action)
+        expected = whole.get(action)[:, agent]
+        if written.shape != expected.shape:
+            raise Violation(f"for_agent({agent}) gives actions {list(written.shape)}, expected {list(expected.shape)}")
+        worst = max(worst, difference(written, expected))
+        if worst > CLOSE:
+            raise Violation(f"for_agent({agent}) differs by {number(worst)} from the group's action, expected 0")
+    return f"{n_agents} agents, differ by {number(worst)}"
+
+
+def _of_one(case: PolicyCase, inputs: TensorDictBase, agent: int) -> TensorDictBase:
+    """One agent's entries without the agent axis; its hidden state keeps it."""
+    single = inputs.empty()
+    for key, value in inputs.items(True, True):
+        key = as_tuple(key)
+        if not case.names.has_agents(key):
+            single.set(key, value)
+        else:
+            single.set(key, value[:, agent : agent + 1] if key in case.hidden_keys else value[:, agent])
+    return single

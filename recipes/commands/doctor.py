@@ -1,0 +1,152 @@
+"""``ctde doctor``: a task's env, or every part of a run, held against the rules of ``ctde_kit.testing``."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import OmegaConf
+
+import ctde_kit as ck
+from ctde_kit.errors import UserError
+from ctde_kit.recipes.commands.application import compose
+from ctde_kit.recipes.commands.arguments import check_arguments
+from ctde_kit.recipes.commands.loading import read_config
+from ctde_kit.recipes.commands.options import Options
+from ctde_kit.recipes.commands.recipes import RECIPES
+from ctde_kit.recipes.commands.short_forms import expand
+from ctde_kit.recipes.configs.tasks.lbf_task import LbfTask
+from ctde_kit.recipes.configs.tasks.pettingzoo_task import PettingZooTask
+from ctde_kit.recipes.configs.tasks.task import TaskConfig
+from ctde_kit.recipes.configs.tasks.vmas_task import VmasTask
+
+if TYPE_CHECKING:
+    from tensordict import TensorDictBase
+
+    from ctde_kit import Parts, TeamSpec
+    from ctde_kit.testing import Report
+
+HELP = """\
+ctde doctor: hold a task's environment, or every part of a run, against the rules of multi-agent learning.
+
+  ctde doctor task=NAME [task.KEY=VALUE ...]   its environment
+  ctde doctor RUN_DIR                          its environment, policies, losses, mixer and states
+
+It prints a table: rule, verdict, figure and why the rule matters. The exit code is 1 where a rule is broken.
+"""
+N_ENVS = 5
+
+
+def doctor(arguments: list[str]) -> None:
+    """Print what each rule found, and exit with code 1 where one is broken.
+
+    Raises:
+        UserError: for arguments that name neither a task nor a run.
+    """
+    if any(argument in ("--help", "-h") for argument in arguments):
+        print(HELP, end="")
+        return
+    width = max(100, shutil.get_terminal_size().columns)
+    broken = 0
+    for report in _reports(arguments):
+        print(report.table(width, why=True), flush=True)
+        broken += len(report.broken)
+    print(f"broken: {broken}" if broken else "no rule is broken")
+    if broken:
+        sys.exit(1)
+
+
+def _reports(arguments: list[str]) -> Iterator[Report]:
+    if len(arguments) == 1 and "=" not in arguments[0]:
+        yield from examine_run(Path(arguments[0]))
+        return
+    chosen = [argument for argument in arguments if argument.startswith("task=")]
+    unknown = [argument for argument in arguments if not argument.startswith(("task=", "task."))]
+    if len(chosen) != 1 or unknown:
+        given = (unknown or arguments or ["nothing"])[0]
+        raise UserError(f"{given}: expected task=NAME and options of the task, or one run directory")
+    check_arguments("ctde doctor", Options.of(RECIPES["mappo"].config, "mappo"), arguments)
+    overrides = [override for argument in arguments for override in expand(argument)]
+    task: Any = OmegaConf.to_object(compose("mappo", overrides).task)
+    yield examine_env(task)
+
+
+def examine_env(task: TaskConfig) -> Report:
+    """What the rules of envs say of a task's environment."""
+    limit = task.max_steps if isinstance(task, (VmasTask, PettingZooTask, LbfTask)) else None
+    return ck.testing.check_env(lambda: task.build(seed=0, device="cpu", n_envs=N_ENVS), max_steps=limit, raises=False)
+
+
+def examine_run(directory: Path) -> Iterator[Report]:
+    """What all rules say of a run's parts as its last checkpoint left them.
+
+    Raises:
+        UserError: where it holds no configuration or no whole checkpoint.
+    """
+    config = dataclasses.replace(read_config(directory), device="cpu", compile="off")
+    content = ck.training.read_checkpoint(
+        ck.training.latest_checkpoint(directory / "checkpoints"), algorithm=config.algorithm
+    )
+    yield examine_env(config.task)
+    parts = config.build()
+    ck.training.load_parts(content, parts)
+    try:
+        yield from _examine_parts(parts)
+    finally:
+        parts.collector.env.close()
+
+
+def _examine_parts(parts: Any) -> Iterator[Report]:
+    team = ck.TeamSpec.from_env(parts.collector.env)
+    fresh = parts.collector.rollout()
+    for name, actor in parts.policy.learners.items():
+        yield ck.testing.check_policy(actor, fresh, group=name, raises=False)
+        roots = fresh[:, 0].select(*actor.in_keys, strict=False)
+        yield ck.testing.check_state(actor, lambda part, roots=roots: part(roots.clone()), raises=False)
+    for name, loss in parts.update.losses.items():
+        yield from _examine_loss(loss, name, parts, fresh, team)
+
+
+def _examine_loss(loss: Any, name: str, parts: Parts, fresh: TensorDictBase, team: TeamSpec) -> Iterator[Report]:
+    if isinstance(loss, ck.MAPPOLoss):
+
+        def minibatch(prepared: TensorDictBase) -> TensorDictBase:
+            buffer: Any = parts.buffer
+            buffer.extend(prepared)
+            return next(iter(buffer))
+
+        yield ck.testing.check_policy_gradient_loss(
+            loss, fresh, estimator=parts.prepare, minibatch=minibatch, group=name, raises=False
+        )
+        return
+    batch = parts.prepare(fresh.clone())
+    mixer: Any = loss.mixer
+    keys = None if mixer is None else {"reward": "reward"}
+    if isinstance(loss, ck.QMixLoss):
+        double = loss.target_networks is not None and not isinstance(mixer, ck.QPLEXMixer)
+        for group in loss.actors:
+            yield ck.testing.check_value_loss(loss, batch, group=group, keys=keys, double_q=double, raises=False)
+    else:
+        for group in loss.critics:
+            others = None if mixer is not None else loss.other_actions
+            yield ck.testing.check_deterministic_loss(
+                loss, batch, group=group, keys=keys, other_actions=others, raises=False
+            )
+    unrestricted = isinstance(mixer, ck.QMixer) and not mixer.monotonic
+    if mixer is not None and not unrestricted:
+        yield ck.testing.check_mixer(mixer, _mixer_data(mixer, batch, team), raises=False)
+
+
+def _mixer_data(mixer: Any, batch: TensorDictBase, team: TeamSpec) -> TensorDictBase:
+    """A few steps with what the mixer reads; the doctor draws the values."""
+    import torch
+
+    data = batch.reshape(-1)[:6].clone()
+    for group in team:
+        for name in ("chosen_action_value", "max_action_value"):
+            data.set(group.keys(name), torch.zeros(6, group.n_agents, 1))
+    return data.select(*mixer.in_keys)

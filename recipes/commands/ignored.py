@@ -1,0 +1,37 @@
+"""Options that are given and that nothing would read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from ctde_kit.errors import UserError
+from ctde_kit.recipes.configs.mixers import NoMixer
+
+# By option, whether a configuration reads it, and what would make it so.
+READ: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "replay.alpha": (lambda config: config.replay.prioritized, "replay.prioritized=true"),
+    "replay.beta": (lambda config: config.replay.prioritized, "replay.prioritized=true"),
+    "replay.directory": (lambda config: config.replay.stored_on == "disk", "replay.stored_on=disk"),
+    "logger.project": (lambda config: config.logger.name in ("wandb", "mlflow"), "logger=wandb or logger=mlflow"),
+    "logger.tracking_uri": (lambda config: config.logger.name == "mlflow", "logger=mlflow"),
+    "logger.offline": (lambda config: config.logger.name == "wandb", "logger=wandb"),
+    "huber_delta": (lambda config: config.value_loss == "huber", "value_loss=huber"),
+    "inference_entropy": (lambda config: config.infer_policies, "infer_policies=true"),
+    "inference_deviation": (lambda config: config.infer_policies, "infer_policies=true"),
+    "team_reward": (lambda config: not isinstance(config.mixer, NoMixer), "a mixer, such as mixer=vdn"),
+}
+
+
+def check_read(config: Any, overrides: Iterable[str]) -> None:
+    """Raise ``UserError`` for an option on the command line that this configuration never reads.
+
+    Args:
+        config: composed from it.
+        overrides: of the command line, ``NAME=VALUE``.
+    """
+    for override in overrides:
+        name = override.lstrip("+").partition("=")[0]
+        is_read, remedy = READ.get(name, (lambda _: True, ""))
+        if not is_read(config):
+            raise UserError(f"{override}: nothing reads it here; it is for {remedy}; leave it out, or give that, too")

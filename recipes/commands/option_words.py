@@ -1,0 +1,85 @@
+"""How the command line says what the library's errors say in the words of its own arguments."""
+
+from __future__ import annotations
+
+import re
+
+_CRITIC_OF_TEAM = {"sees='team'": "critic=centralized"}
+_AGENT_STATE = {"append envs.transforms.AgentState to it": "use critic.build_state=true, which appends it to the env"}
+_OTHER_INPUT = {"team_observation, or sees='team' of a critic": "critic=centralized"}
+
+# By how an error begins: patterns of the library's words, and the options that stand for them.
+OPTION_WORDS: dict[str, dict[str, str]] = {
+    "global_state:": {"^global_state": "critic=state", **_OTHER_INPUT},
+    "agent_state:": {"^agent_state": "critic=agent_state", **_AGENT_STATE, **_OTHER_INPUT},
+    "action_value_critic: sees=": {
+        "^action_value_critic: sees='(agent_state|state)'": r"critic=\1",
+        **_AGENT_STATE,
+        **_CRITIC_OF_TEAM,
+    },
+    "RandomOrderCritic:": {
+        "^RandomOrderCritic": "critic.ordering=random",
+        "give a critic with a feed-forward network": "use a feed-forward network (network@critic.network=mlp)",
+        "use it without a random order": "a fixed order (critic.ordering=fixed)",
+    },
+    "AgentNetwork:": {
+        "^AgentNetwork: ": "",
+        "sees='observation' or 'agent_state' of a critic": "critic=decentralized or critic=agent_state",
+    },
+    "MultiAgentQActor:": {
+        "^MultiAgentQActor: ": "",
+        "use an env that has them": "use task.continuous_actions=false where the task has it",
+        "use another env, or MultiAgentActor": "use another task, or ctde-mappo",
+    },
+    "SubPolicies:": {
+        "^SubPolicies": "ensemble_size",
+        "give networks without a channel, such as MultiAgentMLP or MultiAgentGRU": (
+            "leave ensemble_size=1, or use a network without a channel (network@actor=mlp or gru)"
+        ),
+    },
+    "GumbelNoise:": {
+        "^GumbelNoise": "exploration=gumbel",
+        "GaussianNoise": "exploration=gaussian",
+        "an env with discrete actions": "task.continuous_actions=false",
+    },
+    "GaussianNoise and": {
+        "^GaussianNoise and OrnsteinUhlenbeckNoise": "exploration",
+        "GumbelNoise": "exploration=gumbel",
+    },
+    "mixer_state:": {"^mixer_state: ": "", r"sees='(\w+)'": r"mixer.sees=\1"},
+    "mixer:": {
+        "give actors without sub_policies, or mixer=None": "leave ensemble_size=1, or use mixer=none",
+        "use QMixer or VDNMixer": "use mixer=qmix or mixer=vdn",
+    },
+    "inference:": {"^inference": "infer_policies=true", "inference=None": "infer_policies=false"},
+    "team_weight=": {r"other_actions='(\w+)'": r"other_actions=\1"},
+    "clip_value=": {"clip_value=None": "clip_value=null"},
+    "Replay:": {
+        "^Replay: ": "",
+        r"\b(capacity|batch_size)=": r"replay.\1=",
+        r"stored_on='(\w+)'": r"replay.stored_on=\1",
+        "directory='([^']*)'": r"replay.directory=\1",
+        "make capacity smaller or choose another directory": (
+            "make replay.capacity smaller or choose another replay.directory"
+        ),
+        r"collect more first \(learning_starts\)": "raise learning_starts",
+    },
+    "Episodes:": {"^Episodes: max_steps": "replay.form.max_steps"},
+    "form='onnx'": {r"form='(\w+)'": r"format=\1"},
+    "metric=": {r"^metric='([^']*)'": r"checkpoint.metric=\1"},
+    "run directory": {"choose another path": "choose another with hydra.run.dir=DIR"},
+    "checkpoint": {r"pass algorithm='(\w+)'": r"resume it with ctde-\1"},
+}
+
+
+def in_options(message: str) -> str:
+    """``message``, an error's, with the options that the user of a command line knows.
+
+    >>> in_options("mixer_state: sees='state': this env writes no root key 'state'; use sees='team'")
+    "mixer.sees=state: this env writes no root key 'state'; use mixer.sees=team"
+    """
+    for beginning, words in OPTION_WORDS.items():
+        if message.startswith(beginning):
+            for pattern, option in words.items():
+                message = re.sub(pattern, option, message)
+    return message

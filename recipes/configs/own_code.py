@@ -1,0 +1,71 @@
+"""A user's own code that a configuration names: recorded with its SHA-256, and run from a file only with trust."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from ctde_kit.errors import UserError
+
+logger = logging.getLogger("ctde_kit")
+
+
+@runtime_checkable
+class NamesCode(Protocol):
+    """A configuration that can name code from outside the kit and its dependencies."""
+
+    def own_code(self) -> Mapping[str, Path]:
+        """By the name in the configuration, the file or the package's directory; found without running it."""
+        ...
+
+
+def code_of(config: Any) -> dict[str, Path]:
+    """All code of a user's own that ``config`` names, whatever it is made of."""
+    found: dict[str, Path] = dict(config.own_code()) if isinstance(config, NamesCode) else {}
+    if dataclasses.is_dataclass(config):
+        config = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    parts = config.values() if isinstance(config, Mapping) else config if isinstance(config, (list, tuple)) else ()
+    for part in parts:
+        found |= code_of(part)
+    return found
+
+
+def recorded(code: Mapping[str, Path]) -> dict[str, dict[str, str]]:
+    """What a run directory keeps of it."""
+    return {name: {"path": str(path.absolute()), "sha256": digest(path)} for name, path in code.items()}
+
+
+def digest(path: Path) -> str:
+    """The SHA-256 of a file, or of the names and contents of all Python files of a package's directory."""
+    if path.is_file():
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    content = hashlib.sha256()
+    for file in sorted(path.rglob("*.py")):
+        content.update(f"{file.relative_to(path).as_posix()}\n{digest(file)}\n".encode())
+    return content.hexdigest()
+
+
+def check_trust(config: Any, records: Mapping[str, Any], source: Path, *, trust: bool) -> None:
+    """Raise ``UserError`` where a file's configuration names a user's own code and nobody has said that it is trusted.
+
+    Code that is another than the run recorded is said in one line.
+
+    Args:
+        config: as read from ``source``.
+        records: what ``recorded`` said when the run was started.
+        source: of the configuration.
+        trust: whether the caller trusts the code.
+    """
+    for name, path in code_of(config).items():
+        if not trust:
+            raise UserError(
+                f"{source} names code of its own, {name} in {path}: look at it, and give trust=true, or "
+                "load(RUN_DIR, trust=True), to have it run"
+            )
+        record = records.get(name)
+        if not isinstance(record, Mapping) or record.get("sha256") != digest(path):
+            logger.warning("%s: %s in %s is not the code that the run was started with", source, name, path)

@@ -1,0 +1,63 @@
+"""A job's figure, and the sweepers and launchers of hydra that use it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ctde_kit.recipes import RandomOpponent
+from ctde_kit.recipes.commands.running import start
+from ctde_kit.recipes.commands.train import final_return
+from tests.recipes.command_line import call
+from tests.recipes.small import small_config
+from tests.recipes.test_evaluate_command import tag
+
+TINY = ("task=matrix/climbing", "total_frames=480", "frames_per_batch=240", "evaluation.episodes=16")
+
+
+def test_a_jobs_figure_is_its_final_mean_return(tmp_path: Path) -> None:
+    config = small_config(total_frames=60)
+    summary = start(config, tmp_path / "run")
+    assert final_return(config, tmp_path / "run") == summary["eval/return_mean"]
+
+
+@pytest.mark.parametrize("opponents", [{}, {"agent": RandomOpponent()}])
+def test_where_groups_compete_it_is_the_only_learning_groups(opponents: dict, tmp_path: Path) -> None:
+    config = small_config(task=tag(), total_frames=60, opponents=opponents)
+    summary = start(config, tmp_path / "run")
+    expected = summary["eval/adversary/return_mean"] if opponents else None
+    assert final_return(config, tmp_path / "run") == expected
+
+
+def test_optuna_finds_the_best_options(tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    search = (
+        "hydra/sweeper=optuna",
+        "hydra.sweeper.direction=maximize",
+        "hydra.sweeper.n_trials=2",
+        "lr=choice(0.01,0.001)",
+    )
+    result = call(tmp_path, "vdn", "-m", *search, "hydra.sweeper.n_jobs=1", *TINY, "hydra.sweep.dir=sweep")
+    assert result.returncode == 0, result.stderr
+    (found,) = [
+        line
+        for line in (tmp_path / "sweep" / "optimization_results.yaml").read_text().splitlines()
+        if "best_value" in line
+    ]
+    figures = [json.loads(path.read_text())["eval/return_mean"] for path in (tmp_path / "sweep").glob("*/summary.json")]
+    assert len(figures) == 2
+    assert float(found.partition(":")[2]) == max(figures)
+
+
+@pytest.mark.parametrize(
+    "launcher", [("joblib", "hydra.launcher.n_jobs=2"), ("submitit_local", "hydra.launcher.timeout_min=30")]
+)
+def test_other_launchers_run_each_job(launcher: tuple[str, str], tmp_path: Path) -> None:
+    pytest.importorskip(f"hydra_plugins.hydra_{launcher[0].partition('_')[0]}_launcher")
+    chosen = (f"hydra/launcher={launcher[0]}", launcher[1], "hydra.sweep.dir=sweep")
+    result = call(tmp_path, "vdn", "-m", *chosen, "seed=0,1", *TINY)
+    assert result.returncode == 0, result.stderr
+    summaries = [json.loads(path.read_text()) for path in (tmp_path / "sweep").glob("*/summary.json")]
+    assert sorted(summary["seed"] for summary in summaries) == [0, 1]
