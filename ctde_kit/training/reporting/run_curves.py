@@ -56,7 +56,7 @@ class RunCurve:
         return np.interp(frames, self.frames, self.returns)
 
     def at_seconds(self, seconds: np.ndarray) -> np.ndarray:
-        """Returns at times of the clock."""
+        """Returns at times of the clock; a run that has ended stays at its last."""
         assert self.seconds is not None
         return np.interp(seconds, self.seconds, self.returns)
 
@@ -134,11 +134,11 @@ class Comparison:
         return np.linspace(max(curve.frames[0] for curve in self.of(task)), self.last_frames(task), GRID)
 
     def second_grid(self, task: str, label: str) -> np.ndarray | None:
-        """Times at which the runs of one label can be compared; ``None`` where those were not kept."""
+        """Times from when all runs of one label were evaluated to the end of the slowest; ``None`` if they were not kept."""
         seconds = [curve.seconds for curve in self.of(task, label) if curve.seconds is not None]
         if not seconds or len(seconds) < len(self.of(task, label)):
             return None
-        return np.linspace(max(times[0] for times in seconds), min(times[-1] for times in seconds), GRID)
+        return np.linspace(max(times[0] for times in seconds), max(times[-1] for times in seconds), GRID)
 
     def _stacked(self, values_of: Callable[[RunCurve], np.ndarray]) -> dict[str, np.ndarray]:
         return {

@@ -129,3 +129,9 @@ def test_runs_are_compared_as_far_as_all_went() -> None:
     grid = comparison.second_grid("s", "a")
     assert grid is not None
     assert grid[[0, -1]].tolist() == [10.0, 30.0]
+    # A fast run stays at what it reached until the slowest has ended.
+    fast = RunCurve("s", "a", 1, np.array([100, 200]), ((0.0,), (5.0,)), np.array([2.0, 4.0]))
+    grid = Comparison([*comparison.curves, fast]).second_grid("s", "a")
+    assert grid is not None
+    assert grid[[0, -1]].tolist() == [10.0, 30.0]
+    assert fast.at_seconds(grid)[-1] == 5.0
