@@ -134,7 +134,7 @@ class Comparison:
         return np.linspace(max(curve.frames[0] for curve in self.of(task)), self.last_frames(task), GRID)
 
     def second_grid(self, task: str, label: str) -> np.ndarray | None:
-        """Times from when all runs of one label were evaluated to the end of the slowest; ``None`` if they were not kept."""
+        """Times from when all runs of one label were evaluated to the end of the slowest; ``None`` if not kept."""
         seconds = [curve.seconds for curve in self.of(task, label) if curve.seconds is not None]
         if not seconds or len(seconds) < len(self.of(task, label)):
             return None
