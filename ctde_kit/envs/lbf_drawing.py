@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
 CELL = 40
 """Pixels."""
 PAPER, GRID, FOOD, PLAYER, INK = (255, 255, 255), (220, 220, 220), (90, 170, 80), (70, 110, 190), (255, 255, 255)
@@ -52,5 +54,5 @@ def _box(row: int, column: int) -> tuple[int, int, int, int]:
     )
 
 
-def _write(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], text: str, font: ImageFont.FreeTypeFont) -> None:
+def _write(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], text: str, font: Font) -> None:
     draw.text(((box[0] + box[2]) / 2, (box[1] + box[3]) / 2), text, INK, font, anchor="mm")

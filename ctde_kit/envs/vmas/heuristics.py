@@ -87,6 +87,9 @@ class VmasHeuristic(TensorDictModuleBase):
 
 
 class _SingleHeuristic(TensorDictModuleBase):
+    in_keys: list[NestedKey]
+    out_keys: list[NestedKey]
+
     def __init__(self, actor: VmasHeuristic):
         super().__init__()
         self.actor, self.in_keys, self.out_keys = actor, actor.in_keys, actor.out_keys

@@ -99,7 +99,10 @@ def write_video(frames: Sequence[np.ndarray], path: Path, frames_per_second: flo
     unfinished = path.with_name(f".{path.stem}.part.mp4")
     try:
         writer = imageio_ffmpeg.write_frames(
-            str(unfinished), (width + width % 2, height + height % 2), fps=frames_per_second, macro_block_size=2
+            str(unfinished),
+            (width + width % 2, height + height % 2),
+            fps=frames_per_second,  # pyright: ignore[reportArgumentType]  # any number, though annotated as an int
+            macro_block_size=2,
         )
         writer.send(None)
         for frame in frames:
