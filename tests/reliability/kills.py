@@ -54,6 +54,7 @@ def count_steps(log: Path, die_at: int | None = None) -> Callable[[], None]:
 def whole_run(cwd: Path, case: str) -> tuple[float, int]:
     """The run ``whole``, to which others are compared; returns its seconds and its steps."""
     recipe, arguments = CASES[case]
+    cwd.mkdir(exist_ok=True)
     log = cwd / "steps"
     ended = run_command(cwd, recipe, [*arguments, "hydra.run.dir=whole"], count_steps(log))
     assert ended.code == 0, f"{case}: {ended.stderr}"
@@ -63,9 +64,14 @@ def whole_run(cwd: Path, case: str) -> tuple[float, int]:
 def kill_at_random(cwd: Path, case: str, seconds: float, draw: random.Random, run: str) -> list[str]:
     """Kill a run at a moment by chance and go on; returns what is not as in the whole run."""
     recipe, arguments = CASES[case]
-    process = fork_command(cwd, recipe, [*arguments, f"hydra.run.dir={run}"])
-    wait_for(process, cwd, kill_after=draw.uniform(0.1, 0.95) * seconds)
-    return _compared(cwd, case, run)
+    # What else the machine does may let a run end before its kill: an earlier one follows then.
+    for attempt in range(10):
+        name = f"{run}_{attempt}"
+        process = fork_command(cwd, recipe, [*arguments, f"hydra.run.dir={name}"])
+        ended = wait_for(process, cwd, kill_after=draw.uniform(0.1, 0.95) * seconds * 0.8**attempt)
+        if ended.code == -signal.SIGKILL and not (cwd / name / "summary.json").exists():
+            return _compared(cwd, case, name)
+    return ["was never killed in time"]
 
 
 def kill_at_step(cwd: Path, case: str, step: int, run: str) -> list[str]:
@@ -80,7 +86,7 @@ def kill_at_step(cwd: Path, case: str, step: int, run: str) -> list[str]:
 
 def _compared(cwd: Path, case: str, run: str) -> list[str]:
     if (cwd / run / "summary.json").exists():
-        return []  # it had ended before
+        return []  # the last step: nothing is left to do
     ended = go_on(cwd, *CASES[case], run)
     if ended.code != 0:
         return [f"did not go on: {ended.stderr}"]

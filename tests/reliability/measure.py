@@ -8,10 +8,9 @@ import json
 import os
 import platform
 import random
-import resource
-import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,8 @@ from ctde_kit.files import replacing, seal_holds
 from tests.reliability import damage, disks, kills, payloads, two_processes
 from tests.reliability.cases import CASES
 
-PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE, RESULTS = DOCS / "reliability.md", DOCS / "results" / "reliability.json"
 # What stands above is written by hand.
 FIGURES = "## Figures"
 QUICK_CASES = ("MAPPO, MLP",)
@@ -38,31 +38,51 @@ def measure_kills(cwd: Path, cases: list[str], count: int) -> dict[str, Any]:
     draw, found = random.Random(0), {}
     for index, case in enumerate(cases):
         folder = cwd / f"case_{index}"
-        folder.mkdir()
         seconds, steps = kills.whole_run(folder, case)
         share = count // len(cases) + (index < count % len(cases))
-        wrong = []
+        wrong = {}
         for kill in range(share):
             run = f"killed_{kill}"
             if kill % 2:
-                wrong += kills.kill_at_random(folder, case, seconds, draw, run)
+                wrong[run] = kills.kill_at_random(folder, case, seconds, draw, run)
             else:
-                wrong += kills.kill_at_step(folder, case, draw.randrange(steps), run)
-        found[case] = {"kills": share, "steps": steps, "wrong": wrong}
-        print(case, found[case], flush=True)
+                wrong[run] = kills.kill_at_step(folder, case, draw.randrange(steps), run)
+        found[case] = {"kills": share, "steps": steps, "wrong": _wrong(wrong)}
+        print(f"{case}: {found[case]}", flush=True)
     return found
 
 
-def measure_steps(cwd: Path, every: int) -> dict[str, Any]:
-    """A kill at every step of the writing of one checkpoint and of what precedes and follows it."""
-    names = (cwd / "case_0" / "steps").read_text().splitlines()
-    # Between the second checkpoint's rows and the third's: all that writing one takes.
+def measure_steps(cwd: Path) -> dict[str, Any]:
+    """A kill at every step of the writing of one checkpoint, and of what precedes and follows it."""
+    kills.whole_run(cwd, QUICK_CASES[0])
+    names = (cwd / "steps").read_text().splitlines()
+    # From the second-last checkpoint but one to the next. Of the many small writes into a file two stand for all.
     ends = [index for index, name in enumerate(names) if name == "after replace"]
-    steps = [index for index in range(ends[-4], ends[-2]) if "write" not in names[index]]
-    wrong = []
-    for step in steps[::every]:
-        wrong += kills.kill_at_step(cwd / "case_0", QUICK_CASES[0], step, f"step_{step}")
-    return {"steps": [names[step] for step in steps[::every]], "wrong": wrong}
+    steps = [
+        index
+        for index in range(ends[-4], ends[-2])
+        if "write" not in names[index] or "write" not in names[index - 1] or "write" not in names[index + 1]
+    ]
+    wrong = {f"step_{step}": kills.kill_at_step(cwd, QUICK_CASES[0], step, f"step_{step}") for step in steps}
+    return {"steps": [names[step] for step in steps], "wrong": _wrong(wrong)}
+
+
+def measure_disks(cwd: Path, points: Iterable[str]) -> dict[str, list[str]]:
+    """A full disk at each point."""
+    if not (cwd / "whole").exists():
+        kills.whole_run(cwd, disks.CASE)
+    return {point: disks.full_disk_at(cwd, point) for point in points}
+
+
+def measure_two_processes(cwd: Path, ways: Iterable[str]) -> dict[str, list[str]]:
+    """Two processes on one directory."""
+    if not (cwd / "whole").exists():
+        kills.whole_run(cwd, two_processes.CASE)
+    return {way: two_processes.two_processes(cwd, way) for way in ways}
+
+
+def _wrong(found: dict[str, list[str]]) -> dict[str, list[str]]:
+    return {name: wrong for name, wrong in found.items() if wrong}
 
 
 def measure_checksum() -> dict[str, float]:
@@ -82,85 +102,125 @@ def measure_checksum() -> dict[str, float]:
     return {name: round(2 * value, 2) for name, value in seconds.items()}
 
 
-def measure(cwd: Path, *, count: int, flips: int, quick: bool) -> dict[str, Any]:
-    """All figures."""
-    cases = list(QUICK_CASES if quick else CASES)
-    figures: dict[str, Any] = {"kills": measure_kills(cwd, cases, count)}
-    whole = cwd / "case_0"
-    if not quick:
-        figures["steps"] = measure_steps(cwd, every=1)
-        figures["checksum"] = measure_checksum()
-    points = ("metrics",) if quick else disks.POINTS
-    figures["full disk"] = {point: disks.full_disk_at(whole, point) for point in points}
-    ways = ("start and start",) if quick else two_processes.WAYS
-    figures["two processes"] = {way: two_processes.two_processes(whole, way) for way in ways}
-    print(figures["full disk"], figures["two processes"], flush=True)
-    if not quick:
-        figures["flips"] = damage.flip_all(damage.damaged_run(cwd), flips)
-        figures["payloads"] = payloads.attack_all(cwd)
-    return figures
+# The parts of the session, in the order of the page.
+PARTS: dict[str, Callable[[Path], Any]] = {
+    "kills": lambda cwd: measure_kills(cwd, list(CASES), 50),
+    "steps": measure_steps,
+    "flips": lambda cwd: damage.flip_all(damage.damaged_run(cwd), 1000),
+    "full disk": lambda cwd: measure_disks(cwd, disks.POINTS),
+    "two processes": lambda cwd: measure_two_processes(cwd, two_processes.WAYS),
+    "payloads": payloads.attack_all,
+    "checksum": lambda cwd: measure_checksum(),
+}
 
 
-def page(figures: dict[str, Any], seconds: float) -> str:
-    """The page of the documentation."""
+def quick(cwd: Path) -> dict[str, Any]:
+    """A little of some parts, all compared to the same run."""
+    killed = measure_kills(cwd, list(QUICK_CASES), 2)
+    return {
+        "kills": killed,
+        "full disk": measure_disks(cwd / "case_0", ("metrics",)),
+        "two processes": measure_two_processes(cwd / "case_0", ("start and start",)),
+    }
+
+
+def measure(part: str, function: Callable[[Path], Any]) -> dict[str, Any]:
+    """The figures of one part, and when and where they were made."""
+    begun = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="ctde_kit_reliability_") as folder:
+        figures = function(Path(folder))
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors"
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "torchrl", "hydra-core"))
-    kill_rows = [
-        f"| {case} | {one['kills']} | {one['kills'] - len(one['wrong'])} |" for case, one in figures["kills"].items()
-    ]
-    steps, checksum = figures["steps"], figures["checksum"]
-    flip_rows = [f"| {name} | {total} | {refused} |" for name, (refused, total) in figures["flips"].items()]
-    payload_rows = [
-        f"| {kind} | {' | '.join(str(ways[way]) for way in payloads.WAYS)} |"
-        for kind, ways in figures["payloads"].items()
-    ]
-    total = sum(one["kills"] for one in figures["kills"].values())
-    right = total - sum(len(one["wrong"]) for one in figures["kills"].values())
-    lines = [
-        PAGE.read_text().partition(FIGURES)[0].rstrip(),
-        "",
-        FIGURES,
-        "",
-        f"`nox -s reliability`, {datetime.date.today().isoformat()}: {machine}, Python {platform.python_version()}, "
-        f"{versions}; {seconds / 60:.0f} minutes.",
-        "",
+    made = f"{datetime.date.today().isoformat()}, {machine}, Python {platform.python_version()}, {versions}"
+    minutes = (time.monotonic() - begun) / 60
+    print(f"{part}: {json.dumps(figures)}", flush=True)
+    return {"figures": figures, "made": made, "minutes": round(minutes, 1)}
+
+
+def page(results: dict[str, Any]) -> str:
+    """The page of the documentation: what is written by hand, and the figures that there are."""
+    lines = [PAGE.read_text().partition(FIGURES)[0].rstrip(), "", FIGURES, ""]
+    lines += ["| part | made by `python -m tests.reliability.measure` | minutes |", "|---|---|---|"]
+    lines += [f"| {part} | {results[part]['made']} | {results[part]['minutes']} |" for part in PARTS if part in results]
+    for part in PARTS:
+        if part in results:
+            lines += ["", *SECTIONS[part](results[part]["figures"])]
+    return "\n".join([*lines, ""])
+
+
+def _kills(figures: dict[str, Any]) -> list[str]:
+    total = sum(one["kills"] for one in figures.values())
+    right = total - sum(len(one["wrong"]) for one in figures.values())
+    return [
         f"**{total} kills** (SIGKILL) at random moments and at random steps of writing files; {right} runs went on, by "
         "the same command, to the parameters, optimizers, replays, random states, rows and evaluations of the run that "
         "was never stopped, bit for bit.",
         "",
         "| run | kills | went on to the same end |",
         "|---|---|---|",
-        *kill_rows,
-        "",
-        f"**A kill before and after each of the {len(steps['steps'])} steps of writing checkpoints and rows** "
-        f"({', '.join(sorted(set(steps['steps'])))}): {len(steps['steps']) - len(steps['wrong'])} went on to the same "
-        "end.",
-        "",
+        *(f"| {case} | {one['kills']} | {one['kills'] - len(one['wrong'])} |" for case, one in figures.items()),
+    ]
+
+
+def _steps(figures: dict[str, Any]) -> list[str]:
+    steps = figures["steps"]
+    return [
+        f"**A kill at each of {len(steps)} steps of writing a checkpoint and the rows before it** "
+        f"({', '.join(sorted(set(steps)))}): {len(steps) - len(figures['wrong'])} went on to the same end."
+    ]
+
+
+def _flips(figures: dict[str, Any]) -> list[str]:
+    return [
         "**Flipped bits**, one at a time: refused in one line that names the file. What is not refused in "
         "`metrics.csv` is read as the same number, or belongs to no row.",
         "",
         "| file | bits | refused |",
         "|---|---|---|",
-        *flip_rows,
-        "",
-        f"**Full disks**: {_right(figures['full disk'])} of {len(figures['full disk'])} points "
-        f"({', '.join(figures['full disk'])}) are one line with exit code 2, and the same command goes on to the same "
-        "end once there is room.",
-        "",
-        f"**Two processes on one directory**: {_right(figures['two processes'])} of {len(figures['two processes'])} "
-        f"ways ({', '.join(figures['two processes'])}): one runs as if it were alone, the other is told who does.",
-        "",
-        "**Files that would run code**, sealed as if a run had written them; none ever ran.",
+        *(f"| {name} | {total} | {refused} |" for name, (refused, total) in figures.items()),
+    ]
+
+
+def _full_disk(figures: dict[str, Any]) -> list[str]:
+    return [
+        f"**Full disks**: {_right(figures)} of {len(figures)} points ({', '.join(figures)}) are one line with exit "
+        "code 2, and the same command goes on to the same end once there is room."
+    ]
+
+
+def _two_processes(figures: dict[str, Any]) -> list[str]:
+    return [
+        f"**Two processes on one directory**: in {_right(figures)} of {len(figures)} ways ({', '.join(figures)}) one "
+        "runs as if it were alone, and the other is told who does."
+    ]
+
+
+def _payloads(figures: dict[str, Any]) -> list[str]:
+    return [
+        "**Files that would run code**, sealed as if a run had written them. Some ways do not read a file at all.",
         "",
         f"| payload | {' | '.join(payloads.WAYS)} |",
         f"|---|{'---|' * len(payloads.WAYS)}",
-        *payload_rows,
-        "",
-        f"**What the checksum costs**, in seconds per GB of a checkpoint: written {checksum['written']}, with a "
-        f"checksum {checksum['written with a checksum']}; compared {checksum['compared']} when it is read.",
-        "",
+        *(f"| {kind} | {' | '.join(ways[way] for way in payloads.WAYS)} |" for kind, ways in figures.items()),
     ]
-    return "\n".join(lines)
+
+
+def _checksum(figures: dict[str, Any]) -> list[str]:
+    return [
+        f"**What the checksum costs**, in seconds per GB of a checkpoint: written {figures['written']}, with a "
+        f"checksum {figures['written with a checksum']}; compared {figures['compared']} when it is read."
+    ]
+
+
+SECTIONS: dict[str, Callable[[Any], list[str]]] = {
+    "kills": _kills,
+    "steps": _steps,
+    "flips": _flips,
+    "full disk": _full_disk,
+    "two processes": _two_processes,
+    "payloads": _payloads,
+    "checksum": _checksum,
+}
 
 
 def _right(figures: dict[str, list[str]]) -> int:
@@ -168,22 +228,22 @@ def _right(figures: dict[str, list[str]]) -> int:
 
 
 def main() -> None:
-    """Measure; with ``--quick``, a small part of everything, printed and not written down."""
+    """Measure some parts, or all; with ``--quick``, a little of some, which is printed and not written down."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--flips", type=int, default=1000)
+    parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; all by default")
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    begun = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="ctde_kit_reliability_") as folder:
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(folder) / "compiled"))
-        figures = measure(Path(folder), count=options.kills, flips=options.flips, quick=options.quick)
-    print(json.dumps(figures, indent=2))
-    if not options.quick:
-        PAGE.write_text(page(figures, time.monotonic() - begun))
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    print(f"processor time of children: {used.ru_utime + used.ru_stime:.0f} s", file=sys.stderr)
+    with tempfile.TemporaryDirectory(prefix="ctde_kit_compiled_") as compiled:
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", compiled)
+        if options.quick:
+            measure("quick", quick)
+            return
+        for part in options.parts or PARTS:
+            measured = measure(part, PARTS[part])
+            results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+            RESULTS.write_text(json.dumps({**results, part: measured}, indent=1) + "\n")
+            PAGE.write_text(page({**results, part: measured}))
 
 
 if __name__ == "__main__":
