@@ -129,6 +129,13 @@ def agreement(session: nox.Session) -> None:
     session.run("python", "-m", "tests.programs.learning.compile_agreement")
 
 
+@nox.session
+def reliability(session: nox.Session) -> None:
+    """Kills, full disks, damaged and hostile files; the figures go to docs/reliability.md."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "tests.reliability.measure", *session.posargs)
+
+
 def _install_wheel(session: nox.Session) -> Path:
     session.install("build>=1.2")
     target = Path(session.create_tmp())

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 __all__ = ["replacing", "seal_holds", "sync_directory"]
 
-# The last line of a sealed file: a comment in YAML, and behind the end of a zip archive, which readers of both pass over.
+# The last line of a sealed file: a comment in YAML, and behind the end of a zip archive; readers of both pass it over.
 SEAL = re.compile(rb"# sha256: ([0-9a-f]{64})\n")
 SEAL_SIZE = len("# sha256: ") + 64 + 1
 BLOCK = 2**20
@@ -83,7 +83,7 @@ def replacing(path: Path, *, sealed: bool = False) -> Iterator[BinaryIO]:
 
 
 def seal_holds(file: BinaryIO) -> bool:
-    """Whether a file ends with the SHA-256 of all before it, as ``replacing`` wrote it; the file is left at its start."""
+    """Whether a file ends with the SHA-256 of all before it, as ``replacing`` writes it; leaves it at its start."""
     size = file.seek(0, os.SEEK_END) - SEAL_SIZE
     if size < 0:
         return False

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 import ctde_kit as ck
 from ctde_kit.recipes import wiring
 from ctde_kit.recipes.configs.actors import StochasticActorConfig
-from ctde_kit.recipes.configs.checks import check_choice, check_not_negative, check_positive, check_ratio
+from ctde_kit.recipes.configs.checks import (
+    check_choice,
+    check_minibatch,
+    check_not_negative,
+    check_positive,
+    check_ratio,
+)
 from ctde_kit.recipes.configs.critics import CriticConfig, ValueCriticConfig, check_decentralized
 from ctde_kit.recipes.configs.recipe import RecipeConfig
 
@@ -85,6 +91,7 @@ class MAPPOConfig(RecipeConfig):
             max_grad_norm=self.max_grad_norm,
             target_kl=self.target_kl,
         )
+        check_minibatch(self.minibatch_frames, self.frames_per_batch)
         check_not_negative(entropy_coeff=self.entropy_coeff, critic_coeff=self.critic_coeff)
         check_choice("value_loss", self.value_loss, ("huber", "l2"))
         if self.algorithm == "ippo":

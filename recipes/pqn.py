@@ -9,7 +9,7 @@ import ctde_kit as ck
 from ctde_kit.errors import UserError
 from ctde_kit.recipes import wiring
 from ctde_kit.recipes.configs.actors import QActorConfig
-from ctde_kit.recipes.configs.checks import check_choice, check_positive, check_ratio
+from ctde_kit.recipes.configs.checks import check_choice, check_minibatch, check_positive, check_ratio
 from ctde_kit.recipes.configs.mixers import MixerConfig, VDNMixerConfig, check_monotonic
 from ctde_kit.recipes.configs.networks import MLPNetwork, NetworkConfig
 from ctde_kit.recipes.configs.recipe import RecipeConfig
@@ -86,6 +86,7 @@ class PQNConfig(RecipeConfig):
             max_grad_norm=self.max_grad_norm,
             epsilon_frames=self.epsilon_frames,
         )
+        check_minibatch(self.minibatch_frames, self.frames_per_batch)
         check_choice("team_reward", self.team_reward, ("mean", "sum"))
         check_choice("value_loss", self.value_loss, ("huber", "l2"))
         check_monotonic(self.mixer)
@@ -116,7 +117,9 @@ class PQNConfig(RecipeConfig):
         return ck.Parts(
             collector=wiring.collector(self, run, team, policy),
             prepare=ck.TeamReward(learning, self.team_reward),  # type: ignore[arg-type]
-            buffer=ck.OnPolicyBuffer(self.minibatch_frames, self.sequence_length or run.steps_per_batch),
+            buffer=ck.OnPolicyBuffer(
+                self.minibatch_frames, wiring.slice_length(self.sequence_length, run.steps_per_batch)
+            ),
             update_schedule=ck.training.Epochs(self.epochs),
             update=ck.GradientStep({"team": loss}, optimizer, self.max_grad_norm, compile=compiles),
             policy=policy,

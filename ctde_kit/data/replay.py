@@ -51,8 +51,9 @@ class Replay:
     ``td_error`` into a sample, and ``update_priority`` takes it from there. Samples hold ``index`` and, if prioritized,
     ``priority_weight``.
 
-    ``state_dict`` copies all stored items, also those on a disk, into memory; files on a disk end with the program. A checkpoint therefore does not change
-    when items are overwritten later, but costs the items' size in memory while it is written, and on the disk.
+    ``state_dict`` copies all stored items, also those on a disk, into memory. A checkpoint therefore does not change
+    when items are overwritten later, but costs the items' size in memory while it is written, and on the disk. Files of
+    items end with the program.
 
     Args:
         form: how batches are cut into items.

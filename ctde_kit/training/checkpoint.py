@@ -1,4 +1,4 @@
-"""Checkpoints: the state of a run's parts and random generators, written whole or not at all, and verified when read."""
+"""Checkpoints: the state of a run's parts and random generators, written whole or not at all, verified when read."""
 
 from __future__ import annotations
 
@@ -99,8 +99,8 @@ def read_checkpoint(path: Path, *, algorithm: str) -> dict[str, Any]:
         raise UserError(f"{path} is not a checkpoint: it holds more than tensors and plain values") from error
     if content is None:
         raise UserError(
-            f"checkpoint {path} is damaged, truncated, or not a checkpoint of this version (its SHA-256 does not hold): delete it "
-            "to use the one before, if there is one"
+            f"checkpoint {path} is damaged, truncated, or not a checkpoint of this version (its SHA-256 does not "
+            "hold): delete it to use the one before, if there is one"
         )
     if not isinstance(content, dict) or content.get("format") != FORMAT or not content.keys() >= CONTENT:
         raise UserError(

@@ -166,10 +166,14 @@ def _whole_rows(path: Path) -> Iterator[dict[str, float]]:
         return
     # What follows the last end of a line may lack the last digits of its last number.
     lines = path.read_bytes().decode(errors="replace").split("\n")[:-1]
-    columns = next(csv.reader(lines[:1]), [])
-    for line in lines[1:]:
+    columns: list[str] | None = None
+    for line in lines:
         with contextlib.suppress(csv.Error, ValueError, KeyError, OverflowError):
-            yield _numbers(dict(zip(columns, next(csv.reader([line]), []), strict=True)))
+            values = next(csv.reader([line]), [])
+            if columns is None:
+                columns = values
+            else:
+                yield _numbers(dict(zip(columns, values, strict=True)))
 
 
 def _checksum(row: dict[str, float]) -> int:

@@ -24,9 +24,9 @@ STOPPING = (signal.SIGINT, signal.SIGTERM)
 class StopSignals:
     """What a run is told by SIGINT (Ctrl-C) and SIGTERM (Slurm, spot machines).
 
-    The first one is noted, wherever the run is, and asks it to stop at the end of the iteration; where that takes longer
-    than ``grace``, ``RunStopped`` is raised inside it. A second one ends the process at once. Outside of ``listening``,
-    and in any but the main thread, nothing is noted.
+    The first one is noted, wherever the run is, and asks it to stop at the end of the iteration; where that takes
+    longer than ``grace``, ``RunStopped`` is raised inside it. A second one ends the process at once. Outside of
+    ``listening``, and in any but the main thread, nothing is noted.
 
     Args:
         grace: seconds that an iteration gets to end.

@@ -33,13 +33,18 @@ def guarded_run(config: RecipeConfig, path: Path) -> Iterator[StopSignals]:
         except KeyboardInterrupt as interrupt:
             number = stop.signal or getattr(interrupt, "signal", signal.SIGINT)
             raise RunStopped(f"stopped; {how_to_go_on(config, path)}", number) from interrupt
-        except BrokenPipeError:
+        except (UserError, BrokenPipeError):
             raise
         except OSError as error:
             what = error.filename or path
             mend = "free some space" if error.errno in FULL else "mend that"
             reason = error.strerror or " ".join(str(error).split()) or type(error).__name__
             raise UserError(f"{what}: {reason}; {mend}, and {how_to_go_on(config, path)}") from error
+        except Exception as error:
+            if stop.signal is None:
+                raise
+            # A compiler, for example, that was ended by the same signal.
+            raise RunStopped(f"stopped; {how_to_go_on(config, path)}", stop.signal) from error
         if stop.signal is not None:
             # What comes after this run, such as the next job of a sweep, shall not begin.
             raise RunStopped(f"stopped; the run in {path} has ended", stop.signal)

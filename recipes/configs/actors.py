@@ -14,7 +14,6 @@ from ctde_kit.recipes.configs.explorations import ExplorationConfig, GaussianExp
 from ctde_kit.recipes.configs.networks import MLPNetwork, NetworkConfig
 
 if TYPE_CHECKING:
-    from ctde_kit.modules import FrozenActor
     from ctde_kit.modules.actors.team_policy import GroupActor
     from ctde_kit.specs import GroupSpec, TeamSpec
 
@@ -111,22 +110,3 @@ class DeterministicActorConfig(ActorConfig):
             temperature=self.temperature,
             sub_policies=ck.modules.SubPolicyDraw(group, size),
         )
-
-
-@dataclass
-class FrozenActorConfig(ActorConfig):
-    """An actor that no longer learns.
-
-    Args:
-        actor: what it was while it learned.
-        sampled: it samples its actions, or explores, as while it was trained; else it is greedy.
-    """
-
-    actor: ActorConfig = field(default_factory=StochasticActorConfig)
-    sampled: bool = False
-
-    def build(self, group: GroupSpec, team: TeamSpec) -> FrozenActor:
-        from torchrl.envs.utils import ExplorationType
-
-        exploration = ExplorationType.RANDOM if self.sampled else ExplorationType.DETERMINISTIC
-        return ck.modules.FrozenActor(self.actor.build(group, team), exploration)  # type: ignore[arg-type]

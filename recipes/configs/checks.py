@@ -146,6 +146,15 @@ def check_positive(**values: float | None) -> None:
             raise UserError(f"{name}={value}: expected a number above 0")
 
 
+def check_minibatch(minibatch_frames: int, frames_per_batch: int) -> None:
+    """Raise ``UserError`` for a minibatch that is larger than the batch that it is drawn from."""
+    if minibatch_frames > frames_per_batch:
+        raise UserError(
+            f"minibatch_frames={minibatch_frames}: expected at most frames_per_batch={frames_per_batch}; make it "
+            "smaller"
+        )
+
+
 def check_not_negative(**values: float | None) -> None:
     """Raise ``UserError`` for a value below zero."""
     for name, value in values.items():

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from ctde_kit.recipes.configs.actors import (
     ActorConfig,
     DeterministicActorConfig,
-    FrozenActorConfig,
     QActorConfig,
     StochasticActorConfig,
 )
@@ -21,7 +20,13 @@ from ctde_kit.recipes.configs.explorations import (
 )
 from ctde_kit.recipes.configs.mixers import MixerConfig, NoMixer, QMixerConfig, QPLEXMixerConfig, VDNMixerConfig
 from ctde_kit.recipes.configs.networks import GRUNetwork, MLPNetwork, NetworkConfig
-from ctde_kit.recipes.configs.opponents import GreedyChaseOpponent, OpponentConfig, RandomOpponent, RunOpponent
+from ctde_kit.recipes.configs.opponents import (
+    FrozenActorConfig,
+    GreedyChaseOpponent,
+    OpponentConfig,
+    RandomOpponent,
+    RunOpponent,
+)
 from ctde_kit.recipes.configs.replays import EpisodeForm, ReplayForm, SequenceForm, TransitionForm
 from ctde_kit.recipes.configs.return_forms import NStepReturns, ReturnConfig, TDLambdaReturns
 from ctde_kit.recipes.configs.target_rules import HardTarget, PolyakTarget, TargetConfig
@@ -60,7 +65,12 @@ CHOICES: Mapping[type, Mapping[str, type]] = {
         "ornstein_uhlenbeck": OrnsteinUhlenbeckExploration,
         "gumbel": GumbelExploration,
     },
-    OpponentConfig: {"random": RandomOpponent, "greedy_chase": GreedyChaseOpponent, "run": RunOpponent},
+    OpponentConfig: {
+        "random": RandomOpponent,
+        "greedy_chase": GreedyChaseOpponent,
+        "run": RunOpponent,
+        "frozen": FrozenActorConfig,
+    },
     ActorConfig: {
         "stochastic": StochasticActorConfig,
         "q": QActorConfig,

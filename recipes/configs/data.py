@@ -64,9 +64,8 @@ def read_data(path: Path) -> dict[str, Any]:
         raise UserError(f"{path.parent} is no run directory: it has no {path.name}")
     try:
         content = path.read_bytes()
-        data = yaml.load(content.decode(), _Loader)
-    except Exception as error:  # a damaged file can raise almost any exception, a deeply nested one RecursionError
-        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
     last_line = (content.splitlines() or [b""])[-1]
     # A flipped bit changes one of the two.
     if (last_line.startswith(b"#") or b"sha256:" in last_line) and not seal_holds(io.BytesIO(content)):
@@ -74,6 +73,10 @@ def read_data(path: Path) -> dict[str, Any]:
             f"{path} was changed or damaged (its SHA-256 does not hold): restore it, or delete its last line if you "
             "changed it on purpose"
         )
+    try:
+        data = yaml.load(content.decode(), _Loader)
+    except Exception as error:  # a damaged file can raise almost any exception, a deeply nested one RecursionError
+        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from error
     if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
         raise UserError(f"{path} is no whole configuration of a run: restore it, or start a new run")
     return data

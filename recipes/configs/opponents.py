@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import ctde_kit as ck
-from ctde_kit.recipes.configs.actors import ActorConfig
+from ctde_kit.recipes.configs.actors import ActorConfig, StochasticActorConfig
 from ctde_kit.recipes.configs.checks import PATH, check_not_negative
 
 if TYPE_CHECKING:
+    from ctde_kit.modules import FrozenActor
     from ctde_kit.modules.actors.team_policy import GroupActor
     from ctde_kit.specs import GroupSpec, TeamSpec
 
@@ -94,3 +95,26 @@ class RunOpponent(OpponentConfig):
     @property
     def label(self) -> str:
         return Path(self.directory).name + (" (sampled)" if self.sampled else "")
+
+
+@dataclass
+class FrozenActorConfig(OpponentConfig):
+    """An actor that no longer learns.
+
+    Args:
+        actor: what it was while it learned.
+        sampled: it samples its actions, or explores, as while it was trained; else it is greedy.
+    """
+
+    actor: ActorConfig = field(default_factory=StochasticActorConfig)
+    sampled: bool = False
+
+    @property
+    def label(self) -> str:
+        return "frozen" + (" (sampled)" if self.sampled else "")
+
+    def build(self, group: GroupSpec, team: TeamSpec) -> FrozenActor:
+        from torchrl.envs.utils import ExplorationType
+
+        exploration = ExplorationType.RANDOM if self.sampled else ExplorationType.DETERMINISTIC
+        return ck.modules.FrozenActor(self.actor.build(group, team), exploration)  # type: ignore[arg-type]

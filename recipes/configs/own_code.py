@@ -1,4 +1,4 @@
-"""A user's own code that a configuration names: found, recorded with its SHA-256, run from a file only with trust."""
+"""A user's own code that a configuration names: recorded with its SHA-256, and run from a file only with trust."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from ctde_kit.recipes.wiring.beliefs import check_sees_others, policy_inference
     from ctde_kit.recipes.wiring.critic_parts import averaging, critics_team, keys_read
     from ctde_kit.recipes.wiring.policies import learning_team, team_policy
-    from ctde_kit.recipes.wiring.recurrence import check_burn_in, is_recurrent, sequence_length
+    from ctde_kit.recipes.wiring.recurrence import check_burn_in, is_recurrent, sequence_length, slice_length
     from ctde_kit.recipes.wiring.schedules import epsilon_and_learning_rate, learning_rate
     from ctde_kit.recipes.wiring.setting import begin, collector
     from ctde_kit.recipes.wiring.team_mixer import mixer
@@ -18,7 +18,7 @@ _NAMES = {
     "critic_parts": ("averaging", "critics_team", "keys_read"),
     "team_mixer": ("mixer",),
     "policies": ("learning_team", "team_policy"),
-    "recurrence": ("check_burn_in", "is_recurrent", "sequence_length"),
+    "recurrence": ("check_burn_in", "is_recurrent", "sequence_length", "slice_length"),
     "schedules": ("epsilon_and_learning_rate", "learning_rate"),
     "setting": ("begin", "collector"),
 }
@@ -38,6 +38,7 @@ __all__ = [
     "mixer",
     "policy_inference",
     "sequence_length",
+    "slice_length",
     "team_policy",
 ]
 

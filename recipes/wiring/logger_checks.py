@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import urllib.error
 import urllib.request
@@ -25,7 +26,7 @@ def _check_wandb() -> None:
     if os.environ.get("WANDB_MODE", "online") != "online" or os.environ.get("WANDB_API_KEY"):
         return
     try:
-        import wandb
+        wandb = importlib.import_module("wandb")
     except ImportError:
         return  # the logger itself names the extra
     if not wandb.api.api_key:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from ctde_kit.errors import UserError
 from ctde_kit.modules import TeamPolicy
 from ctde_kit.modules.actors.team_policy import GroupActor
-from ctde_kit.recipes.configs.actors import ActorConfig, FrozenActorConfig
-from ctde_kit.recipes.configs.opponents import OpponentConfig, RunOpponent
+from ctde_kit.recipes.configs.actors import ActorConfig
+from ctde_kit.recipes.configs.opponents import FrozenActorConfig, OpponentConfig, RunOpponent
 from ctde_kit.recipes.configs.recipe import RecipeConfig
 from ctde_kit.recipes.configs.tasks.task import TaskConfig
 from ctde_kit.recipes.wiring.saved_runs import SavedRun

@@ -19,13 +19,27 @@ def sequence_length(asked: int | None, steps_per_batch: int, recurrent: bool) ->
     """Steps per sequence of a minibatch; ``None`` for single steps, which feed-forward networks take.
 
     Raises:
-        UserError: where the option is given and networks are feed-forward.
+        UserError: where the option is given and networks are feed-forward, or it does not divide the batch.
     """
     if recurrent:
-        return asked or steps_per_batch
+        return slice_length(asked, steps_per_batch)
     if asked is not None:
         raise UserError("sequence_length: these networks are feed-forward; leave it out, or use network@actor=gru")
     return None
+
+
+def slice_length(asked: int | None, steps_per_batch: int) -> int:
+    """Steps per slice of a batch; ``None`` asks for the whole batch.
+
+    Raises:
+        UserError: where steps would be left over.
+    """
+    if asked is not None and steps_per_batch % asked:
+        raise UserError(
+            f"sequence_length={asked}: expected a divisor of the {steps_per_batch} steps that each env collects per "
+            "batch (frames_per_batch / task.n_envs)"
+        )
+    return asked or steps_per_batch
 
 
 def check_burn_in(replay: ReplayConfig, recurrent: bool) -> None:

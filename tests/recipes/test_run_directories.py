@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +166,7 @@ pathlib.Path(MARK).touch()
 
 
 @pytest.fixture
-def own_game(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def own_game(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A package of the user's own, in the folder of what this gives; importing it makes MARK there."""
     package = tmp_path / "my_games"
     package.mkdir()

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from multiprocessing.util import Finalize
 from typing import IO, Any
 
 import numpy as np
@@ -56,6 +57,8 @@ class WorkerPool:
         self._processes: list[BaseProcess] = []
         resources = (self._processes, self._pipes, self._selector, self._block_file)
         self._end = weakref.finalize(self, _end_workers, *resources, os.getpid())
+        # At exit, multiprocessing would wait for workers that ignore its SIGTERM.
+        Finalize(None, self._end, exitpriority=0)
         try:
             self._start(factory)
             self.description = self._describe()
@@ -209,17 +212,17 @@ def _end_workers(
     block_file: IO[bytes],
     owner: int,
 ) -> None:
-    """Close, then terminate, then kill; a finalizer, so it runs at the latest when the interpreter exits."""
+    """Close, then kill; a finalizer, so it runs at the latest when the interpreter exits."""
     if os.getpid() != owner:
         return
     for pipe in pipes:
         with contextlib.suppress(OSError):
             pipe.send_bytes(CLOSE)
-    for end in (None, "terminate", "kill"):
+    for last in (False, True):
         deadline = time.monotonic() + _GRACE
         for process in processes:
-            if end is not None and process.is_alive():
-                getattr(process, end)()
+            if last and process.is_alive():
+                process.kill()
         for process in processes:
             process.join(max(0.0, deadline - time.monotonic()))
     selector.close()

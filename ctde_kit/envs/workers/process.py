@@ -138,9 +138,10 @@ def _receive(pipe: Connection, parent: int) -> bytes:
 def _leave_the_parent_behind(parent: int) -> None:
     # The parent's objects are not this process's to collect: finalizers would act on the parent's resources.
     gc.freeze()
-    # The terminal sends an interrupt to both; the parent closes its workers. Its own handlers are not for them.
+    # A terminal interrupts, and Slurm terminates, all processes at once; the parent ends its iteration with its workers
+    # and then closes them.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     # Threads of the parent's pools do not exist here: a parallel region would wait for them.
     torch.set_num_threads(1)
     # An environment that never returns, or that was stopped, does not look whether the parent still lives.
