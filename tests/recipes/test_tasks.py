@@ -63,7 +63,7 @@ def test_a_named_task_is_the_command_lines() -> None:
     assert MAPPOConfig(task=named_task("vmas/balance")).task == composed("mappo", "task=vmas/balance").task
     assert named_task("vmas/balance").continuous is True
     assert QMIXConfig(task=named_task("vmas/balance", n_envs=7)).task.continuous is False
-    with pytest.raises(UserError, match=r"'vmas/balanse': there is no such task; did you mean vmas/balance\?"):
+    with pytest.raises(UserError, match=r"'vmas/balanse': there is no such task; did you mean vmas/balance"):
         named_task("vmas/balanse")
     with pytest.raises(UserError, match=r"n_env: vmas/balance has the options name, n_envs, "):
         named_task("vmas/balance", n_env=7)
