@@ -16,7 +16,7 @@ from ctde_kit.recipes.commands.recipes import RECIPES
 from tests.recipes.command_line import assert_one_line, call, call_here
 
 # Of all that can be generated: those that hydra must compose, for they are out of range, and those that it need not.
-COMPOSED, READ = 40, 260
+COMPOSED, READ = 30, 270
 HUGE = "99999999999999999999"
 # Text that may be anything.
 FREE = ("task.name", "task.env", "task.env_id", "logger.project")

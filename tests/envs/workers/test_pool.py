@@ -74,13 +74,13 @@ def spin() -> None:
     "what", [spin, lambda: os.kill(os.getpid(), signal.SIGSTOP)], ids=["an endless step", "a stopped process"]
 )
 def test_a_worker_that_hangs_is_named(make: Make, what: Callable[[], Any]) -> None:
-    env = make(lambda: Failing(what, 2, tags(7, 0, 3, 1)[0]), worker_timeout=2.0)
+    env = make(lambda: Failing(what, 2, tags(7, 0, 3, 1)[0]), worker_timeout=4.0)
     data = step(env, env.reset())
     start = time.monotonic()
     with pytest.raises(WorkerError) as caught:
         step(env, data)
     assert str(caught.value) == (
-        "worker 1 (envs 2-3) has not come back for 2 s from step of env 3; mend the environment, or give a larger "
+        "worker 1 (envs 2-3) has not come back for 4 s from step of env 3; mend the environment, or give a larger "
         "worker_timeout"
     )
     assert time.monotonic() - start < 15
