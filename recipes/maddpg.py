@@ -19,9 +19,8 @@ from ctde_kit.recipes.configs.return_forms import NStepReturns, ReturnConfig
 from ctde_kit.recipes.configs.target_rules import PolyakTarget, TargetConfig
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from ctde_kit import MADDPGLoss, Parts, TeamPolicy
+    from ctde_kit.objectives import PolicyInference
 
 
 def default_critic() -> ValueCriticConfig:
@@ -166,7 +165,7 @@ class MADDPGConfig(RecipeConfig):
         averages = wiring.averaging(self.critic, critics.values(), optimizer)
         return ck.Parts(
             collector=wiring.collector(self, run, team, policy),
-            prepare=ck.TeamReward(learning, self.team_reward),  # type: ignore[arg-type]
+            prepare=ck.TeamReward(learning, self.team_reward),  # pyright: ignore[reportArgumentType]  # a checked choice
             buffer=self.replay.build(keys=loss.stored_keys, device=run.device, max_steps=self.task.episode_steps),
             update_schedule=ck.training.UpdatesPerFrame(self.updates_per_frame, self.learning_starts),
             update=ck.training.UpdateWithTargets(step, {**averages, "team": self.target.build(loss)}),
@@ -182,20 +181,22 @@ class MADDPGConfig(RecipeConfig):
             ),
         )
 
-    def _loss(self, policy: TeamPolicy, critics: dict[str, Any], mixer: Any, inference: nn.Module | None) -> MADDPGLoss:
+    def _loss(
+        self, policy: TeamPolicy, critics: dict[str, Any], mixer: Any, inference: PolicyInference | None
+    ) -> MADDPGLoss:
         adversary = None if self.minimax_epsilon is None else ck.objectives.MinimaxAdversary(self.minimax_epsilon)
         return ck.MADDPGLoss(
             policy.actors,
             critics,
             mixer,
             gamma=self.gamma,
-            other_actions=self.other_actions,  # type: ignore[arg-type]
+            other_actions=self.other_actions,  # pyright: ignore[reportArgumentType]  # a checked choice
             returns=self.returns.build(),
             team_weight=self.team_weight,
             action_regularization=self.action_regularization,
-            value_loss=self.value_loss,  # type: ignore[arg-type]
+            value_loss=self.value_loss,  # pyright: ignore[reportArgumentType]  # a checked choice
             huber_delta=self.huber_delta,
-            inference=inference,  # type: ignore[arg-type]
+            inference=inference,
             adversary=adversary,
             burn_in=self.replay.form.burn_in_steps,
             use_stored_hidden=self.hidden_from == "stored",

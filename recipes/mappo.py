@@ -140,7 +140,7 @@ class MAPPOConfig(RecipeConfig):
             entropy_coeff=self.entropy_coeff,
             samples_mc_entropy=self.samples_mc_entropy,
             critic_coeff=self.critic_coeff,
-            value_loss=self.value_loss,  # type: ignore[arg-type]
+            value_loss=self.value_loss,  # pyright: ignore[reportArgumentType]  # a checked choice
             clip_value=self.clip_value,
             value_norm=value_norm,
         )
@@ -150,6 +150,6 @@ class MAPPOConfig(RecipeConfig):
             gamma=self.gamma,
             lmbda=self.lmbda,
             value_norm=value_norm,
-            normalize=self.normalize_advantage,  # type: ignore[arg-type]
+            normalize=self.normalize_advantage,  # pyright: ignore[reportArgumentType]  # a checked choice
         )
         return loss, estimator

@@ -105,7 +105,7 @@ class PQNConfig(RecipeConfig):
             wiring.mixer(self, learning, run.device),
             gamma=self.gamma,
             returns=self.returns.build(),
-            value_loss=self.value_loss,  # type: ignore[arg-type]
+            value_loss=self.value_loss,  # pyright: ignore[reportArgumentType]  # a checked choice
             huber_delta=self.huber_delta,
             use_target_networks=False,
         )
@@ -114,7 +114,7 @@ class PQNConfig(RecipeConfig):
         optimizer = torch.optim.RAdam(loss.parameters(), lr=self.lr, capturable=run.device == "cuda")
         return ck.Parts(
             collector=wiring.collector(self, run, team, policy),
-            prepare=ck.TeamReward(learning, self.team_reward),  # type: ignore[arg-type]
+            prepare=ck.TeamReward(learning, self.team_reward),  # pyright: ignore[reportArgumentType]  # a checked choice
             buffer=ck.OnPolicyBuffer(self.minibatch_frames, self.sequence_length or run.steps_per_batch),
             update_schedule=ck.training.Epochs(self.epochs),
             update=ck.GradientStep({"team": loss}, optimizer, self.max_grad_norm, compile=compiles),

@@ -1,4 +1,4 @@
-"""Collectors: they step policy and env, and yield batches of experience."""
+"""Collectors step a policy in an env, and yield batches of experience."""
 
 from ctde_kit.collectors.rollout import RolloutCollector
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import tensordict
 import torch
@@ -23,7 +23,7 @@ from ctde_kit.keys import DONE
 from ctde_kit.protocols import PureEnv
 
 RESET = "_reset"
-# Its transforms reset nothing where no env is done.
+# TorchRL's transforms only skip their work where no env is done.
 TORCHRL_SHORTCUTS = PackageShortcuts(torchrl, tensordict)
 Result = TypeVar("Result")
 
@@ -47,7 +47,7 @@ class CompiledRolloutStep:
     """
 
     def __init__(self, env: EnvBase, policy: TensorDictModuleBase, root: TensorDictBase):
-        base_env: Any = env.base_env if isinstance(env, TransformedEnv) else env
+        base_env = env.base_env if isinstance(env, TransformedEnv) else env
         if not isinstance(base_env, PureEnv):
             raise TraceError(f"{type(base_env).__name__} keeps its state out of reach")
         self.env, self.policy, self.base_env = env, policy, base_env

@@ -183,7 +183,7 @@ class RolloutCollector:
 
 
 def _base(env: EnvBase) -> Stateful:
-    return getattr(env, "base_env", env)
+    return env.base_env if isinstance(env, TransformedEnv) else env
 
 
 def _join(key: str | tuple[str, ...]) -> str:

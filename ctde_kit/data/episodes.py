@@ -92,4 +92,4 @@ def _padded(episodes: TensorDictBase, length: Tensor) -> TensorDictBase:
     def zeroed(value: Tensor) -> Tensor:
         return value.masked_fill(~valid_mask.reshape(*valid_mask.shape, *[1] * (value.ndim - 2)), 0)
 
-    return episodes.apply(zeroed).set(PADDING_MASK, valid_mask)  # pyright: ignore[reportOptionalMemberAccess]
+    return episodes.apply(zeroed).set(PADDING_MASK, valid_mask)  # pyright: ignore[reportOptionalMemberAccess]  # it filters nothing

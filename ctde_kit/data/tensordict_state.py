@@ -25,4 +25,4 @@ def from_state(state: dict[str, Any] | None) -> TensorDict | None:
     entries = {
         key: from_state(value) if isinstance(value, dict) else value.clone() for key, value in state["entries"].items()
     }
-    return TensorDict(entries, state["batch_size"])  # pyright: ignore[reportArgumentType]
+    return TensorDict(entries, state["batch_size"])

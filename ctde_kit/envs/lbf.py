@@ -25,8 +25,8 @@ class LBFParallelEnv(ParallelEnv[str, Any, Any]):
         self._env: Any = gymnasium.make(env_id, disable_env_checker=True).unwrapped
         # Its own limit is reported as a termination.
         self._env._max_episode_steps = math.inf
-        # It resolves loads in the order of a set of players, by memory address: with these the same seed gives the
-        # same episode in every process.
+        # It resolves loads in the order of a set of players, which depends on their hashes, by default memory
+        # addresses. With these hashes the same seed gives the same episode in every process.
         for number, player in enumerate(self._env.players):
             player.__class__ = type(
                 type(player).__name__, (type(player),), {"__hash__": lambda _, number=number: number}
@@ -51,7 +51,7 @@ class LBFParallelEnv(ParallelEnv[str, Any, Any]):
         return self._env.observation_space[self._index[agent]]
 
     def action_space(self, agent: str) -> Space[Any]:
-        """none, north, south, west, east, load."""
+        """Six actions: none, north, south, west, east, load."""
         return Discrete(_N_ACTIONS)
 
     def reset(
@@ -90,7 +90,7 @@ class LBFParallelEnv(ParallelEnv[str, Any, Any]):
         return infos
 
     def state(self) -> np.ndarray:
-        """All observations in a row."""
+        """All observations, concatenated."""
         return np.concatenate([self._observations[agent].ravel() for agent in self.possible_agents])
 
     def close(self) -> None:
@@ -117,7 +117,7 @@ def lbf_parallel_env(env_id: str, max_steps: int = 50) -> LBFParallelEnv:
     ((12,), (24,), [1, 1, 1, 1, 1, 0])
     """
     try:
-        import lbforaging  # noqa: F401  (registers its environments)
+        import lbforaging  # noqa: F401  # pyright: ignore[reportUnusedImport]  # it registers its environments
     except ImportError as error:
         raise UserError('level-based foraging needs the package lbforaging; pip install "ctde-kit[lbf]"') from error
     if env_id not in gymnasium.registry:

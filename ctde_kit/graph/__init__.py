@@ -1,4 +1,4 @@
-"""Functions of tensors as straight graphs, compiled to machine code: ``trace``, then ``compile_graph``.
+"""Functions of tensors, traced into graphs without branches and compiled: ``trace``, then ``compile_graph``.
 
 What collectors, training and environments share beside that is imported from the files of this package.
 """

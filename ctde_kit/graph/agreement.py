@@ -1,4 +1,4 @@
-"""Compiled functions that give the numbers of the eager one."""
+"""Compiling with a check that the compiled function gives the eager function's numbers."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def compile_in_agreement(
     Args:
         eager: the function.
         example: its inputs at the first step.
-        trace_graph: whether to round exactly -> the graph.
-        following: inputs and outputs of a step -> the next inputs.
-        restoring: calls a function, and puts back what it changed, random streams of its own among it.
+        trace_graph: gives the graph; its argument says whether to round exactly.
+        following: gives the next inputs, from a step's inputs and outputs.
+        restoring: calls a function, and then restores what it changed, its own random streams included.
         threads: of the compiled loops on a CPU; ``None`` for torch's own number.
 
     Raises:

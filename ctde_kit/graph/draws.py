@@ -1,4 +1,4 @@
-"""Random numbers of a graph: drawn outside it, in the order of the plain function, and passed in."""
+"""Random numbers of a graph: drawn outside it, in the order of the eager function, and passed in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a graph computes from constants alone, computed once."""
+"""Constant folding: what a graph computes from constants alone is computed once."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _constant(module: fx.GraphModule, name: str, value: Tensor) -> fx.Node:
     """A uniform value as ``full``, which the compiler writes into the code; another as an attribute."""
     first = value.flatten()[:1]
     if value.numel() and torch.equal(value, first.expand_as(value.flatten()).reshape(value.shape)):
-        options = {"dtype": value.dtype, "device": value.device, "pin_memory": False}
+        options: dict[str, Any] = {"dtype": value.dtype, "device": value.device, "pin_memory": False}
         return module.graph.call_function(_aten.full.default, (list(value.shape), first.item()), options)
     # Names of buffers that are not persistent are a set, whose order would change inductor's cache key in each process.
     module.register_buffer(name, value)

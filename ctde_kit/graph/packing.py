@@ -1,4 +1,4 @@
-"""Many small tensors as one flat tensor per dtype, so that a call passes a few."""
+"""Many small tensors as one flat tensor per dtype, so that a call passes few arguments."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class RowLayout:
         return list(dict.fromkeys(dtype for _, _, dtype in self.leaves))
 
     def pack(self, tensordict: TensorDictBase) -> list[Tensor]:
-        """``[n, columns]`` a dtype."""
+        """One tensor ``[n, columns]`` per dtype."""
         return [
             torch.cat(
                 [

@@ -1,4 +1,4 @@
-"""Blocks that run where a condition over the whole batch holds."""
+"""``if`` blocks that test the whole batch: a graph runs them and undoes their writes where the test is false."""
 
 from __future__ import annotations
 

@@ -71,5 +71,5 @@ def taking_shortcuts(shortcuts: Shortcuts) -> Iterator[None]:
 
 
 def active_shortcuts() -> list[Shortcuts]:
-    """Those of the blocks that run at this moment."""
+    """The shortcuts of all ``taking_shortcuts`` blocks that are running."""
     return _active

@@ -9,7 +9,7 @@ import sysconfig
 from pathlib import Path
 
 FEW_ROWS = 300
-MANY_OPERATIONS, SECONDS_AN_OPERATION = 5_000, 0.012
+MANY_OPERATIONS, SECONDS_PER_OPERATION = 5_000, 0.012
 logger = logging.getLogger("ctde_kit")
 
 
@@ -25,15 +25,15 @@ def missing_toolchain() -> str | None:
 def useful_threads(rows: int) -> int | None:
     """How many threads a compiled graph over so many rows should use; ``None`` for torch's own number.
 
-    Over a few rows waiting for each other costs threads more than they share.
+    With few rows, threads lose more by waiting for each other than they gain.
     """
     return 1 if rows < FEW_ROWS else None
 
 
 def report_long_compile(operations: int) -> None:
-    """Say in one line how long compiling takes, where that is a minute and more."""
+    """Say in one line how long compiling takes, where that is a minute or more."""
     if operations >= MANY_OPERATIONS:
-        minutes = round(operations * SECONDS_AN_OPERATION / 60)
+        minutes = round(operations * SECONDS_PER_OPERATION / 60)
         logger.warning(
             "compiling %d operations, about %d min, or seconds where their code is in the cache", operations, minutes
         )

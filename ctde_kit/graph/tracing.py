@@ -1,4 +1,4 @@
-"""The one place that uses what torch does not promise: ``make_fx`` at this level, and inductor on a flat graph."""
+"""Tracing and compiling of functions, by interfaces that torch does not promise to keep."""
 
 from __future__ import annotations
 

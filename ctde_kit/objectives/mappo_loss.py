@@ -20,7 +20,7 @@ from ctde_kit.objectives.orders import order_keys, with_orders
 from ctde_kit.objectives.part_checks import check_critic_of_states
 from ctde_kit.objectives.read_entries import entries_read_by
 from ctde_kit.objectives.value_loss import ValueLoss, check_value_loss, distance_to_target
-from ctde_kit.protocols import HasGroup, ReturnScale
+from ctde_kit.protocols import HasGroup, ReturnScale, SamplesEntropy
 
 
 class MAPPOLoss(ModuleLoss):
@@ -229,9 +229,8 @@ class MAPPOLoss(ModuleLoss):
         return distance_to_target(value - target, self.value_loss, self.huber_delta)
 
     def _entropy(self, dist: torch.distributions.Distribution) -> Tensor:
-        sampled_entropy = getattr(dist, "sampled_entropy", None)
-        if sampled_entropy is not None:
-            return sampled_entropy(self.samples_mc_entropy)
+        if isinstance(dist, SamplesEntropy):
+            return dist.sampled_entropy(self.samples_mc_entropy)
         try:
             return dist.entropy()
         except NotImplementedError:

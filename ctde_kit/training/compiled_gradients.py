@@ -52,7 +52,7 @@ class CompiledGradients:
                 self.graph = trace(self._flat, leaves, mutable)
             finally:
                 with torch.no_grad():
-                    torch._foreach_copy_(mutable, saved)  # pyright: ignore[reportPrivateImportUsage]
+                    torch._foreach_copy_(mutable, saved)  # pyright: ignore[reportPrivateImportUsage]  # torch has no public one
         self.compiled = compile_graph(self.graph, largest=MOST_OPERATIONS)
 
     def _leaves(self, minibatch: TensorDictBase) -> list[Tensor]:

@@ -113,7 +113,7 @@ def cross_play(
     (first, rows), (second, columns) = sides.items()
     cells: dict[str, list[Tensor]] = {first: [], second: []}
     for row, column in product(rows.values(), columns.values()):
-        policy = TensorDictSequential(row, column)  # pyright: ignore[reportArgumentType]
+        policy = TensorDictSequential(row, column)  # pyright: ignore[reportArgumentType]  # it takes any TensorDict module
         env = make_env({first: row, second: column})
         returns = evaluate(env, policy, [first, second], episodes=episodes, seed=seed)
         for group, group_returns in returns.by_group.items():

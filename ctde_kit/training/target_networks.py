@@ -43,7 +43,7 @@ class PolyakUpdate:
     def __call__(self) -> None:
         self.updates += 1
         if self.updates % self.every == 0:
-            torch._foreach_lerp_(self.target_networks, self.online, self.tau)  # pyright: ignore[reportPrivateImportUsage]
+            torch._foreach_lerp_(self.target_networks, self.online, self.tau)  # pyright: ignore[reportPrivateImportUsage]  # torch has no public one
 
     def state_dict(self) -> dict[str, Any]:
         """The number of gradient steps so far."""
@@ -85,7 +85,7 @@ class HardUpdate:
     def __call__(self) -> None:
         self.updates += 1
         if self.updates % self.every == 0:
-            torch._foreach_copy_(self.target_networks, self.online)  # pyright: ignore[reportPrivateImportUsage]
+            torch._foreach_copy_(self.target_networks, self.online)  # pyright: ignore[reportPrivateImportUsage]  # torch has no public one
 
     def state_dict(self) -> dict[str, Any]:
         """The number of gradient steps so far."""

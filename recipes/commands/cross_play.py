@@ -54,14 +54,14 @@ def play(cfg: CrossPlayConfig) -> CrossPlay:
         _check_groups(cfg, team, task)
         sides: dict[str, dict[str, Any]] = {
             group.name: {
-                label: build_opponent(policy, group, team, task).to(device)  # pyright: ignore[reportAttributeAccessIssue]
+                label: build_opponent(policy, group, team, task).to(device)  # pyright: ignore[reportAttributeAccessIssue]  # a module
                 for label, policy in _labelled(cfg.policies[group.name].values()).items()
             }
             for group in team
         }
         return ck.training.cross_play(
             sides,
-            lambda pairing: with_transforms(base_env, team, ck.TeamPolicy(dict(pairing))),  # pyright: ignore[reportArgumentType]
+            lambda pairing: with_transforms(base_env, team, ck.TeamPolicy(dict(pairing))),  # pyright: ignore[reportArgumentType]  # by group
             episodes=cfg.episodes,
             seed=seed,
         )

@@ -102,10 +102,10 @@ class BiCNetNetwork(ChannelNetworkConfig):
 
     def build(self, in_features: int, out_features: int, n_agents: int, /) -> nn.Module:
         options = self.group_options()
-        return ck.modules.MultiAgentBiCNet(in_features, out_features, n_agents, cell=self.cell, **options)  # type: ignore[arg-type]
+        return ck.modules.MultiAgentBiCNet(in_features, out_features, n_agents, cell=self.cell, **options)  # pyright: ignore[reportArgumentType]  # a checked choice
 
     def build_channel(self) -> Channel:
-        return ck.modules.BidirectionalRNN(self.hidden_size, self.hidden_size // 2, self.cell)  # type: ignore[arg-type]
+        return ck.modules.BidirectionalRNN(self.hidden_size, self.hidden_size // 2, self.cell)  # pyright: ignore[reportArgumentType]  # a checked choice
 
 
 @dataclass

@@ -102,8 +102,8 @@ class ValueCriticConfig(CriticConfig):
             team,
             group,
             self.network.build,
-            sees=self.sees,  # type: ignore[arg-type]
-            heads=self.heads,  # type: ignore[arg-type]
+            sees=self.sees,  # pyright: ignore[reportArgumentType]  # a checked choice
+            heads=self.heads,  # pyright: ignore[reportArgumentType]  # a checked choice
             agent_id=self.network.agent_id,
             normalize=self.network.normalize,
             own_first=self.ordering == "own_first",
@@ -117,8 +117,8 @@ class ValueCriticConfig(CriticConfig):
             team,
             group,
             self.network.build,
-            sees=self.sees,  # type: ignore[arg-type]
-            heads=self.heads,  # type: ignore[arg-type]
+            sees=self.sees,  # pyright: ignore[reportArgumentType]  # a checked choice
+            heads=self.heads,  # pyright: ignore[reportArgumentType]  # a checked choice
             agent_id=self.network.agent_id,
             own_first=self.ordering == "own_first",
         )

@@ -116,7 +116,7 @@ def _chosen(declared: type, data: Mapping[str, Any], path: str) -> type:
 
 def _value(declared: Any, value: Any, path: str) -> Any:
     if isinstance(value, Mapping) and dataclasses.is_dataclass(declared):
-        return _node(declared, value, path)  # type: ignore[arg-type]
+        return _node(declared, value, path)  # pyright: ignore[reportArgumentType]  # the class of a dataclass
     if isinstance(value, Mapping) and get_origin(declared) is dict:
         inside = get_args(declared)[1]
         return {key: _value(inside, part, f"{path}.{key}") for key, part in value.items()}

@@ -56,7 +56,7 @@ class LoggerConfig:
         if self.name == "wandb":
             from torchrl.record.loggers.wandb import WandbLogger
 
-            options = {"project": self.project, "offline": self.offline}
+            options: dict[str, Any] = {"project": self.project, "offline": self.offline}
             return [WandbLogger(exp_name=run_name, log_dir=str(target), **options)]
         from torchrl.record.loggers.tensorboard import TensorboardLogger
 

@@ -84,7 +84,7 @@ class QMixerConfig(MixerConfig):
         check_positive(**{"mixer.embed_dim": self.embed_dim, **_cells(self.hypernet_cells)})
 
     def build(self, team: TeamSpec) -> TensorDictModuleBase:
-        state = ck.modules.mixer_state(team, self.sees, normalize=self.normalize)  # type: ignore[arg-type]
+        state = ck.modules.mixer_state(team, self.sees, normalize=self.normalize)  # pyright: ignore[reportArgumentType]  # a checked choice
         return ck.QMixer(
             team, state, embed_dim=self.embed_dim, hypernet_cells=self.hypernet_cells, monotonic=self.monotonic
         )
@@ -117,7 +117,7 @@ class QPLEXMixerConfig(MixerConfig):
         check_positive(**{"mixer.n_heads": self.n_heads, **_cells(self.hypernet_cells)})
 
     def build(self, team: TeamSpec) -> TensorDictModuleBase:
-        state = ck.modules.mixer_state(team, self.sees, normalize=self.normalize)  # type: ignore[arg-type]
+        state = ck.modules.mixer_state(team, self.sees, normalize=self.normalize)  # pyright: ignore[reportArgumentType]  # a checked choice
         return ck.QPLEXMixer(team, state, n_heads=self.n_heads, hypernet_cells=self.hypernet_cells)
 
 

@@ -129,7 +129,7 @@ class ReplayConfig:
             batch_size=self.batch_size,
             keys=keys,
             prioritized=ck.data.Prioritized(self.alpha, self.beta) if self.prioritized else None,
-            stored_on=self.stored_on,  # type: ignore[arg-type]
+            stored_on=self.stored_on,  # pyright: ignore[reportArgumentType]  # a checked choice
             device=device,
             directory=self.directory,
         )

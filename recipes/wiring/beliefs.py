@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
+
+from torch import nn
 
 from ctde_kit.errors import UserError
 from ctde_kit.modules import InferredPolicies, MultiAgentMLP
 from ctde_kit.objectives import PolicyInference
+from ctde_kit.protocols import SaysDecentralized
 from ctde_kit.recipes.configs.networks import NetworkConfig, activation_class
 from ctde_kit.specs import TeamSpec
 
@@ -37,14 +40,15 @@ def policy_inference(cfg: WithBeliefs, team: TeamSpec, device: str) -> PolicyInf
     return inference.to(device)
 
 
-def check_sees_others(cfg: WithBeliefs, critics: Iterable[Any]) -> None:
+def check_sees_others(cfg: WithBeliefs, critics: Iterable[nn.Module]) -> None:
     """Raise ``UserError`` for options about the others' actions where no critic sees them."""
     asked = {
         "other_actions=current": cfg.other_actions == "current",
         "minimax_epsilon": cfg.minimax_epsilon is not None,
         "infer_policies=true": cfg.infer_policies,
     }
-    if any(asked.values()) and all(getattr(critic, "decentralized", False) for critic in critics):
+    blind = all(isinstance(critic, SaysDecentralized) and critic.decentralized for critic in critics)
+    if any(asked.values()) and blind:
         name = next(name for name, is_asked in asked.items() if is_asked)
         raise UserError(
             f"{name}: these critics do not see the others' actions; leave it out, or use critic=centralized"

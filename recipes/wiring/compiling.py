@@ -9,6 +9,7 @@ from pathlib import Path
 from torchrl.envs import EnvBase
 
 from ctde_kit.graph.toolchain import missing_toolchain, report_fallback
+from ctde_kit.protocols import PureEnv
 
 # What compiling costs and what it spares a call both grow with the graph, so that its size cancels out.
 WORTH_COMPILING = 2_000
@@ -32,7 +33,7 @@ def resolve_compile(compile: str, env: EnvBase, *, total_frames: int, updates_pe
     """
     compiling = Compiling(compile == "on", compile == "on")
     if compile == "auto":
-        is_pure = hasattr(type(env), "tensor_state")
+        is_pure = isinstance(env, PureEnv)
         compiling = Compiling(
             is_pure and total_frames / env.batch_size[0] >= WORTH_COMPILING,
             total_frames * updates_per_frame >= WORTH_COMPILING,

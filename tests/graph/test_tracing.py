@@ -280,7 +280,7 @@ def test_a_long_compilation_is_announced(
     many: int, said: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(toolchain, "MANY_OPERATIONS", many)
-    monkeypatch.setattr(toolchain, "SECONDS_AN_OPERATION", 80)
+    monkeypatch.setattr(toolchain, "SECONDS_PER_OPERATION", 80)
     graph = trace(lambda inputs: [sum((inputs[0] * i for i in (2, 3, 4)), inputs[0])], TRACED)
     with caplog.at_level(logging.WARNING, logger="ctde_kit"):
         compile_graph(graph)

@@ -1,4 +1,4 @@
-"""What the games share in which agents must choose a hidden answer: specs, resets, counting, seeds, saved states."""
+"""The base of games in which agents must choose a hidden answer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ctde_kit.keys import DONE, TERMINATED, TRUNCATED, GroupKeys
 
 
 class GuessingGame(EnvBase):
-    """Games of a fixed length with an answer that is drawn at each reset, for each env anew; they terminate.
+    """A game of fixed length with a hidden answer, drawn anew for each env at its reset; it ends as ``terminated``.
 
     It holds what TorchRL asks of an env. A game says what its agents observe and what their actions earn.
 

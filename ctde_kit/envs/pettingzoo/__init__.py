@@ -1,4 +1,4 @@
-"""PettingZoo environments: by name, and of both interfaces as parallel ones."""
+"""PettingZoo environments by name; AEC environments are shown as parallel ones."""
 
 from ctde_kit.envs.pettingzoo.aec import AECAsParallel, as_parallel
 from ctde_kit.envs.pettingzoo.factory import PettingZooFactory, pettingzoo_factory

@@ -1,4 +1,4 @@
-"""What a graph must know of the branches on data in VMAS's simulator."""
+"""Which branches on data in VMAS's simulator a graph may pass over, and which it must follow."""
 
 from __future__ import annotations
 

@@ -24,8 +24,8 @@ def masked_reset(
         last: what the agents saw last, which stays where the mask is false.
 
     Returns:
-        What the agents see then, and no obstacles; or ``None`` with nothing changed, and the paths of the obstacles:
-        state for the whole batch that a reset changes.
+        What the agents see then, and an empty list. Where a reset changes state that is one for the whole batch:
+        ``None`` and the paths of that state, and nothing is changed.
     """
     n_envs = world.num_envs
     before = WorldState.read(world)

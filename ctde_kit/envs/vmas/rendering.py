@@ -30,9 +30,9 @@ DARK_BELOW = 100
 def render_frame(env: Environment, env_index: int = 0, size: int = 480) -> np.ndarray:
     """Draw one world of a VMAS environment as uint8 ``[H, W, 3]``, whose longer side has ``size`` pixels.
 
-    The camera is VMAS's shared one: centred on ``scenario.render_origin``, with the aspect of
+    The camera is VMAS's shared one: centered on ``scenario.render_origin``, with the aspect of
     ``scenario.viewer_size``, zoomed out as far as needed to show every agent. Landmarks lie below agents; agents
-    are opaque and outlined, and a mark from the centre shows the heading of those that steer their own rotation.
+    are opaque and outlined, and a mark from the center shows the heading of those that steer their own rotation.
     What ``scenario.extra_render`` would add is left out, because it needs OpenGL. Neither the environment nor
     any random state changes.
 
@@ -80,11 +80,11 @@ def _shared_camera(env: Environment, env_index: int) -> Camera:
 
 def _draw_grid(canvas: Canvas, env: Environment) -> None:
     camera, spacing = canvas.camera, env.scenario.grid_spacing
-    # Denser lines would merge into a grey area.
+    # Denser lines would merge into a gray area.
     if not env.scenario.plot_grid or 2 * camera.half_extent / spacing > MAX_GRID_LINES:
         return
-    left, right = camera.centre[0] - camera.half_width, camera.centre[0] + camera.half_width
-    bottom, top = camera.centre[1] - camera.half_height, camera.centre[1] + camera.half_height
+    left, right = camera.center[0] - camera.half_width, camera.center[0] + camera.half_width
+    bottom, top = camera.center[1] - camera.half_height, camera.center[1] + camera.half_height
     for step in range(math.ceil(left / spacing), math.floor(right / spacing) + 1):
         canvas.line((step * spacing, bottom), (step * spacing, top), GRID, stroke=1)
     for step in range(math.ceil(bottom / spacing), math.floor(top / spacing) + 1):
@@ -97,27 +97,27 @@ def _draw_boundary(canvas: Canvas, env: Environment) -> None:
         return
     camera = canvas.camera
     # An unlimited side ends well outside the picture, so that only the limits show.
-    far_x = abs(camera.centre[0]) + 2 * camera.half_extent if x_semidim is None else float(x_semidim)
-    far_y = abs(camera.centre[1]) + 2 * camera.half_extent if y_semidim is None else float(y_semidim)
+    far_x = abs(camera.center[0]) + 2 * camera.half_extent if x_semidim is None else float(x_semidim)
+    far_y = abs(camera.center[1]) + 2 * camera.half_extent if y_semidim is None else float(y_semidim)
     corners = [(-far_x, -far_y), (far_x, -far_y), (far_x, far_y), (-far_x, far_y)]
     canvas.polygon(corners, outline=BOUNDARY, stroke=2)
 
 
 def _draw_body(canvas: Canvas, entity: Entity, env_index: int, outline: Rgba | None) -> None:
-    colour = _colour(entity, env_index)
+    color = _color(entity, env_index)
     shape = entity.shape
     if isinstance(shape, Line):
         start, end = _in_world(entity, env_index, [(-shape.length / 2, 0), (shape.length / 2, 0)])
-        canvas.line(start, end, colour, stroke=4)
+        canvas.line(start, end, color, stroke=4)
     elif isinstance(shape, Box):
         x, y = shape.length / 2, shape.width / 2
         corners = _in_world(entity, env_index, [(-x, -y), (x, -y), (x, y), (-x, y)])
         if shape.hollow:
-            canvas.polygon(corners, outline=colour, stroke=4)
+            canvas.polygon(corners, outline=color, stroke=4)
         else:
-            canvas.polygon(corners, colour, outline, stroke=2)
+            canvas.polygon(corners, color, outline, stroke=2)
     else:
-        canvas.circle(_pose(entity, env_index)[:2], shape.circumscribed_radius(), colour, outline, stroke=2)
+        canvas.circle(_pose(entity, env_index)[:2], shape.circumscribed_radius(), color, outline, stroke=2)
 
 
 def _draw_heading(canvas: Canvas, agent: Agent, env_index: int) -> None:
@@ -127,7 +127,7 @@ def _draw_heading(canvas: Canvas, agent: Agent, env_index: int) -> None:
     front = agent.shape.length / 2 if isinstance(agent.shape, Box) else agent.shape.circumscribed_radius()
     # Short of the front, so that the outline stays whole.
     start, end = _in_world(agent, env_index, [(0, 0), (0.75 * front, 0)])
-    red, green, blue, _ = _colour(agent, env_index)
+    red, green, blue, _ = _color(agent, env_index)
     is_dark = 0.299 * red + 0.587 * green + 0.114 * blue < DARK_BELOW
     canvas.line(start, end, PAPER if is_dark else INK, stroke=3)
 
@@ -169,10 +169,10 @@ def _in_world(entity: Entity, env_index: int, points: list[Point]) -> list[Point
     return [(x + cos * dx - sin * dy, y + sin * dx + cos * dy) for dx, dy in points]
 
 
-def _colour(entity: Entity, env_index: int) -> Rgba:
-    """The colour as 0..255: scenarios give 3 or 4 floats in 0..1, for all worlds or as one row per world."""
-    colour = entity.color
-    if isinstance(colour, torch.Tensor):
-        colour = (colour[env_index] if colour.ndim > 1 else colour).tolist()
-    red, green, blue, alpha = (round(255 * min(max(float(part), 0.0), 1.0)) for part in (*colour, 1.0)[:4])
+def _color(entity: Entity, env_index: int) -> Rgba:
+    """The color as 0..255: scenarios give 3 or 4 floats in 0..1, for all worlds or as one row per world."""
+    color = entity.color
+    if isinstance(color, torch.Tensor):
+        color = (color[env_index] if color.ndim > 1 else color).tolist()
+    red, green, blue, alpha = (round(255 * min(max(float(part), 0.0), 1.0)) for part in (*color, 1.0)[:4])
     return red, green, blue, alpha

@@ -18,6 +18,9 @@ from ctde_kit.envs.vmas.world_state import WorldState
 from ctde_kit.graph.draws import drawing_from
 from ctde_kit.graph.shortcuts import taking_shortcuts
 
+# Without VMAS's decorator, which turns the random stream of the program into its own.
+_STEP: Any = vars(Environment)["step"].__wrapped__
+
 
 class VmasSimulation:
     """A batch of VMAS worlds with their elapsed steps, their random stream and what the agents last saw.
@@ -64,7 +67,7 @@ class VmasSimulation:
             for number, part in zip(numbers, action.unbind(dim=1), strict=True):
                 actions[number] = part
         with taking_shortcuts(VmasShortcuts()), drawing_from(self.random_stream):
-            observations, rewards, terminated, infos = Environment.step.__wrapped__(self.world, actions)
+            observations, rewards, terminated, infos = _STEP(self.world, actions)
         self.elapsed.add_(1)
         self.last = self._gather(observations, infos)
         output = self.last.copy()
@@ -116,12 +119,11 @@ class VmasSimulation:
 
     def _observe(self) -> TensorDict:
         """What the agents see at this moment, asked of the scenario."""
-        entries = self.world._get_from_scenario(
+        entries: Any = self.world._get_from_scenario(  # declared as a union of whatever may be asked for
             get_observations=True, get_infos=True, get_rewards=False, get_dones=False
         )
         assert entries is not None
-        observations, infos = entries
-        return self._gather(observations, infos)
+        return self._gather(*entries)
 
     def _gather(self, observations: list[Any], infos: list[dict[str, Tensor]]) -> TensorDict:
         output = TensorDict({}, batch_size=self.batch_size, device=self.device)
@@ -131,7 +133,8 @@ class VmasSimulation:
                 {"observation": torch.stack(entries, 1)}, [*self.batch_size, len(numbers)], device=self.device
             )
             if self.with_info and infos[numbers[0]]:
-                agents.set("info", torch.stack([self._info(infos[i]) for i in numbers], 1))  # type: ignore[arg-type]
+                infos_of_group: list[Any] = [self._info(infos[i]) for i in numbers]  # torch stacks TensorDicts, too
+                agents.set("info", torch.stack(infos_of_group, 1))
             output.set(group, agents)
         return output
 

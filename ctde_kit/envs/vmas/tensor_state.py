@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -13,7 +14,7 @@ from ctde_kit.envs.vmas.world_state import WorldState, has_rows
 from ctde_kit.graph import TraceError
 
 WORLD, ELAPSED, LAST = "world", "elapsed", "last"
-# A goal drawn for the whole batch stays the same by chance; so often in a row it does not.
+# A goal drawn for the whole batch may stay the same by chance, but not so many times in a row.
 RESETS = 20
 
 
@@ -126,6 +127,6 @@ def _check_python(before: WorldState, after: WorldState) -> None:
         raise TraceError(f"keeps changing state in Python: {', '.join(changed[:3])}")
 
 
-def _check_generators(before: dict, after: dict) -> None:
+def _check_generators(before: dict[str, Any], after: dict[str, Any]) -> None:
     if before["python"] != after["python"] or not torch.equal(before["numpy"][1], after["numpy"][1]):
         raise TraceError("a step draws from Python's or numpy's random generator")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from torch.distributions import Categorical, Distribution, Normal
+from torch.distributions.constraints import Constraint
 
 _INSIDE = 1 - 1e-6
 
@@ -30,7 +31,7 @@ class TanhNormal(Distribution):
     tensor([0., 2.])
     """
 
-    arg_constraints: dict = {}  # noqa: RUF012
+    arg_constraints: dict[str, Constraint] = {}  # noqa: RUF012
     has_rsample = True
 
     def __init__(self, loc: Tensor, scale: Tensor, low: Tensor | float = -1.0, high: Tensor | float = 1.0):
@@ -54,8 +55,8 @@ class TanhNormal(Distribution):
     def sampled_entropy(self, n_samples: int = 1) -> Tensor:
         """The entropy ``[*B]``: the Gaussian's in closed form, plus the mean over samples of what squashing adds.
 
-        It uses the samples' unsquashed values. The mean of ``-log_prob(rsample())`` would lose them where tanh
-        saturates, and there its gradient would drive the location further out.
+        It uses the samples' unsquashed values. The mean of ``-log_prob(rsample())`` would use rounded
+        actions: where tanh saturates, its gradient would drive the location further out.
         """
         x = self.base.rsample(torch.Size((n_samples,)))
         return (self.base.entropy() + _log_slope(x).mean(0) + self.half.log()).sum(-1)
@@ -93,7 +94,7 @@ class MaskedCategorical(Distribution):
     (tensor(1), tensor(0.))
     """
 
-    arg_constraints: dict = {}  # noqa: RUF012
+    arg_constraints: dict[str, Constraint] = {}  # noqa: RUF012
 
     def __init__(self, logits: Tensor, mask: Tensor | None = None, one_hot: bool = False):
         if mask is not None:
@@ -150,7 +151,7 @@ class MaskedMultiCategorical(Distribution):
     torch.Size([2])
     """
 
-    arg_constraints: dict = {}  # noqa: RUF012
+    arg_constraints: dict[str, Constraint] = {}  # noqa: RUF012
 
     def __init__(self, logits: Tensor, sizes: Sequence[int], mask: Tensor | None = None):
         masks = [None] * len(sizes) if mask is None else mask.split(list(sizes), -1)

@@ -22,7 +22,7 @@ GREEDY: Any = ExplorationType.DETERMINISTIC
 class FrozenActor(TensorDictModuleBase):
     """A copy of one group's actor that does not learn, such as an opponent in a ``TeamPolicy``.
 
-    It acts with one exploration type, whatever the others do. Reads and writes what the actor reads and writes,
+    It always acts with its own exploration type, whatever the collector sets. Reads and writes what the actor does,
     including the hidden state ``[*B, n_agents, H]`` of a recurrent one.
 
     Args:

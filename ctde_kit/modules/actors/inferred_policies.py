@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
@@ -47,7 +49,8 @@ class InferredPolicies(nn.Module):
     @property
     def in_keys(self) -> list[Key]:
         """What it reads: all observations."""
-        return [key for module in self.inputs.values() for key in module.in_keys]  # pyright: ignore
+        inputs: list[Any] = list(self.inputs.values())  # a ModuleDict, whose entries have no type of their own
+        return [key for group_input in inputs for key in group_input.in_keys]
 
     def forward(self, tensordict: TensorDictBase, observer: str, other: str) -> Tensor:
         """Logits, or actions before squashing, ``[*B, n_observers, n_others, D]``: row i is agent i's prediction."""

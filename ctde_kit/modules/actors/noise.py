@@ -72,7 +72,7 @@ class OrnsteinUhlenbeckNoise(nn.Module):
     ``x' = x - theta x dt + sigma sqrt(dt) N(0, 1)``, with one x per action dimension of each agent; it adds
     ``scale x'`` times half the action's range. Reads ``is_init`` and its state ``(group, "noise")``
     ``[*B, n_agents, D]``, which is zero at an episode's start. Writes back the state that it used, and the next one
-    under ``next``: so each env has its own state, and the collector's checkpoints keep it with the env's. TorchRL's
+    under ``next``. So each env has its own state, which the collector's checkpoints save with the env's. TorchRL's
     ``OrnsteinUhlenbeckProcessModule`` keeps it under keys with a leading underscore, which collectors drop, and under
     one name for all groups.
 

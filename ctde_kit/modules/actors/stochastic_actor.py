@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from tensordict import TensorDictBase
 from tensordict.nn import NormalParamExtractor, TensorDictModuleBase
@@ -67,8 +69,7 @@ class MultiAgentActor(ProbabilisticActor):
         else:
             split = scale
             if split is None:
-                # It asks for a `numbers.Number`, which a float is at run time but not for a type checker.
-                split = NormalParamExtractor(scale_lb=1e-3)  # pyright: ignore[reportArgumentType]
+                split = NormalParamExtractor(scale_lb=1e-3)  # pyright: ignore[reportArgumentType]  # a float is a Number
             meaning = "n_parameters (location and scale; pass scale=LearnedScale(...) to give the location alone)"
             size = OutputSize(group.n_agents, group.action.n_parameters, f"group.action.{meaning}")
             if scale is not None:
@@ -77,10 +78,9 @@ class MultiAgentActor(ProbabilisticActor):
                 inputs, network, [keys.loc, keys.scale], hidden_key=hidden_key, split=split, output_size=size
             )
         distribution, arguments, in_keys = _distribution(group)
-        # TorchRL takes any TensorDict module, and a dict of keys, though its annotations do not say so.
         super().__init__(
-            module,  # pyright: ignore[reportArgumentType]
-            in_keys=in_keys,  # pyright: ignore[reportArgumentType]
+            module,  # pyright: ignore[reportArgumentType]  # TorchRL takes any TensorDict module
+            in_keys=in_keys,  # pyright: ignore[reportArgumentType]  # and a dict of keys
             out_keys=[keys.action],
             distribution_class=distribution,
             distribution_kwargs=arguments,
@@ -173,7 +173,7 @@ class SingleAgentActor(TensorDictModuleBase):
         return tensordict
 
 
-def _distribution(group: GroupSpec) -> tuple[type, dict, dict[str, Key]]:
+def _distribution(group: GroupSpec) -> tuple[type[Distribution], dict[str, Any], dict[str, Key]]:
     """The distribution of the group's actions, its constant arguments, and the keys of the others."""
     keys, action = group.keys, group.action
     if not action.discrete:

@@ -20,8 +20,8 @@ class SubPolicyDraw(TensorDictModuleBase):
 
     Lowe et al. 2017, "Multi-Agent Actor-Critic for Mixed Cooperative-Competitive Environments", section 4.3. Reads
     ``is_init`` bool ``[*B, 1]`` and ``(group, "sub_policy")`` int64 ``[*B, n_agents]``, the index of the step before.
-    Writes the current index there and under ``next``: so each env has its own index, and the collector's checkpoints
-    keep it with the env's state. It draws at every step, needed or not, so that a compiled rollout draws the same
+    Writes the current index there and under ``next``. So each env has its own index, which the collector's checkpoints
+    save with the env's state. It draws at every step, needed or not, so that a compiled rollout draws the same
     numbers.
 
     Args:

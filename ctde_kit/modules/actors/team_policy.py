@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from tensordict.nn import TensorDictModuleBase, TensorDictSequential
 
@@ -33,13 +34,13 @@ class TeamPolicy(TensorDictSequential):
     """
 
     def __init__(self, actors: Mapping[str, GroupActor]):
-        super().__init__([*actors.values()])  # pyright: ignore[reportCallIssue, reportArgumentType]
+        super().__init__([*actors.values()])
         self.groups = list(actors)
 
     @property
     def actors(self) -> dict[str, GroupActor]:
-        # `module` is a ModuleList, whose elements have no type of their own.
-        return dict(zip(self.groups, self.module, strict=True))  # pyright: ignore[reportReturnType]
+        modules: Any = self.module  # a ModuleList, whose elements have no type of their own
+        return dict(zip(self.groups, modules, strict=True))
 
     @property
     def learners(self) -> dict[str, GroupActor]:

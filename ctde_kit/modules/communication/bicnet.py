@@ -20,8 +20,8 @@ GATES = {"gru": 3, "lstm": 4}
 class BidirectionalRNN(nn.Module):
     """A GRU or LSTM along the agent axis and another one against it: ``[*B, n, F] -> [*B, n, 2 * H]``.
 
-    A dead agent leaves the state as it is, so for the living the dead are not there. A dead agent hears zeros.
-    Both directions run at once, step by step: PyTorch's packed sequences look at their data, which a graph cannot.
+    A dead agent leaves the state as it is, so it changes nothing for the living; it hears zeros itself.
+    Both directions run at once, step by step: PyTorch's packed sequences branch on data, which a graph cannot.
 
     Args:
         in_features: F.
@@ -65,7 +65,7 @@ class BidirectionalRNN(nn.Module):
         hidden = gates.new_zeros(2, gates.shape[2], self.hidden_size)
         state: tuple[Tensor, ...] = (hidden,) if self.cell == "gru" else (hidden, hidden)
         # One unbind: the gradient of n slices would be n tensors of the full size.
-        alive_by_agent: Any = [None] * gates.shape[1] if alive is None else alive.unbind(1)
+        alive_by_agent = [None] * gates.shape[1] if alive is None else alive.unbind(1)
         states = []
         for input_gates, is_alive in zip(gates.unbind(1), alive_by_agent, strict=True):
             after = step(input_gates, self._product(self.hidden_gates, state[0]), state)

@@ -1,4 +1,4 @@
-"""What each agent makes of its own input before agents talk."""
+"""The encoder that each agent has in front of a channel."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ChannelEncoder(nn.Module):
         out_gain: if given, weights are orthogonal, those of the last layer with gain ``sqrt(2)``.
 
     Raises:
-        UserError: for an empty ``hidden_size``.
+        UserError: for a ``hidden_size`` below 1.
 
     >>> import torch
     >>> ChannelEncoder(5, 8, n_agents=3)(torch.zeros(7, 3, 5)).shape

@@ -1,4 +1,4 @@
-"""The one form of all networks in which agents talk: an encoder, a channel, a head."""
+"""The network of agents that talk: an encoder, a channel between agents, a head."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class MultiAgentChannelNetwork(nn.Module):
 
     All agents have the same weights. The channel works along the agent axis and the encoder, if it is a GRU, along
     time; the two never mix. ``MultiAgentBiCNet``, ``MultiAgentCommNet`` and ``MultiAgentTarMAC`` are the forms of the
-    papers. ``mask`` bool ``[*B, n]`` says which agents are alive, ``None`` that all are: for the living, the dead are
-    not there.
+    papers. ``mask`` bool ``[*B, n]`` says which agents are alive, ``None`` that all are; the dead change nothing for
+    the living.
 
     Args:
         encoder: ``[*B, n, F] -> [*B, n, H]``. Behind a GRU the network has ``MultiAgentGRU``'s hidden state

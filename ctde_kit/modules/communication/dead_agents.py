@@ -1,4 +1,4 @@
-"""How channels treat dead agents: as zeros."""
+"""Zeros in place of what dead agents send and hear."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ class RandomOrderCritic(TensorDictModuleBase):
         return self._to_agents(tensordict, values, critic.group.keys.state_action_value)
 
     def _ordered(self, tensordict: TensorDictBase) -> TensorDictBase:
-        """What ``critic`` reads, in order; hidden states belong to places, and stay where they are."""
+        """What ``critic`` reads, in the drawn order; hidden states belong to places, so they are not moved."""
         ordered = tensordict.select(*self.critic.in_keys, strict=False)
         for group in self.team:
             order = tensordict.get(group.keys.order, None)

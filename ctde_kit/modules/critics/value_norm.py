@@ -15,8 +15,8 @@ class ValueNorm(nn.Module):
     only rescales the loss. With this class the critic predicts normalized values, and advantages use denormalized
     ones; a mask leaves dead agents out.
 
-    As in MAPPO's value normalization (Yu et al. 2022, section 5), it is moving averages with a debiasing term. It is
-    updated once per batch, with all valid entries; the authors' code updates it once per minibatch.
+    As in MAPPO's value normalization (Yu et al. 2022, section 5), the statistics are moving averages with a debiasing
+    term. They are updated once per batch, with all valid entries; the authors' code updates them once per minibatch.
 
     Args:
         decay: weight of the past in the moving averages, a ratio in [0, 1).

@@ -1,4 +1,4 @@
-"""Recurrent networks over the agent axis."""
+"""A recurrent network (GRU) for each agent."""
 
 from __future__ import annotations
 

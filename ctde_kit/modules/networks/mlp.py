@@ -1,4 +1,4 @@
-"""Feed-forward networks over the agent axis."""
+"""A feed-forward network for each agent."""
 
 from __future__ import annotations
 
@@ -88,14 +88,14 @@ class MultiAgentMLP(nn.Module):
 
 
 def norms(num_cells: Sequence[int], layer_norm: bool) -> nn.ModuleList:
-    """What stands between each hidden layer and its activation."""
+    """The normalization between each hidden layer and its activation; identities without ``layer_norm``."""
     return nn.ModuleList(
         nn.LayerNorm(width, elementwise_affine=False) if layer_norm else nn.Identity() for width in num_cells
     )
 
 
 def initialize(layers: Sequence[AgentLinear], out_gain: float | None) -> None:
-    """Orthogonal weights of gain ``sqrt(2)``, of the last layer ``out_gain``; nothing where it is ``None``."""
+    """Give the layers orthogonal weights of gain ``sqrt(2)``, the last one ``out_gain``; ``None`` changes nothing."""
     if out_gain is None:
         return
     for layer in layers[:-1]:

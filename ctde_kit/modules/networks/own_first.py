@@ -1,4 +1,4 @@
-"""Rows of the team's features that begin with each agent's own."""
+"""Orders of columns that put each agent's own features first in its row of the team's features."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ class SubPolicies(nn.Module):
 
 
 def _chosen(outputs: list[Any], choice: Tensor) -> Any:
-    """The sum of ``outputs`` by the one-hot ``choice`` ``[*B, n_agents, K]``, for each part of tuples."""
+    """The chosen network's outputs, by the one-hot ``choice`` ``[*B, n_agents, K]``; of tuples, part by part."""
     if isinstance(outputs[0], tuple):
         return tuple(_chosen(list(parts), choice) for parts in zip(*outputs, strict=True))
     return (torch.stack(outputs, -2) * choice.unsqueeze(-1)).sum(-2)

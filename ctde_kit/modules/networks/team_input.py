@@ -1,4 +1,4 @@
-"""What a network sees that serves all groups at once: each agent of each group in a row of its own."""
+"""The input of a network that serves all groups: one row per agent of every group."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def at(frame: np.ndarray, x: float, y: float, half_extent: float = 1.0) -> list[
     return frame[int((half_extent - y) * pixels_per_unit), int((half_extent + x) * pixels_per_unit)].tolist()
 
 
-def test_a_sphere_has_its_colour_inside_an_outline_at_its_position() -> None:
+def test_a_sphere_has_its_color_inside_an_outline_at_its_position() -> None:
     agent = disc()
     env = stage(agent)
     place(agent, 0.4, 0.6)
@@ -123,7 +123,7 @@ def test_a_line_lies_along_its_rotation() -> None:
     assert at(frame, 0.0, 0.71) == at(frame, 0.0, -0.31) == at(frame, 0.02, 0.2) == WHITE
 
 
-def test_env_index_picks_position_and_colour_of_that_world() -> None:
+def test_env_index_picks_position_and_color_of_that_world() -> None:
     agent = disc(color=torch.tensor([RED, GREEN]))
     env = stage(agent)
     place(agent, 0.5, 0.0, env_index=0)
@@ -135,7 +135,7 @@ def test_env_index_picks_position_and_colour_of_that_world() -> None:
 
 
 @pytest.mark.parametrize("color", [torch.tensor([0.0, 0.0, 1.0, 0.5]), (0.0, 0.0, 1.0, 0.5)])
-def test_a_fourth_colour_component_is_opacity(color: Any) -> None:
+def test_a_fourth_color_component_is_opacity(color: Any) -> None:
     agent, zone = disc(), landmark(Sphere(0.3), color)
     env = stage(agent, zone)
     place(agent, -0.8, -0.8)
@@ -299,14 +299,14 @@ def test_a_diverged_simulation_is_a_user_error() -> None:
     "scenario",
     ["navigation", "balance", "reverse_transport", "joint_passage", "waterfall", "simple_tag", "simple_push"],
 )
-def test_shipped_scenarios_show_every_agent_colour(scenario: str) -> None:
+def test_shipped_scenarios_show_every_agent_color(scenario: str) -> None:
     env = make(scenario)
     for _ in range(3):
         step(env)
     shown = np.unique(render_frame(env, 1).reshape(-1, 3), axis=0)
     for agent in env.world.agents:
-        colour = torch.as_tensor(agent.color).expand(2, -1) if len(np.shape(agent.color)) == 1 else agent.color
-        assert np.abs(shown - 255 * np.asarray(colour[1])).max(axis=-1).min() <= 1, agent.name
+        color = torch.as_tensor(agent.color).expand(2, -1) if len(np.shape(agent.color)) == 1 else agent.color
+        assert np.abs(shown - 255 * np.asarray(color[1])).max(axis=-1).min() <= 1, agent.name
 
 
 def test_no_opengl_is_loaded() -> None:

@@ -46,10 +46,10 @@ def test_each_step_is_kept() -> None:
 def test_the_plot_is_a_picture(tmp_path: Path) -> None:
     path = plot_attention(recorded(7), tmp_path / "attention.png", "a title")
     with Image.open(path) as image:
-        colours = len(set(image.convert("RGB").get_flattened_data())) if hasattr(image, "get_flattened_data") else 0
+        colors = len(set(image.convert("RGB").get_flattened_data())) if hasattr(image, "get_flattened_data") else 0
         assert image.width > 600
         assert image.height > 200
-        assert colours == 0 or colours > 10
+        assert colors == 0 or colors > 10
 
 
 def test_the_weights_of_each_step_stand_beside_its_frame() -> None:
@@ -62,8 +62,8 @@ def test_the_weights_of_each_step_stand_beside_its_frame() -> None:
         assert np.array_equal(after[:, :400], before)
     sides = [image[:, 400:] for image in shown]
     # One cell of each row is as bright as viridis gets; it moves on by one column per step.
-    centres = [np.argwhere((side == (253, 231, 36)).all(-1) | (side == (253, 231, 37)).all(-1)) for side in sides]
-    assert all(len(centre) > 50 for centre in centres)
-    top = [centre[centre[:, 0] == centre[:, 0].min()][:, 1].mean() for centre in centres]
+    centers = [np.argwhere((side == (253, 231, 36)).all(-1) | (side == (253, 231, 37)).all(-1)) for side in sides]
+    assert all(len(center) > 50 for center in centers)
+    top = [center[center[:, 0] == center[:, 0].min()][:, 1].mean() for center in centers]
     assert top == sorted(top)
     assert len({round(column) for column in top}) == 4

@@ -52,7 +52,7 @@ def test_the_playing_time_matches_the_rate(tmp_path: Path, rate: float, total: i
     assert max(durations) - min(durations) <= 10
 
 
-def test_more_than_256_colours_stay_close_and_steady(tmp_path: Path) -> None:
+def test_more_than_256_colors_stay_close_and_steady(tmp_path: Path) -> None:
     ramp = np.linspace(0, 255, 64).astype(np.uint8)
     gradient = np.stack([*np.meshgrid(ramp, ramp), np.full((64, 64), 128, dtype=np.uint8)], axis=-1).astype(np.uint8)
     frames = [gradient.copy() for _ in range(5)]
