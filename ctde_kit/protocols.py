@@ -15,7 +15,7 @@ from tensordict.utils import NestedKey
 from torch import Tensor, nn
 
 from ctde_kit.capability import Capability
-from ctde_kit.entries import Entry
+from ctde_kit.entry_tables import Entry
 from ctde_kit.keys import Key
 from ctde_kit.specs import GroupSpec
 

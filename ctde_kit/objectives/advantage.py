@@ -9,11 +9,12 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 
-from ctde_kit.entries import Entry, agent_flags, check_same_shape
-from ctde_kit.errors import UserError
+from ctde_kit.entries import agent_flags, check_same_shape
+from ctde_kit.entry_tables import Entry
+from ctde_kit.errors import UserError, check_choice
 from ctde_kit.keys import IS_INIT, PADDING_MASK, GroupKeys, next_key
 from ctde_kit.objectives.entry_checks import EntryCheck, parameter_dtype
-from ctde_kit.objectives.masking import AdvantageNormalization, normalize_advantage, valid_agents
+from ctde_kit.objectives.masking import NORMALIZATIONS, AdvantageNormalization, normalize_advantage, valid_agents
 from ctde_kit.objectives.read_entries import group_as_declared, now_and_next, team_flags
 from ctde_kit.objectives.returns import generalized_advantage_estimate
 from ctde_kit.objectives.unroll import hidden_key, next_outputs, trace_ends, unroll
@@ -70,7 +71,8 @@ class AdvantageEstimator(nn.Module):
         super().__init__()
         # Kept out of the module tree: the critic's parameters belong to the loss.
         self.__dict__["critic"] = critic
-        self.keys, self.gamma, self.lmbda, self.normalize = keys, gamma, lmbda, normalize
+        self.keys, self.gamma, self.lmbda = keys, gamma, lmbda
+        self.normalize = check_choice("AdvantageEstimator", "normalize", normalize, NORMALIZATIONS)
         self.value_norm = value_norm
         self.critic_hidden = None
         self._check_entries = EntryCheck("AdvantageEstimator", self._table())

@@ -9,7 +9,7 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
-from ctde_kit.entries import Entry, EntryDtype
+from ctde_kit.entry_tables import Entry, EntryDtype
 from ctde_kit.errors import UserError
 from ctde_kit.keys import Key
 
@@ -30,7 +30,7 @@ class EntryCheck:
 
     >>> import torch
     >>> from tensordict import TensorDict
-    >>> from ctde_kit.entries import Entry
+    >>> from ctde_kit.entry_tables import Entry
     >>> from ctde_kit.objectives.entry_checks import EntryCheck
     >>> check = EntryCheck("TeamReward", [Entry(("agents", "reward"), "*B n_agents 1", (3, 1), "float")])
     >>> check(TensorDict({("agents", "reward"): torch.zeros(5, 3)}, [5]))
@@ -78,7 +78,7 @@ def parameter_dtype(module: nn.Module) -> torch.dtype | None:
 
 def _reader(tensordict: TensorDictBase) -> Read:
     """``tensordict.get(key, None)`` at a tenth of its cost: each nested tensordict is looked up once."""
-    nodes = {(): _getter(tensordict)}
+    nodes: dict[tuple[str, ...], Callable[[str], object]] = {(): _getter(tensordict)}
 
     def node(path: tuple[str, ...]) -> Callable[[str], object]:
         if path not in nodes:

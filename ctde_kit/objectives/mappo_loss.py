@@ -10,8 +10,9 @@ from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModuleBas
 from tensordict.utils import NestedKey
 from torch import Tensor
 
-from ctde_kit.entries import Entry, GroupEntries, as_key, check_same_shape
-from ctde_kit.errors import UserError
+from ctde_kit.entries import check_same_shape
+from ctde_kit.entry_tables import Entry, GroupEntries, as_key
+from ctde_kit.errors import UserError, check_choice
 from ctde_kit.keys import IS_INIT, PADDING_MASK, GroupKeys
 from ctde_kit.objectives.entry_checks import EntryCheck, parameter_dtype
 from ctde_kit.objectives.masking import masked_mean, valid_agents
@@ -19,7 +20,7 @@ from ctde_kit.objectives.module_loss import ModuleLoss
 from ctde_kit.objectives.orders import order_keys, with_orders
 from ctde_kit.objectives.part_checks import check_critic_of_states
 from ctde_kit.objectives.read_entries import entries_read_by
-from ctde_kit.objectives.value_loss import ValueLoss, check_value_loss, distance_to_target
+from ctde_kit.objectives.value_loss import VALUE_LOSSES, ValueLoss, distance_to_target
 from ctde_kit.protocols import HasGroup, ReturnScale, SamplesEntropy
 
 
@@ -114,7 +115,6 @@ class MAPPOLoss(ModuleLoss):
         value_norm: ReturnScale | None = None,
     ):
         super().__init__()
-        check_value_loss(value_loss)
         check_critic_of_states("MAPPOLoss", critic)
         if clip_value is not None and order_keys(critic):
             raise UserError(
@@ -124,7 +124,7 @@ class MAPPOLoss(ModuleLoss):
         self.actor_network, self.critic_network, self.value_norm = actor, critic, value_norm
         self.clip_epsilon, self.clip_value = clip_epsilon, clip_value
         self.entropy_coeff, self.critic_coeff = entropy_coeff, critic_coeff
-        self.value_loss: ValueLoss = value_loss
+        self.value_loss: ValueLoss = check_choice("MAPPOLoss", "value_loss", value_loss, VALUE_LOSSES)
         self.huber_delta = huber_delta
         self.samples_mc_entropy = samples_mc_entropy
         keys = keys or GroupKeys()

@@ -8,10 +8,11 @@ from tensordict import TensorDictBase
 from tensordict.utils import NestedKey
 from torch import Tensor
 
-from ctde_kit.entries import check_same_shape
-from ctde_kit.errors import UserError
+from ctde_kit.entries import check_mask
+from ctde_kit.errors import check_choice
 
 AdvantageNormalization = Literal["joint", "agent", "none"]
+NORMALIZATIONS: tuple[AdvantageNormalization, ...] = get_args(AdvantageNormalization)
 
 
 def masked_mean(x: Tensor, mask: Tensor | None) -> Tensor:
@@ -24,7 +25,7 @@ def masked_mean(x: Tensor, mask: Tensor | None) -> Tensor:
     """
     if mask is None:
         return x.mean()
-    check_same_shape(x=x, mask=mask)
+    check_mask(mask, x=x)
     return x.masked_fill(~mask, 0).sum() / mask.sum().clamp(min=1)
 
 
@@ -63,10 +64,9 @@ def normalize_advantage(
     >>> normalize_advantage(advantage, alive).flatten()
     tensor([-0.7071,  0.7071,  0.0000])
     """
-    if over not in get_args(AdvantageNormalization):
-        raise UserError(f"normalize={over!r}: expected one of {', '.join(get_args(AdvantageNormalization))}")
+    check_choice("normalize_advantage", "over", over, NORMALIZATIONS)
     if mask is not None:
-        check_same_shape(advantage=advantage, mask=mask)
+        check_mask(mask, advantage=advantage)
     if over == "none":
         return advantage if mask is None else advantage.masked_fill(~mask, 0)
     dims = tuple(d for d in range(advantage.ndim) if over == "joint" or d != advantage.ndim - 2)

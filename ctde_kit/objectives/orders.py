@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
@@ -12,12 +11,12 @@ from ctde_kit.keys import Key
 from ctde_kit.protocols import DrawsOrders
 
 
-def order_keys(critic: TensorDictModuleBase) -> list[Key]:
+def order_keys(critic: object) -> list[Key]:
     """Where a critic such as ``RandomOrderCritic`` reads orders; empty for others."""
     return list(critic.order_keys) if isinstance(critic, DrawsOrders) else []
 
 
-def with_orders(critics: Iterable[Any], tensordict: TensorDictBase) -> TensorDictBase:
+def with_orders(critics: Iterable[TensorDictModuleBase], tensordict: TensorDictBase) -> TensorDictBase:
     """``tensordict`` with an order of each group for each sample, where a critic asks for one.
 
     Orders stand at the root and under ``next``: all critics and their targets see a sample in one order.

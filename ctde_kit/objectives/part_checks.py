@@ -82,7 +82,7 @@ def check_critic_of_states(loss: str, critic: TensorDictModuleBase) -> None:
         )
 
 
-def check_critics_of_actions(loss: str, critics: Mapping[str, Any]) -> None:
+def check_critics_of_actions(loss: str, critics: Mapping[str, TensorDictModuleBase]) -> None:
     """Raise ``UserError`` for critics of states where critics of actions are needed."""
     for name, critic in critics.items():
         if "state_value" in _names(critic):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Protocol
 
 from tensordict import TensorDictBase
+from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor
 
-from ctde_kit.entries import Entry, GroupEntries, alive_next
+from ctde_kit.entries import alive_next
+from ctde_kit.entry_tables import Entry, GroupEntries
 from ctde_kit.keys import NEXT, Key
 from ctde_kit.objectives.read_entries import masks_of, now_and_next
 from ctde_kit.specs import GroupSpec
@@ -19,8 +21,15 @@ from ctde_kit.specs import GroupSpec
 class QActor(Protocol):
     """What ``QMixLoss`` uses of a group's actor, such as ``MultiAgentQActor``."""
 
-    group: GroupSpec
-    agent_network: Any
+    @property
+    def group(self) -> GroupSpec:
+        """The group whose actions it writes."""
+        ...
+
+    @property
+    def agent_network(self) -> TensorDictModuleBase:
+        """Writes ``(group, "action_value")`` ``[*B, n_agents, A]``."""
+        ...
 
     def greedy(self, tensordict: TensorDictBase, /) -> Tensor:
         """Each agent's best allowed action, an index, by the action values that are there."""
@@ -80,6 +89,6 @@ def chosen_values(actors: Mapping[str, QActor], tensordict: TensorDictBase) -> d
     return {name: tensordict.get(actor.group.keys.chosen_action_value) for name, actor in actors.items()}
 
 
-def team_value(mixer: Any, tensordict: TensorDictBase, mixed: NestedKey) -> Tensor:
+def team_value(mixer: TensorDictModuleBase, tensordict: TensorDictBase, mixed: NestedKey) -> Tensor:
     """The team's value ``[*B, T, 1, 1]``, which ``mixer`` writes at ``mixed``."""
     return mixer(tensordict).get(mixed).unsqueeze(-2)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import cast
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -14,13 +14,15 @@ from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import nn
 
-from ctde_kit.entries import Entry, GroupEntries
+from ctde_kit.entry_tables import Entry, GroupEntries
+from ctde_kit.errors import check_choice
 from ctde_kit.keys import CHOSEN_ACTION_VALUE, PADDING_MASK, PRIORITY_WEIGHT, TD_ERROR
 from ctde_kit.objectives.entry_checks import EntryCheck, parameter_dtype
 from ctde_kit.objectives.module_loss import ModuleLoss
 from ctde_kit.objectives.part_checks import check_mixer, check_q_actors
 from ctde_kit.objectives.priorities import importance_weight, write_priority
 from ctde_kit.objectives.q_values import (
+    QActor,
     agent_entries,
     at_next,
     chosen_values,
@@ -41,7 +43,7 @@ from ctde_kit.objectives.return_estimators import NStepReturn, ReturnEstimator
 from ctde_kit.objectives.td_targets import td_targets, team_td_targets
 from ctde_kit.objectives.team_reward import REWARD
 from ctde_kit.objectives.unroll import check_sequences, hidden_key, next_outputs, unroll
-from ctde_kit.objectives.value_loss import ValueLoss, check_value_loss
+from ctde_kit.objectives.value_loss import VALUE_LOSSES, ValueLoss
 from ctde_kit.objectives.value_targets import ValueTargets
 
 
@@ -114,7 +116,7 @@ class QMixLoss(ModuleLoss):
 
     def __init__(
         self,
-        actors: Mapping[str, Any],
+        actors: Mapping[str, QActor],
         mixer: TensorDictModuleBase | None = None,
         *,
         gamma: float,
@@ -126,12 +128,11 @@ class QMixLoss(ModuleLoss):
         use_target_networks: bool = True,
     ):
         super().__init__()
-        check_value_loss(value_loss)
         check_q_actors(actors)
         check_mixer("QMixLoss", mixer)
-        self.actors, self.mixer = nn.ModuleDict(dict(actors)), mixer
+        self.actors, self.mixer = nn.ModuleDict(cast("dict[str, nn.Module]", dict(actors))), mixer
         self.gamma, self.returns = gamma, returns or NStepReturn()
-        self.value_loss: ValueLoss = value_loss
+        self.value_loss: ValueLoss = check_choice("QMixLoss", "value_loss", value_loss, VALUE_LOSSES)
         self.huber_delta = huber_delta
         self.burn_in, self.use_stored_hidden = burn_in, use_stored_hidden
         # One copy of all, so that what the online networks share their targets share too.
@@ -147,8 +148,8 @@ class QMixLoss(ModuleLoss):
         return networks
 
     @property
-    def _groups(self) -> dict[str, Any]:
-        return dict(self.actors.items())
+    def _groups(self) -> dict[str, QActor]:
+        return cast("dict[str, QActor]", dict(self.actors.items()))
 
     def _forward_value_estimator_keys(self, **kwargs: NestedKey) -> None:
         """No value estimator is held: ``returns`` reads no keys."""
@@ -220,7 +221,7 @@ class QMixLoss(ModuleLoss):
             values = next_outputs(actor.agent_network, steps, unrolled[name]).get(key)
             index = actor.greedy(following.set(key, values))
             if self.target_networks is not None:
-                network: Any = self.target_networks[f"actor_{name}"]
+                network = cast(TensorDictModuleBase, self.target_networks[f"actor_{name}"])
                 past = unroll(network, data, self.burn_in, self.use_stored_hidden) if hidden_key(network) else steps
                 values = next_outputs(network, steps, past).get(key)
             write_values(actor, following, values, index)
@@ -235,7 +236,7 @@ class QMixLoss(ModuleLoss):
             targets = td_targets(returns, groups, steps, values, next_values, padding_mask=keys.padding_mask)
             return ValueTargets.concatenate(targets.values())
         value = team_value(self.mixer, current, keys.chosen_action_value)
-        mixer: Any = self.mixer if self.target_networks is None else self.target_networks["mixer"]
+        mixer = self.mixer if self.target_networks is None else self.target_networks["mixer"]
         with torch.no_grad():
-            next_value = team_value(mixer, following, keys.chosen_action_value)
+            next_value = team_value(cast(TensorDictModuleBase, mixer), following, keys.chosen_action_value)
         return team_td_targets(returns, steps, value, next_value, reward=keys.reward, padding_mask=keys.padding_mask)

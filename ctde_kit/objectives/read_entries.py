@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 
-from ctde_kit.entries import Entry, GroupEntries, as_key, one_per_step, root_entry, unknown_entry
+from ctde_kit.entry_tables import Entry, GroupEntries, as_key, one_per_step, root_entry, unknown_entry
 from ctde_kit.keys import DONE, IS_INIT, NEXT, TERMINATED, GroupKeys, Key, next_key
 from ctde_kit.objectives.orders import order_keys
 from ctde_kit.objectives.unroll import hidden_key
@@ -15,7 +16,16 @@ from ctde_kit.protocols import DeclaresEntries
 from ctde_kit.specs import GroupSpec
 
 
-def entries_read_by(module: TensorDictModuleBase, groups: Iterable[GroupSpec] = ()) -> list[Entry]:
+class ReadsKeys(Protocol):
+    """Whatever says which keys it reads."""
+
+    @property
+    def in_keys(self) -> Sequence[NestedKey]:
+        """The keys that it reads."""
+        ...
+
+
+def entries_read_by(module: ReadsKeys, groups: Iterable[GroupSpec] = ()) -> list[Entry]:
     """The entries at a module's ``in_keys``: as it declares them, else as the groups' specs say; else any entry.
 
     Orders that a critic asks for may be missing: losses draw them.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ctde_kit.entries import check_dtypes
 from ctde_kit.errors import UserError
 
 
@@ -30,7 +31,7 @@ def generalized_advantage_estimate(
         done, terminated: bool of the same shape.
 
     Raises:
-        UserError: where the shapes are not all the same.
+        UserError: where the shapes are not all the same, and for flags that are not bool.
 
     >>> import torch
     >>> from ctde_kit.objectives import generalized_advantage_estimate
@@ -38,7 +39,7 @@ def generalized_advantage_estimate(
     >>> generalized_advantage_estimate(0.5, 1.0, 0 * one, 4 * one, one, one < 0, one < 0).flatten()
     tensor([4.5000, 3.0000])
     """
-    _check_shapes(value=value, next_value=next_value, reward=reward, done=done, terminated=terminated)
+    _check({"value": value, "next_value": next_value, "reward": reward}, {"done": done, "terminated": terminated})
     # Filled, not multiplied: what stands behind an end may be anything, and 0 * nan is nan.
     delta = reward + gamma * next_value.masked_fill(terminated, 0) - value
     advantage = torch.empty_like(delta)
@@ -62,7 +63,7 @@ def td_lambda_return(
     >>> td_lambda_return(0.5, 0.5, 4 * one, one, one < 0, one < 0).flatten()
     tensor([2.7500, 3.0000])
     """
-    _check_shapes(next_value=next_value, reward=reward, done=done, terminated=terminated)
+    _check({"next_value": next_value, "reward": reward}, {"done": done, "terminated": terminated})
     target = torch.empty_like(reward)
     following = next_value.select(-3, -1)
     for t in reversed(range(reward.shape[-3])):
@@ -84,7 +85,7 @@ def n_step_return(gamma: float, n: int, next_value: Tensor, reward: Tensor, done
     >>> n_step_return(0.5, 2, 4 * one, one, one < 0, one < 0).flatten()
     tensor([2.5000, 2.5000, 3.0000])
     """
-    _check_shapes(next_value=next_value, reward=reward, done=done, terminated=terminated)
+    _check({"next_value": next_value, "reward": reward}, {"done": done, "terminated": terminated})
     if n < 1:
         raise UserError(f"n_step_return: n={n}, expected at least 1 step")
     length = reward.shape[-3]
@@ -98,7 +99,10 @@ def n_step_return(gamma: float, n: int, next_value: Tensor, reward: Tensor, done
     return target
 
 
-def _check_shapes(**tensors: Tensor) -> None:
+def _check(value: dict[str, Tensor], flags: dict[str, Tensor]) -> None:
+    tensors = value | flags
+    check_dtypes("float", **value)
+    check_dtypes("bool", **flags)
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if len(set(shapes.values())) > 1 or len(next(iter(shapes.values()))) < 3:
         raise UserError(f"targets: expected one shape [*B, T, n_agents, 1], found {shapes}; expand them first")

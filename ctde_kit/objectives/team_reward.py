@@ -9,14 +9,15 @@ import torch
 from tensordict import TensorDictBase
 from torch import nn
 
-from ctde_kit.entries import Entry, GroupEntries
-from ctde_kit.errors import UserError
+from ctde_kit.entry_tables import Entry, GroupEntries
+from ctde_kit.errors import check_choice
 from ctde_kit.keys import next_key
 from ctde_kit.objectives.entry_checks import EntryCheck
 from ctde_kit.objectives.read_entries import masks_of
 from ctde_kit.specs import TeamSpec
 
 Reduction = Literal["mean", "sum"]
+REDUCTIONS: tuple[Reduction, ...] = get_args(Reduction)
 REWARD = "reward"
 
 
@@ -45,9 +46,8 @@ class TeamReward(nn.Module):
 
     def __init__(self, team: TeamSpec, reduction: Reduction):
         super().__init__()
-        if reduction not in get_args(Reduction):
-            raise UserError(f"TeamReward: reduction={reduction!r}: expected one of {', '.join(get_args(Reduction))}")
-        self.team, self.reduction = team, reduction
+        self.team = team
+        self.reduction: Reduction = check_choice("TeamReward", "reduction", reduction, REDUCTIONS)
         self._check_entries = EntryCheck("TeamReward", self._table())
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from tensordict import TensorDictBase
@@ -70,7 +70,7 @@ def next_outputs(network: TensorDictModuleBase, tensordict: TensorDictBase, unro
     return single_steps(network, next_inputs(network, tensordict, unrolled))
 
 
-def single_steps(network: TensorDictModuleBase, tensordict: TensorDictBase) -> TensorDictBase:
+def single_steps(network: Callable[[TensorDictBase], TensorDictBase], tensordict: TensorDictBase) -> TensorDictBase:
     """What ``network`` writes in one step on each item, though TorchRL's losses run in recurrent mode."""
     with set_recurrent_mode(False):
         return network(tensordict)
@@ -120,5 +120,4 @@ def check_sequences(
             "sequences or episodes, or unsqueeze(0) a single sequence"
         )
     if tensordict.ndim > 1 and burn_in >= tensordict.shape[-1]:
-        length = tensordict.shape[-1]
-        raise UserError(f"burn_in={burn_in}: expected less than the {length} steps of a sequence; make it smaller")
+        raise UserError(f"{loss}: burn_in={burn_in}, expected less than the {tensordict.shape[-1]} steps of a sequence")

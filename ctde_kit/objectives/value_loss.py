@@ -7,15 +7,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from ctde_kit.errors import UserError
-
 ValueLoss = Literal["huber", "l2"]
-
-
-def check_value_loss(name: str) -> None:
-    """Raise ``UserError`` for another word than ``huber`` and ``l2``."""
-    if name not in get_args(ValueLoss):
-        raise UserError(f"value_loss={name!r}: expected one of {', '.join(get_args(ValueLoss))}")
+VALUE_LOSSES: tuple[ValueLoss, ...] = get_args(ValueLoss)
 
 
 def distance_to_target(delta: Tensor, value_loss: ValueLoss, huber_delta: float = 1.0) -> Tensor:

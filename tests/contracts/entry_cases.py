@@ -11,7 +11,7 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 from torchrl.objectives.common import LossModule
 
-from ctde_kit.entries import Entry
+from ctde_kit.entry_tables import Entry
 from ctde_kit.keys import next_key
 from ctde_kit.modules import (
     AttentionCritic,

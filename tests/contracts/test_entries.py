@@ -10,7 +10,7 @@ import torch
 from tensordict import NonTensorData, TensorDict, TensorDictBase
 from torch import Tensor
 
-from ctde_kit.entries import Entry
+from ctde_kit.entry_tables import Entry
 from ctde_kit.errors import UserError
 from tests.contracts.entry_cases import CASES, batch_of, run
 

@@ -308,9 +308,9 @@ def test_single_steps_are_no_sequence(returns: Any) -> None:
 def test_options_are_checked() -> None:
     with pytest.raises(UserError, match="value_loss='l1'"):
         make_loss(value_loss="l1")
-    with pytest.raises(UserError, match=r"returns\.n=0"):
+    with pytest.raises(UserError, match=r"NStepReturn: n=0"):
         NStepReturn(0)
-    with pytest.raises(UserError, match=r"returns\.lmbda=1\.5"):
+    with pytest.raises(UserError, match=r"TDLambdaReturn: lmbda=1\.5"):
         TDLambdaReturn(1.5)
     with pytest.raises(UserError, match="burn_in=4"):
         make_loss(burn_in=4)(sequence())

@@ -11,7 +11,7 @@ from torchrl.data import Composite
 from torchrl.envs import TensorDictPrimer
 from torchrl.envs.utils import ExplorationType, exploration_type
 
-from ctde_kit.entries import Entry, GroupEntries
+from ctde_kit.entry_tables import Entry, GroupEntries
 from ctde_kit.modules.actors.action_vectors import allowed, as_action, gumbel_like, hard, straight_through
 from ctde_kit.modules.actors.noise import ActionNoise
 from ctde_kit.modules.actors.sub_policy_draw import SubPolicyDraw

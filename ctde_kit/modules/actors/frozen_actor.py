@@ -12,7 +12,7 @@ from tensordict.utils import NestedKey
 from torchrl.envs import TensorDictPrimer
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
-from ctde_kit.entries import Entry
+from ctde_kit.entry_tables import Entry
 from ctde_kit.protocols import DeclaresEntries
 from ctde_kit.specs import GroupSpec
 

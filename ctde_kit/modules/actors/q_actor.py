@@ -11,7 +11,7 @@ from torchrl.data import Composite
 from torchrl.envs import TensorDictPrimer
 from torchrl.envs.utils import ExplorationType, exploration_type
 
-from ctde_kit.entries import Entry, GroupEntries
+from ctde_kit.entry_tables import Entry, GroupEntries
 from ctde_kit.errors import UserError
 from ctde_kit.modules.argument_checks import check_actor_arguments, check_one_agent
 from ctde_kit.modules.keyword_calls import keyword_calls

@@ -14,7 +14,7 @@ from torchrl.data import Composite
 from torchrl.envs import TensorDictPrimer
 from torchrl.modules import ProbabilisticActor
 
-from ctde_kit.entries import Entry, GroupEntries
+from ctde_kit.entry_tables import Entry, GroupEntries
 from ctde_kit.errors import UserError
 from ctde_kit.keys import Key
 from ctde_kit.modules.actors.distributions import MaskedCategorical, MaskedMultiCategorical, TanhNormal

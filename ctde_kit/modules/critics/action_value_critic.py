@@ -10,7 +10,7 @@ from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 from torchrl.modules import set_recurrent_mode
 
-from ctde_kit.entries import Entry, GroupEntries, state_entry
+from ctde_kit.entry_tables import Entry, GroupEntries, state_entry
 from ctde_kit.errors import UserError
 from ctde_kit.keys import STATE, Key
 from ctde_kit.modules.argument_checks import built_network, check_team_and_group

@@ -9,7 +9,7 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 
-from ctde_kit.entries import Entry, GroupEntries
+from ctde_kit.entry_tables import Entry, GroupEntries
 from ctde_kit.keys import Key
 from ctde_kit.modules.argument_checks import built_network, check_team_and_group
 from ctde_kit.modules.critics.agent_attention import AgentAttention

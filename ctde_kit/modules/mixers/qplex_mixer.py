@@ -9,7 +9,7 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModule
 from torch import Tensor, nn
 
-from ctde_kit.entries import Entry
+from ctde_kit.entry_tables import Entry
 from ctde_kit.keys import CHOSEN_ACTION_VALUE, Key
 from ctde_kit.modules.keyword_calls import keyword_calls
 from ctde_kit.modules.mixers.mixing import (

@@ -14,7 +14,7 @@ from torchrl.data import Unbounded
 from torchrl.envs import TensorDictPrimer
 from torchrl.modules.tensordict_module.rnn import recurrent_mode
 
-from ctde_kit.entries import Entry, root_entry
+from ctde_kit.entry_tables import Entry, root_entry
 from ctde_kit.errors import UserError
 from ctde_kit.keys import IS_INIT, GroupKeys, Key, next_key
 from ctde_kit.modules.keyword_calls import keyword_calls

@@ -8,8 +8,8 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
-from ctde_kit.entries import Entry, GroupEntries, state_entry
 from ctde_kit.entries import required_entry as entry
+from ctde_kit.entry_tables import Entry, GroupEntries, state_entry
 from ctde_kit.errors import UserError
 from ctde_kit.keys import STATE, GroupKeys, Key
 from ctde_kit.modules.networks.own_first import own_first_columns

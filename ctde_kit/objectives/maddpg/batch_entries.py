@@ -4,24 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import cast
 
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 
-from ctde_kit.entries import Entry, GroupEntries
+from ctde_kit.entry_tables import Entry, GroupEntries
 from ctde_kit.keys import IS_INIT
-from ctde_kit.objectives.maddpg.joint_actions import stored_vector
+from ctde_kit.objectives.maddpg.joint_actions import DeterministicActor, Opponent, stored_vector
 from ctde_kit.objectives.orders import with_orders
 from ctde_kit.objectives.read_entries import entries_read_by, masks_of, now_and_next, team_flags, team_reward
 from ctde_kit.objectives.unroll import hidden_key
+from ctde_kit.protocols import RecurrentModule
 from ctde_kit.specs import GroupSpec
 
 
 def entries_of_parts(
-    actors: Mapping[str, Any],
-    critics: Mapping[str, Any],
+    actors: Mapping[str, DeterministicActor | Opponent],
+    learners: Mapping[str, DeterministicActor],
+    critics: Mapping[str, TensorDictModuleBase],
     mixer: TensorDictModuleBase | None,
     reward: NestedKey,
 ) -> list[Entry]:
@@ -34,8 +36,10 @@ def entries_of_parts(
     for name, actor in actors.items():
         group = GroupEntries.of(actor.group)
         entries += [*masks_of(actor.group), replace(group.action, advice="store the action that was executed")]
-        entries += _of_learner(actor, groups) if name in critics else _of_opponent(actor, groups)
-        entries += [group.reward] if name in critics and mixer is None else []
+        entries += (
+            _of_learner(learners[name], groups) if name in learners else _of_opponent(cast(Opponent, actor), groups)
+        )
+        entries += [group.reward] if name in learners and mixer is None else []
         entries += group.ends
     added = [key for critic in critics.values() if (key := hidden_key(critic))]
     names = ("action", "action_vector", "chosen_action_value")
@@ -45,21 +49,21 @@ def entries_of_parts(
     return [*entries, *([] if mixer is None else [team_reward(reward)])]
 
 
-def _of_learner(actor: Any, groups: Sequence[GroupSpec]) -> list[Entry]:
+def _of_learner(actor: DeterministicActor, groups: Sequence[GroupSpec]) -> list[Entry]:
     group = GroupEntries.of(actor.group)
     entries = now_and_next(actor.agent_network, groups)
     entries += [group.action_mask, group.action_mask.next()] if actor.group.action_mask else []
     return entries if actor.sub_policies is None else [*entries, group.sub_policy(actor.sub_policies.size)]
 
 
-def _of_opponent(opponent: Any, groups: Sequence[GroupSpec]) -> list[Entry]:
+def _of_opponent(opponent: Opponent, groups: Sequence[GroupSpec]) -> list[Entry]:
     """It is called on the entries under ``next`` alone."""
     following = [entry.next() for entry in entries_read_by(opponent, groups) if entry.key != IS_INIT]
     return [entry.if_present() if entry.is_next_mask else entry for entry in following]
 
 
 def with_vectors(
-    groups: Mapping[str, GroupSpec], critics: Mapping[str, Any], tensordict: TensorDictBase
+    groups: Mapping[str, GroupSpec], critics: Mapping[str, TensorDictModuleBase], tensordict: TensorDictBase
 ) -> TensorDictBase:
     """A copy ``[*B, T]`` with the entries that critics read and no replay stores.
 
@@ -72,5 +76,5 @@ def with_vectors(
         key = hidden_key(critic)
         if key is not None:
             like = data.get(groups[name].keys.action_vector)
-            data.set(key, like.new_zeros(*data.shape, *critic.hidden_shape))
+            data.set(key, like.new_zeros(*data.shape, *cast(RecurrentModule, critic).hidden_shape))
     return with_orders(critics.values(), data)

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Literal, cast, get_args
 
-from ctde_kit.errors import UserError
+from tensordict.nn import TensorDictModuleBase
+
+from ctde_kit.errors import UserError, check_choice
 from ctde_kit.keys import CHOSEN_ACTION_VALUE
+from ctde_kit.objectives.maddpg.inference import PolicyInference
+from ctde_kit.objectives.maddpg.joint_actions import DeterministicActor, Opponent
+from ctde_kit.objectives.maddpg.minimax import MinimaxAdversary
 from ctde_kit.objectives.part_checks import check_critics_of_actions, check_groups, check_learners, check_mixer
 
 OtherActions = Literal["replay", "current"]
+OTHER_ACTIONS: tuple[OtherActions, ...] = get_args(OtherActions)
 
 
 def check_parts(
-    actors: Mapping[str, Any],
-    critics: Mapping[str, Any],
-    mixer: Any,
-    adversary: Any,
-    inference: Any,
+    actors: Mapping[str, DeterministicActor | Opponent],
+    critics: Mapping[str, TensorDictModuleBase],
+    mixer: TensorDictModuleBase | None,
+    adversary: MinimaxAdversary | None,
+    inference: PolicyInference | None,
     other_actions: str,
     team_weight: float,
 ) -> None:
     """Raise ``UserError`` unless the parts and options of ``MADDPGLoss`` fit together."""
-    if other_actions not in get_args(OtherActions):
-        raise UserError(f"other_actions={other_actions!r}: expected one of {', '.join(get_args(OtherActions))}")
+    check_choice("MADDPGLoss", "other_actions", other_actions, OTHER_ACTIONS)
     check_groups("MADDPGLoss", "actors", actors, "MultiAgentDeterministicActor; as_deterministic_actor(group, module)")
     if not isinstance(critics, Mapping):
         raise UserError(f"MADDPGLoss: critics is a {type(critics).__name__}: expected a mapping by group's name")
@@ -43,7 +48,7 @@ def check_parts(
             f"team_weight={team_weight}, other_actions={other_actions!r}: with a mixer all agents learn from the "
             "team's reward, among everyone's current actions; leave them 0 and replay"
         )
-    if mixer is not None and any(actors[name].sub_policies is not None for name in critics):
+    if mixer is not None and any(cast(DeterministicActor, actors[name]).sub_policies is not None for name in critics):
         raise UserError(
             "mixer: one value of the team has no replay for each sub-policy of an agent; give actors without "
             "sub_policies, or mixer=None"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 from ctde_kit.entries import required_entry
 from ctde_kit.errors import UserError
-from ctde_kit.objectives.maddpg.joint_actions import own_rows, zero_dead
+from ctde_kit.objectives.maddpg.joint_actions import DeterministicActor, own_rows, zero_dead
 from ctde_kit.specs import GroupSpec
 
 
@@ -53,7 +52,7 @@ class PolicyInference(nn.Module):
 
     def forward(
         self,
-        actors: Mapping[str, Any],
+        actors: Mapping[str, DeterministicActor],
         steps: TensorDictBase,
         policies: Mapping[str, TensorDictBase],
         masks: Mapping[str, Tensor],
@@ -81,7 +80,11 @@ class PolicyInference(nn.Module):
         return torch.stack(losses).sum() / count, torch.stack(divergences).sum() / count
 
     def rows(
-        self, actors: Mapping[str, Any], tensordict: TensorDictBase, observer: GroupSpec, own_action: Tensor
+        self,
+        actors: Mapping[str, DeterministicActor],
+        tensordict: TensorDictBase,
+        observer: GroupSpec,
+        own_action: Tensor,
     ) -> dict[str, Tensor]:
         """The joint action ``[*B, n_observers, n_others, D]`` of each group as each observer believes it to be.
 
@@ -98,14 +101,16 @@ class PolicyInference(nn.Module):
         return rows
 
     @staticmethod
-    def _greedy(actor: Any, tensordict: TensorDictBase, output: Tensor) -> Tensor:
+    def _greedy(actor: DeterministicActor, tensordict: TensorDictBase, output: Tensor) -> Tensor:
         """Beliefs ``[*B, n_observers, n_others, D]`` as actions: the best choice, or the squashed output."""
         belief = TensorDict({actor.output_key: output}, tensordict.batch_size)
         if actor.group.action_mask:
             belief.set(actor.group.keys.action_mask, _mask(actor, tensordict).unsqueeze(-3))
         return actor.greedy_vector(belief)
 
-    def _fit(self, actor: Any, steps: TensorDictBase, output: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
+    def _fit(
+        self, actor: DeterministicActor, steps: TensorDictBase, output: Tensor, vector: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Minus the log-likelihood of the stored action, and the entropy, ``[*B, T, n_observers, n_others, 1]``."""
         if not actor.group.action.discrete:
             square = ((vector - self._greedy(actor, steps, output)) / self.deviation).square()
@@ -115,7 +120,9 @@ class PolicyInference(nn.Module):
         return -(vector * log_probs).sum(-1, keepdim=True), -(log_probs.exp() * log_probs).sum(-1, keepdim=True)
 
     @torch.no_grad()
-    def _divergence(self, actor: Any, policy: TensorDictBase, steps: TensorDictBase, output: Tensor) -> Tensor:
+    def _divergence(
+        self, actor: DeterministicActor, policy: TensorDictBase, steps: TensorDictBase, output: Tensor
+    ) -> Tensor:
         """KL(policy, belief) ``[*B, T, n_observers, n_others, 1]``."""
         if not actor.group.action.discrete:
             apart = actor.greedy_vector(policy).unsqueeze(-3) - self._greedy(actor, steps, output)
@@ -132,11 +139,11 @@ def _valid_pairs(observers: Tensor, others: Tensor, same_group: bool) -> Tensor:
     return pairs
 
 
-def _mask(actor: Any, tensordict: TensorDictBase) -> Tensor:
+def _mask(actor: DeterministicActor, tensordict: TensorDictBase) -> Tensor:
     return required_entry(tensordict, actor.group.keys.action_mask, "the env must write it")
 
 
-def _log_probs(actor: Any, steps: TensorDictBase, logits: Tensor) -> Tensor:
+def _log_probs(actor: DeterministicActor, steps: TensorDictBase, logits: Tensor) -> Tensor:
     """Log-probabilities of every allowed choice ``[*B, T, n_observers, n_others, D]``; others are hugely negative."""
     if actor.group.action_mask:
         logits = logits.masked_fill(~_mask(actor, steps).unsqueeze(-3), torch.finfo(logits.dtype).min)

@@ -3,27 +3,43 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol
 
 import torch
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
+from tensordict.utils import NestedKey
 from torch import Tensor, nn
 
-from ctde_kit.keys import IS_INIT, GroupKeys
+from ctde_kit.keys import IS_INIT, GroupKeys, Key
 from ctde_kit.objectives.unroll import hidden_key, single_steps
-from ctde_kit.protocols import SwapsOwnAction
+from ctde_kit.protocols import DrawsSubPolicies, SwapsOwnAction
 from ctde_kit.specs import GroupSpec
 
 
 class DeterministicActor(Protocol):
     """What MADDPG's loss uses of the actor of a group that learns, such as ``MultiAgentDeterministicActor``."""
 
-    group: GroupSpec
-    agent_network: Any
-    output_key: Any
-    sub_policies: Any
+    @property
+    def group(self) -> GroupSpec:
+        """The group whose actions it writes."""
+        ...
+
+    @property
+    def agent_network(self) -> TensorDictModuleBase:
+        """Writes ``output_key``."""
+        ...
+
+    @property
+    def output_key(self) -> Key:
+        """Where the network's output stands: logits, or actions before squashing."""
+        ...
+
+    @property
+    def sub_policies(self) -> DrawsSubPolicies | None:
+        """Draws which sub-policy each agent follows; ``None`` where each has one policy."""
+        ...
 
     def greedy_vector(self, tensordict: TensorDictBase, /) -> Tensor:
         """Actions without noise, hard where discrete, of the network's output in ``tensordict``."""
@@ -31,6 +47,24 @@ class DeterministicActor(Protocol):
 
     def differentiable_vector(self, tensordict: TensorDictBase, /) -> Tensor:
         """Actions with a gradient, of the same output."""
+        ...
+
+
+class Opponent(Protocol):
+    """What MADDPG's loss uses of the actor of a group that does not learn, such as ``FrozenActor``; a module."""
+
+    @property
+    def group(self) -> GroupSpec:
+        """The group whose actions it writes."""
+        ...
+
+    @property
+    def in_keys(self) -> Sequence[NestedKey]:
+        """The keys that it reads."""
+        ...
+
+    def __call__(self, tensordict: TensorDictBase, /) -> TensorDictBase:
+        """Write ``(group, "action")``."""
         ...
 
 

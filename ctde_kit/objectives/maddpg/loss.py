@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import cast
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -14,14 +14,15 @@ from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor, nn
 
-from ctde_kit.entries import Entry
+from ctde_kit.entry_tables import Entry
+from ctde_kit.errors import check_choice
 from ctde_kit.keys import CHOSEN_ACTION_VALUE, PADDING_MASK, PRIORITY_WEIGHT, TD_ERROR
 from ctde_kit.objectives.entry_checks import EntryCheck, parameter_dtype
 from ctde_kit.objectives.maddpg.batch_entries import entries_of_parts, with_vectors
 from ctde_kit.objectives.maddpg.compatibility import OtherActions, check_parts
 from ctde_kit.objectives.maddpg.ensembles import ensemble_mean, sub_policy_masks
 from ctde_kit.objectives.maddpg.inference import PolicyInference
-from ctde_kit.objectives.maddpg.joint_actions import zero_dead
+from ctde_kit.objectives.maddpg.joint_actions import DeterministicActor, Opponent, zero_dead
 from ctde_kit.objectives.maddpg.minimax import MinimaxAdversary
 from ctde_kit.objectives.maddpg.next_values import next_action_values, with_next_actions
 from ctde_kit.objectives.maddpg.policy_losses import mixed_value, own_policy_loss, team_policy_loss
@@ -33,7 +34,7 @@ from ctde_kit.objectives.return_estimators import NStepReturn, ReturnEstimator
 from ctde_kit.objectives.td_targets import td_targets, team_td_targets, valid_mask
 from ctde_kit.objectives.team_reward import REWARD
 from ctde_kit.objectives.unroll import check_sequences, unroll
-from ctde_kit.objectives.value_loss import ValueLoss, check_value_loss
+from ctde_kit.objectives.value_loss import VALUE_LOSSES, ValueLoss
 from ctde_kit.objectives.value_targets import ValueTargets, joint_metrics
 from ctde_kit.specs import GroupSpec
 
@@ -131,7 +132,7 @@ class MADDPGLoss(ModuleLoss):
 
     def __init__(
         self,
-        actors: Mapping[str, Any],
+        actors: Mapping[str, DeterministicActor | Opponent],
         critics: Mapping[str, TensorDictModuleBase],
         mixer: TensorDictModuleBase | None = None,
         *,
@@ -148,12 +149,12 @@ class MADDPGLoss(ModuleLoss):
         use_stored_hidden: bool = True,
     ):
         super().__init__()
-        check_value_loss(value_loss)
         check_parts(actors, critics, mixer, adversary, inference, other_actions, team_weight)
-        self.actors, self.critics, self.mixer = nn.ModuleDict(dict(actors)), nn.ModuleDict(dict(critics)), mixer
+        self.actors = nn.ModuleDict(cast("dict[str, nn.Module]", dict(actors)))
+        self.critics, self.mixer = nn.ModuleDict(dict(critics)), mixer
         self.gamma, self.other_actions, self.returns = gamma, other_actions, returns or NStepReturn()
         self.team_weight, self.action_regularization = team_weight, action_regularization
-        self.value_loss: ValueLoss = value_loss
+        self.value_loss: ValueLoss = check_choice("MADDPGLoss", "value_loss", value_loss, VALUE_LOSSES)
         self.huber_delta = huber_delta
         self.adversary, self.inference = adversary, inference
         self.burn_in, self.use_stored_hidden = burn_in, use_stored_hidden
@@ -170,20 +171,20 @@ class MADDPGLoss(ModuleLoss):
         return nn.ModuleDict(networks | {name: module for name, module in others.items() if module is not None})
 
     @property
-    def _actors(self) -> dict[str, Any]:
-        return dict(self.actors.items())
+    def _actors(self) -> dict[str, DeterministicActor | Opponent]:
+        return cast("dict[str, DeterministicActor | Opponent]", dict(self.actors.items()))
 
     @property
-    def _critics(self) -> dict[str, Any]:
-        return dict(self.critics.items())
+    def _critics(self) -> dict[str, TensorDictModuleBase]:
+        return cast("dict[str, TensorDictModuleBase]", dict(self.critics.items()))
 
     @property
     def _groups(self) -> dict[str, GroupSpec]:
         return {name: actor.group for name, actor in self._actors.items()}
 
     @property
-    def _learners(self) -> dict[str, Any]:
-        return {name: self._actors[name] for name in self._critics}
+    def _learners(self) -> dict[str, DeterministicActor]:
+        return {name: cast(DeterministicActor, self._actors[name]) for name in self._critics}
 
     def _forward_value_estimator_keys(self, **kwargs: NestedKey) -> None:
         """No value estimator is held: ``returns`` reads no keys."""
@@ -203,7 +204,7 @@ class MADDPGLoss(ModuleLoss):
 
     def _table(self) -> list[Entry]:
         keys = self.tensor_keys
-        entries = entries_of_parts(self._actors, self._critics, self.mixer, keys.reward)
+        entries = entries_of_parts(self._actors, self._learners, self._critics, self.mixer, keys.reward)
         return [*entries, *replay_entries(keys.padding_mask, keys.priority_weight)]
 
     @property
@@ -262,7 +263,7 @@ class MADDPGLoss(ModuleLoss):
             learning = [groups[name] for name in values]
             padding, weight = keys.padding_mask, self.team_weight
             return td_targets(returns, learning, steps, values, next_values, padding_mask=padding, team_weight=weight)
-        mixed, mixer = keys.chosen_action_value, self.target_networks["mixer"]
+        mixed, mixer = keys.chosen_action_value, cast(TensorDictModuleBase, self.target_networks["mixer"])
         value = mixed_value(self.mixer, groups, steps.copy(), values, mixed)
         with torch.no_grad():
             next_value = mixed_value(mixer, groups, at_next(groups.values(), steps), next_values, mixed)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import cast
 
 import torch
 from tensordict import TensorDictBase
+from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 
 from ctde_kit.keys import DONE, IS_INIT, NEXT, next_key
 from ctde_kit.objectives.maddpg.inference import PolicyInference
-from ctde_kit.objectives.maddpg.joint_actions import values_of_rows, zero_dead
+from ctde_kit.objectives.maddpg.joint_actions import DeterministicActor, Opponent, values_of_rows, zero_dead
 from ctde_kit.objectives.maddpg.minimax import MinimaxAdversary
 from ctde_kit.objectives.q_values import at_next
 from ctde_kit.objectives.unroll import hidden_key, next_inputs, next_outputs, single_steps, unroll
@@ -19,7 +20,7 @@ from ctde_kit.objectives.unroll import hidden_key, next_inputs, next_outputs, si
 
 @torch.no_grad()
 def with_next_actions(
-    actors: Mapping[str, Any],
+    actors: Mapping[str, DeterministicActor | Opponent],
     target_networks: nn.ModuleDict,
     data: TensorDictBase,
     steps: TensorDictBase,
@@ -38,23 +39,23 @@ def with_next_actions(
     """
     groups = [actor.group for actor in actors.values()]
     following = steps.copy().set(NEXT, at_next(groups, steps))
-    networks: dict[str, Any] = dict(target_networks.items())
+    networks = cast("dict[str, TensorDictModuleBase]", dict(target_networks.items()))
     for name, actor in actors.items():
         keys, network = actor.group.keys, networks.get(f"actor_{name}")
         if network is None:
-            vector = _opponents_vector(actor, following)
+            vector = _opponents_vector(cast(Opponent, actor), following)
         else:
             past = unroll(network, data, burn_in, use_stored_hidden) if hidden_key(network) else steps
             policy = next_outputs(network, steps, past)
             if actor.group.action_mask:
                 policy.set(keys.action_mask, steps.get(next_key(keys.action_mask)))
-            vector = actor.greedy_vector(policy)
+            vector = cast(DeterministicActor, actor).greedy_vector(policy)
         alive = following.get(next_key(keys.mask)) if actor.group.mask else None
         following.set(next_key(keys.action_vector), zero_dead(vector, alive))
     return following
 
 
-def _opponents_vector(opponent: Any, following: TensorDictBase) -> Tensor:
+def _opponents_vector(opponent: Opponent, following: TensorDictBase) -> Tensor:
     """An opponent's next action, as it gives it when called on the entries under ``next``, greedy or not."""
     inputs = following.get(NEXT).select(*opponent.in_keys, strict=False)
     if IS_INIT in opponent.in_keys:
@@ -66,7 +67,7 @@ def _opponents_vector(opponent: Any, following: TensorDictBase) -> Tensor:
 
 @torch.no_grad()
 def next_action_values(
-    learners: Mapping[str, Any],
+    learners: Mapping[str, DeterministicActor],
     target_networks: nn.ModuleDict,
     data: TensorDictBase,
     following: TensorDictBase,
@@ -83,7 +84,7 @@ def next_action_values(
         burn_in: steps that only warm hidden states up.
         others: what gives each agent other actions of the others than the target actors'; ``None`` for nothing.
     """
-    networks: dict[str, Any] = dict(target_networks.items())
+    networks = cast("dict[str, TensorDictModuleBase]", dict(target_networks.items()))
     values = {}
     for name, actor in learners.items():
         critic, group = networks[f"critic_{name}"], actor.group
@@ -95,6 +96,8 @@ def next_action_values(
         if isinstance(others, MinimaxAdversary):
             rows = others(critic, group.keys, inputs, own_action)
         else:
-            rows = networks["inference"].rows(learners, following.get(NEXT), group, own_action)
+            rows = cast(PolicyInference, target_networks["inference"]).rows(
+                learners, following.get(NEXT), group, own_action
+            )
         values[name] = values_of_rows(critic, group.keys, inputs, rows)
     return values

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from tensordict import TensorDictBase
+from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
-from torch import Tensor, nn
+from torch import Tensor
 
 from ctde_kit.keys import IS_INIT
 from ctde_kit.objectives.maddpg.ensembles import ensemble_mean
@@ -21,7 +21,7 @@ from ctde_kit.specs import GroupSpec
 
 
 def own_policy_loss(
-    critics: Mapping[str, Any],
+    critics: Mapping[str, TensorDictModuleBase],
     groups: Mapping[str, GroupSpec],
     steps: TensorDictBase,
     values: Mapping[str, TensorDictBase],
@@ -60,8 +60,8 @@ def own_policy_loss(
 
 
 def team_policy_loss(
-    critics: Mapping[str, Any],
-    mixer: nn.Module,
+    critics: Mapping[str, TensorDictModuleBase],
+    mixer: TensorDictModuleBase,
     groups: Mapping[str, GroupSpec],
     steps: TensorDictBase,
     values: Mapping[str, TensorDictBase],
@@ -92,7 +92,7 @@ def team_policy_loss(
     return -masked_mean(value, mask)
 
 
-def critic_inputs(critic: Any, steps: TensorDictBase, values: TensorDictBase) -> TensorDictBase:
+def critic_inputs(critic: TensorDictModuleBase, steps: TensorDictBase, values: TensorDictBase) -> TensorDictBase:
     """The entries that a critic reads at each step, a recurrent one's hidden state before that step among them."""
     inputs = steps.select(*critic.in_keys, strict=False)
     key = hidden_key(critic)
@@ -102,7 +102,7 @@ def critic_inputs(critic: Any, steps: TensorDictBase, values: TensorDictBase) ->
 
 
 def mixed_value(
-    mixer: Any,
+    mixer: TensorDictModuleBase,
     groups: Mapping[str, GroupSpec],
     tensordict: TensorDictBase,
     values: Mapping[str, Tensor],
