@@ -69,11 +69,7 @@ class RolloutCollector:
         traj_ids: bool = False,
         compile: bool = False,
     ):
-        env = env if isinstance(env, EnvBase) else env()
-        policy = RandomPolicy(env.full_action_spec) if policy is None else policy
-        if device is not None:
-            env = env.to(torch.device(device))
-            policy = policy.to(torch.device(device)) if isinstance(policy, nn.Module) else policy
+        env = env if isinstance(env, EnvBase) or not callable(env) else env()
         if len(env.batch_size) != 1:
             raise UserError(f"collector: expected an env of batch size [n_envs], found {list(env.batch_size)}")
         n_envs = env.batch_size[0]
@@ -84,6 +80,10 @@ class RolloutCollector:
             )
         if total_frames < 0 and total_frames != -1:
             raise UserError(f"total_frames={total_frames}: expected a number of frames, or -1 for no end")
+        policy = RandomPolicy(env.full_action_spec) if policy is None else policy
+        if device is not None:
+            env = env.to(torch.device(device))
+            policy = policy.to(torch.device(device)) if isinstance(policy, nn.Module) else policy
         self.env, self.policy = env, policy
         self.storing_device, self.postproc = storing_device, postproc
         self.trajectories = TrajectoryNumbers(n_envs) if traj_ids else None

@@ -11,7 +11,7 @@ from tensordict.utils import NestedKey
 from torch import Tensor
 
 from ctde_kit.entries import check_same_shape
-from ctde_kit.entry_tables import Entry, GroupEntries, as_key
+from ctde_kit.entry_tables import Entry, GroupEntries, as_key, one_per_step
 from ctde_kit.errors import UserError, check_choice
 from ctde_kit.keys import IS_INIT, PADDING_MASK, GroupKeys
 from ctde_kit.objectives.entry_checks import EntryCheck, parameter_dtype
@@ -34,12 +34,12 @@ class MAPPOLoss(ModuleLoss):
     Yu et al. 2022, "The Surprising Effectiveness of PPO in Cooperative Multi-Agent Games", eqs. 1 and 2 (appendix A),
     with a log-probability, a ratio and an advantage for each agent. IPPO is the same loss with a decentralized critic.
 
-    Reads ``[*B, n_agents, ...]`` under the group: what actor and critic read, ``action``, ``action_log_prob``
-    ``[*B, n_agents]``, ``advantage``, ``value_target`` (units of returns) and ``state_value`` (the critic's units when
-    the batch was fresh) ``[*B, n_agents, 1]``; ``mask`` ``[*B, n_agents]`` where agents die, and ``("collector",
-    "mask")`` ``[*B]`` where sequences are padded: entries of dead agents and of padding change nothing. Gives scalars
-    ``loss_objective``, ``loss_critic``, ``loss_entropy`` (their sum is to be minimized) and, detached, ``entropy``,
-    ``approx_kl``, ``clip_fraction``, ``explained_variance``.
+    Reads ``[*B, n_agents, ...]`` under the group: what actor and critic read (with it ``action_mask``, and ``is_init``
+    where they are recurrent), ``action``, ``action_log_prob`` ``[*B, n_agents]``, ``advantage``, ``value_target``
+    (units of returns) and ``state_value`` (the critic's units when the batch was fresh) ``[*B, n_agents, 1]``; ``mask``
+    ``[*B, n_agents]`` where agents die, and ``("collector", "mask")`` ``[*B]`` where sequences are padded: entries of
+    dead agents and of padding change nothing. Gives scalars ``loss_objective``, ``loss_critic``, ``loss_entropy``
+    (their sum is to be minimized) and, detached, ``entropy``, ``approx_kl``, ``clip_fraction``, ``explained_variance``.
 
     Args:
         actor: has ``get_dist``; writes the action.
@@ -155,6 +155,7 @@ class MAPPOLoss(ModuleLoss):
             *entries_read_by(self.actor_network, groups),
             *entries_read_by(self.critic_network, groups),
             mask if group.agents_die else mask.if_present(),
+            one_per_step(as_key(keys.padding_mask), "bool"),
             replace(group.action, key=as_key(keys.action), mask=mask.key, advice="store the action that was taken"),
             replace(group.action_log_prob, key=as_key(keys.sample_log_prob), advice="the actor writes it"),
             *(group.value(as_key(key), advice) for key in (keys.advantage, keys.value_target, keys.value)),

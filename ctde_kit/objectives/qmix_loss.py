@@ -58,11 +58,12 @@ class QMixLoss(ModuleLoss):
     ``next``, ``action`` ``[*B, T, n_agents]`` (or one-hot), where they are ``action_mask`` and ``mask``; what the mixer
     reads, likewise; ``done`` and ``terminated`` under ``next``; with a mixer ``("next", "reward")`` ``[*B, T, 1]``, as
     ``TeamReward`` writes it, else each agent's reward. Where they are: ``("collector", "mask")`` bool ``[*B, T]``,
-    false where a sequence is padded, and ``priority_weight``, the importance weight of each item. Flags and rewards of
-    padded steps and entries of dead agents change nothing. Writes ``td_error`` into what it read, for
-    prioritized replay: its absolute value for a transition; for a sequence 0.9 times the largest and 0.1 times the
-    mean (Kapturowski et al. 2019, section 2.3), in every step. Gives the scalar ``loss_qvalue`` and, detached,
-    ``td_error``, ``chosen_action_value`` and ``target_value``, means over valid entries.
+    false where a sequence is padded, ``is_init`` bool ``[*B, T, 1]``, true where an episode begins, and
+    ``priority_weight``, the importance weight of each item. Flags and rewards of padded steps and entries of dead
+    agents change nothing. Writes ``td_error`` into what it read, for prioritized replay: its absolute value for a
+    transition; for a sequence 0.9 times the largest and 0.1 times the mean (Kapturowski et al. 2019, section 2.3), in
+    every step. Gives the scalar ``loss_qvalue`` and, detached, ``td_error``, ``chosen_action_value`` and
+    ``target_value``, means over valid entries.
 
     The target's state is ``("next", "state")``; next values of recurrent networks come from one batched step after an
     unroll of each network. The first ``burn_in`` steps only warm the hidden state up: they give no gradient and are in

@@ -92,9 +92,11 @@ def advantages(group: str = "wolves", recurrent: bool = False, **layout: Any) ->
     return Case(make)
 
 
-def q_learning(mixer: Any, kind: str = "categorical", recurrent: bool = False, **options: Any) -> Case:
+def q_learning(
+    mixer: Any, kind: str = "categorical", recurrent: bool = False, masked: bool = True, **options: Any
+) -> Case:
     def make() -> QMixLoss:
-        team = herd(kind)
+        team = herd(kind, masked)
         actors = {group.name: make_q_actor(group, recurrent, last_action=recurrent) for group in team}
         return QMixLoss(actors, mixer(team), gamma=0.9, **options)
 
@@ -102,10 +104,15 @@ def q_learning(mixer: Any, kind: str = "categorical", recurrent: bool = False, *
 
 
 def maddpg(
-    kind: str = "continuous", recurrent: bool = False, mixer: Any = None, critic: Any = None, **options: Any
+    kind: str = "continuous",
+    recurrent: bool = False,
+    mixer: Any = None,
+    critic: Any = None,
+    masked: bool = True,
+    **options: Any,
 ) -> Case:
     def make() -> MADDPGLoss:
-        team = herd(kind)
+        team = herd(kind, masked)
         actors, critics = {}, {}
         for group in team:
             network = make_network(recurrent)(group.observation_dim, group.action.vector_dim, group.n_agents)
@@ -170,11 +177,13 @@ CASES: dict[str, Case] = {
     "IQL": q_learning(lambda team: None),
     "IQL, recurrent": q_learning(lambda team: None, recurrent=True, burn_in=2, returns=TDLambdaReturn(0.7)),
     "VDN": q_learning(VDNMixer),
+    "VDN without masks": q_learning(VDNMixer, masked=False),
     "QMIX": q_learning(lambda team: QMixer(team, embed_dim=9)),
     "QMIX recurrent": q_learning(lambda team: QMixer(team, embed_dim=9), "one_hot", recurrent=True),
     "QPLEX": q_learning(lambda team: QPLEXMixer(team, n_heads=4, hypernet_cells=(9,))),
     "PQN": q_learning(VDNMixer, "one_hot", returns=TDLambdaReturn(0.7), use_target_networks=False),
     "MADDPG": maddpg(),
+    "MADDPG without masks": maddpg("categorical", masked=False),
     "MADDPG categorical": maddpg("categorical"),
     "MADDPG one-hot": maddpg("one_hot", other_actions="current", team_weight=0.5),
     "MADDPG multi-discrete": maddpg("multi_discrete"),
@@ -187,6 +196,7 @@ CASES: dict[str, Case] = {
     "MADDPG against random": Case(maddpg_opponents(RandomActor), BATCH[:1]),
     "MADDPG against frozen": Case(maddpg_opponents(lambda group: FrozenActor(make_actor(group))), BATCH[:1]),
     "FACMAC": maddpg(mixer=lambda team: QMixer(team, embed_dim=9)),
+    "team reward without masks": Case(lambda: TeamReward(herd("categorical", masked=False), "sum")),
     "team reward": Case(lambda: TeamReward(herd("categorical"), "sum")),
 }
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +15,8 @@ from torch import Tensor
 
 from ctde_kit.entry_tables import Entry
 from ctde_kit.errors import UserError
+from ctde_kit.objectives import AdvantageEstimator, MADDPGLoss, MAPPOLoss, QMixLoss, TeamReward
+from tests.contracts.entries_page import PAGE, page, table
 from tests.contracts.entry_cases import CASES, batch_of, run
 
 FLOATS = (torch.float64, torch.float32, torch.float16)
@@ -104,3 +109,21 @@ def test_a_missing_entry_is_named_unless_it_may_be_missing(name: str) -> None:
             with pytest.raises(UserError, match="is missing: expected") as caught:
                 run(reader, data.exclude(entry.key))
             assert repr(entry.key) in str(caught.value)
+
+
+def test_the_page_of_entries_is_that_of_the_tables() -> None:
+    assert PAGE.read_text() == page(), "write it anew: python -m tests.contracts.entries_page"
+
+
+# What modules say that they read; the page has it, docstrings leave it to the modules.
+OF_MODULES = ("observation", "state", "last_action", "actor_hidden", "GROUP_critic_hidden", "order")
+
+
+@pytest.mark.parametrize("reader", [AdvantageEstimator, MADDPGLoss, MAPPOLoss, QMixLoss, TeamReward])
+def test_docstrings_name_every_entry_that_a_loss_itself_reads(reader: type) -> None:
+    documentation = inspect.getdoc(reader) or ""
+    for key, *_ in table(reader.__name__):
+        path = ast.literal_eval(key)
+        name = path if isinstance(path, str) else path[-1]
+        if name not in OF_MODULES:
+            assert re.search(rf"\W{name}\W", documentation), f"{reader.__name__} reads {key}"

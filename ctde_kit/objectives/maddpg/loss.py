@@ -54,11 +54,12 @@ class MADDPGLoss(ModuleLoss):
     under ``next``, ``action`` as it was executed; where they are ``action_mask`` and ``mask``; ``done`` and
     ``terminated`` under ``next``, the root's and the groups'; each agent's reward or, with a mixer, ``("next",
     "reward")`` ``[*B, T, 1]``, as ``TeamReward`` writes it. Where they are: ``("collector", "mask")`` bool ``[*B, T]``,
-    false where a sequence is padded, and ``priority_weight``. Entries of padded steps and of dead agents change
-    nothing. For the critics it makes ``(group, "action_vector")`` float ``[*B, T, n_agents, D]``, one-hot where actions
-    are discrete. Writes ``td_error`` into what it read, for prioritized replay, as ``QMixLoss`` does. Gives the
-    scalars ``loss_actor`` and ``loss_value`` and, detached, ``td_error``, ``state_action_value`` and ``target_value``,
-    with several groups ``{group}/...`` of each; they are means over agents and steps, and sums over groups.
+    false where a sequence is padded, ``is_init`` bool ``[*B, T, 1]``, true where an episode begins, and
+    ``priority_weight``. Entries of padded steps and of dead agents change nothing. For the critics it makes ``(group,
+    "action_vector")`` float ``[*B, T, n_agents, D]``, one-hot where actions are discrete. Writes ``td_error`` into what
+    it read, for prioritized replay, as ``QMixLoss`` does. Gives the scalars ``loss_actor`` and ``loss_value`` and,
+    detached, ``td_error``, ``state_action_value`` and ``target_value``, with several groups ``{group}/...`` of each;
+    they are means over agents and steps, and sums over groups.
 
     Each agent bootstraps unless it, or the whole team, has ``terminated``. Next values of recurrent networks come from
     one batched step after an unroll, as ``QMixLoss`` has it; critics' hidden states start from zero, and an actor's

@@ -273,7 +273,7 @@ def test_a_restored_world_lives_where_the_env_lives() -> None:
     env = make()
     env.reset()
     snapshot = WorldState.read(env.simulation.world).snapshot()
-    env.world._device = torch.device("meta")
+    env.simulation.world._device = torch.device("meta")
     world = WorldState.read(env.simulation.world)
     world.restore(snapshot)
     assert env.world.agents[0].state.pos.device.type == "meta"
