@@ -80,11 +80,12 @@ class RolloutCollector:
             )
         if total_frames < 0 and total_frames != -1:
             raise UserError(f"total_frames={total_frames}: expected a number of frames, or -1 for no end")
-        policy = RandomPolicy(env.full_action_spec) if policy is None else policy
+        acts: Callable[[TensorDictBase], TensorDictBase]
+        acts = RandomPolicy(env.full_action_spec) if policy is None else policy
         if device is not None:
             env = env.to(torch.device(device))
-            policy = policy.to(torch.device(device)) if isinstance(policy, nn.Module) else policy
-        self.env, self.policy = env, policy
+            acts = acts.to(torch.device(device)) if isinstance(acts, nn.Module) else acts
+        self.env, self.policy = env, acts
         self.storing_device, self.postproc = storing_device, postproc
         self.trajectories = TrajectoryNumbers(n_envs) if traj_ids else None
         self.length = frames_per_batch // n_envs
@@ -122,6 +123,8 @@ class RolloutCollector:
         return stack(steps, 1)
 
     def _compile(self, root: TensorDictBase) -> None:
+        if not isinstance(self.policy, nn.Module):
+            return self._run_eagerly(TraceError(f"{type(self.policy).__name__} is no module"))
         try:
             self._compiled = CompiledRollout(self.env, self.policy, root, self.length)
         except TraceError as reason:

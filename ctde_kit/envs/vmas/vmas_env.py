@@ -162,11 +162,11 @@ class VmasEnv(TorchRLVmasEnv):
         return self._simulation.python_state
 
     def _make_specs(self, env: Environment) -> None:
-        names, groups = [agent.name for agent in env.agents], self.group_map
-        if groups is None:
-            groups = self._get_default_group_map(names)
-        elif isinstance(groups, MarlGroupMapType):
-            groups = groups.get_group_map(names)
+        names, given = [agent.name for agent in env.agents], self.group_map
+        if isinstance(given, MarlGroupMapType):
+            given = given.get_group_map(names)
+        groups = self._get_default_group_map(names) if given is None else given
+        assert groups is not None
         self.group_map = split_groups(env, groups)
         super()._make_specs(env)
         done = self.full_done_spec_unbatched
@@ -227,7 +227,7 @@ class VmasEnv(TorchRLVmasEnv):
         actions = [tensordict.get(key) for key in self._action_keys]
         if self.continuous_actions or self.categorical_actions:
             return actions
-        specs = self.full_action_spec_unbatched
+        specs: Any = self.full_action_spec_unbatched
         return [specs[key].to_categorical(action) for key, action in zip(self._action_keys, actions, strict=True)]
 
     def to(self, device: torch.device | str) -> VmasEnv:

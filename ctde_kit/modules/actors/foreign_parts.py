@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
+from tensordict.utils import NestedKey
 from torch import Tensor
 
+from ctde_kit.entry_tables import Entry
 from ctde_kit.errors import UserError
 from ctde_kit.keys import Key
 from ctde_kit.modules.actors.deterministic_actor import MultiAgentDeterministicActor
@@ -24,6 +26,8 @@ class ForeignNetwork(TensorDictModuleBase):
     """
 
     hidden_key: Key | None = None
+    in_keys: list[NestedKey]
+    out_keys: list[NestedKey]
 
     def __init__(self, module: TensorDictModuleBase):
         super().__init__()
@@ -42,10 +46,13 @@ class ForeignNetwork(TensorDictModuleBase):
 class ForeignCritic(TensorDictModuleBase):
     """A critic that reads ``(group, "action")``, for losses that write ``(group, "action_vector")``."""
 
+    in_keys: list[NestedKey]
+    out_keys: list[NestedKey]
+
     def __init__(self, groups: list[GroupSpec], module: TensorDictModuleBase):
         super().__init__()
         self.module, self.groups = module, groups
-        vectors = {group.keys.action: group.keys.action_vector for group in groups}
+        vectors: dict[NestedKey, NestedKey] = {group.keys.action: group.keys.action_vector for group in groups}
         self.in_keys = [vectors.get(key, key) for key in module.in_keys]
         self.out_keys = list(module.out_keys)
 
@@ -70,7 +77,7 @@ class ForeignQActor(MultiAgentQActor):
         self.out_keys = [keys.action_value, keys.chosen_action_value, keys.action]
 
     @property
-    def in_entries(self) -> list:
+    def in_entries(self) -> list[Entry]:
         return []
 
 
@@ -84,7 +91,7 @@ class ForeignDeterministicActor(MultiAgentDeterministicActor):
         self.in_keys, self.out_keys = list(module.in_keys), [group.keys.action]
 
     @property
-    def in_entries(self) -> list:
+    def in_entries(self) -> list[Entry]:
         return []
 
     @keyword_calls()
