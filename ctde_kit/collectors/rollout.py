@@ -16,7 +16,6 @@ from torchrl.modules import RandomPolicy
 from ctde_kit.collectors.compiled_rollout import CompiledRollout
 from ctde_kit.collectors.trajectories import TRAJ_IDS, TrajectoryNumbers
 from ctde_kit.errors import UserError
-from ctde_kit.finite import check_finite
 from ctde_kit.graph import TraceError
 from ctde_kit.graph.toolchain import report_fallback
 from ctde_kit.keys import DONE, NEXT
@@ -70,13 +69,7 @@ class RolloutCollector:
         traj_ids: bool = False,
         compile: bool = False,
     ):
-        env = env if isinstance(env, EnvBase) else env()
-        # A random policy is no module, and is called like one.
-        policy = RandomPolicy(env.full_action_spec) if policy is None else policy  # pyright: ignore[reportAssignmentType]
-        assert policy is not None
-        if device is not None:
-            env = env.to(torch.device(device))
-            policy = policy.to(torch.device(device)) if isinstance(policy, nn.Module) else policy
+        env = env if isinstance(env, EnvBase) or not callable(env) else env()
         if len(env.batch_size) != 1:
             raise UserError(f"collector: expected an env of batch size [n_envs], found {list(env.batch_size)}")
         n_envs = env.batch_size[0]
@@ -87,7 +80,12 @@ class RolloutCollector:
             )
         if total_frames < 0 and total_frames != -1:
             raise UserError(f"total_frames={total_frames}: expected a number of frames, or -1 for no end")
-        self.env, self.policy = env, policy
+        acts: Callable[[TensorDictBase], TensorDictBase]
+        acts = RandomPolicy(env.full_action_spec) if policy is None else policy
+        if device is not None:
+            env = env.to(torch.device(device))
+            acts = acts.to(torch.device(device)) if isinstance(acts, nn.Module) else acts
+        self.env, self.policy = env, acts
         self.storing_device, self.postproc = storing_device, postproc
         self.trajectories = TrajectoryNumbers(n_envs) if traj_ids else None
         self.length = frames_per_batch // n_envs
@@ -119,17 +117,14 @@ class RolloutCollector:
         steps = []
         with set_exploration_type(ExplorationType.RANDOM):
             for _ in range(self.length):
-                try:
-                    step, next_root = self.env.step_and_maybe_reset(self.policy(next_root))
-                except Exception:
-                    # A policy makes NaN of NaN, and the env that gave it refuses it.
-                    check_finite(next_root, self.frames)
-                    raise
+                step, next_root = self.env.step_and_maybe_reset(self.policy(next_root))
                 steps.append(step)
         self._next_root = next_root
         return stack(steps, 1)
 
     def _compile(self, root: TensorDictBase) -> None:
+        if not isinstance(self.policy, nn.Module):
+            return self._run_eagerly(TraceError(f"{type(self.policy).__name__} is no module"))
         try:
             self._compiled = CompiledRollout(self.env, self.policy, root, self.length)
         except TraceError as reason:

@@ -10,7 +10,7 @@ from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 
 from ctde_kit.entries import agent_flags, check_same_shape
-from ctde_kit.entry_tables import Entry
+from ctde_kit.entry_tables import Entry, one_per_step
 from ctde_kit.errors import UserError, check_choice
 from ctde_kit.keys import IS_INIT, PADDING_MASK, GroupKeys, next_key
 from ctde_kit.objectives.entry_checks import EntryCheck, parameter_dtype
@@ -24,11 +24,11 @@ from ctde_kit.protocols import RecurrentModule, ReturnScale
 class AdvantageEstimator(nn.Module):
     """Generalized advantage estimation: writes advantages and value targets into a batch ``[n_envs, T]``.
 
-    Reads what the critic reads, at the root and under ``next`` (a recurrent one ``is_init``, too);
-    ``("next", group, "reward")`` ``[n_envs, T, n_agents, 1]``; ``done`` and ``terminated`` of the team and, where
-    present, of the agents; ``(group, "mask")`` and ``("collector", "mask")``, which is false in padding. Writes under
-    the group, all ``[n_envs, T, n_agents, 1]``: ``state_value`` (the critic's output, in its normalized units),
-    ``advantage`` (normalized under the mask) and ``value_target`` (in units of returns).
+    Reads what the critic reads, at the root and under ``next`` (a recurrent one ``is_init`` too); ``("next", group,
+    "reward")`` ``[n_envs, T, n_agents, 1]``; ``done`` and ``terminated`` of the team and, where present, of the agents;
+    where they are, ``(group, "mask")``, and ``("collector", "mask")`` ``[n_envs, T]``, which is false in padding.
+    Writes under the group, all ``[n_envs, T, n_agents, 1]``: ``state_value`` (the critic's output, in its normalized
+    units), ``advantage`` (normalized under the masks) and ``value_target`` (in units of returns).
 
     Values of next steps are exact: the critic reads ``("next", observation)``, the one before any reset. A recurrent
     critic is unrolled over the batch once, from where it stood at the end of the last batch, and gives next values by
@@ -88,6 +88,7 @@ class AdvantageEstimator(nn.Module):
         return [
             *now_and_next(self.critic, without=[] if hidden is None else [hidden]),
             *(mask, mask.next()),
+            one_per_step(PADDING_MASK, "bool"),
             group.reward,
             *team_flags(),
             *group.ends,

@@ -6,7 +6,10 @@ The table of ``docs/tutorials/drop_in.md`` states the same.
 from __future__ import annotations
 
 import functools
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -214,25 +217,38 @@ def test_the_collector_wires_a_recurrent_actor_itself(recwarn: pytest.WarningsRe
     assert not [warning for warning in recwarn if "auto-wire" in str(warning.message)]
 
 
-@pytest.mark.parametrize("network", [MLP, GRU], ids=["mlp", "gru"])
-def test_parallel_envs(network: Any) -> None:
-    actor = make_actor(network)
-    env = ParallelEnv(2, functools.partial(with_state, actor), mp_start_method="fork")
-    rollout = env.rollout(3, actor)
-    env.close()
-    assert rollout.shape == (2, N_ENVS, 3)
-    if network is GRU:
-        before, after = rollout["agents", "actor_hidden"], rollout["next", "agents", "actor_hidden"]
-        assert torch.equal(before[:, :, 1], after[:, :, 0])
+def parallel_envs() -> None:
+    """Two workers with an MLP, then with a GRU."""
+    for network in (MLP, GRU):
+        actor = make_actor(network)
+        env = ParallelEnv(2, functools.partial(with_state, actor), mp_start_method="fork")
+        rollout = env.rollout(3, actor)
+        env.close()
+        assert rollout.shape == (2, N_ENVS, 3)
+        if network is GRU:
+            before, after = rollout["agents", "actor_hidden"], rollout["next", "agents", "actor_hidden"]
+            assert torch.equal(before[:, :, 1], after[:, :, 0])
 
 
-def test_worker_collectors() -> None:
+def worker_collector() -> None:
+    """A collector in another process, with a GRU."""
     actor = make_actor(GRU)
     collector = MultiSyncCollector([functools.partial(with_state, actor)], actor, frames_per_batch=12, total_frames=12)
     (batch,) = collector
     collector.shutdown()
     before, after = batch["agents", "actor_hidden"], batch["next", "agents", "actor_hidden"]
     assert torch.equal(before[..., 1, :, :], after[..., 0, :, :])
+
+
+@pytest.mark.parametrize("function", [parallel_envs, worker_collector])
+def test_workers(function: Callable[[], None]) -> None:
+    """In a process of its own: TorchRL's workers may wait for each other after a fork of this one."""
+    code = f"from tests.contracts import test_drop_in\ntest_drop_in.{function.__name__}()\n"
+    root = Path(__file__).parents[2]
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.parametrize("network", [MLP, GRU], ids=["mlp", "gru"])

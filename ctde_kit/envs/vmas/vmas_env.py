@@ -162,11 +162,10 @@ class VmasEnv(TorchRLVmasEnv):
         return self._simulation.python_state
 
     def _make_specs(self, env: Environment) -> None:
-        names, groups = [agent.name for agent in env.agents], self.group_map
-        if groups is None:
-            groups = self._get_default_group_map(names)
-        elif isinstance(groups, MarlGroupMapType):
-            groups = groups.get_group_map(names)
+        names, given = [agent.name for agent in env.agents], self.group_map
+        if isinstance(given, MarlGroupMapType):
+            given = given.get_group_map(names)
+        groups = self._get_default_group_map(names) if given is None else given
         assert groups is not None
         self.group_map = split_groups(env, groups)
         super()._make_specs(env)

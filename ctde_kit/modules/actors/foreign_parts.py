@@ -26,12 +26,13 @@ class ForeignNetwork(TensorDictModuleBase):
     """
 
     hidden_key: Key | None = None
+    in_keys: list[NestedKey]
+    out_keys: list[NestedKey]
 
     def __init__(self, module: TensorDictModuleBase):
         super().__init__()
         self.module = module
-        self.in_keys: list[NestedKey] = list(module.in_keys)
-        self.out_keys: list[NestedKey] = list(module.out_keys)
+        self.in_keys, self.out_keys = list(module.in_keys), list(module.out_keys)
 
     @property
     def decentralized(self) -> bool:
@@ -45,12 +46,15 @@ class ForeignNetwork(TensorDictModuleBase):
 class ForeignCritic(TensorDictModuleBase):
     """A critic that reads ``(group, "action")``, for losses that write ``(group, "action_vector")``."""
 
+    in_keys: list[NestedKey]
+    out_keys: list[NestedKey]
+
     def __init__(self, groups: list[GroupSpec], module: TensorDictModuleBase):
         super().__init__()
         self.module, self.groups = module, groups
         vectors: dict[NestedKey, NestedKey] = {group.keys.action: group.keys.action_vector for group in groups}
-        self.in_keys: list[NestedKey] = [vectors.get(key, key) for key in module.in_keys]
-        self.out_keys: list[NestedKey] = list(module.out_keys)
+        self.in_keys = [vectors.get(key, key) for key in module.in_keys]
+        self.out_keys = list(module.out_keys)
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         inputs = tensordict.copy()
