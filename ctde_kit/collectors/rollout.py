@@ -16,6 +16,7 @@ from torchrl.modules import RandomPolicy
 from ctde_kit.collectors.compiled_rollout import CompiledRollout
 from ctde_kit.collectors.trajectories import TRAJ_IDS, TrajectoryNumbers
 from ctde_kit.errors import UserError
+from ctde_kit.finite import check_finite
 from ctde_kit.graph import TraceError
 from ctde_kit.graph.toolchain import report_fallback
 from ctde_kit.keys import DONE, NEXT
@@ -117,7 +118,12 @@ class RolloutCollector:
         steps = []
         with set_exploration_type(ExplorationType.RANDOM):
             for _ in range(self.length):
-                step, next_root = self.env.step_and_maybe_reset(self.policy(next_root))
+                try:
+                    step, next_root = self.env.step_and_maybe_reset(self.policy(next_root))
+                except Exception:
+                    # A policy makes NaN of NaN, and the env that gave it refuses it.
+                    check_finite(next_root, self.frames)
+                    raise
                 steps.append(step)
         self._next_root = next_root
         return stack(steps, 1)
