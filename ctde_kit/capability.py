@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from functools import cache
 from typing import Protocol
 
 
@@ -20,6 +21,7 @@ class _AsksTheInstance(type(Protocol)):
         return all(hasattr(type(instance), name) or hasattr(instance, name) for name in _asked_names(cls))
 
 
+@cache
 def _asked_names(capability: type) -> set[str]:
     """The public names that a capability has, its own and those of the protocols that it extends."""
     declared = [(*vars(cls), *inspect.get_annotations(cls)) for cls in capability.__mro__ if cls is not object]
