@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from ctde_kit.cores import usable_cores
 
 PACKAGES = ("ctde-kit", "torch", "torchrl", "tensordict", "vmas", "numpy")
 
@@ -26,7 +27,7 @@ def software_and_machine() -> dict[str, Any]:
         "machine": {
             "system": f"{platform.system()} {platform.release()}",
             "processor": _processor(),
-            "cores": len(os.sched_getaffinity(0)),
+            "cores": usable_cores(),
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         },
         "threads": torch.get_num_threads(),

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from ctde_kit.cores import usable_cores
 from ctde_kit.errors import RunStopped, UserError
 from ctde_kit.recipes.commands.application import compose
 from ctde_kit.recipes.commands.loading import read_config
@@ -19,7 +20,7 @@ from ctde_kit.recipes.commands.options import CONF, options_of
 from ctde_kit.recipes.commands.recipes import RECIPES
 from ctde_kit.recipes.commands.short_forms import expand
 from ctde_kit.recipes.commands.train import recipe_config
-from ctde_kit.recipes.configs.benchmark_options import FILE_KEYS, BenchmarkOptions, available_cores
+from ctde_kit.recipes.configs.benchmark_options import FILE_KEYS, BenchmarkOptions
 from ctde_kit.recipes.configs.data import read_data, to_data
 from ctde_kit.recipes.configs.recipe import RecipeConfig, has_field
 from ctde_kit.recipes.studies.benchmark.plan import Plan, PlannedRun, Status
@@ -137,7 +138,7 @@ def run_all(plan: Plan, options: BenchmarkOptions) -> None:
     todo = [run for run in runs if run.status is not Status.ENDED]
     passed_over = [] if options.retry else [run for run in todo if run.status is Status.FAILED]
     progress = Progress(runs)
-    queue = JobQueue(options.jobs or available_cores(), options.threads, watch=progress)
+    queue = JobQueue(options.jobs or usable_cores(), options.threads, watch=progress)
     deadline = None if options.minutes is None else started + 60 * options.minutes
     with sole_writer(plan.output):
         _write_plan(plan)

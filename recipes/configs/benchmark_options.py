@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ctde_kit.cores import usable_cores
 from ctde_kit.errors import UserError
 
 FILE_KEYS = ("recipes", "tasks", "seeds", "options")
@@ -74,7 +75,7 @@ class BenchmarkOptions:
                 raise UserError(f"{option}: a benchmark gives each run its own; use {OWN[name]}")
         if len({*self.seeds}) != len(self.seeds):
             raise UserError(f"seeds={self.seeds}: expected each once")
-        cores = available_cores()
+        cores = usable_cores()
         if self.jobs is not None and self.jobs > cores:
             raise UserError(f"jobs={self.jobs}: expected at most one per core, and this machine gives us {cores}")
 
@@ -82,7 +83,7 @@ class BenchmarkOptions:
     def threads(self) -> int:
         """Of each run, so that all together have one core each at most."""
         given = os.environ.get("OMP_NUM_THREADS", "")
-        fair = max(1, available_cores() // (self.jobs or available_cores()))
+        fair = max(1, usable_cores() // (self.jobs or usable_cores()))
         return min(fair, int(given)) if given.isdigit() and int(given) > 0 else fair
 
 
@@ -96,11 +97,6 @@ EXPECTED = {
     "minutes": "a number above 0",
     "retry": "true or false",
 }
-
-
-def available_cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _variants(value: Any) -> dict[str, list[str]]:

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from ctde_kit.cores import usable_cores
 from ctde_kit.errors import UserError
 from ctde_kit.recipes.commands.application import options_of
 from ctde_kit.recipes.commands.benchmark import planned, read_options
-from ctde_kit.recipes.configs.benchmark_options import BenchmarkOptions, available_cores
+from ctde_kit.recipes.configs.benchmark_options import BenchmarkOptions
 from ctde_kit.recipes.studies.benchmark.job_queue import JobQueue
 from ctde_kit.recipes.studies.benchmark.plan import Plan, PlannedRun, Status
 from ctde_kit.recipes.studies.benchmark.progress_table import progress_table
@@ -196,7 +197,7 @@ def test_an_interrupted_benchmark_ends_its_runs_and_goes_on(tmp_path: Path) -> N
 
 def test_all_runs_together_have_one_core_each(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    cores = available_cores()
+    cores = usable_cores()
     for jobs in range(1, cores + 1):
         assert jobs * BenchmarkOptions(jobs=jobs).threads <= cores
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

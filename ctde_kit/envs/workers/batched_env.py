@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
@@ -12,6 +11,7 @@ from tensordict import TensorDict, TensorDictBase
 from torchrl.data import Categorical
 from torchrl.envs import EnvBase
 
+from ctde_kit.cores import usable_cores
 from ctde_kit.envs.workers.block_layout import Block, BlockLayout, make_groups
 from ctde_kit.envs.workers.pool import WorkerPool
 from ctde_kit.envs.workers.worker_specs import action_specs, done_specs, observation_specs, reward_specs
@@ -227,11 +227,6 @@ def worker_env(
     except BaseException:
         pool.close()
         raise
-
-
-def usable_cores() -> int:
-    """CPU cores that this process may use, which Slurm, containers and ``taskset`` make fewer than there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _check(name: str, value: int | None) -> None:
