@@ -58,7 +58,7 @@ def replacing(path: Path, *, sealed: bool = False) -> Iterator[BinaryIO]:
     >>> path = Path(tempfile.mkdtemp()) / "config.yaml"
     >>> with replacing(path, sealed=True) as file:
     ...     _ = file.write(b"seed: 0" + bytes([10]))
-    >>> path.read_text()[:25]
+    >>> path.read_text()[:26]
     'seed: 0\\n# sha256: 6a5a163c'
     """
     partial = path.with_name(f"{path.name}.partial")

@@ -11,7 +11,7 @@ from tensordict.utils import NestedKey
 from torch import Tensor
 
 from ctde_kit.entries import check_same_shape
-from ctde_kit.entry_tables import Entry, GroupEntries, as_key
+from ctde_kit.entry_tables import Entry, GroupEntries, as_key, one_per_step
 from ctde_kit.errors import UserError, check_choice
 from ctde_kit.keys import IS_INIT, PADDING_MASK, GroupKeys
 from ctde_kit.objectives.entry_checks import EntryCheck, parameter_dtype
@@ -156,6 +156,7 @@ class MAPPOLoss(ModuleLoss):
             *entries_read_by(self.actor_network, groups),
             *entries_read_by(self.critic_network, groups),
             mask if group.agents_die else mask.if_present(),
+            one_per_step(as_key(keys.padding_mask), "bool"),
             replace(group.action, key=as_key(keys.action), mask=mask.key, advice="store the action that was taken"),
             replace(group.action_log_prob, key=as_key(keys.sample_log_prob), advice="the actor writes it"),
             *(group.value(as_key(key), advice) for key in (keys.advantage, keys.value_target, keys.value)),

@@ -85,6 +85,7 @@ def own_package(name: str) -> Path | None:
 
     Nothing is imported.
 
+    >>> from ctde_kit.envs.pettingzoo import own_package
     >>> own_package("mpe2/simple_spread_v3")
     """
     family = name.partition("/")[0]

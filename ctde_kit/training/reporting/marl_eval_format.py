@@ -60,6 +60,15 @@ def read_marl_eval(path: Path) -> list[RunCurve]:
 
     Raises:
         UserError: where it is not in this format.
+
+    >>> from pathlib import Path
+    >>> import json, tempfile
+    >>> from ctde_kit.training.reporting import read_marl_eval
+    >>> steps = {"step_0": {"step_count": 6000, "return": [0.5, 0.7]}}
+    >>> path = Path(tempfile.mkdtemp()) / "theirs.json"
+    >>> _ = path.write_text(json.dumps({"vmas": {"navigation": {"mappo": {"seed_3": steps}}}}))
+    >>> [(run.task, run.label, run.seed, run.episodes) for run in read_marl_eval(path)]
+    [('vmas/navigation', 'mappo', 3, ((0.5, 0.7),))]
     """
     try:
         content = json.loads(path.read_text())
