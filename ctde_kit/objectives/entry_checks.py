@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import operator
 from collections.abc import Callable, Iterable
 
 import torch
@@ -176,8 +174,8 @@ def _index_mistake(entry: Entry, read: Read) -> str | None:
 def _counted(entry: Entry, read: Read, n_batch_axes: int) -> Tensor | None:
     """Whose indices count, bool ``[*B, n_agents]``: those of living agents, in steps that are no padding."""
     alive = None if entry.mask is None else read(entry.mask)
-    valid = read(PADDING_MASK)
-    masks = [alive] if isinstance(alive, Tensor) else []
-    if isinstance(valid, Tensor):
-        masks.append(valid.reshape(*valid.shape[:n_batch_axes], 1))
-    return functools.reduce(operator.and_, masks) if masks else None
+    alive, valid = alive if isinstance(alive, Tensor) else None, read(PADDING_MASK)
+    if not isinstance(valid, Tensor):
+        return alive
+    valid = valid.reshape(*valid.shape[:n_batch_axes], 1)
+    return valid if alive is None else valid & alive
