@@ -32,7 +32,7 @@ def check_installed(form: str) -> None:
             importlib.import_module(package)
     except ImportError as error:
         raise UserError(
-            f"form='onnx': needs the package {error.name}; pip install 'ctde-kit[onnx]', or use form='pt2'"
+            f"form='onnx': needs the package {error.name}; pip install \"ctde-kit[onnx]\", or use form='pt2'"
         ) from error
 
 
