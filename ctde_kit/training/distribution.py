@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
+import numpy as np
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
@@ -33,12 +33,21 @@ class Distribution:
     @classmethod
     def of(cls, values: Sequence[float]) -> Distribution:
         """The distribution of one value per episode."""
-        ordered = torch.tensor(values, dtype=torch.float64).sort().values
-        count = len(ordered)
-        cut = count // 4
+        found = np.array(values, dtype=np.float64)
+        count = len(found)
         return cls(
-            mean=ordered.mean().item(),
-            standard_error=(ordered.std() / count**0.5).item() if count > 1 else None,
-            iqm=ordered[cut : count - cut].mean().item(),
-            quantiles={f"{share:g}": ordered.quantile(share).item() for share in QUANTILES},
+            mean=float(found.mean()),
+            standard_error=float(found.std(ddof=1) / count**0.5) if count > 1 else None,
+            iqm=float(interquartile_mean(found)),
+            quantiles={f"{share:g}": float(np.quantile(found, share)) for share in QUANTILES},
         )
+
+
+def interquartile_mean(values: np.ndarray) -> np.ndarray:
+    """The mean of the middle half along the first axis (Agarwal et al. 2021).
+
+    It is rliable's ``aggregate_iqm``, whose checks take most of its time.
+    """
+    ordered = np.sort(values, axis=0)
+    cut = len(ordered) // 4
+    return ordered[cut : len(ordered) - cut].mean(0)
