@@ -20,7 +20,7 @@ from ctde_kit.recipes.configs.tasks.task import TaskConfig
 from ctde_kit.recipes.wiring.devices import resolve_device
 from ctde_kit.recipes.wiring.evaluating import EVALUATION_SEED
 from ctde_kit.recipes.wiring.policies import build_opponent, check_fits
-from ctde_kit.recipes.wiring.saved_runs import ACTORS_FILE, SavedRun
+from ctde_kit.recipes.wiring.saved_runs import ACTORS_FILE, SavedRun, state_of_group
 from ctde_kit.recipes.wiring.team_channels import share_channel
 from ctde_kit.recipes.wiring.transforms import with_transforms
 from ctde_kit.specs import GroupSpec, TeamSpec
@@ -145,8 +145,7 @@ def _saved_actor(
             f"give opponents.{group.name}=, or another task"
         )
     actor: Any = run.actor_config(group.name).build(group, team)
-    prefix = f"module.{saved_groups.index(group.name)}."
-    state = {name.removeprefix(prefix): value for name, value in saved.items() if name.startswith(prefix)}
+    state = state_of_group(saved, saved_groups, group.name)
     check_fits(actor.state_dict(), state, run.directory, group)
     actor.load_state_dict(state)
     return actor

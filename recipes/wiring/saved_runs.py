@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -89,8 +90,13 @@ class SavedRun:
         """The actor's parameters and buffers as the last checkpoint left them."""
         path = ck.training.latest_checkpoint(self.directory / "checkpoints")
         policy = ck.training.read_checkpoint(path, algorithm=self.config["algorithm"])["parts"]["policy"]
-        prefix = f"module.{[other.name for other in team].index(group.name)}."
-        return {name.removeprefix(prefix): value for name, value in policy.items() if name.startswith(prefix)}
+        return state_of_group(policy, [other.name for other in team], group.name)
+
+
+def state_of_group(policy: Mapping[str, Tensor], groups: Sequence[str], group: str) -> dict[str, Tensor]:
+    """What the state of a ``TeamPolicy`` of these ``groups`` holds of the actor of one."""
+    prefix = f"module.{groups.index(group)}."
+    return {name.removeprefix(prefix): value for name, value in policy.items() if name.startswith(prefix)}
 
 
 def as_saved(config: RecipeConfig, run: SavedRun) -> RecipeConfig:
