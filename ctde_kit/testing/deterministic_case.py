@@ -45,12 +45,7 @@ class DeterministicCase(LossCase):
     @property
     def n_agents(self) -> int:
         """How many agents the group has; skips a rule for one alone."""
-        if self.names.group is None:
-            raise NotApplicable("a single agent")
-        count = self.batch.get(self.names["action"]).shape[self.batch.ndim]
-        if count < 2:
-            raise NotApplicable("a group of one agent")
-        return count
+        return self.names.several_agents(self.batch)
 
     def actor_modules(self) -> list[nn.Module]:
         """The group's actor."""

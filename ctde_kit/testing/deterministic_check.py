@@ -9,7 +9,7 @@ from tensordict import TensorDictBase
 from ctde_kit.testing import actor_gradient_rules, loss_rules
 from ctde_kit.testing.deterministic_case import DeterministicCase, OtherActions
 from ctde_kit.testing.entry_names import EntryNames, Keys
-from ctde_kit.testing.findings import Report, examine
+from ctde_kit.testing.findings import Report, examine, part_name
 from ctde_kit.testing.loss_case import Losses, Parameters
 from ctde_kit.testing.value_check import TARGET_RULES
 
@@ -82,5 +82,4 @@ def check_deterministic_loss(
         critic_losses,
         other_actions=other_actions,
     )
-    name = getattr(loss, "__name__", type(loss).__name__)
-    return examine(f"check_deterministic_loss: {name}", DETERMINISTIC_RULES, case, raises)
+    return examine(f"check_deterministic_loss: {part_name(loss)}", DETERMINISTIC_RULES, case, raises)

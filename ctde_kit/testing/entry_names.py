@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ctde_kit.errors import UserError
 from ctde_kit.keys import DONE, NEXT, PADDING_MASK, STATE, TERMINATED, TRUNCATED
+from ctde_kit.testing.findings import NotApplicable
 
 IN_THE_GROUP = {
     "observation": "observation",
@@ -60,6 +61,15 @@ class EntryNames:
     def agent_axis(self, batch: TensorDictBase) -> int | None:
         """Which dimension of an entry is the agents'; ``None`` for a single agent."""
         return None if self.group is None else batch.ndim
+
+    def several_agents(self, batch: TensorDictBase) -> int:
+        """How many agents the group has; skips a rule for one alone."""
+        if self.group is None:
+            raise NotApplicable("a single agent")
+        count = batch.get(self["action"]).shape[batch.ndim]
+        if count < 2:
+            raise NotApplicable("a group of one agent")
+        return count
 
     def has_agents(self, key: NestedKey) -> bool:
         """Whether an entry is the group's, at the root or under ``next``."""

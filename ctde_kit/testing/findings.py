@@ -137,6 +137,11 @@ def examine(subject: str, rules: Sequence[Rule], case: Any, raises: bool) -> Rep
     return report
 
 
+def part_name(part: object) -> str:
+    """A function's own name, else that of the part's class."""
+    return getattr(part, "__name__", type(part).__name__)
+
+
 def _finding(checked: Rule, case: Any) -> Finding:
     verdict: Verdict = "passed"
     try:

@@ -79,12 +79,7 @@ class PolicyCase:
 
     def need_agents(self) -> int:
         """How many agents there are; skips a rule for one alone."""
-        if self.names.group is None:
-            raise NotApplicable("a single agent")
-        count = self.data.get(self.names["action"]).shape[self.data.ndim]
-        if count < 2:
-            raise NotApplicable("a group of one agent")
-        return count
+        return self.names.several_agents(self.data)
 
     def inputs(self, *batch: int) -> TensorDictBase:
         """Made-up inputs of this batch size, of the kind of the data's: noisy floats, all alive, zero hidden states."""

@@ -10,7 +10,7 @@ from torchrl.objectives import PPOLoss
 
 from ctde_kit.testing import bootstrapping_rules, loss_rules, ratio_rules
 from ctde_kit.testing.entry_names import EntryNames, Keys
-from ctde_kit.testing.findings import Report, drawing_from, examine
+from ctde_kit.testing.findings import Report, drawing_from, examine, part_name
 from ctde_kit.testing.loss_case import LossCase, Losses, Parameters, unchanged
 
 Prepare = Callable[[TensorDictBase], TensorDictBase]
@@ -90,11 +90,7 @@ def check_policy_gradient_loss(
     case = LossCase(
         loss, prepared.detach(), names, actor, critic, actor_losses, critic_losses, prepared=prepare, fresh=batch
     )
-    return examine(f"check_policy_gradient_loss: {_name(loss)}", POLICY_GRADIENT_RULES, case, raises)
-
-
-def _name(part: object) -> str:
-    return getattr(part, "__name__", type(part).__name__)
+    return examine(f"check_policy_gradient_loss: {part_name(loss)}", POLICY_GRADIENT_RULES, case, raises)
 
 
 def _own_estimator(loss: Losses) -> Prepare | None:

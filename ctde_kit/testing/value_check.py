@@ -8,7 +8,7 @@ from tensordict import TensorDictBase
 
 from ctde_kit.testing import bootstrapping_rules, loss_rules, q_learning_rules
 from ctde_kit.testing.entry_names import EntryNames, Keys
-from ctde_kit.testing.findings import Report, examine
+from ctde_kit.testing.findings import Report, examine, part_name
 from ctde_kit.testing.loss_case import LossCase, Losses, Parameters
 
 TARGET_RULES = (
@@ -70,4 +70,4 @@ def check_value_loss(
     """
     case = LossCase(loss, batch.detach(), EntryNames(group, keys), critic=networks, value_losses=losses)
     rules = (*VALUE_RULES, q_learning_rules.demanded_double_q) if double_q else VALUE_RULES
-    return examine(f"check_value_loss: {getattr(loss, '__name__', type(loss).__name__)}", rules, case, raises)
+    return examine(f"check_value_loss: {part_name(loss)}", rules, case, raises)
