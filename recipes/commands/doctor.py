@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 import ctde_kit as ck
 from ctde_kit.errors import UserError
 from ctde_kit.recipes.commands.application import compose
-from ctde_kit.recipes.commands.arguments import check_arguments
+from ctde_kit.recipes.commands.arguments import BOOLEANS, TRUE, check_arguments
 from ctde_kit.recipes.commands.loading import read_config
 from ctde_kit.recipes.commands.options import Options
 from ctde_kit.recipes.commands.recipes import RECIPES
@@ -23,6 +23,7 @@ from ctde_kit.recipes.configs.tasks.lbf_task import LbfTask
 from ctde_kit.recipes.configs.tasks.pettingzoo_task import PettingZooTask
 from ctde_kit.recipes.configs.tasks.task import TaskConfig
 from ctde_kit.recipes.configs.tasks.vmas_task import VmasTask
+from ctde_kit.recipes.wiring.saved_runs import SavedRun
 
 if TYPE_CHECKING:
     from tensordict import TensorDictBase
@@ -34,7 +35,8 @@ HELP = """\
 ctde doctor: hold a task's environment, or every part of a run, against the rules of multi-agent learning.
 
   ctde doctor task=NAME [task.KEY=VALUE ...]   its environment
-  ctde doctor RUN_DIR                          its environment, policies, losses, mixer and states
+  ctde doctor RUN_DIR [trust=true]             its environment, policies, losses, mixer and states; trust=true lets
+                                               code of your own that the run names be run
 
 It prints a table: rule, verdict, figure and why the rule matters. The exit code is 1 where a rule is broken.
 """
@@ -61,11 +63,15 @@ def doctor(arguments: list[str]) -> None:
 
 
 def _reports(arguments: list[str]) -> Iterator[Report]:
-    if len(arguments) == 1 and "=" not in arguments[0]:
-        yield from examine_run(Path(arguments[0]))
+    runs = [argument for argument in arguments if not argument.startswith(("task=", "task.", "trust="))]
+    if len(runs) == 1 and "=" not in runs[0].split("/")[0] and not any(map(_names_task, arguments)):
+        given = [argument.removeprefix("trust=") for argument in arguments if argument not in runs]
+        if not set(given) <= set(BOOLEANS):
+            raise UserError(f"trust={given[-1]}: expected true or false")
+        yield from examine_run(Path(runs[0]), trust=bool(given) and given[-1] in TRUE)
         return
     chosen = [argument for argument in arguments if argument.startswith("task=")]
-    unknown = [argument for argument in arguments if not argument.startswith(("task=", "task."))]
+    unknown = [argument for argument in arguments if not _names_task(argument)]
     if len(chosen) != 1 or unknown:
         given = (unknown or arguments or ["nothing"])[0]
         raise UserError(f"{given}: expected task=NAME and options of the task, or one run directory")
@@ -75,19 +81,28 @@ def _reports(arguments: list[str]) -> Iterator[Report]:
     yield examine_env(task)
 
 
+def _names_task(argument: str) -> bool:
+    return argument.startswith(("task=", "task."))
+
+
 def examine_env(task: TaskConfig) -> Report:
     """What the rules of envs say of a task's environment."""
     limit = task.max_steps if isinstance(task, (VmasTask, PettingZooTask, LbfTask)) else None
     return ck.testing.check_env(lambda: task.build(seed=0, device="cpu", n_envs=N_ENVS), max_steps=limit, raises=False)
 
 
-def examine_run(directory: Path) -> Iterator[Report]:
+def examine_run(directory: Path, *, trust: bool = False) -> Iterator[Report]:
     """What all rules say of a run's parts as its last checkpoint left them.
 
+    Args:
+        directory: of the run.
+        trust: code of a user's own that the run names may be imported and run.
+
     Raises:
-        UserError: where it holds no configuration or no whole checkpoint.
+        UserError: where it holds no configuration or no whole checkpoint, or names code that is not trusted.
     """
     config = dataclasses.replace(read_config(directory), device="cpu", compile="off")
+    SavedRun(directory).check_trust(config, trust=trust)
     content = ck.training.read_checkpoint(
         ck.training.latest_checkpoint(directory / "checkpoints"), algorithm=config.algorithm
     )

@@ -42,10 +42,12 @@ class RunArguments:
         """What a run's policy is to act in: its own task or the one that was named, with the changes.
 
         Raises:
-            UserError: for options that the task does not have.
+            UserError: for options that the task does not have, and where the run's own task names code that is not
+                trusted.
         """
         own = run.task
         if self.task is None:
+            run.check_trust(own, trust=self.options.trust)
             return changed(own, self.changes)
         return changed(named_task(self.task), self.changes).with_actions(continuous=own.continuous)
 

@@ -14,9 +14,13 @@ import yaml
 from ctde_kit.errors import UserError
 from ctde_kit.recipes import load
 from ctde_kit.recipes.commands.cross_play import play
+from ctde_kit.recipes.commands.doctor import examine_run
+from ctde_kit.recipes.commands.evaluate import evaluate
+from ctde_kit.recipes.commands.export import export
 from ctde_kit.recipes.commands.loading import read_config
 from ctde_kit.recipes.commands.recipes import RECIPES
 from ctde_kit.recipes.commands.running import resume, start
+from ctde_kit.recipes.commands.watch import watch
 from ctde_kit.recipes.configs.choices import CHOICES
 from ctde_kit.recipes.configs.command_options import CrossPlayConfig
 from ctde_kit.recipes.configs.data import from_data, to_data
@@ -202,6 +206,10 @@ def test_a_users_own_code_is_run_from_a_run_directory_only_with_trust(
         lambda: load(run),
         lambda: resume(config, run),
         lambda: play(CrossPlayConfig(policies=sides, episodes=2, device="cpu")),
+        lambda: evaluate([str(run), "episodes=2"]),
+        lambda: watch([str(run), "episodes=2"]),
+        lambda: export([str(run)]),
+        lambda: list(examine_run(run)),
     ]
     for way in ways:
         forget()
@@ -222,3 +230,6 @@ def test_a_users_own_code_is_run_from_a_run_directory_only_with_trust(
     loaded.env.close()
     resumed = call_here(own_game, "mappo", "resume=run", "total_frames=40", "trust=true")
     assert resumed.returncode == 0, resumed.stderr
+    evaluate([str(run), "episodes=2", "trust=true"])
+    assert (run / "evaluation_1.json").exists()
+    assert "check_policy: MultiAgentActor" in [str(report).splitlines()[0] for report in examine_run(run, trust=True)]
