@@ -18,11 +18,10 @@ from typing import Any
 from ctde_kit.errors import UserError
 from ctde_kit.files import replacing
 
+# What a run has written before it ends.
+FILES = ("config.yaml", "actors.yaml", "code.yaml", "facts.json", "metrics.csv", "evaluations.jsonl")
 # What a kill leaves of a file that was not whole yet.
-PARTIAL = re.compile(
-    r"(config\.yaml|actors\.yaml|code\.yaml|facts\.json|metrics\.csv|evaluations\.jsonl|summary\.json"
-    r"|frames_[0-9]+\.pt|best\w*\.pt)\.partial"
-)
+PARTIAL = re.compile(rf"({'|'.join(map(re.escape, (*FILES, 'summary.json')))}|frames_[0-9]+\.pt|best\w*\.pt)\.partial")
 # At most so many rows that are missing are named.
 NAMED_ROWS = 5
 
@@ -104,7 +103,7 @@ class RunDirectory:
 
     def clear(self) -> None:
         """Remove what a run without a checkpoint has written, and the directories that are empty then."""
-        for name in ("config.yaml", "actors.yaml", "code.yaml", "facts.json", "metrics.csv", "evaluations.jsonl"):
+        for name in FILES:
             (self.path / name).unlink(missing_ok=True)
         for logger in ("tensorboard", "wandb", "mlflow"):
             shutil.rmtree(self.path / logger, ignore_errors=True)

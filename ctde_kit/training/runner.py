@@ -123,12 +123,12 @@ def run(parts: Parts, settings: Run, *, on_iteration: OnIteration | None = None)
             row = {"frames": frames, "seconds": time.perf_counter() - clock, **_train_metrics(iteration, settings)}
             is_last = frames >= settings.total_frames
             if is_last or frames - last_evaluation >= settings.evaluate_every_frames:
-                evaluation = {f"eval/{name}": value for name, value in settings.evaluate(frames).items()}
+                evaluation = _evaluated(settings, frames)
                 row.update(evaluation)
                 last_evaluation = frames
             if on_iteration is not None and on_iteration(iteration, {**evaluation, **row}) is True:
                 if last_evaluation != frames:
-                    evaluation = {f"eval/{name}": value for name, value in settings.evaluate(frames).items()}
+                    evaluation = _evaluated(settings, frames)
                     row.update(evaluation)
                 is_last, last_evaluation = True, frames
             _log(row, settings)
@@ -144,9 +144,13 @@ def run(parts: Parts, settings: Run, *, on_iteration: OnIteration | None = None)
                 break
             before = time.perf_counter()
     if not evaluation:
-        evaluation = {f"eval/{name}": value for name, value in settings.evaluate(frames).items()}
+        evaluation = _evaluated(settings, frames)
     parts.collector.shutdown()
     return _finish(settings, frames, (frames - first_frames) / max(training_seconds, 1e-9), evaluation, clock)
+
+
+def _evaluated(settings: Run, frames: int) -> dict[str, float]:
+    return {f"eval/{name}": value for name, value in settings.evaluate(frames).items()}
 
 
 def _last_evaluated_frames(directory: RunDirectory) -> float:

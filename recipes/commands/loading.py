@@ -97,7 +97,7 @@ def _in_memory(config: RecipeConfig) -> RecipeConfig:
         return config
     replay: Any = getattr(config, "replay")  # noqa: B009
     stored_on = "cpu" if replay.stored_on == "disk" else replay.stored_on
-    return replace(config, replay=replace(replay, stored_on=stored_on))  # type: ignore[call-arg]
+    return replace(config, replay=replace(replay, stored_on=stored_on))
 
 
 def read_config(directory: Path) -> RecipeConfig:

@@ -53,7 +53,7 @@ def make_loss(mixed: bool = True, state: bool = False, **options: Any) -> QMixLo
     return loss
 
 
-# One row an env's step: both agents' values, actions, next values, the team's reward, terminated.
+# One row for each step of an env: both agents' values, actions, next values, the team's reward, terminated.
 STEPS = [
     ([[1.0, 2.0], [3.0, 4.0]], [0, 1], [[5.0, 6.0], [8.0, 7.0]], 1.0, False),  # chosen 1 + 4, next 26 + 18
     ([[1.0, 2.0], [3.0, 4.0]], [1, 0], [[0.0, 9.0], [9.0, 0.0]], 2.0, True),  # chosen 2 + 3, nothing follows

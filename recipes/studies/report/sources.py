@@ -76,20 +76,24 @@ def _read(source: Path, found: Found, earlier: set[str]) -> Iterator[RunCurve]:
         if not (run / "summary.json").exists():
             found.unfinished.append(run)
             continue
-        for curve in map(named, _curves(run, found)):
-            _keep_facts(run, curve, found)
+        config = SavedRun(run).config
+        summary = json.loads((run / "summary.json").read_text())
+        if (run / "facts.json").is_file():
+            found.facts.append(json.loads((run / "facts.json").read_text()))
+        for curve in map(named, _curves(run, config, summary)):
+            key = curve.task, curve.label, curve.seed
+            found.configs[key] = config
+            found.frames_per_second[key] = summary["frames_per_second"]
             yield curve
     for path in sorted(source.rglob("*.json")):
         if not any(path.is_relative_to(run) for run in runs) and is_marl_eval(path):
             yield from map(named, read_marl_eval(path))
 
 
-def _curves(run: Path, found: Found) -> Iterator[RunCurve]:
+def _curves(run: Path, config: dict[str, Any], summary: dict[str, Any]) -> Iterator[RunCurve]:
     """One curve, or where groups compete one for each group, as if it were a task of its own."""
-    config = SavedRun(run).config
     label = run.parent.name if run.name.startswith("seed_") else config["algorithm"]
     rows = list(read_metrics(run / "metrics.csv"))
-    summary = json.loads((run / "summary.json").read_text())
     names = [name for name in summary if name.startswith("eval/") and name.endswith("return_mean")]
     for name in ["eval/return_mean"] if "eval/return_mean" in names else names:
         metric = name.removeprefix("eval/")
@@ -115,15 +119,6 @@ def _episodes(run: Path, metric: str) -> dict[int, tuple[float, ...]]:
         for record in read_evaluations(path):
             found.setdefault(record["frames"], []).append(record[metric])
     return {frames: tuple(values) for frames, values in found.items()}
-
-
-def _keep_facts(run: Path, curve: RunCurve, found: Found) -> None:
-    key = curve.task, curve.label, curve.seed
-    found.configs[key] = SavedRun(run).config
-    summary = json.loads((run / "summary.json").read_text())
-    found.frames_per_second[key] = summary["frames_per_second"]
-    if (run / "facts.json").is_file():
-        found.facts.append(json.loads((run / "facts.json").read_text()))
 
 
 def _check_alike(configs: dict[tuple[str, str, int], dict[str, Any]]) -> None:
