@@ -16,10 +16,15 @@ def two_processes(cwd: Path, way: str) -> list[str]:
     run = way.replace(" ", "_")
     start, resume = [*arguments, f"hydra.run.dir={run}"], [f"resume={run}", "total_frames=300"]
     commands = {"start": start, "resume": resume}
+    expected = cwd / "whole"
     if way == "resume and resume":
-        short = [*(option for option in start if not option.startswith("total_frames")), "total_frames=120"]
-        if (ended := run_command(cwd, recipe, short)).code != 0:
-            return [f"the first run failed: {ended.stderr}"]
+        # Learning rates go by the frames of the whole run, so that one that is made longer ends elsewhere.
+        expected = cwd / "made_longer"
+        short = [*(option for option in arguments if not option.startswith("total_frames")), "total_frames=120"]
+        longer = [f"resume={expected.name}", *resume[1:]]
+        before = ([*short, f"hydra.run.dir={run}"], [*short, f"hydra.run.dir={expected.name}"], longer)
+        for failed in [ended for ended in (run_command(cwd, recipe, one) for one in before) if ended.code != 0]:
+            return [f"a run before it failed: {failed.stderr}"]
     first, second = (commands[name] for name in way.split(" and "))
     processes = [fork_command(cwd, recipe, first)]
     if way == "start and resume":
@@ -31,4 +36,4 @@ def two_processes(cwd: Path, way: str) -> list[str]:
     wrong = [f"{one.code}: {one.stderr}" for one in ended]
     if [one.code for one in ended] != [0, 2] or "in use by process" not in ended[1].stderr:
         return wrong
-    return differences(cwd / "whole", cwd / run)
+    return differences(expected, cwd / run)
