@@ -19,6 +19,7 @@ from ctde_kit.recipes.commands.export import export
 from ctde_kit.recipes.commands.lasting_output import lasting_output
 from ctde_kit.recipes.commands.recipes import RECIPES
 from ctde_kit.recipes.commands.report import report
+from ctde_kit.recipes.commands.spinning import limit_spinning
 from ctde_kit.recipes.commands.train import train
 from ctde_kit.recipes.commands.watch import watch
 
@@ -40,6 +41,7 @@ PROGRAMS = ("benchmark", "report", "cross-play", "critic-layouts")
 
 def main() -> None:
     """Do what the command line says; the program's name, or its first argument, is the command."""
+    limit_spinning()
     with lasting_output():
         _run_command()
 
