@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torchrl.data import Bounded, Categorical, Composite, MultiCategorical, OneHot, TensorSpec
+from torchrl.data import Binary, Bounded, Categorical, Composite, MultiCategorical, MultiOneHot, OneHot, TensorSpec
 from torchrl.data.tensor_specs import StackedComposite
 from torchrl.envs import EnvBase
 
@@ -216,6 +216,11 @@ def _group_spec(name: str, action: TensorSpec, observation_spec: Composite, batc
 
 def _flat_dim(spec: Composite, key: str | tuple[str, str], leading: int) -> int | None:
     if key not in spec.keys(True, True):
+        if key in spec.keys(True):
+            raise UserError(
+                f"key {key}: expected one tensor, found the entries {list(spec[key].keys())}; concatenate them with "
+                "the transform CatTensors"
+            )
         return None
     shape = spec[key].shape[leading:]
     if len(shape) != 1:
@@ -227,16 +232,30 @@ def _flat_dim(spec: Composite, key: str | tuple[str, str], leading: int) -> int 
 
 def _action_spec(name: str, spec: TensorSpec, batch_dims: int) -> ActionSpec:
     shape = spec.shape[batch_dims:]
+    # Subclasses of Categorical and OneHot that mean something else.
+    if isinstance(spec, Binary | MultiOneHot):
+        sizes = [2] * shape[-1] if isinstance(spec, Binary) else list(spec.nvec)
+        raise UserError(
+            f"the actions of group {name!r} are {type(spec).__name__}, several choices at once: expected "
+            f"MultiCategorical({sizes}), int64 [n_agents, {len(sizes)}]; convert them with a transform"
+        )
+    if isinstance(spec, Categorical) and not isinstance(spec, OneHot | MultiCategorical):
+        _check_dims(name, spec, shape, "")
+        return ActionSpec("categorical", (int(spec.space.n),))
+    _check_dims(name, spec, shape, ", F")
     if isinstance(spec, OneHot):
         return ActionSpec("one_hot", (shape[-1],))
     if isinstance(spec, MultiCategorical):
-        sizes = tuple(int(n) for n in torch.as_tensor(spec.nvec).reshape(-1, shape[-1])[0])
-        return ActionSpec("multi_discrete", sizes)
-    if isinstance(spec, Categorical):
-        return ActionSpec("categorical", (int(spec.space.n),))
+        sizes = torch.as_tensor(spec.nvec).reshape(-1, shape[-1])
+        return ActionSpec("multi_discrete", tuple(int(n) for n in sizes[0]))
     if isinstance(spec, Bounded):
         first_env = (0,) * batch_dims
         space: Any = spec.space
+        if not spec.dtype.is_floating_point:
+            raise UserError(
+                f"the actions of group {name!r} are Bounded of {spec.dtype}: expected floats, or whole numbers as "
+                "Categorical or MultiCategorical; convert them with a transform"
+            )
         low, high = space.low[first_env], space.high[first_env]
         if not (torch.isfinite(low).all() and torch.isfinite(high).all() and (low < high).all()):
             raise UserError(
@@ -248,6 +267,16 @@ def _action_spec(name: str, spec: TensorSpec, batch_dims: int) -> ActionSpec:
         f"the actions of group {name!r} are {type(spec).__name__}: expected Bounded, Categorical, OneHot or "
         "MultiCategorical; convert them with a transform"
     )
+
+
+def _check_dims(name: str, spec: TensorSpec, shape: torch.Size, features: str) -> None:
+    """Raise ``UserError`` unless ``shape``, without the batch, is ``[n_agents]`` with or without one dimension more."""
+    if len(shape) != 1 + bool(features):
+        hint = "UnsqueezeTransform" if len(shape) < 1 + bool(features) else "SqueezeTransform or FlattenAction"
+        raise UserError(
+            f"the actions of group {name!r} are {type(spec).__name__} of shape {list(shape)}: expected "
+            f"[n_agents{features}]; change them with a transform such as {hint}"
+        )
 
 
 def _as_tuple(bounds: torch.Tensor) -> tuple[tuple[float, ...], ...]:

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torchrl.data import Bounded, Categorical, Composite, MultiCategorical, OneHot, TensorSpec, Unbounded
+from torchrl.data import (
+    Binary,
+    Bounded,
+    Categorical,
+    Composite,
+    MultiCategorical,
+    MultiOneHot,
+    OneHot,
+    TensorSpec,
+    Unbounded,
+)
 from torchrl.envs import EnvBase, GymEnv
 from torchrl.envs import VmasEnv as TorchRLVmasEnv
 from torchrl.envs.utils import MarlGroupMapType
@@ -107,6 +117,31 @@ def test_unbounded_and_empty_bounds_are_refused() -> None:
         TeamSpec.from_env(SpecOnlyEnv(Bounded(low, low)))
     with pytest.raises(UserError, match="Unbounded"):
         TeamSpec.from_env(SpecOnlyEnv(Unbounded((5, 3, 2))))
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (
+            Binary(4, torch.Size([5, 3, 4])),
+            r"Binary, several choices at once: expected MultiCategorical\(\[2, 2, 2, 2\]\)",
+        ),
+        (MultiOneHot([3, 4], shape=torch.Size([5, 3, 7])), r"MultiOneHot, .*expected MultiCategorical\(\[3, 4\]\)"),
+        (Categorical(6, shape=(5, 3, 1)), r"shape \[3, 1\]: expected \[n_agents\]; .*SqueezeTransform"),
+        (Bounded(-1, 1, torch.Size([5, 3])), r"shape \[3\]: expected \[n_agents, F\]; .*UnsqueezeTransform"),
+        (Bounded(-1, 1, torch.Size([5, 3, 2, 2])), r"shape \[3, 2, 2\]: expected \[n_agents, F\]"),
+        (Bounded(0, 4, torch.Size([5, 3, 2]), dtype=torch.int64), "Bounded of torch.int64: expected floats"),
+    ],
+)
+def test_actions_that_would_be_taken_for_others_are_refused(spec: TensorSpec, message: str) -> None:
+    with pytest.raises(UserError, match=f"the actions of group 'agents' are .*{message}"):
+        TeamSpec.from_env(SpecOnlyEnv(spec))
+
+
+def test_a_nested_state_is_refused() -> None:
+    state = Composite({"positions": Unbounded((5, 3, 2))}, shape=(5, 3))
+    with pytest.raises(UserError, match=r"'state'\): expected one tensor, found the entries \['positions'\]"):
+        TeamSpec.from_env(SpecOnlyEnv(Categorical(4, shape=(5, 3)), state=state))
 
 
 def test_an_image_observation_is_refused() -> None:

@@ -50,7 +50,7 @@ class WorkerEnv(EnvBase):
     - ``max_steps`` truncates the team and whoever is alive; a time limit is never a termination.
     - An agent that ended keeps the flags it ended with until the reset (TorchRL: terminated and truncated at once),
       with observation and reward zero whatever the environment still says of it, and mask False. Its actions are
-      dropped (TorchRL passes them on).
+      dropped (TorchRL passes them on). An agent may join late, but not come back.
     - The mask is True for agents that are alive, and in the last observation of an episode for those that a time limit
       stopped, since their value is bootstrapped (TorchRL: False for all).
     - Where agents act in turn, an agent waits while another is on turn: it is alive, its mask is True (TorchRL: False),
@@ -70,8 +70,9 @@ class WorkerEnv(EnvBase):
     both runs: ``state_dict()`` starts a new epoch of seeds, and the next full ``reset``, which must follow in the run
     that goes on as in the one that loads, seeds every env anew. It holds only the seed and the epoch.
 
-    Raises :class:`~ctde_kit.envs.workers.WorkerError` where an environment raises, or its process dies or hangs, and
-    ``UserError`` for actions of the wrong shape.
+    Raises :class:`~ctde_kit.envs.workers.WorkerError` where an environment raises, or its process dies or hangs, where
+    an agent comes back after its end, and for an action mask where there was none at the first reset; ``UserError`` for
+    actions of the wrong shape.
 
     >>> from ctde_kit.envs.pettingzoo import pettingzoo_factory
     >>> from ctde_kit.envs.workers import worker_env

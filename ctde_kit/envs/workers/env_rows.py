@@ -50,8 +50,8 @@ def describe(env: ParallelEnv[str, Any, Any]) -> EnvDescription:
 
     Every agent of a turn-based environment has an action mask, which says that it is not on turn.
 
-    Raises ``UserError`` for an action space that is not ``Discrete``, ``MultiDiscrete`` or ``Box``, for a ``Box`` where
-    agents act in turn, and for an environment's action masks of actions that are not ``Discrete``.
+    Raises ``UserError`` for an action space that is not ``Discrete``, ``MultiDiscrete`` or a ``Box`` of floats, for a
+    ``Box`` where agents act in turn, and for an environment's action masks of actions that are not ``Discrete``.
     """
     _, infos = env.reset()
     turn_based: bool = getattr(env, "turn_based", False)
@@ -62,6 +62,11 @@ def describe(env: ParallelEnv[str, Any, Any]) -> EnvDescription:
             raise UserError(
                 f"action_space of {agent!r}: expected Discrete, MultiDiscrete or Box, found {action_space}; wrap the "
                 "environment"
+            )
+        if isinstance(action_space, spaces.Box) and not np.issubdtype(action_space.dtype, np.floating):
+            raise UserError(
+                f"action_space of {agent!r}: expected a Box of floats, found {action_space}; wrap the environment so "
+                "that whole numbers are Discrete or MultiDiscrete"
             )
         masked = reader.has_action_mask or ACTION_MASK in infos.get(agent, {})
         if masked and not isinstance(action_space, spaces.Discrete):
@@ -89,7 +94,7 @@ class AgentRow:
     def __init__(self, index: int, position: int, agent: str, group: GroupLayout, env: Any, block: Block) -> None:
         keys, here = GroupKeys(group.name), (index, slice(position, position + 1))
         self.agent = agent
-        self.alive = False
+        self.alive, self.gone = False, False
         self._read = ObservationReader(env.observation_space(agent))
         self._space = group.agents[agent].action_space
         self._observation = block[keys.observation][index, position]
@@ -122,6 +127,10 @@ class AgentRow:
         end, since nobody listens."""
         self._mask[0] = there
         if self._action_mask is None:
+            if info is not None and ACTION_MASK in info:
+                raise ValueError(
+                    f"{self.agent!r} has an action_mask, but had none at the first reset: give it one there"
+                )
             return
         if not acts:
             # One action left means: log-probability and entropy 0, so that whoever waits learns values and no policy.
@@ -161,7 +170,7 @@ class EnvRow:
         self._steps, self._finished = 0, False
         present = set(self._env.agents)
         for row in self._agents:
-            row.alive = row.agent in present
+            row.alive, row.gone = row.agent in present, False
             row.write(observations.get(row.agent) if row.alive else None, 0.0, False, False)
         self._alive = [row for row in self._agents if row.alive]
         self._done[0] = self._terminated[0] = self._truncated[0] = False
@@ -181,12 +190,16 @@ class EnvRow:
         for row in self._agents:
             agent = row.agent
             if row.done[0] or not (row.alive or agent in present):
+                if row.gone and agent in present:
+                    raise ValueError(f"{agent!r} came back after its end; keep it in the episode, its actions masked")
+                row.gone = bool(row.done[0]) and agent not in present
                 row.clear()
                 continue
             truncated = bool(truncations.get(agent, False))
             terminated = bool(terminations.get(agent, False)) or (agent not in present and not truncated)
             row.write(observations.get(agent), rewards.get(agent, 0.0), terminated, truncated)
             row.alive = not (terminated or truncated)
+            row.gone = not row.alive and agent not in present
         self._alive = [row for row in self._agents if row.alive]
         there = self._write_end(before)
         self._write_masks(there, observations, infos)

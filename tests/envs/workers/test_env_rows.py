@@ -207,6 +207,42 @@ def test_action_spaces_that_do_not_fit_are_named(make: Make) -> None:
         make(Boxed)
 
 
+class WholeNumbers(ToyEnv):
+    def action_space(self, agent: str) -> spaces.Space[Any]:
+        return spaces.Box(0, 4, (2,), np.int64)
+
+
+def test_a_box_of_whole_numbers_is_refused(make: Make) -> None:
+    with pytest.raises(UserError, match=r"'walker_0': expected a Box of floats, found Box\(0, 4, .*MultiDiscrete"):
+        make(WholeNumbers)
+
+
+class LateMasks(ToyEnv):
+    def _info(self, agent: str) -> dict[str, Any]:
+        return {"action_mask": np.ones(7, np.int8)} if agent == "boss_1" and self.time == 2 else {}
+
+
+def test_a_mask_that_first_appears_in_a_step_is_an_error(make: Make) -> None:
+    with pytest.raises(WorkerError, match="ValueError: 'boss_1' has an action_mask, but had none at the first reset"):
+        make(LateMasks).rollout(5)
+
+
+class Returning(ToyEnv):
+    def step(self, actions: dict[str, Any]) -> Any:
+        result = super().step(actions)
+        if self.time == 4:
+            self.agents.append("walker_1")
+        return result
+
+
+@pytest.mark.parametrize("way", ["terminated", "truncated", "vanishes"])
+def test_an_agent_that_comes_back_is_an_error(way: str, make: Make) -> None:
+    env = make(partial(Returning, ends={"walker_1": (2, way)}))
+    assert env.rollout(3).shape[-1] == 3
+    with pytest.raises(WorkerError, match="ValueError: 'walker_1' came back after its end"):
+        env.rollout(5)
+
+
 # --- turns
 
 
