@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import difflib
 from pathlib import Path
 from typing import Any
@@ -10,15 +9,20 @@ from typing import Any
 from vmas.scenarios import load
 from vmas.simulator.scenario import BaseScenario
 
+from ctde_kit.envs.vmas.argument_names import argument_names
 from ctde_kit.errors import UserError
 
 
-def load_scenario(scenario: str | BaseScenario) -> BaseScenario:
-    """The scenario object for a name such as ``navigation`` or ``mpe/simple_tag``; an object passes through.
+def load_scenario(scenario: str | BaseScenario | type[BaseScenario]) -> BaseScenario:
+    """The scenario object for a name such as ``navigation`` or ``mpe/simple_tag``, or of a class; objects pass through.
 
     Raises:
-        UserError: where VMAS ships no scenario of that name.
+        UserError: where VMAS ships no scenario of that name, and for a class that is no scenario's.
     """
+    if isinstance(scenario, type):
+        if not issubclass(scenario, BaseScenario):
+            raise UserError(f"scenario: expected a name, or a class or object of VMAS's BaseScenario, found {scenario}")
+        return scenario()
     if isinstance(scenario, BaseScenario):
         return scenario
     name = scenario.rsplit("/", 1)[-1]
@@ -42,52 +46,18 @@ def shipped_scenarios() -> list[str]:
 
 
 def check_arguments(scenario: BaseScenario, arguments: dict[str, Any]) -> None:
-    """Raise ``UserError`` for an argument whose name the scenario's source never mentions."""
-    known = _argument_names(type(scenario))
+    """Raise ``UserError`` for an argument whose name the scenario's source never mentions.
+
+    Nothing is said where the source cannot be found, as of a class from a notebook, or where it hands all arguments on.
+    """
+    known = argument_names(type(scenario))
     for name in arguments:
-        if name not in known:
+        if known is not None and name not in known:
             close = difflib.get_close_matches(name, sorted(known), n=3)
-            hint = f"did you mean {' or '.join(close)}?" if close else f"it reads {', '.join(sorted(known))}"
+            hint = f"did you mean {' or '.join(close)}?" if close else f"it reads {', '.join(sorted(known)) or 'none'}"
             raise UserError(f"scenario argument {name!r} is never read by {_name(scenario)}: {hint}")
 
 
 def _name(scenario: BaseScenario) -> str:
-    return Path(type(scenario).make_world.__code__.co_filename).stem
-
-
-def _argument_names(scenario_class: type) -> set[str]:
-    """Names that ``make_world`` takes, or that any method looks up in its ``kwargs``."""
-    names: set[str] = set()
-    for cls in scenario_class.__mro__:
-        if not issubclass(cls, BaseScenario) or cls is BaseScenario:
-            continue
-        for node in ast.walk(_class_source(cls)):
-            if isinstance(node, ast.FunctionDef) and node.name == "make_world":
-                names |= {argument.arg for argument in [*node.args.args, *node.args.kwonlyargs]}
-            names |= _lookups(node)
-    return names - {"self", "batch_dim", "device"}
-
-
-def _class_source(cls: type) -> ast.AST:
-    """The class's syntax tree, found through a method: VMAS loads scenarios as modules without a name."""
-    methods = [value for value in vars(cls).values() if hasattr(value, "__code__")]
-    if not methods:
-        return ast.Module([], [])
-    tree = ast.parse(Path(methods[0].__code__.co_filename).read_text())
-    return next(node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name == cls.__name__)
-
-
-def _lookups(node: ast.AST) -> set[str]:
-    """``kwargs.get("x")``, ``kwargs.pop("x")``, ``kwargs["x"]``, ``"x" in kwargs``."""
-    constants: list[ast.expr] = []
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and _is_kwargs(node.func.value):
-        constants = node.args[:1]
-    elif isinstance(node, ast.Subscript) and _is_kwargs(node.value):
-        constants = [node.slice]
-    elif isinstance(node, ast.Compare) and any(_is_kwargs(right) for right in node.comparators):
-        constants = [node.left]
-    return {c.value for c in constants if isinstance(c, ast.Constant) and isinstance(c.value, str)}
-
-
-def _is_kwargs(node: ast.expr) -> bool:
-    return isinstance(node, ast.Name) and "kwargs" in node.id
+    name = type(scenario).__name__
+    return Path(type(scenario).make_world.__code__.co_filename).stem if name == "Scenario" else name

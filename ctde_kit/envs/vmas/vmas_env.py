@@ -45,7 +45,7 @@ class VmasEnv(TorchRLVmasEnv):
     - ``state_dict`` holds the whole world, so that a loaded env goes on bit for bit (on a CPU).
 
     Args:
-        scenario: a name that VMAS ships (``navigation``, ``simple_tag``) or a scenario object.
+        scenario: a name that VMAS ships (``navigation``, ``simple_tag``), or a scenario's class or object.
         num_envs: environments in the batch.
         max_steps: steps after which an episode is truncated, ``None`` for no limit.
         continuous_actions: bounded continuous actions, else one choice per agent.
@@ -73,7 +73,7 @@ class VmasEnv(TorchRLVmasEnv):
 
     def __init__(
         self,
-        scenario: str | BaseScenario,
+        scenario: str | BaseScenario | type[BaseScenario],
         num_envs: int,
         *,
         max_steps: int | None = None,
@@ -101,7 +101,7 @@ class VmasEnv(TorchRLVmasEnv):
             "compile_step": compile_step,
             "scenario_kwargs": arguments,
         }
-        name = scenario if isinstance(scenario, str) else type(scenario).__name__
+        name = scenario if isinstance(scenario, str) else None
         scenario = load_scenario(scenario)
         check_arguments(scenario, arguments)
         self.with_info = info
@@ -122,7 +122,7 @@ class VmasEnv(TorchRLVmasEnv):
         self._simulation = VmasSimulation(
             self._env,
             self.group_map,
-            name=name,
+            name=name or type(scenario).__name__,
             max_steps=max_steps,
             with_info=info,
             random_stream=self.random_stream,

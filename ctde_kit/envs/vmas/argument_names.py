@@ -1,0 +1,87 @@
+"""The names of the arguments that a scenario reads, found in its source."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+from vmas.simulator.scenario import BaseScenario
+
+# What these do with all arguments reads none of them.
+_HARMLESS = ("check_kwargs_consumed",)
+
+
+def argument_names(scenario_class: type[BaseScenario]) -> set[str] | None:
+    """Names that ``make_world`` takes, or that any method looks up in the arguments; ``None`` where that is not known.
+
+    It is not known where there is no source, or where the arguments are handed on to something else than a method.
+
+    >>> from vmas.scenarios import load
+    >>> sorted(argument_names(load("dropout.py").Scenario))
+    ['energy_coeff', 'n_agents']
+    """
+    names: set[str] = set()
+    trees = [_class_source(cls) for cls in scenario_class.__mro__ if _is_scenario(cls)]
+    nodes = [node for tree in trees if tree is not None for node in ast.walk(tree)]
+    functions = [node for node in nodes if isinstance(node, ast.FunctionDef)]
+    methods = {function.name for function in functions}
+    for function in functions:
+        bags = _bags(function)
+        read, is_whole = _reads(function, bags, methods)
+        if is_whole:
+            return None
+        names |= read
+        if function.name == "make_world" or bags:
+            names |= {argument.arg for argument in [*function.args.args, *function.args.kwonlyargs]} - bags
+    return None if None in trees else names - {"self", "batch_dim", "device"}
+
+
+def _is_scenario(cls: type) -> bool:
+    return issubclass(cls, BaseScenario) and cls is not BaseScenario
+
+
+def _class_source(cls: type) -> ast.AST | None:
+    """The class's syntax tree, found through a method: VMAS loads scenarios as modules without a name."""
+    methods = [value for value in vars(cls).values() if hasattr(value, "__code__")]
+    if not methods:
+        return ast.Module([], [])
+    try:
+        tree = ast.parse(Path(methods[0].__code__.co_filename).read_text())
+    except (OSError, SyntaxError, ValueError):
+        return None
+    classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name == cls.__name__]
+    # Of several of one name, the one that has the method at its line.
+    line = methods[0].__code__.co_firstlineno
+    return next((node for node in classes if node.lineno <= line <= (node.end_lineno or line)), None)
+
+
+def _bags(function: ast.FunctionDef) -> set[str]:
+    """The names under which a function has all arguments: its ``**kwargs``, and parameters that are called so."""
+    rest = {function.args.kwarg.arg} if function.args.kwarg is not None else set()
+    return rest | {argument.arg for argument in function.args.args if "kwargs" in argument.arg}
+
+
+def _reads(function: ast.FunctionDef, bags: set[str], methods: set[str]) -> tuple[set[str], bool]:
+    """What a function looks up in ``bags``, and whether it uses one in another way."""
+    names: set[str] = set()
+    accounted: set[ast.expr] = set()
+    for node in ast.walk(function):
+        for bag, constant in _lookups(node):
+            if isinstance(bag, ast.Name) and bag.id in bags and isinstance(constant, ast.Constant):
+                accounted.add(bag)
+                names |= {constant.value} if isinstance(constant.value, str) else set()
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", None) in (*methods, *_HARMLESS):
+            accounted |= {*node.args, *(keyword.value for keyword in node.keywords)}
+    uses = {node for node in ast.walk(function) if isinstance(node, ast.Name) and node.id in bags}
+    return names, bool(uses - accounted)
+
+
+def _lookups(node: ast.AST) -> Iterator[tuple[ast.expr, ast.expr]]:
+    """``kwargs.get("x")``, ``kwargs.pop("x")``, ``kwargs["x"]``, ``"x" in kwargs``: where is looked, and for what."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in ("get", "pop"):
+        yield from ((node.func.value, name) for name in node.args[:1])
+    elif isinstance(node, ast.Subscript):
+        yield node.value, node.slice
+    elif isinstance(node, ast.Compare):
+        yield from ((right, node.left) for right in node.comparators)

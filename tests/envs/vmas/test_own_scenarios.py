@@ -1,0 +1,120 @@
+"""Scenarios of a user's own: classes from anywhere, and what is known of the arguments that they read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from vmas.scenarios import load
+from vmas.simulator.core import Agent, Sphere, World
+from vmas.simulator.scenario import BaseScenario
+
+from ctde_kit.envs.vmas import VmasEnv
+from ctde_kit.errors import UserError
+
+SOURCE = """
+from vmas.simulator.scenario import BaseScenario
+class Mine(BASE):
+    def make_world(self, batch_dim, device, **kwargs):
+        self.speed = kwargs.get("speed", 1.0)
+        return super().make_world(batch_dim, device)
+"""
+
+
+class Plain(BaseScenario):
+    """Two agents that observe where they are."""
+
+    def make_world(self, batch_dim: int, device: torch.device, **params: Any) -> World:
+        self.speed = params.pop("speed", 1.0)
+        world = World(batch_dim, device)
+        for index in range(2):
+            world.add_agent(Agent(f"agent_{index}", shape=Sphere(0.1)))
+        return world
+
+    def reset_world_at(self, env_index: int | None = None) -> None:
+        for agent in self.world.agents:
+            agent.set_pos(torch.zeros(2), env_index)
+
+    def observation(self, agent: Agent) -> torch.Tensor:
+        return agent.state.pos
+
+    def reward(self, agent: Agent) -> torch.Tensor:
+        return -agent.state.pos.norm(dim=-1)
+
+
+class Updating(Plain):
+    def make_world(self, batch_dim: int, device: torch.device, **kwargs: Any) -> World:
+        self.options = {"n_agents": 2}
+        self.options.update(kwargs)
+        return super().make_world(batch_dim, device)
+
+
+class HandingOn(Plain):
+    def make_world(self, batch_dim: int, device: torch.device, **kwargs: Any) -> World:
+        self.configure(**kwargs)
+        return super().make_world(batch_dim, device)
+
+    def configure(self, width: float = 1.0, **rest: Any) -> None:
+        self.width, self.height = width, rest.get("height", 1.0)
+
+
+def renamed(cls: type) -> type:
+    """A decorator that makes another class."""
+    return type("Renamed", (cls,), {"observation": lambda self, agent: agent.state.vel})
+
+
+def executed() -> type[BaseScenario]:
+    names: dict[str, Any] = {"BASE": Plain}
+    exec(compile(SOURCE, "<cell 1>", "exec"), names)
+    return names["Mine"]
+
+
+def nested() -> type[BaseScenario]:
+    class Mine(Plain):
+        def make_world(self, batch_dim: int, device: torch.device, **kwargs: Any) -> World:
+            self.depth = kwargs.get("depth", 1)
+            return super().make_world(batch_dim, device)
+
+    return Mine
+
+
+@pytest.mark.parametrize(
+    ("make", "argument"),
+    [
+        (lambda: Plain, "speed"),
+        (lambda: HandingOn, "width"),
+        (lambda: HandingOn, "height"),
+        (nested, "depth"),
+        (nested, "speed"),
+    ],
+)
+def test_what_is_read_is_known(make: Callable[[], type[BaseScenario]], argument: str) -> None:
+    scenario = make()
+    assert VmasEnv(scenario, num_envs=2, scenario_kwargs={argument: 2.0}).reset().batch_size == (2,)
+    with pytest.raises(
+        UserError, match=rf"'{argument[:-1]}' is never read by {scenario.__name__}: did you mean .*{argument}"
+    ):
+        VmasEnv(scenario, num_envs=2, scenario_kwargs={argument[:-1]: 2.0})
+
+
+@pytest.mark.parametrize("make", [executed, lambda: Updating, lambda: renamed(Plain)])
+def test_what_cannot_be_read_is_not_checked(make: Callable[[], type[BaseScenario]]) -> None:
+    env = VmasEnv(make(), num_envs=3, seed=0, anything=5)
+    assert env.rollout(4)["next", "agents", "reward"].shape == (3, 4, 2, 1)
+
+
+def test_a_class_is_built_anew_by_each_env() -> None:
+    first, second = VmasEnv(Plain, num_envs=2), VmasEnv(Plain, num_envs=2)
+    assert first.simulation.world.scenario is not second.simulation.world.scenario
+    assert (
+        VmasEnv(load("navigation.py").Scenario, num_envs=2, n_agents=2).reset()["agents", "observation"].shape[1] == 2
+    )
+
+
+def test_a_class_of_something_else_is_refused() -> None:
+    with pytest.raises(
+        UserError, match="expected a name, or a class or object of VMAS's BaseScenario, found <class 'dict'>"
+    ):
+        VmasEnv(dict, num_envs=2)  # pyright: ignore[reportArgumentType]
