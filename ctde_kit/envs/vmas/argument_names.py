@@ -19,7 +19,7 @@ def argument_names(scenario_class: type[BaseScenario]) -> set[str] | None:
 
     >>> from vmas.scenarios import load
     >>> sorted(argument_names(load("dropout.py").Scenario))
-    ['energy_coeff', 'n_agents']
+    ['energy_coeff', 'n_agents', 'start_same_point']
     """
     names: set[str] = set()
     trees = [_class_source(cls) for cls in scenario_class.__mro__ if _is_scenario(cls)]
