@@ -26,6 +26,7 @@ PAGES = [
     "docs/tutorials/run.md",
     "docs/tutorials/compose.md",
     "docs/tutorials/drop_in.md",
+    "docs/tutorials/own_environment.md",
     "docs/competition.md",
     "docs/communication.md",
     "docs/critics.md",
@@ -69,6 +70,8 @@ def test_the_code_of_a_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.
         if language == "bash":
             for line in code.splitlines():
                 run_command(line, tmp_path)
+        elif file := re.match(r"# (\w+\.py)\n", code):
+            (tmp_path / file[1]).write_text(code)
         else:
             exec(compile(code, page, "exec"), namespace)
 

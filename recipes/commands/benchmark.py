@@ -17,6 +17,7 @@ from ctde_kit.errors import RunStopped, UserError
 from ctde_kit.recipes.commands.application import compose
 from ctde_kit.recipes.commands.loading import read_config
 from ctde_kit.recipes.commands.options import CONF, options_of
+from ctde_kit.recipes.commands.own_tasks import with_own_task
 from ctde_kit.recipes.commands.recipes import RECIPES
 from ctde_kit.recipes.commands.short_forms import expand
 from ctde_kit.recipes.commands.train import recipe_config
@@ -102,7 +103,7 @@ def planned(options: BenchmarkOptions) -> Plan:
         if recipe not in RECIPES:
             raise UserError(f"recipes: {label}: there is no recipe {recipe!r}{_hint(recipe, RECIPES)}")
     for task in options.tasks:
-        if task not in options_of("task"):
+        if ":" not in task and task not in options_of("task"):
             raise UserError(f"tasks: there is no task {task!r}{_hint(task, options_of('task'))}")
     assert options.output is not None
     output = options.output.absolute()
@@ -184,7 +185,8 @@ def _hint(name: str, known: Any) -> str:
 
 def _composed(run: PlannedRun) -> RecipeConfig:
     """The checked configuration of a run."""
-    overrides = [override for option in (f"task={run.task}", *run.options) for override in expand(option)]
+    arguments = with_own_task([f"task={run.task}", *run.options])
+    overrides = [override for argument in arguments for override in expand(argument)]
     config = recipe_config(compose(run.recipe, overrides))
     if config.algorithm != run.recipe:
         raise UserError(f"recipes: {run.label}: algorithm={config.algorithm}: this is {run.recipe}; name that recipe")

@@ -59,19 +59,22 @@ def tasks(arguments: list[str]) -> None:
     if arguments:
         return
     for name in options_of("task"):
-        print(f"task={name}")
+        if not name.startswith("own/"):
+            print(f"task={name}")
+    print("task=vmas/FILE.py:CLASS, task=pettingzoo/FILE.py:FUNCTION, task=torchrl/FILE.py:FUNCTION: your own")
     print("`ctde tasks NAME` shows a task's options, groups and sizes")
 
 
 def _describe(name: str) -> None:
     """Print a task's options and the sizes of its groups, which takes its environment."""
-    task = named_task(name.removeprefix("task="), n_envs=1)
+    name = name.removeprefix("task=")
+    task = named_task(name, n_envs=1)
     # Not before: it loads torch.
     from ctde_kit.specs import TeamSpec
 
     env = task.build(seed=0, device="cpu")
     print(f"task={task.name}")
-    for option, value in to_data(named_task(task.name)).items():
+    for option, value in to_data(named_task(name)).items():
         if option not in ("kind", "name"):
             parts = value.items() if isinstance(value, dict) else ()
             lines = {f"task.{option}.{part}": one for part, one in parts} or {f"task.{option}": value}

@@ -13,6 +13,7 @@ from ctde_kit.errors import UserError
 from ctde_kit.recipes.commands.application import compose_and_run
 from ctde_kit.recipes.commands.arguments import check_arguments
 from ctde_kit.recipes.commands.options import Options
+from ctde_kit.recipes.commands.own_tasks import with_own_task
 from ctde_kit.recipes.commands.short_forms import expand_side, names_group, with_whole_numbers
 from ctde_kit.recipes.commands.worker_errors import worker_errors
 from ctde_kit.recipes.configs.command_options import CrossPlayConfig
@@ -32,7 +33,7 @@ OPTIONS = ("task", "episodes", "seed", "device", "trust")
 
 def cross_play(arguments: list[str]) -> None:
     """Do what the command line of ``ctde-cross-play`` says."""
-    options = Options.of(CrossPlayConfig, "cross_play")
+    options, arguments = Options.of(CrossPlayConfig, "cross_play"), with_own_task(arguments)
     arguments = [argument if names_group(argument, OPTIONS) else with_whole_numbers(argument) for argument in arguments]
     check_arguments(PROGRAM, options, [argument for argument in arguments if not names_group(argument, OPTIONS)])
     overrides = [override for argument in arguments for override in expand_side(argument, OPTIONS)]

@@ -17,6 +17,7 @@ from ctde_kit.recipes.commands.application import compose
 from ctde_kit.recipes.commands.arguments import BOOLEANS, TRUE, check_arguments
 from ctde_kit.recipes.commands.loading import read_config
 from ctde_kit.recipes.commands.options import Options
+from ctde_kit.recipes.commands.own_tasks import with_own_task
 from ctde_kit.recipes.commands.recipes import RECIPES
 from ctde_kit.recipes.commands.short_forms import expand
 from ctde_kit.recipes.configs.tasks.lbf_task import LbfTask
@@ -70,6 +71,7 @@ def _reports(arguments: list[str]) -> Iterator[Report]:
             raise UserError(f"trust={given[-1]}: expected true or false")
         yield from examine_run(Path(runs[0]), trust=bool(given) and given[-1] in TRUE)
         return
+    arguments = with_own_task(arguments)
     chosen = [argument for argument in arguments if argument.startswith("task=")]
     unknown = [argument for argument in arguments if not _names_task(argument)]
     if len(chosen) != 1 or unknown:

@@ -11,6 +11,8 @@ from omegaconf import OmegaConf
 from ctde_kit.errors import UserError
 from ctde_kit.recipes.commands.application import compose
 from ctde_kit.recipes.commands.options import options_of
+from ctde_kit.recipes.commands.own_tasks import with_own_task
+from ctde_kit.recipes.commands.quoting import with_quoted_path
 from ctde_kit.recipes.configs.tasks.task import TaskConfig
 
 
@@ -20,7 +22,7 @@ def named_task(name: str, **options: Any) -> TaskConfig:
     ``VmasTask("vmas/navigation")`` has VMAS's own arguments instead.
 
     Args:
-        name: as ``ctde tasks`` lists it.
+        name: as ``ctde tasks`` lists it, or of your own code, such as ``vmas/FILE.py:CLASS``.
         options: fields of the task to change, such as ``n_envs``.
 
     Raises:
@@ -32,11 +34,13 @@ def named_task(name: str, **options: Any) -> TaskConfig:
     (30, {'n_agents': 3, 'shared_rew': False})
     """
     names = options_of("task")
-    if name not in names:
+    arguments = with_own_task([f"task={name}"])
+    if name not in names and ":" not in name:
         close = difflib.get_close_matches(name, names, n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else "`ctde tasks` lists them"
         raise UserError(f"{name!r}: there is no such task; {hint}")
-    task: Any = OmegaConf.to_object(compose("mappo", [f"task={name}"]).task)
+    overrides = [with_quoted_path(argument) for argument in arguments]
+    task: Any = OmegaConf.to_object(compose("mappo", overrides).task)
     known = [field.name for field in dataclasses.fields(task)]
     unknown = [option for option in options if option not in known]
     if unknown:

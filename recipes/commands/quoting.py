@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 # Options whose values are paths or addresses; those of runs are in ``short_forms``.
-PATHS = ("replay.directory", "logger.tracking_uri")
+PATHS = ("replay.directory", "logger.tracking_uri", "task.scenario", "task.env")
 # In hydra's own an interpolation such as ${seed} keeps its meaning.
 PATTERNS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
 

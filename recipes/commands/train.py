@@ -17,6 +17,7 @@ from ctde_kit.recipes.commands.arguments import BOOLEANS, TRUE, check_arguments
 from ctde_kit.recipes.commands.ignored import check_read
 from ctde_kit.recipes.commands.loading import read_config
 from ctde_kit.recipes.commands.options import Options
+from ctde_kit.recipes.commands.own_tasks import with_own_task
 from ctde_kit.recipes.commands.recipes import RECIPES
 from ctde_kit.recipes.commands.short_forms import expand, with_whole_numbers
 from ctde_kit.recipes.commands.worker_errors import worker_errors
@@ -34,6 +35,7 @@ def train(name: str, arguments: list[str]) -> None:
     if any(argument.startswith("resume=") for argument in arguments):
         _resume(name, arguments)
         return
+    arguments = with_own_task(arguments)
     check_critic(name, arguments)
     options = Options.of(RECIPES[name].config, name)
     arguments = [with_whole_numbers(argument) for argument in arguments]

@@ -38,6 +38,7 @@ from ctde_kit.recipes.configs.tasks.matrix_task import MatrixTask
 from ctde_kit.recipes.configs.tasks.pettingzoo_task import PettingZooTask
 from ctde_kit.recipes.configs.tasks.recall_task import RecallTask
 from ctde_kit.recipes.configs.tasks.task import TaskConfig
+from ctde_kit.recipes.configs.tasks.torchrl_task import TorchRLTask
 from ctde_kit.recipes.configs.tasks.vmas_task import VmasTask
 
 # By the type that an option is declared with, the classes it can be and the names (`kind`) they have in files.
@@ -49,6 +50,7 @@ CHOICES: Mapping[type, Mapping[str, type]] = {
         "recall": RecallTask,
         "matrix": MatrixTask,
         "cue": CueTask,
+        "torchrl": TorchRLTask,
     },
     NetworkConfig: {
         "mlp": MLPNetwork,

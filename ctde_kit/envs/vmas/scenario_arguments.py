@@ -19,12 +19,12 @@ def load_scenario(scenario: str | BaseScenario | type[BaseScenario]) -> BaseScen
     Raises:
         UserError: where VMAS ships no scenario of that name, and for a class that is no scenario's.
     """
-    if isinstance(scenario, type):
-        if not issubclass(scenario, BaseScenario):
-            raise UserError(f"scenario: expected a name, or a class or object of VMAS's BaseScenario, found {scenario}")
+    if isinstance(scenario, type) and issubclass(scenario, BaseScenario):
         return scenario()
     if isinstance(scenario, BaseScenario):
         return scenario
+    if not isinstance(scenario, str):
+        raise UserError(f"scenario: expected a name, or a class or object of VMAS's BaseScenario, found {scenario!r}")
     name = scenario.rsplit("/", 1)[-1]
     try:
         return load(f"{name}.py").Scenario()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ctde_kit.recipes.configs.checks import PATH
+from ctde_kit.recipes.configs.own_modules import imported, source
 from ctde_kit.recipes.configs.tasks.task import Renderer, TaskConfig, chosen_actions, naming_params, worker_renderer
 
 if TYPE_CHECKING:
@@ -23,7 +27,8 @@ class PettingZooTask(TaskConfig):
         name: of the task.
         n_envs: environments in the batch.
         groups_compete: report returns per group only.
-        env: family and module, such as mpe2/simple_spread_v3 or sisl/multiwalker_v9.
+        env: family and module, such as mpe2/simple_spread_v3 or sisl/multiwalker_v9; or your own, MODULE:FUNCTION or
+            FILE.py:FUNCTION, which builds one.
         n_workers: processes; null for one per core that may be used.
         worker_timeout: seconds after which a worker that does not come back from one environment is given up.
         max_steps: steps per episode.
@@ -40,7 +45,7 @@ class PettingZooTask(TaskConfig):
     """
 
     name: str = "pettingzoo/simple_spread"
-    env: str = "mpe2/simple_spread_v3"
+    env: str = field(default="mpe2/simple_spread_v3", metadata=PATH)
     n_workers: int | None = None
     worker_timeout: float = 60.0
     max_steps: int = 25
@@ -61,7 +66,6 @@ class PettingZooTask(TaskConfig):
         return chosen_actions(self, continuous is True) if offers_both else self
 
     def build(self, *, seed: int, device: str, n_envs: int | None = None) -> EnvBase:
-        from ctde_kit.envs.pettingzoo import pettingzoo_factory
         from ctde_kit.envs.workers import worker_env
 
         params = dict(self.params)
@@ -69,7 +73,7 @@ class PettingZooTask(TaskConfig):
             params["continuous_actions"] = self.continuous_actions
         with naming_params(self.name, params):
             return worker_env(
-                pettingzoo_factory(self.env, **params),
+                self._factory(params),
                 n_envs=n_envs or self.n_envs,
                 n_workers=self.n_workers,
                 worker_timeout=self.worker_timeout,
@@ -79,8 +83,18 @@ class PettingZooTask(TaskConfig):
                 device=device,
             )
 
+    def _factory(self, params: dict[str, Any]) -> Callable[[], Any]:
+        from ctde_kit.envs.pettingzoo import pettingzoo_factory
+
+        if ":" not in self.env:
+            return pettingzoo_factory(self.env, **params)
+        # Imported here, so that what is wrong with it is said before there are workers.
+        return partial(imported(self.env, "task.env"), **params)
+
     def own_code(self) -> dict[str, Path]:
-        """The package, where it is none of PettingZoo's families and not mpe2."""
+        """The function's file or package; and a package that is none of PettingZoo's families and not mpe2."""
+        if ":" in self.env:
+            return {self.env: source(self.env, "task.env")}
         from ctde_kit.envs.pettingzoo import own_package
 
         package = own_package(self.env)

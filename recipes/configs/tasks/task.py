@@ -105,11 +105,14 @@ def check_params(name: str, params: dict[str, Any], known: tuple[str, ...]) -> N
 
 @contextlib.contextmanager
 def naming_params(task: str, params: dict[str, Any]) -> Iterator[None]:
-    """Turn whatever an environment raises at wrong arguments into a ``UserError`` that names them."""
+    """Turn whatever an environment raises while it is built into a ``UserError`` that names it and its arguments."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise UserError(f"{task} does not build with task.params={params} ({reason}); change task.params") from error
+        given, hint = f" with task.params={params}", "look at task.params, and at the environment's own requirements"
+        if not params:
+            given, hint = "", "look at the environment's own requirements"
+        raise UserError(f"{task} does not build{given} ({reason}); {hint}") from error

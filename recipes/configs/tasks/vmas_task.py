@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ctde_kit as ck
+from ctde_kit.recipes.configs.checks import PATH
+from ctde_kit.recipes.configs.own_modules import imported, source
 from ctde_kit.recipes.configs.tasks.task import Renderer, TaskConfig, chosen_actions, naming_params
 
 if TYPE_CHECKING:
@@ -20,6 +23,8 @@ class VmasTask(TaskConfig):
         name: of the task, ``vmas/{scenario}``.
         n_envs: environments in the batch.
         groups_compete: report returns per group only.
+        scenario: null for the one that VMAS ships by that name, or your own, MODULE:CLASS or FILE.py:CLASS; a function
+            that gives a scenario will do, too.
         max_steps: steps per episode.
         continuous_actions: continuous or discrete actions; null for what the recipe needs, else continuous.
         params: the scenario's own arguments.
@@ -31,6 +36,7 @@ class VmasTask(TaskConfig):
     """
 
     name: str = "vmas/navigation"
+    scenario: str | None = field(default=None, metadata=PATH)
     max_steps: int = 100
     continuous_actions: bool | None = None
     params: dict[str, Any] = field(default_factory=dict)
@@ -56,7 +62,7 @@ class VmasTask(TaskConfig):
     def _build(self, seed: int, device: str, n_envs: int, info: bool) -> EnvBase:
         with naming_params(self.name, self.params):
             return ck.VmasEnv(
-                self.name.split("/", 1)[-1],
+                self._scenario(),
                 num_envs=n_envs,
                 max_steps=self.max_steps,
                 continuous_actions=self.continuous,
@@ -65,6 +71,16 @@ class VmasTask(TaskConfig):
                 info=info,
                 scenario_kwargs=self.params,
             )
+
+    def _scenario(self) -> Any:
+        if self.scenario is None:
+            return self.name.split("/", 1)[-1]
+        found = imported(self.scenario, "task.scenario")
+        return found if isinstance(found, type) or not callable(found) else found()
+
+    def own_code(self) -> dict[str, Path]:
+        """The scenario's file or package, where it is the user's own."""
+        return {} if self.scenario is None else {self.scenario: source(self.scenario, "task.scenario")}
 
     def renderer(self, env: EnvBase) -> Renderer:
         from ctde_kit.envs.vmas.rendering import render_frame

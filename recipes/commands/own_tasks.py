@@ -1,0 +1,51 @@
+"""A user's own environment on the command line: ``task=vmas/FILE.py:CLASS`` and the like, as options of a task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ctde_kit.errors import UserError
+from ctde_kit.recipes.configs.own_modules import check_name, with_absolute_file
+
+# By what stands before the slash: the file of ``conf/task``, and the option that has the code.
+FAMILIES = {
+    "vmas": ("own/vmas", "task.scenario"),
+    "pettingzoo": ("own/pettingzoo", "task.env"),
+    "torchrl": ("own/torchrl", "task.env"),
+}
+
+
+def with_own_task(arguments: list[str]) -> list[str]:
+    """A command line in which ``task=FAMILY/PLACE:NAME`` is the task, the code that it is built by, and its name.
+
+    Raises:
+        UserError: for code of no family, and for several at once.
+
+    >>> with_own_task(["task=torchrl/games.tag:make", "seed=1"])
+    ['task=own/torchrl', 'task.env=games.tag:make', 'task.name=torchrl/make', 'seed=1']
+    """
+    given = [argument.partition("=")[0] for argument in arguments]
+    found: list[str] = []
+    for argument in arguments:
+        option, _, value = argument.partition("=")
+        if option == "task" and value in [file for file, _ in FAMILIES.values()]:
+            raise UserError(f"{argument}: name your own code, task={value.removeprefix('own/')}/FILE.py:NAME")
+        if option == "task" and ":" in value:
+            file, code, name = _chosen(argument, value)
+            found += [f"task={file}", code, *([] if "task.name" in given else [f"task.name={name}"])]
+        else:
+            found.append(argument)
+    return found
+
+
+def _chosen(argument: str, value: str) -> tuple[str, str, str]:
+    family, _, code = value.partition("/")
+    if family not in FAMILIES:
+        raise UserError(f"{argument}: expected vmas/, pettingzoo/ or torchrl/ before your own code, found {family}/")
+    file, option = FAMILIES[family]
+    if "," in code and not Path(code.rpartition(":")[0]).is_file():
+        raise UserError(f"{argument}: environments of your own cannot be swept; start a command for each")
+    check_name(code, "task")
+    place, _, attribute = code.rpartition(":")
+    own = Path(place).stem if attribute == "Scenario" else attribute
+    return file, f"{option}={with_absolute_file(code)}", f"{family}/{own}"

@@ -1,0 +1,153 @@
+"""A user's own code by name, ``MODULE:NAME`` or ``FILE.py:NAME``: found without being run, imported when it is used."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ctde_kit.errors import UserError
+
+
+def check_name(name: str, option: str) -> None:
+    """Raise ``UserError`` unless ``name`` is ``MODULE:NAME`` or ``FILE.py:NAME``.
+
+    Args:
+        name: as the user wrote it.
+        option: that has it, for errors.
+
+    >>> check_name("my_games.tag:make", "task.env")
+    """
+    place, separator, attribute = name.rpartition(":")
+    is_module = all(map(str.isidentifier, place.split(".")))
+    if not separator or not attribute.isidentifier() or not (is_module or place.endswith(".py")):
+        raise UserError(f"{option}={name}: expected MODULE:NAME or FILE.py:NAME, such as mine.py:Scenario")
+    if place == "__main__":
+        raise UserError(f"{option}={name}: a script cannot be imported by that name; write FILE.py:NAME")
+
+
+def with_absolute_file(name: str) -> str:
+    """``FILE.py:NAME`` with the whole path, since a run may go on in another working directory; modules as they are."""
+    place, separator, attribute = name.rpartition(":")
+    return f"{Path(place).absolute()}{separator}{attribute}" if place.endswith(".py") else name
+
+
+def source(name: str, option: str) -> Path:
+    """The file of what is named, or the directory of the package that it is in; none of it is run.
+
+    Modules are found where Python finds them, and in the working directory.
+
+    Raises:
+        UserError: where there is none.
+    """
+    check_name(name, option)
+    place = name.rpartition(":")[0]
+    if place.endswith(".py"):
+        path = Path(place).absolute()
+        if not path.is_file():
+            raise UserError(f"{option}={name}: there is no file {path}; give its path from here, or the whole one")
+        return path
+    outermost = _specs(name, option)[0]
+    package = outermost.submodule_search_locations
+    return Path(next(iter(package))) if package else Path(outermost.origin or "")
+
+
+def imported(name: str, option: str) -> Any:
+    """What is named.
+
+    Raises:
+        UserError: for files and modules that there are not or that cannot be imported, and names that they do not have.
+    """
+    found, attribute = source(name, option), name.rpartition(":")[2]
+    is_file = name.rpartition(":")[0].endswith(".py")
+    if is_file or found.parent == Path.cwd():
+        # What it imports in its turn is looked for beside it, as Python does for a script.
+        folder = str(found.parent)
+        if folder not in sys.path:
+            sys.path.append(folder)
+    module = _run(name, option, (lambda: _file_module(found)) if is_file else (lambda: _module(name, option)))
+    if not hasattr(module, attribute):
+        raise UserError(f"{option}={name}: {module.__file__} has no {attribute!r}; name something that it has")
+    return getattr(module, attribute)
+
+
+def _run(name: str, option: str, load: Callable[[], ModuleType]) -> ModuleType:
+    try:
+        return load()
+    except UserError:
+        raise
+    # Also `sys.exit()` at the end of a script.
+    except (Exception, SystemExit) as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{option}={name}: it cannot be imported ({type(error).__name__}: {reason}; in {place.filename}, line "
+            f"{place.lineno}); mend it"
+        ) from error
+
+
+def _file_module(path: Path) -> ModuleType:
+    """A file as a module of a name of its own; another one once its content is another."""
+    module_name = f"{path.stem}_{hashlib.sha256(bytes(path) + path.read_bytes()).hexdigest()[:16]}"
+    if module_name in sys.modules:
+        return sys.modules[module_name]
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[module_name]
+        raise
+    return module
+
+
+def _module(name: str, option: str) -> ModuleType:
+    spec = _specs(name, option)[-1]
+    module = importlib.import_module(spec.name)
+    if module.__spec__ is None or module.__spec__.origin != spec.origin:
+        raise UserError(
+            f"{option}={name}: another module {spec.name} is imported already, not {spec.origin}; give yours another "
+            "name"
+        )
+    return module
+
+
+def _specs(name: str, option: str) -> list[ModuleSpec]:
+    """Of a module and the packages around it, the outermost first."""
+    importlib.invalidate_caches()
+    module_name = name.rpartition(":")[0]
+    parts = module_name.split(".")
+    locations: Sequence[str] | None = [*sys.path, str(Path.cwd())]
+    specs: list[ModuleSpec] = []
+    for depth in range(len(parts)):
+        spec = PathFinder.find_spec(".".join(parts[: depth + 1]), locations)
+        if spec is None and depth == 0:
+            spec = _installed_spec(parts[0])
+        if spec is None:
+            break
+        specs.append(spec)
+        locations = spec.submodule_search_locations or []
+    if len(specs) < len(parts) or not specs[-1].has_location:
+        raise UserError(
+            f"{option}={name}: there is no module {module_name}, neither in {Path.cwd()} nor where Python looks; start "
+            "the command where it is, or name its directory in PYTHONPATH"
+        )
+    return specs
+
+
+def _installed_spec(name: str) -> ModuleSpec | None:
+    """Of packages that are installed as links to their source."""
+    try:
+        return importlib.util.find_spec(name)
+    except ValueError:  # a module that somebody made without a file
+        return None

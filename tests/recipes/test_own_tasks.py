@@ -1,0 +1,192 @@
+"""A user's own environments: from the command line, found without being run, and run again only with trust."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from ctde_kit.errors import UserError
+from ctde_kit.recipes import VmasTask, load, named_task
+from ctde_kit.specs import TeamSpec
+from tests.recipes.command_line import call_here
+
+SCENARIO = """
+import torch
+from vmas.simulator.core import Agent, Sphere, World
+from vmas.simulator.scenario import BaseScenario
+
+from speeds import SPEED
+
+
+class Scenario(BaseScenario):
+    def make_world(self, batch_dim, device, **kwargs):
+        world = World(batch_dim, device)
+        for index in range(kwargs.pop("n_agents", 2)):
+            world.add_agent(Agent(f"agent_{index}", shape=Sphere(0.1), max_speed=SPEED))
+        return world
+
+    def reset_world_at(self, env_index=None):
+        for agent in self.world.agents:
+            agent.set_pos(torch.zeros(2, device=self.world.device), env_index)
+
+    def observation(self, agent):
+        return torch.cat([agent.state.pos, agent.state.vel], -1)
+
+    def reward(self, agent):
+        return -agent.state.pos.norm(dim=-1)
+
+
+def faster():
+    return Scenario()
+
+
+nothing = 3
+"""
+GAME = '''
+import numpy as np
+from gymnasium import spaces
+from pettingzoo import ParallelEnv
+
+
+class Echo(ParallelEnv):
+    """Both are paid for action 1."""
+
+    metadata = {"name": "echo"}
+
+    def __init__(self, features):
+        self.features, self.possible_agents = features, ["player_0", "player_1"]
+
+    def observation_space(self, agent):
+        return spaces.Box(-9, 9, (self.features,), np.float32)
+
+    def action_space(self, agent):
+        return spaces.Discrete(3)
+
+    def reset(self, seed=None, options=None):
+        self.agents = [*self.possible_agents]
+        observations = {agent: np.zeros(self.features, np.float32) for agent in self.agents}
+        return observations, {agent: {} for agent in self.agents}
+
+    def step(self, actions):
+        observations = {agent: np.ones(self.features, np.float32) for agent in self.agents}
+        no = {agent: False for agent in self.agents}
+        rewards = {agent: float(actions[agent] == 1) for agent in self.agents}
+        return observations, rewards, no, no, {agent: {} for agent in self.agents}
+
+
+def echo(features=4):
+    return Echo(features)
+'''
+ENVS = """
+from torchrl.envs import PettingZooWrapper, VmasEnv
+
+
+def batched(n_envs, device, n_agents=2):
+    return VmasEnv("simple_spread", num_envs=n_envs, device=device, n_agents=n_agents)
+
+
+def single(features=4):
+    from game import echo
+
+    return PettingZooWrapper(echo(features), use_mask=True, categorical_actions=True, done_on_any=False)
+
+
+def too_wide(n_envs):
+    return VmasEnv("simple_spread", num_envs=n_envs + 1)
+
+
+def nothing():
+    return None
+"""
+QUICK = ("task.n_envs=4", "total_frames=40", "frames_per_batch=40", "evaluation.episodes=2", "hydra.run.dir=run")
+SMALL = (*QUICK, "task.max_steps=5", "minibatch_frames=20", "compile=off")
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """A folder with code of a user's own."""
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "mine.py").write_text(SCENARIO)
+    (tmp_path / "own" / "speeds.py").write_text("SPEED = 0.5\n")
+    (tmp_path / "own" / "game.py").write_text(GAME)
+    (tmp_path / "own" / "own_envs.py").write_text(ENVS)
+    yield tmp_path / "own"
+    for name in ("speeds", "own_envs", "game"):
+        sys.modules.pop(name, None)
+    sys.path[:] = [folder for folder in sys.path if folder != str(tmp_path / "own")]
+
+
+@pytest.mark.parametrize(
+    ("task", "argument", "group", "sizes"),
+    [
+        ("vmas/mine.py:Scenario", "n_agents=3", "agents", (3, 4)),
+        ("vmas/mine.py:faster", "n_agents=3", "agents", (3, 4)),
+        ("pettingzoo/game.py:echo", "features=6", "player", (2, 6)),
+        ("torchrl/own_envs:batched", "n_agents=3", "agents", (3, 14)),
+        ("torchrl/own_envs:single", "features=6", "player", (2, 6)),
+    ],
+)
+def test_each_family_trains_from_the_command_line(
+    task: str, argument: str, group: str, sizes: tuple[int, int], own: Path
+) -> None:
+    workers = ("task.n_workers=1",) if task.startswith("pettingzoo") else ()
+    ended = call_here(own, "mappo", f"task={task}", f"task.params.{argument}", *workers, *SMALL)
+    assert ended.returncode == 0, ended.stderr
+    name = {"Scenario": "mine"}.get(task.rpartition(":")[2], task.rpartition(":")[2])
+    assert f"mappo on {task.partition('/')[0]}/{name}, seed 0" in ended.stdout
+    with pytest.raises(UserError, match=r"names code of its own, .*trust=true"):
+        load(own / "run")
+    loaded = load(own / "run", trust=True)
+    spec = TeamSpec.from_env(loaded.env)[group]
+    assert (spec.n_agents, spec.observation_dim) == sizes
+    loaded.env.close()
+
+
+def test_a_run_goes_on_from_another_directory(own: Path, tmp_path: Path) -> None:
+    assert call_here(own, "mappo", "task=vmas/mine.py:Scenario", *SMALL).returncode == 0
+    refused = call_here(tmp_path, "mappo", "resume=own/run", "total_frames=80")
+    assert refused.returncode == 2
+    assert f"names code of its own, {own / 'mine.py'}:Scenario" in refused.stderr
+    resumed = call_here(tmp_path, "mappo", "resume=own/run", "total_frames=80", "trust=true")
+    assert resumed.returncode == 0, resumed.stderr
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        ("vmas/there.py:Scenario", "there is no file"),
+        ("vmas/mine.py:Other", "has no 'Other'; name something that it has"),
+        ("vmas/mine.py:nothing", "expected a name, or a class or object of VMAS's BaseScenario, found 3"),
+        ("vmas/mine.py:torch", "expected a name, or a class or object of VMAS's BaseScenario, found <module 'torch'"),
+        ("vmas/there:Scenario", "there is no module there, neither in"),
+        ("vmas/mine.py:two words", "expected MODULE:NAME or FILE.py:NAME"),
+        ("other/mine.py:Scenario", "expected vmas/, pettingzoo/ or torchrl/ before your own code, found other/"),
+        ("own/vmas", "name your own code, task=vmas/FILE.py:NAME"),
+        ("torchrl/own_envs.py:nothing", "expected a function that builds a TorchRL EnvBase, found"),
+        ("torchrl/own_envs.py:too_wide", "expected an environment of the batch [4], found [5]"),
+    ],
+)
+def test_what_is_wrong_is_one_line_before_there_is_a_run(task: str, message: str, own: Path) -> None:
+    ended = call_here(own, "mappo", f"task={task}", *SMALL)
+    assert ended.returncode == 2
+    assert message in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+    assert not (own / "run").exists()
+
+
+def test_code_that_fails_says_where(own: Path) -> None:
+    (own / "mine.py").write_text("import torch\nraise LookupError('no map')\n")
+    ended = call_here(own, "mappo", "task=vmas/mine.py:Scenario", *SMALL)
+    assert ended.returncode == 2
+    assert f"(LookupError: no map; in {own / 'mine.py'}, line 2)" in ended.stderr
+
+
+def test_a_file_that_was_changed_is_read_anew(own: Path) -> None:
+    task = named_task(f"vmas/{own / 'mine.py'}:Scenario", n_envs=2, max_steps=5)
+    assert isinstance(task, VmasTask)
+    assert (task.name, task.scenario) == ("vmas/mine", f"{own / 'mine.py'}:Scenario")
+    assert task.build(seed=0, device="cpu").reset()["agents", "observation"].shape == (2, 2, 4)
+    (own / "mine.py").write_text(SCENARIO.replace("[agent.state.pos, agent.state.vel]", "[agent.state.pos]"))
+    assert task.build(seed=0, device="cpu").reset()["agents", "observation"].shape == (2, 2, 2)
