@@ -71,16 +71,25 @@ def _reports(arguments: list[str]) -> Iterator[Report]:
             raise UserError(f"trust={given[-1]}: expected true or false")
         yield from examine_run(Path(runs[0]), trust=bool(given) and given[-1] in TRUE)
         return
-    arguments = with_own_task(arguments)
     chosen = [argument for argument in arguments if argument.startswith("task=")]
     unknown = [argument for argument in arguments if not _names_task(argument)]
     if len(chosen) != 1 or unknown:
         given = (unknown or arguments or ["nothing"])[0]
         raise UserError(f"{given}: expected task=NAME and options of the task, or one run directory")
-    check_arguments("ctde doctor", Options.of(RECIPES["mappo"].config, "mappo"), arguments)
+    yield examine_env(task_of("ctde doctor", arguments))
+
+
+def task_of(program: str, arguments: list[str]) -> TaskConfig:
+    """The task that ``task=NAME`` and its options choose.
+
+    Raises:
+        UserError: for mistakes in them.
+    """
+    arguments = with_own_task(arguments)
+    check_arguments(program, Options.of(RECIPES["mappo"].config, "mappo"), arguments)
     overrides = [override for argument in arguments for override in expand(argument)]
     task: Any = OmegaConf.to_object(compose("mappo", overrides).task)
-    yield examine_env(task)
+    return task
 
 
 def _names_task(argument: str) -> bool:

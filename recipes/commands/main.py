@@ -13,6 +13,7 @@ from ctde_kit.recipes.commands.application import guarded
 from ctde_kit.recipes.commands.benchmark import benchmark
 from ctde_kit.recipes.commands.critic_layouts import critic_layouts
 from ctde_kit.recipes.commands.cross_play import cross_play
+from ctde_kit.recipes.commands.describe import describe
 from ctde_kit.recipes.commands.doctor import doctor
 from ctde_kit.recipes.commands.evaluate import evaluate
 from ctde_kit.recipes.commands.export import export
@@ -32,6 +33,7 @@ COMMANDS: dict[str, Command] = {
     "watch": watch,
     "export": export,
     "doctor": doctor,
+    "describe": describe,
     "cross-play": cross_play,
     "critic-layouts": critic_layouts,
 }

@@ -1,0 +1,107 @@
+"""``ctde describe task=NAME``: what an environment is, to whoever is about to train in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import ctde_kit as ck
+from ctde_kit.errors import UserError
+from ctde_kit.recipes.commands.doctor import examine_env, task_of
+from ctde_kit.recipes.configs.opponents import RandomOpponent
+from ctde_kit.recipes.configs.tasks.task import TaskConfig
+from ctde_kit.recipes.wiring.evaluating import EVALUATION_SEED
+
+if TYPE_CHECKING:
+    from torchrl.envs import EnvBase
+
+    from ctde_kit import GroupSpec, TeamSpec
+    from ctde_kit.training import Returns
+
+HELP = """\
+ctde describe: what an environment is: groups, sizes, masks, state, what random play earns, and what the doctor finds.
+
+  ctde describe task=NAME [task.KEY=VALUE ...]
+"""
+N_ENVS = 10
+# Below this the rewards of two groups are said to be opposed.
+OPPOSED = -0.5
+
+
+def describe(arguments: list[str]) -> None:
+    """Print what the environment of ``task=`` is.
+
+    Raises:
+        UserError: for arguments that name no task.
+    """
+    if any(argument in ("--help", "-h") for argument in arguments):
+        print(HELP, end="")
+        return
+    unknown = [argument for argument in arguments if not argument.startswith(("task=", "task."))]
+    if unknown or not any(argument.startswith("task=") for argument in arguments):
+        raise UserError(f"{(unknown or ['nothing'])[0]}: expected task=NAME and options of the task")
+    for line in described(task_of("ctde describe", arguments)):
+        print(line, flush=True)
+
+
+def described(task: TaskConfig) -> Iterator[str]:
+    """The lines that ``ctde describe`` prints of a task."""
+    env = task.build(seed=0, device="cpu", n_envs=N_ENVS)
+    try:
+        team = ck.TeamSpec.from_env(env)
+        yield f"task={task.name}: episodes of up to {task.episode_steps} steps"
+        width = max(len(group.name) for group in team)
+        for group in team:
+            yield f"  group {group.name:{width}}  {_group(group)}"
+        yield f"  state  {f'{team.state_dim} features' if team.state_dim else 'none'}"
+        yield from _played(task, env, team)
+    finally:
+        env.close()
+    report = examine_env(task)
+    yield f"  doctor  {len(report.findings) - len(report.broken)} of {len(report.findings)} rules hold or do not apply"
+    for finding in report.broken:
+        yield f"    {finding.rule}: {finding.figure}"
+
+
+def _group(group: GroupSpec) -> str:
+    agents = "1 agent" if group.n_agents == 1 else f"{group.n_agents} agents"
+    sizes = " x ".join(map(str, group.action.sizes))
+    kind = f"{group.action.kind.replace('_', '-')} action of {sizes}"
+    if not group.action.discrete:
+        low, high = (min(map(min, group.action.low)), max(map(max, group.action.high)))
+        kind += f" from {low:g} to {high:g}"
+    masks = [name for name, has in (("which actions are allowed", group.action_mask), ("who lives", group.mask)) if has]
+    own_state = f", state {group.state_dim}" if group.state_dim else ""
+    return f"{agents}, observation {group.observation_dim}{own_state}, {kind}; masks: {' and '.join(masks) or 'none'}"
+
+
+def _played(task: TaskConfig, env: EnvBase, team: TeamSpec) -> Iterator[str]:
+    """What random play earns, and whether what one group earns another loses."""
+    from ctde_kit.recipes.wiring.policies import build_opponent
+    from ctde_kit.recipes.wiring.transforms import with_transforms
+
+    actors: dict[str, Any] = {group.name: build_opponent(RandomOpponent(), group, team, task) for group in team}
+    policy = ck.TeamPolicy(actors)
+    names = [group.name for group in team]
+    returns = ck.evaluate(with_transforms(env, team, policy), policy, names, episodes=2 * N_ENVS, seed=EVALUATION_SEED)
+    lengths = returns.lengths
+    assert lengths is not None
+    earned = [f"{name} {values.mean():.3f} +- {values.mean(-1).std():.3f}" for name, values in returns.by_group.items()]
+    yield f"  random play  {len(lengths)} episodes of {lengths.float().mean():.0f} steps; return {', '.join(earned)}"
+    yield from _interests(task, returns)
+
+
+def _interests(task: TaskConfig, returns: Returns) -> Iterator[str]:
+    import torch
+
+    said = f"task.groups_compete={str(task.groups_compete).lower()}"
+    for one, other in combinations(returns.by_group, 2):
+        earned = torch.stack([returns.by_group[name].sum(-1).double() for name in (one, other)])
+        if (earned.std(-1) == 0).any():
+            yield f"  interests  {one} and {other}: one of them earned the same in every episode ({said})"
+            continue
+        figure = torch.corrcoef(earned)[0, 1].item()
+        yield f"  interests  {one} and {other}: correlation of their returns {figure:.2f} ({said})"
+        if figure < OPPOSED and not task.groups_compete:
+            yield "    what one earns the other loses: give task.groups_compete=true, and each is reported on its own"
