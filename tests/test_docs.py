@@ -27,7 +27,7 @@ PAGES = [
     "docs/tutorials/compose.md",
     "docs/tutorials/drop_in.md",
     "docs/tutorials/own_environment.md",
-    "docs/competition.md",
+    pytest.param("docs/competition.md", marks=pytest.mark.slow),
     "docs/communication.md",
     "docs/critics.md",
     "docs/doctor.md",

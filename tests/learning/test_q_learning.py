@@ -44,6 +44,7 @@ def test_qmix_finds_8_in_the_two_step_game_and_its_values_are_true(seed: int) ->
     torch.testing.assert_close(joint_values(parts, 2), torch.tensor([[0.0, 1.0], [1.0, 8.0]]), rtol=0, atol=0.2)
 
 
+@pytest.mark.slow
 def test_vdn_cannot_represent_the_two_step_game_and_takes_7() -> None:
     assert greedy_return(train(matrix_config(TWO_STEP, VDNMixerConfig()))) == 7.0
 
@@ -53,6 +54,7 @@ def climbing_return(seed: int, total_frames: int = 10_000, lr: float = 3e-3) -> 
     return greedy_return(train(config))
 
 
+@pytest.mark.slow
 def test_qplex_finds_the_best_of_the_climbing_game() -> None:
     assert climbing_return(0, total_frames=6_000, lr=4e-3) == 11.0
 
@@ -89,6 +91,7 @@ def share_of_right_answers(config: QMIXConfig) -> float:
     return evaluate(env, parts.policy, ["agents"], episodes=500, seed=1_000_009).metrics()["return_mean"]
 
 
+@pytest.mark.slow
 def test_gru_with_burn_in_remembers_the_cue() -> None:
     assert share_of_right_answers(recall_config(GRUNetwork(hidden_size=32, num_cells=[32]), burn_in=4)) >= 0.95
 

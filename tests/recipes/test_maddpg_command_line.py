@@ -26,6 +26,7 @@ SMALL = [
 ]
 
 
+@pytest.mark.slow
 def test_run_killed_and_resumed_equals_the_run_that_never_stopped(tmp_path: Path) -> None:
     recurrent = [
         "network@actor=gru",

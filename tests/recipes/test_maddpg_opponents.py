@@ -40,7 +40,7 @@ def config(kind: str = "mlp", **options: Any) -> Any:
     return small_maddpg_config(kind, form, **{"task": tag(), "exploration": OU, **options})
 
 
-@pytest.fixture(scope="module", params=["mlp", "gru"])
+@pytest.fixture(scope="module", params=["mlp", pytest.param("gru", marks=pytest.mark.slow)])
 def kind(request: pytest.FixtureRequest) -> str:
     return request.param
 

@@ -12,7 +12,10 @@ from tests.recipes.command_line import ENVIRONMENT, call_here, command
 from tests.recipes.small import SMALL_OVERRIDES
 
 
-@pytest.mark.parametrize("redirection", ["| head -n 1", "<&- >&- 2>&-"], ids=["head", "closed"])
+@pytest.mark.parametrize(
+    "redirection",
+    [pytest.param("| head -n 1", marks=pytest.mark.slow, id="head"), pytest.param("<&- >&- 2>&-", id="closed")],
+)
 def test_closed_output_ends_nothing(redirection: str, tmp_path: Path) -> None:
     line = subprocess.list2cmdline(command("mappo", *SMALL_OVERRIDES, "total_frames=120", "hydra.run.dir=run"))
     script = f"set -o pipefail; {line} {redirection}"

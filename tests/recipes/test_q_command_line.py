@@ -26,6 +26,7 @@ SMALL = [
 REPLAY = ["updates_per_frame=0.05", "replay.capacity=400", "replay.batch_size=16"]
 
 
+@pytest.mark.slow
 def test_run_killed_and_resumed_equals_the_run_that_never_stopped(tmp_path: Path) -> None:
     sequences = ["network@actor=gru", "actor.hidden_size=6", "replay=sequences", "replay.form.length=4"]
     sequences += ["replay.form.burn_in=2", "replay.prioritized=true", "replay.stored_on=disk"]
