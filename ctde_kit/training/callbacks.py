@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from ctde_kit.capability import Capability
 from ctde_kit.errors import CallbackError, UserError
 from ctde_kit.protocols import Stateful
 from ctde_kit.training.parts import Iteration, Parts
 
 OnIteration = Callable[[Parts, Iteration, dict[str, float]], bool | None]
+
+
+@runtime_checkable
+class ActsAtStart(Capability, Protocol):
+    """A callback that is called before the first iteration, too, also of a run that goes on."""
+
+    def on_start(self, parts: Parts, frames: int, /) -> None:
+        """Change what is to be changed from the first iteration on; ``frames`` are collected so far."""
+        ...
+
+
+def start(callback: object, parts: Parts, frames: int) -> None:
+    """Call what a callback has for the time before the first iteration, if anything."""
+    if isinstance(callback, ActsAtStart):
+        callback.on_start(parts, frames)
 
 
 def asks_to_end(answer: object) -> bool:
@@ -30,8 +47,9 @@ class Callbacks:
     """Several callbacks as one, for ``run(parts, settings, on_iteration=Callbacks(...))``; errors name who raised them.
 
     Each is called after every iteration, in their order, with the parts, the iteration and its row of ``metrics.csv``.
-    The run ends where one of them returns ``True``. A checkpoint saves the state of those that have ``state_dict`` and
-    ``load_state_dict``: tensors and plain Python values.
+    The run ends where one of them returns ``True``. ``on_start(parts, frames)`` of those that have it is called before
+    the first iteration. A checkpoint saves the state of those that have ``state_dict`` and ``load_state_dict``: tensors
+    and plain Python values.
 
     Args:
         callbacks: by name.
@@ -57,19 +75,19 @@ class Callbacks:
         self.callbacks = dict(callbacks)
         self.ended_by: str | None = None
 
+    def on_start(self, parts: Parts, frames: int) -> None:
+        """Before the first iteration."""
+        for name, callback in self.callbacks.items():
+            with _naming(name, frames):
+                start(callback, parts, frames)
+
     def __call__(self, parts: Parts, iteration: Iteration, row: dict[str, float]) -> bool:
         for name, callback in self.callbacks.items():
-            try:
+            with _naming(name, iteration.frames):
                 if asks_to_end(callback(parts, iteration, dict(row))):
                     self.ended_by = self.ended_by or name
                 if isinstance(callback, Stateful):
                     _check_plain(callback.state_dict(), "state_dict()")
-            # Also `sys.exit()`, which would end the run as if all were well.
-            except (Exception, SystemExit) as error:
-                reason = " ".join(str(error).split())[:200]
-                raise CallbackError(
-                    f"callback {name} at {iteration.frames} frames: {type(error).__name__}: {reason}"
-                ) from error
         return self.ended_by is not None
 
     def state_dict(self) -> dict[str, Any]:
@@ -93,6 +111,17 @@ class Callbacks:
 
     def _stateful(self) -> dict[str, Stateful]:
         return {name: callback for name, callback in self.callbacks.items() if isinstance(callback, Stateful)}
+
+
+@contextlib.contextmanager
+def _naming(name: str, frames: int) -> Iterator[None]:
+    """Inside the block whatever is raised becomes an error that names the callback."""
+    try:
+        yield
+    # Also `sys.exit()`, which would end the run as if all were well.
+    except (Exception, SystemExit) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CallbackError(f"callback {name} at {frames} frames: {type(error).__name__}: {reason}") from error
 
 
 def _check_plain(value: object, place: str) -> None:

@@ -13,7 +13,7 @@ from tensordict import TensorDictBase
 
 from ctde_kit.errors import RunStopped
 from ctde_kit.keys import DONE, NEXT, GroupKeys
-from ctde_kit.training.callbacks import OnIteration, asks_to_end
+from ctde_kit.training.callbacks import OnIteration, asks_to_end, start
 from ctde_kit.training.checkpoint import checkpoint_paths, save_checkpoint
 from ctde_kit.training.loop import iterate
 from ctde_kit.training.parts import Iteration, Parts
@@ -90,7 +90,8 @@ def run(parts: Parts, settings: Run, *, on_iteration: OnIteration | None = None)
         on_iteration: called after each iteration with the parts, the iteration and its row of ``metrics.csv``, in which
             the last evaluation stands, too. Where it returns ``True`` the run ends there, evaluated and with a
             checkpoint, as if all frames were collected. What it raises ends the run after a checkpoint. Its state is
-            saved where it has a ``state_dict``; see ``Callbacks`` for several.
+            saved where it has a ``state_dict``, its ``on_start(parts, frames)`` is called before the first iteration
+            where it has one; see ``Callbacks`` for several.
 
     Raises:
         RunStopped: at the end of an iteration, after its checkpoint, where a signal asked for it.
@@ -115,6 +116,7 @@ def run(parts: Parts, settings: Run, *, on_iteration: OnIteration | None = None)
     earlier = _earlier_evaluation(settings.directory)
     last_evaluation, last_checkpoint = earlier.get("frames", 0), frames
     first_frames, evaluation = frames, {}
+    start(on_iteration, parts, frames)
     with reporting_progress(settings.progress, settings.total_frames, frames) as report:
         before = time.perf_counter()
         for iteration in iterate(parts):

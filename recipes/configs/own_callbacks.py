@@ -102,7 +102,8 @@ def _callback(name: str, found: Any) -> OnIteration:
             raise UserError(f"callbacks=[{name}]: expected a function of {ARGUMENTS}, found {signature}") from error
     try:
         # Several runs of one process, as of a sweep, shall not share a state.
-        return copy.deepcopy(found)
+        copied: Any = copy.deepcopy(found)
+        return copied
     except Exception as error:
         raise UserError(
             f"callbacks=[{name}]: each run needs a copy of the object, and it cannot be copied "

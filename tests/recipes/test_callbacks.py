@@ -7,15 +7,19 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from tensordict import TensorDict
 
 from ctde_kit.errors import UserError
 from ctde_kit.recipes import load
+from ctde_kit.recipes.configs.own_callbacks import imported
 from ctde_kit.recipes.wiring.compiling import WORTH_COMPILING
-from ctde_kit.training import checkpoint_paths, read_checkpoint, read_metrics
-from tests.recipes.command_line import assert_one_line, call_here, composed
+from ctde_kit.training import Callbacks, Iteration, checkpoint_paths, read_checkpoint, read_metrics
+from tests.recipes.command_line import assert_one_line, call_here
+from tests.recipes.small import small_config
 
 TINY = (
     "task=matrix/climbing",
@@ -62,12 +66,8 @@ def log(parts, iteration, row):
 
 
 def fails(parts, iteration, row):
-    if iteration.frames == 36 and not (HERE / "mended").exists():
+    if iteration.frames == 36:
         return 1 / 0
-
-
-def leaves(parts, iteration, row):
-    raise SystemExit
 
 
 def two(iteration, row):
@@ -121,7 +121,9 @@ def test_they_are_called_and_recorded_and_one_ends_the_run(folder: Path) -> None
     assert content["on_iteration"] == {"my_callbacks:stop": {"seen": [12, 24, 36, 48]}}
 
 
-def test_a_run_that_was_stopped_goes_on_as_if_it_never_had(folder: Path) -> None:
+def test_a_run_that_was_stopped_goes_on_with_its_callbacks_state(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     chosen = "callbacks=[my_callbacks:fails,my_callbacks:stop]"
     failed = call_here(folder, "vdn", *TINY, chosen, "hydra.run.dir=run")
     assert_one_line(
@@ -132,7 +134,7 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_never_had(folder: Path) -> None
     # Nothing that was learned is lost.
     assert [row["frames"] for row in read_metrics(folder / "run" / "metrics.csv")] == [12, 24, 36]
     assert checkpoint_paths(folder / "run" / "checkpoints")[-1].name == "frames_36.pt"
-    (folder / "mended").touch()
+    (folder / "my_callbacks.py").write_text(MINE.replace("1 / 0", "None"))
     (folder / "MARK").unlink()
     forget()
     refused = call_here(folder, "vdn", "resume=run")
@@ -143,46 +145,26 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_never_had(folder: Path) -> None
     resumed = call_here(folder, "vdn", "resume=run", "trust=true")
     assert resumed.returncode == 0, resumed.stderr
     assert (folder / "MARK").exists()
+    assert "is not the code that the run was started with" in caplog.text
     # It saw 12 and 24 before, 48 and 60 now: the fourth ends the run.
     assert (folder / "seen.txt").read_text() == "[12, 24, 48, 60]"
     assert json.loads((folder / "run" / "summary.json").read_text())["ended_by"] == "my_callbacks:stop"
 
 
-def test_code_that_was_changed_since_is_said(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    call_here(folder, "vdn", *TINY, "callbacks=[my_callbacks:fails]", "hydra.run.dir=run")
-    (folder / "my_callbacks.py").write_text(MINE + "\n")
-    (folder / "mended").touch()
-    assert call_here(folder, "vdn", "resume=run", "trust=true").returncode == 0
-    assert "my_callbacks:fails in" in caplog.text
-    assert "is not the code that the run was started with" in caplog.text
-
-
-def test_each_run_of_a_sweep_has_a_state_of_its_own(folder: Path) -> None:
-    sweep = ("callbacks=[my_callbacks:stop]", "seed=0,1", "hydra.sweep.dir=sweep")
-    result = call_here(folder, "vdn", "-m", *TINY, *sweep)
-    assert result.returncode == 0, result.stderr
-    summaries = [json.loads(path.read_text()) for path in (folder / "sweep").glob("*/summary.json")]
-    assert [summary["frames"] for summary in summaries] == [48, 48]
+def test_each_run_of_a_process_has_a_state_of_its_own(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    for _ in range(2):
+        callbacks = Callbacks(imported(["my_callbacks:stop"]))
+        callbacks(Any, Iteration(12, TensorDict(), {}), {"frames": 12})  # type: ignore[arg-type]
+        assert callbacks.state_dict() == {"my_callbacks:stop": {"seen": [12]}}
 
 
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("[my_callbacks]", "callbacks=[my_callbacks]: expected MODULE:FUNCTION"),
-        ("[my_callbacks.py:log]", "there is no module my_callbacks.py"),
         ("my_callbacks:log", "callbacks=my_callbacks:log: expected a list"),
-        ("[my_callbacks:log,my_callbacks:log]", "my_callbacks:log]: it is there twice"),
         ("[my_absent:log]", "callbacks=[my_absent:log]: there is no module my_absent"),
-        ("[my_package.absent:log]", "there is no module my_package.absent"),
-        ("[builtins:print]", "there is no module builtins"),
-        ("[__main__:log]", "a script cannot be imported"),
-        ("[my_callbacks:absent]", "my_callbacks.py has no 'absent'"),
-        ("[my_callbacks:number]", "callbacks=[my_callbacks:number]: expected a function, found int"),
         ("[my_callbacks:two]", "expected a function of (parts, iteration, row), found (iteration, row)"),
-        ("[my_callbacks:Patience]", "it is a class; name an object of it"),
-        ("[my_callbacks:waits]", "a coroutine or generator would never run"),
-        ("[my_callbacks:opened]", "it cannot be copied (TypeError"),
-        ("[my_broken:log]", "my_broken cannot be imported (JSONDecodeError"),
     ],
 )
 def test_what_cannot_be_called_is_one_line_before_there_is_a_directory(value: str, message: str, folder: Path) -> None:
@@ -191,25 +173,41 @@ def test_what_cannot_be_called_is_one_line_before_there_is_a_directory(value: st
     assert not (folder / "run").exists()
 
 
-def test_a_callback_that_leaves_the_program_is_an_error(folder: Path) -> None:
-    result = call_here(folder, "vdn", *TINY, "callbacks=[my_callbacks:leaves]", "hydra.run.dir=run")
-    assert_one_line(result, "callback my_callbacks:leaves at 12 frames: SystemExit", program="ctde-vdn")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("my_callbacks.py:log", "there is no module my_callbacks.py"),
+        ("my_package.absent:log", "there is no module my_package.absent"),
+        ("builtins:print", "there is no module builtins"),
+        ("my_callbacks:absent", "my_callbacks.py has no 'absent'"),
+        ("my_callbacks:number", "callbacks=[my_callbacks:number]: expected a function, found int"),
+        ("my_callbacks:Patience", "it is a class; name an object of it"),
+        ("my_callbacks:waits", "a coroutine or generator would never run"),
+        ("my_callbacks:opened", "it cannot be copied (TypeError"),
+        ("my_broken:log", "my_broken cannot be imported (JSONDecodeError"),
+    ],
+)
+def test_what_else_cannot_be_called(name: str, message: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    with pytest.raises(UserError) as caught:
+        imported([name])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
-def test_another_module_of_the_name_is_no_callback(folder: Path) -> None:
+def test_another_module_of_the_name_is_no_callback(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "elsewhere").mkdir()
     (folder / "elsewhere" / "my_callbacks.py").write_text(MINE)
-    chosen = (*TINY, "callbacks=[my_callbacks:log]", "hydra.run.dir=run")
-    assert call_here(folder / "elsewhere", "vdn", *chosen).returncode == 0
+    monkeypatch.chdir(folder / "elsewhere")
+    imported(["my_callbacks:log"])
     sys.path[:] = [path for path in sys.path if path != str(folder / "elsewhere")]
-    result = call_here(folder, "vdn", *chosen)
-    assert_one_line(result, "another module my_callbacks is imported already", program="ctde-vdn")
+    monkeypatch.chdir(folder)
+    with pytest.raises(UserError, match="another module my_callbacks is imported already"):
+        imported(["my_callbacks:log"])
 
 
 def test_what_they_change_is_no_constant_of_a_graph(folder: Path) -> None:
-    long = ("task=vmas/navigation", "task.n_envs=2", "frames_per_batch=100", f"total_frames={2 * WORTH_COMPILING}")
-    small = ("minibatch_frames=50", "epochs=10", "device=cpu")
-    config = composed("mappo", *long, *small)
+    config = small_config(total_frames=6 * WORTH_COMPILING, compile="auto")
     assert config.build().collector.compile
     config.callbacks = ["my_callbacks:log"]
     assert not config.build().collector.compile
@@ -217,6 +215,12 @@ def test_what_they_change_is_no_constant_of_a_graph(folder: Path) -> None:
     assert config.build().collector.compile
 
 
-def test_from_python_mistakes_are_user_errors() -> None:
-    with pytest.raises(UserError, match=r"callbacks=\[log\]: expected MODULE:FUNCTION"):
-        composed("vdn", "callbacks=[log]")
+def test_names_are_checked_from_python_too() -> None:
+    for names, message in {
+        ("log",): "expected MODULE:FUNCTION",
+        ("my module:log",): "expected MODULE:FUNCTION",
+        ("my_callbacks:log", "my_callbacks:log"): "it is there twice",
+        ("__main__:log",): "a script cannot be imported",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            small_config(callbacks=list(names))

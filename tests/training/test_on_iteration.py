@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tensordict import TensorDict
 
 from ctde_kit.errors import CallbackError, UserError
 from ctde_kit.recipes import MatrixTask, QMIXConfig
@@ -150,6 +152,35 @@ def test_a_state_that_a_checkpoint_cannot_give_back_is_refused_at_once(tmp_path:
     callback.state_dict = lambda: {"best": [1.0, Path("x")]}  # type: ignore[method-assign]
     with pytest.raises(CallbackError, match=r"callback mine at 12 frames: .*state_dict\(\)\['best'\]\[1\].*PosixPath"):
         started(tmp_path, on_iteration=Callbacks({"mine": callback}))
+
+
+class Warms:
+    """Sets an option that is no part's state, from the first iteration on."""
+
+    def on_start(self, parts: Parts, frames: int) -> None:
+        parts.update.max_grad_norm = 1.0 + frames  # type: ignore[attr-defined]
+
+    def __call__(self, parts: Parts, iteration: Iteration, row: dict[str, float]) -> None:
+        self.seen = parts.update.max_grad_norm  # type: ignore[attr-defined]
+        if iteration.frames == 24:
+            raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_before_the_first_iteration_a_run_that_goes_on_is_set_as_one_that_begins(wrapped: bool, tmp_path: Path) -> None:
+    callback = Warms()
+    given: Any = Callbacks({"mine": callback}) if wrapped else callback
+    with pytest.raises(CallbackError if wrapped else ZeroDivisionError):
+        started(tmp_path, on_iteration=given)
+    assert callback.seen == 1.0
+    started(tmp_path, on_iteration=given)
+    assert callback.seen == 25.0
+
+
+def test_one_that_leaves_the_program_is_an_error() -> None:
+    callbacks = Callbacks({"mine": lambda *given: sys.exit()})
+    with pytest.raises(CallbackError, match="callback mine at 12 frames: SystemExit"):
+        callbacks(None, Iteration(12, TensorDict(), {}), {})  # type: ignore[arg-type]
 
 
 def test_a_state_of_other_callbacks_is_refused(tmp_path: Path) -> None:
