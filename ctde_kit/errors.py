@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-__all__ = ["NotFiniteError", "RunStopped", "UserError", "WorkerError"]
+__all__ = ["CallbackError", "NotFiniteError", "RunStopped", "UserError", "WorkerError"]
 
 Word = TypeVar("Word", bound=str)
 
@@ -24,6 +24,10 @@ class UserError(ValueError):
 
 class WorkerError(RuntimeError):
     """A worker process raised, died or hangs; the message is one line, the worker's traceback is a note."""
+
+
+class CallbackError(RuntimeError):
+    """A callback of a run raised; the message is one line that names it, the cause has its traceback."""
 
 
 class NotFiniteError(RuntimeError):

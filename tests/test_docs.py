@@ -73,6 +73,10 @@ def test_the_code_of_a_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.
         elif file := re.match(r"# (\w+\.py)\n", code):
             (tmp_path / file[1]).write_text(code)
         else:
+            # A block that begins with the name of a file is that file, too.
+            name = re.match(r"# (\w+\.py)\n", code)
+            if name is not None:
+                (tmp_path / name[1]).write_text(code)
             exec(compile(code, page, "exec"), namespace)
 
 

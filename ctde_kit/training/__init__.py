@@ -4,6 +4,7 @@ from ctde_kit.training import reporting
 from ctde_kit.training.annealing import Annealing, LinearEpsilon, LinearLearningRate
 from ctde_kit.training.averaging import ParameterAverage
 from ctde_kit.training.best_policy import BestPolicy, best_policies
+from ctde_kit.training.callbacks import Callbacks
 from ctde_kit.training.checkpoint import (
     checkpoint_paths,
     latest_checkpoint,
@@ -26,6 +27,7 @@ from ctde_kit.training.update_schedules import Epochs, UpdatesPerFrame
 __all__ = [
     "Annealing",
     "BestPolicy",
+    "Callbacks",
     "CrossPlay",
     "Epochs",
     "EvaluationLog",

@@ -20,13 +20,21 @@ from ctde_kit.training.parts import Parts
 FORMAT = 2
 # Other files in the directory of checkpoints are the user's, and left alone.
 NAME = re.compile(r"frames_(0|[1-9][0-9]*)\.pt")
+# Only in those of runs whose callbacks have a state.
+ON_ITERATION = "on_iteration"
 CONTENT = {"format", "algorithm", "frames", "rows", "parts", "random"}
 
 
 def save_checkpoint(
-    path: Path | str, parts: Parts, *, algorithm: str, frames: int, rows: Sequence[tuple[int, int]] = ()
+    path: Path | str,
+    parts: Parts,
+    *,
+    algorithm: str,
+    frames: int,
+    rows: Sequence[tuple[int, int]] = (),
+    on_iteration: object = None,
 ) -> None:
-    """Write the state of all parts and of the program's random generators to one file.
+    """Write the state of all parts, of callbacks, and of the program's random generators to one file.
 
     It is written beside ``path`` and then renamed, so that a program killed in the middle leaves earlier checkpoints
     intact. Its last line is the SHA-256 of the rest.
@@ -37,6 +45,7 @@ def save_checkpoint(
         algorithm: name of the recipe, compared when the checkpoint is loaded.
         frames: collected so far.
         rows: of ``metrics.csv`` so far, as ``RunDirectory.sync_rows`` returns them; a resumed run must find them again.
+        on_iteration: what the run calls after each iteration; saved where it has a ``state_dict``.
 
     Raises:
         UserError: if the file cannot be written; earlier checkpoints are not touched.
@@ -60,6 +69,8 @@ def save_checkpoint(
         "parts": states,
         "random": _random_state(),
     }
+    if isinstance(on_iteration, Stateful):
+        content[ON_ITERATION] = on_iteration.state_dict()
     write_content(Path(path), content)
 
 
@@ -138,11 +149,16 @@ def read_checkpoint(path: Path | str, *, algorithm: str, keys: Collection[str] =
     return content
 
 
-def load_parts(content: dict[str, Any], parts: Parts) -> int:
+def load_parts(content: dict[str, Any], parts: Parts, *, on_iteration: object = None) -> int:
     """Restore all parts and the random generators; returns the frames collected so far.
 
+    Args:
+        content: of the checkpoint, as ``read_checkpoint`` returns it.
+        parts: of a run with the same configuration.
+        on_iteration: what the run will call after each iteration; restored, too, where it has a ``load_state_dict``.
+
     Raises:
-        UserError: if the checkpoint has other parts, or tensors of other shapes.
+        UserError: if the checkpoint has other parts or callbacks, or tensors of other shapes.
 
     >>> import tempfile
     >>> from pathlib import Path
@@ -160,9 +176,13 @@ def load_parts(content: dict[str, Any], parts: Parts) -> int:
             f"the checkpoint has the parts {sorted(content['parts'])}, this run {sorted(stateful)}: "
             "build the run with the same configuration"
         )
+    states = content["parts"]
+    if isinstance(on_iteration, Stateful):
+        stateful[ON_ITERATION] = on_iteration
+        states = {**states, ON_ITERATION: content.get(ON_ITERATION, {})}
     for name, part in stateful.items():
         try:
-            part.load_state_dict(content["parts"][name])
+            part.load_state_dict(states[name])
         except (RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:
             first_line = " ".join(str(error).split())[:300]
             raise UserError(f"the checkpoint's {name!r} does not fit this run: {first_line}") from error

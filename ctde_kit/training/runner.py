@@ -13,6 +13,7 @@ from tensordict import TensorDictBase
 
 from ctde_kit.errors import RunStopped
 from ctde_kit.keys import DONE, NEXT, GroupKeys
+from ctde_kit.training.callbacks import OnIteration, asks_to_end, start
 from ctde_kit.training.checkpoint import checkpoint_paths, save_checkpoint
 from ctde_kit.training.loop import iterate
 from ctde_kit.training.parts import Iteration, Parts
@@ -24,9 +25,6 @@ from ctde_kit.training.stop_signals import StopSignals
 logger = logging.getLogger("ctde_kit")
 
 KEPT_CHECKPOINTS = 2
-
-
-OnIteration = Callable[[Iteration, dict[str, float]], bool | None]
 
 
 @dataclass
@@ -89,9 +87,11 @@ def run(parts: Parts, settings: Run, *, on_iteration: OnIteration | None = None)
     Args:
         parts: of the recipe; it may be changed by ``on_iteration`` between iterations.
         settings: of the run.
-        on_iteration: called after each iteration with it and its row of ``metrics.csv``, in which the last evaluation
-            stands, too. Where it returns ``True`` the run ends there, evaluated and with a checkpoint, as if all
-            frames were collected.
+        on_iteration: called after each iteration with the parts, the iteration and its row of ``metrics.csv``, in which
+            the last evaluation stands, too. Where it returns ``True`` the run ends there, evaluated and with a
+            checkpoint, as if all frames were collected. What it raises ends the run after a checkpoint. Its state is
+            saved where it has a ``state_dict``, its ``on_start(parts, frames)`` is called before the first iteration
+            where it has one; see ``Callbacks`` for several.
 
     Raises:
         RunStopped: at the end of an iteration, after its checkpoint, where a signal asked for it.
@@ -113,8 +113,10 @@ def run(parts: Parts, settings: Run, *, on_iteration: OnIteration | None = None)
     frames = parts.collector.frames
     clock = time.perf_counter() - settings.started_seconds
     training_seconds = 0.0
-    last_evaluation, last_checkpoint = _last_evaluated_frames(settings.directory), frames
+    earlier = _earlier_evaluation(settings.directory)
+    last_evaluation, last_checkpoint = earlier.get("frames", 0), frames
     first_frames, evaluation = frames, {}
+    start(on_iteration, parts, frames)
     with reporting_progress(settings.progress, settings.total_frames, frames) as report:
         before = time.perf_counter()
         for iteration in iterate(parts):
@@ -126,7 +128,17 @@ def run(parts: Parts, settings: Run, *, on_iteration: OnIteration | None = None)
                 evaluation = _evaluated(settings, frames)
                 row.update(evaluation)
                 last_evaluation = frames
-            if on_iteration is not None and on_iteration(iteration, {**evaluation, **row}) is True:
+            try:
+                ends = on_iteration is not None and asks_to_end(
+                    on_iteration(parts, iteration, {**earlier, **evaluation, **row})
+                )
+            except Exception:
+                # What was learned is kept, whatever a callback does.
+                _log(row, settings)
+                checkpoint(parts, settings, frames, on_iteration)
+                parts.collector.shutdown()
+                raise
+            if ends:
                 if last_evaluation != frames:
                     evaluation = _evaluated(settings, frames)
                     row.update(evaluation)
@@ -134,7 +146,7 @@ def run(parts: Parts, settings: Run, *, on_iteration: OnIteration | None = None)
             _log(row, settings)
             stopping = settings.stop.at_boundary()
             if stopping or is_last or frames - last_checkpoint >= settings.checkpoint_every_frames:
-                checkpoint(parts, settings, frames)
+                checkpoint(parts, settings, frames, on_iteration)
                 last_checkpoint = frames
             if stopping and not is_last:
                 parts.collector.shutdown()
@@ -153,18 +165,22 @@ def _evaluated(settings: Run, frames: int) -> dict[str, float]:
     return {f"eval/{name}": value for name, value in settings.evaluate(frames).items()}
 
 
-def _last_evaluated_frames(directory: RunDirectory) -> float:
-    evaluated = [row["frames"] for row in directory.rows if any(name.startswith("eval/") for name in row)]
-    return evaluated[-1] if evaluated else 0
+def _earlier_evaluation(directory: RunDirectory) -> dict[str, float]:
+    """The frames and figures of the last evaluation before the run was resumed; empty where there was none."""
+    for row in reversed(directory.rows):
+        found = {name: value for name, value in row.items() if name.startswith("eval/")}
+        if found:
+            return {"frames": row["frames"], **found}
+    return {}
 
 
-def checkpoint(parts: Parts, settings: Run, frames: int) -> None:
+def checkpoint(parts: Parts, settings: Run, frames: int, on_iteration: OnIteration | None) -> None:
     """Write a checkpoint, and delete all but the latest ``KEPT_CHECKPOINTS``."""
     directory = settings.directory.checkpoints
     rows = settings.directory.sync_rows()
     path = directory / f"frames_{frames}.pt"
     settings.before_checkpoint()
-    save_checkpoint(path, parts, algorithm=settings.algorithm, frames=frames, rows=rows)
+    save_checkpoint(path, parts, algorithm=settings.algorithm, frames=frames, rows=rows, on_iteration=on_iteration)
     for path in checkpoint_paths(directory)[:-KEPT_CHECKPOINTS]:
         path.unlink()
 

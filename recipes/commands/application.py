@@ -153,6 +153,9 @@ def _choices(options: Options) -> list[str]:
 
 def _unknown_option(error: MissingConfigException) -> UserError:
     group, _, name = (error.missing_cfg_file or "").partition("/")
+    if group == "hydra":
+        part, _, name = name.partition("/")
+        return UserError(f'hydra/{part}={name}: hydra has no such choice; pip install "ctde-kit[sweep]" brings several')
     options = options_of(group)
     close = difflib.get_close_matches(name, options, n=3)
     hint = f"did you mean {' or '.join(close)}?" if close else f"choose one of {', '.join(options)}"

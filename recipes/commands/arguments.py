@@ -6,6 +6,7 @@ import difflib
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException
 
 from ctde_kit.errors import UserError
@@ -118,7 +119,8 @@ class _ValueCheck:
         name, _, given = argument.partition("=")
         root, separator, _ = name.partition(".")
         is_open = root in OPEN and root in field_types(options.config)
-        if root == "hydra" or (is_open and separator):
+        # Hydra's own, `hydra.sweep.dir` and `hydra/sweeper`.
+        if root.partition("/")[0] == "hydra" or (is_open and separator):
             return
         if is_open:
             raise UserError(f"{argument}: expected a group and who acts for it, as in {name}.GROUP=VALUE")
@@ -137,7 +139,7 @@ class _ValueCheck:
         try:
             override = self.parser.parse_override(f"{name}={given}")
             swept = override.is_sweep_override()
-            values = list(override.sweep_iterator()) if swept else [override.value()]
+            values = _swept(override) if swept else [override.value()]
         except HydraException as error:
             raise UserError(
                 f"{name}={given}: cannot be read; put text with special characters in quotes, {name}=\"'TEXT'\""
@@ -177,6 +179,14 @@ class _ValueCheck:
         if close:
             return f"there is no such option; did you mean {' or '.join(close)}?"
         return f"there is no such option; `{self.program} --help` lists them"
+
+
+def _swept(override: Override) -> list[Any]:
+    """The values of a sweep; of an interval, in which a sweeper that searches may choose any, its ends."""
+    if override.value_type == ValueType.INTERVAL_SWEEP:
+        interval: Any = override.value()
+        return [interval.start, interval.end]
+    return list(override.sweep_iterator())
 
 
 def _close(name: str, known: list[str]) -> list[str]:

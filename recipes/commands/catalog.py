@@ -22,6 +22,7 @@ ctde: multi-agent reinforcement learning with centralized training and decentral
   ctde evaluate RUN_DIR            whole episodes of a trained policy, as figures and as a file
   ctde watch RUN_DIR               a video of the best, median and worst of many episodes
   ctde export RUN_DIR              a trained policy as ONNX or torch.export, to run without this package
+  ctde compare RUN_DIR ...         runs of one task: curves with bands over seeds, a table, probability of improvement
   ctde benchmark                   many runs: recipes x tasks x seeds, side by side, resumed where they stopped
   ctde report DIR ... output=OUT   a page that compares the runs in directories: figures, and a table per task
   ctde cross-play                  every policy of one group against every policy of another

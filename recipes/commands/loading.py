@@ -78,7 +78,8 @@ def load(run_directory: str | Path, device: str | None = None, *, trust: bool = 
 
     directory = Path(run_directory)
     config = read_config(directory)
-    SavedRun(directory).check_trust(config, trust=trust)
+    # Callbacks belong to the training alone: none is imported.
+    SavedRun(directory).check_trust(replace(config, callbacks=[]), trust=trust)
     if device is not None:
         config = replace(config, device=device)
     path = ck.training.latest_checkpoint(directory / "checkpoints")

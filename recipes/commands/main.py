@@ -11,6 +11,7 @@ from ctde_kit.errors import UserError
 from ctde_kit.recipes.commands import catalog
 from ctde_kit.recipes.commands.application import guarded
 from ctde_kit.recipes.commands.benchmark import benchmark
+from ctde_kit.recipes.commands.compare import compare
 from ctde_kit.recipes.commands.critic_layouts import critic_layouts
 from ctde_kit.recipes.commands.cross_play import cross_play
 from ctde_kit.recipes.commands.describe import describe
@@ -32,6 +33,7 @@ COMMANDS: dict[str, Command] = {
     "evaluate": evaluate,
     "watch": watch,
     "export": export,
+    "compare": compare,
     "doctor": doctor,
     "describe": describe,
     "cross-play": cross_play,

@@ -6,15 +6,18 @@ import contextlib
 import errno
 import shlex
 import signal
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-from ctde_kit.errors import RunStopped, UserError
+from ctde_kit.errors import CallbackError, RunStopped, UserError
+from ctde_kit.recipes.configs.own_code import code_of
 from ctde_kit.recipes.configs.recipe import RecipeConfig
 from ctde_kit.training import checkpoint_paths
 from ctde_kit.training.run_lock import sole_writer
 from ctde_kit.training.stop_signals import StopSignals
 
+TRACEBACK = "callback_traceback.txt"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -24,34 +27,51 @@ def guarded_run(config: RecipeConfig, path: Path) -> Iterator[StopSignals]:
 
     Raises:
         RunStopped: for a signal that ended the run; the message is the command that goes on.
-        UserError: where another process has the directory, and for what the system refuses: a full disk above all.
+        UserError: where another process has the directory, for what the system refuses (a full disk above all), and
+            for a callback that raised; its traceback is in a file of the directory.
     """
     stop = StopSignals()
+    # At once: code that a run is named with may be gone by its end.
+    trust = bool(code_of(config))
     with sole_writer(path), stop.listening():
         try:
             yield stop
         except KeyboardInterrupt as interrupt:
             number = stop.signal or getattr(interrupt, "signal", signal.SIGINT)
-            raise RunStopped(f"stopped; {how_to_go_on(config, path)}", number) from interrupt
+            raise RunStopped(f"stopped; {how_to_go_on(config, path, trust)}", number) from interrupt
         except (UserError, BrokenPipeError):
             raise
+        except CallbackError as error:
+            path.mkdir(parents=True, exist_ok=True)
+            (path / TRACEBACK).write_text("".join(traceback.format_exception(error.__cause__)))
+            where = (path / TRACEBACK).absolute()
+            raise UserError(
+                f"{error}; its traceback is in {where}; mend it, and {how_to_go_on(config, path, trust)}"
+            ) from error
         except OSError as error:
             what = error.filename or path
             mend = "free some space" if error.errno in FULL else "mend that"
             reason = error.strerror or " ".join(str(error).split()) or type(error).__name__
-            raise UserError(f"{what}: {reason}; {mend}, and {how_to_go_on(config, path)}") from error
+            raise UserError(f"{what}: {reason}; {mend}, and {how_to_go_on(config, path, trust)}") from error
         except Exception as error:
             if stop.signal is None:
                 raise
             # A compiler, for example, that was ended by the same signal.
-            raise RunStopped(f"stopped; {how_to_go_on(config, path)}", stop.signal) from error
+            raise RunStopped(f"stopped; {how_to_go_on(config, path, trust)}", stop.signal) from error
         if stop.signal is not None:
             # What comes after this run, such as the next job of a sweep, shall not begin.
             raise RunStopped(f"stopped; the run in {path} has ended", stop.signal)
 
 
-def how_to_go_on(config: RecipeConfig, path: Path) -> str:
-    """The command that goes on with the run in ``path``, for a shell in any directory."""
+def how_to_go_on(config: RecipeConfig, path: Path, trust: bool) -> str:
+    """The command that goes on with the run in ``path``, for a shell in any directory.
+
+    Args:
+        config: of the run.
+        path: of its directory.
+        trust: it runs code of the user's own.
+    """
     if not checkpoint_paths(path / "checkpoints"):
         return "start it again: there was no checkpoint yet"
-    return f"go on with {shlex.join([f'ctde-{config.algorithm}', f'resume={path.absolute()}'])}"
+    command = [f"ctde-{config.algorithm}", f"resume={path.absolute()}", *(["trust=true"] if trust else [])]
+    return f"go on with {shlex.join(command)}"

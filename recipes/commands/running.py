@@ -15,6 +15,7 @@ from ctde_kit.modules import TeamPolicy
 from ctde_kit.recipes.commands.loading import read_config
 from ctde_kit.recipes.commands.run_guard import guarded_run
 from ctde_kit.recipes.configs.data import to_data
+from ctde_kit.recipes.configs.own_callbacks import imported
 from ctde_kit.recipes.configs.own_code import code_of, recorded
 from ctde_kit.recipes.configs.recipe import RecipeConfig
 from ctde_kit.recipes.wiring.attending import attention_critics
@@ -27,6 +28,7 @@ from ctde_kit.recipes.wiring.saved_runs import ACTORS_FILE, CODE_FILE, SavedRun,
 from ctde_kit.recipes.wiring.transforms import with_transforms
 from ctde_kit.specs import TeamSpec
 from ctde_kit.training import (
+    Callbacks,
     Parts,
     Run,
     RunDirectory,
@@ -69,6 +71,7 @@ def start(config: RecipeConfig, path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     check_loggers(config.logger)
+    callbacks = Callbacks(imported(config.callbacks))
     with guarded_run(config, path) as stop:
         if checkpoint_paths(path / "checkpoints"):
             raise UserError(f"{path} holds a run already: go on with resume={path}, or choose another hydra.run.dir")
@@ -80,7 +83,7 @@ def start(config: RecipeConfig, path: str | Path) -> dict[str, Any]:
             if code:
                 _write(code, directory.path / CODE_FILE)
             _write(to_data(config), directory.path / "config.yaml")
-            return _train(config, parts, directory, 0.0, stop)
+            return _train(config, parts, callbacks, directory, 0.0, stop)
         except BaseException:
             if not checkpoint_paths(directory.checkpoints):
                 directory.clear()
@@ -101,6 +104,7 @@ def resume(config: RecipeConfig, path: Path, *, trust: bool = False) -> dict[str
     """
     SavedRun(path).check_trust(config, trust=trust)
     check_loggers(config.logger)
+    callbacks = Callbacks(imported(config.callbacks))
     with guarded_run(config, path) as stop:
         directory = RunDirectory(path)
         content = read_checkpoint(latest_checkpoint(directory.checkpoints), algorithm=config.algorithm)
@@ -110,13 +114,13 @@ def resume(config: RecipeConfig, path: Path, *, trust: bool = False) -> dict[str
                 f"total_frames={config.total_frames}: {path} has {content['frames']} frames already; ask for more"
             )
         parts = as_saved(config, SavedRun(path)).build()
-        frames = load_parts(content, parts)
+        frames = load_parts(content, parts, on_iteration=callbacks)
         # The schedule may be another one now: with more total_frames the learning rate falls more slowly.
         parts.anneal(frames)
         seconds = directory.read_rows(frames, content["rows"].tolist())
         print(f"going on from {frames} frames, to {config.total_frames}")
         _write(to_data(config), directory.path / "config.yaml")
-        return _train(config, parts, directory, seconds, stop)
+        return _train(config, parts, callbacks, directory, seconds, stop)
 
 
 def go_on(config: RecipeConfig, path: Path) -> None:
@@ -153,7 +157,12 @@ def _policy(parts: Parts) -> TeamPolicy:
 
 
 def _train(
-    config: RecipeConfig, parts: Parts, directory: RunDirectory, seconds: float, stop: StopSignals
+    config: RecipeConfig,
+    parts: Parts,
+    callbacks: Callbacks,
+    directory: RunDirectory,
+    seconds: float,
+    stop: StopSignals,
 ) -> dict[str, Any]:
     task, device = config.task, resolve_device(config.device)
     team = TeamSpec.from_env(parts.collector.env)
@@ -178,7 +187,10 @@ def _train(
         progress="bar" if sys.stderr.isatty() else "lines",
         stop=stop,
         before_checkpoint=evaluations.keep,
-        conclude=lambda: absolute_metric(config, team, evaluations, device) if config.evaluation.absolute else {},
+        conclude=lambda: {
+            **(absolute_metric(config, team, evaluations, device) if config.evaluation.absolute else {}),
+            **({"ended_by": callbacks.ended_by} if callbacks.ended_by else {}),
+        },
     )
     collected = -(-config.total_frames // config.frames_per_batch) * config.frames_per_batch
     if collected != config.total_frames:
@@ -186,7 +198,7 @@ def _train(
         print(f"total_frames={config.total_frames}: {collected} frames will be collected, {multiple}")
     print(f"run directory: {directory.path.absolute()}", flush=True)
     try:
-        summary = run(parts, settings)
+        summary = run(parts, settings, on_iteration=callbacks)
     finally:
         for logger in loggers:
             logger.close()
@@ -235,6 +247,8 @@ def _print_result(summary: dict[str, Any], directory: RunDirectory) -> None:
     print(
         f"  after {summary['frames']} frames in {summary['seconds']:.0f} s, {summary['eval/episodes']} greedy episodes"
     )
+    if "ended_by" in summary:
+        print(f"  ended by the callback {summary['ended_by']}, before total_frames")
     for path in sorted([*directory.plots.glob("*.png"), *directory.videos.glob("*.gif")]):
         print(f"  {path.parent.name.removesuffix('s')}: {path}")
     print(f"  everything: {directory.path}")

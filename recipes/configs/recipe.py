@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ctde_kit.errors import UserError
@@ -10,6 +11,7 @@ from ctde_kit.recipes.configs.checks import PATH, CheckedConfig, check_choice, c
 from ctde_kit.recipes.configs.loggers import LoggerConfig
 from ctde_kit.recipes.configs.networks import MLPNetwork, NetworkConfig
 from ctde_kit.recipes.configs.opponents import OpponentConfig
+from ctde_kit.recipes.configs.own_callbacks import check_names, source
 from ctde_kit.recipes.configs.tasks.task import TaskConfig
 from ctde_kit.recipes.configs.tasks.vmas_task import VmasTask
 
@@ -91,6 +93,8 @@ class RecipeConfig(CheckedConfig):
         evaluation: greedy evaluation, how often and how long.
         checkpoint: how often.
         video: write a GIF of a greedy episode at the end.
+        callbacks: functions of your own, each MODULE:FUNCTION, called with (parts, iteration, row) after each
+            iteration; one that returns True ends the run.
 
     >>> from ctde_kit.recipes import MAPPOConfig, RecipeConfig
     >>> config = MAPPOConfig(total_frames=60_000)
@@ -115,6 +119,7 @@ class RecipeConfig(CheckedConfig):
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     video: bool = False
+    callbacks: list[str] = field(default_factory=list)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an option; a task, also one that is assigned later, gets the kind of action that the recipe needs."""
@@ -130,6 +135,10 @@ class RecipeConfig(CheckedConfig):
         """How the actor of a group that learns is built."""
         raise NotImplementedError
 
+    def own_code(self) -> dict[str, Path]:
+        """The modules of the callbacks."""
+        return {name: source(name) for name in self.callbacks}
+
     def check_run(self, algorithms: tuple[str, ...]) -> None:
         """Check what all recipes have.
 
@@ -138,6 +147,7 @@ class RecipeConfig(CheckedConfig):
         """
         check_types(self)
         check_choice("algorithm", self.algorithm, algorithms)
+        check_names(self.callbacks)
         check_choice("device", self.device, ("auto", "cpu", "cuda"))
         check_choice("compile", self.compile, ("auto", "on", "off"))
         check_positive(total_frames=self.total_frames, frames_per_batch=self.frames_per_batch)

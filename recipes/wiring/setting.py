@@ -42,7 +42,9 @@ def begin(cfg: RecipeConfig, *, updates_per_frame: float) -> Setting:
     torch.manual_seed(cfg.seed)
     device = resolve_device(cfg.device)
     env = cfg.task.build(seed=cfg.seed, device=device)
-    compiling = resolve_compile(cfg.compile, env, total_frames=cfg.total_frames, updates_per_frame=updates_per_frame)
+    # A graph keeps the values that it was traced with, and callbacks may change them.
+    compile = "off" if cfg.callbacks and cfg.compile == "auto" else cfg.compile
+    compiling = resolve_compile(compile, env, total_frames=cfg.total_frames, updates_per_frame=updates_per_frame)
     return Setting(env, device, compiling, cfg.frames_per_batch // env.batch_size[0])
 
 

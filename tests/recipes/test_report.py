@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from ctde_kit.files import replacing
+from ctde_kit.recipes import RecipeConfig
 from ctde_kit.recipes.configs.data import to_data
 from ctde_kit.recipes.studies.report.sources import read_sources
 from ctde_kit.training.reporting import interval_estimates, read_marl_eval
@@ -26,8 +27,12 @@ def _few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def fake_run(path: Path, recipe: str, returns: tuple[float, ...], *overrides: str, ended: bool = True) -> Path:
+    """A run directory of a command line, see ``write_fake_run``."""
+    return write_fake_run(path, composed(recipe, *overrides), returns, ended=ended)
+
+
+def write_fake_run(path: Path, config: RecipeConfig, returns: tuple[float, ...], *, ended: bool = True) -> Path:
     """A run directory with two episodes per evaluation, one better and one worse by 0.5."""
-    config = composed(recipe, *overrides)
     data = to_data(config)
     path.mkdir(parents=True)
     with replacing(path / "config.yaml", sealed=True) as file:

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from ctde_kit.recipes import RandomOpponent
+from ctde_kit.recipes import QMIXConfig, RandomOpponent
+from ctde_kit.recipes.commands.arguments import check_arguments
+from ctde_kit.recipes.commands.options import Options
 from ctde_kit.recipes.commands.running import start
 from ctde_kit.recipes.commands.train import final_return
-from tests.recipes.command_line import call
+from tests.recipes.command_line import assert_one_line, call, call_here
 from tests.recipes.small import small_config
 from tests.recipes.test_evaluate_command import tag
 
@@ -31,6 +33,36 @@ def test_where_groups_compete_it_is_the_only_learning_groups(opponents: dict, tm
     assert final_return(config, tmp_path / "run") == expected
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", "lr=interval(0.0001,0.003)", "gamma=choice(0.9,0.99)"],
+        [
+            "hydra/sweeper=optuna",
+            "lr=tag(log,interval(0.0001,0.003))",
+            "returns.n=range(1,4)",
+            "learning_starts=int(interval(1,5))",
+        ],
+        ["hydra/launcher=submitit_slurm", "hydra.launcher.timeout_min=120", "seed=0,1"],
+    ],
+)
+def test_what_belongs_to_hydras_sweepers_is_taken(arguments: list[str]) -> None:
+    check_arguments("ctde-vdn", Options.of(QMIXConfig, "vdn"), ["-m", *arguments])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-m", "hydra/sweeper=foo"], 'hydra/sweeper=foo: hydra has no such choice; pip install "ctde-kit[sweep]"'),
+        (["-m", "seed=interval(0.5,2)"], "seed=0.5: expected a whole number"),
+        (["lr=interval(0.1,0.2)"], "several values need -m"),
+    ],
+)
+def test_mistakes_in_a_search_are_one_line(arguments: list[str], message: str, tmp_path: Path) -> None:
+    assert_one_line(call_here(tmp_path, "vdn", *arguments), message, program="ctde-vdn")
+
+
+@pytest.mark.slow
 def test_optuna_finds_the_best_options(tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     search = (
@@ -51,6 +83,7 @@ def test_optuna_finds_the_best_options(tmp_path: Path) -> None:
     assert float(found.partition(":")[2]) == max(figures)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "launcher", [("joblib", "hydra.launcher.n_jobs=2"), ("submitit_local", "hydra.launcher.timeout_min=30")]
 )

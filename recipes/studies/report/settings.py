@@ -1,0 +1,122 @@
+"""Runs of one task grouped by their settings: those that differ in their seed alone are one curve."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ctde_kit.errors import UserError
+from ctde_kit.recipes.configs.data import KIND
+from ctde_kit.recipes.studies.report.sources import FREE, FREE_OF_TASK, Found, read_sources
+
+Settings = Mapping[str, Any]
+
+
+def read_by_settings(sources: Sequence[Path], read: Callable[[Path], dict[str, Any]]) -> Found:
+    """All runs in directories and below them, each labeled by what its settings have that others' have not.
+
+    A recipe that is there with one kind of settings is labeled by its name alone.
+
+    Args:
+        sources: directories of runs, or of directories of them.
+        read: gives all options of the run in a directory.
+
+    Raises:
+        UserError: for directories without runs, for fewer than two runs that have ended, and for several tasks.
+    """
+    runs = list(dict.fromkeys(run for source in sources for run in _runs(source)))
+    ended = [run for run in runs if (run / "summary.json").exists()]
+    if len(ended) < 2:
+        waiting = f", and {len(runs) - len(ended)} that have not ended" if len(ended) < len(runs) else ""
+        raise UserError(
+            f"expected two runs that have ended, or more, found {len(ended)}{waiting}; give several RUN_DIRs"
+        )
+    configs = {run: read(run) for run in ended}
+    _check_task(configs)
+    labels = _labels(configs)
+    found = Found(unfinished=[run for run in runs if run not in configs])
+    for run in ended:
+        _add(read_sources([run]), labels[run], found)
+    return found
+
+
+def _runs(source: Path) -> Iterator[Path]:
+    if not source.is_dir():
+        raise UserError(f"{source}: there is no such directory")
+    runs = sorted(path.parent for path in source.rglob("config.yaml"))
+    if not runs:
+        raise UserError(f"{source}: it holds no run (there is no config.yaml); give directories that runs printed")
+    yield from (run.resolve() for run in runs)
+
+
+def _add(single: Found, label: str, found: Found) -> None:
+    """Take over what one run holds, under ``label``."""
+    found.curves += [dataclasses.replace(curve, label=label) for curve in single.curves]
+    found.facts += single.facts[:1]
+    found.configs |= {(task, label, seed): config for (task, _, seed), config in single.configs.items()}
+    found.frames_per_second |= {
+        (task, label, seed): speed for (task, _, seed), speed in single.frames_per_second.items()
+    }
+
+
+def _check_task(configs: Mapping[Path, Settings]) -> None:
+    (first, theirs), *others = configs.items()
+    for run, config in others:
+        for name in ("name", *sorted(theirs["task"] | config["task"])):
+            ours, other = config["task"].get(name), theirs["task"].get(name)
+            if name not in FREE_OF_TASK and ours != other:
+                raise UserError(
+                    f"{run} is a run with task.{name}={ours}, {first} with {other}; compare runs of one task, or make "
+                    "a page of several with `ctde report`"
+                )
+
+
+def _labels(configs: Mapping[Path, Settings]) -> dict[Path, str]:
+    plain = {
+        run: _flat({name: value for name, value in config.items() if name not in FREE})
+        for run, config in configs.items()
+    }
+    labels: dict[Path, str] = {}
+    for run, settings in plain.items():
+        alike = [other for other in plain.values() if other["algorithm"] == settings["algorithm"]]
+        differing = _differing(alike)
+        shown = [f"{name.removesuffix(f'.{KIND}')}={_text(settings[name])}" for name in differing if name in settings]
+        labels[run] = " ".join([settings["algorithm"], *shown])
+    return labels
+
+
+def _differing(several: Sequence[Settings]) -> list[str]:
+    """The options in which some differ; those of a part only if some differ that have the same kind of part."""
+    absent = object()
+    names = dict.fromkeys(name for settings in several for name in settings)
+    differing: list[str] = []
+    for name in names:
+        values: dict[tuple[Any, ...], Any] = {}
+        for settings in several:
+            value = settings.get(name, absent)
+            if values.setdefault(_kinds(settings, name), value) != value:
+                differing.append(name)
+                break
+    return differing
+
+
+def _kinds(settings: Settings, name: str) -> tuple[Any, ...]:
+    """Of the parts that the option ``name`` is in, such as ``critic`` and ``critic.network``, which kind is there."""
+    places = name.removesuffix(f".{KIND}").split(".")[:-1]
+    return tuple(settings.get(".".join([*places[: depth + 1], KIND])) for depth in range(len(places)))
+
+
+def _flat(settings: Settings, place: str = "") -> dict[str, Any]:
+    """``{"critic": {"sees": "state"}}`` as ``{"critic.sees": "state"}``."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _flat(value, f"{place}{name}.") if isinstance(value, Mapping) else {f"{place}{name}": value}
+    return flat
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return "null" if value is None else str(value).lower()
+    return f"[{','.join(map(_text, value))}]" if isinstance(value, list) else str(value)

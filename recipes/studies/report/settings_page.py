@@ -1,0 +1,72 @@
+"""The page of ``ctde compare``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ctde_kit.recipes.studies.report.document import Block, Heading, Paragraph, Picture, Table, write_document
+from ctde_kit.recipes.studies.report.page_parts import how_it_was_made, introduction, task_table
+from ctde_kit.recipes.studies.report.sources import Found
+from ctde_kit.training.distribution import interquartile_mean
+from ctde_kit.training.reporting import (
+    Comparison,
+    Estimate,
+    plot_improvement,
+    plot_tasks,
+    probabilities_of_improvement,
+)
+
+NAME = "compare"
+
+
+def write_comparison(found: Found, output: Path, *, command: str) -> tuple[list[Path], dict[str, list[Table]]]:
+    """``compare.html`` and ``compare.md`` with its pictures; gives their paths, and the tables of each task.
+
+    Args:
+        found: the runs, of one task. Where groups compete, each group's return is a task of its own.
+        output: a directory; it is made.
+        command: that made the page, for the page.
+    """
+    comparison = Comparison(found.curves)
+    output.mkdir(parents=True, exist_ok=True)
+    picture = plot_tasks(comparison, output / "curves.png")
+    caption = "Return over frames, and below over minutes of wall-clock time, evaluations included; bands over seeds."
+    blocks: list[Block] = [
+        Heading(", ".join(comparison.labels), 1),
+        Paragraph(introduction(comparison)),
+        Picture(picture.name, caption),
+    ]
+    tables: dict[str, list[Table]] = {}
+    for task in comparison.tasks:
+        tables[task] = [task_table(comparison, found, task)]
+        blocks += [Heading(f"`{task}`"), *tables[task]]
+        improvement = _improvement(comparison, task)
+        if improvement:
+            table, path = _improvement_table(improvement), output / _file_name(comparison.tasks, task)
+            plot_improvement(improvement, path)
+            blocks += [
+                table,
+                Picture(path.name, "Probability of improvement: of a run of the first over one of the second."),
+            ]
+            tables[task].append(table)
+    blocks += how_it_was_made(comparison, found, command)
+    return write_document(blocks, output, NAME), tables
+
+
+def _improvement(comparison: Comparison, task: str) -> dict[tuple[str, str], Estimate]:
+    """For each two labels how probably a run of the first, whose runs end higher, is better; empty for one label."""
+    finals = {label: np.array([[curve.final] for curve in comparison.of(task, label)]) for label in comparison.labels}
+    ranked = sorted(finals, key=lambda label: -interquartile_mean(finals[label].flatten()))
+    return probabilities_of_improvement({label: finals[label] for label in ranked})
+
+
+def _improvement_table(improvement: dict[tuple[str, str], Estimate]) -> Table:
+    rows = [[first, second, estimate.text()] for (first, second), estimate in improvement.items()]
+    return Table(["a run of", "is better than one of", "with probability"], rows)
+
+
+def _file_name(tasks: Sequence[str], task: str) -> str:
+    return "improvement.png" if len(tasks) == 1 else f"improvement_{tasks.index(task)}.png"

@@ -1,0 +1,226 @@
+"""``callbacks=[MODULE:FUNCTION]``: a user's own code in a run, its state and errors, and that it needs trust."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tensordict import TensorDict
+
+from ctde_kit.errors import UserError
+from ctde_kit.recipes import load
+from ctde_kit.recipes.configs.own_callbacks import imported
+from ctde_kit.recipes.wiring.compiling import WORTH_COMPILING
+from ctde_kit.training import Callbacks, Iteration, checkpoint_paths, read_checkpoint, read_metrics
+from tests.recipes.command_line import assert_one_line, call_here
+from tests.recipes.small import small_config
+
+TINY = (
+    "task=matrix/climbing",
+    "task.n_envs=2",
+    "total_frames=60",
+    "frames_per_batch=12",
+    "evaluation.episodes=4",
+    "evaluation.every_frames=24",
+    "checkpoint.every_frames=24",
+)
+MINE = """
+import pathlib
+
+HERE = pathlib.Path(__file__).parent
+(HERE / "MARK").touch()
+
+
+class Patience:
+    '''Ends the run after so many iterations that it saw.'''
+
+    def __init__(self, patience):
+        self.patience, self.seen = patience, []
+
+    def __call__(self, parts, iteration, row):
+        self.seen.append(int(row["frames"]))
+        (HERE / "seen.txt").write_text(str(self.seen))
+        return len(self.seen) >= self.patience
+
+    def state_dict(self):
+        return {"seen": self.seen}
+
+    def load_state_dict(self, state):
+        self.seen = state["seen"]
+
+
+stop = Patience(4)
+broken = Patience(4)
+broken.seen = None
+
+
+def log(parts, iteration, row):
+    with open(HERE / "log.txt", "a") as file:
+        print(iteration.frames, row.get("eval/return_mean") is not None, file=file)
+
+
+def fails(parts, iteration, row):
+    if iteration.frames == 36:
+        return 1 / 0
+
+
+def two(iteration, row):
+    pass
+
+
+async def waits(parts, iteration, row):
+    pass
+
+
+number = 3
+opened = type("Opened", (), {"__call__": lambda self, parts, iteration, row: None, "file": None})()
+opened.file = open(__file__)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A directory with the module ``my_callbacks``; importing it makes the file MARK there."""
+    (tmp_path / "my_callbacks.py").write_text(MINE)
+    (tmp_path / "my_package").mkdir()
+    (tmp_path / "my_package" / "__init__.py").write_text("")
+    (tmp_path / "my_package" / "inner.py").write_text(MINE)
+    (tmp_path / "my_broken.py").write_text("import json\njson.loads('{')\n")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield tmp_path
+    forget()
+
+
+def forget() -> None:
+    for name in [name for name in sys.modules if name.startswith("my_")]:
+        del sys.modules[name]
+
+
+def test_they_are_called_and_recorded_and_one_ends_the_run(folder: Path) -> None:
+    chosen = "callbacks=[my_package.inner:log,my_callbacks:stop]"
+    result = call_here(folder, "vdn", *TINY, chosen, "hydra.run.dir=run")
+    assert result.returncode == 0, result.stderr
+    assert "ended by the callback my_callbacks:stop" in result.stdout
+    summary = json.loads((folder / "run" / "summary.json").read_text())
+    assert (summary["frames"], summary["ended_by"]) == (48, "my_callbacks:stop")
+    lines = (folder / "my_package" / "log.txt").read_text().splitlines()
+    assert lines == ["12 False", "24 True", "36 True", "48 True"]
+    record = yaml.safe_load((folder / "run" / "code.yaml").read_text())
+    assert record["my_callbacks:stop"] == {
+        "path": str(folder / "my_callbacks.py"),
+        "sha256": hashlib.sha256(MINE.encode()).hexdigest(),
+    }
+    assert record["my_package.inner:log"]["path"] == str(folder / "my_package")
+    content = read_checkpoint(checkpoint_paths(folder / "run" / "checkpoints")[-1], algorithm="vdn")
+    assert content["on_iteration"] == {"my_callbacks:stop": {"seen": [12, 24, 36, 48]}}
+
+
+def test_a_run_that_was_stopped_goes_on_with_its_callbacks_state(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    chosen = "callbacks=[my_callbacks:fails,my_callbacks:stop]"
+    failed = call_here(folder, "vdn", *TINY, chosen, "hydra.run.dir=run")
+    assert_one_line(
+        failed, "callback my_callbacks:fails at 36 frames: ZeroDivisionError: division by zero", program="ctde-vdn"
+    )
+    assert f"go on with ctde-vdn resume={folder / 'run'} trust=true" in failed.stderr
+    assert "return 1 / 0" in (folder / "run" / "callback_traceback.txt").read_text()
+    # Nothing that was learned is lost.
+    assert [row["frames"] for row in read_metrics(folder / "run" / "metrics.csv")] == [12, 24, 36]
+    assert checkpoint_paths(folder / "run" / "checkpoints")[-1].name == "frames_36.pt"
+    (folder / "my_callbacks.py").write_text(MINE.replace("1 / 0", "None"))
+    (folder / "MARK").unlink()
+    forget()
+    refused = call_here(folder, "vdn", "resume=run")
+    assert_one_line(refused, "names code of its own, my_callbacks:fails", program="ctde-vdn")
+    # To read a policy nothing of it is needed.
+    load(folder / "run")
+    assert not (folder / "MARK").exists()
+    resumed = call_here(folder, "vdn", "resume=run", "trust=true")
+    assert resumed.returncode == 0, resumed.stderr
+    assert (folder / "MARK").exists()
+    assert "is not the code that the run was started with" in caplog.text
+    # It saw 12 and 24 before, 48 and 60 now: the fourth ends the run.
+    assert (folder / "seen.txt").read_text() == "[12, 24, 48, 60]"
+    assert json.loads((folder / "run" / "summary.json").read_text())["ended_by"] == "my_callbacks:stop"
+
+
+def test_each_run_of_a_process_has_a_state_of_its_own(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    for _ in range(2):
+        callbacks = Callbacks(imported(["my_callbacks:stop"]))
+        callbacks(Any, Iteration(12, TensorDict(), {}), {"frames": 12})  # type: ignore[arg-type]
+        assert callbacks.state_dict() == {"my_callbacks:stop": {"seen": [12]}}
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("my_callbacks:log", "callbacks=my_callbacks:log: expected a list"),
+        ("[my_absent:log]", "callbacks=[my_absent:log]: there is no module my_absent"),
+        ("[my_callbacks:two]", "expected a function of (parts, iteration, row), found (iteration, row)"),
+    ],
+)
+def test_what_cannot_be_called_is_one_line_before_there_is_a_directory(value: str, message: str, folder: Path) -> None:
+    result = call_here(folder, "vdn", *TINY, f"callbacks={value}", "hydra.run.dir=run")
+    assert_one_line(result, message, program="ctde-vdn")
+    assert not (folder / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("my_callbacks.py:log", "there is no module my_callbacks.py"),
+        ("my_package.absent:log", "there is no module my_package.absent"),
+        ("builtins:print", "there is no module builtins"),
+        ("my_callbacks:absent", "my_callbacks.py has no 'absent'"),
+        ("my_callbacks:number", "callbacks=[my_callbacks:number]: expected a function, found int"),
+        ("my_callbacks:Patience", "it is a class; name an object of it"),
+        ("my_callbacks:waits", "a coroutine or generator would never run"),
+        ("my_callbacks:opened", "it cannot be copied (TypeError"),
+        ("my_broken:log", "my_broken cannot be imported (JSONDecodeError"),
+    ],
+)
+def test_what_else_cannot_be_called(name: str, message: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    with pytest.raises(UserError) as caught:
+        imported([name])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_another_module_of_the_name_is_no_callback(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "elsewhere").mkdir()
+    (folder / "elsewhere" / "my_callbacks.py").write_text(MINE)
+    monkeypatch.chdir(folder / "elsewhere")
+    imported(["my_callbacks:log"])
+    sys.path[:] = [path for path in sys.path if path != str(folder / "elsewhere")]
+    monkeypatch.chdir(folder)
+    with pytest.raises(UserError, match="another module my_callbacks is imported already"):
+        imported(["my_callbacks:log"])
+
+
+def test_what_they_change_is_no_constant_of_a_graph(folder: Path) -> None:
+    config = small_config(total_frames=6 * WORTH_COMPILING, compile="auto")
+    assert config.build().collector.compile
+    config.callbacks = ["my_callbacks:log"]
+    assert not config.build().collector.compile
+    config.compile = "on"
+    assert config.build().collector.compile
+
+
+def test_names_are_checked_from_python_too() -> None:
+    for names, message in {
+        ("log",): "expected MODULE:FUNCTION",
+        ("my module:log",): "expected MODULE:FUNCTION",
+        ("my_callbacks:log", "my_callbacks:log"): "it is there twice",
+        ("__main__:log",): "a script cannot be imported",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            small_config(callbacks=list(names))
