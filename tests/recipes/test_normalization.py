@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from ctde_kit.errors import UserError
-from ctde_kit.modules import ObservationNorm, RunningMoments
+from ctde_kit.modules import Input, ObservationNorm, RunningMoments
 from ctde_kit.recipes import NoMixer, QMixerConfig, RunOpponent, ValueCriticConfig, load
 from ctde_kit.recipes.commands.running import start
 from ctde_kit.recipes.wiring.transforms import with_transforms
@@ -67,12 +67,11 @@ def of_rewards(parts: Parts) -> list[RunningMoments]:
 def test_one_set_of_statistics_serves_all_networks_and_moves_after_the_updates(name: str) -> None:
     parts = build(name)
     norm: Any = parts.observation_norm
-    known = {id(part) for part in norm.modules() if isinstance(part, RunningMoments)}
-    scales = {id(part) for part in of_rewards(parts)}
-    held = [part for part in parts.update.losses.modules() if isinstance(part, RunningMoments)]
-    held += [part for part in parts.policy.modules() if isinstance(part, RunningMoments)]
-    assert {id(part) for part in held} - scales <= known
-    assert {id(norm.moments_of(OBSERVATION))} <= {id(part) for part in held}
+    networks = [*parts.update.losses.modules(), *parts.policy.modules()]
+    read = [(part, key) for part in networks if isinstance(part, Input) for key, *_ in part.parts]
+    read = [(part, key) for part, key in read if key[-1] in ("observation", "state")]
+    assert len(read) >= 2
+    assert all(part.normalizer(key) is norm.moments_of(key) for part, key in read)
 
     seen, found = [], statistics(parts)
     update = parts.update
