@@ -55,6 +55,28 @@ def check_mask(mask: Tensor, **like: Tensor) -> None:
     check_same_shape(**like, mask=mask)
 
 
+def valid_agents(
+    tensordict: TensorDictBase, mask: NestedKey | None, padding_mask: NestedKey, like: NestedKey
+) -> Tensor | None:
+    """Which agents' entries count, bool ``[*B, n_agents]``: of agents that are alive, in steps that are no padding.
+
+    Args:
+        tensordict: a batch ``[*B]``.
+        mask: which agents are alive, bool ``[*B, n_agents]``; the entry may be missing, or ``None``.
+        padding_mask: false in steps that are padding, bool ``[*B]``; the entry may be missing.
+        like: an entry ``[*B, n_agents, F]``, which says how many agents there are.
+
+    Returns:
+        ``None`` where both entries are missing: everything counts.
+    """
+    alive = None if mask is None else tensordict.get(mask, None)
+    valid = tensordict.get(padding_mask, None)
+    if valid is None:
+        return alive
+    valid = valid.reshape(*tensordict.shape, 1)
+    return valid & alive if alive is not None else valid.expand(*tensordict.get(like).shape[:-1])
+
+
 def agent_flags(tensordict: TensorDictBase, keys: GroupKeys, like: Tensor) -> tuple[Tensor, Tensor]:
     """``done`` and ``terminated`` of each agent after this step, in the shape of ``like`` ``[*B, n_agents, 1]``.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["GroupKeys", "next_key"]
+__all__ = ["GroupKeys", "next_key", "normalized_key"]
 
 Key = str | tuple[str, ...]
 
@@ -27,6 +27,15 @@ def next_key(key: Key) -> tuple[str, ...]:
     ('next', 'agents', 'reward')
     """
     return (NEXT, key) if isinstance(key, str) else (NEXT, *key)
+
+
+def normalized_key(key: Key) -> Key:
+    """Where ``ObservationNorm`` writes the entry at ``key`` for networks that are not the kit's.
+
+    >>> normalized_key(("agents", "observation"))
+    ('agents', 'normalized_observation')
+    """
+    return f"normalized_{key}" if isinstance(key, str) else (*key[:-1], f"normalized_{key[-1]}")
 
 
 @dataclass(frozen=True)

@@ -126,6 +126,32 @@ class ReturnScale(Protocol):
         ...
 
 
+class RewardScale(Protocol):
+    """The units in which losses read rewards, such as ``RewardNorm``; a module, whose statistics they keep."""
+
+    def normalize(self, tensordict: TensorDictBase, /) -> TensorDictBase:
+        """A shallow copy with rewards in these units under ``next``."""
+        ...
+
+
+class ObservationStatistics(Stateful, Protocol):
+    """Running statistics of observations, such as ``ObservationNorm``."""
+
+    def update(self, batch: TensorDictBase, /) -> None:
+        """Take in a batch ``[n_envs, T]`` that has been learned from."""
+        ...
+
+
+@runtime_checkable
+class SharedWithTargets(Capability, Protocol):
+    """A module of an online network that its target network shares, such as running statistics of what both read."""
+
+    @property
+    def shared_with_targets(self) -> bool:
+        """Whether a target network has this module itself, and no copy of it."""
+        ...
+
+
 @runtime_checkable
 class KeepsHiddenState(Capability, Protocol):
     """A module that is recurrent where its ``hidden_key`` is not ``None``, such as ``AgentNetwork``."""

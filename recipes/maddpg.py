@@ -19,7 +19,7 @@ from ctde_kit.recipes.configs.return_forms import NStepReturns, ReturnConfig
 from ctde_kit.recipes.configs.target_rules import PolyakTarget, TargetConfig
 
 if TYPE_CHECKING:
-    from ctde_kit import MADDPGLoss, Parts, TeamPolicy
+    from ctde_kit import MADDPGLoss, Parts, RewardNorm, TeamPolicy
     from ctde_kit.objectives import PolicyInference
 
 
@@ -130,7 +130,13 @@ class MADDPGConfig(RecipeConfig):
             check_part("facmac", "mixer", self.mixer, not isinstance(self.mixer, NoMixer), "QMixerConfig()")
 
     def policy(self) -> DeterministicActorConfig:
-        return DeterministicActorConfig(self.actor, self.exploration, self.temperature, self.ensemble_size)
+        return DeterministicActorConfig(
+            self.actor,
+            self.exploration,
+            self.temperature,
+            self.ensemble_size,
+            normalize_observations=self.normalize_observations,
+        )
 
     def build(self) -> Parts:
         import torch
@@ -146,7 +152,9 @@ class MADDPGConfig(RecipeConfig):
         wiring.check_sees_others(self, critics.values())
         mixer = wiring.mixer(self, learning, run.device)
         inference = wiring.policy_inference(self, team, run.device) if self.infer_policies else None
-        loss = self._loss(policy, critics, mixer, inference)
+        observation_norm = wiring.observation_norm(self, team, policy, run.device, *critics.values(), mixer, inference)
+        reward_norm = wiring.reward_norm(self, learning, run.device, of_team=mixer is not None)
+        loss = self._loss(policy, critics, mixer, inference, reward_norm)
         recurrent = wiring.is_recurrent(*actors.values(), *critics.values())
         wiring.check_burn_in(self.replay, recurrent)
 
@@ -162,9 +170,10 @@ class MADDPGConfig(RecipeConfig):
             {"team": loss}, optimizer, self.max_grad_norm, compile=run.compiling.updates and not recurrent
         )
         averages = wiring.averaging(self.critic, critics.values(), optimizer)
+        team_reward = ck.TeamReward(learning, self.team_reward)  # pyright: ignore[reportArgumentType]  # a checked choice
         return ck.Parts(
             collector=wiring.collector(self, run, team, policy),
-            prepare=ck.TeamReward(learning, self.team_reward),  # pyright: ignore[reportArgumentType]  # a checked choice
+            prepare=wiring.one_after_the_other(team_reward, reward_norm),
             buffer=self.replay.build(keys=loss.stored_keys, device=run.device, max_steps=self.task.episode_steps),
             update_schedule=ck.training.UpdatesPerFrame(self.updates_per_frame, self.learning_starts),
             update=ck.training.UpdateWithTargets(step, {**averages, "team": self.target.build(loss)}),
@@ -178,10 +187,16 @@ class MADDPGConfig(RecipeConfig):
                 ),
                 *(wiring.learning_rate(self, optimizer, lr, group) for group, lr in enumerate([self.lr, critic_lr])),
             ),
+            observation_norm=observation_norm,
         )
 
     def _loss(
-        self, policy: TeamPolicy, critics: dict[str, Any], mixer: Any, inference: PolicyInference | None
+        self,
+        policy: TeamPolicy,
+        critics: dict[str, Any],
+        mixer: Any,
+        inference: PolicyInference | None,
+        reward_norm: RewardNorm | None,
     ) -> MADDPGLoss:
         adversary = None if self.minimax_epsilon is None else ck.objectives.MinimaxAdversary(self.minimax_epsilon)
         return ck.MADDPGLoss(
@@ -199,4 +214,5 @@ class MADDPGConfig(RecipeConfig):
             adversary=adversary,
             burn_in=self.replay.form.burn_in_steps,
             use_stored_hidden=self.hidden_from == "stored",
+            reward_norm=reward_norm,
         )

@@ -19,7 +19,7 @@ from ctde_kit.recipes.configs.critics import CriticConfig, ValueCriticConfig, ch
 from ctde_kit.recipes.configs.recipe import RecipeConfig
 
 if TYPE_CHECKING:
-    from ctde_kit import AdvantageEstimator, GroupSpec, MAPPOLoss, MultiAgentActor, Parts, TeamSpec
+    from ctde_kit import AdvantageEstimator, GroupSpec, MAPPOLoss, MultiAgentActor, Parts, RewardNorm, TeamSpec
 
 
 @dataclass(kw_only=True)
@@ -99,7 +99,9 @@ class MAPPOConfig(RecipeConfig):
         check_choice("normalize_advantage", self.normalize_advantage, ("joint", "agent", "none"))
 
     def policy(self) -> StochasticActorConfig:
-        return StochasticActorConfig(self.actor, self.state_dependent_scale)
+        return StochasticActorConfig(
+            self.actor, self.state_dependent_scale, normalize_observations=self.normalize_observations
+        )
 
     def build(self) -> Parts:
         import torch
@@ -107,12 +109,15 @@ class MAPPOConfig(RecipeConfig):
         run = wiring.begin(self, updates_per_frame=self.epochs / self.minibatch_frames)
         team = wiring.critics_team(run.env, self.critic)
         policy = wiring.team_policy(self, team, run.device)
+        learning = wiring.learning_team(team, policy)
+        reward_norm = wiring.reward_norm(self, learning, run.device)
         losses: dict[str, MAPPOLoss] = {}
         estimators: dict[str, AdvantageEstimator] = {}
         actors: dict[str, Any] = policy.learners
         for name, actor in actors.items():
-            losses[name], estimators[name] = self._objective(team[name], team, actor, run.device)
+            losses[name], estimators[name] = self._objective(team[name], team, actor, reward_norm, run.device)
 
+        observation_norm = wiring.observation_norm(self, team, policy, run.device, *losses.values())
         recurrent = wiring.is_recurrent(*losses.values())
         parameters = torch.nn.ModuleList(losses.values()).parameters()
         optimizer = torch.optim.Adam(parameters, lr=self.lr, eps=1e-5, fused=True)
@@ -120,7 +125,7 @@ class MAPPOConfig(RecipeConfig):
         averages = wiring.averaging(self.critic, [loss.critic_network for loss in losses.values()], optimizer)
         return ck.Parts(
             collector=wiring.collector(self, run, team, policy),
-            prepare=torch.nn.Sequential(*estimators.values()),
+            prepare=wiring.one_after_the_other(reward_norm, torch.nn.Sequential(*estimators.values())),
             buffer=ck.OnPolicyBuffer(
                 self.minibatch_frames,
                 wiring.sequence_length(self.sequence_length, run.steps_per_batch, recurrent),
@@ -130,10 +135,11 @@ class MAPPOConfig(RecipeConfig):
             update=ck.training.UpdateWithTargets(step, averages) if averages else step,
             policy=policy,
             anneal=wiring.learning_rate(self, optimizer),
+            observation_norm=observation_norm,
         )
 
     def _objective(
-        self, group: GroupSpec, team: TeamSpec, actor: MultiAgentActor, device: str
+        self, group: GroupSpec, team: TeamSpec, actor: MultiAgentActor, reward_norm: RewardNorm | None, device: str
     ) -> tuple[MAPPOLoss, AdvantageEstimator]:
         """One group's loss, and what computes its advantages and value targets."""
         critic = self.critic.build(team, group).to(device)
@@ -156,6 +162,7 @@ class MAPPOConfig(RecipeConfig):
             gamma=self.gamma,
             lmbda=self.lmbda,
             value_norm=value_norm,
+            reward_norm=reward_norm,
             normalize=self.normalize_advantage,  # pyright: ignore[reportArgumentType]  # a checked choice
         )
         return loss, estimator

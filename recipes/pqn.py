@@ -92,7 +92,9 @@ class PQNConfig(RecipeConfig):
         check_monotonic(self.mixer)
 
     def policy(self) -> QActorConfig:
-        return QActorConfig(self.actor, self.last_action, self.epsilon_start)
+        return QActorConfig(
+            self.actor, self.last_action, self.epsilon_start, normalize_observations=self.normalize_observations
+        )
 
     def build(self) -> Parts:
         import torch
@@ -102,21 +104,26 @@ class PQNConfig(RecipeConfig):
         policy = wiring.team_policy(self, team, run.device)
         actors: dict[str, Any] = policy.learners
         learning = wiring.learning_team(team, policy)
+        mixer = wiring.mixer(self, learning, run.device)
+        observation_norm = wiring.observation_norm(self, team, policy, run.device, mixer)
+        reward_norm = wiring.reward_norm(self, learning, run.device, of_team=mixer is not None)
         loss = ck.QMixLoss(
             actors,
-            wiring.mixer(self, learning, run.device),
+            mixer,
             gamma=self.gamma,
             returns=self.returns.build(),
             value_loss=self.value_loss,  # pyright: ignore[reportArgumentType]  # a checked choice
             huber_delta=self.huber_delta,
             use_target_networks=False,
+            reward_norm=reward_norm,
         )
         compiles = run.compiling.updates and not wiring.is_recurrent(*actors.values())
         # On a GPU its count of steps stays there.
         optimizer = torch.optim.RAdam(loss.parameters(), lr=self.lr, capturable=run.device == "cuda")
+        team_reward = ck.TeamReward(learning, self.team_reward)  # pyright: ignore[reportArgumentType]  # a checked choice
         return ck.Parts(
             collector=wiring.collector(self, run, team, policy),
-            prepare=ck.TeamReward(learning, self.team_reward),  # pyright: ignore[reportArgumentType]  # a checked choice
+            prepare=wiring.one_after_the_other(team_reward, reward_norm),
             buffer=ck.OnPolicyBuffer(
                 self.minibatch_frames, wiring.slice_length(self.sequence_length, run.steps_per_batch)
             ),
@@ -124,4 +131,5 @@ class PQNConfig(RecipeConfig):
             update=ck.GradientStep({"team": loss}, optimizer, self.max_grad_norm, compile=compiles),
             policy=policy,
             anneal=wiring.epsilon_and_learning_rate(self, actors.values(), optimizer),
+            observation_norm=observation_norm,
         )

@@ -107,7 +107,9 @@ class QMIXConfig(RecipeConfig):
             check_part(self.algorithm, "mixer", self.mixer, fits, f"{expected.__name__}()")
 
     def policy(self) -> QActorConfig:
-        return QActorConfig(self.actor, self.last_action, self.epsilon_start)
+        return QActorConfig(
+            self.actor, self.last_action, self.epsilon_start, normalize_observations=self.normalize_observations
+        )
 
     def build(self) -> Parts:
         import torch
@@ -117,15 +119,19 @@ class QMIXConfig(RecipeConfig):
         policy = wiring.team_policy(self, team, run.device)
         actors: dict[str, Any] = policy.learners
         learning = wiring.learning_team(team, policy)
+        mixer = wiring.mixer(self, learning, run.device)
+        observation_norm = wiring.observation_norm(self, team, policy, run.device, mixer)
+        reward_norm = wiring.reward_norm(self, learning, run.device, of_team=mixer is not None)
         loss = ck.QMixLoss(
             actors,
-            wiring.mixer(self, learning, run.device),
+            mixer,
             gamma=self.gamma,
             returns=self.returns.build(),
             value_loss=self.value_loss,  # pyright: ignore[reportArgumentType]  # a checked choice
             huber_delta=self.huber_delta,
             burn_in=self.replay.form.burn_in_steps,
             use_stored_hidden=self.hidden_from == "stored",
+            reward_norm=reward_norm,
         )
         recurrent = wiring.is_recurrent(*actors.values())
         wiring.check_burn_in(self.replay, recurrent)
@@ -134,12 +140,14 @@ class QMIXConfig(RecipeConfig):
         step = ck.GradientStep(
             {"team": loss}, optimizer, self.max_grad_norm, compile=run.compiling.updates and not recurrent
         )
+        team_reward = ck.TeamReward(learning, self.team_reward)  # pyright: ignore[reportArgumentType]  # a checked choice
         return ck.Parts(
             collector=wiring.collector(self, run, team, policy),
-            prepare=ck.TeamReward(learning, self.team_reward),  # pyright: ignore[reportArgumentType]  # a checked choice
+            prepare=wiring.one_after_the_other(team_reward, reward_norm),
             buffer=self.replay.build(keys=loss.stored_keys, device=run.device, max_steps=self.task.episode_steps),
             update_schedule=ck.training.UpdatesPerFrame(self.updates_per_frame, self.learning_starts),
             update=ck.training.UpdateWithTargets(step, {"team": self.target.build(loss)}),
             policy=policy,
             anneal=wiring.epsilon_and_learning_rate(self, actors.values(), optimizer),
+            observation_norm=observation_norm,
         )

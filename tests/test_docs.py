@@ -31,6 +31,7 @@ PAGES = [
     "docs/communication.md",
     "docs/critics.md",
     "docs/doctor.md",
+    "docs/normalization.md",
     "docs/policies.md",
 ]
 

@@ -1,7 +1,7 @@
 """Networks, actors, critics, mixers and channels between agents, as TensorDict modules.
 
 ``networks`` reads inputs and computes; ``communication`` lets agents talk; ``actors``, ``critics`` and ``mixers`` are
-built on them.
+built on them; ``normalization`` gives observations and rewards in units of their running statistics.
 """
 
 from ctde_kit.modules.actors.deterministic_actor import MultiAgentDeterministicActor
@@ -37,6 +37,9 @@ from ctde_kit.modules.networks.gru import MultiAgentGRU
 from ctde_kit.modules.networks.inputs import Input, agent_state, global_state, own_observation, team_observation
 from ctde_kit.modules.networks.mlp import MultiAgentMLP
 from ctde_kit.modules.networks.sub_policies import SubPolicies
+from ctde_kit.modules.normalization.observation_norm import ObservationNorm
+from ctde_kit.modules.normalization.reward_norm import RewardNorm
+from ctde_kit.modules.normalization.running_moments import RunningMoments
 
 __all__ = [
     "ActionValueCritic",
@@ -62,11 +65,14 @@ __all__ = [
     "MultiAgentMLP",
     "MultiAgentQActor",
     "MultiAgentTarMAC",
+    "ObservationNorm",
     "OrnsteinUhlenbeckNoise",
     "QMixer",
     "QPLEXMixer",
     "RandomActor",
     "RandomOrderCritic",
+    "RewardNorm",
+    "RunningMoments",
     "SubPolicies",
     "SubPolicyDraw",
     "TanhNormal",

@@ -9,16 +9,16 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 
-from ctde_kit.entries import agent_flags, check_same_shape
+from ctde_kit.entries import agent_flags, check_same_shape, valid_agents
 from ctde_kit.entry_tables import Entry, one_per_step
 from ctde_kit.errors import UserError, check_choice
 from ctde_kit.keys import IS_INIT, PADDING_MASK, GroupKeys, next_key
 from ctde_kit.objectives.entry_checks import EntryCheck, parameter_dtype
-from ctde_kit.objectives.masking import NORMALIZATIONS, AdvantageNormalization, normalize_advantage, valid_agents
+from ctde_kit.objectives.masking import NORMALIZATIONS, AdvantageNormalization, normalize_advantage
 from ctde_kit.objectives.read_entries import group_as_declared, now_and_next, team_flags
 from ctde_kit.objectives.returns import generalized_advantage_estimate
 from ctde_kit.objectives.unroll import hidden_key, next_outputs, trace_ends, unroll
-from ctde_kit.protocols import RecurrentModule, ReturnScale
+from ctde_kit.protocols import RecurrentModule, ReturnScale, RewardScale
 
 
 class AdvantageEstimator(nn.Module):
@@ -41,6 +41,7 @@ class AdvantageEstimator(nn.Module):
         gamma: discount per step.
         lmbda: decay of the trace per step.
         value_norm: denormalizes the critic's outputs and learns the targets' statistics; ``None`` for neither.
+        reward_norm: gives the rewards in the units that are learned; ``None``: as the env gave them.
         normalize: over all agents' entries (``joint``), each ``agent``'s own, or ``none``.
 
     >>> import ctde_kit as ck
@@ -56,6 +57,7 @@ class AdvantageEstimator(nn.Module):
     critic: TensorDictModuleBase
     normalize: AdvantageNormalization
     value_norm: ReturnScale | None
+    reward_norm: RewardScale | None
     critic_hidden: Tensor | None
 
     def __init__(
@@ -66,6 +68,7 @@ class AdvantageEstimator(nn.Module):
         gamma: float,
         lmbda: float,
         value_norm: ReturnScale | None = None,
+        reward_norm: RewardScale | None = None,
         normalize: AdvantageNormalization = "joint",
     ):
         super().__init__()
@@ -73,7 +76,7 @@ class AdvantageEstimator(nn.Module):
         self.__dict__["critic"] = critic
         self.keys, self.gamma, self.lmbda = keys, gamma, lmbda
         self.normalize = check_choice("AdvantageEstimator", "normalize", normalize, NORMALIZATIONS)
-        self.value_norm = value_norm
+        self.value_norm, self.reward_norm = value_norm, reward_norm
         self.critic_hidden = None
         self._check_entries = EntryCheck("AdvantageEstimator", self._table())
 
@@ -102,7 +105,8 @@ class AdvantageEstimator(nn.Module):
         if self.value_norm is not None:
             value, next_value = self.value_norm.denormalize(value), self.value_norm.denormalize(next_value)
         reward_key = next_key(self.keys.reward)
-        reward = tensordict.get(reward_key)
+        rewards = tensordict if self.reward_norm is None else self.reward_norm.normalize(tensordict)
+        reward = rewards.get(reward_key)
         alive = valid_agents(tensordict, self.keys.mask, PADDING_MASK, reward_key)
         mask = None if alive is None else alive.unsqueeze(-1)
         check_same_shape(**{str(reward_key): reward, "state_value": value})

@@ -10,12 +10,12 @@ from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModuleBas
 from tensordict.utils import NestedKey
 from torch import Tensor
 
-from ctde_kit.entries import check_same_shape
+from ctde_kit.entries import check_same_shape, valid_agents
 from ctde_kit.entry_tables import Entry, GroupEntries, as_key, one_per_step
 from ctde_kit.errors import UserError, check_choice
 from ctde_kit.keys import IS_INIT, PADDING_MASK, GroupKeys
 from ctde_kit.objectives.entry_checks import EntryCheck, parameter_dtype
-from ctde_kit.objectives.masking import masked_mean, valid_agents
+from ctde_kit.objectives.masking import masked_mean
 from ctde_kit.objectives.module_loss import ModuleLoss
 from ctde_kit.objectives.orders import order_keys, with_orders
 from ctde_kit.objectives.part_checks import check_critic_of_states

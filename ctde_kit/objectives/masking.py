@@ -6,8 +6,6 @@ import math
 from typing import Literal, get_args
 
 import torch
-from tensordict import TensorDictBase
-from tensordict.utils import NestedKey
 from torch import Tensor
 
 from ctde_kit.entries import check_mask
@@ -29,27 +27,6 @@ def masked_mean(x: Tensor, mask: Tensor | None) -> Tensor:
         return x.mean()
     check_mask(mask, x=x)
     return x.masked_fill(~mask, 0).sum() / mask.sum().clamp(min=1)
-
-
-def valid_agents(
-    tensordict: TensorDictBase, mask: NestedKey, padding_mask: NestedKey, like: NestedKey
-) -> Tensor | None:
-    """Which agents' entries count, bool ``[*B, n_agents]``: of agents that are alive, in steps that are no padding.
-
-    Args:
-        tensordict: a batch ``[*B]``.
-        mask: which agents are alive, bool ``[*B, n_agents]``; the entry may be missing.
-        padding_mask: false in steps that are padding, bool ``[*B]``; the entry may be missing.
-        like: an entry ``[*B, n_agents, 1]``, which says how many agents there are.
-
-    Returns:
-        ``None`` where both entries are missing: everything counts.
-    """
-    alive, valid = tensordict.get(mask, None), tensordict.get(padding_mask, None)
-    if valid is None:
-        return alive
-    valid = valid.reshape(*tensordict.shape, 1)
-    return valid & alive if alive is not None else valid.expand(*tensordict.get(like).shape[:-1])
 
 
 # Sums of squares of as many as a batch has stay far below what float32 holds.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import deepcopy
 from typing import Any
 
 from tensordict import TensorDict
@@ -11,8 +12,18 @@ from torch import nn
 from torchrl.objectives.common import LossModule
 
 from ctde_kit.errors import UserError
+from ctde_kit.protocols import SharedWithTargets
 
 ONLINE, TARGETS = "networks_params", "target_networks_params"
+
+
+def target_copy(networks: nn.ModuleDict) -> nn.ModuleDict:
+    """A copy of ``networks`` that learns nothing; modules that are ``SharedWithTargets`` stay the same objects.
+
+    It is one copy of all, so that what the online networks share their targets share, too.
+    """
+    shared = [part for part in networks.modules() if isinstance(part, SharedWithTargets) and part.shared_with_targets]
+    return deepcopy(networks, {id(part): part for part in shared}).requires_grad_(False)
 
 
 class AttributeUserError(UserError, AttributeError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
@@ -18,7 +17,7 @@ from ctde_kit.entry_tables import Entry, GroupEntries
 from ctde_kit.errors import check_choice
 from ctde_kit.keys import CHOSEN_ACTION_VALUE, PADDING_MASK, PRIORITY_WEIGHT, TD_ERROR
 from ctde_kit.objectives.entry_checks import EntryCheck, parameter_dtype
-from ctde_kit.objectives.module_loss import ModuleLoss
+from ctde_kit.objectives.module_loss import ModuleLoss, target_copy
 from ctde_kit.objectives.part_checks import check_mixer, check_q_actors
 from ctde_kit.objectives.priorities import importance_weight, write_priority
 from ctde_kit.objectives.q_values import (
@@ -45,6 +44,7 @@ from ctde_kit.objectives.team_reward import REWARD
 from ctde_kit.objectives.unroll import check_sequences, hidden_key, next_outputs, unroll
 from ctde_kit.objectives.value_loss import VALUE_LOSSES, ValueLoss
 from ctde_kit.objectives.value_targets import ValueTargets
+from ctde_kit.protocols import RewardScale
 
 
 class QMixLoss(ModuleLoss):
@@ -84,6 +84,7 @@ class QMixLoss(ModuleLoss):
         use_stored_hidden: recurrent networks start a sequence from the stored hidden state; else from zero.
         use_target_networks: the target is valued by target networks; else by the online ones, as in PQN (Gallici et
             al. 2025).
+        reward_norm: gives the rewards in the units that are learned; ``None``: as the env gave them.
 
     Raises:
         UserError: for a missing entry, entries that would broadcast over agents, or single steps where sequences are
@@ -111,6 +112,7 @@ class QMixLoss(ModuleLoss):
         priority_weight: NestedKey = PRIORITY_WEIGHT
 
     tensor_keys: _AcceptedKeys
+    reward_norm: RewardScale | None
     returns_advice = "gamma=..., returns=NStepReturn(n) or TDLambdaReturn(lmbda) say which returns the loss estimates"
     default_keys = _AcceptedKeys
     out_keys: list[NestedKey] = ["loss_qvalue", "td_error", "chosen_action_value", "target_value"]  # noqa: RUF012
@@ -127,6 +129,7 @@ class QMixLoss(ModuleLoss):
         burn_in: int = 0,
         use_stored_hidden: bool = True,
         use_target_networks: bool = True,
+        reward_norm: RewardScale | None = None,
     ):
         super().__init__()
         check_q_actors(actors)
@@ -136,8 +139,8 @@ class QMixLoss(ModuleLoss):
         self.value_loss: ValueLoss = check_choice("QMixLoss", "value_loss", value_loss, VALUE_LOSSES)
         self.huber_delta = huber_delta
         self.burn_in, self.use_stored_hidden = burn_in, use_stored_hidden
-        # One copy of all, so that what the online networks share their targets share too.
-        targets = deepcopy(self.online_networks()).requires_grad_(False) if use_target_networks else None
+        self.reward_norm = reward_norm
+        targets = target_copy(self.online_networks()) if use_target_networks else None
         self.target_networks: nn.ModuleDict | None = targets
         self.set_keys()
 
@@ -231,6 +234,7 @@ class QMixLoss(ModuleLoss):
     def _targets(self, steps: TensorDictBase, current: TensorDictBase, following: TensorDictBase) -> ValueTargets:
         """Values and targets of the team, or without a mixer of all groups' agents side by side."""
         keys, returns = self.tensor_keys, partial(self.returns, self.gamma)
+        steps = steps if self.reward_norm is None else self.reward_norm.normalize(steps)
         if self.mixer is None:
             values, next_values = (chosen_values(self._groups, entries) for entries in (current, following))
             groups = [actor.group for actor in self._groups.values()]

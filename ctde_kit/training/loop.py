@@ -14,8 +14,8 @@ from ctde_kit.training.parts import Iteration, Metrics, Parts
 def iterate(parts: Parts) -> Iterator[Iteration]:
     """The training loop: yields one ``Iteration`` per collected batch, until all frames are collected.
 
-    Each pass collects a batch, prepares and stores it, updates the networks, anneals, and gives the collector the new
-    weights.
+    Each pass collects a batch, prepares and stores it, updates the networks, anneals, moves the statistics of
+    observations, and gives the collector the new weights.
 
     Raises:
         NotFiniteError: when an observation or reward, or a loss or gradient norm of an update, is not finite.
@@ -35,6 +35,8 @@ def iterate(parts: Parts) -> Iterator[Iteration]:
         frames = parts.collector.frames
         metrics = summarize(history, frames)
         parts.anneal(frames)
+        if parts.observation_norm is not None:
+            parts.observation_norm.update(batch)
         parts.collector.update_policy_weights_()
         yield Iteration(frames, batch, metrics)
 

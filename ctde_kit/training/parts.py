@@ -10,7 +10,7 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 
-from ctde_kit.protocols import ExperienceBuffer, ExperienceCollector
+from ctde_kit.protocols import ExperienceBuffer, ExperienceCollector, ObservationStatistics
 
 Metrics = dict[str, Tensor]
 Update = Callable[[TensorDictBase], Metrics]
@@ -31,6 +31,8 @@ class Parts:
         update: minibatch -> metrics: one gradient step for all groups.
         policy: acts greedily under ``ExplorationType.DETERMINISTIC``.
         anneal: takes the frames collected so far, and sets learning rates and exploration accordingly.
+        observation_norm: takes in each batch after its updates, so that a batch is collected and learned with the same
+            statistics; ``None`` where observations are not normalized.
 
     >>> from dataclasses import replace
     >>> import ctde_kit as ck
@@ -47,6 +49,7 @@ class Parts:
     update: Update
     policy: TensorDictModuleBase
     anneal: Callable[[int], None]
+    observation_norm: ObservationStatistics | None = None
 
 
 @dataclass(frozen=True)

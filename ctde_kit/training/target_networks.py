@@ -36,7 +36,7 @@ class PolyakUpdate:
     """
 
     def __init__(self, online: nn.Module, target_networks: nn.Module, tau: float, every: int = 1):
-        self.online, self.target_networks = _float_tensors(online), _float_tensors(target_networks)
+        self.online, self.target_networks = _float_pairs(online, target_networks)
         self.tau, self.every, self.updates = tau, every, 0
 
     @torch.no_grad()
@@ -78,7 +78,7 @@ class HardUpdate:
     """
 
     def __init__(self, online: nn.Module, target_networks: nn.Module, every: int):
-        self.online, self.target_networks = _float_tensors(online), _float_tensors(target_networks)
+        self.online, self.target_networks = _float_pairs(online, target_networks)
         self.every, self.updates = every, 0
 
     @torch.no_grad()
@@ -141,6 +141,13 @@ class UpdateWithTargets:
         self.update.load_state_dict(state_dict["update"])
         for name, rule in self.rules.items():
             rule.load_state_dict(state_dict["rules"][name])
+
+
+def _float_pairs(online: nn.Module, target_networks: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+    """The tensors that are to follow, and beside each its target; what both networks share needs no move."""
+    pairs = zip(_float_tensors(online), _float_tensors(target_networks), strict=True)
+    apart = [(tensor, target) for tensor, target in pairs if tensor is not target]
+    return [tensor for tensor, _ in apart], [target for _, target in apart]
 
 
 def _float_tensors(module: nn.Module) -> list[Tensor]:

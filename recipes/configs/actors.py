@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import ctde_kit as ck
 from ctde_kit.errors import UserError
@@ -33,18 +33,41 @@ class ActorConfig(CheckedConfig):
 
 
 @dataclass
-class StochasticActorConfig(ActorConfig):
+class NetworkActorConfig(ActorConfig):
+    """An actor with a network; this is the base of the configurations of actors that can learn.
+
+    Args:
+        network: of the actor.
+        normalize_observations: it reads observations in units of running statistics, which are part of it.
+    """
+
+    network: NetworkConfig = field(default_factory=MLPNetwork)
+    normalize_observations: bool = field(default=False, kw_only=True)
+
+    def build(self, group: GroupSpec, team: TeamSpec) -> GroupActor:
+        actor: Any = self.build_actor(group, team)
+        if self.normalize_observations:
+            ck.ObservationNorm(team).attach(actor)
+        return actor
+
+    def build_actor(self, group: GroupSpec, team: TeamSpec) -> GroupActor:
+        """The actor of ``group``, which reads observations as they are."""
+        raise NotImplementedError
+
+
+@dataclass
+class StochasticActorConfig(NetworkActorConfig):
     """A stochastic actor, decentralized unless its network has a channel.
 
     Args:
         network: of the actor.
+        normalize_observations: it reads observations in units of running statistics, which are part of it.
         state_dependent_scale: the network gives the deviation of continuous actions; else it is a parameter.
     """
 
-    network: NetworkConfig = field(default_factory=MLPNetwork)
     state_dependent_scale: bool = False
 
-    def build(self, group: GroupSpec, team: TeamSpec) -> GroupActor:
+    def build_actor(self, group: GroupSpec, team: TeamSpec) -> GroupActor:
         action, state_dependent = group.action, self.state_dependent_scale
         if action.discrete and state_dependent:
             raise UserError(
@@ -61,20 +84,20 @@ class StochasticActorConfig(ActorConfig):
 
 
 @dataclass
-class QActorConfig(ActorConfig):
+class QActorConfig(NetworkActorConfig):
     """An actor that chooses by action values, decentralized unless its network has a channel.
 
     Args:
         network: of the actor.
+        normalize_observations: it reads observations in units of running statistics, which are part of it.
         last_action: agents see their last action.
         epsilon: probability of a random action at the beginning.
     """
 
-    network: NetworkConfig = field(default_factory=MLPNetwork)
     last_action: bool = False
     epsilon: float = 1.0
 
-    def build(self, group: GroupSpec, team: TeamSpec) -> GroupActor:
+    def build_actor(self, group: GroupSpec, team: TeamSpec) -> GroupActor:
         from ctde_kit.modules.actors.q_actor import check_discrete
 
         check_discrete(group)
@@ -85,22 +108,22 @@ class QActorConfig(ActorConfig):
 
 
 @dataclass
-class DeterministicActorConfig(ActorConfig):
+class DeterministicActorConfig(NetworkActorConfig):
     """A deterministic actor with exploration noise of its own, of one or several sub-policies.
 
     Args:
         network: of the actor.
+        normalize_observations: it reads observations in units of running statistics, which are part of it.
         exploration: its noise.
         temperature: of the softmax whose gradient discrete actions get.
         ensemble_size: sub-policies per agent.
     """
 
-    network: NetworkConfig = field(default_factory=MLPNetwork)
     exploration: ExplorationConfig = field(default_factory=GaussianExploration)
     temperature: float = 1.0
     ensemble_size: int = 1
 
-    def build(self, group: GroupSpec, team: TeamSpec) -> GroupActor:
+    def build_actor(self, group: GroupSpec, team: TeamSpec) -> GroupActor:
         noise, network, size = self.exploration.build(group), self.network, self.ensemble_size
         if size == 1:
             single = actor_network(team, group, network, lambda one: one.action.vector_dim)

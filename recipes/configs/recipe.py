@@ -85,6 +85,9 @@ class RecipeConfig(CheckedConfig):
         logger: where metrics go beside metrics.csv.
         opponents: by group, who acts for it without learning: ``ctde_kit.recipes.configs.opponents``.
         initial: by group, the run directory whose policy it goes on from; critics and optimizers start anew.
+        normalize_observations: networks read observations and states in units of their running mean and deviation.
+        normalize_rewards: what is learned are rewards in units of the running deviation of discounted returns; logged
+            and evaluated returns are the task's own.
         seed: of everything that is random.
         device: auto, cpu or cuda.
         compile: rollouts and updates as compiled graphs: auto (where the run is long enough), on or off.
@@ -111,6 +114,8 @@ class RecipeConfig(CheckedConfig):
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     opponents: dict[str, OpponentConfig] = field(default_factory=dict)
     initial: dict[str, str] = field(default_factory=dict, metadata=PATH)
+    normalize_observations: bool = False
+    normalize_rewards: bool = False
     seed: int = 0
     device: str = "auto"
     compile: str = "auto"

@@ -7,6 +7,7 @@ from ctde_kit.lazy import lazy_face
 if TYPE_CHECKING:
     from ctde_kit.recipes.wiring.beliefs import check_sees_others, policy_inference
     from ctde_kit.recipes.wiring.critic_parts import averaging, critics_team, keys_read
+    from ctde_kit.recipes.wiring.normalization import observation_norm, one_after_the_other, reward_norm
     from ctde_kit.recipes.wiring.policies import learning_team, team_policy
     from ctde_kit.recipes.wiring.recurrence import check_burn_in, is_recurrent, sequence_length, slice_length
     from ctde_kit.recipes.wiring.schedules import epsilon_and_learning_rate, learning_rate
@@ -17,6 +18,7 @@ _NAMES = {
     "beliefs": ("check_sees_others", "policy_inference"),
     "critic_parts": ("averaging", "critics_team", "keys_read"),
     "team_mixer": ("mixer",),
+    "normalization": ("observation_norm", "one_after_the_other", "reward_norm"),
     "policies": ("learning_team", "team_policy"),
     "recurrence": ("check_burn_in", "is_recurrent", "sequence_length", "slice_length"),
     "schedules": ("epsilon_and_learning_rate", "learning_rate"),
@@ -36,7 +38,10 @@ __all__ = [
     "learning_rate",
     "learning_team",
     "mixer",
+    "observation_norm",
+    "one_after_the_other",
     "policy_inference",
+    "reward_norm",
     "sequence_length",
     "slice_length",
     "team_policy",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ctde_kit.errors import UserError
-from ctde_kit.modules import TeamPolicy
+from ctde_kit.modules import RunningMoments, TeamPolicy
 from ctde_kit.protocols import GroupActor
 from ctde_kit.recipes.configs.actors import ActorConfig
 from ctde_kit.recipes.configs.opponents import FrozenActorConfig, OpponentConfig, RunOpponent
@@ -94,7 +94,7 @@ def build_opponent(opponent: OpponentConfig, group: GroupSpec, team: TeamSpec, t
 
 
 def _take_parameters(actor: nn.Module, directory: Path, group: GroupSpec, team: TeamSpec, task: TaskConfig) -> None:
-    """Parameters alone: exploration, which is kept in buffers, starts as this run is configured."""
+    """Parameters and statistics: exploration, which is kept in other buffers, starts as this run is configured."""
     run = SavedRun(directory)
     run.check_task(task)
     if group.name in run.opponents:
@@ -102,11 +102,21 @@ def _take_parameters(actor: nn.Module, directory: Path, group: GroupSpec, team: 
             f"initial.{group.name}={directory}: there the group was an opponent and did not learn; give the run that "
             "trained it"
         )
-    parameters = {name: parameter.data for name, parameter in actor.named_parameters()}
-    buffers = {name for name, _ in actor.named_buffers()}
-    saved = {name: value for name, value in run.actor_state(group, team).items() if name not in buffers}
-    check_fits(parameters, saved, directory, group)
+    taken = {name: parameter.data for name, parameter in actor.named_parameters()} | _statistics(actor)
+    others = {name for name, _ in actor.named_buffers()} - {*taken}
+    saved = {name: value for name, value in run.actor_state(group, team).items() if name not in others}
+    check_fits(taken, saved, directory, group)
     actor.load_state_dict(saved, strict=False)
+
+
+def _statistics(actor: nn.Module) -> dict[str, Tensor]:
+    """The running statistics in ``actor``, by their names in its state."""
+    return {
+        f"{name}.{entry}": value
+        for name, module in actor.named_modules()
+        if isinstance(module, RunningMoments)
+        for entry, value in module.named_buffers()
+    }
 
 
 def check_fits(expected: Mapping[str, Tensor], saved: Mapping[str, Tensor], directory: Path, group: GroupSpec) -> None:
@@ -115,7 +125,7 @@ def check_fits(expected: Mapping[str, Tensor], saved: Mapping[str, Tensor], dire
     if name is not None:
         raise UserError(
             f"{directory} does not fit group {group.name!r}: {name} is {there.get(name, 'missing')} there, expected "
-            f"{here.get(name, 'none')}; give a run with the same network and task.params"
+            f"{here.get(name, 'none')}; give a run with the same network, normalize_observations and task.params"
         )
 
 

@@ -18,6 +18,7 @@ from ctde_kit.recipes import (
     VmasTask,
 )
 
+NORMALIZED: dict[str, Any] = {"normalize_observations": True, "normalize_rewards": True}
 CHANNELS: dict[str, Any] = {"bicnet": BiCNetNetwork, "commnet": CommNetNetwork, "tarmac": TarMACNetwork}
 
 

@@ -15,9 +15,9 @@ from ctde_kit.errors import UserError
 from ctde_kit.recipes import VmasTask
 from ctde_kit.recipes.wiring import compiling
 from ctde_kit.recipes.wiring.compiling import WORTH_COMPILING, Compiling, resolve_compile
-from ctde_kit.training import iterate, load_parts, read_checkpoint, save_checkpoint
+from ctde_kit.training import Parts, iterate, load_parts, read_checkpoint, save_checkpoint
 from tests.envs.scenarios import Drift
-from tests.recipes.small import small_config
+from tests.recipes.small import NORMALIZED, small_config
 
 
 @pytest.fixture(autouse=True)
@@ -137,15 +137,34 @@ def test_a_run_goes_on_with_the_other_choice(first: str, second: str, tmp_path: 
     assert any(not torch.equal(value, saved[name]) for name, value in parameters.items())
 
 
+def first_metrics(parts: Parts) -> list[Any]:
+    """The metrics of the first update of each iteration, once it has been made."""
+    schedule, firsts = parts.update_schedule, []
+
+    def watched(buffer: Any, update: Any) -> Any:
+        for index, metrics in enumerate(schedule(buffer, update)):
+            firsts.extend([metrics] if index == 0 else [])
+            yield metrics
+
+    object.__setattr__(parts, "update_schedule", watched)
+    return firsts
+
+
 def test_a_compiled_run_that_is_resumed_ends_as_the_one_that_never_stopped(tmp_path: Path, graphs: None) -> None:
+    """Its statistics of observations and rewards move as it goes on."""
     task = DriftTask(n_envs=6, max_steps=7)
-    parts = small_config(compile="on", task=task).build()
-    loop = iterate(parts)
+    parts = small_config(compile="on", task=task, **NORMALIZED).build()
+    firsts, loop = first_metrics(parts), iterate(parts)
     for _ in range(2):
         next(loop)
+    rollout, steps = parts.collector._compiled, dict(parts.update._compiled)
     save_checkpoint(tmp_path / "c.pt", parts, algorithm="mappo", frames=parts.collector.frames)
     assert len(list(loop)) == 2
-    resumed = small_config(compile="on", task=task).build()
+    # Nothing was compiled again, and a constant in one of the two graphs would set them apart.
+    assert parts.collector._compiled is rollout
+    assert dict(parts.update._compiled) == steps
+    assert [abs(metrics["approx_kl"].item()) < 1e-6 for metrics in firsts] == [True] * 4
+    resumed = small_config(compile="on", task=task, **NORMALIZED).build()
     load_parts(read_checkpoint(tmp_path / "c.pt", algorithm="mappo"), resumed)
     assert len(list(iterate(resumed))) == 2
     assert all(compiled.is_whole for compiled in resumed.update._compiled.values())

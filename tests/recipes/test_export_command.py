@@ -27,18 +27,20 @@ from ctde_kit.recipes.wiring.saved_policies import set_stage
 from ctde_kit.recipes.wiring.saved_runs import SavedRun
 from ctde_kit.training import evaluate
 from tests.recipes.command_line import assert_one_line, call_here
-from tests.recipes.small import network, small_config
+from tests.recipes.small import NORMALIZED, network, small_config
 from tests.recipes.small_maddpg import small_maddpg_config
 from tests.recipes.small_q import small_q_config
 from tests.recipes.test_evaluate_command import foraging, tag
 
 LONGER = VmasTask("vmas/navigation", n_envs=6, max_steps=40, params={"n_agents": 2, "shared_rew": False})
 CONFIGS = {
-    "navigation": lambda: small_config("gru", task=LONGER),
+    "navigation": lambda: small_config("gru", task=LONGER, **NORMALIZED),
     "lbf": lambda: small_config("gru", task=foraging(), total_frames=60),
     "qmix": lambda: small_q_config("gru", "sequences", task=foraging(), last_action=True, total_frames=120),
     "maddpg": lambda: small_maddpg_config(ensemble_size=2),
-    "own": lambda: small_config(actor=MLPNetwork(num_cells=[8], share_params=False, normalize=True), total_frames=60),
+    "own": lambda: small_config(
+        actor=MLPNetwork(num_cells=[8], share_params=False, normalize=True), total_frames=120, **NORMALIZED
+    ),
     "tag": lambda: small_config(task=tag(), opponents={"agent": RandomOpponent()}, total_frames=60),
     "talk": lambda: small_config(
         actor=network("commnet"), critic=ValueCriticConfig(network=network("mlp")), total_frames=60

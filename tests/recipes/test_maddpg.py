@@ -25,7 +25,7 @@ from ctde_kit.recipes import (
     VmasTask,
 )
 from ctde_kit.training import iterate, load_parts, read_checkpoint, save_checkpoint
-from tests.recipes.small import averaged, network
+from tests.recipes.small import NORMALIZED, averaged, network
 from tests.recipes.small_maddpg import small_maddpg_config
 from tests.recipes.test_qmix import Build, advance, same, tensors, weights
 
@@ -33,7 +33,7 @@ OWN = ValueCriticConfig(sees="observation", network=network("mlp"))
 OU = OrnsteinUhlenbeckExploration(frames=200)
 BUILDS: dict[str, Build] = {
     "transitions": lambda: small_maddpg_config().build(),
-    "discrete": lambda: small_maddpg_config(continuous=False, replay={"prioritized": True}).build(),
+    "discrete": lambda: small_maddpg_config(continuous=False, replay={"prioritized": True}, **NORMALIZED).build(),
     "sequences": lambda: small_maddpg_config("gru", "sequences", exploration=OU).build(),
     "episodes": lambda: small_maddpg_config("gru", "episodes", other_actions="current").build(),
     "facmac": lambda: small_maddpg_config(
@@ -45,7 +45,7 @@ BUILDS: dict[str, Build] = {
     "averages": lambda: small_maddpg_config(critic=averaged(3)).build(),
     "ensembles": lambda: small_maddpg_config(ensemble_size=3).build(),
     "recurrent ensembles": lambda: small_maddpg_config("gru", "sequences", exploration=OU, ensemble_size=3).build(),
-    "inference": lambda: small_maddpg_config(infer_policies=True).build(),
+    "inference": lambda: small_maddpg_config(infer_policies=True, **NORMALIZED).build(),
     "minimax": lambda: small_maddpg_config(
         minimax_epsilon=0.1, team_weight=0.5, target=HardTarget(every=3), critic_lr=1e-3
     ).build(),

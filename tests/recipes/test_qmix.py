@@ -25,7 +25,7 @@ from ctde_kit.recipes import (
     VmasTask,
 )
 from ctde_kit.training import Parts, iterate, load_parts, read_checkpoint, save_checkpoint
-from tests.recipes.small import network
+from tests.recipes.small import NORMALIZED, network
 from tests.recipes.small_q import navigation, small_pqn_config, small_q_config
 
 TWO_STEP = MatrixTask(
@@ -37,12 +37,12 @@ Build = Callable[[], Parts]
 BUILDS: dict[str, Build] = {
     "transitions": lambda: small_q_config().build(),
     "prioritized": lambda: small_q_config(replay={"prioritized": True}).build(),
-    "sequences": lambda: small_q_config("gru", "sequences", last_action=True).build(),
+    "sequences": lambda: small_q_config("gru", "sequences", last_action=True, **NORMALIZED).build(),
     "disk": lambda: small_q_config("gru", "sequences", replay={"stored_on": "disk", "prioritized": True}).build(),
     "episodes": lambda: small_q_config("gru", "episodes", mixer=QPLEXMixerConfig(n_heads=2)).build(),
     "hard": lambda: small_q_config(target=HardTarget(every=3), mixer=NoMixer(), anneal_lr=True).build(),
     "matrix": lambda: small_q_config(task=TWO_STEP).build(),
-    "pqn": lambda: small_pqn_config().build(),
+    "pqn": lambda: small_pqn_config(**NORMALIZED).build(),
     "pqn, gru": lambda: small_pqn_config("gru").build(),
 }
 

@@ -20,7 +20,7 @@ from ctde_kit.training import (
     read_checkpoint,
     save_checkpoint,
 )
-from tests.recipes.small import averaged, network, small_config
+from tests.recipes.small import NORMALIZED, averaged, network, small_config
 from tests.reliability.faults import flipped, full_disk, malicious_checkpoint, random_bits
 
 
@@ -44,7 +44,7 @@ def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor])
 
 CONFIGS = {
     "mlp": lambda: small_config("mlp"),
-    "gru": lambda: small_config("gru"),
+    "gru": lambda: small_config("gru", **NORMALIZED),
     "random order": lambda: small_config(critic=ValueCriticConfig(ordering="random", network=network("mlp"))),
     "averages": lambda: small_config(critic=averaged(5)),
     "unshared": lambda: small_config(actor=network("mlp", share_params=False), anneal_lr=True),

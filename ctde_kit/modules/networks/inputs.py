@@ -64,6 +64,7 @@ class Input(nn.Module):
         self.parts, self.n_agents, self.decentralized, self.index = parts, n_agents, decentralized, index
         self.features = features + (n_agents if agent_id else 0) + (0 if index is None else index[1])
         self.norm = nn.LayerNorm(features, elementwise_affine=False) if normalize else None
+        self.normalizers = nn.ModuleDict()
         self.register_buffer("ids", torch.eye(n_agents) if agent_id else None, persistent=False)
         self.register_buffer("columns", columns, persistent=False)
 
@@ -71,6 +72,18 @@ class Input(nn.Module):
     def in_keys(self) -> list[Key]:
         keys = [key for part in self.parts for key in part[:2] if key is not None]
         return keys if self.index is None else [*keys, self.index[0]]
+
+    def reads(self, key: Key) -> bool:
+        """Whether features come from the entry at ``key``."""
+        return any(part[0] == key for part in self.parts)
+
+    def normalizer(self, key: Key) -> nn.Module | None:
+        """What the entry at ``key`` is read through; ``None``: as it is."""
+        return dict(self.normalizers.items()).get(entry_name(key))
+
+    def normalize_entry(self, key: Key, normalizer: nn.Module) -> None:
+        """Read the entry at ``key`` through ``normalizer``, as ``ObservationNorm.attach`` has it."""
+        self.normalizers[entry_name(key)] = normalizer
 
     @property
     def per_agent(self) -> bool:
@@ -83,7 +96,7 @@ class Input(nn.Module):
         return None if key is None else entry(tensordict, key)
 
     def forward(self, tensordict: TensorDictBase) -> Tensor:
-        parts = [_read(tensordict, *part) for part in self.parts]
+        parts = [_read(tensordict, *part, self.normalizer(part[0])) for part in self.parts]
         # The team's features stand in every agent's row.
         rows = max(part.shape[-2] for part in parts)
         x = torch.cat([part.expand(*part.shape[:-2], rows, part.shape[-1]) for part in parts], -1)
@@ -109,13 +122,22 @@ class Input(nn.Module):
     def for_agent(self, agent: int) -> Input:
         """The input of one agent: the same keys without the agent axis, ``[*B, F]``, and its id."""
         single = Input([(key, mask, 1) for key, mask, _ in self.parts], 1, self.features, decentralized=True)
-        single.norm, single.index = self.norm, self.index
+        single.norm, single.normalizers, single.index = self.norm, self.normalizers, self.index
         single.ids = None if self.ids is None else self.ids[agent : agent + 1]
         return single
 
 
-def _read(tensordict: TensorDictBase, key: Key, mask_key: Key | None, dims: int) -> Tensor:
+def entry_name(key: Key) -> str:
+    """A key as the name of a submodule."""
+    return key if isinstance(key, str) else "/".join(key)
+
+
+def _read(
+    tensordict: TensorDictBase, key: Key, mask_key: Key | None, dims: int, normalizer: nn.Module | None
+) -> Tensor:
     value = entry(tensordict, key)
+    if normalizer is not None:
+        value = normalizer(value)
     if mask_key is not None:
         mask = entry(tensordict, mask_key)
         if mask.shape != value.shape[:-1]:

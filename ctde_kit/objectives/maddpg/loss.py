@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
@@ -26,7 +25,7 @@ from ctde_kit.objectives.maddpg.joint_actions import DeterministicActor, Opponen
 from ctde_kit.objectives.maddpg.minimax import MinimaxAdversary
 from ctde_kit.objectives.maddpg.next_values import next_action_values, with_next_actions
 from ctde_kit.objectives.maddpg.policy_losses import mixed_value, own_policy_loss, team_policy_loss
-from ctde_kit.objectives.module_loss import ModuleLoss
+from ctde_kit.objectives.module_loss import ModuleLoss, target_copy
 from ctde_kit.objectives.priorities import importance_weight, write_priority
 from ctde_kit.objectives.q_values import at_next
 from ctde_kit.objectives.read_entries import needed_keys, replay_entries, stored_keys
@@ -36,6 +35,7 @@ from ctde_kit.objectives.team_reward import REWARD
 from ctde_kit.objectives.unroll import check_sequences, unroll
 from ctde_kit.objectives.value_loss import VALUE_LOSSES, ValueLoss
 from ctde_kit.objectives.value_targets import ValueTargets, joint_metrics
+from ctde_kit.protocols import RewardScale
 from ctde_kit.specs import GroupSpec
 
 
@@ -97,6 +97,7 @@ class MADDPGLoss(ModuleLoss):
             (section 4.2 of the paper).
         burn_in: steps at the start of a sequence that only warm hidden states up.
         use_stored_hidden: recurrent actors start a sequence from the stored hidden state; else from zero.
+        reward_norm: gives the rewards in the units that are learned; ``None``: as the env gave them.
 
     Raises:
         UserError: for a missing entry, entries that would broadcast over agents, single steps where sequences are
@@ -128,6 +129,7 @@ class MADDPGLoss(ModuleLoss):
         priority_weight: NestedKey = PRIORITY_WEIGHT
 
     tensor_keys: _AcceptedKeys
+    reward_norm: RewardScale | None
     returns_advice = "gamma=..., returns=NStepReturn(n) or TDLambdaReturn(lmbda) say which returns the loss estimates"
     default_keys = _AcceptedKeys
 
@@ -148,6 +150,7 @@ class MADDPGLoss(ModuleLoss):
         inference: PolicyInference | None = None,
         burn_in: int = 0,
         use_stored_hidden: bool = True,
+        reward_norm: RewardScale | None = None,
     ):
         super().__init__()
         check_parts(actors, critics, mixer, adversary, inference, other_actions, team_weight)
@@ -158,9 +161,8 @@ class MADDPGLoss(ModuleLoss):
         self.value_loss: ValueLoss = check_choice("MADDPGLoss", "value_loss", value_loss, VALUE_LOSSES)
         self.huber_delta = huber_delta
         self.adversary, self.inference = adversary, inference
-        self.burn_in, self.use_stored_hidden = burn_in, use_stored_hidden
-        # One copy of all, so that what the online networks share their targets share too.
-        self.target_networks = deepcopy(self.online_networks()).requires_grad_(False)
+        self.burn_in, self.use_stored_hidden, self.reward_norm = burn_in, use_stored_hidden, reward_norm
+        self.target_networks = target_copy(self.online_networks())
         self.set_keys()
 
     def online_networks(self) -> nn.ModuleDict:
@@ -260,6 +262,7 @@ class MADDPGLoss(ModuleLoss):
         """Values and targets by group, or of the team where there is a mixer."""
         keys, groups, returns = self.tensor_keys, self._groups, partial(self.returns, self.gamma)
         values = {name: unrolled[name].get(groups[name].keys.state_action_value) for name in unrolled}
+        steps = steps if self.reward_norm is None else self.reward_norm.normalize(steps)
         if self.mixer is None:
             learning = [groups[name] for name in values]
             padding, weight = keys.padding_mask, self.team_weight
