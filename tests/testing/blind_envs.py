@@ -1,4 +1,7 @@
-"""A user's environment, and two ways in which users break such a one; written before the doctor was read."""
+"""A user's environment, and two ways in which users break such a one; written before the doctor was read.
+
+As first written it began alike without a seed, which the doctor found.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,13 @@ class MeetingEnv(EnvBase):
     """
 
     def __init__(
-        self, num_envs: int = 6, n_agents: int = 3, max_steps: int = 9, *, continuous: bool = False, seed: int = 0
+        self,
+        num_envs: int = 6,
+        n_agents: int = 3,
+        max_steps: int = 9,
+        *,
+        continuous: bool = False,
+        seed: int | None = 0,
     ):
         super().__init__(batch_size=[num_envs])
         self.num_envs, self.n_agents, self.max_steps, self.continuous = num_envs, n_agents, max_steps, continuous
@@ -36,7 +45,9 @@ class MeetingEnv(EnvBase):
         self.position, self.goal = torch.zeros(*agents, 2), torch.zeros(num_envs, 1, 2)
         self.steps = torch.zeros(num_envs, dtype=torch.long)
         self.generator = torch.Generator()
-        self.set_seed(seed)
+        self.generator.seed()
+        if seed is not None:
+            self.set_seed(seed)
 
     def _set_seed(self, seed: int | None) -> None:
         if seed is not None:

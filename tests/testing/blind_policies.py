@@ -1,4 +1,7 @@
-"""Two actors of users, and how users break such ones; written before the doctor was read."""
+"""Two actors of users, and how users break such ones; written before the doctor was read.
+
+As first written the recurrent one unrolled shuffled steps as one sequence, which the doctor found.
+"""
 
 from __future__ import annotations
 
@@ -64,6 +67,8 @@ class MemoryNetwork(TensorDictModuleBase):
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         observation, is_init, hidden = (tensordict[key] for key in self.in_keys)
         if recurrent_mode():
+            if observation.ndim < 4:
+                raise ValueError(f"sequences [*B, T]: expected observations of 4 dimensions, found {observation.ndim}")
             states = self.sequence(observation, is_init, hidden[..., 0, :, :])
         else:
             states = self.step(observation, is_init, hidden)
