@@ -12,7 +12,7 @@ from ctde_kit.testing.entry_names import leaves
 from ctde_kit.testing.env_case import EnvCase, fingerprint
 from ctde_kit.testing.findings import NotApplicable, Violation, rule
 
-STEPS = 5
+STEPS, AGAIN = 5, 10
 
 
 @rule("Who keeps an observation, a buffer or a target, must find in it what was seen, and not what came later.")
@@ -56,8 +56,8 @@ def resets_forget_the_past(case: EnvCase) -> str:
         )
     if not case.repeatable:
         raise NotApplicable("the same seed does not give the same data twice")
-    again = case.roll(len(case.rolled), seed=0)
-    for index, (before, after) in enumerate(zip(case.rolled, again, strict=True)):
+    again = case.roll(min(AGAIN, len(case.rolled)), seed=0)
+    for index, (before, after) in enumerate(zip(case.rolled, again, strict=False)):
         ours, theirs = fingerprint([before]), fingerprint([after])
         if not torch.equal(ours, theirs):
             raise Violation(
