@@ -13,6 +13,7 @@ from tensordict import TensorDictBase
 from torch import Tensor
 from torchrl.data import Categorical, MultiCategorical, OneHot, TensorSpec
 from torchrl.envs import Compose, EnvBase, StepCounter, TransformedEnv
+from torchrl.envs.batched_envs import BatchedEnvBase
 
 from ctde_kit.keys import DONE, NEXT, TERMINATED, TRUNCATED
 from ctde_kit.specs import one_hot
@@ -60,9 +61,8 @@ class EnvCase:
     ):
         self.make: Callable[[int | None], EnvBase] | None = None
         if not isinstance(env, EnvBase):
-            takes_seed = any(p.default is p.empty for p in inspect.signature(env).parameters.values())
-            self.make, made = (env, env(0)) if takes_seed else (None, env())
-            env = made
+            self.make = _of_a_seed(env)
+            env = env() if self.make is None else self.make(0)
         self.env, self.action_mask, self.mask = env, action_mask, mask
         self.limit = _limit(env) if max_steps is None else max_steps
         self.steps = steps
@@ -125,6 +125,17 @@ class EnvCase:
         return found
 
 
+def _of_a_seed(make: Callable[..., EnvBase]) -> Callable[[int | None], EnvBase] | None:
+    """``make`` as a function of a seed: its argument ``seed``, else the only one that must be given; else ``None``."""
+    # The metaclass of TorchRL's envs hides what a class takes.
+    parameters = inspect.signature(make.__init__ if isinstance(make, type) else make).parameters
+    named = {name: p for name, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+    if "seed" in named:
+        return lambda seed: make(seed=seed)
+    required = [name for name, p in named.items() if p.default is p.empty and name != "self"]
+    return make if len(required) == 1 else None
+
+
 def _limit(env: EnvBase) -> int | None:
     counted: list[int] = []
     base: Any = env
@@ -132,7 +143,8 @@ def _limit(env: EnvBase) -> int | None:
         parts = base.transform if isinstance(base.transform, Compose) else [base.transform]
         counted += [part.max_steps for part in parts if isinstance(part, StepCounter) and part.max_steps is not None]
         base = base.base_env
-    if isinstance(base, HasTimeLimit) and isinstance(base.max_steps, int):
+    # Attributes of a batch of envs are lists, and asking for one that they lack before they start never ends.
+    if not isinstance(base, BatchedEnvBase) and isinstance(base, HasTimeLimit) and isinstance(base.max_steps, int):
         counted.append(base.max_steps)
     return min(counted, default=None)
 

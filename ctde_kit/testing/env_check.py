@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torchrl.envs import EnvBase
 
-from ctde_kit.testing import env_randomness_rules, env_rules
+from ctde_kit.testing import env_memory_rules, env_randomness_rules, env_rules
 from ctde_kit.testing.env_case import EnvCase
 from ctde_kit.testing.findings import Report, examine
 
@@ -15,6 +15,8 @@ ENV_RULES = (
     env_rules.batch_sizes,
     env_rules.finite,
     env_rules.time_limit_is_truncation,
+    env_memory_rules.data_are_not_overwritten,
+    env_memory_rules.resets_forget_the_past,
     env_rules.last_observation_is_before_the_reset,
     env_rules.masks,
     env_rules.agents_own_ends,

@@ -107,16 +107,22 @@ class LossCase:
 
     def targets(self, *parts: str) -> dict[str, Tensor]:
         """Tensors of target networks: what the loss's state holds under a name with ``target`` and one of ``parts``."""
-        if not isinstance(self.loss, nn.Module):
-            return {}
         return {
             name: value
-            for name, value in self.loss.state_dict().items()
+            for name, value in self._state().items()
             if isinstance(value, Tensor)
             and value.is_floating_point()
             and "target" in name
             and (not parts or any(part in name for part in parts))
         }
+
+    def _state(self) -> dict[str, Any]:
+        """The loss's state, or where it is no module that of the modules in its attributes."""
+        if isinstance(self.loss, nn.Module):
+            return self.loss.state_dict()
+        held = vars(self.loss) if hasattr(self.loss, "__dict__") else {}
+        modules = {name: module for name, module in held.items() if isinstance(module, nn.Module)}
+        return {f"{name}.{key}": v for name, module in modules.items() for key, v in module.state_dict().items()}
 
     def running(self, batch: TensorDictBase) -> TensorDictBase:
         """A copy in which no step ends an episode, everyone is alive, and rewards are of size 1 at most."""

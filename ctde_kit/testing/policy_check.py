@@ -13,6 +13,7 @@ from ctde_kit.testing.policy_case import PolicyCase
 
 POLICY_RULES = (
     policy_rules.own_data_alone,
+    policy_rules.batch_shapes,
     policy_rules.no_noise_in_evaluation,
     policy_rules.actions_in_spec,
     policy_rules.log_prob_again,

@@ -8,7 +8,7 @@ import torch
 from tensordict import TensorDictBase
 from torchrl.objectives import PPOLoss
 
-from ctde_kit.testing import bootstrapping_rules, loss_rules, ratio_rules
+from ctde_kit.testing import bootstrapping_rules, direction_rules, loss_rules, ratio_rules
 from ctde_kit.testing.entry_names import EntryNames, Keys
 from ctde_kit.testing.findings import Report, drawing_from, examine, part_name
 from ctde_kit.testing.loss_case import LossCase, Losses, Parameters, unchanged
@@ -17,6 +17,8 @@ Prepare = Callable[[TensorDictBase], TensorDictBase]
 POLICY_GRADIENT_RULES = (
     ratio_rules.first_ratio,
     ratio_rules.first_kl,
+    direction_rules.advantage_is_followed,
+    direction_rules.entropy_is_paid_for,
     loss_rules.dead_agents_change_nothing,
     loss_rules.padding_changes_nothing,
     loss_rules.no_silent_broadcast,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from tensordict import TensorDictBase
+from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModuleBase
 from torch import Tensor
 from torchrl.modules import set_recurrent_mode
@@ -62,6 +63,36 @@ def _check_moves(
                         f"agent {other}'s {key} moves by {number(gap)} with {what}, expected 0; pass "
                         "decentralized=False if agents shall see it"
                     )
+
+
+@rule("Where agents and envs are folded in the wrong order, a row's place in the batch says whose network it gets.")
+def batch_shapes(case: PolicyCase) -> str:
+    """Each row of a batch is acted on by itself: alone, in another order, and as ``[B, T]`` where that is taken."""
+    inputs = case.inputs(6)
+    for key in case.hidden_keys:
+        if inputs.get(key, None) is not None:
+            inputs.set(key, 0.5 * torch.randn_like(inputs.get(key)))
+    whole = case.outputs(case.act(inputs), hidden=True)
+    backward = torch.arange(5, -1, -1)
+    tried = {
+        "alone": torch.cat([_written(case, inputs[row : row + 1]) for row in range(6)]),
+        "in another order": _written(case, inputs[backward])[backward],
+    }
+    if not case.hidden_keys:
+        with suppress(Exception):  # networks of [B, n_agents, F] alone are right ones, too
+            tried["as [3, 2]"] = _written(case, inputs.reshape(3, 2)).reshape(6)
+    worst = 0.0
+    for how, found in tried.items():
+        for key, value in whole.items():
+            if value.is_floating_point():
+                worst = max(worst, difference(value, found.get(key)))
+            if worst > CLOSE:
+                raise Violation(f"{key} of a row is {number(worst)} off {how}, expected the same wherever a row stands")
+    return f"6 rows, {', '.join(tried)}, off by {number(worst)}"
+
+
+def _written(case: PolicyCase, inputs: TensorDictBase) -> TensorDictBase:
+    return TensorDict(dict(case.outputs(case.act(inputs), hidden=True)), inputs.batch_size)
 
 
 @rule("Evaluation measures the policy, and not its exploration: noise there makes figures worse and unrepeatable.")

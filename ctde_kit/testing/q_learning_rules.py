@@ -77,7 +77,7 @@ def target_is_detached(case: LossCase) -> str:
     if learning:
         raise Violation(f"{len(learning)} parameters of target networks learn, such as {learning[0]}")
     base = case.running(case.batch)
-    one = _one_step(base)
+    one = one_step(base)
     seen = [(NEXT, *key) for key in case.seen(one)]
     for key in seen:
         one.set(key, one.get(key).clone().requires_grad_())
@@ -94,7 +94,7 @@ def target_is_detached(case: LossCase) -> str:
     return "gradients reach entries under 'next', and pass no parameter on the way"
 
 
-def _one_step(batch: TensorDictBase) -> Any:
+def one_step(batch: TensorDictBase) -> Any:
     """The first transition, or the last step of the first sequence."""
     return batch[:1] if batch.ndim == 1 else batch.reshape(-1, batch.shape[-1])[:1, -1:]
 
@@ -192,7 +192,7 @@ def double_q(case: LossCase) -> str:
 def _choices_that_count(case: LossCase, bias: Tensor) -> int:
     """For how many actions the loss of one step moves with the target network's value of it."""
     base = case.running(case.batch)
-    one = _one_step(base)
+    one = one_step(base)
     kept, count = bias.detach().clone(), 0
     with torch.no_grad():
         before = case.value_total(one)

@@ -30,7 +30,7 @@ class HoldsActor(Protocol):
 @rule("The policy that learns first is the one that acted: where the ratio is not 1, the loss sees another policy.")
 def first_ratio(case: LossCase) -> str:
     """Before any update each ratio of probabilities is 1."""
-    with _recorded(case) as distributions:
+    with recorded_distributions(case) as distributions:
         case(case.batch)
     if not distributions:
         raise NotApplicable("the loss asks no actor for get_dist; give actor=, a ProbabilisticActor")
@@ -40,7 +40,7 @@ def first_ratio(case: LossCase) -> str:
         raise NotApplicable("the log-probability is no tensor")
     if log_prob.shape != stored.shape:
         raise Violation(f"log-probabilities {list(log_prob.shape)} beside stored ones {list(stored.shape)}")
-    ratio = _valid(case, (log_prob - stored).exp().detach())
+    ratio = valid_entries(case, (log_prob - stored).exp().detach())
     worst = float(ratio[(ratio - 1).abs().argmax()])
     if abs(worst - 1) > 1e-3:
         raise Violation(f"first ratio {number(worst)}, expected 1: {_reason(case)}")
@@ -48,7 +48,7 @@ def first_ratio(case: LossCase) -> str:
 
 
 @contextmanager
-def _recorded(case: LossCase) -> Iterator[list[Any]]:
+def recorded_distributions(case: LossCase) -> Iterator[list[Any]]:
     """Inside the block every distribution that the loss asks its actor for is kept."""
     actor: Any = case.actor
     if not isinstance(actor, ProbabilisticTensorDictSequential) and isinstance(case.loss, HoldsActor):
@@ -70,7 +70,7 @@ def _recorded(case: LossCase) -> Iterator[list[Any]]:
         del actor.__dict__["get_dist"]
 
 
-def _valid(case: LossCase, value: Tensor) -> Tensor:
+def valid_entries(case: LossCase, value: Tensor) -> Tensor:
     """The entries of living agents in real steps."""
     keep = torch.ones_like(value, dtype=torch.bool)
     alive, valid = case.batch.get(case.names["mask"], None), case.batch.get(case.names["padding_mask"], None)

@@ -80,7 +80,9 @@ def entries(state: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
     """Every tensor and number in a state, with the path to it."""
     if isinstance(state, Mapping):
         for key, value in state.items():
-            yield from entries(value, (*path, key))
+            # An optimizer's numbers of its parameters are names, and no state.
+            if key != "params" or len(path) < 2 or path[-2] != "param_groups":
+                yield from entries(value, (*path, key))
     elif isinstance(state, (list, tuple)):
         for index, value in enumerate(state):
             yield from entries(value, (*path, index))
@@ -160,23 +162,37 @@ def nothing_outside_the_state(case: StateCase) -> str:
         suspects = ", ".join(_outside(case.used, part)) or "not found"
         raise Violation(
             f"after {case.times} uses and a restart {where} is {number(gap)} off, expected 0: something that it "
-            f"depends on is not in state_dict (attributes that differ: {suspects})"
+            f"depends on is not in state_dict, or not loaded from it (what differs: {suspects})"
         )
     return f"after {case.times} uses and a restart outputs are the same"
 
 
 def _outside(used: Any, loaded: Any) -> Iterator[str]:
-    """Names of tensors and numbers in attributes that differ."""
+    """Names of tensors and numbers in attributes that differ, those of modules in attributes among them."""
     pairs = [("", used, loaded)]
-    if isinstance(used, nn.Module):
-        others = dict(loaded.named_modules())
-        pairs = [(f"{name}." if name else "", module, others[name]) for name, module in used.named_modules()]
+    if not isinstance(used, nn.Module):
+        pairs += [(f"{name}.", value, vars(loaded).get(name)) for name, value in vars(used).items()]
     for prefix, first, second in pairs:
-        for name, value in vars(first).items():
-            other = vars(second).get(name)
-            kinds = (Tensor, int, float)
-            if isinstance(value, kinds) and (not isinstance(other, kinds) or _gap(value, other)):
-                yield f"{prefix}{name}"
+        if isinstance(first, nn.Module) and isinstance(second, nn.Module):
+            others = dict(second.named_modules())
+            for name, module in first.named_modules():
+                inside = f"{prefix}{name}." if name else prefix
+                yield from _different(inside, vars(module), vars(others[name]))
+                yield from _different(inside, _own_tensors(module), _own_tensors(others[name]))
+        elif first is used:
+            yield from _different(prefix, vars(first), vars(second))
+
+
+def _own_tensors(module: nn.Module) -> dict[str, Any]:
+    return {**dict(module.named_parameters(recurse=False)), **dict(module.named_buffers(recurse=False))}
+
+
+def _different(prefix: str, first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[str]:
+    kinds = (Tensor, int, float)
+    for name, value in first.items():
+        other = second.get(name)
+        if isinstance(value, kinds) and (not isinstance(other, kinds) or _gap(value, other)):
+            yield f"{prefix}{name}"
 
 
 STATE_RULES = (nothing_outside_the_state, every_entry_is_loaded)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tensordict import TensorDictBase
 
-from ctde_kit.testing import bootstrapping_rules, loss_rules, q_learning_rules
+from ctde_kit.testing import bootstrapping_rules, loss_rules, q_learning_rules, stored_action_rules
 from ctde_kit.testing.entry_names import EntryNames, Keys
 from ctde_kit.testing.findings import Report, examine, part_name
 from ctde_kit.testing.loss_case import LossCase, Losses, Parameters
@@ -15,6 +15,7 @@ TARGET_RULES = (
     bootstrapping_rules.target_from_next,
     bootstrapping_rules.truncation_bootstraps,
     bootstrapping_rules.termination_cuts,
+    stored_action_rules.stored_action_is_not_in_the_target,
     q_learning_rules.target_is_detached,
     q_learning_rules.target_networks_are_used,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from torchrl.envs import RewardSum, StepCounter, TransformedEnv
+from torchrl.envs import RewardSum, SerialEnv, StepCounter, TransformedEnv
 from torchrl.envs.libs.vmas import VmasEnv as TorchRLVmasEnv
 
 from ctde_kit.envs.games import CueEnv, MatrixGameEnv, RecallEnv
@@ -15,6 +15,9 @@ from tests.testing.walk_env import LIMIT, WalkEnv
 
 FAULTS = {
     "limit terminates": ("time_limit_is_truncation", "0 of 24 envs are truncated, 24 terminated"),
+    "overwrites": ("data_are_not_overwritten", "which the reset gave, was"),
+    "counts on": ("resets_forget_the_past", "in step 1 at the latest, the first ones in step 6"),
+    "stays tired": ("resets_forget_the_past", "in step 1 from what it did at first"),
     "observes after the reset": ("last_observation_is_before_the_reset", "'next' holds an observation after the reset"),
     "resets all": ("partial_reset", "the next step of the other 3 by"),
     "late mask": ("masks", "is in a step and not in the reset"),
@@ -46,8 +49,10 @@ def test_a_users_fault_is_found_by_its_rule(fault: str) -> None:
         check_env(walk(fault, discrete=fault in ("late mask", "nothing allowed")))
     report = caught.value.report
     assert figure in report[rule].figure
-    # A mask that comes late is no part of the specs' data either, and NaN is in no bounds.
+    # A mask that comes late is no part of the specs' data either, and NaN is in no bounds. A last observation that is
+    # overwritten is the next episode's first.
     also = {"late mask": {"specs"}, "not a number": {"seeds", "specs"}}
+    also |= {"overwrites": {"last_observation_is_before_the_reset"}}
     assert {finding.rule for finding in report.broken} - also.get(fault, set()) == {rule}
 
 
@@ -66,6 +71,7 @@ def test_torchrls_vmas_env_terminates_at_its_time_limit() -> None:
         lambda: MatrixGameEnv(5, [[11, -30, 0], [-30, 7, 0], [0, 6, 5]]),
         lambda: RecallEnv(4),
         lambda: CueEnv(4, two_groups=True),
+        lambda: SerialEnv(2, WalkEnv),
     ],
 )
 def test_right_envs_of_torchrl_and_of_the_kit_pass(env: Any) -> None:
@@ -77,6 +83,10 @@ def test_the_kits_vmas_env_truncates_and_leaves_others_alone() -> None:
     assert report["partial_reset"].figure == "the other 2 envs are bit for bit the same"
     report = check_env(VmasEnv("simple_tag", num_envs=3, max_steps=5), max_steps=5)
     assert report["time_limit_is_truncation"].verdict == "passed"
+
+
+def test_an_env_class_is_made_with_its_own_defaults() -> None:
+    assert check_env(WalkEnv)["specs"].verdict == "passed"
 
 
 def test_a_limit_that_the_env_does_not_keep_is_found() -> None:

@@ -129,6 +129,7 @@ class UserPPO(nn.Module):
             if self.fault != "broadcasts"
             else ratio * advantage[..., 0]
         )
+        gain = -gain if self.fault == "wrong sign" else gain
         return {"loss_objective": -gain.sum() / alive.sum(), "loss_critic": error}
 
 
@@ -136,6 +137,7 @@ PPO_FAULTS = {
     "broadcasts": "no_silent_broadcast",
     "critic in advantage": "gradients_stay_home",
     "normalizes the dead": "dead_agents_change_nothing",
+    "wrong sign": "advantage_is_followed",
 }
 
 

@@ -232,6 +232,6 @@ def test_parts_whose_state_is_whole_pass() -> None:
 
 def test_a_normalizer_that_is_not_saved_is_found_and_named() -> None:
     found = broken(check_state(Normalizer("not saved"), use, raises=False))
-    assert "attributes that differ: mean" in found["nothing_outside_the_state"]
+    assert "what differs: mean" in found["nothing_outside_the_state"]
     found = broken(check_state(Normalizer("not loaded"), use, raises=False))
     assert "load_state_dict leaves count at" in found["every_entry_is_loaded"]

@@ -46,6 +46,7 @@ class WalkEnv(EnvBase):
         flags = {name: flag.clone() for name in ("done", "terminated", "truncated")}
         self.done_spec = Composite(flags, shape=self.batch_size)
         self.place, self.elapsed = torch.zeros(*agents, SIZE), torch.zeros(num_envs, 1, dtype=torch.long)
+        self.tired, self.seen = torch.zeros(num_envs, 1, dtype=torch.bool), torch.zeros(*agents, SIZE)
 
     def _set_seed(self, seed: int | None) -> None:
         if self.fault != "deaf to seeds":
@@ -64,13 +65,18 @@ class WalkEnv(EnvBase):
 
     def _restart(self, mask: Tensor) -> None:
         self.place = torch.where(mask.unsqueeze(-1), self._draw(), self.place)
-        self.elapsed = self.elapsed.masked_fill(mask, 0)
+        if self.fault != "counts on":
+            self.elapsed = self.elapsed.masked_fill(mask, 0)
+        if self.fault != "stays tired":
+            self.tired = self.tired & ~mask
 
     def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
         action = tensordict.get(("agents", "action"))
         if self.discrete:
             action = torch.tensor([[1.0, 0], [-1, 0], [0, 1], [0, -1]])[action]
-        self.place, self.elapsed = self.place + 0.05 * action, self.elapsed + 1
+        self.place = self.place + 0.05 * action * (1 - 0.5 * self.tired.unsqueeze(-1))
+        self.elapsed = self.elapsed + 1
+        self.tired = self.tired | (self.elapsed > LIMIT // 2)
         done = self.elapsed >= LIMIT
         if self.fault == "observes after the reset":
             self._restart(done)
@@ -81,7 +87,8 @@ class WalkEnv(EnvBase):
     def _output(self, done: Tensor, mask_shown: bool = True) -> TensorDictBase:
         ended = done if self.fault == "limit terminates" else torch.zeros_like(done)
         flags = {"done": done, "terminated": ended, "truncated": done & ~ended}
-        agents: dict[str, Any] = {"observation": self.place.clone()}
+        seen = self.seen.copy_(self.place) if self.fault == "overwrites" else self.place.clone()
+        agents: dict[str, Any] = {"observation": seen}
         if self.discrete and mask_shown:
             allowed = self.place.sum(-1, keepdim=True).abs() % 4 < torch.arange(4)
             allowed[..., 0] = True
