@@ -45,7 +45,7 @@ def _chosen(argument: str, value: str) -> tuple[str, str, str]:
     file, option = FAMILIES[family]
     if "," in code and not Path(code.rpartition(":")[0]).is_file():
         raise UserError(f"{argument}: environments of your own cannot be swept; start a command for each")
-    check_name(code, "task")
+    check_name(code, argument)
     place, _, attribute = code.rpartition(":")
     own = Path(place).stem if attribute == "Scenario" else attribute
     return file, f"{option}={with_absolute_file(code)}", f"{family}/{own}"

@@ -16,21 +16,21 @@ from typing import Any
 from ctde_kit.errors import UserError
 
 
-def check_name(name: str, option: str) -> None:
+def check_name(name: str, shown: str) -> None:
     """Raise ``UserError`` unless ``name`` is ``MODULE:NAME`` or ``FILE.py:NAME``.
 
     Args:
         name: as the user wrote it.
-        option: that has it, for errors.
+        shown: the option and its value, for errors.
 
-    >>> check_name("my_games.tag:make", "task.env")
+    >>> check_name("my_games.tag:make", "task.env=my_games.tag:make")
     """
     place, separator, attribute = name.rpartition(":")
     is_module = all(map(str.isidentifier, place.split(".")))
     if not separator or not attribute.isidentifier() or not (is_module or place.endswith(".py")):
-        raise UserError(f"{option}={name}: expected MODULE:NAME or FILE.py:NAME, such as mine.py:Scenario")
+        raise UserError(f"{shown}: expected MODULE:NAME or FILE.py:NAME, such as mine.py:Scenario")
     if place == "__main__":
-        raise UserError(f"{option}={name}: a script cannot be imported by that name; write FILE.py:NAME")
+        raise UserError(f"{shown}: a script cannot be imported by that name; write FILE.py:NAME")
 
 
 def with_absolute_file(name: str) -> str:
@@ -39,7 +39,7 @@ def with_absolute_file(name: str) -> str:
     return f"{Path(place).absolute()}{separator}{attribute}" if place.endswith(".py") else name
 
 
-def source(name: str, option: str) -> Path:
+def source(name: str, shown: str) -> Path:
     """The file of what is named, or the directory of the package that it is in; none of it is run.
 
     Modules are found where Python finds them, and in the working directory.
@@ -47,38 +47,38 @@ def source(name: str, option: str) -> Path:
     Raises:
         UserError: where there is none.
     """
-    check_name(name, option)
+    check_name(name, shown)
     place = name.rpartition(":")[0]
     if place.endswith(".py"):
         path = Path(place).absolute()
         if not path.is_file():
-            raise UserError(f"{option}={name}: there is no file {path}; give its path from here, or the whole one")
+            raise UserError(f"{shown}: there is no file {path}; give its path from here, or the whole one")
         return path
-    outermost = _specs(name, option)[0]
+    outermost = _specs(name, shown)[0]
     package = outermost.submodule_search_locations
     return Path(next(iter(package))) if package else Path(outermost.origin or "")
 
 
-def imported(name: str, option: str) -> Any:
+def imported(name: str, shown: str) -> Any:
     """What is named.
 
     Raises:
         UserError: for files and modules that there are not or that cannot be imported, and names that they do not have.
     """
-    found, attribute = source(name, option), name.rpartition(":")[2]
+    found, attribute = source(name, shown), name.rpartition(":")[2]
     is_file = name.rpartition(":")[0].endswith(".py")
     if is_file or found.parent == Path.cwd():
         # What it imports in its turn is looked for beside it, as Python does for a script.
         folder = str(found.parent)
         if folder not in sys.path:
             sys.path.append(folder)
-    module = _run(name, option, (lambda: _file_module(found)) if is_file else (lambda: _module(name, option)))
+    module = _run(shown, (lambda: _file_module(found)) if is_file else (lambda: _module(name, shown)))
     if not hasattr(module, attribute):
-        raise UserError(f"{option}={name}: {module.__file__} has no {attribute!r}; name something that it has")
+        raise UserError(f"{shown}: {module.__file__} has no {attribute!r}; name something that it has")
     return getattr(module, attribute)
 
 
-def _run(name: str, option: str, load: Callable[[], ModuleType]) -> ModuleType:
+def _run(shown: str, load: Callable[[], ModuleType]) -> ModuleType:
     try:
         return load()
     except UserError:
@@ -88,7 +88,7 @@ def _run(name: str, option: str, load: Callable[[], ModuleType]) -> ModuleType:
         place = traceback.extract_tb(error.__traceback__)[-1]
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{option}={name}: it cannot be imported ({type(error).__name__}: {reason}; in {place.filename}, line "
+            f"{shown}: it cannot be imported ({type(error).__name__}: {reason}; in {place.filename}, line "
             f"{place.lineno}); mend it"
         ) from error
 
@@ -111,18 +111,17 @@ def _file_module(path: Path) -> ModuleType:
     return module
 
 
-def _module(name: str, option: str) -> ModuleType:
-    spec = _specs(name, option)[-1]
+def _module(name: str, shown: str) -> ModuleType:
+    spec = _specs(name, shown)[-1]
     module = importlib.import_module(spec.name)
     if module.__spec__ is None or module.__spec__.origin != spec.origin:
         raise UserError(
-            f"{option}={name}: another module {spec.name} is imported already, not {spec.origin}; give yours another "
-            "name"
+            f"{shown}: another module {spec.name} is imported already, not {spec.origin}; give yours another name"
         )
     return module
 
 
-def _specs(name: str, option: str) -> list[ModuleSpec]:
+def _specs(name: str, shown: str) -> list[ModuleSpec]:
     """Of a module and the packages around it, the outermost first."""
     importlib.invalidate_caches()
     module_name = name.rpartition(":")[0]
@@ -139,7 +138,7 @@ def _specs(name: str, option: str) -> list[ModuleSpec]:
         locations = spec.submodule_search_locations or []
     if len(specs) < len(parts) or not specs[-1].has_location:
         raise UserError(
-            f"{option}={name}: there is no module {module_name}, neither in {Path.cwd()} nor where Python looks; start "
+            f"{shown}: there is no module {module_name}, neither in {Path.cwd()} nor where Python looks; start "
             "the command where it is, or name its directory in PYTHONPATH"
         )
     return specs

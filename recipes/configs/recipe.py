@@ -12,6 +12,7 @@ from ctde_kit.recipes.configs.loggers import LoggerConfig
 from ctde_kit.recipes.configs.networks import MLPNetwork, NetworkConfig
 from ctde_kit.recipes.configs.opponents import OpponentConfig
 from ctde_kit.recipes.configs.own_callbacks import check_names, source
+from ctde_kit.recipes.configs.own_modules import with_absolute_file
 from ctde_kit.recipes.configs.tasks.task import TaskConfig
 from ctde_kit.recipes.configs.tasks.vmas_task import VmasTask
 
@@ -96,7 +97,7 @@ class RecipeConfig(CheckedConfig):
         evaluation: greedy evaluation, how often and how long.
         checkpoint: how often.
         video: write a GIF of a greedy episode at the end.
-        callbacks: functions of your own, each MODULE:FUNCTION, called with (parts, iteration, row) after each
+        callbacks: functions of your own, each MODULE:FUNCTION or FILE.py:FUNCTION, called with (parts, iteration, row) after each
             iteration; one that returns True ends the run.
 
     >>> from ctde_kit.recipes import MAPPOConfig, RecipeConfig
@@ -127,9 +128,11 @@ class RecipeConfig(CheckedConfig):
     callbacks: list[str] = field(default_factory=list)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set an option; a task, also one that is assigned later, gets the kind of action that the recipe needs."""
+        """Set an option, also later: a task gets the kind of action that the recipe needs, files their whole path."""
         if name == "task" and isinstance(value, TaskConfig):
             value = value.with_actions(continuous=self.continuous)
+        if name == "callbacks" and isinstance(value, list) and all(isinstance(one, str) for one in value):
+            value = [with_absolute_file(one) for one in value]
         super().__setattr__(name, value)
 
     def build(self) -> Parts:

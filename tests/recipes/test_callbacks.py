@@ -176,7 +176,7 @@ def test_what_cannot_be_called_is_one_line_before_there_is_a_directory(value: st
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("my_callbacks.py:log", "there is no module my_callbacks.py"),
+        ("my_absent.py:log", "there is no file"),
         ("my_package.absent:log", "there is no module my_package.absent"),
         ("builtins:print", "there is no module builtins"),
         ("my_callbacks:absent", "my_callbacks.py has no 'absent'"),
@@ -184,7 +184,7 @@ def test_what_cannot_be_called_is_one_line_before_there_is_a_directory(value: st
         ("my_callbacks:Patience", "it is a class; name an object of it"),
         ("my_callbacks:waits", "a coroutine or generator would never run"),
         ("my_callbacks:opened", "it cannot be copied (TypeError"),
-        ("my_broken:log", "my_broken cannot be imported (JSONDecodeError"),
+        ("my_broken:log", "callbacks=[my_broken:log]: it cannot be imported (JSONDecodeError"),
     ],
 )
 def test_what_else_cannot_be_called(name: str, message: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,6 +193,14 @@ def test_what_else_cannot_be_called(name: str, message: str, folder: Path, monke
         imported([name])
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_keeps_its_whole_path(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    config = small_config(callbacks=["my_callbacks.py:log"])
+    assert config.callbacks == [f"{folder / 'my_callbacks.py'}:log"]
+    assert config.own_code() == {config.callbacks[0]: folder / "my_callbacks.py"}
+    assert callable(imported(config.callbacks)[config.callbacks[0]])
 
 
 def test_another_module_of_the_name_is_no_callback(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,8 +225,8 @@ def test_what_they_change_is_no_constant_of_a_graph(folder: Path) -> None:
 
 def test_names_are_checked_from_python_too() -> None:
     for names, message in {
-        ("log",): "expected MODULE:FUNCTION",
-        ("my module:log",): "expected MODULE:FUNCTION",
+        ("log",): "expected MODULE:NAME or FILE.py:NAME",
+        ("my module:log",): "expected MODULE:NAME or FILE.py:NAME",
         ("my_callbacks:log", "my_callbacks:log"): "it is there twice",
         ("__main__:log",): "a script cannot be imported",
     }.items():

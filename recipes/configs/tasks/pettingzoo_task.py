@@ -89,12 +89,12 @@ class PettingZooTask(TaskConfig):
         if ":" not in self.env:
             return pettingzoo_factory(self.env, **params)
         # Imported here, so that what is wrong with it is said before there are workers.
-        return partial(imported(self.env, "task.env"), **params)
+        return partial(imported(self.env, f"task.env={self.env}"), **params)
 
     def own_code(self) -> dict[str, Path]:
         """The function's file or package; and a package that is none of PettingZoo's families and not mpe2."""
         if ":" in self.env:
-            return {self.env: source(self.env, "task.env")}
+            return {self.env: source(self.env, f"task.env={self.env}")}
         from ctde_kit.envs.pettingzoo import own_package
 
         package = own_package(self.env)

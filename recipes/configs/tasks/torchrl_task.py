@@ -50,7 +50,7 @@ class TorchRLTask(TaskConfig):
     def build(self, *, seed: int, device: str, n_envs: int | None = None) -> EnvBase:
         from torchrl.envs import SerialEnv, StepCounter, TransformedEnv
 
-        function: Callable[..., Any] = imported(self.env, "task.env")
+        function: Callable[..., Any] = imported(self.env, f"task.env={self.env}")
         n_envs = n_envs or self.n_envs
         known = inspect.signature(function).parameters
         with naming_params(self.name, self.params):
@@ -79,7 +79,7 @@ class TorchRLTask(TaskConfig):
 
     def own_code(self) -> dict[str, Path]:
         """The function's file or package."""
-        return {self.env: source(self.env, "task.env")}
+        return {self.env: source(self.env, f"task.env={self.env}")}
 
     def evaluation_envs(self, episodes: int) -> int:
         return min(episodes, self.n_envs)

@@ -75,12 +75,12 @@ class VmasTask(TaskConfig):
     def _scenario(self) -> Any:
         if self.scenario is None:
             return self.name.split("/", 1)[-1]
-        found = imported(self.scenario, "task.scenario")
+        found = imported(self.scenario, f"task.scenario={self.scenario}")
         return found if isinstance(found, type) or not callable(found) else found()
 
     def own_code(self) -> dict[str, Path]:
         """The scenario's file or package, where it is the user's own."""
-        return {} if self.scenario is None else {self.scenario: source(self.scenario, "task.scenario")}
+        return {} if self.scenario is None else {self.scenario: source(self.scenario, f"task.scenario={self.scenario}")}
 
     def renderer(self, env: EnvBase) -> Renderer:
         from ctde_kit.envs.vmas.rendering import render_frame
