@@ -97,8 +97,8 @@ class RecipeConfig(CheckedConfig):
         evaluation: greedy evaluation, how often and how long.
         checkpoint: how often.
         video: write a GIF of a greedy episode at the end.
-        callbacks: functions of your own, each MODULE:FUNCTION or FILE.py:FUNCTION, called with (parts, iteration, row) after each
-            iteration; one that returns True ends the run.
+        callbacks: functions of your own, each MODULE:FUNCTION or FILE.py:FUNCTION, called with (parts, iteration, row)
+            after each iteration; one that returns True ends the run.
 
     >>> from ctde_kit.recipes import MAPPOConfig, RecipeConfig
     >>> config = MAPPOConfig(total_frames=60_000)
