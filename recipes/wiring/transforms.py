@@ -16,7 +16,7 @@ def with_transforms(env: EnvBase, team: TeamSpec, policy: TeamPolicy) -> Transfo
 
     Agent-specific states are added where ``team`` has them and ``env`` does not.
     """
-    transformed = TransformedEnv(env, InitTracker())
+    transformed = TransformedEnv(env, InitTracker(), auto_unwrap=True)
     keys = [group.keys for group in team]
     transformed.append_transform(
         RewardSum(

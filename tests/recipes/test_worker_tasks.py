@@ -10,6 +10,7 @@ import torch
 from ctde_kit.errors import UserError
 from ctde_kit.recipes import LbfTask, MAPPOConfig, PettingZooTask
 from ctde_kit.training import Parts, iterate, load_parts, read_checkpoint, save_checkpoint
+from tests.recipes.command_line import composed
 from tests.recipes.small import small_config
 
 SPREAD = PettingZooTask(
@@ -54,6 +55,16 @@ def test_a_checkpoint_resets_the_envs_in_both_runs(task: PettingZooTask | LbfTas
     assert not torch.equal(weights(resumed), before)
     for parts in (going_on, resumed):
         parts.collector.shutdown()
+
+
+def test_the_limit_of_multiwalker_truncates() -> None:
+    pytest.importorskip("Box2D")
+    sizes = ("task.n_envs=2", "task.n_workers=1", "task.max_steps=4")
+    env = composed("mappo", "task=pettingzoo/multiwalker", *sizes).task.build(seed=0, device="cpu")
+    rollout = env.rollout(4)
+    assert rollout["next", "truncated"][:, -1].all()
+    assert not rollout["next", "terminated"].any()
+    env.close()
 
 
 def test_unknown_env_and_argument_are_named() -> None:
