@@ -94,7 +94,7 @@ def test_finished_run_loads_back_and_acts(tmp_path: Path) -> None:
 
 
 def test_unwritable_run_directory_is_named() -> None:
-    with pytest.raises(UserError, match=r"cannot be written .*hydra\.run\.dir"):
+    with pytest.raises(UserError, match=r"cannot be written .*choose another path"):
         RunDirectory(Path("/proc/nowhere"))
 
 
