@@ -95,10 +95,12 @@ def _chosen(returns: Returns, stage: Stage, show: list[str]) -> dict[str, int]:
 
 
 def _records(stage: Stage, options: WatchConfig, numbers: set[int]) -> dict[int, list[Any]]:
-    """For each episode, records of attention and of listening, where the run has them."""
+    """For each episode, records of attention, and of agents that talk, where the run has them."""
     from ctde_kit.recipes.commands.loading import load
     from ctde_kit.recipes.wiring.attending import attention_critics
-    from ctde_kit.training.reporting import AttentionRecord, ListeningRecord
+    from ctde_kit.recipes.wiring.team_channels import channels_across_groups
+    from ctde_kit.training.reporting import AttentionRecord, HearingRecord, ListeningRecord
+    from ctde_kit.training.reporting.hearing import unweighted_channels
     from ctde_kit.training.reporting.listening import listening_channels
 
     own_task = stage.task == stage.run.task and options.checkpoint == LAST
@@ -109,12 +111,17 @@ def _records(stage: Stage, options: WatchConfig, numbers: set[int]) -> dict[int,
         critics = attention_critics(loaded.parts)
         loaded.parts.collector.shutdown()
     listens = len(stage.groups) == 1 and bool(listening_channels(stage.policy))
+    # Of a team that talks as a whole: its only group, or groups with one channel.
+    whole = len(stage.groups) == 1 or bool(channels_across_groups(stage.policy))
+    hears = whole and len(unweighted_channels(stage.policy)) == 1
     records: dict[int, list[Any]] = {}
     for number in numbers:
         env = number % stage.env.batch_size[0]
         records[number] = [AttentionRecord(critics, stage.team, env)] if critics else []
         if listens:
             records[number].append(ListeningRecord(stage.policy, stage.team, env))
+        if hears:
+            records[number].append(HearingRecord(stage.policy, stage.team, env))
     return records
 
 

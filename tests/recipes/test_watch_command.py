@@ -30,6 +30,7 @@ CONFIGS = {
         task=PettingZooTask(n_envs=2, n_workers=1, max_steps=6), frames_per_batch=60, total_frames=60
     ),
     "talk": lambda: small_config(actor=network("tarmac"), critic=AttentionCriticConfig(), total_frames=60),
+    "bicnet": lambda: small_config(actor=network("bicnet gru"), total_frames=60),
     "matrix": lambda: small_config(task=MatrixTask(), frames_per_batch=64, total_frames=64),
 }
 
@@ -86,6 +87,14 @@ def test_attention_and_listening_stand_beside_the_frames(runs: Path) -> None:
     # The world, the critic's attention, and whom agents listen to: each 0.7 of the height.
     assert {frame.shape for frame in frames} == {(480, 480 + 2 * 336, 3)}
     assert not np.array_equal(frames[0][:, 480:816], frames[0][:, 816:])
+
+
+def test_who_is_moved_by_whom_stands_beside_the_frames(runs: Path) -> None:
+    stage, config = staged(runs, "bicnet", show=["best", "worst"])
+    for frames in videos(stage, config).values():
+        assert {frame.shape for frame in frames} == {(480, 480 + 336, 3)}
+        # It changes from step to step.
+        assert not np.array_equal(frames[0][:, 480:], frames[-1][:, 480:])
 
 
 def test_gif_and_mp4_have_the_same_frames(runs: Path) -> None:

@@ -9,6 +9,7 @@ from ctde_kit.training.reporting.comparison_figures import (
     plot_tasks,
 )
 from ctde_kit.training.reporting.episode_video import record_chosen
+from ctde_kit.training.reporting.hearing import HearingRecord
 from ctde_kit.training.reporting.heatmap import plot_cross_play
 from ctde_kit.training.reporting.interval_estimates import (
     Estimate,
@@ -30,6 +31,7 @@ __all__ = [
     "AttentionRecord",
     "Comparison",
     "Estimate",
+    "HearingRecord",
     "ListeningRecord",
     "PatientLogger",
     "RunCurve",

@@ -148,7 +148,8 @@ def beside_frames(frames: Sequence[np.ndarray], record: WeightRecord) -> list[np
 
     Args:
         frames: uint8 ``[H, W, 3]``, one per step of the recorded episode; one more, of its end, has the last weights.
-        record: of that episode: an ``AttentionRecord``, or a ``ListeningRecord`` of agents that talk.
+        record: of that episode: an ``AttentionRecord``, or of agents that talk a ``ListeningRecord`` or a
+            ``HearingRecord``.
 
     >>> import numpy as np
     >>> import ctde_kit as ck

@@ -72,7 +72,7 @@ def plot_improvement(found: Mapping[tuple[str, str], Estimate], path: Path) -> P
     axis.set_ylim(len(found) - 0.5, -0.5)
     axis.set_yticks(range(len(found)), [f"{first} > {second}" for first, second in found])
     axis.grid(axis="x", alpha=0.3)
-    return _saved(figure, path, "probability that a run of the first is better than one of the second")
+    return _saved(figure, path, "probability of improvement")
 
 
 def plot_profiles(profiles: Mapping[str, Estimate], thresholds: np.ndarray, path: Path) -> Path:

@@ -59,7 +59,7 @@ def write_report(
     note = f"All evaluations are in `{RUNS_FILE}`, in marl-eval's format, which this command reads, too."
     blocks = [
         Heading(f"{named(comparison.labels)} on {named(comparison.tasks)}", 1),
-        Paragraph(introduction(comparison)),
+        Paragraph(introduction(comparison, "task and recipe")),
         *_over_tasks(comparison, output),
         *_by_task(comparison, found, output),
         *how_it_was_made(comparison, found, command, note),

@@ -13,13 +13,18 @@ from ctde_kit.training.reporting import Comparison, RunCurve, interquartile_mean
 from ctde_kit.training.reporting.interval_estimates import CONFIDENCE
 
 
-def introduction(comparison: Comparison) -> str:
-    """How many runs there are, and what the figures are."""
+def introduction(comparison: Comparison, each: str) -> str:
+    """How many runs there are, and what the figures are.
+
+    Args:
+        comparison: of all runs.
+        each: what has several seeds.
+    """
     counts = {len(comparison.of(task, label)) for task in comparison.tasks for label in comparison.labels} - {0}
     seeds = f"{min(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
     plural = "seed" if counts == {1} else "seeds"
     return (
-        f"{len(comparison.curves)} runs, {seeds} {plural} per task and recipe. A return is the sum of rewards over an "
+        f"{len(comparison.curves)} runs, {seeds} {plural} per {each}. A return is the sum of rewards over an "
         "episode of the greedy policy, averaged over agents and episodes, on seeds that training never used. Figures "
         f"are interquartile means (IQM) over runs; in brackets, and as bands and bars, {CONFIDENCE:.0%} intervals of a "
         "bootstrap over seeds, stratified by task (Agarwal et al. 2021, `rliable`)."

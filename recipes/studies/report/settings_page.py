@@ -36,7 +36,7 @@ def write_comparison(found: Found, output: Path, *, command: str) -> tuple[list[
     caption = "Return over frames, and below over minutes of wall-clock time, evaluations included; bands over seeds."
     blocks: list[Block] = [
         Heading(", ".join(comparison.labels), 1),
-        Paragraph(introduction(comparison)),
+        Paragraph(introduction(comparison, "curve")),
         Picture(picture.name, caption),
     ]
     tables: dict[str, list[Table]] = {}
