@@ -125,7 +125,8 @@ def check_fits(expected: Mapping[str, Tensor], saved: Mapping[str, Tensor], dire
     if name is not None:
         raise UserError(
             f"{directory} does not fit group {group.name!r}: {name} is {there.get(name, 'missing')} there, expected "
-            f"{here.get(name, 'none')}; give a run with the same network, normalize_observations and task.params"
+            f"{here.get(name, 'none')}; give a run with the same network and task.params, "
+            "and the same normalize_observations"
         )
 
 

@@ -81,7 +81,7 @@ class RewardNorm(nn.Module):
         for name in self.moments:
             key = self._key(name)
             reward = required_entry(tensordict, key)
-            normalized.set(key, reward / self.scale(name).to(reward.dtype))
+            normalized.set(key, reward / self.scale(name).to(reward))
         return normalized
 
     def _key(self, name: str) -> Key:

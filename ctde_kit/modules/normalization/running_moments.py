@@ -52,8 +52,9 @@ class RunningMoments(nn.Module):
         if values.shape[-1:] != (self.size,) or (mask is not None and mask.shape != values.shape[:-1]):
             found = list(values.shape) if mask is None else f"{list(values.shape)} with a mask {list(mask.shape)}"
             raise UserError(f"RunningMoments: expected values [*B, {self.size}] and a mask [*B], found {found}")
-        values, dims = values.to(self.mean.dtype), tuple(range(values.ndim - 1))
-        drop = torch.zeros_like(values[..., :1], dtype=torch.bool) if mask is None else ~mask.unsqueeze(-1)
+        values, dims = values.to(self.mean), tuple(range(values.ndim - 1))
+        drop = torch.zeros_like(values[..., :1], dtype=torch.bool)
+        drop = drop if mask is None else ~mask.to(drop.device).unsqueeze(-1)
         count = (~drop).sum().to(self.count.dtype)
         # Filled, not multiplied: what dead agents see may be anything, and 0 * nan is nan.
         mean = values.masked_fill(drop, 0).sum(dims) / count.clamp(min=1)
