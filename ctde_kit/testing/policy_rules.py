@@ -74,7 +74,7 @@ def batch_shapes(case: PolicyCase) -> str:
             inputs.set(key, 0.5 * torch.randn_like(inputs.get(key)))
     whole = case.outputs(case.act(inputs), hidden=True)
     backward = torch.arange(5, -1, -1)
-    tried = {
+    tried: dict[str, Any] = {
         "alone": torch.cat([_written(case, inputs[row : row + 1]) for row in range(6)]),
         "in another order": _written(case, inputs[backward])[backward],
     }
