@@ -124,7 +124,7 @@ def test_mappo_loss_and_advantages(kind: str, recurrent: bool) -> None:
 @pytest.mark.parametrize(
     ("name", "recurrent"), [("none", False), ("vdn", False), ("qmix", False), ("qmix", True), ("qplex", False)]
 )
-def test_q_mix_loss_and_mixers(name: str, recurrent: bool) -> None:
+def test_q_mix_loss(name: str, recurrent: bool) -> None:
     team = two_groups("one_hot")
     actors: dict[str, Any] = {group.name: make_q_actor(group, recurrent) for group in team}
     batch = padded(TeamReward(team, "mean")(experience(team, actors)))
@@ -134,8 +134,6 @@ def test_q_mix_loss_and_mixers(name: str, recurrent: bool) -> None:
     options: dict[str, Any] = {"double_q": name != "qplex", "keys": None if mixer is None else {"reward": "reward"}}
     report = check_value_loss(loss, batch, group="sheep", **options)
     assert {finding.verdict for finding in report.findings} == {"passed"}, str(report)
-    if mixer is not None:
-        check_mixer(mixer, mixer_data(team, batch).select(*mixer.in_keys))
 
 
 def mixer_data(team: TeamSpec, batch: TensorDictBase) -> TensorDictBase:
