@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable
 
 import torch
 from tensordict import TensorDict, TensorDictBase
+from tensordict.utils import NestedKey
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
-from ctde_kit.entry_tables import Entry, EntryDtype
+from ctde_kit.entry_tables import Entry, EntryDtype, as_key
 from ctde_kit.errors import UserError
 from ctde_kit.keys import PADDING_MASK, Key
 
@@ -27,6 +28,7 @@ class EntryCheck:
     Args:
         reader: who reads the entries, as errors call it.
         entries: the table; of several rows of one key the first counts.
+        padding_mask: the key of the mask that is false where a sequence is padded; indices there may be anything.
 
     >>> import torch
     >>> from tensordict import TensorDict
@@ -40,8 +42,8 @@ class EntryCheck:
 [5, 3]
     """
 
-    def __init__(self, reader: str, entries: Iterable[Entry]):
-        self.reader = reader
+    def __init__(self, reader: str, entries: Iterable[Entry], padding_mask: NestedKey = PADDING_MASK):
+        self.reader, self._padding_mask = reader, as_key(padding_mask)
         by_key: dict[Key, Entry] = {}
         for entry in entries:
             by_key.setdefault(entry.key, entry)
@@ -66,7 +68,7 @@ class EntryCheck:
                 raise UserError(f"{self.reader}: {_mistake(entry, value, tensordict, float_dtype, known)}")
         if get_proxy_mode() is None:
             for entry in self._indices:
-                mistake = _index_mistake(entry, read)
+                mistake = _index_mistake(entry, read, self._padding_mask)
                 if mistake is not None:
                     raise UserError(f"{self.reader}: key {entry.key!r}: {mistake}")
 
@@ -150,12 +152,12 @@ def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _index_mistake(entry: Entry, read: Read) -> str | None:
+def _index_mistake(entry: Entry, read: Read, padding_mask: Key) -> str | None:
     """What is wrong with the indices of the living agents; ``None`` where nothing is, or where it is dear to look."""
     value = read(entry.key)
     if not isinstance(value, Tensor) or value.device.type != "cpu" or value.numel() == 0:
         return None
-    alive = _counted(entry, read, value.ndim - len(entry.sizes))
+    alive = _counted(entry, read, value.ndim - len(entry.sizes), padding_mask)
     if entry.dtype == "one-hot":
         wrong = value.sum(-1) != 1
         if alive is not None:
@@ -171,10 +173,10 @@ def _index_mistake(entry: Entry, read: Read) -> str | None:
     return None
 
 
-def _counted(entry: Entry, read: Read, n_batch_axes: int) -> Tensor | None:
+def _counted(entry: Entry, read: Read, n_batch_axes: int, padding_mask: Key) -> Tensor | None:
     """Whose indices count, bool ``[*B, n_agents]``: those of living agents, in steps that are no padding."""
     alive = None if entry.mask is None else read(entry.mask)
-    alive, valid = alive if isinstance(alive, Tensor) else None, read(PADDING_MASK)
+    alive, valid = alive if isinstance(alive, Tensor) else None, read(padding_mask)
     if not isinstance(valid, Tensor):
         return alive
     valid = valid.reshape(*valid.shape[:n_batch_axes], 1)

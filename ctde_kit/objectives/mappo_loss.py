@@ -140,7 +140,7 @@ class MAPPOLoss(ModuleLoss):
 
     def _forward_value_estimator_keys(self, **kwargs: NestedKey) -> None:
         """No value estimator is held: ``AdvantageEstimator`` or TorchRL's GAE writes the advantages."""
-        self._check_entries = EntryCheck("MAPPOLoss", self._table())
+        self._check_entries = EntryCheck("MAPPOLoss", self._table(), self.tensor_keys.padding_mask)
 
     @property
     def entries(self) -> tuple[Entry, ...]:

@@ -157,7 +157,7 @@ class QMixLoss(ModuleLoss):
 
     def _forward_value_estimator_keys(self, **kwargs: NestedKey) -> None:
         """No value estimator is held: ``returns`` reads no keys."""
-        self._check_entries = EntryCheck("QMixLoss", self._table())
+        self._check_entries = EntryCheck("QMixLoss", self._table(), self.tensor_keys.padding_mask)
 
     @property
     def entries(self) -> tuple[Entry, ...]:

@@ -74,7 +74,7 @@ def batch_shapes(case: PolicyCase) -> str:
             inputs.set(key, 0.5 * torch.randn_like(inputs.get(key)))
     whole = case.outputs(case.act(inputs), hidden=True)
     backward = torch.arange(5, -1, -1)
-    tried = {
+    tried: dict[str, Any] = {
         "alone": torch.cat([_written(case, inputs[row : row + 1]) for row in range(6)]),
         "in another order": _written(case, inputs[backward])[backward],
     }
@@ -163,16 +163,23 @@ def for_agent_is_the_slice(case: PolicyCase) -> str:
     if case.decentralized is False:
         raise NotApplicable("the policy says that it is not decentralized")
     inputs = case.inputs(5)
-    whole, worst, action = case.act(inputs), 0.0, as_tuple(case.names["action"])
+    for key in case.hidden_keys:
+        inputs.set(key, 0.5 * torch.randn_like(inputs.get(key)))
+    whole, worst = case.outputs(case.act(inputs), hidden=True), 0.0
     for agent in range(n_agents):
         single = PolicyCase(case.policy.for_agent(agent), case.data, case.names, None, 1)
-        written = single.act(_of_one(case, inputs, agent)).get(action)
-        expected = whole.get(action)[:, agent]
-        if written.shape != expected.shape:
-            raise Violation(f"for_agent({agent}) gives actions {list(written.shape)}, expected {list(expected.shape)}")
-        worst = max(worst, difference(written, expected))
-        if worst > CLOSE:
-            raise Violation(f"for_agent({agent}) differs by {number(worst)} from the group's action, expected 0")
+        written = single.act(_of_one(case, inputs, agent))
+        for key, value in whole.items():
+            found = written.get(key, None)
+            if found is None or not case.names.has_agents(key):
+                continue
+            # A hidden state keeps the agent axis.
+            expected = value[:, agent : agent + 1] if found.ndim == value.ndim else value[:, agent]
+            if found.shape != expected.shape:
+                raise Violation(f"for_agent({agent}) gives {key} {list(found.shape)}, expected {list(expected.shape)}")
+            worst = max(worst, difference(found, expected))
+            if worst > CLOSE:
+                raise Violation(f"for_agent({agent})'s {key} is {number(worst)} off the group's, expected 0")
     return f"{n_agents} agents, differ by {number(worst)}"
 
 

@@ -111,6 +111,21 @@ def test_a_missing_entry_is_named_unless_it_may_be_missing(name: str) -> None:
             assert repr(entry.key) in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["MAPPO with dead agents", "IQL", "MADDPG categorical"])
+def test_actions_of_padding_may_be_anything_wherever_the_mask_of_padding_stands(name: str) -> None:
+    case = CASES[name]
+    reader = case.build()
+    reader.set_keys(padding_mask="valid")
+    data = batch_of(reader.entries, case.batch)
+    data["valid"][0] = False
+    expected = run(reader, data.copy())
+    data["sheep", "action"][~data["valid"]] = 99
+    for key, value in run(reader, data.copy()).items():
+        torch.testing.assert_close(value, expected[key], rtol=0, atol=1e-6)
+    with pytest.raises(UserError, match="expected indices from 0 to 5, found 99"):
+        run(reader, data.set(("collector", "mask"), data["valid"]).exclude("valid"))
+
+
 def test_the_page_of_entries_is_that_of_the_tables() -> None:
     assert PAGE.read_text() == page(), "write it anew: python -m tests.contracts.entries_page"
 

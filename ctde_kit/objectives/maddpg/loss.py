@@ -191,7 +191,7 @@ class MADDPGLoss(ModuleLoss):
 
     def _forward_value_estimator_keys(self, **kwargs: NestedKey) -> None:
         """No value estimator is held: ``returns`` reads no keys."""
-        self._check_entries = EntryCheck("MADDPGLoss", self._table())
+        self._check_entries = EntryCheck("MADDPGLoss", self._table(), self.tensor_keys.padding_mask)
 
     @property
     def out_keys(self) -> list[NestedKey]:
