@@ -70,20 +70,20 @@ class QMIXConfig(RecipeConfig):
     replay: ReplayConfig = field(default_factory=ReplayConfig)
     returns: ReturnConfig = field(default_factory=NStepReturns)
     target: TargetConfig = field(default_factory=PolyakTarget)
-    updates_per_frame: float = 1 / 6
+    updates_per_frame: float = 1 / 12
     learning_starts: int = 0
     last_action: bool = False
     hidden_from: str = "stored"
     team_reward: str = "mean"
     gamma: float = 0.9
     lr: float = 3e-4
-    anneal_lr: bool = False
+    anneal_lr: bool = True
     value_loss: str = "huber"
     huber_delta: float = 1.0
     max_grad_norm: float = 5.0
     epsilon_start: float = 1.0
     epsilon_end: float = 0.05
-    epsilon_frames: int = 100_000
+    epsilon_frames: int = 60_000
 
     def __post_init__(self) -> None:
         self.check_run(("qmix", "vdn", "iql", "qplex"))
