@@ -58,10 +58,12 @@ def written_keys(group: GroupSpec) -> list[Key]:
     return [keys.chosen_action_value, keys.max_action_value, keys.action_value, keys.action]
 
 
-def stored_choice(actor: QActor, tensordict: TensorDictBase) -> Tensor:
-    """The index ``[*B, T, n_agents]`` of the action that each agent took; 0 for dead agents."""
+def stored_choice(actor: QActor, tensordict: TensorDictBase, padding_mask: NestedKey) -> Tensor:
+    """The index ``[*B, T, n_agents]`` of the action that each agent took; 0 for dead agents and in padding."""
     group, keys = actor.group, actor.group.keys
-    index = actor.index(tensordict.get(keys.action))
+    index, valid = actor.index(tensordict.get(keys.action)), tensordict.get(padding_mask, None)
+    if valid is not None:
+        index = index.masked_fill(~valid.reshape(*tensordict.shape, 1), 0)
     return index.masked_fill(~tensordict.get(keys.mask), 0) if group.mask else index
 
 

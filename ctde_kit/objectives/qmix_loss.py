@@ -212,7 +212,7 @@ class QMixLoss(ModuleLoss):
         current = steps.copy()
         for name, actor in self._groups.items():
             values = unrolled[name].get(actor.group.keys.action_value)
-            write_values(actor, current, values, stored_choice(actor, steps))
+            write_values(actor, current, values, stored_choice(actor, steps, self.tensor_keys.padding_mask))
         return current
 
     def _next_chosen(

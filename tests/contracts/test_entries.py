@@ -111,7 +111,7 @@ def test_a_missing_entry_is_named_unless_it_may_be_missing(name: str) -> None:
             assert repr(entry.key) in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["MAPPO with dead agents", "IQL", "MADDPG categorical"])
+@pytest.mark.parametrize("name", ["MAPPO with dead agents", "IQL", "VDN without masks", "MADDPG categorical"])
 def test_actions_of_padding_may_be_anything_wherever_the_mask_of_padding_stands(name: str) -> None:
     case = CASES[name]
     reader = case.build()
