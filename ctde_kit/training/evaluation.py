@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,24 @@ class Returns:
             metrics["return_std"] = all_agents.mean(-1).std(unbiased=False).item()
         metrics["episodes"] = len(all_agents)
         return metrics
+
+    def correlations(self) -> dict[tuple[str, str], float]:
+        """How the summed returns of each two groups go together over episodes, from -1, where one wins what the other
+        loses, to 1; nan where one of them is the same in every episode, and of fewer than three episodes.
+
+        >>> import torch
+        >>> from ctde_kit.training import Returns
+        >>> won, lost = torch.tensor([[1.0], [2.0], [4.0]]), torch.tensor([[-1.0], [-2.0], [-4.0]])
+        >>> Returns({"hunters": won, "prey": lost}).correlations()
+        {('hunters', 'prey'): -1.0}
+        """
+        sums = {group: returns.sum(-1).double() for group, returns in self.by_group.items()}
+        return {
+            (one, other): torch.corrcoef(torch.stack([sums[one], sums[other]]))[0, 1].item()
+            if len(sums[one]) > 2
+            else float("nan")
+            for one, other in combinations(sums, 2)
+        }
 
     def records(self, groups_compete: bool = False) -> list[dict[str, float]]:
         """One row per episode, in the order of their numbers.

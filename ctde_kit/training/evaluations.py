@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tensordict.nn import TensorDictModuleBase
@@ -12,6 +13,10 @@ from torchrl.envs import EnvBase
 from ctde_kit.training.best_policy import BestPolicy
 from ctde_kit.training.evaluation import Returns, evaluate
 from ctde_kit.training.evaluation_log import EvaluationLog
+
+logger = logging.getLogger("ctde_kit")
+# Below this correlation of returns two groups are said to be opposed.
+OPPOSED = -0.5
 
 
 @dataclass
@@ -27,6 +32,8 @@ class Evaluations:
         seed: of each evaluation; training never uses it.
         log: gets every episode.
         bests: who keeps the best policy.
+
+    Where groups are not said to compete and one's returns are opposed to another's, one warning says so.
 
     >>> import tempfile
     >>> from pathlib import Path
@@ -51,14 +58,28 @@ class Evaluations:
     seed: int
     log: EvaluationLog
     bests: Sequence[BestPolicy]
+    _warned: bool = field(default=False, init=False)
 
     def __call__(self, frames: int) -> dict[str, float]:
         returns = evaluate(self.env, self.policy, self.groups, episodes=self.episodes, seed=self.seed)
+        self._warn_of_opposed(returns)
         self.log.write(frames, seed=self.seed, records=returns.records(self.groups_compete))
         metrics = returns.metrics(self.groups_compete)
         for best in self.bests:
             best.consider(self.policy, frames, metrics)
         return metrics
+
+    def _warn_of_opposed(self, returns: Returns) -> None:
+        if self.groups_compete or self._warned:
+            return
+        for (one, other), figure in returns.correlations().items():
+            if figure < OPPOSED:
+                logger.warning(
+                    "%s earns what %s loses (correlation of their returns %.2f over %d episodes), and both are taken "
+                    "for one team: say that the groups compete",
+                    *(one, other, figure, len(returns.by_group[one])),
+                )
+                self._warned = True
 
     def keep(self) -> None:
         """Write the best policies, where they are new; called when a checkpoint is written, before it."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import ctde_kit as ck
@@ -25,8 +25,6 @@ ctde describe: what an environment is: groups, sizes, masks, state, what random 
   ctde describe task=NAME [task.KEY=VALUE ...]
 """
 N_ENVS = 10
-# Below this the rewards of two groups are said to be opposed.
-OPPOSED = -0.5
 
 
 def describe(arguments: list[str]) -> None:
@@ -93,15 +91,13 @@ def _played(task: TaskConfig, env: EnvBase, team: TeamSpec) -> Iterator[str]:
 
 
 def _interests(task: TaskConfig, returns: Returns) -> Iterator[str]:
-    import torch
+    from ctde_kit.training.evaluations import OPPOSED
 
     said = f"task.groups_compete={str(task.groups_compete).lower()}"
-    for one, other in combinations(returns.by_group, 2):
-        earned = torch.stack([returns.by_group[name].sum(-1).double() for name in (one, other)])
-        if (earned.std(-1) == 0).any():
+    for (one, other), figure in returns.correlations().items():
+        if math.isnan(figure):
             yield f"  interests  {one} and {other}: one of them earned the same in every episode ({said})"
             continue
-        figure = torch.corrcoef(earned)[0, 1].item()
         yield f"  interests  {one} and {other}: correlation of their returns {figure:.2f} ({said})"
         if figure < OPPOSED and not task.groups_compete:
             yield "    what one earns the other loses: give task.groups_compete=true, and each is reported on its own"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,20 @@ def test_of_equal_policies_the_earlier_stays_and_one_of_another_history_goes(tmp
     assert BestPolicy(path, "mappo", "eval/return_mean").path.stat().st_size > 0
     BestPolicy(path, "mappo", "eval/return_mean").go_on(60)
     assert not path.exists()
+
+
+@pytest.mark.parametrize(("compete", "warnings"), [(False, 1), (True, 0)])
+def test_opposed_groups_that_are_taken_for_one_team_are_said_once(
+    compete: bool, warnings: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    task = VmasTask("vmas/simple_tag", n_envs=6, max_steps=30, groups_compete=compete)
+    config = small_config(task=task, total_frames=120, evaluation=EvaluationConfig(every_frames=60, episodes=60))
+    with caplog.at_level(logging.WARNING, "ctde_kit"):
+        start(config, tmp_path / "run")
+    said = [record.getMessage() for record in caplog.records if "say that the groups compete" in record.getMessage()]
+    assert len(said) == warnings
+    expected = "adversary earns what agent loses (correlation of their returns -1.00 over 60 episodes)"
+    assert all(expected in one for one in said)
 
 
 def test_each_group_has_a_best_policy_where_groups_compete(tmp_path: Path) -> None:
