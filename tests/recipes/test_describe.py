@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ def test_groups_masks_state_and_random_play(tmp_path: Path) -> None:
     assert "state  none" in shown
     assert "random play  20 episodes of 4 steps; return " in shown
     assert "listener and speaker: correlation of their returns 1.00 (task.groups_compete=false)" in shown
-    assert "doctor  10 of 10 rules hold or do not apply" in shown
+    assert re.search(r"doctor  (\d+) of \1 rules hold or do not apply", shown)
 
 
 def test_opposed_interests_are_said(tmp_path: Path) -> None:
