@@ -14,8 +14,8 @@ from ctde_kit.files import replacing
 from ctde_kit.modules import TeamPolicy
 from ctde_kit.recipes.commands.loading import read_config
 from ctde_kit.recipes.commands.run_guard import guarded_run
-from ctde_kit.recipes.configs.data import to_data
-from ctde_kit.recipes.configs.own_callbacks import imported
+from ctde_kit.recipes.configs.data import read_data, to_data
+from ctde_kit.recipes.configs.own_callbacks import imported, search_recorded
 from ctde_kit.recipes.configs.own_code import code_of, recorded
 from ctde_kit.recipes.configs.recipe import RecipeConfig
 from ctde_kit.recipes.wiring.attending import attention_critics
@@ -102,6 +102,8 @@ def resume(config: RecipeConfig, path: Path, *, trust: bool = False) -> dict[str
         UserError: where ``path`` is in use or holds no whole checkpoint, where nothing is left to do, and where rows
             before the checkpoint are missing.
     """
+    if trust and config.callbacks and (path / CODE_FILE).is_file():
+        search_recorded(config.callbacks, read_data(path / CODE_FILE))
     SavedRun(path).check_trust(config, trust=trust)
     check_loggers(config.logger)
     callbacks = Callbacks(imported(config.callbacks))

@@ -8,7 +8,7 @@ import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +44,20 @@ def source(name: str) -> Path:
     specs = _specs(name)
     package = specs[0].submodule_search_locations
     return Path(next(iter(package))) if package else Path(specs[0].origin or "")
+
+
+def search_recorded(names: Iterable[str], records: Mapping[str, Any]) -> None:
+    """Have Python look for modules where they were when a run was started, too, whatever the working directory is now.
+
+    Args:
+        names: of the callbacks.
+        records: what ``own_code.recorded`` said of them.
+    """
+    for record in map(records.get, names):
+        if isinstance(record, Mapping) and isinstance(record.get("path"), str):
+            folder = str(Path(record["path"]).parent)
+            if folder not in sys.path:
+                sys.path.append(folder)
 
 
 def imported(names: Iterable[str]) -> dict[str, OnIteration]:
