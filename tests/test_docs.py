@@ -71,8 +71,6 @@ def test_the_code_of_a_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.
         if language == "bash":
             for line in code.splitlines():
                 run_command(line, tmp_path)
-        elif file := re.match(r"# (\w+\.py)\n", code):
-            (tmp_path / file[1]).write_text(code)
         else:
             # A block that begins with the name of a file is that file, too.
             name = re.match(r"# (\w+\.py)\n", code)

@@ -20,7 +20,7 @@ from ctde_kit.training.parts import Parts
 FORMAT = 2
 # Other files in the directory of checkpoints are the user's, and left alone.
 NAME = re.compile(r"frames_(0|[1-9][0-9]*)\.pt")
-# Only in those of runs whose callbacks have a state.
+# Not in those of loops without callbacks that have a state.
 ON_ITERATION = "on_iteration"
 CONTENT = {"format", "algorithm", "frames", "rows", "parts", "random"}
 

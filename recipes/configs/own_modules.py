@@ -7,7 +7,7 @@ import importlib
 import importlib.util
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
@@ -57,6 +57,19 @@ def source(name: str, shown: str) -> Path:
     outermost = _specs(name, shown)[0]
     package = outermost.submodule_search_locations
     return Path(next(iter(package))) if package else Path(outermost.origin or "")
+
+
+def search_recorded(records: Mapping[str, Any]) -> None:
+    """Have Python look for modules where they were when a run was started, too, whatever the working directory is now.
+
+    Args:
+        records: what the run recorded of a user's own code, by name.
+    """
+    for record in records.values():
+        if isinstance(record, Mapping) and isinstance(record.get("path"), str):
+            folder = str(Path(record["path"]).parent)
+            if folder not in sys.path:
+                sys.path.append(folder)
 
 
 def imported(name: str, shown: str) -> Any:

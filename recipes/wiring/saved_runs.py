@@ -14,6 +14,7 @@ from ctde_kit.recipes.configs.actors import ActorConfig
 from ctde_kit.recipes.configs.data import from_data, read_data
 from ctde_kit.recipes.configs.opponents import RunOpponent
 from ctde_kit.recipes.configs.own_code import check_trust
+from ctde_kit.recipes.configs.own_modules import search_recorded
 from ctde_kit.recipes.configs.recipe import RecipeConfig
 from ctde_kit.recipes.configs.tasks.task import TaskConfig
 
@@ -63,6 +64,8 @@ class SavedRun:
         """Raise ``UserError`` where ``config``, read from this run, names code that nobody has said to trust."""
         path = self.directory / CODE_FILE
         records = read_data(path) if path.is_file() else {}
+        if trust:
+            search_recorded(records)
         check_trust(config, records, self.directory / "config.yaml", trust=trust)
 
     def check_task(self, task: TaskConfig) -> None:

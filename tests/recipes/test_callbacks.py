@@ -142,7 +142,9 @@ def test_a_run_that_was_stopped_goes_on_with_its_callbacks_state(
     # To read a policy nothing of it is needed.
     load(folder / "run")
     assert not (folder / "MARK").exists()
-    resumed = call_here(folder, "vdn", "resume=run", "trust=true")
+    # The module is found where it was, from any directory.
+    sys.path[:] = [path for path in sys.path if path != str(folder)]
+    resumed = call_here(folder / "my_package", "vdn", "resume=../run", "trust=true")
     assert resumed.returncode == 0, resumed.stderr
     assert (folder / "MARK").exists()
     assert "is not the code that the run was started with" in caplog.text
