@@ -25,8 +25,8 @@ def iterate(parts: Parts) -> Iterator[Iteration]:
     >>> parts = QMIXConfig(task=MatrixTask(n_envs=2), frames_per_batch=12, total_frames=24).build()
     >>> for iteration in ck.iterate(parts):
     ...     print(iteration.frames, iteration.metrics["num_updates"])
-    12 2
-    24 2
+    12 1
+    24 1
     """
     for batch in parts.collector:
         check_finite(batch, parts.collector.frames)

@@ -65,7 +65,7 @@ class Iteration:
     >>> parts = QMIXConfig(task=MatrixTask(n_envs=2), frames_per_batch=12, total_frames=12).build()
     >>> iteration = next(iterate(parts))
     >>> iteration.frames, iteration.batch.shape, iteration.metrics["num_updates"]
-    (12, torch.Size([2, 6]), 2)
+    (12, torch.Size([2, 6]), 1)
     """
 
     frames: int

@@ -171,11 +171,17 @@ def test_a_failure_is_named_and_passed_over(tmp_path: Path, script: tuple[str, .
 
 
 def test_an_interrupted_benchmark_ends_its_runs_and_goes_on(tmp_path: Path) -> None:
-    options = [*VDN, "seeds=0", "total_frames=48000", "compile=off"]
-    options += ["checkpoint.every_frames=480", "evaluation.every_frames=48000", "updates_per_frame=0.01", "jobs=1"]
+    options = [*VDN, "seeds=0", "total_frames=14400", "compile=off"]
+    options += ["checkpoint.every_frames=480", "evaluation.every_frames=14400", "updates_per_frame=0.01", "jobs=1"]
     options += ["evaluation.episodes=2"]
     process = subprocess.Popen(
-        command("benchmark", *options), cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command("benchmark", *options),
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # A program that a shell has started in the background ignores it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     run = tmp_path / "b" / "matrix" / "climbing" / "vdn" / "seed_0"
     deadline = time.monotonic() + 120
@@ -192,7 +198,7 @@ def test_an_interrupted_benchmark_ends_its_runs_and_goes_on(tmp_path: Path) -> N
     again = call_here(tmp_path, "benchmark", *options)
     assert f"$ ctde vdn resume={run}" in log.read_text()
     assert again.stdout.count("1 of 1") == 2
-    assert (run / "metrics.csv").read_text().count("\n") == 101
+    assert (run / "metrics.csv").read_text().count("\n") == 31
 
 
 def test_all_runs_together_have_one_core_each(monkeypatch: pytest.MonkeyPatch) -> None:

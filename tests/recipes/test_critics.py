@@ -18,7 +18,7 @@ from ctde_kit.recipes.commands import running
 from ctde_kit.recipes.wiring.attending import attention_critics
 from ctde_kit.recipes.wiring.critic_parts import critics_team
 from ctde_kit.specs import TeamSpec
-from ctde_kit.training import RunDirectory, iterate
+from ctde_kit.training import Callbacks, RunDirectory, iterate
 from ctde_kit.training.stop_signals import StopSignals
 from tests.contracts.fakes import group_spec, observe
 from tests.recipes.small import network, small_config
@@ -132,7 +132,7 @@ def test_a_run_shows_what_its_critics_attend_to(
     assert attention_critics(parts)["agents"] is learned
     monkeypatch.setattr(running, "write_gif", lambda frames, path: shown.append((frames, path)))
     shown: list[Any] = []
-    running._train(config, parts, RunDirectory(tmp_path / "run"), 0.0, StopSignals())
+    running._train(config, parts, Callbacks({}), RunDirectory(tmp_path / "run"), 0.0, StopSignals())
     assert (tmp_path / "run" / "plots" / "attention.png").stat().st_size > 5000
     ((frames, _),) = shown
     assert len(frames) == 7

@@ -84,7 +84,7 @@ def test_targets_take_the_others_as_each_agent_believes_them() -> None:
     torch.testing.assert_close(loss(batch)["target_value"], expected)
 
 
-@pytest.mark.parametrize("kind", ["continuous", "categorical"])
+@pytest.mark.parametrize("kind", [pytest.param("continuous", marks=pytest.mark.slow), "categorical"])
 def test_the_divergence_falls_ten_times_on_a_fixed_policy(kind: str) -> None:
     loss, actors, _ = case(kind, entropy_coeff=0.0)
     for actor in actors.values():  # far from what an untrained network believes

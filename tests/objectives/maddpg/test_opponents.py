@@ -209,10 +209,8 @@ def test_beliefs_of_opponents_are_refused() -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "opponent",
-    ["random", pytest.param("sampled", marks=pytest.mark.slow), pytest.param("recurrent", marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("opponent", ["random", "sampled", "recurrent"])
 def test_the_gradient_step_with_an_opponent_is_one_graph(opponent: str) -> None:
     team = herd("continuous", "categorical" if opponent == "random" else "continuous")
     actor = make_actor(team["sheep"], opponent == "recurrent")
