@@ -5,7 +5,7 @@ A protocol that extends ``Capability`` may be asked for with ``isinstance``; the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -129,8 +129,8 @@ class ReturnScale(Protocol):
 class RewardScale(Protocol):
     """The units in which losses read rewards, such as ``RewardNorm``; a module, whose statistics they keep."""
 
-    def normalize(self, tensordict: TensorDictBase, /) -> TensorDictBase:
-        """A shallow copy with rewards in these units under ``next``."""
+    def normalize(self, tensordict: TensorDictBase, /, *, read: Iterable[NestedKey]) -> TensorDictBase:
+        """A shallow copy with the rewards that are ``read`` in these units; an error where others are."""
         ...
 
 

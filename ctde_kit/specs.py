@@ -190,6 +190,11 @@ class TeamSpec:
 
 def _group_spec(name: str, action: TensorSpec, observation_spec: Composite, batch_dims: int) -> GroupSpec:
     keys = GroupKeys(name)
+    if name not in observation_spec.keys():  # noqa: SIM118  # a spec looks for values
+        raise UserError(
+            f"group {name!r} has actions and no observations: expected the key {keys.observation}, found "
+            f"{list(observation_spec.keys(True, True))}; rename it with the transform RenameTransform"
+        )
     composite = observation_spec[name]
     if isinstance(composite, StackedComposite) or not isinstance(action, TensorSpec) or -1 in action.shape:
         raise UserError(

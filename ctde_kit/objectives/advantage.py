@@ -105,7 +105,9 @@ class AdvantageEstimator(nn.Module):
         if self.value_norm is not None:
             value, next_value = self.value_norm.denormalize(value), self.value_norm.denormalize(next_value)
         reward_key = next_key(self.keys.reward)
-        rewards = tensordict if self.reward_norm is None else self.reward_norm.normalize(tensordict)
+        rewards = (
+            tensordict if self.reward_norm is None else self.reward_norm.normalize(tensordict, read=[self.keys.reward])
+        )
         reward = rewards.get(reward_key)
         alive = valid_agents(tensordict, self.keys.mask, PADDING_MASK, reward_key)
         mask = None if alive is None else alive.unsqueeze(-1)

@@ -234,7 +234,9 @@ class QMixLoss(ModuleLoss):
     def _targets(self, steps: TensorDictBase, current: TensorDictBase, following: TensorDictBase) -> ValueTargets:
         """Values and targets of the team, or without a mixer of all groups' agents side by side."""
         keys, returns = self.tensor_keys, partial(self.returns, self.gamma)
-        steps = steps if self.reward_norm is None else self.reward_norm.normalize(steps)
+        if self.reward_norm is not None:
+            own = [actor.group.keys.reward for actor in self._groups.values()]
+            steps = self.reward_norm.normalize(steps, read=own if self.mixer is None else [keys.reward])
         if self.mixer is None:
             values, next_values = (chosen_values(self._groups, entries) for entries in (current, following))
             groups = [actor.group for actor in self._groups.values()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol, runtime_checkable
 
@@ -74,6 +75,7 @@ class Callbacks:
     def __init__(self, callbacks: Mapping[str, OnIteration]):
         self.callbacks = dict(callbacks)
         self.ended_by: str | None = None
+        self._plain: dict[str, Any] = {}
 
     def on_start(self, parts: Parts, frames: int) -> None:
         """Before the first iteration."""
@@ -87,12 +89,24 @@ class Callbacks:
                 if asks_to_end(callback(parts, iteration, dict(row))):
                     self.ended_by = self.ended_by or name
                 if isinstance(callback, Stateful):
-                    _check_plain(callback.state_dict(), "state_dict()")
+                    state = callback.state_dict()
+                    _check_plain(state, "state_dict()")
+                    self._plain[name] = copy.deepcopy(state)
         return self.ended_by is not None
 
     def state_dict(self) -> dict[str, Any]:
-        """By name, the state of each callback that has one."""
-        return {name: callback.state_dict() for name, callback in self._stateful().items()}
+        """By name, the state of each callback that has one; after an error in one, its last state that can be saved."""
+        return {name: self._state(name, callback) for name, callback in self._stateful().items()}
+
+    def _state(self, name: str, callback: Stateful) -> dict[str, Any]:
+        try:
+            state = callback.state_dict()
+            _check_plain(state, "state_dict()")
+        except Exception:
+            if name not in self._plain:
+                raise
+            return self._plain[name]
+        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore a state that ``state_dict`` returned.

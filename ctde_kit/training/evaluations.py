@@ -17,6 +17,8 @@ from ctde_kit.training.evaluation_log import EvaluationLog
 logger = logging.getLogger("ctde_kit")
 # Below this correlation of returns two groups are said to be opposed.
 OPPOSED = -0.5
+# Of fewer episodes a correlation below that is often chance.
+ENOUGH = 50
 
 
 @dataclass
@@ -73,10 +75,10 @@ class Evaluations:
         if self.groups_compete or self._warned:
             return
         for (one, other), figure in returns.correlations().items():
-            if figure < OPPOSED:
+            if figure < OPPOSED and len(returns.by_group[one]) >= ENOUGH:
                 logger.warning(
                     "%s earns what %s loses (correlation of their returns %.2f over %d episodes), and both are taken "
-                    "for one team: say that the groups compete",
+                    "for one team: say groups_compete=True",
                     *(one, other, figure, len(returns.by_group[one])),
                 )
                 self._warned = True

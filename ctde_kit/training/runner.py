@@ -135,7 +135,10 @@ def run(parts: Parts, settings: Run, *, on_iteration: OnIteration | None = None)
             except Exception:
                 # What was learned is kept, whatever a callback does.
                 _log(row, settings)
-                checkpoint(parts, settings, frames, on_iteration)
+                try:
+                    checkpoint(parts, settings, frames, on_iteration)
+                except Exception as error:
+                    logger.warning("no checkpoint at %d frames (%r); the one before it stays", frames, error)
                 parts.collector.shutdown()
                 raise
             if ends:

@@ -21,7 +21,7 @@ from ctde_kit.recipes.configs.data import to_data
 from ctde_kit.recipes.configs.opponents import RunOpponent
 from ctde_kit.recipes.configs.tasks.task import TaskConfig
 from ctde_kit.recipes.wiring.evaluating import EVALUATION_SEED
-from ctde_kit.recipes.wiring.saved_runs import SavedRun
+from ctde_kit.recipes.wiring.saved_runs import OWN, SavedRun
 
 if TYPE_CHECKING:
     from ctde_kit import TeamSpec
@@ -114,7 +114,7 @@ def _common_task(cfg: CrossPlayConfig) -> TaskConfig:
     tasks = [run.task for run in saved]
     saved[0].check_trust(tasks[0], trust=cfg.trust)
     for run, task in zip(runs, tasks, strict=True):
-        for name in ("name", "max_steps", "continuous_actions", "params"):
+        for name in ("name", *OWN, "max_steps", "continuous_actions", "params"):
             ours, theirs = getattr(tasks[0], name, None), getattr(task, name, None)
             if ours != theirs:
                 raise UserError(

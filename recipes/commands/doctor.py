@@ -112,7 +112,7 @@ def examine_run(directory: Path, *, trust: bool = False) -> Iterator[Report]:
     Raises:
         UserError: where it holds no configuration or no whole checkpoint, or names code that is not trusted.
     """
-    config = dataclasses.replace(read_config(directory), device="cpu", compile="off")
+    config = dataclasses.replace(read_config(directory), device="cpu", compile="off", callbacks=[])
     SavedRun(directory).check_trust(config, trust=trust)
     content = ck.training.read_checkpoint(
         ck.training.latest_checkpoint(directory / "checkpoints"), algorithm=config.algorithm

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from ctde_kit.errors import UserError
@@ -47,5 +48,5 @@ def _chosen(argument: str, value: str) -> tuple[str, str, str]:
         raise UserError(f"{argument}: environments of your own cannot be swept; start a command for each")
     check_name(code, argument)
     place, _, attribute = code.rpartition(":")
-    own = Path(place).stem if attribute == "Scenario" else attribute
+    own = re.sub(r"[^\w.-]", "_", Path(place).stem) if attribute == "Scenario" else attribute
     return file, f"{option}={with_absolute_file(code)}", f"{family}/{own}"

@@ -107,7 +107,7 @@ def _records(stage: Stage, options: WatchConfig, numbers: set[int]) -> dict[int,
     critic = stage.run.config.get("critic", {})
     critics = {}
     if own_task and isinstance(critic, dict) and critic.get("kind") == "attention":
-        loaded = load(stage.run.directory, device=str(stage.env.device))
+        loaded = load(stage.run.directory, device=str(stage.env.device), trust=options.trust)
         critics = attention_critics(loaded.parts)
         loaded.parts.collector.shutdown()
     listens = len(stage.groups) == 1 and bool(listening_channels(stage.policy))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
@@ -36,7 +37,7 @@ def check_name(name: str, shown: str) -> None:
 def with_absolute_file(name: str) -> str:
     """``FILE.py:NAME`` with the whole path, since a run may go on in another working directory; modules as they are."""
     place, separator, attribute = name.rpartition(":")
-    return f"{Path(place).absolute()}{separator}{attribute}" if place.endswith(".py") else name
+    return f"{os.path.abspath(place)}{separator}{attribute}" if place.endswith(".py") else name
 
 
 def source(name: str, shown: str) -> Path:
@@ -57,19 +58,6 @@ def source(name: str, shown: str) -> Path:
     outermost = _specs(name, shown)[0]
     package = outermost.submodule_search_locations
     return Path(next(iter(package))) if package else Path(outermost.origin or "")
-
-
-def search_recorded(records: Mapping[str, Any]) -> None:
-    """Have Python look for modules where they were when a run was started, too, whatever the working directory is now.
-
-    Args:
-        records: what the run recorded of a user's own code, by name.
-    """
-    for record in records.values():
-        if isinstance(record, Mapping) and isinstance(record.get("path"), str):
-            folder = str(Path(record["path"]).parent)
-            if folder not in sys.path:
-                sys.path.append(folder)
 
 
 def imported(name: str, shown: str) -> Any:

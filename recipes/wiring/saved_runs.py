@@ -14,7 +14,6 @@ from ctde_kit.recipes.configs.actors import ActorConfig
 from ctde_kit.recipes.configs.data import from_data, read_data
 from ctde_kit.recipes.configs.opponents import RunOpponent
 from ctde_kit.recipes.configs.own_code import check_trust
-from ctde_kit.recipes.configs.own_modules import search_recorded
 from ctde_kit.recipes.configs.recipe import RecipeConfig
 from ctde_kit.recipes.configs.tasks.task import TaskConfig
 
@@ -25,6 +24,9 @@ if TYPE_CHECKING:
 
 # How the actors of a run are built, beside its configuration; and the user's own code that it was started with.
 ACTORS_FILE, CODE_FILE = "actors.yaml", "code.yaml"
+
+# Options of tasks that name the environment, beside its name.
+OWN = ("scenario", "env", "env_id")
 
 
 @dataclass(frozen=True)
@@ -64,17 +66,17 @@ class SavedRun:
         """Raise ``UserError`` where ``config``, read from this run, names code that nobody has said to trust."""
         path = self.directory / CODE_FILE
         records = read_data(path) if path.is_file() else {}
-        if trust:
-            search_recorded(records)
         check_trust(config, records, self.directory / "config.yaml", trust=trust)
 
     def check_task(self, task: TaskConfig) -> None:
         """Raise ``UserError`` where the run is of another task, or of another kind of action."""
         theirs = self.task
-        if theirs.name != task.name:
-            raise UserError(
-                f"{self.directory} is a run of {theirs.name}, this is {task.name}; give a run of the same task"
-            )
+        for option in ("name", *OWN):
+            found, expected = getattr(theirs, option, None), getattr(task, option, None)
+            if found != expected:
+                raise UserError(
+                    f"{self.directory} is a run of {found}, this is {expected}; give a run of the same task"
+                )
         if theirs.continuous != task.continuous:
             raise UserError(
                 f"{self.directory} was trained with task.continuous_actions={str(theirs.continuous).lower()}, this is "

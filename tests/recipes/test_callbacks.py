@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from tensordict import TensorDict
 
-from ctde_kit.errors import UserError
+from ctde_kit.errors import CallbackError, UserError
 from ctde_kit.recipes import load
 from ctde_kit.recipes.configs.own_callbacks import imported
 from ctde_kit.recipes.wiring.compiling import WORTH_COMPILING
@@ -142,9 +143,11 @@ def test_a_run_that_was_stopped_goes_on_with_its_callbacks_state(
     # To read a policy nothing of it is needed.
     load(folder / "run")
     assert not (folder / "MARK").exists()
-    # The module is found where it was, from any directory.
+    # A module of that name in another directory is another one: it is looked for here, and where Python looks.
     sys.path[:] = [path for path in sys.path if path != str(folder)]
-    resumed = call_here(folder / "my_package", "vdn", "resume=../run", "trust=true")
+    absent = call_here(folder / "my_package", "vdn", "resume=../run", "trust=true")
+    assert_one_line(absent, "there is no module my_callbacks", program="ctde-vdn")
+    resumed = call_here(folder, "vdn", "resume=run", "trust=true")
     assert resumed.returncode == 0, resumed.stderr
     assert (folder / "MARK").exists()
     assert "is not the code that the run was started with" in caplog.text
@@ -203,6 +206,32 @@ def test_a_file_keeps_its_whole_path(folder: Path, monkeypatch: pytest.MonkeyPat
     assert config.callbacks == [f"{folder / 'my_callbacks.py'}:log"]
     assert config.own_code() == {config.callbacks[0]: folder / "my_callbacks.py"}
     assert callable(imported(config.callbacks)[config.callbacks[0]])
+
+
+class Turning:
+    """A state that cannot be saved from the second iteration on."""
+
+    def __init__(self, broken: Any) -> None:
+        self.calls, self.broken = 0, broken
+
+    def __call__(self, parts: Any, iteration: Any, row: Any) -> None:
+        self.calls += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"calls": self.calls if self.calls < 2 else self.broken(self.calls)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.calls = state_dict["calls"]
+
+
+@pytest.mark.parametrize("broken", [np.int64, lambda calls: 1 / 0], ids=["numpy", "raises"])
+def test_a_state_that_cannot_be_saved_leaves_a_checkpoint_that_can_be_loaded(broken: Any) -> None:
+    callbacks = Callbacks({"turning": Turning(broken)})
+    iteration: Any = Iteration(12, TensorDict(), {})
+    callbacks(Any, iteration, {"frames": 12})  # type: ignore[arg-type]
+    with pytest.raises(CallbackError, match="callback turning at 12 frames"):
+        callbacks(Any, iteration, {"frames": 12})  # type: ignore[arg-type]
+    assert callbacks.state_dict() == {"turning": {"calls": 1}}
 
 
 def test_another_module_of_the_name_is_no_callback(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from ctde_kit.errors import UserError
 from ctde_kit.recipes import VmasTask, load, named_task
 from ctde_kit.specs import TeamSpec
 from tests.recipes.command_line import call_here
+from tests.recipes.small import small_config
 
 SCENARIO = """
 import torch
@@ -142,6 +143,18 @@ def test_each_family_trains_from_the_command_line(
     spec = TeamSpec.from_env(loaded.env)[group]
     assert (spec.n_agents, spec.observation_dim) == sizes
     loaded.env.close()
+
+
+def test_a_checkpoint_resets_an_environment_whose_state_is_not_known(
+    own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(own)
+    config = small_config(task=named_task("torchrl/own_envs:batched", n_envs=6, max_steps=7))
+    first, second = config.build().collector, config.build().collector
+    next(iter(first))
+    second.load_state_dict(first.state_dict())
+    for collector in (first, second):
+        assert next(iter(collector))["is_init"][:, 0].all()
 
 
 def test_a_run_goes_on_from_another_directory(own: Path, tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ def test_opposed_groups_that_are_taken_for_one_team_are_said_once(
     config = small_config(task=task, total_frames=120, evaluation=EvaluationConfig(every_frames=60, episodes=60))
     with caplog.at_level(logging.WARNING, "ctde_kit"):
         start(config, tmp_path / "run")
-    said = [record.getMessage() for record in caplog.records if "say that the groups compete" in record.getMessage()]
+    said = [record.getMessage() for record in caplog.records if "say groups_compete=True" in record.getMessage()]
     assert len(said) == warnings
     expected = "adversary earns what agent loses (correlation of their returns -1.00 over 60 episodes)"
     assert all(expected in one for one in said)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import abc
 import ast
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from vmas.simulator.scenario import BaseScenario
 
 # What these do with all arguments reads none of them.
 _HARMLESS = ("check_kwargs_consumed",)
+# Above every scenario.
+_PLAIN = (object, abc.ABC)
 
 
 def argument_names(scenario_class: type[BaseScenario]) -> set[str] | None:
@@ -21,20 +25,33 @@ def argument_names(scenario_class: type[BaseScenario]) -> set[str] | None:
     >>> sorted(argument_names(load("dropout.py").Scenario))
     ['energy_coeff', 'n_agents', 'start_same_point']
     """
-    names: set[str] = set()
+    others = [cls for cls in scenario_class.__mro__ if not _is_scenario(cls) and cls not in (BaseScenario, *_PLAIN)]
     trees = [_class_source(cls) for cls in scenario_class.__mro__ if _is_scenario(cls)]
     nodes = [node for tree in trees if tree is not None for node in ast.walk(tree)]
     functions = [node for node in nodes if isinstance(node, ast.FunctionDef)]
-    methods = {function.name for function in functions}
+    if others or None in trees or "make_world" not in [function.name for function in functions]:
+        return None
+    takes_bag = {function.name for function in functions if _bags(function)}
+    names: set[str] = set()
+    handed_on = {"make_world"}
     for function in functions:
-        bags = _bags(function)
-        read, is_whole = _reads(function, bags, methods)
-        if is_whole:
+        found = _reads(function, {function.name for function in functions}, takes_bag)
+        if found is None:
             return None
-        names |= read
-        if function.name == "make_world" or bags:
-            names |= {argument.arg for argument in [*function.args.args, *function.args.kwonlyargs]} - bags
-    return None if None in trees else names - {"self", "batch_dim", "device"}
+        names |= found.names
+        handed_on |= found.handed_on
+    for function in functions:
+        if function.name in handed_on:
+            arguments = {argument.arg for argument in [*function.args.args, *function.args.kwonlyargs]}
+            names |= arguments - _bags(function)
+    return names - {"self", "batch_dim", "device"}
+
+
+class _Found(NamedTuple):
+    """What a function does with all arguments: which it looks up, and to which methods it hands the whole on."""
+
+    names: set[str]
+    handed_on: set[str]
 
 
 def _is_scenario(cls: type) -> bool:
@@ -62,19 +79,32 @@ def _bags(function: ast.FunctionDef) -> set[str]:
     return rest | {argument.arg for argument in function.args.args if "kwargs" in argument.arg}
 
 
-def _reads(function: ast.FunctionDef, bags: set[str], methods: set[str]) -> tuple[set[str], bool]:
-    """What a function looks up in ``bags``, and whether it uses one in another way."""
-    names: set[str] = set()
+def _reads(function: ast.FunctionDef, methods: set[str], takes_bag: set[str]) -> _Found | None:
+    """What a function does with all arguments; ``None`` where that is something else than what is known."""
+    bags, found = _bags(function), _Found(set(), set())
     accounted: set[ast.expr] = set()
     for node in ast.walk(function):
         for bag, constant in _lookups(node):
             if isinstance(bag, ast.Name) and bag.id in bags and isinstance(constant, ast.Constant):
                 accounted.add(bag)
-                names |= {constant.value} if isinstance(constant.value, str) else set()
-        if isinstance(node, ast.Call) and getattr(node.func, "attr", None) in (*methods, *_HARMLESS):
-            accounted |= {*node.args, *(keyword.value for keyword in node.keywords)}
+                found.names.update({constant.value} if isinstance(constant.value, str) else ())
+        if isinstance(node, ast.Call):
+            method, whole = _own_method(node), {keyword.value for keyword in node.keywords if keyword.arg is None}
+            if method in methods:
+                accounted |= whole | (set(node.args) if method in takes_bag else set())
+                found.handed_on.update({method} if whole else ())
+            elif getattr(node.func, "attr", None) in _HARMLESS:
+                accounted |= {*node.args, *whole}
     uses = {node for node in ast.walk(function) if isinstance(node, ast.Name) and node.id in bags}
-    return names, bool(uses - accounted)
+    return None if uses - accounted else found
+
+
+def _own_method(call: ast.Call) -> str | None:
+    """The name in ``self.NAME(...)`` and ``super().NAME(...)``."""
+    if not isinstance(call.func, ast.Attribute):
+        return None
+    owner = call.func.value.func if isinstance(call.func.value, ast.Call) else call.func.value
+    return call.func.attr if isinstance(owner, ast.Name) and owner.id in ("self", "super") else None
 
 
 def _lookups(node: ast.AST) -> Iterator[tuple[ast.expr, ast.expr]]:

@@ -129,7 +129,8 @@ class AgentRow:
         if self._action_mask is None:
             if info is not None and ACTION_MASK in info:
                 raise ValueError(
-                    f"{self.agent!r} has an action_mask, but had none at the first reset: give it one there"
+                    f"{self.agent!r} has an action_mask in a step, but had none at the first reset: say so in its "
+                    "observation space, a Dict with action_mask"
                 )
             return
         if not acts:

@@ -31,7 +31,7 @@ class ObservationNorm(TensorDictModuleBase):
     of its F features over agents, envs and steps, and so has the root ``state``. Dead agents and padding count nowhere.
     Only ``update`` moves them. Call it once a batch has been learned from, as ``iterate`` does with
     ``Parts.observation_norm``: then a batch is collected and learned with the same statistics, and PPO's first ratio
-    is 1. Target networks share the statistics of the online ones.
+    is 1. The target networks of the kit's losses share the statistics of the online ones.
 
     As a TensorDict module, for networks that are not the kit's, it writes ``(group, "normalized_observation")`` and so
     on, zero for dead agents: ``TensorDictSequential(norm, network)``.
@@ -119,6 +119,7 @@ class ObservationNorm(TensorDictModuleBase):
         for key in self._keys:
             value = required_entry(batch, key)
             valid = batch.get(PADDING_MASK, None)
+            valid = None if valid is None else valid.reshape(batch.shape)
             if isinstance(key, tuple):
                 valid = valid_agents(batch, self._masks.get(key), PADDING_MASK, key)
             self.moments_of(key).update(value, valid)

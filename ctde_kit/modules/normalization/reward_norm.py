@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
 from tensordict import TensorDictBase
+from tensordict.utils import NestedKey
 from torch import Tensor, nn
 
 from ctde_kit.entries import agent_flags, required_entry, valid_agents
@@ -75,8 +76,23 @@ class RewardNorm(nn.Module):
         moments: Any = self.moments[name]
         return moments.deviation.squeeze(-1)
 
-    def normalize(self, tensordict: TensorDictBase) -> TensorDictBase:
-        """A shallow copy with normalized rewards under ``next``; nothing is written into what is given."""
+    def normalize(self, tensordict: TensorDictBase, *, read: Iterable[NestedKey] = ()) -> TensorDictBase:
+        """A shallow copy with normalized rewards under ``next``; nothing is written into what is given.
+
+        Args:
+            tensordict: with the rewards.
+            read: the keys below ``next`` of the rewards that are learned from.
+
+        Raises:
+            UserError: where one of them is not normalized here.
+        """
+        known = [REWARD] if self.of_team else [group.keys.reward for group in self.team]
+        for key in read:
+            if key not in known:
+                raise UserError(
+                    f"reward_norm: the loss learns from {key}, and this RewardNorm has {known}; make it with "
+                    "of_team=True for a loss with a mixer, else without, and leave the loss's reward key as it is"
+                )
         normalized = tensordict.copy()
         for name in self.moments:
             key = self._key(name)

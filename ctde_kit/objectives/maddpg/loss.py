@@ -262,7 +262,9 @@ class MADDPGLoss(ModuleLoss):
         """Values and targets by group, or of the team where there is a mixer."""
         keys, groups, returns = self.tensor_keys, self._groups, partial(self.returns, self.gamma)
         values = {name: unrolled[name].get(groups[name].keys.state_action_value) for name in unrolled}
-        steps = steps if self.reward_norm is None else self.reward_norm.normalize(steps)
+        if self.reward_norm is not None:
+            own = [groups[name].keys.reward for name in values]
+            steps = self.reward_norm.normalize(steps, read=own if self.mixer is None else [keys.reward])
         if self.mixer is None:
             learning = [groups[name] for name in values]
             padding, weight = keys.padding_mask, self.team_weight

@@ -52,7 +52,8 @@ class TorchRLTask(TaskConfig):
 
         function: Callable[..., Any] = imported(self.env, f"task.env={self.env}")
         n_envs = n_envs or self.n_envs
-        known = inspect.signature(function).parameters
+        # TorchRL's metaclass hides what a class takes.
+        known = inspect.signature(function.__init__ if isinstance(function, type) else function).parameters
         with naming_params(self.name, self.params):
             if "n_envs" in known:
                 on = {"device": device} if "device" in known else {}
@@ -61,7 +62,10 @@ class TorchRLTask(TaskConfig):
                 self._checked(function(**self.params), []).close()
                 env = SerialEnv(n_envs, partial(function, **self.params)).to(device)
         env.set_seed(seed)
-        return TransformedEnv(env, StepCounter(self.max_steps))
+        transformed = TransformedEnv(env, StepCounter(self.max_steps))
+        # What a foreign environment keeps is not known, so that a checkpoint resets it, in both runs.
+        transformed.base_env.state_is_captured = False
+        return transformed
 
     def _checked(self, env: Any, batch: list[int]) -> EnvBase:
         from torchrl.envs import EnvBase

@@ -44,7 +44,9 @@ class PlannedRun:
     @property
     def name(self) -> str:
         """Of its directory below ``output``."""
-        return f"{self.task}/{self.label}/seed_{self.seed}"
+        # Of one's own code by its name alone: a path may lead out of the directory.
+        task = f"{self.task.partition('/')[0]}/{self.task.rpartition('/')[2]}" if ":" in self.task else self.task
+        return f"{task}/{self.label}/seed_{self.seed}"
 
     @property
     def directory(self) -> Path:

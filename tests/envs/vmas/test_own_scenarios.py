@@ -60,6 +60,35 @@ class HandingOn(Plain):
         self.width, self.height = width, rest.get("height", 1.0)
 
 
+class Building(Plain):
+    def make_world(self, batch_dim: int, device: torch.device, **kwargs: Any) -> World:
+        return self.build(batch_dim, device, **kwargs)
+
+    def build(self, batch_dim: int, device: torch.device, height: float = 1.0) -> World:
+        self.height = height
+        return super().make_world(batch_dim, device)
+
+
+class Options(Plain):
+    def make_world(self, batch_dim: int, device: torch.device, **kwargs: Any) -> World:
+        self.set_up(kwargs)
+        return super().make_world(batch_dim, device)
+
+    def set_up(self, options: dict[str, Any]) -> None:
+        self.height = options.get("height", 1.0)
+
+
+class Mixin:
+    def read(self, options: dict[str, Any]) -> None:
+        self.options = options
+
+
+class Mixed(Mixin, Plain):
+    def make_world(self, batch_dim: int, device: torch.device, **kwargs: Any) -> World:
+        self.read(kwargs)
+        return super().make_world(batch_dim, device)
+
+
 def renamed(cls: type) -> type:
     """A decorator that makes another class."""
     return type("Renamed", (cls,), {"observation": lambda self, agent: agent.state.vel})
@@ -86,6 +115,7 @@ def nested() -> type[BaseScenario]:
         (lambda: Plain, "speed"),
         (lambda: HandingOn, "width"),
         (lambda: HandingOn, "height"),
+        (lambda: Building, "height"),
         (nested, "depth"),
         (nested, "speed"),
     ],
@@ -99,7 +129,7 @@ def test_what_is_read_is_known(make: Callable[[], type[BaseScenario]], argument:
         VmasEnv(scenario, num_envs=2, scenario_kwargs={argument[:-1]: 2.0})
 
 
-@pytest.mark.parametrize("make", [executed, lambda: Updating, lambda: renamed(Plain)])
+@pytest.mark.parametrize("make", [executed, lambda: Updating, lambda: renamed(Plain), lambda: Options, lambda: Mixed])
 def test_what_cannot_be_read_is_not_checked(make: Callable[[], type[BaseScenario]]) -> None:
     env = VmasEnv(make(), num_envs=3, seed=0, anything=5)
     assert env.rollout(4)["next", "agents", "reward"].shape == (3, 4, 2, 1)

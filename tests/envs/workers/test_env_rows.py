@@ -223,7 +223,7 @@ class LateMasks(ToyEnv):
 
 
 def test_a_mask_that_first_appears_in_a_step_is_an_error(make: Make) -> None:
-    with pytest.raises(WorkerError, match="ValueError: 'boss_1' has an action_mask, but had none at the first reset"):
+    with pytest.raises(WorkerError, match="ValueError: 'boss_1' has an action_mask in a step, but had none at the"):
         make(LateMasks).rollout(5)
 
 

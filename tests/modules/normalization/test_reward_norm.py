@@ -154,6 +154,8 @@ def test_advantages_are_of_normalized_rewards() -> None:
     normalized = AdvantageEstimator(critic, keys, reward_norm=halved(team), **options)(data)
     torch.testing.assert_close(normalized[keys.value_target], plain[keys.value_target])
     assert torch.equal(normalized[REWARD], raw)
+    with pytest.raises(UserError, match="reward_norm: the loss learns from"):
+        AdvantageEstimator(critic, keys, reward_norm=halved(team, of_team=True), **options)(data)
 
 
 @pytest.mark.parametrize("mixed", [False, True])
@@ -169,6 +171,9 @@ def test_action_values_are_of_normalized_rewards(mixed: bool) -> None:
     expected = losses[0](with_half_the_rewards(data, team))
     torch.testing.assert_close(losses[1](data)["target_value"], expected["target_value"])
     assert not torch.allclose(losses[0](data)["target_value"], expected["target_value"])
+    other = QMixLoss(actors, VDNMixer(team) if mixed else None, gamma=0.9, reward_norm=halved(team, of_team=not mixed))
+    with pytest.raises(UserError, match=r"reward_norm: the loss learns from .*reward.*of_team=True for a loss with a"):
+        other(data)
 
 
 @pytest.mark.parametrize("mixed", [False, True])

@@ -72,7 +72,10 @@ BENCHMARL = "BenchMARL 1.5.2 MAPPO, training episodes, one seed"
 
 
 CUE = ["task=communication/cue", "frames_per_batch=1200", "total_frames=30000", "evaluation.episodes=500"]
-CUE_OPTIONS = {"mappo": [], "qmix": ["updates_per_frame=0.04", "lr=0.001", "target.tau=0.02", "epsilon_frames=15000"]}
+CUE_OPTIONS = {
+    "mappo": [],
+    "qmix": ["updates_per_frame=0.04", "lr=0.001", "target.tau=0.02", "epsilon_frames=15000", "anneal_lr=false"],
+}
 
 
 def _cue(recipe: str, network: str) -> Experiment:
