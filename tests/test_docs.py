@@ -32,7 +32,7 @@ PAGES = [
     "docs/critics.md",
     "docs/doctor.md",
     "docs/normalization.md",
-    "docs/policies.md",
+    pytest.param("docs/policies.md", marks=pytest.mark.slow),
 ]
 
 

@@ -68,7 +68,7 @@ def qmix_return(network: Any, frames: int) -> float:
     return evaluate(env, parts.policy, ["agents"], episodes=500, seed=1_000_009).metrics()["return_mean"]
 
 
-@pytest.mark.parametrize("network", [BiCNetNetwork, TarMACNetwork])
+@pytest.mark.parametrize("network", [pytest.param(BiCNetNetwork, marks=pytest.mark.slow), TarMACNetwork])
 def test_mappo_with_a_channel_wins(network: Any) -> None:
     assert greedy_return(mappo_config(network(hidden_size=32, num_cells=[32]), 6_000), 500) >= 0.95
 
@@ -77,12 +77,13 @@ def test_mappo_without_a_channel_guesses() -> None:
     assert greedy_return(mappo_config(PLAIN, 6_000), 500) == pytest.approx(0.25, abs=0.07)
 
 
-@pytest.mark.parametrize("across_groups", [False, True])
+@pytest.mark.parametrize("across_groups", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_channel_that_crosses_groups_wins_where_speaker_and_listeners_are_groups(across_groups: bool) -> None:
     network = CommNetNetwork(hidden_size=32, num_cells=[32], across_groups=across_groups)
     found = greedy_return(mappo_config(network, 6_000, two_groups=True), 500)
     assert found >= 0.95 if across_groups else found == pytest.approx(0.25, abs=0.07)
 
 
+@pytest.mark.slow
 def test_qmix_with_a_channel_wins() -> None:
     assert qmix_return(CommNetNetwork(hidden_size=32, num_cells=[32], encoder="mlp"), 6_000) >= 0.95

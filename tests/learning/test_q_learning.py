@@ -96,5 +96,6 @@ def test_gru_with_burn_in_remembers_the_cue() -> None:
     assert share_of_right_answers(recall_config(GRUNetwork(hidden_size=32, num_cells=[32]), burn_in=4)) >= 0.95
 
 
+@pytest.mark.slow
 def test_mlp_stays_at_chance() -> None:
     assert share_of_right_answers(recall_config(MLPNetwork(num_cells=[32]), burn_in=0)) == pytest.approx(0.25, abs=0.07)

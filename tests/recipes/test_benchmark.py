@@ -170,6 +170,7 @@ def test_a_failure_is_named_and_passed_over(tmp_path: Path, script: tuple[str, .
     assert "seed 0" in progress_table([bad])[1]
 
 
+@pytest.mark.slow
 def test_an_interrupted_benchmark_ends_its_runs_and_goes_on(tmp_path: Path) -> None:
     options = [*VDN, "seeds=0", "total_frames=14400", "compile=off"]
     options += ["checkpoint.every_frames=480", "evaluation.every_frames=14400", "updates_per_frame=0.01", "jobs=1"]

@@ -14,6 +14,7 @@ from tests.recipes.command_line import ENVIRONMENT, assert_one_line, call, call_
 from tests.recipes.small import SMALL_OVERRIDES
 
 
+@pytest.mark.slow
 def test_run_killed_and_resumed_equals_the_run_that_never_stopped(tmp_path: Path) -> None:
     arguments = [*SMALL_OVERRIDES, "actor.num_cells=[8]", "critic.network.num_cells=[8]", "total_frames=1200"]
     kill_and_resume(tmp_path, "mappo", *arguments, after="frames_2*.pt")

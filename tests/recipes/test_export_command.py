@@ -75,7 +75,13 @@ def example(directory: Path) -> ModuleType:
 
 
 @pytest.mark.parametrize(
-    ("run", "form"), [("navigation", "onnx"), ("lbf", "onnx"), ("qmix", "onnx"), ("maddpg", "pt2")]
+    ("run", "form"),
+    [
+        ("navigation", "onnx"),
+        pytest.param("lbf", "onnx", marks=pytest.mark.slow),
+        pytest.param("qmix", "onnx", marks=pytest.mark.slow),
+        ("maddpg", "pt2"),
+    ],
 )
 def test_what_is_exported_says_what_goes_in_and_out(run: str, form: str, runs: Path) -> None:
     content = exported(runs, run, form)

@@ -52,7 +52,9 @@ BUILDS: dict[str, Build] = {
 }
 
 
-@pytest.mark.parametrize("name", BUILDS)
+@pytest.mark.parametrize(
+    "name", [name if "ensembles" in name else pytest.param(name, marks=pytest.mark.slow) for name in BUILDS]
+)
 def test_resumed_run_equals_the_run_that_never_stopped(name: str, tmp_path: Path) -> None:
     uninterrupted = advance(BUILDS[name](), 4)
     stopped = advance(BUILDS[name](), 2)

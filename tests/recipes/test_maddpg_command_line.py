@@ -74,6 +74,7 @@ def test_the_preset_gives_the_reports_setting(tmp_path: Path) -> None:
     assert "eval/adversary/return_sum" in summary
 
 
+@pytest.mark.slow
 def test_an_opponent_from_the_command_line(tmp_path: Path) -> None:
     options = ["task=vmas/simple_tag", *(option for option in SMALL if "n_agents" not in option), "total_frames=120"]
     first = call_here(tmp_path, "maddpg", *options, "opponents.adversary=greedy_chase", "hydra.run.dir=prey")

@@ -112,6 +112,7 @@ def test_evaluation_draws_for_each_episode_and_is_greedy() -> None:
     assert torch.equal(first, second)
 
 
+@pytest.mark.slow
 def test_an_ensemble_as_an_opponent_and_in_cross_play(tmp_path: Path) -> None:
     earlier = run(tmp_path / "earlier", tag_config(ensemble_size=SIZE, total_frames=120))
     loaded = load(earlier)

@@ -51,7 +51,7 @@ def trained(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run(tmp_path_factory.mktemp("runs") / "both", config(kind, total_frames=120, seed=5))
 
 
-@pytest.mark.parametrize("sampled", [False, True])
+@pytest.mark.parametrize("sampled", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_frozen_group_stays_bit_identical_and_resume_too(
     trained: Path, kind: str, sampled: bool, tmp_path: Path
 ) -> None:
@@ -113,6 +113,7 @@ def test_a_group_goes_on_from_an_earlier_run(trained: Path, kind: str) -> None:
     assert not same(group_weights(parts, "agent"), group_weights(earlier, "agent"))
 
 
+@pytest.mark.slow
 def test_cross_play_of_maddpg_runs(trained: Path, kind: str, tmp_path: Path) -> None:
     frozen = run(tmp_path / "frozen", config(total_frames=60, opponents={"agent": RunOpponent(str(trained))}))
     policies = {

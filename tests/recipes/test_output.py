@@ -16,6 +16,7 @@ from tests.recipes.small import SMALL_OVERRIDES
     "redirection",
     [pytest.param("| head -n 1", marks=pytest.mark.slow, id="head"), pytest.param("<&- >&- 2>&-", id="closed")],
 )
+@pytest.mark.slow
 def test_closed_output_ends_nothing(redirection: str, tmp_path: Path) -> None:
     line = subprocess.list2cmdline(command("mappo", *SMALL_OVERRIDES, "total_frames=120", "hydra.run.dir=run"))
     script = f"set -o pipefail; {line} {redirection}"

@@ -39,6 +39,27 @@ def test_torchrls_multi_agent_mlp_passes() -> None:
     assert report["own_data_alone"].figure == "3 agents, no output moves with another agent's data"
 
 
+class FromZero(nn.Module):
+    """A GRU that reads ``[B, T, n_agents, F]`` from zero, and ``[B, n_agents, F]`` as one step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru, self.head = nn.GRU(SIZE, 8, batch_first=True), nn.Linear(8, 2)
+
+    def forward(self, observation: Tensor) -> Tensor:
+        steps = observation if observation.ndim == 4 else observation.unsqueeze(1)
+        batch, length, agents, size = steps.shape
+        found, _ = self.gru(steps.transpose(1, 2).reshape(batch * agents, length, size))
+        actions = self.head(found).tanh().reshape(batch, agents, length, 2).transpose(1, 2)
+        return actions if observation.ndim == 4 else actions.squeeze(1)
+
+
+def test_a_network_that_reads_sequences_from_zero_passes() -> None:
+    report = check_policy(TensorDictModule(FromZero(), [OBSERVATION], [ACTION]), WalkEnv(), raises=False)
+    assert not broken(report)
+    assert report["batch_shapes"].figure.startswith("6 rows, alone, in another order, off by")
+
+
 def test_a_centralized_actor_sees_others() -> None:
     found = broken(check_policy(actor(centralized=True), WalkEnv(), raises=False))
     assert list(found) == ["own_data_alone"]

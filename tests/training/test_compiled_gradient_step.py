@@ -207,6 +207,7 @@ def test_replaced_storage_and_another_clip_take_effect(what: str, graphs: None) 
 
 
 @pytest.mark.parametrize("betas", [(0.9, 0.999), pytest.param((0.9, 0.9999), marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_radams_first_moves_have_the_eager_size(betas: tuple[float, float]) -> None:
     moves: list[list[Tensor]] = []
     for compile in (True, False):

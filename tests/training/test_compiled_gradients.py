@@ -64,12 +64,18 @@ class Case:
 
 
 @pytest.fixture(
-    scope="module", params=["continuous", "categorical", pytest.param("categorical compiled", marks=pytest.mark.slow)]
+    scope="module",
+    params=[
+        "continuous",
+        "categorical",
+        pytest.param("continuous compiled", marks=pytest.mark.slow),
+        pytest.param("categorical compiled", marks=pytest.mark.slow),
+    ],
 )
 def case(request: pytest.FixtureRequest) -> Iterator[Case]:
-    """One of both is compiled, the other runs as it was traced."""
+    """The default run has both as they were traced; ``nox -s slow`` compiles them, too."""
     kind, _, compiled = request.param.partition(" ")
-    with contextlib.nullcontext() if compiled or kind == "continuous" else graphs_as_traced():
+    with contextlib.nullcontext() if compiled else graphs_as_traced():
         yield Case(kind)
 
 
@@ -200,7 +206,7 @@ def test_a_loss_that_branches_on_data_is_not_compiled(caplog: pytest.LogCaptureF
     assert not torch.equal(loss.layer.weight, before)
 
 
-@pytest.mark.parametrize("name", ["continuous", "categorical", "qmix"])
+@pytest.mark.parametrize("name", ["continuous", pytest.param("categorical", marks=pytest.mark.slow), "qmix"])
 def test_torch_compile_finds_one_graph(name: str) -> None:
     torch._dynamo.reset()
     loss: Any

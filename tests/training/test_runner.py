@@ -114,6 +114,7 @@ def test_a_run_that_goes_on_longer_takes_up_its_learning_rate(tmp_path: Path) ->
     assert abs(float(rows(tmp_path / "r")[2]["train/approx_kl"])) > 1e-6  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_evaluations_fall_where_they_would_have_without_the_stop(tmp_path: Path) -> None:
     every = EvaluationConfig(every_frames=180, episodes=2)
     run(tmp_path / "whole", total_frames=480, evaluation=every)

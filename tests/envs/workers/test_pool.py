@@ -264,7 +264,9 @@ step(env, data)
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("end", ["", "raise KeyboardInterrupt", "os.kill(os.getpid(), signal.SIGKILL)"])
+@pytest.mark.parametrize(
+    "end", ["", pytest.param("raise KeyboardInterrupt", marks=pytest.mark.slow), "os.kill(os.getpid(), signal.SIGKILL)"]
+)
 def test_no_worker_outlives_its_parent(end: str) -> None:
     code = SCRIPT.format(path=str(Path(__file__).parents[3]), end=end)
     assert_no_worker_is_left(code, n_workers=4)
