@@ -53,7 +53,7 @@ class ActionSpec:
 
     @property
     def n_parameters(self) -> int:
-        """Outputs that a policy network needs an agent: logits, or location and scale."""
+        """Outputs that a policy network needs for each agent: logits, or location and scale."""
         return sum(self.sizes) if self.discrete else 2 * self.sizes[0]
 
     def tensor_spec(self, n_agents: int | None) -> TensorSpec:

@@ -48,6 +48,18 @@ def check_arguments(program: str, options: Options, arguments: list[str]) -> Non
                 check(options.with_choices(job), argument)
 
 
+def is_true(argument: str) -> bool:
+    """What ``NAME=true`` or ``NAME=false`` says, in each way of writing it.
+
+    Raises:
+        UserError: for another value.
+    """
+    value = argument.partition("=")[2]
+    if value not in BOOLEANS:
+        raise UserError(f"{argument}: expected true or false")
+    return value in TRUE
+
+
 def _check_form(program: str, argument: str) -> None:
     name, separator, value = argument.partition("=")
     lists = f"`{program} --help` lists them"

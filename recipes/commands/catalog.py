@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ctde_kit.errors import UserError
 from ctde_kit.recipes.commands.arguments import text
 from ctde_kit.recipes.commands.named_tasks import named_task
@@ -10,6 +12,9 @@ from ctde_kit.recipes.commands.recipes import RECIPES
 from ctde_kit.recipes.commands.schemas import FOLDERS
 from ctde_kit.recipes.configs.choices import CHOICES
 from ctde_kit.recipes.configs.data import to_data
+
+if TYPE_CHECKING:
+    from ctde_kit.specs import GroupSpec
 
 OVERVIEW = """\
 ctde: multi-agent reinforcement learning with centralized training and decentralized execution.
@@ -70,23 +75,31 @@ def tasks(arguments: list[str]) -> None:
 def _describe(name: str) -> None:
     """Print a task's options and the sizes of its groups, which takes its environment."""
     name = name.removeprefix("task=")
-    task = named_task(name, n_envs=1)
+    task = named_task(name)
     # Not before: it loads torch.
     from ctde_kit.specs import TeamSpec
 
-    env = task.build(seed=0, device="cpu")
+    env = task.build(seed=0, device="cpu", n_envs=1)
     print(f"task={task.name}")
-    for option, value in to_data(named_task(name)).items():
+    for option, value in to_data(task).items():
         if option not in ("kind", "name"):
             parts = value.items() if isinstance(value, dict) else ()
             lines = {f"task.{option}.{part}": one for part, one in parts} or {f"task.{option}": value}
             print("\n".join(f"  {path}={text(one)}" for path, one in lines.items()))
     for group in TeamSpec.from_env(env):
-        agents = "1 agent" if group.n_agents == 1 else f"{group.n_agents} agents"
-        kind = "discrete, of" if group.action.discrete else "continuous, of"
-        sizes = " x ".join(map(str, group.action.sizes))
-        print(f"  group {group.name}: {agents}, observation {group.observation_dim}, action {kind} {sizes}")
+        kind = f"{'discrete' if group.action.discrete else 'continuous'}, of {sizes(group)}"
+        print(f"  group {group.name}: {agents(group)}, observation {group.observation_dim}, action {kind}")
     env.close()
+
+
+def agents(group: GroupSpec) -> str:
+    """How many agents a group has, in words."""
+    return "1 agent" if group.n_agents == 1 else f"{group.n_agents} agents"
+
+
+def sizes(group: GroupSpec) -> str:
+    """The sizes of an agent's action, such as ``2 x 5`` of two choices."""
+    return " x ".join(map(str, group.action.sizes))
 
 
 def _refuse(command: str, arguments: list[str]) -> None:

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import ctde_kit as ck
-from ctde_kit.errors import UserError
-from ctde_kit.recipes.commands.doctor import examine_env, task_of
+from ctde_kit.recipes.commands.catalog import agents, sizes
+from ctde_kit.recipes.commands.doctor import examine_env
+from ctde_kit.recipes.commands.task_arguments import task_of
 from ctde_kit.recipes.configs.opponents import RandomOpponent
 from ctde_kit.recipes.configs.tasks.task import TaskConfig
 from ctde_kit.recipes.wiring.evaluating import EVALUATION_SEED
@@ -36,9 +37,6 @@ def describe(arguments: list[str]) -> None:
     if any(argument in ("--help", "-h") for argument in arguments):
         print(HELP, end="")
         return
-    unknown = [argument for argument in arguments if not argument.startswith(("task=", "task."))]
-    if unknown or not any(argument.startswith("task=") for argument in arguments):
-        raise UserError(f"{(unknown or ['nothing'])[0]}: expected task=NAME and options of the task")
     for line in described(task_of("ctde describe", arguments)):
         print(line, flush=True)
 
@@ -63,15 +61,14 @@ def described(task: TaskConfig) -> Iterator[str]:
 
 
 def _group(group: GroupSpec) -> str:
-    agents = "1 agent" if group.n_agents == 1 else f"{group.n_agents} agents"
-    sizes = " x ".join(map(str, group.action.sizes))
-    kind = f"{group.action.kind.replace('_', '-')} action of {sizes}"
+    kind = f"{group.action.kind.replace('_', '-')} action of {sizes(group)}"
     if not group.action.discrete:
         low, high = (min(map(min, group.action.low)), max(map(max, group.action.high)))
         kind += f" from {low:g} to {high:g}"
     masks = [name for name, has in (("which actions are allowed", group.action_mask), ("who lives", group.mask)) if has]
     own_state = f", state {group.state_dim}" if group.state_dim else ""
-    return f"{agents}, observation {group.observation_dim}{own_state}, {kind}; masks: {' and '.join(masks) or 'none'}"
+    seen = f"{agents(group)}, observation {group.observation_dim}{own_state}"
+    return f"{seen}, {kind}; masks: {' and '.join(masks) or 'none'}"
 
 
 def _played(task: TaskConfig, env: EnvBase, team: TeamSpec) -> Iterator[str]:

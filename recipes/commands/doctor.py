@@ -9,17 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import OmegaConf
-
 import ctde_kit as ck
-from ctde_kit.errors import UserError
-from ctde_kit.recipes.commands.application import compose
-from ctde_kit.recipes.commands.arguments import BOOLEANS, TRUE, check_arguments
+from ctde_kit.recipes.commands.arguments import is_true
 from ctde_kit.recipes.commands.loading import read_config
-from ctde_kit.recipes.commands.options import Options
-from ctde_kit.recipes.commands.own_tasks import with_own_task
-from ctde_kit.recipes.commands.recipes import RECIPES
-from ctde_kit.recipes.commands.short_forms import expand
+from ctde_kit.recipes.commands.task_arguments import names_task, task_of
 from ctde_kit.recipes.configs.tasks.lbf_task import LbfTask
 from ctde_kit.recipes.configs.tasks.pettingzoo_task import PettingZooTask
 from ctde_kit.recipes.configs.tasks.task import TaskConfig
@@ -65,35 +58,12 @@ def doctor(arguments: list[str]) -> None:
 
 def _reports(arguments: list[str]) -> Iterator[Report]:
     runs = [argument for argument in arguments if not argument.startswith(("task=", "task.", "trust="))]
-    if len(runs) == 1 and "=" not in runs[0].split("/")[0] and not any(map(_names_task, arguments)):
-        given = [argument.removeprefix("trust=") for argument in arguments if argument not in runs]
-        if not set(given) <= set(BOOLEANS):
-            raise UserError(f"trust={given[-1]}: expected true or false")
-        yield from examine_run(Path(runs[0]), trust=bool(given) and given[-1] in TRUE)
+    if len(runs) == 1 and "=" not in runs[0].split("/")[0] and not any(map(names_task, arguments)):
+        trust = [is_true(argument) for argument in arguments if argument not in runs]
+        yield from examine_run(Path(runs[0]), trust=trust[-1:] == [True])
         return
-    chosen = [argument for argument in arguments if argument.startswith("task=")]
-    unknown = [argument for argument in arguments if not _names_task(argument)]
-    if len(chosen) != 1 or unknown:
-        given = (unknown or arguments or ["nothing"])[0]
-        raise UserError(f"{given}: expected task=NAME and options of the task, or one run directory")
-    yield examine_env(task_of("ctde doctor", arguments))
-
-
-def task_of(program: str, arguments: list[str]) -> TaskConfig:
-    """The task that ``task=NAME`` and its options choose.
-
-    Raises:
-        UserError: for mistakes in them.
-    """
-    arguments = with_own_task(arguments)
-    check_arguments(program, Options.of(RECIPES["mappo"].config, "mappo"), arguments)
-    overrides = [override for argument in arguments for override in expand(argument)]
-    task: Any = OmegaConf.to_object(compose("mappo", overrides).task)
-    return task
-
-
-def _names_task(argument: str) -> bool:
-    return argument.startswith(("task=", "task."))
+    expected = "task=NAME and options of the task, or one run directory"
+    yield examine_env(task_of("ctde doctor", arguments, expected))
 
 
 def examine_env(task: TaskConfig) -> Report:

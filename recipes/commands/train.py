@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ctde_kit.errors import UserError
 from ctde_kit.recipes.commands.application import compose_and_run
-from ctde_kit.recipes.commands.arguments import BOOLEANS, TRUE, check_arguments
+from ctde_kit.recipes.commands.arguments import check_arguments, is_true
 from ctde_kit.recipes.commands.ignored import check_read
 from ctde_kit.recipes.commands.loading import read_config
 from ctde_kit.recipes.commands.options import Options
@@ -107,9 +107,7 @@ def _resume(name: str, arguments: list[str]) -> None:
         values[option] = value
     if not values["resume"]:
         raise UserError("resume=: expected the directory that the run printed, resume=RUN_DIR")
-    directory, trust = Path(values.pop("resume")).absolute(), values.pop("trust", "false")
-    if trust not in BOOLEANS:
-        raise UserError(f"trust={trust}: expected true or false")
+    directory, trust = Path(values.pop("resume")).absolute(), is_true(f"trust={values.pop('trust', 'false')}")
     config = read_config(directory)
     if config.algorithm != name:
         raise UserError(f"{directory} is a run of {config.algorithm!r}: resume it with ctde-{config.algorithm}")
@@ -117,7 +115,7 @@ def _resume(name: str, arguments: list[str]) -> None:
     from ctde_kit.recipes.commands.running import resume
 
     with worker_errors(directory):
-        resume(config, directory, trust=trust in TRUE)
+        resume(config, directory, trust=trust)
 
 
 def _overridden(config: RecipeConfig, values: dict[str, str]) -> RecipeConfig:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ctde_kit.recipes.commands.describe import described
-from ctde_kit.recipes.commands.doctor import task_of
+from ctde_kit.recipes.commands.task_arguments import task_of
 from tests.programs.marked import write_between
 
 PAGE = Path(__file__).parents[3] / "docs" / "environments.md"
