@@ -7,8 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch._inductor.decomposition import select_decomp_table
-from torch._inductor.inductor_prims import fma
 
 aten = torch.ops.aten
 # Torch has these from vector libraries whose last bit differs from a compiler's.
@@ -31,6 +29,8 @@ LONGEST = 8
 
 def decompositions(exact: bool) -> dict[Any, Callable[..., Any]]:
     """Inductor's decompositions, with norms that round as torch's; ``exact``: without those of ``DIFFERENT``."""
+    from torch._inductor.decomposition import select_decomp_table
+
     table = dict(select_decomp_table())
     usual = table[aten.linalg_vector_norm.default]
 
@@ -53,6 +53,8 @@ def _is_short(x: Tensor, ord: float, dim: Any, dtype: torch.dtype | None) -> boo
 
 def _short_norm(x: Tensor, keepdim: bool) -> Tensor:
     """Each square but the first is added without being rounded first."""
+    from torch._inductor.inductor_prims import fma
+
     first, *others = x.unbind(-1)
     total = first * first
     for part in others:

@@ -9,8 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 from torch._guards import TracingContext, tracing
-from torch._inductor import config as inductor_config
-from torch._inductor.compile_fx import compile_fx_inner
 from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import (
     disable_proxy_modes_tracing,
@@ -217,6 +215,10 @@ def compile_graph(graph: Graph, *, threads: int | None = None, largest: int = 50
     >>> compiled([torch.tensor([1.0, 2.0])])
     [tensor([3., 5.])]
     """
+    # Inductor takes as long to import as torch itself, and a run without compiling never needs it.
+    from torch._inductor import config as inductor_config
+    from torch._inductor.compile_fx import compile_fx_inner
+
     missing = missing_toolchain()
     if missing is not None:
         raise TraceError(missing)

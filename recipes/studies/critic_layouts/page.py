@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from ctde_kit.recipes.studies.critic_layouts.claims import claims, distinct
 from ctde_kit.recipes.studies.critic_layouts.runs import Curves
+from ctde_kit.training.reporting.figures import new_figure
 from ctde_kit.training.reporting.interval_estimates import (
     CONFIDENCE,
     RESAMPLES,
@@ -57,8 +56,7 @@ def plot_curves(curves: Curves, path: Path) -> None:
     panels = _families(list(curves.returns))
     n_columns = 2 if len(panels) == 4 else min(3, len(panels))
     n_rows = -(-len(panels) // n_columns)
-    figure = Figure(figsize=(4.6 * n_columns, 3.2 * n_rows), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(4.6 * n_columns, 3.2 * n_rows)
     axes = figure.subplots(n_rows, n_columns, squeeze=False, sharex=True, sharey=True).flatten()
     for axis, names in zip(axes, panels, strict=False):
         for name in names:
