@@ -11,6 +11,7 @@ from ctde_kit.modules import MultiAgentDeterministicActor, QMixer, action_value_
 from ctde_kit.objectives import MADDPGLoss, MinimaxAdversary, TDLambdaReturn, TeamReward
 from ctde_kit.specs import TeamSpec
 from ctde_kit.training import GradientStep
+from tests.contracts.covering import combinations
 from tests.contracts.fakes import KINDS, LENGTH, N_ENVS, SHARINGS, collect, endings, group_spec, make_network
 
 LAYOUTS: dict[str, dict[str, Any]] = {
@@ -39,13 +40,11 @@ def make(kind: str, layout: str, recurrent: bool, share: Any, mixed: bool = Fals
     return MADDPGLoss(actors, critics, mixer, gamma=0.9, action_regularization=0.1, **options), batch
 
 
-@pytest.mark.parametrize("mixed", [False, True], ids=["maddpg", "facmac"])
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("share", SHARINGS)
-@pytest.mark.parametrize(("recurrent", "burn_in"), [(False, 0), (True, 2)], ids=["mlp", "gru"])
-@pytest.mark.parametrize("kind", KINDS)
-def test_actors_and_critics_fit(kind: str, recurrent: bool, burn_in: int, share: Any, layout: str, mixed: bool) -> None:
-    loss, batch = make(kind, layout, recurrent, share, mixed, burn_in=burn_in, returns=TDLambdaReturn(0.7))
+@combinations(kind=KINDS, network=["mlp", "gru"], share=SHARINGS, layout=list(LAYOUTS), algorithm=["maddpg", "facmac"])
+def test_actors_and_critics_fit(kind: str, network: str, share: Any, layout: str, algorithm: str) -> None:
+    recurrent = network == "gru"
+    options = {"burn_in": 2 * recurrent, "returns": TDLambdaReturn(0.7)}
+    loss, batch = make(kind, layout, recurrent, share, algorithm == "facmac", **options)
     losses = loss(batch)
     assert set(losses.keys()) == set(loss.out_keys)
     assert all(value.shape == () and value.isfinite() for value in losses.values())

@@ -80,7 +80,7 @@ def example(directory: Path) -> ModuleType:
         ("navigation", "onnx"),
         pytest.param("lbf", "onnx", marks=pytest.mark.slow),
         pytest.param("qmix", "onnx", marks=pytest.mark.slow),
-        ("maddpg", "pt2"),
+        pytest.param("maddpg", "pt2", marks=pytest.mark.slow),
     ],
 )
 def test_what_is_exported_says_what_goes_in_and_out(run: str, form: str, runs: Path) -> None:
