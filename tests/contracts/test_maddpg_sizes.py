@@ -74,7 +74,7 @@ def test_in_keys_are_all_that_is_needed(recurrent: bool) -> None:
     ("kind", "options"),
     [
         ("categorical", {}),
-        ("continuous", {"mixed": True}),
+        pytest.param("continuous", {"mixed": True}, marks=pytest.mark.slow),
         pytest.param("continuous", {"other_actions": "current"}, marks=pytest.mark.slow),
         pytest.param("continuous", {"adversary": MinimaxAdversary(0.1)}, marks=pytest.mark.slow),
     ],

@@ -85,7 +85,9 @@ ON_CUE: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("recipe", ["mappo", "qmix", "maddpg", *ON_CUE])
+@pytest.mark.parametrize(
+    "recipe", [*(pytest.param(name, marks=pytest.mark.slow) for name in ("mappo", "qmix", "maddpg")), *ON_CUE]
+)
 def test_resumed_run_equals_the_run_that_never_stopped(recipe: str, tmp_path: Path) -> None:
     build = ON_CUE.get(recipe, lambda: RECIPES[recipe]("bicnet gru"))
     uninterrupted, stopped = advance(build(), 3), advance(build(), 2)

@@ -150,6 +150,7 @@ def first_metrics(parts: Parts) -> list[Any]:
     return firsts
 
 
+@pytest.mark.slow
 def test_a_compiled_run_that_is_resumed_ends_as_the_one_that_never_stopped(tmp_path: Path, graphs: None) -> None:
     """Its statistics of observations and rewards move as it goes on."""
     task = DriftTask(n_envs=6, max_steps=7)

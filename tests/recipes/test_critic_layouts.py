@@ -93,6 +93,7 @@ def test_every_layout_is_the_critic_that_it_names() -> None:
         assert options == OPTIONS[name]
 
 
+@pytest.mark.slow
 def test_the_preset_trains_every_layout_with_every_seed(study: Path) -> None:
     for layout in ("averaged_random", "decentralized"):
         for seed in (3, 5):

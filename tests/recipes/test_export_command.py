@@ -139,6 +139,7 @@ def test_agents_with_parameters_of_their_own_have_files_of_their_own(runs: Path)
     ]
 
 
+@pytest.mark.slow
 def test_opponents_that_are_scripts_are_left_out(runs: Path) -> None:
     assert [model["file"] for model in exported(runs, "tag", "pt2")["models"]] == ["adversary.pt2"]
 

@@ -53,7 +53,7 @@ BUILDS: dict[str, Build] = {
 
 
 @pytest.mark.parametrize(
-    "name", [name if "ensembles" in name else pytest.param(name, marks=pytest.mark.slow) for name in BUILDS]
+    "name", [name if name == "ensembles" else pytest.param(name, marks=pytest.mark.slow) for name in BUILDS]
 )
 def test_resumed_run_equals_the_run_that_never_stopped(name: str, tmp_path: Path) -> None:
     uninterrupted = advance(BUILDS[name](), 4)
@@ -193,7 +193,7 @@ def test_options_of_beliefs_and_hidden_states_reach_the_loss() -> None:
     assert not recurrent.build().update.losses["team"].use_stored_hidden
 
 
-@pytest.mark.parametrize("kind", ["mlp", "gru"])
+@pytest.mark.parametrize("kind", [pytest.param("mlp", marks=pytest.mark.slow), "gru"])
 @pytest.mark.parametrize(
     "task",
     [

@@ -63,7 +63,12 @@ def weights(parts: Parts) -> torch.Tensor:
     return torch.cat([value.flatten() for value in tensors(parts.update.losses.state_dict())])
 
 
-@pytest.mark.parametrize("name", BUILDS)
+QUICK = ("transitions", "sequences", "matrix", "pqn")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in BUILDS]
+)
 def test_resumed_run_equals_the_run_that_never_stopped(name: str, tmp_path: Path) -> None:
     uninterrupted = advance(BUILDS[name](), 4)
     stopped = advance(BUILDS[name](), 2)

@@ -37,7 +37,7 @@ def weights(parts: Parts) -> torch.Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in parts.update.losses.parameters()])
 
 
-@pytest.mark.parametrize("kind", ["mlp", "gru"])
+@pytest.mark.parametrize("kind", [pytest.param("mlp", marks=pytest.mark.slow), "gru"])
 @pytest.mark.parametrize("task", [SPREAD, FORAGING, TAG], ids=["spread", "foraging", "tag"])
 def test_a_checkpoint_resets_the_envs_in_both_runs(task: PettingZooTask | LbfTask, kind: str, tmp_path: Path) -> None:
     config: MAPPOConfig = small_config(kind, task=task)

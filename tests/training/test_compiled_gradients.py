@@ -206,7 +206,9 @@ def test_a_loss_that_branches_on_data_is_not_compiled(caplog: pytest.LogCaptureF
     assert not torch.equal(loss.layer.weight, before)
 
 
-@pytest.mark.parametrize("name", ["continuous", pytest.param("categorical", marks=pytest.mark.slow), "qmix"])
+@pytest.mark.parametrize(
+    "name", [*(pytest.param(name, marks=pytest.mark.slow) for name in ("continuous", "categorical")), "qmix"]
+)
 def test_torch_compile_finds_one_graph(name: str) -> None:
     torch._dynamo.reset()
     loss: Any

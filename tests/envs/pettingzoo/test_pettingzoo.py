@@ -77,10 +77,10 @@ def assert_same(found: Any, expected: Any) -> None:
 @pytest.mark.parametrize(
     "factory",
     [
-        pettingzoo_factory("mpe2/simple_spread_v3", N=3),
+        pytest.param(pettingzoo_factory("mpe2/simple_spread_v3", N=3), marks=pytest.mark.slow),
         pettingzoo_factory("mpe2/simple_spread_v3", N=2, continuous_actions=True, terminate_on_success=True),
         pettingzoo_factory("mpe2/simple_tag_v3"),
-        pettingzoo_factory("mpe2/simple_speaker_listener_v4"),
+        pytest.param(pettingzoo_factory("mpe2/simple_speaker_listener_v4"), marks=pytest.mark.slow),
         pettingzoo_factory("mpe2/simple_speaker_listener_v4", continuous_actions=True),
         partial(ToyEnv, masks=True, limit=4),
         partial(ToyEnv, continuous=True, limit=4),
