@@ -32,6 +32,13 @@ class HasTimeLimit(Protocol):
     max_steps: int | None
 
 
+@runtime_checkable
+class NotesWhoGoesOn(Protocol):
+    """An env that masks agents which go on after their end, and says who they are, such as ``WorkerEnv``."""
+
+    agents_after_their_end: list[str]
+
+
 @dataclass(frozen=True)
 class Step:
     """One step of an env: what the agents saw and did, and the root entries that the next step starts from."""
@@ -116,6 +123,19 @@ class EnvCase:
         for _ in range(4):
             firsts += list(observed(self.env.reset()))
         return any(not torch.equal(first, firsts[0]) for first in firsts)
+
+    @property
+    def masked_after_their_end(self) -> list[str]:
+        """Agents that go on after their end, of which the data say nothing."""
+        base: Any = self.env
+        while isinstance(base, TransformedEnv):
+            base = base.base_env
+        # See ``_limit`` for batches of envs.
+        return (
+            base.agents_after_their_end
+            if not isinstance(base, BatchedEnvBase) and isinstance(base, NotesWhoGoesOn)
+            else []
+        )
 
     def endings(self) -> list[Step]:
         """Steps after which an env is done."""

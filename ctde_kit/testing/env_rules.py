@@ -196,7 +196,7 @@ def _check_choices(root: TensorDictBase, key: tuple[str, ...], alive_name: str) 
     "An agent's trace ends with its own end or the team's; flags that contradict each other cut it in the wrong place."
 )
 def agents_own_ends(case: EnvCase) -> str:
-    """Done is terminated or truncated, for the team and each agent; a team of ended agents is done."""
+    """Done is terminated or truncated, for the team and each agent; who ended does not go on; then the team is done."""
     groups = [group for group in case.groups if (NEXT, group, DONE) in leaves(case.rolled[0].data)]
     counts = dict.fromkeys(("team", *groups), 0)
     for step in case.rolled:
@@ -215,7 +215,32 @@ def agents_own_ends(case: EnvCase) -> str:
             counts[place[0] if place else "team"] += int(done.sum())
         if groups:
             _check_team_ends(step, values, case.groups, groups)
+    _check_ends_last(case, groups)
     return ", ".join(f"{name} {count} ends" for name, count in counts.items())
+
+
+def _check_ends_last(case: EnvCase, groups: list[str]) -> None:
+    """Whoever has ended does not go on before the reset, unless its mask says that it is dead."""
+    ended: dict[str, Tensor] = {}
+    for index, step in enumerate(case.rolled):
+        values, rows = leaves(step.data), step.flag(DONE).numel()
+        for group in groups:
+            done = values[NEXT, group, DONE].reshape(rows, -1)
+            mask = values.get((NEXT, group, case.mask))
+            goes_on = ended.get(group, torch.zeros_like(done)) & ~done
+            goes_on = goes_on if mask is None else goes_on & mask.reshape(rows, -1)
+            if goes_on.any():
+                agent = int(goes_on.any(0).nonzero()[0])
+                raise Violation(
+                    f"agent {agent} of {group!r} goes on in step {index + 1}, without a reset since it was done: an end "
+                    "that is flagged is one; flag it again in each step until the reset, or not at all"
+                )
+            ended[group] = (ended.get(group, done) | done) & ~step.flag(DONE).unsqueeze(-1)
+    if case.masked_after_their_end:
+        raise Violation(
+            f"{' and '.join(case.masked_after_their_end)}: the environment flags the end and then goes on without the "
+            "flag; all that follows is masked until the reset"
+        )
 
 
 def _check_team_ends(step: Step, values: dict[Any, Any], all_groups: list[str], groups: list[str]) -> None:

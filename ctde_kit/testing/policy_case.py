@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
 import torch
 from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
-from torch import Tensor, nn
+from torch import Tensor
 from torchrl.data import TensorSpec
 from torchrl.envs import EnvBase
 from torchrl.envs.utils import ExplorationType, set_exploration_type
@@ -22,6 +20,7 @@ from ctde_kit.protocols import SaysDecentralized
 from ctde_kit.testing.comparing import moved
 from ctde_kit.testing.entry_names import EntryNames, as_tuple, leaves, under_next
 from ctde_kit.testing.findings import NotApplicable
+from ctde_kit.training.evaluation import evaluating
 
 SEQUENCE = 6
 
@@ -139,15 +138,3 @@ class PolicyCase:
         is_init[1, SEQUENCE // 2] = True
         is_init[2, SEQUENCE - 1] = True
         return made
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Inside the block the module is in evaluation mode; afterwards all its parts are as before."""
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes.items():
-            part.training = training

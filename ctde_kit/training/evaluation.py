@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
-from torch import Tensor
+from torch import Tensor, nn
 from torchrl.envs import EnvBase
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
@@ -117,6 +118,31 @@ class Returns:
         return sorted((dict(zip(columns, row, strict=True)) for row in rows), key=lambda row: row["episode"])
 
 
+@contextlib.contextmanager
+def evaluating(policy: object) -> Iterator[None]:
+    """Inside the block a module is in evaluation mode (without dropout, for example), afterwards all parts as before.
+
+    >>> from torch import nn
+    >>> from ctde_kit.training.evaluation import evaluating
+    >>> network = nn.Dropout()
+    >>> with evaluating(network):
+    ...     network.training
+    False
+    >>> network.training
+    True
+    """
+    if not isinstance(policy, nn.Module):  # a function can be a policy, too
+        yield
+        return
+    modes = {part: part.training for part in policy.modules()}
+    policy.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes.items():
+            part.training = training
+
+
 @torch.no_grad()
 def evaluate(
     env: EnvBase,
@@ -130,7 +156,7 @@ def evaluate(
     """The returns of at least ``episodes`` episodes.
 
     Each env of the batch contributes its first ``episodes / n_envs`` episodes, so that short episodes are not
-    over-represented.
+    over-represented. The policy is in evaluation mode meanwhile.
 
     Args:
         env: an env that training does not use, batch size ``[n_envs]``; it is seeded and reset.
@@ -150,7 +176,7 @@ def evaluate(
     n_envs = env.batch_size[0]
     quota = -(-episodes // n_envs)
     finished: dict[Entry, list[Tensor]] = {}
-    with torch.random.fork_rng(), set_exploration_type(exploration):
+    with torch.random.fork_rng(), set_exploration_type(exploration), evaluating(policy):
         torch.manual_seed(seed)
         env.set_seed(seed)
         next_root = env.reset()
@@ -241,7 +267,7 @@ def record_episode(
     (5, True)
     """
     frames = []
-    with torch.random.fork_rng(), set_exploration_type(ExplorationType.DETERMINISTIC):
+    with torch.random.fork_rng(), set_exploration_type(GREEDY), evaluating(policy):
         env.set_seed(seed)
         next_root = env.reset()
         while True:

@@ -10,7 +10,8 @@ import os
 import re
 import shutil
 import zlib
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,6 @@ class RunDirectory:
 
     Args:
         path: of the directory; created if it does not exist.
-        rows: the rows of ``metrics.csv`` so far.
 
     Raises:
         UserError: if ``path`` cannot be written.
@@ -51,9 +51,9 @@ class RunDirectory:
     """
 
     path: Path
-    rows: list[dict[str, float]] = field(default_factory=list)
     _columns: list[str] = field(default_factory=list)
-    _checksums: list[tuple[int, int]] = field(default_factory=list)
+    # Frames and checksum of each row, in turn. The rows are in the file alone: a run's memory stays as it is.
+    _checksums: array[int] = field(default_factory=lambda: array("q"))
 
     def __post_init__(self) -> None:
         self.path = Path(self.path)
@@ -92,6 +92,11 @@ class RunDirectory:
         return self.path / "metrics.csv"
 
     @property
+    def rows(self) -> list[dict[str, float]]:
+        """The rows of ``metrics.csv`` so far, read from it."""
+        return list(read_metrics(self.metrics)) if self.metrics.is_file() else []
+
+    @property
     def evaluations(self) -> Path:
         """The file ``evaluations.jsonl``."""
         return self.path / "evaluations.jsonl"
@@ -114,22 +119,21 @@ class RunDirectory:
 
     def write_row(self, row: dict[str, float]) -> None:
         """Append a row to ``metrics.csv``; a row with a new column rewrites the whole file."""
-        self.rows.append(row)
         new_columns = [name for name in row if name not in self._columns]
         if new_columns:
             self._columns += new_columns
-            self._rewrite()
-            return
-        with open(self.metrics, "a", newline="") as file:
-            csv.DictWriter(file, self._columns).writerow(row)
+            self._rewrite([*self._written(), row])
+        else:
+            with open(self.metrics, "a", newline="") as file:
+                csv.DictWriter(file, self._columns).writerow(row)
+        self._checksums.extend((int(row["frames"]), _checksum(row)))
 
     def sync_rows(self) -> list[tuple[int, int]]:
         """Put all rows on the disk, so that no checkpoint is ahead of them; returns the frames and checksum of each."""
         if self.metrics.is_file():
             with open(self.metrics, "rb") as file:
                 os.fsync(file.fileno())
-        self._checksums += [(int(row["frames"]), _checksum(row)) for row in self.rows[len(self._checksums) :]]
-        return self._checksums
+        return [*zip(self._checksums[::2], self._checksums[1::2], strict=True)]
 
     def read_rows(self, frames: int, expected: Sequence[Sequence[int]] = ()) -> float:
         """Read ``metrics.csv`` and drop rows past ``frames``; returns the ``seconds`` of the last row that is kept.
@@ -143,25 +147,24 @@ class RunDirectory:
         Raises:
             UserError: naming rows that are missing or changed.
         """
-        rows = {int(row["frames"]): row for row in _whole_rows(self.metrics) if row["frames"] <= frames}
-        checksums = {number: _checksum(row) for number, row in rows.items()}
-        missing = [number for number, checksum in expected if checksums.get(number) != checksum]
-        if missing:
-            named = ", ".join(map(str, missing[:NAMED_ROWS])) + (", ..." if len(missing) > NAMED_ROWS else "")
-            raise UserError(
-                f"{self.metrics}: expected {len(expected)} rows up to the checkpoint of {frames} frames, found "
-                f"{len(expected) - len(missing)}; missing or changed: those of frames {named}; restore the file"
-            )
-        self.rows += rows.values()
-        self._columns = list(dict.fromkeys(name for row in self.rows for name in row))
-        self._rewrite()
-        return self.rows[-1].get("seconds", 0.0) if self.rows else 0.0
+        rows = kept_rows(self.metrics, frames, expected)
+        self._columns = list(dict.fromkeys(name for row in rows for name in row))
+        self._rewrite(rows)
+        self._checksums = array("q", [number for row in rows for number in (int(row["frames"]), _checksum(row))])
+        return rows[-1].get("seconds", 0.0) if rows else 0.0
 
-    def _rewrite(self) -> None:
+    def _written(self) -> list[dict[str, str]]:
+        """The rows as they are written."""
+        if not self.metrics.is_file():
+            return []
+        with open(self.metrics, newline="") as file:
+            return list(csv.DictReader(file))
+
+    def _rewrite(self, rows: Sequence[Mapping[str, Any]]) -> None:
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, self._columns)
         writer.writeheader()
-        writer.writerows(self.rows)
+        writer.writerows(rows)
         with replacing(self.metrics) as file:
             file.write(text.getvalue().encode())
 
@@ -171,6 +174,20 @@ class RunDirectory:
         with replacing(path) as file:
             file.write((json.dumps(summary, indent=2) + "\n").encode())
         return path
+
+
+def kept_rows(path: Path, frames: int, expected: Sequence[Sequence[int]]) -> list[dict[str, float]]:
+    """The rows of a ``metrics.csv`` up to ``frames``; arguments and errors as ``RunDirectory.read_rows`` has them."""
+    rows = {int(row["frames"]): row for row in _whole_rows(path) if row["frames"] <= frames}
+    checksums = {number: _checksum(row) for number, row in rows.items()}
+    missing = [number for number, checksum in expected if checksums.get(number) != checksum]
+    if missing:
+        named = ", ".join(map(str, missing[:NAMED_ROWS])) + (", ..." if len(missing) > NAMED_ROWS else "")
+        raise UserError(
+            f"{path}: expected {len(expected)} rows up to the checkpoint of {frames} frames, found "
+            f"{len(expected) - len(missing)}; missing or changed: those of frames {named}; restore the file"
+        )
+    return [*rows.values()]
 
 
 def _whole_rows(path: Path) -> Iterator[dict[str, float]]:

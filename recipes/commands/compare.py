@@ -69,11 +69,14 @@ def _is_path(argument: str) -> bool:
 
 
 def read_options(run: Path) -> dict[str, Any]:
-    """All options of a run, those that it left at their defaults, too."""
+    """All options of a run, those at their defaults, too; a user's own environment is named by what its code was."""
     from ctde_kit.recipes.commands.loading import read_config
     from ctde_kit.recipes.configs.data import to_data
+    from ctde_kit.recipes.wiring.saved_runs import SavedRun
 
-    return to_data(read_config(run))
+    options, environment = to_data(read_config(run)), SavedRun(run).environment
+    options["task"] |= {name: value for name, value in environment.items() if name != "name"}
+    return options
 
 
 def _print(table: Table) -> None:

@@ -21,7 +21,7 @@ from ctde_kit.recipes.configs.data import to_data
 from ctde_kit.recipes.configs.opponents import RunOpponent
 from ctde_kit.recipes.configs.tasks.task import TaskConfig
 from ctde_kit.recipes.wiring.evaluating import EVALUATION_SEED
-from ctde_kit.recipes.wiring.saved_runs import OWN, SavedRun
+from ctde_kit.recipes.wiring.saved_runs import SavedRun
 
 if TYPE_CHECKING:
     from ctde_kit import TeamSpec
@@ -111,17 +111,22 @@ def _common_task(cfg: CrossPlayConfig) -> TaskConfig:
     if not runs:
         raise UserError("task: none of these policies is a run, so the task is not known; give it, task=NAME")
     saved = [SavedRun(Path(run.directory)) for run in runs]
-    tasks = [run.task for run in saved]
-    saved[0].check_trust(tasks[0], trust=cfg.trust)
-    for run, task in zip(runs, tasks, strict=True):
-        for name in ("name", *OWN, "max_steps", "continuous_actions", "params"):
-            ours, theirs = getattr(tasks[0], name, None), getattr(task, name, None)
-            if ours != theirs:
+    saved[0].check_trust(saved[0].task, trust=cfg.trust)
+    options = [_options(run) for run in saved]
+    for run, theirs in zip(saved, options, strict=True):
+        for name, ours in options[0].items():
+            if ours != theirs.get(name):
                 raise UserError(
-                    f"{run.directory} has task.{name}={theirs}, {runs[0].directory} has {ours}; give the task to be "
-                    "played, task=NAME"
+                    f"{run.directory} has task.{name}={theirs.get(name)}, {saved[0].directory} has {ours}; give the "
+                    "task to be played, task=NAME"
                 )
-    return tasks[0]
+    return saved[0].task
+
+
+def _options(run: SavedRun) -> dict[str, Any]:
+    """In what runs must agree, so that their policies can play each other."""
+    task = run.task
+    return run.environment | {name: getattr(task, name, None) for name in ("max_steps", "continuous_actions", "params")}
 
 
 def _check_groups(cfg: CrossPlayConfig, team: TeamSpec, task: TaskConfig) -> None:

@@ -54,7 +54,8 @@ def load(run_directory: str | Path, device: str | None = None, *, trust: bool = 
     """A finished run, loaded from its run directory: ``policy = load("runs/...").policy``.
 
     It reads, whoever writes the run at the moment, and writes nothing: a replay on disk is loaded into memory. The
-    program's random state is left as it was.
+    program's random state is left as it was. The policy is in evaluation mode, in which the kit's own networks are as
+    in training; with layers of your own that differ, say ``policy.train()`` before you go on training its parts.
 
     Args:
         run_directory: as the command line printed it.
@@ -90,6 +91,7 @@ def load(run_directory: str | Path, device: str | None = None, *, trust: bool = 
         frames = ck.training.load_parts(content, parts)
     random.setstate(python_state)
     np.random.set_state(numpy_state)
+    parts.policy.eval()
     return LoadedRun(config, parts, frames)
 
 

@@ -39,6 +39,13 @@ def recorded(code: Mapping[str, Path]) -> dict[str, dict[str, str]]:
     return {name: {"path": str(path.absolute()), "sha256": digest(path)} for name, path in code.items()}
 
 
+def identified(name: str, records: Mapping[str, Any]) -> str:
+    """Code that a configuration names as what it was, wherever it lay, by what ``recorded`` kept of it."""
+    record = records.get(name)
+    sha256 = record.get("sha256") if isinstance(record, Mapping) else None
+    return name if sha256 is None else f"{name.rpartition(':')[2]} (code of SHA-256 {sha256})"
+
+
 def digest(path: Path) -> str:
     """The SHA-256 of a file, or of the names and contents of all Python files of a package's directory."""
     if path.is_file():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,6 +17,8 @@ from ctde_kit.recipes.configs.tasks.task import TaskConfig
 from ctde_kit.recipes.configs.tasks.vmas_task import VmasTask
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from ctde_kit import Parts
     from ctde_kit.recipes.configs.actors import ActorConfig
 
@@ -81,7 +83,7 @@ class RecipeConfig(CheckedConfig):
 
     Args:
         algorithm: the recipe's name.
-        task: what to learn.
+        task: what to learn; small games have other defaults of total_frames and the like, see ``MatrixTask``.
         actor: the actors' network.
         logger: where metrics go beside metrics.csv.
         opponents: by group, who acts for it without learning: ``ctde_kit.recipes.configs.opponents``.
@@ -127,6 +129,12 @@ class RecipeConfig(CheckedConfig):
     video: bool = False
     callbacks: list[str] = field(default_factory=list)
 
+    def __new__(cls, **given: Any) -> Self:
+        """Notes which options are given: a task may have other defaults for the rest."""
+        self = super().__new__(cls)
+        self._given = frozenset(given)
+        return self
+
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an option, also later: a task gets the kind of action that the recipe needs, files their whole path."""
         if name == "task" and isinstance(value, TaskConfig):
@@ -154,6 +162,7 @@ class RecipeConfig(CheckedConfig):
             UserError: naming the option.
         """
         check_types(self)
+        self._take_options_of_task()
         check_choice("algorithm", self.algorithm, algorithms)
         check_names(self.callbacks)
         check_choice("device", self.device, ("auto", "cpu", "cuda"))
@@ -161,6 +170,12 @@ class RecipeConfig(CheckedConfig):
         check_positive(total_frames=self.total_frames, frames_per_batch=self.frames_per_batch)
         if not 0 <= self.seed < 2**32:
             raise UserError(f"seed={self.seed}: expected 0 to {2**32 - 1}")
+
+    def _take_options_of_task(self) -> None:
+        for path, value in self.task.run_options.items():
+            name, _, inside = path.partition(".")
+            if name not in self._given:
+                setattr(self, name, replace(getattr(self, name), **{inside: value}) if inside else value)
 
 
 def has_field(config: type[Any], name: str) -> bool:

@@ -13,7 +13,7 @@ from ctde_kit.errors import UserError
 from ctde_kit.recipes.configs.actors import ActorConfig
 from ctde_kit.recipes.configs.data import from_data, read_data
 from ctde_kit.recipes.configs.opponents import RunOpponent
-from ctde_kit.recipes.configs.own_code import check_trust
+from ctde_kit.recipes.configs.own_code import check_trust, code_of, identified, recorded
 from ctde_kit.recipes.configs.recipe import RecipeConfig
 from ctde_kit.recipes.configs.tasks.task import TaskConfig
 
@@ -64,18 +64,27 @@ class SavedRun:
 
     def check_trust(self, config: Any, *, trust: bool) -> None:
         """Raise ``UserError`` where ``config``, read from this run, names code that nobody has said to trust."""
+        check_trust(config, self._code, self.directory / "config.yaml", trust=trust)
+
+    @cached_property
+    def _code(self) -> dict[str, Any]:
+        """What was recorded of the user's own code, by its names in the configuration."""
         path = self.directory / CODE_FILE
-        records = read_data(path) if path.is_file() else {}
-        check_trust(config, records, self.directory / "config.yaml", trust=trust)
+        return read_data(path) if path.is_file() else {}
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """Which environment the task is, to be compared with others': a user's own code by its content and not by
+        where it lay."""
+        return _environment(self.task, self._code)
 
     def check_task(self, task: TaskConfig) -> None:
         """Raise ``UserError`` where the run is of another task, or of another kind of action."""
-        theirs = self.task
-        for option in ("name", *OWN):
-            found, expected = getattr(theirs, option, None), getattr(task, option, None)
-            if found != expected:
+        theirs, ours = self.task, _environment(task, recorded(code_of(task)))
+        for option, found in self.environment.items():
+            if found != ours.get(option):
                 raise UserError(
-                    f"{self.directory} is a run of {found}, this is {expected}; give a run of the same task"
+                    f"{self.directory} is a run of {found}, this is {ours.get(option)}; give a run of the same task"
                 )
         if theirs.continuous != task.continuous:
             raise UserError(
@@ -96,6 +105,13 @@ class SavedRun:
         path = ck.training.latest_checkpoint(self.directory / "checkpoints")
         policy = ck.training.read_checkpoint(path, algorithm=self.config["algorithm"])["parts"]["policy"]
         return state_of_group(policy, [other.name for other in team], group.name)
+
+
+def _environment(task: TaskConfig, code: Mapping[str, Any]) -> dict[str, Any]:
+    named = {option: getattr(task, option) for option in OWN if getattr(task, option, None) is not None}
+    own = {option: identified(name, code) for option, name in named.items() if name in code}
+    # What a user's own environment is called follows from where its code lies.
+    return {"name": next(iter(own.values()), task.name), **named, **own}
 
 
 def state_of_group(policy: Mapping[str, Tensor], groups: Sequence[str], group: str) -> dict[str, Tensor]:

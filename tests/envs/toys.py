@@ -21,9 +21,10 @@ class ToyEnv(ParallelEnv[str, Any, Any]):
 
     Observation: ``[tag, 10 * agent + step, last action received or -1, ...zeros]``, where ``tag`` is drawn at every
     reset from the env's own stream. Reward: ``100 * step + agent``. ``ends`` has the step and the way in which agents
-    end ("terminated", "truncated", "both", "vanishes"); ``late`` has an agent that is not there before a step. With
-    ``masks``, agent ``i`` may not do action ``(step + i) % n`` (walkers say so in the observation, bosses in the info)
-    and a masked action raises; with ``strict``, so does an action of an agent that is not there.
+    end ("terminated", "truncated", "both", "vanishes", or "goes on": flagged once, and not obeyed); ``late`` has an
+    agent that is not there before a step. With ``masks``, agent ``i`` may not do action ``(step + i) % n`` (walkers say
+    so in the observation, bosses in the info) and a masked action raises; with ``strict``, so does an action of an
+    agent that is not there.
     """
 
     def __init__(
@@ -93,13 +94,13 @@ class ToyEnv(ParallelEnv[str, Any, Any]):
         ways = {agent: way for agent, (step, way) in self.ends.items() if step == self.time}
         there = [agent for agent in self.agents if ways.get(agent) != "vanishes"]
         out = self.limit is not None and self.time >= self.limit
-        terminations = {agent: ways.get(agent) in ("terminated", "both") for agent in there}
+        terminations = {agent: ways.get(agent) in ("terminated", "both", "goes on") for agent in there}
         truncations = {a: ways.get(a) in ("truncated", "both") or (out and not terminations[a]) for a in there}
-        actions = {agent: np.ravel(actions[agent])[0] for agent in there}
+        actions = {agent: np.ravel(actions.get(agent, 0))[0] for agent in there}
         observations = {agent: self._observe(agent, actions[agent]) for agent in there}
         rewards = {agent: float(100 * self.time + self.possible_agents.index(agent)) for agent in there}
         infos = {agent: self._info(agent) for agent in there}
-        self.agents = [agent for agent in there if not (terminations[agent] or truncations[agent])]
+        self.agents = [a for a in there if not (terminations[a] or truncations[a]) or ways.get(a) == "goes on"]
         if self.late is not None and self.time == self.late[1]:
             self.agents.append(self.late[0])
             observations[self.late[0]] = self._observe(self.late[0], -1)

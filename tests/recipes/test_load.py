@@ -12,6 +12,7 @@ import torch
 from ctde_kit.recipes import ReplayConfig, RunOpponent, load
 from ctde_kit.recipes.commands.loading import read_config
 from ctde_kit.recipes.commands.running import resume, start
+from ctde_kit.training import iterate
 from ctde_kit.training.run_lock import sole_writer
 from tests.recipes.small_q import small_q_config
 from tests.recipes.test_opponents import config, run
@@ -46,6 +47,20 @@ def test_a_live_run_with_a_replay_on_disk_is_read_and_nothing_is_written(tmp_pat
     del live
     gc.collect()
     assert os.listdir(tmp_path / "replays") == []
+
+
+def test_what_is_loaded_is_in_evaluation_mode_and_trains_on(tmp_path: Path) -> None:
+    cfg = config("mlp", total_frames=120, anneal_lr=False)
+    start(cfg, tmp_path / "run")
+    (tmp_path / "run" / "checkpoints" / "frames_120.pt").unlink()
+    loaded, again = load(tmp_path / "run"), load(tmp_path / "run")
+    assert not any(part.training for part in loaded.policy.modules())
+    again.policy.train()
+    for one in (loaded, again):
+        torch.manual_seed(0)
+        next(iterate(one.parts))
+    trained = again.policy.state_dict()
+    assert all(torch.equal(value, trained[name]) for name, value in loaded.policy.state_dict().items())
 
 
 def test_two_runs_with_one_directory_of_replays_train_as_alone(tmp_path: Path) -> None:

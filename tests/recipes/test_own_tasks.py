@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ctde_kit.errors import UserError
-from ctde_kit.recipes import VmasTask, load, named_task
+from ctde_kit.recipes import RunOpponent, VmasTask, load, named_task
+from ctde_kit.recipes.commands.compare import read_options
+from ctde_kit.recipes.commands.cross_play import _common_task
+from ctde_kit.recipes.commands.running import start
+from ctde_kit.recipes.configs.command_options import CrossPlayConfig
+from ctde_kit.recipes.studies.report.settings import read_by_settings
 from ctde_kit.specs import TeamSpec
 from tests.recipes.command_line import call_here
 from tests.recipes.small import small_config
@@ -203,3 +209,34 @@ def test_a_file_that_was_changed_is_read_anew(own: Path) -> None:
     assert task.build(seed=0, device="cpu").reset()["agents", "observation"].shape == (2, 2, 4)
     (own / "mine.py").write_text(SCENARIO.replace("[agent.state.pos, agent.state.vel]", "[agent.state.pos]"))
     assert task.build(seed=0, device="cpu").reset()["agents", "observation"].shape == (2, 2, 2)
+
+
+def test_code_is_known_by_its_content_and_not_by_where_it_lies(own: Path, tmp_path: Path) -> None:
+    def config(folder: Path, **options: Any) -> Any:
+        task = named_task(f"vmas/{folder / 'mine.py'}:Scenario", n_envs=6, max_steps=7)
+        return small_config(task=task, total_frames=60, **options)
+
+    start(config(own), tmp_path / "first")
+    (tmp_path / "moved").mkdir()
+    (own / "mine.py").rename(tmp_path / "moved" / "mine.py")
+    start(config(tmp_path / "moved", seed=1, initial={"agents": str(tmp_path / "first")}), tmp_path / "second")
+    (own / "mine.py").write_text(SCENARIO.replace("Sphere(0.1)", "Sphere(0.2)"))
+    changed = r"Scenario \(code of SHA-256 \w+\)"
+    with pytest.raises(UserError, match=f"is a run of {changed}, this is {changed}; give a run of the same task"):
+        config(own, initial={"agents": str(tmp_path / "first")}).build()
+    start(config(own, seed=2), tmp_path / "third")
+
+    def played(*names: str) -> Any:
+        policies = {name: RunOpponent(str(tmp_path / name)) for name in names}
+        return _common_task(CrossPlayConfig(policies={"agents": policies}, trust=True))
+
+    runs = [tmp_path / name for name in ("first", "second", "third")]
+    assert played("first", "second").name == "vmas/mine"
+    assert [curve.label for curve in read_by_settings(runs[:2], read_options).curves] == [
+        "mappo",
+        f"mappo initial.agents={runs[0]}",
+    ]
+    with pytest.raises(UserError, match=f"has task.name={changed}, .* has {changed}; give the task to be played"):
+        played("first", "third")
+    with pytest.raises(UserError, match=f"is a run with task.scenario={changed}, .* with {changed}; compare runs of"):
+        read_by_settings(runs, read_options)

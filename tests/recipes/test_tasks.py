@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +14,10 @@ import pytest
 from ctde_kit.envs.vmas import shipped_scenarios
 from ctde_kit.errors import UserError
 from ctde_kit.recipes import (
+    EvaluationConfig,
     MADDPGConfig,
     MAPPOConfig,
+    MatrixTask,
     PettingZooTask,
     PQNConfig,
     QMIXConfig,
@@ -58,6 +63,17 @@ def test_a_task_brings_its_own_number_of_frames() -> None:
     game = composed("qmix", "task=matrix/two_step")
     assert (game.total_frames, game.frames_per_batch, game.evaluation.every_frames) == (10_000, 480, 960)
     assert composed("qmix", "task=matrix/two_step", "total_frames=960").total_frames == 960
+
+
+@pytest.mark.parametrize("name", [name for name in options_of("task") if name.startswith("matrix/")])
+def test_a_task_brings_its_own_number_of_frames_from_python_too(name: str) -> None:
+    for recipe, config in (("qmix", QMIXConfig), ("pqn", PQNConfig), ("mappo", MAPPOConfig)):
+        assert config(task=named_task(name)) == composed(recipe, f"task={name}")
+    own = QMIXConfig(task=MatrixTask(), total_frames=300_000, evaluation=EvaluationConfig(episodes=7))
+    assert (own.total_frames, own.frames_per_batch, own.evaluation.every_frames) == (300_000, 480, 20_000)
+    for again in (replace(own), copy.deepcopy(own), pickle.loads(pickle.dumps(own))):
+        assert again == own
+    assert QMIXConfig().total_frames == QMIXConfig(task=VmasTask()).total_frames == 300_000
     assert composed("qmix").total_frames == 300_000
 
 

@@ -60,11 +60,13 @@ class Ended:
         code: its exit code, or minus the number of the signal that killed it.
         stderr: what it said.
         seconds: how long it took.
+        process: its id, which is that of its group, too.
     """
 
     code: int
     stderr: str
     seconds: float
+    process: int = 0
 
 
 def fork_command(
@@ -110,7 +112,7 @@ def wait_for(process: int, cwd: Path, *, kill_after: float | None = None) -> End
     said = cwd / f"stderr_{process}"
     stderr = said.read_text() if said.exists() else ""
     said.unlink(missing_ok=True)
-    return Ended(os.waitstatus_to_exitcode(status), stderr, time.monotonic() - begun)
+    return Ended(os.waitstatus_to_exitcode(status), stderr, time.monotonic() - begun, process)
 
 
 def run_command(

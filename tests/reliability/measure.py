@@ -23,7 +23,7 @@ import torch
 
 # What a command imports late, once for all children.
 from ctde_kit.files import replacing, seal_holds
-from tests.reliability import damage, disks, kills, payloads, two_processes
+from tests.reliability import damage, disks, endurance, kills, payloads, two_processes
 from tests.reliability.cases import CASES
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -81,6 +81,15 @@ def measure_two_processes(cwd: Path, ways: Iterable[str]) -> dict[str, list[str]
     return {way: two_processes.two_processes(cwd, way) for way in ways}
 
 
+def measure_endurance(cwd: Path, cases: Iterable[str], iterations: int) -> dict[str, dict[str, Any]]:
+    """So many iterations of each case."""
+    found = {}
+    for index, case in enumerate(cases):
+        found[case] = endurance.endure(cwd / f"endurance_{index}", case, iterations)
+        print(f"{case}: {found[case]}", flush=True)
+    return found
+
+
 def _wrong(found: dict[str, list[str]]) -> dict[str, list[str]]:
     return {name: wrong for name, wrong in found.items() if wrong}
 
@@ -110,6 +119,7 @@ PARTS: dict[str, Callable[[Path], Any]] = {
     "full disk": lambda cwd: measure_disks(cwd, disks.POINTS),
     "two processes": lambda cwd: measure_two_processes(cwd, two_processes.WAYS),
     "payloads": payloads.attack_all,
+    "endurance": lambda cwd: measure_endurance(cwd, endurance.CASES, 10_000),
     "checksum": lambda cwd: measure_checksum(),
 }
 
@@ -121,6 +131,7 @@ def quick(cwd: Path) -> dict[str, Any]:
         "kills": killed,
         "full disk": measure_disks(cwd / "case_0", ("metrics",)),
         "two processes": measure_two_processes(cwd / "case_0", ("start and start",)),
+        "endurance": endurance.endure_a_little(cwd / "endurance", 160),
     }
 
 
@@ -205,6 +216,30 @@ def _payloads(figures: dict[str, Any]) -> list[str]:
     ]
 
 
+def _endurance(figures: dict[str, Any]) -> list[str]:
+    right = sum(not one["wrong"] for one in figures.values())
+    (iterations,) = {one["iterations"] for one in figures.values()}
+    allowed = endurance.ALLOWED["memory"] // 1024
+    return [
+        f"**{iterations:,} iterations** of short rollouts, updates, checkpoints and evaluations, then SIGTERM to all "
+        f"processes: in {right} of {len(figures)} runs memory grew by no more than {allowed} MB from the half to the "
+        "end, in the run's process and in its workers, the number of file descriptors, threads and processes by "
+        "nothing, and nothing was left in the temporary folder. Medians of looks after the half, and before the end:",
+        "",
+        "| run | minutes | memory, MB | memory of workers, MB | descriptors | threads | processes |",
+        "|---|---|---|---|---|---|---|",
+        *(_endured(case, one) for case, one in figures.items()),
+    ]
+
+
+def _endured(case: str, one: dict[str, Any]) -> str:
+    def shown(name: str) -> str:
+        values = (one["half"][name], one["end"][name])
+        return " to ".join(f"{value / 1024:.1f}" if "memory" in name else str(value) for value in values)
+
+    return f"| {case} | {one['seconds'] / 60:.1f} | {' | '.join(map(shown, endurance.ALLOWED))} |"
+
+
 def _checksum(figures: dict[str, Any]) -> list[str]:
     return [
         f"**What the checksum costs**, in seconds per GB of a checkpoint: written {figures['written']}, with a "
@@ -219,6 +254,7 @@ SECTIONS: dict[str, Callable[[Any], list[str]]] = {
     "full disk": _full_disk,
     "two processes": _two_processes,
     "payloads": _payloads,
+    "endurance": _endurance,
     "checksum": _checksum,
 }
 

@@ -12,7 +12,7 @@ from tests.recipes.command_line import ENVIRONMENT
 ROOT = Path(__file__).parents[2]
 
 
-def test_kills_a_full_disk_and_two_processes_change_nothing() -> None:
+def test_kills_a_full_disk_two_processes_and_many_iterations_change_nothing() -> None:
     command = [sys.executable, "-m", "tests.reliability.measure", "--quick"]
     result = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
@@ -21,3 +21,4 @@ def test_kills_a_full_disk_and_two_processes_change_nothing() -> None:
     assert (killed["kills"], killed["wrong"]) == (2, {})
     assert figures["full disk"] == {"metrics": []}
     assert figures["two processes"] == {"start and start": []}
+    assert (figures["endurance"]["iterations"], figures["endurance"]["wrong"]) == (160, [])

@@ -11,7 +11,10 @@ from torchrl.envs.libs.vmas import VmasEnv as TorchRLVmasEnv
 from ctde_kit.envs.games import CueEnv, MatrixGameEnv, RecallEnv
 from ctde_kit.envs.vmas import VmasEnv
 from ctde_kit.testing import RuleBroken, check_env
+from tests.envs.toys import ToyEnv, make_and_close
 from tests.testing.walk_env import LIMIT, WalkEnv
+
+make = pytest.fixture(name="make")(make_and_close)
 
 FAULTS = {
     "limit terminates": ("time_limit_is_truncation", "0 of 24 envs are truncated, 24 terminated"),
@@ -27,6 +30,7 @@ FAULTS = {
     "copies alike": ("unseeded_copies", "saw the same first observations"),
     "dtype": ("specs", "dtype torch.float32, the spec says torch.float64"),
     "batch size": ("batch_sizes", "batch size [4, 3] in the data, [4] by the specs"),
+    "goes on": ("agents_own_ends", "agent 1 of 'agents' goes on in step 3, without a reset since it was done"),
     "not a number": ("finite", "is not finite in step 1"),
 }
 
@@ -92,3 +96,12 @@ def test_an_env_class_is_made_with_its_own_defaults() -> None:
 def test_a_limit_that_the_env_does_not_keep_is_found() -> None:
     report = check_env(WalkEnv(), max_steps=LIMIT - 1, raises=False)
     assert report["time_limit_is_truncation"].figure == "an episode goes on after 5 steps, its time limit"
+
+
+def test_who_goes_on_after_its_end_is_found_where_workers_mask_it(make: Any, caplog: pytest.LogCaptureFixture) -> None:
+    report = check_env(make(lambda: ToyEnv(ends={"walker_1": (2, "goes on")}, limit=4, strict=False)), raises=False)
+    assert [finding.rule for finding in report.broken] == ["agents_own_ends"]
+    assert report.broken[0].figure.startswith("walker_1: the environment flags the end and then goes on")
+    assert [record.message.partition(":")[0] for record in caplog.records] == ["walker_1"]
+    for way in ("terminated", "truncated", "vanishes"):
+        check_env(make(lambda way=way: ToyEnv(ends={"walker_1": (2, way)}, limit=4)))

@@ -43,7 +43,10 @@ class WalkEnv(EnvBase):
         reward = Unbounded(torch.Size([*agents, 1]))
         self.reward_spec = Composite({"agents": Composite({"reward": reward}, shape=agents)}, shape=self.batch_size)
         flag = Categorical(2, shape=torch.Size([num_envs, 1]), dtype=torch.bool)
-        flags = {name: flag.clone() for name in ("done", "terminated", "truncated")}
+        flags: dict[str, Any] = {name: flag.clone() for name in ("done", "terminated", "truncated")}
+        if fault == "goes on":
+            own = Categorical(2, shape=torch.Size([*agents, 1]), dtype=torch.bool)
+            flags["agents"] = Composite({name: own.clone() for name in flags}, shape=agents)
         self.done_spec = Composite(flags, shape=self.batch_size)
         self.place, self.elapsed = torch.zeros(*agents, SIZE), torch.zeros(num_envs, 1, dtype=torch.long)
         self.tired, self.seen = torch.zeros(num_envs, 1, dtype=torch.bool), torch.zeros(*agents, SIZE)
@@ -93,5 +96,10 @@ class WalkEnv(EnvBase):
             allowed = self.place.sum(-1, keepdim=True).abs() % 4 < torch.arange(4)
             allowed[..., 0] = True
             agents["action_mask"] = allowed & (self.fault != "nothing allowed")
+        if self.fault == "goes on":
+            own = {name: value.unsqueeze(1).repeat(1, N_AGENTS, 1) for name, value in flags.items()}
+            for name in ("done", "terminated"):
+                own[name][:, 1] |= self.elapsed == 2  # and in no later step
+            agents |= own
         group = TensorDict(agents, self.place.shape[:2])
         return TensorDict({"agents": group, **flags}, self.batch_size)

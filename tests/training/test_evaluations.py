@@ -20,7 +20,15 @@ from ctde_kit.errors import UserError
 from ctde_kit.recipes import CheckpointConfig, EvaluationConfig, VmasTask
 from ctde_kit.recipes.commands.loading import read_config
 from ctde_kit.recipes.commands.running import resume, start
-from ctde_kit.training import BestPolicy, EvaluationLog, Returns, best_policies, evaluate, read_evaluations
+from ctde_kit.training import (
+    BestPolicy,
+    EvaluationLog,
+    Returns,
+    best_policies,
+    evaluate,
+    read_evaluations,
+    record_episode,
+)
 from tests.recipes.small import small_config
 
 pytestmark = pytest.mark.usefixtures("no_curves")
@@ -84,6 +92,28 @@ def test_lengths_numbers_and_infos_of_episodes_by_hand() -> None:
         "success_sum": 1.0,
         "success_last": 1.0,
     }
+
+
+class NotesItsMode(nn.Module):
+    """Does nothing, and notes whether it is in training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.modes: list[bool] = []
+
+    def forward(self, observation: torch.Tensor) -> torch.Tensor:
+        self.modes.append(self.training)
+        return observation
+
+
+def test_a_policy_is_evaluated_in_evaluation_mode_and_then_goes_on_as_before() -> None:
+    noting, frozen = NotesItsMode(), nn.Dropout().eval()
+    network: Any = nn.Sequential(noting, frozen)
+    policy: Any = TensorDictModule(network, in_keys=[("agents", "observation")], out_keys=[("agents", "action")])
+    evaluate(CountingEnv(3), policy, ["agents"], episodes=3, seed=0)
+    record_episode(CountingEnv(1), policy, None, seed=0)
+    assert noting.modes == [False] * 4
+    assert (noting.training, frozen.training) == (True, False)
 
 
 def test_every_episode_of_every_evaluation_is_kept(tmp_path: Path) -> None:

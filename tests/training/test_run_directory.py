@@ -8,6 +8,7 @@ import pytest
 
 from ctde_kit.errors import UserError
 from ctde_kit.training import RunDirectory, read_metrics
+from ctde_kit.training.run_directory import kept_rows
 from tests.reliability.faults import flipped, full_disk
 
 ROWS = [
@@ -78,22 +79,15 @@ def test_every_flipped_bit_in_a_row_or_the_header_is_noticed_or_harmless(
     directory: RunDirectory, tmp_path: Path
 ) -> None:
     expected, path = directory.sync_rows(), tmp_path / "metrics.csv"
-    before = repr(directory.rows)
+    before = repr(kept_rows(path, 180, expected))
     noticed = 0
     for bit in range(8 * path.stat().st_size):
         with flipped(path, bit):
-            again = RunDirectory(tmp_path)
-            again._rewrite = lambda: None  # type: ignore[method-assign]
             try:
-                again.read_rows(180, expected)
+                # 1.0 and 1.0 with a tab before it, for example, are one number.
+                assert repr(kept_rows(path, 180, expected)) == before
             except UserError:
                 noticed += 1
-                continue
-            # 1.0 and 1.0 with a tab before it, for example, are one number.
-            assert repr([{name: float(value) for name, value in row.items()} for row in again.rows]) == repr(
-                [{name: float(value) for name, value in row.items()} for row in directory.rows]
-            )
-    assert repr(directory.rows) == before
     assert noticed > 0.9 * 8 * path.stat().st_size
 
 

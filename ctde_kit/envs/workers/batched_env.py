@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
@@ -12,11 +13,13 @@ from torchrl.data import Categorical
 from torchrl.envs import EnvBase
 
 from ctde_kit.cores import usable_cores
-from ctde_kit.envs.workers.block_layout import Block, BlockLayout, make_groups
+from ctde_kit.envs.workers.block_layout import WENT_ON, Block, BlockLayout, make_groups
 from ctde_kit.envs.workers.pool import WorkerPool
 from ctde_kit.envs.workers.worker_specs import action_specs, done_specs, observation_specs, reward_specs
 from ctde_kit.errors import UserError
 from ctde_kit.keys import GroupKeys, Key
+
+logger = logging.getLogger("ctde_kit")
 
 
 def env_seed(seed: int, epoch: int, index: int) -> int:
@@ -50,7 +53,8 @@ class WorkerEnv(EnvBase):
     - ``max_steps`` truncates the team and whoever is alive; a time limit is never a termination.
     - An agent that ended keeps the flags it ended with until the reset (TorchRL: terminated and truncated at once),
       with observation and reward zero whatever the environment still says of it, and mask False. Its actions are
-      dropped (TorchRL passes them on). An agent may join late, but not come back.
+      dropped (TorchRL passes them on). An agent may join late, but not come back. Where the environment flags an
+      agent's end and has it go on without the flag, one warning names it, and ``agents_after_their_end`` does.
     - The mask is True for agents that are alive, and in the last observation of an episode for those that a time limit
       stopped, since their value is bootstrapped (TorchRL: False for all).
     - Where agents act in turn, an agent waits while another is on turn: it is alive, its mask is True (TorchRL: False),
@@ -91,7 +95,7 @@ class WorkerEnv(EnvBase):
         self.observation_spec = observation_specs(layout).to(device)
         self.reward_spec = reward_specs(layout).to(device)
         self.done_spec = done_specs(layout).to(device)
-        self._pool = pool
+        self._pool, self._warned = pool, False
         self._everyone = np.ones(layout.n_envs, dtype=np.bool_)
         self._share(pool.attach(layout), layout)
         self._set_seed(seed)
@@ -99,6 +103,7 @@ class WorkerEnv(EnvBase):
 
     def _share(self, block: Block, layout: BlockLayout) -> None:
         tensors = {key: torch.from_numpy(array) for key, array in block.items()}
+        self._went_on = {name: block[name, WENT_ON] for name in self.group_map}
         self._actions = {GroupKeys(group.name).action: tensors[GroupKeys(group.name).action] for group in layout.groups}
         at_reset = cast(TensorDict, self.observation_spec.zero().update(self.full_done_spec.zero()).to("cpu"))
         at_step = at_reset.copy().update(self.full_reward_spec.zero().to("cpu"))
@@ -143,7 +148,24 @@ class WorkerEnv(EnvBase):
                 raise UserError(f"{key}: expected shape {tuple(shared.shape)}, found {tuple(action.shape)}")
             shared.copy_(action)
         self._pool.step(self._selected(tensordict, "_step"))
+        if not self._warned and any(went_on.any() for went_on in self._went_on.values()):
+            self._warned = True
+            logger.warning(
+                "%s: the environment flags the end and then goes on without the flag; until the reset it is masked, and "
+                "nothing is learned from it: flag an end only where it is one, or leave the agent out of `agents`",
+                " and ".join(self.agents_after_their_end),
+            )
         return self._read(self._at_step)
+
+    @property
+    def agents_after_their_end(self) -> list[str]:
+        """Agents whose end the environment has flagged and that then went on without the flag, in any env so far."""
+        return [
+            agent
+            for name, agents in self.group_map.items()
+            for agent, went_on in zip(agents, self._went_on[name].any(0), strict=True)
+            if went_on
+        ]
 
     def _selected(self, tensordict: TensorDictBase | None, key: Key) -> np.ndarray:
         mask = None if tensordict is None else tensordict.get(key, None)

@@ -18,6 +18,8 @@ SELECTED = "_selected"
 """``[n_envs]`` bool: the envs that the next command is for."""
 SEED = "_seed"
 """``[n_envs]`` int64: the seed of an env's next reset; negative: go on with the env's own random stream."""
+WENT_ON = "_went_on"
+"""``[n_envs, n_agents]`` bool, in each group: whom the environment has had going on after their end."""
 
 _ALIGNMENT = 64
 Block = Mapping[Key, np.ndarray]
@@ -83,6 +85,7 @@ class GroupLayout:
             keys.truncated: ((*batch, 1), flag),
             keys.mask: (batch, flag),
             keys.action: ((*batch, *(space.shape or ())), np.dtype(action_dtype)),
+            (self.name, WENT_ON): (batch, flag),
         }
         if self.first.has_action_mask:
             fields[keys.action_mask] = ((*batch, sum(self.first.n_choices)), flag)

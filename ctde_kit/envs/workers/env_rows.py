@@ -10,7 +10,15 @@ from gymnasium import spaces
 from pettingzoo import ParallelEnv
 
 from ctde_kit.envs.pettingzoo.aec import AECAsParallel
-from ctde_kit.envs.workers.block_layout import SEED, AgentDescription, Block, BlockLayout, EnvDescription, GroupLayout
+from ctde_kit.envs.workers.block_layout import (
+    SEED,
+    WENT_ON,
+    AgentDescription,
+    Block,
+    BlockLayout,
+    EnvDescription,
+    GroupLayout,
+)
 from ctde_kit.errors import UserError
 from ctde_kit.keys import DONE, STATE, TERMINATED, TRUNCATED, GroupKeys
 
@@ -103,6 +111,7 @@ class AgentRow:
         self.reward, self.done = block[keys.reward][here], block[keys.done][here]
         self.terminated, self.truncated = block[keys.terminated][here], block[keys.truncated][here]
         self._mask = block[keys.mask][here]
+        self.went_on = block[group.name, WENT_ON][here]
         self._action_mask = block[keys.action_mask][index, position] if keys.action_mask in block else None
         self._waiting = [choice == 0 for n in group.agents[agent].n_choices for choice in range(n)]
 
@@ -194,6 +203,8 @@ class EnvRow:
                 if row.gone and agent in present:
                     raise ValueError(f"{agent!r} came back after its end; keep it in the episode, its actions masked")
                 row.gone = bool(row.done[0]) and agent not in present
+                if agent in present and row.done[0] and not (terminations.get(agent) or truncations.get(agent)):
+                    row.went_on[0] = True
                 row.clear()
                 continue
             truncated = bool(truncations.get(agent, False))

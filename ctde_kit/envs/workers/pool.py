@@ -9,6 +9,7 @@ import pickle
 import selectors
 import signal
 import tempfile
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
@@ -80,6 +81,7 @@ class WorkerPool:
                     partial(self._pulse.beat, worker),
                     pipe,
                     os.getpid(),
+                    threading.current_thread() is threading.main_thread(),
                 ),
                 name=f"env-worker-{worker}",
                 daemon=True,

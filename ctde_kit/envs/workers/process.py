@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import os
 import pickle
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -29,6 +31,8 @@ RENDER = b"render "
 
 _PARENT_CHECK = 2.0
 """Seconds between two looks at whether the parent still lives."""
+_PR_SET_PDEATHSIG = 1
+"""Linux: which signal the kernel sends to a process whose parent has died."""
 
 
 @dataclass(frozen=True)
@@ -114,10 +118,14 @@ def serve(
     beat: Callable[..., None],
     parents_end: Connection,
     parent: int,
+    by_main_thread: bool,
 ) -> None:
     """The life of a worker: descriptions, then the layout, then commands until the parent closes or is gone."""
     parents_end.close()
     _leave_the_parent_behind(parent)
+    # The kernel takes the death of the thread that forked for the parent's.
+    if by_main_thread and sys.platform == "linux":
+        _die_in_c_code_with(parent)
     worker = Worker(factory, indices, block_file, beat)
     try:
         pipe.send_bytes(pickle.dumps(worker.build()))
@@ -141,6 +149,7 @@ def _receive(pipe: Connection, parent: int) -> bytes:
     # Other workers hold copies of the pipe, so its end is no sure sign of the parent's death; its process id is.
     while not pipe.poll(_PARENT_CHECK):
         if os.getppid() != parent:
+            signal.alarm(0)  # the environments shall be closed; `_die_with` ends that, too
             return CLOSE
     try:
         return pipe.recv_bytes()
@@ -168,3 +177,17 @@ def _die_with(parent: int) -> None:
     # A worker that waits for commands ends by itself, and closes its environments.
     time.sleep(2 * _PARENT_CHECK)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _die_in_c_code_with(parent: int) -> None:
+    """Have the kernel end this process 3 s after ``parent``, also in C code that lets no other Python code run.
+
+    The signal's handler is the C function ``alarm``, called with the signal's number, SIGQUIT's 3: as many seconds
+    later SIGALRM ends the process. A handler of Python's would wait for the C code.
+    """
+    libc = ctypes.CDLL(None)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    libc.signal(ctypes.c_int(signal.SIGQUIT), libc.alarm)
+    libc.prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGQUIT))
+    if os.getppid() != parent:
+        os._exit(1)  # it died before it was asked for

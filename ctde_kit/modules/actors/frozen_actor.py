@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
-from typing import Any
+from typing import Any, Self
 
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
@@ -22,7 +22,7 @@ GREEDY: Any = ExplorationType.DETERMINISTIC
 class FrozenActor(TensorDictModuleBase):
     """A copy of one group's actor that does not learn, such as an opponent in a ``TeamPolicy``.
 
-    It always acts with its own exploration type, whatever the collector sets. Reads and writes what the actor does,
+    It always acts with its own exploration type, whatever the collector sets, and in evaluation mode. Reads and writes what the actor does,
     including the hidden state ``[*B, n_agents, H]`` of a recurrent one.
 
     Args:
@@ -46,7 +46,7 @@ class FrozenActor(TensorDictModuleBase):
 
     def __init__(self, actor: Any, exploration: ExplorationType = GREEDY):
         super().__init__()
-        self.actor = deepcopy(actor).requires_grad_(False)
+        self.actor = deepcopy(actor).requires_grad_(False).eval()
         self.exploration = exploration
         self.in_keys, self.out_keys = list(self.actor.in_keys), list(self.actor.out_keys)
 
@@ -63,6 +63,12 @@ class FrozenActor(TensorDictModuleBase):
     def decentralized(self) -> bool:
         """Whether an agent needs only its own data to act."""
         return self.actor.decentralized
+
+    def train(self, mode: bool = True) -> Self:
+        """The actor stays in evaluation mode, whatever the team does."""
+        super().train(mode)
+        self.actor.eval()
+        return self
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         with set_exploration_type(self.exploration):

@@ -16,6 +16,12 @@ from ctde_kit.modules.networks.own_first import own_first_columns
 from ctde_kit.specs import GroupSpec, TeamSpec, one_hot
 
 
+class Normalizers(nn.ModuleDict):
+    """What entries are read through, by name; target networks share it, also what is put in after they were copied."""
+
+    shared_with_targets = True
+
+
 class Input(nn.Module):
     """Reads features ``[*B, n, F]`` from a TensorDict; ``n`` is the agent axis, or 1 for one row per team.
 
@@ -64,7 +70,7 @@ class Input(nn.Module):
         self.parts, self.n_agents, self.decentralized, self.index = parts, n_agents, decentralized, index
         self.features = features + (n_agents if agent_id else 0) + (0 if index is None else index[1])
         self.norm = nn.LayerNorm(features, elementwise_affine=False) if normalize else None
-        self.normalizers = nn.ModuleDict()
+        self.normalizers = Normalizers()
         self.register_buffer("ids", torch.eye(n_agents) if agent_id else None, persistent=False)
         self.register_buffer("columns", columns, persistent=False)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ctde_kit.recipes.configs.tasks.task import TaskConfig
 
@@ -18,8 +19,8 @@ CLIMBING = [[11, -30, 0], [-30, 7, 0], [0, 6, 5]]
 class MatrixTask(TaskConfig):
     """A cooperative matrix game: all agents choose at once and get the same payoff.
 
-    A game this small is learned in seconds: ``task=matrix/NAME`` also sets ``total_frames=10000``,
-    ``frames_per_batch=480`` and ``evaluation.every_frames=960``. From Python give them to the recipe, too.
+    A game this small is learned in seconds: a recipe has ``total_frames=10_000``, ``frames_per_batch=480`` and
+    ``evaluation.every_frames=960`` with it, unless it is given others.
 
     Args:
         name: of the task.
@@ -33,6 +34,12 @@ class MatrixTask(TaskConfig):
     >>> env.reset()["agents", "observation"].shape
     torch.Size([1, 2, 1])
     """
+
+    run_options: ClassVar[Mapping[str, int]] = {
+        "total_frames": 10_000,
+        "frames_per_batch": 480,
+        "evaluation.every_frames": 960,
+    }
 
     name: str = "matrix/climbing"
     n_envs: int = 16

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from ctde_kit.errors import UserError
 from ctde_kit.recipes.configs.checks import CheckedConfig, check_positive
@@ -42,6 +42,9 @@ class TaskConfig(CheckedConfig):
         n_envs: environments in the batch.
         groups_compete: groups have opposed interests, so returns are reported per group only.
     """
+
+    # Options of a recipe, by their paths, that have other values with this task unless they are given.
+    run_options: ClassVar[Mapping[str, int]] = {}
 
     name: str = "task"
     n_envs: int = 60

@@ -247,18 +247,24 @@ if os.fork() == 0:
 
 
 ENDLESS = """
-import os, sys, signal, threading, time
+import ctypes, os, sys, signal, threading, time
 sys.path.insert(0, {path!r})
 from tests.envs.toys import ToyEnv, step
 from ctde_kit.envs.workers import worker_env
 class Endless(ToyEnv):
     def step(self, actions):
+        if self.in_c:
+            ctypes.PyDLL(None).sleep(60)  # lets no other Python code run meanwhile
         while True:
             pass
-env = worker_env(Endless, n_envs=2, n_workers=2)
+def make():
+    env = Endless()
+    env.in_c = {in_c}
+    return env
+env = worker_env(make, n_envs=2, n_workers=2)
 data = env.reset()
 print(time.monotonic(), *[process.pid for process in env._pool._processes], flush=True)
-threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGKILL)).start()
+threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGKILL)).start()
 step(env, data)
 """
 
@@ -273,8 +279,22 @@ def test_no_worker_outlives_its_parent(end: str) -> None:
 
 
 @pytest.mark.timeout(120)
-def test_no_endless_step_outlives_its_parent() -> None:
-    assert_no_worker_is_left(ENDLESS.format(path=str(Path(__file__).parents[3])), n_workers=2)
+@pytest.mark.parametrize("in_c", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_no_endless_step_outlives_its_parent(in_c: bool) -> None:
+    assert_no_worker_is_left(ENDLESS.format(path=str(Path(__file__).parents[3]), in_c=in_c), n_workers=2)
+
+
+@pytest.mark.slow
+def test_workers_outlive_the_thread_that_made_them(make: Make) -> None:
+    """The kernel tells a child of the death of the thread that forked it as of its parent's."""
+    made: list[Any] = []
+    thread = threading.Thread(target=lambda: made.append(make(ToyEnv)))
+    thread.start()
+    thread.join()
+    (env,) = made
+    data = step(env, env.reset())
+    time.sleep(3.5)
+    assert step(env, data) is not None
 
 
 def assert_no_worker_is_left(code: str, n_workers: int) -> None:

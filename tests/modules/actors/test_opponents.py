@@ -157,6 +157,8 @@ def test_frozen_actor_is_a_copy_without_gradient() -> None:
     before = [parameter.clone() for parameter in frozen.parameters()]
     assert all(parameter.requires_grad for parameter in actor.parameters())
     assert not any(parameter.requires_grad for parameter in frozen.parameters())
+    assert actor.training
+    assert not any(part.training for part in TeamPolicy({"agents": frozen}).train().actors["agents"].actor.modules())  # type: ignore[union-attr]
     with torch.no_grad():
         for parameter in actor.parameters():
             parameter.add_(1)

@@ -195,6 +195,19 @@ def test_target_networks_share_the_statistics() -> None:
     assert_targets_share_statistics(QMixLoss({"sheep": actor}, mixer, gamma=0.9), norm)
 
 
+def test_statistics_that_are_attached_after_the_targets_were_copied_are_the_targets_too() -> None:
+    actor, norm, data = make_q_actor(SHEEP), used_norm(), batch(8)
+    loss = QMixLoss({"sheep": actor}, gamma=0.9)
+    norm.attach(actor)
+    assert_targets_share_statistics(loss, norm)
+    assert loss.target_networks is not None
+    target: Any = loss.target_networks["actor_sheep"]
+    target.load_state_dict(actor.agent_network.state_dict())
+    assert torch.equal(
+        target(data.copy()).get(SHEEP.keys.action_value), actor(data.copy()).get(SHEEP.keys.action_value)
+    )
+
+
 def test_a_copy_keeps_its_statistics() -> None:
     actor, norm, data = make_actor(SHEEP), used_norm(), batch(8)
     norm.attach(actor)
