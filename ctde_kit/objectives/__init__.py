@@ -1,7 +1,7 @@
 """Losses of MAPPO, QMIX and MADDPG, advantages, and returns."""
 
 from ctde_kit.objectives.advantage import AdvantageEstimator
-from ctde_kit.objectives.maddpg import MADDPGLoss, MinimaxAdversary, PolicyInference
+from ctde_kit.objectives.maddpg import MADDPGLoss, MinimaxAdversary, PolicyInference, TargetPolicySmoothing
 from ctde_kit.objectives.mappo_loss import MAPPOLoss
 from ctde_kit.objectives.masking import masked_mean, normalize_advantage
 from ctde_kit.objectives.qmix_loss import QMixLoss
@@ -19,6 +19,7 @@ __all__ = [
     "PolicyInference",
     "QMixLoss",
     "TDLambdaReturn",
+    "TargetPolicySmoothing",
     "TeamReward",
     "generalized_advantage_estimate",
     "masked_mean",

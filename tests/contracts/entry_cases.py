@@ -37,6 +37,7 @@ from ctde_kit.objectives import (
     MinimaxAdversary,
     PolicyInference,
     QMixLoss,
+    TargetPolicySmoothing,
     TDLambdaReturn,
     TeamReward,
 )
@@ -121,6 +122,10 @@ def maddpg(
             critics[group.name] = make_critic(team, group)
         beliefs = PolicyInference(InferredPolicies(team, make_network(False))) if options.get("inference") else None
         parts = {**options, "inference": beliefs}
+        if parts.pop("twins", False):
+            parts["twin_critics"] = {
+                group.name: action_value_critic(team, group, make_network(False)) for group in team
+            }
         return MADDPGLoss(actors, critics, None if mixer is None else mixer(team), gamma=0.9, **parts)
 
     return Case(make, BATCH if recurrent else BATCH[:1])
@@ -191,6 +196,7 @@ CASES: dict[str, Case] = {
     "MADDPG with attention": maddpg(critic=attention),
     "MADDPG with random orders": maddpg(critic=random_order),
     "M3DDPG": maddpg(adversary=MinimaxAdversary(0.1)),
+    "MATD3": maddpg(twins=True, smoothing=TargetPolicySmoothing()),
     "MADDPG with beliefs": maddpg("categorical", inference=True),
     "MADDPG with ensembles": Case(maddpg_ensembles, BATCH[:1]),
     "MADDPG against random": Case(maddpg_opponents(RandomActor), BATCH[:1]),
