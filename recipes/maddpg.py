@@ -9,7 +9,7 @@ import ctde_kit as ck
 from ctde_kit.recipes import wiring
 from ctde_kit.recipes.configs.actors import DeterministicActorConfig
 from ctde_kit.recipes.configs.checks import check_choice, check_not_negative, check_part, check_positive, check_ratio
-from ctde_kit.recipes.configs.critics import CriticConfig, ValueCriticConfig, check_decentralized
+from ctde_kit.recipes.configs.critics import CriticConfig, check_decentralized, own_first_critic
 from ctde_kit.recipes.configs.explorations import ExplorationConfig, GaussianExploration
 from ctde_kit.recipes.configs.mixers import MixerConfig, NoMixer
 from ctde_kit.recipes.configs.networks import MLPNetwork, NetworkConfig
@@ -21,11 +21,6 @@ from ctde_kit.recipes.configs.target_rules import PolyakTarget, TargetConfig
 if TYPE_CHECKING:
     from ctde_kit import MADDPGLoss, Parts, RewardNorm, TeamPolicy
     from ctde_kit.objectives import PolicyInference
-
-
-def default_critic() -> ValueCriticConfig:
-    """One shared critic that sees the team, each agent's own observation and action first."""
-    return ValueCriticConfig(heads="network", ordering="own_first", network=MLPNetwork(activation="relu"))
 
 
 @dataclass(kw_only=True)
@@ -79,7 +74,7 @@ class MADDPGConfig(RecipeConfig):
 
     algorithm: str = "maddpg"
     actor: NetworkConfig = field(default_factory=lambda: MLPNetwork(activation="relu"))
-    critic: CriticConfig = field(default_factory=default_critic)
+    critic: CriticConfig = field(default_factory=own_first_critic)
     mixer: MixerConfig = field(default_factory=NoMixer)
     exploration: ExplorationConfig = field(default_factory=GaussianExploration)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
@@ -159,7 +154,12 @@ class MADDPGConfig(RecipeConfig):
         learning = wiring.learning_team(team, policy)
         critics = wiring.critics_of_actions(self.critic, team, learning, run.device)
         twins = wiring.critics_of_actions(self.critic, team, learning, run.device) if self.twin_critics else {}
-        wiring.check_sees_others(self, critics.values())
+        wiring.check_sees_others(
+            critics.values(),
+            other_actions=self.other_actions,
+            minimax_epsilon=self.minimax_epsilon,
+            infer_policies=self.infer_policies,
+        )
         mixer = wiring.mixer(self, learning, run.device)
         inference = wiring.policy_inference(self, team, run.device) if self.infer_policies else None
         readers = [*critics.values(), *twins.values(), mixer, inference]

@@ -31,7 +31,7 @@ APART = {
     "iddpg": {"critic"},
     "facmac": {"critic", "mixer"},
 }
-OTHERWISE = {"value_norm", "mixer", "returns"}
+OTHERWISE = {"value_norm", "mixer", "returns", "twin_critics"}
 
 
 @pytest.mark.parametrize(
