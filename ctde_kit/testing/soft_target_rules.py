@@ -7,9 +7,7 @@ from ctde_kit.testing.deterministic_case import DeterministicCase
 from ctde_kit.testing.findings import NotApplicable, Violation, rule
 
 
-@rule(
-    "SAC values what its policy would do now; stored or former next actions are another policy's, without its entropy."
-)
+@rule("SAC values what its policy would do now. Stored next actions are another policy's, without its entropy.")
 def targets_of_the_current_policy(case: DeterministicCase) -> str:
     """The value loss moves with the target critic, and with the actor that acts."""
     tensors = case.targets("critic", "value", "qvalue")

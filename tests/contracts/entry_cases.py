@@ -34,6 +34,7 @@ from ctde_kit.objectives import (
     AdvantageEstimator,
     MADDPGLoss,
     MAPPOLoss,
+    MASACLoss,
     MinimaxAdversary,
     PolicyInference,
     QMixLoss,
@@ -131,6 +132,17 @@ def maddpg(
     return Case(make, BATCH if recurrent else BATCH[:1])
 
 
+def masac(kind: str, recurrent: bool = False, masked: bool = True, **options: Any) -> Case:
+    def make() -> MASACLoss:
+        team = herd(kind, masked)
+        actors = {group.name: make_actor(group, recurrent) for group in team}
+        network = make_network(recurrent)
+        critics, twins = ({g.name: action_value_critic(team, g, network) for g in team} for _ in range(2))
+        return MASACLoss(actors, critics, twins, gamma=0.9, **options)
+
+    return Case(make, BATCH if recurrent else BATCH[:1])
+
+
 def maddpg_ensembles() -> MADDPGLoss:
     team = herd("categorical")
     actors, critics = {}, {}
@@ -201,6 +213,11 @@ CASES: dict[str, Case] = {
     "MADDPG with ensembles": Case(maddpg_ensembles, BATCH[:1]),
     "MADDPG against random": Case(maddpg_opponents(RandomActor), BATCH[:1]),
     "MADDPG against frozen": Case(maddpg_opponents(lambda group: FrozenActor(make_actor(group))), BATCH[:1]),
+    "MASAC": masac("continuous", share_alpha=False),
+    "MASAC without masks": masac("categorical", masked=False, other_actions="current"),
+    "MASAC one-hot": masac("one_hot"),
+    "MASAC multi-discrete": masac("multi_discrete", team_weight=0.5),
+    "MASAC recurrent": masac("categorical", recurrent=True, burn_in=2),
     "FACMAC": maddpg(mixer=lambda team: QMixer(team, embed_dim=9)),
     "team reward without masks": Case(lambda: TeamReward(herd("categorical", masked=False), "sum")),
     "team reward": Case(lambda: TeamReward(herd("categorical"), "sum")),
