@@ -140,7 +140,7 @@ class MASACLoss(JointActionLoss):
             use_stored_hidden=use_stored_hidden,
             reward_norm=reward_norm,
         )
-        self.other_actions = check_choice("MASACLoss", "other_actions", other_actions, OTHER_ACTIONS)
+        self.other_actions: OtherActions = check_choice("MASACLoss", "other_actions", other_actions, OTHER_ACTIONS)
         self.temperatures = nn.ModuleDict(
             {
                 name: Temperature(
