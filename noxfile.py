@@ -112,6 +112,8 @@ def wheel(session: nox.Session) -> None:
         discrete = ["task.continuous_actions=false", *quick[:-1]]
         for script in ("ctde-qmix", "ctde-vdn", "ctde-iql", "ctde-qplex"):
             session.run(script, *discrete, "updates_per_frame=0.02")
+        for script in ("ctde-maddpg", "ctde-masac", "ctde-isac"):
+            session.run(script, *quick[:-1], "updates_per_frame=0.02")
         session.run("ctde-pqn", *discrete, "minibatch_frames=100")
         sides = ["task=vmas/simple_tag", "adversary=[random,greedy_chase]", "agent=random"]
         session.run("ctde-cross-play", *sides, "episodes=4")

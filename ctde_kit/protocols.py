@@ -13,6 +13,7 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from ctde_kit.capability import Capability
 from ctde_kit.entry_tables import Entry
@@ -209,6 +210,20 @@ class LearnsActions(Capability, Protocol):
 
 
 @runtime_checkable
+class LearnsDistribution(Capability, Protocol):
+    """An actor that gives the distribution of its actions, such as ``MultiAgentActor``."""
+
+    @property
+    def agent_network(self) -> TensorDictModuleBase:
+        """Writes the distribution's parameters."""
+        ...
+
+    def build_dist_from_params(self, tensordict: TensorDictBase, /) -> Distribution:
+        """The distribution, batch ``[*B, n_agents]``, of the network's output and the action mask in ``tensordict``."""
+        ...
+
+
+@runtime_checkable
 class DrawsOrders(Capability, Protocol):
     """A critic that sees agents in drawn orders, such as ``RandomOrderCritic``."""
 
@@ -335,6 +350,15 @@ class SamplesEntropy(Capability, Protocol):
 
     def sampled_entropy(self, n_samples: int, /) -> Tensor:
         """The entropy ``[*B]``, from ``n_samples`` samples."""
+        ...
+
+
+@runtime_checkable
+class SamplesWithLogProb(Capability, Protocol):
+    """A distribution that scores its own samples better than other values, such as ``TanhNormal``."""
+
+    def rsample_with_log_prob(self) -> tuple[Tensor, Tensor]:
+        """A sample ``[*B, D]`` and its log-probability ``[*B]``, both with gradients."""
         ...
 
 

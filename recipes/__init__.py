@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from ctde_kit.recipes.configs.tasks.vmas_task import VmasTask
     from ctde_kit.recipes.maddpg import MADDPGConfig
     from ctde_kit.recipes.mappo import MAPPOConfig
+    from ctde_kit.recipes.masac import MASACConfig
     from ctde_kit.recipes.pqn import PQNConfig
     from ctde_kit.recipes.qmix import QMIXConfig
     from ctde_kit.training import iterate
@@ -80,6 +81,7 @@ _NAMES = {
     "ctde_kit.recipes.configs.tasks.vmas_task": ("VmasTask",),
     "ctde_kit.recipes.maddpg": ("MADDPGConfig",),
     "ctde_kit.recipes.mappo": ("MAPPOConfig",),
+    "ctde_kit.recipes.masac": ("MASACConfig",),
     "ctde_kit.recipes.pqn": ("PQNConfig",),
     "ctde_kit.recipes.qmix": ("QMIXConfig",),
     "ctde_kit.training": ("iterate",),
@@ -104,6 +106,7 @@ __all__ = [
     "LoggerConfig",
     "MADDPGConfig",
     "MAPPOConfig",
+    "MASACConfig",
     "MLPNetwork",
     "MatrixTask",
     "NStepReturns",

@@ -120,6 +120,12 @@ def _examine_loss(loss: Any, name: str, parts: Parts, fresh: TensorDictBase, tea
         )
         return
     batch = parts.prepare(fresh.clone())
+    if isinstance(loss, ck.objectives.MASACLoss):
+        for group in loss.critics:
+            yield ck.testing.check_soft_actor_critic_loss(
+                loss, batch, group=group, other_actions=loss.other_actions, raises=False
+            )
+        return
     mixer: Any = loss.mixer
     keys = None if mixer is None else {"reward": "reward"}
     if isinstance(loss, ck.QMixLoss):

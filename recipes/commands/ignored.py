@@ -19,6 +19,14 @@ READ: dict[str, tuple[Callable[[Any], bool], str]] = {
     "huber_delta": (lambda config: config.value_loss == "huber", "value_loss=huber"),
     "inference_entropy": (lambda config: config.infer_policies, "infer_policies=true"),
     "inference_deviation": (lambda config: config.infer_policies, "infer_policies=true"),
+    "smoothing_limit": (lambda config: config.smoothing_deviation is not None, "smoothing_deviation=0.2"),
+    "alpha_lr": (lambda config: not config.fixed_alpha, "fixed_alpha=false"),
+    "share_alpha": (lambda config: not config.fixed_alpha, "fixed_alpha=false"),
+    "target_entropy": (lambda config: not config.fixed_alpha, "fixed_alpha=false"),
+    "target_entropy_weight": (
+        lambda config: not config.fixed_alpha and config.target_entropy is None and not config.task.continuous,
+        "discrete actions, without fixed_alpha and target_entropy",
+    ),
     "team_reward": (lambda config: not isinstance(config.mixer, NoMixer), "a mixer, such as mixer=vdn"),
 }
 

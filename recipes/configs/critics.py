@@ -185,6 +185,11 @@ class AttentionCriticConfig(CriticConfig):
         )
 
 
+def own_first_critic() -> ValueCriticConfig:
+    """One shared critic that sees the team, each agent's own observation and action first."""
+    return ValueCriticConfig(heads="network", ordering="own_first", network=MLPNetwork(activation="relu"))
+
+
 def check_decentralized(algorithm: str, critic: CriticConfig) -> None:
     """Raise ``UserError`` where a recipe of decentralized critics has another one."""
     fits = isinstance(critic, ValueCriticConfig) and critic.sees == "observation"

@@ -32,6 +32,11 @@ def critics_team(env: EnvBase, critic: CriticConfig) -> TeamSpec:
     return with_agent_states(team)
 
 
+def critics_of_actions(critic: CriticConfig, team: TeamSpec, learning: TeamSpec, device: str) -> dict[str, Any]:
+    """A critic of the actions of ``team`` for each group of ``learning``."""
+    return {group.name: critic.build_action_value(team, group).to(device) for group in learning}
+
+
 def averaging(
     critic: CriticConfig, critics: Iterable[nn.Module], optimizer: torch.optim.Optimizer
 ) -> dict[str, TargetRule]:

@@ -53,6 +53,6 @@ def reward_norm(cfg: WithNormalization, learning: TeamSpec, device: str, *, of_t
 
 
 def one_after_the_other(*parts: nn.Module | None) -> nn.Module:
-    """The parts that are given as one module, which passes a batch on from each to the next."""
+    """The parts that are given as one module, which passes a batch on from each to the next; it may be none."""
     given = [part for part in parts if part is not None]
     return given[0] if len(given) == 1 else nn.Sequential(*given)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ctde_kit.modules import MultiAgentDeterministicActor, QMixer, action_value_critic, own_observation
-from ctde_kit.objectives import MADDPGLoss, MinimaxAdversary, TDLambdaReturn, TeamReward
+from ctde_kit.objectives import MADDPGLoss, MinimaxAdversary, TargetPolicySmoothing, TDLambdaReturn, TeamReward
 from ctde_kit.specs import TeamSpec
 from ctde_kit.training import GradientStep
 from tests.contracts.covering import combinations
@@ -37,6 +37,10 @@ def make(kind: str, layout: str, recurrent: bool, share: Any, mixed: bool = Fals
         critics[group.name] = action_value_critic(team, group, make_network(recurrent, shared), **LAYOUTS[layout])
     batch = TeamReward(team, "mean")(collect(team, actors, *endings())[0])  # type: ignore[arg-type]
     mixer = QMixer(team, embed_dim=9) if mixed else None
+    if options.pop("twins", False):
+        options["twin_critics"] = {
+            group.name: action_value_critic(team, group, make_network(recurrent)) for group in team
+        }
     return MADDPGLoss(actors, critics, mixer, gamma=0.9, action_regularization=0.1, **options), batch
 
 
@@ -57,6 +61,13 @@ def test_actors_and_critics_fit(kind: str, network: str, share: Any, layout: str
             assert parameter.grad.any(), name
 
 
+def test_recurrent_twin_critics_learn_from_hidden_states_of_their_own() -> None:
+    loss, batch = make("continuous", "team", True, False, twins=True, burn_in=2, returns=TDLambdaReturn(0.7))
+    losses = loss(batch)
+    (losses["loss_actor"] + losses["loss_value"]).backward()
+    assert all(p.grad is not None and p.grad.any() for p in loss.twin_critics.parameters())
+
+
 @pytest.mark.parametrize("recurrent", [False, True])
 def test_in_keys_are_all_that_is_needed(recurrent: bool) -> None:
     loss, batch = make("categorical", "state", recurrent, False)
@@ -75,6 +86,7 @@ def test_in_keys_are_all_that_is_needed(recurrent: bool) -> None:
     [
         ("categorical", {}),
         pytest.param("continuous", {"mixed": True}, marks=pytest.mark.slow),
+        pytest.param("continuous", {"twins": True, "smoothing": TargetPolicySmoothing()}, marks=pytest.mark.slow),
         pytest.param("continuous", {"other_actions": "current"}, marks=pytest.mark.slow),
         pytest.param("continuous", {"adversary": MinimaxAdversary(0.1)}, marks=pytest.mark.slow),
     ],

@@ -17,6 +17,7 @@ from ctde_kit.recipes import (
     EvaluationConfig,
     MADDPGConfig,
     MAPPOConfig,
+    MASACConfig,
     MatrixTask,
     PettingZooTask,
     PQNConfig,
@@ -115,7 +116,7 @@ def test_a_part_of_another_type_is_named(options: dict, message: str) -> None:
 
 
 def test_configurations_are_made_by_keyword() -> None:
-    for config in (MAPPOConfig, QMIXConfig, PQNConfig, MADDPGConfig):
+    for config in (MAPPOConfig, QMIXConfig, PQNConfig, MADDPGConfig, MASACConfig):
         with pytest.raises(TypeError, match="takes 1 positional argument but 2 were given"):
             config(VmasTask())  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="missing 1 required positional argument: 'directory'"):
