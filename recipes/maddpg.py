@@ -166,9 +166,8 @@ class MADDPGConfig(RecipeConfig):
         ]
         # Not a larger eps: policy gradients of small rewards are below 1e-5 per weight.
         optimizer = torch.optim.Adam(learning_rates, eps=1e-8, fused=True)
-        step = ck.GradientStep(
-            {"team": loss}, optimizer, self.max_grad_norm, compile=run.compiling.updates and not recurrent
-        )
+        compiles = run.compiling.updates and not wiring.loops_over_steps(*actors.values(), *critics.values())
+        step = ck.GradientStep({"team": loss}, optimizer, self.max_grad_norm, compile=compiles)
         averages = wiring.averaging(self.critic, critics.values(), optimizer)
         team_reward = ck.TeamReward(learning, self.team_reward)  # pyright: ignore[reportArgumentType]  # a checked choice
         return ck.Parts(
