@@ -146,7 +146,6 @@ class MADDPGConfig(RecipeConfig):
         )
 
     def build(self) -> Parts:
-
         run = wiring.begin(self, updates_per_frame=self.updates_per_frame)
         team = wiring.critics_team(run.env, self.critic)
         policy = wiring.team_policy(self, team, run.device)
@@ -170,12 +169,13 @@ class MADDPGConfig(RecipeConfig):
         wiring.check_burn_in(self.replay, recurrent)
 
         optimizer = wiring.adam((actors.values(), self.lr), (readers, self.critic_lr or self.lr))
+        compiles = run.compiling.updates and not wiring.loops_over_steps(*actors.values(), *critics.values())
         step = ck.GradientStep(
             {"team": loss},
             optimizer,
             self.max_grad_norm,
             every={"loss_actor": self.policy_every} if self.policy_every > 1 else None,
-            compile=run.compiling.updates and not recurrent,
+            compile=compiles,
         )
         averages = wiring.averaging(self.critic, [*critics.values(), *twins.values()], optimizer)
         team_reward = ck.TeamReward(learning, self.team_reward)  # pyright: ignore[reportArgumentType]  # a checked choice

@@ -147,9 +147,8 @@ class MASACConfig(RecipeConfig):
             (all_critics, self.critic_lr or self.lr),
             *([] if self.fixed_alpha else [([loss.temperatures], self.alpha_lr or self.lr)]),
         )
-        step = ck.GradientStep(
-            {"team": loss}, optimizer, self.max_grad_norm, compile=run.compiling.updates and not recurrent
-        )
+        compiles = run.compiling.updates and not wiring.loops_over_steps(*actors.values(), *critics.values())
+        step = ck.GradientStep({"team": loss}, optimizer, self.max_grad_norm, compile=compiles)
         averages = wiring.averaging(self.critic, all_critics, optimizer)
         return ck.Parts(
             collector=wiring.collector(self, run, team, policy),

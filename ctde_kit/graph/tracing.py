@@ -19,6 +19,7 @@ from torch.fx.experimental.proxy_tensor import (
 )
 from torch.fx.graph import CodeGen
 
+from ctde_kit.graph.cpp_library import take_cpp_kernels
 from ctde_kit.graph.draws import DrawSpec, Source, current_source, draw_all
 from ctde_kit.graph.folding import fold_constants
 from ctde_kit.graph.mode import TracingMode
@@ -226,6 +227,7 @@ def compile_graph(graph: Graph, *, threads: int | None = None, largest: int = 50
     if operations > largest:
         raise TraceError(f"its graph has {operations} operations, more than {largest}")
     report_long_compile(operations)
+    take_cpp_kernels(graph.module)
     placeholders = [node.meta["val"] for node in graph.module.graph.nodes if node.op == "placeholder"]
     # tanh by way of exp is three times as fast as a vector library's, and as near.
     options = {"cpp.threads": threads or -1, "triton.cudagraphs": True, "cpp.use_decompose_tanh": True}

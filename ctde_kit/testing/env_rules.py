@@ -232,8 +232,8 @@ def _check_ends_last(case: EnvCase, groups: list[str]) -> None:
             if goes_on.any():
                 agent = int(goes_on.any(0).nonzero()[0])
                 raise Violation(
-                    f"agent {agent} of {group!r} goes on in step {index + 1}, without a reset since it was done: an end "
-                    "that is flagged is one; flag it again in each step until the reset, or not at all"
+                    f"agent {agent} of {group!r} goes on in step {index + 1}, without a reset since it was done: an "
+                    "end that is flagged is one; flag it again in each step until the reset, or not at all"
                 )
             ended[group] = (ended.get(group, done) | done) & ~step.flag(DONE).unsqueeze(-1)
     if case.masked_after_their_end:

@@ -9,7 +9,13 @@ if TYPE_CHECKING:
     from ctde_kit.recipes.wiring.critic_parts import averaging, critics_of_actions, critics_team, keys_read
     from ctde_kit.recipes.wiring.normalization import observation_norm, one_after_the_other, reward_norm
     from ctde_kit.recipes.wiring.policies import learning_team, team_policy
-    from ctde_kit.recipes.wiring.recurrence import check_burn_in, is_recurrent, sequence_length, slice_length
+    from ctde_kit.recipes.wiring.recurrence import (
+        check_burn_in,
+        is_recurrent,
+        loops_over_steps,
+        sequence_length,
+        slice_length,
+    )
     from ctde_kit.recipes.wiring.schedules import adam, epsilon_and_learning_rate, learning_rate, learning_rates
     from ctde_kit.recipes.wiring.setting import begin, collector
     from ctde_kit.recipes.wiring.team_mixer import mixer
@@ -20,7 +26,7 @@ _NAMES = {
     "team_mixer": ("mixer",),
     "normalization": ("observation_norm", "one_after_the_other", "reward_norm"),
     "policies": ("learning_team", "team_policy"),
-    "recurrence": ("check_burn_in", "is_recurrent", "sequence_length", "slice_length"),
+    "recurrence": ("check_burn_in", "is_recurrent", "loops_over_steps", "sequence_length", "slice_length"),
     "schedules": ("adam", "epsilon_and_learning_rate", "learning_rate", "learning_rates"),
     "setting": ("begin", "collector"),
 }
@@ -36,6 +42,7 @@ __all__ = [
     "critics_team",
     "epsilon_and_learning_rate",
     "is_recurrent",
+    "loops_over_steps",
     "keys_read",
     "learning_rate",
     "learning_rates",

@@ -151,8 +151,8 @@ class WorkerEnv(EnvBase):
         if not self._warned and any(went_on.any() for went_on in self._went_on.values()):
             self._warned = True
             logger.warning(
-                "%s: the environment flags the end and then goes on without the flag; until the reset it is masked, and "
-                "nothing is learned from it: flag an end only where it is one, or leave the agent out of `agents`",
+                "%s: the environment flags the end and then goes on without the flag; until the reset it is masked, "
+                "and nothing is learned from it: flag an end only where it is one, or leave the agent out of `agents`",
                 " and ".join(self.agents_after_their_end),
             )
         return self._read(self._at_step)

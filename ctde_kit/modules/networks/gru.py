@@ -8,6 +8,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from ctde_kit.modules.networks import gru_kernel as _  # compiled graphs take it in place of gru_sequence
+from ctde_kit.modules.networks.gru_sequence import gru_sequence
 from ctde_kit.modules.networks.linear import AgentLinear, use_layers_of_agent
 from ctde_kit.modules.networks.mlp import initialize, norms
 from ctde_kit.modules.networks.sharing import ShareParams
@@ -90,17 +92,16 @@ class MultiAgentGRU(nn.Module):
         ``hidden`` ``[*B, n_agents, H]`` is the state before the first step, whatever ``is_init`` says there: samplers
         mark the start of every slice, and the stored state of an episode's first step is zero anyway.
         """
-        gates = self._input_gates(self.first(x)).unbind(-3)
-        resets = is_init.unsqueeze(-1).unbind(-3)
-        before, after = [], []
-        for t, (gate, reset) in enumerate(zip(gates, resets, strict=True)):
-            if t > 0:
-                hidden = hidden.masked_fill(reset, 0.0)
-            before.append(hidden)
-            hidden = self._cell(gate, hidden)
-            after.append(hidden)
-        hiddens = torch.stack(after, -3)
-        return self.head(hiddens), hiddens, torch.stack(before, -3)
+        # Time first: a step of all sequences is one block of memory.
+        gates = self._input_gates(self.first(x.movedim(-3, 0)))
+        resets = is_init.movedim(-2, 0).expand(gates.shape[:-1])
+        weight, bias = self.hidden_gates.weights_and_biases()
+        grouped = [_in_groups(part, len(weight)) for part in (gates, hidden.unsqueeze(0), resets.unsqueeze(-1))]
+        keep = torch.is_grad_enabled()
+        states, _ = gru_sequence(grouped[0], grouped[1][:, 0], grouped[2][..., 0], weight, bias, keep)
+        after = states.permute(1, 2, 0, 3).reshape(*gates.shape[:-1], self.hidden_size)
+        before = torch.cat([hidden.unsqueeze(0), after[:-1].masked_fill(resets[1:].unsqueeze(-1), 0)])
+        return self.head(after).movedim(0, -3), after.movedim(0, -3), before.movedim(0, -3)
 
     def _input_gates(self, x: Tensor) -> Tensor:
         for norm, layer in zip(self.norms, [*self.encoder, self.input_gates][1:], strict=True):
@@ -130,3 +131,8 @@ class MultiAgentGRU(nn.Module):
         single.norms = self.norms
         use_layers_of_agent(single, self, agent)
         return single
+
+
+def _in_groups(rows: Tensor, groups: int) -> Tensor:
+    """``[T, *B, n_agents, F]`` as ``[groups, T, R, F]``: all rows in one group, or each agent's in one of its own."""
+    return rows.reshape(len(rows), -1, groups, rows.shape[-1]).permute(2, 0, 1, 3)
