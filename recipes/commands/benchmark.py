@@ -30,7 +30,7 @@ PROGRAM = "ctde-benchmark"
 PLAN_FILE = "benchmark.yaml"
 COMMAND_KEYS = (*FILE_KEYS, "output", "jobs", "minutes", "retry")
 # These change nothing in what a run learns.
-FREE = ("device", "compile", "logger")
+FREE = ("device", "compile", "threads", "logger")
 WORKERS = "n_workers"
 HELP = f"""\
 {PROGRAM}: every recipe on every task with every seed, each a run of its own, side by side.

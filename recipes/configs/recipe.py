@@ -94,6 +94,7 @@ class RecipeConfig(CheckedConfig):
         seed: of everything that is random.
         device: auto, cpu or cuda.
         compile: rollouts and updates as compiled graphs: auto (where the run is long enough), on or off.
+        threads: of the CPU that torch computes with; none for OMP_NUM_THREADS or, without it, one per core.
         total_frames: env transitions to collect.
         frames_per_batch: frames per iteration, a multiple of task.n_envs.
         evaluation: greedy evaluation, how often and how long.
@@ -122,6 +123,7 @@ class RecipeConfig(CheckedConfig):
     seed: int = 0
     device: str = "auto"
     compile: str = "auto"
+    threads: int | None = None
     total_frames: int = 300_000
     frames_per_batch: int = 6_000
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
@@ -167,7 +169,9 @@ class RecipeConfig(CheckedConfig):
         check_names(self.callbacks)
         check_choice("device", self.device, ("auto", "cpu", "cuda"))
         check_choice("compile", self.compile, ("auto", "on", "off"))
-        check_positive(total_frames=self.total_frames, frames_per_batch=self.frames_per_batch)
+        check_positive(
+            total_frames=self.total_frames, frames_per_batch=self.frames_per_batch, threads=self.threads
+        )
         if not 0 <= self.seed < 2**32:
             raise UserError(f"seed={self.seed}: expected 0 to {2**32 - 1}")
 

@@ -36,7 +36,9 @@ class Setting:
 
 
 def begin(cfg: RecipeConfig, *, updates_per_frame: float) -> Setting:
-    """Seed the generators of Python, numpy and torch, and build the environment of ``cfg``."""
+    """Set torch's threads, seed the generators of Python, numpy and torch, and build the environment of ``cfg``."""
+    if cfg.threads is not None:
+        torch.set_num_threads(cfg.threads)
     random.seed(cfg.seed)
     np.random.seed(cfg.seed)
     torch.manual_seed(cfg.seed)

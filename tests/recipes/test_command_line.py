@@ -43,7 +43,7 @@ def test_run_killed_and_resumed_equals_the_run_that_never_stopped(tmp_path: Path
         (["frames_per_batch=1001"], "expected a multiple of the 60 envs"),
         (["hydra.run.dir=/proc/nowhere"], "/proc/nowhere cannot be written"),
         (["resume=nowhere"], "has no config.yaml"),
-        (["resume=nowhere", "lr=1"], "resume takes total_frames, device, compile, logger"),
+        (["resume=nowhere", "lr=1"], "resume takes total_frames, device, compile, threads, logger"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_code_2(arguments: list[str], message: str, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from ctde_kit.training import read_evaluations, read_metrics
 from ctde_kit.training.reporting import RunCurve, is_marl_eval, read_marl_eval
 
 # Runs of one label may differ in these, which change nothing in what is learned.
-FREE = ("seed", "device", "compile", "logger", "video", "checkpoint", "evaluation")
+FREE = ("seed", "device", "compile", "threads", "logger", "video", "checkpoint", "evaluation")
 # Runs of one task may differ in these.
 FREE_OF_TASK = ("n_envs", "n_workers", "continuous_actions")
 
