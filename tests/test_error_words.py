@@ -50,6 +50,7 @@ def test_command_line_syntax_is_found(planted: str) -> None:
         "pass scale=LearnedScale(...)",
         "deviation=nan: expected a number above 0",
         'pip install "ctde-kit[lbf]"',
+        'pip install "ctde-kit[rware]"',
         "append envs.transforms.AgentState to it",
     ],
 )

@@ -103,7 +103,7 @@ def planned(options: BenchmarkOptions) -> Plan:
         if recipe not in RECIPES:
             raise UserError(f"recipes: {label}: there is no recipe {recipe!r}{_hint(recipe, RECIPES)}")
     for task in options.tasks:
-        if ":" not in task and task not in options_of("task"):
+        if task not in options_of("task") and with_own_task([f"task={task}"]) == [f"task={task}"]:
             raise UserError(f"tasks: there is no task {task!r}{_hint(task, options_of('task'))}")
     assert options.output is not None
     output = options.output.absolute()

@@ -69,6 +69,7 @@ def tasks(arguments: list[str]) -> None:
         if not name.startswith("own/"):
             print(f"task={name}")
     print("task=vmas/FILE.py:CLASS, task=pettingzoo/FILE.py:FUNCTION, task=torchrl/FILE.py:FUNCTION: your own")
+    print("task=pettingzoo/PACKAGE/MODULE, task=lbf/ID: any environment of a package, as pettingzoo/sisl/pursuit_v5")
     print("`ctde tasks NAME` shows a task's options, groups and sizes")
 
 

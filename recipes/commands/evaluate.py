@@ -62,7 +62,7 @@ def evaluation(stage: Stage, options: PolicyOptions) -> dict[str, Any]:
     episodes = _episodes(returns, stage)
     names = [name for name in episodes[0] if name != "episode" and not name.endswith("/returns")]
     figures = {name: Distribution.of([float(episode[name]) for episode in episodes]) for name in names}
-    metrics = returns.metrics(stage.task.groups_compete)
+    metrics = returns.metrics(bool(stage.task.groups_compete))
     return {
         "run": str(stage.run.directory),
         "algorithm": stage.run.config["algorithm"],
@@ -84,7 +84,7 @@ def _episodes(returns: Returns, stage: Stage) -> list[dict[str, Any]]:
     assert returns.numbers is not None
     assert returns.terminated is not None
     order = returns.numbers.argsort()
-    rows: list[dict[str, Any]] = [*returns.records(stage.task.groups_compete)]
+    rows: list[dict[str, Any]] = [*returns.records(bool(stage.task.groups_compete))]
     for row, index in zip(rows, order.tolist(), strict=True):
         row["terminated"] = bool(returns.terminated[index])
         for group, values in returns.by_group.items():

@@ -22,7 +22,8 @@ def named_task(name: str, **options: Any) -> TaskConfig:
     ``VmasTask("vmas/navigation")`` has VMAS's own arguments instead.
 
     Args:
-        name: as ``ctde tasks`` lists it, or of your own code, such as ``vmas/FILE.py:CLASS``.
+        name: as ``ctde tasks`` lists it, of a package (``pettingzoo/sisl/pursuit_v5``), or of your own code
+            (``vmas/FILE.py:CLASS``).
         options: fields of the task to change, such as ``n_envs``.
 
     Raises:
@@ -35,7 +36,7 @@ def named_task(name: str, **options: Any) -> TaskConfig:
     """
     names = options_of("task")
     arguments = with_own_task([f"task={name}"])
-    if name not in names and ":" not in name:
+    if name not in names and arguments == [f"task={name}"]:
         close = difflib.get_close_matches(name, names, n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else "`ctde tasks` lists them"
         raise UserError(f"{name!r}: there is no such task; {hint}")

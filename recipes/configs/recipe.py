@@ -169,9 +169,7 @@ class RecipeConfig(CheckedConfig):
         check_names(self.callbacks)
         check_choice("device", self.device, ("auto", "cpu", "cuda"))
         check_choice("compile", self.compile, ("auto", "on", "off"))
-        check_positive(
-            total_frames=self.total_frames, frames_per_batch=self.frames_per_batch, threads=self.threads
-        )
+        check_positive(total_frames=self.total_frames, frames_per_batch=self.frames_per_batch, threads=self.threads)
         if not 0 <= self.seed < 2**32:
             raise UserError(f"seed={self.seed}: expected 0 to {2**32 - 1}")
 

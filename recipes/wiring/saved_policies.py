@@ -89,6 +89,7 @@ def set_stage(run: SavedRun, task: TaskConfig, options: PolicyOptions, *, render
     base_env = build(seed=seed, device=device, episodes=episodes)
     try:
         team = TeamSpec.from_env(base_env)
+        task.check_interests([group.name for group in team])
         content = read_checkpoint(path, algorithm=config["algorithm"], keys=("frames", "parts"))
         policy = _policy(run, content["parts"]["policy"], team, task, options).to(device)
         env = with_transforms(base_env, team, policy)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 ACTORS_FILE, CODE_FILE = "actors.yaml", "code.yaml"
 
 # Options of tasks that name the environment, beside its name.
-OWN = ("scenario", "env", "env_id")
+OWN = ("scenario", "env", "env_id", "map_name", "payoff", "next_state", "two_groups")
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,11 @@ class SavedRun:
     def check_task(self, task: TaskConfig) -> None:
         """Raise ``UserError`` where the run is of another task, or of another kind of action."""
         theirs, ours = self.task, _environment(task, recorded(code_of(task)))
+        if type(theirs) is not type(task):
+            raise UserError(
+                f"{self.directory} is a run of a {type(theirs).__name__}, this is a {type(task).__name__}; give a run "
+                "of the same task"
+            )
         for option, found in self.environment.items():
             if found != ours.get(option):
                 raise UserError(

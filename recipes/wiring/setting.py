@@ -44,6 +44,7 @@ def begin(cfg: RecipeConfig, *, updates_per_frame: float) -> Setting:
     torch.manual_seed(cfg.seed)
     device = resolve_device(cfg.device)
     env = cfg.task.build(seed=cfg.seed, device=device)
+    cfg.task.check_interests([group.name for group in TeamSpec.from_env(env)])
     # A graph keeps the values that it was traced with, and callbacks may change them.
     compile = "off" if cfg.callbacks and cfg.compile == "auto" else cfg.compile
     compiling = resolve_compile(compile, env, total_frames=cfg.total_frames, updates_per_frame=updates_per_frame)

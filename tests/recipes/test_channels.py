@@ -134,7 +134,7 @@ def test_groups_talk_in_every_recipe_and_go_on_after_a_stop(kind: str, recipe: s
 
 
 def test_groups_with_continuous_actions_and_of_several_sizes_talk() -> None:
-    tag = VmasTask(name="vmas/simple_tag", n_envs=6, max_steps=7)
+    tag = VmasTask(name="vmas/simple_tag", n_envs=6, max_steps=7, groups_compete=False)
     parts = advance(ACROSS["mappo"]("commnet", task=tag), 1)
     assert {name: actor.group.observation_dim for name, actor in parts.policy.actors.items()} == {
         "adversary": 16,
@@ -163,7 +163,13 @@ def test_a_frozen_group_has_nothing_to_say_and_stays_as_it_is(tmp_path: Path) ->
 
 def test_groups_whose_agents_die_talk() -> None:
     task = PettingZooTask(
-        name="tag", env="mpe2/simple_tag_v3", n_envs=4, n_workers=1, max_steps=7, params={"max_cycles": 7}
+        name="tag",
+        env="mpe2/simple_tag_v3",
+        n_envs=4,
+        n_workers=1,
+        max_steps=7,
+        groups_compete=False,
+        params={"max_cycles": 7},
     )
     parts = small_q_config(actor=network("tarmac"), task=task).build()
     assert sum(iteration.metrics["num_updates"] for iteration in iterate(parts)) == 16

@@ -175,7 +175,13 @@ def test_polyak_moves_a_share_of_the_way() -> None:
     [
         LbfTask(name="lbf/foraging", env_id="Foraging-8x8-2p-2f-coop-v3", n_envs=4, n_workers=1, max_steps=7),
         PettingZooTask(
-            name="tag", env="mpe2/simple_tag_v3", n_envs=4, n_workers=1, max_steps=7, params={"max_cycles": 7}
+            name="tag",
+            env="mpe2/simple_tag_v3",
+            n_envs=4,
+            n_workers=1,
+            max_steps=7,
+            groups_compete=False,
+            params={"max_cycles": 7},
         ),
     ],
     ids=["masks", "groups"],

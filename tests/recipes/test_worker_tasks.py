@@ -23,7 +23,12 @@ SPREAD = PettingZooTask(
 )
 FORAGING = LbfTask(name="lbf/foraging", env_id="Foraging-8x8-2p-2f-coop-v3", n_envs=6, n_workers=2, max_steps=7)
 TAG = PettingZooTask(
-    name="pettingzoo/simple_tag", env="mpe2/simple_tag_v3", n_envs=6, max_steps=7, params={"max_cycles": 7}
+    name="pettingzoo/simple_tag",
+    env="mpe2/simple_tag_v3",
+    n_envs=6,
+    max_steps=7,
+    groups_compete=False,
+    params={"max_cycles": 7},
 )
 
 

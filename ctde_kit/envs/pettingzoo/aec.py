@@ -106,7 +106,10 @@ class AECAsParallel(ParallelEnv[str, Any, Any]):
         self.agents = list(aec.agents)
 
     def state(self) -> np.ndarray:
-        """The global state, where the environment has one."""
+        """The global state, where the environment has one; raises ``NotImplementedError`` where not."""
+        # An environment may keep an attribute of that name for itself, which wrappers would call.
+        if not callable(getattr(self.unwrapped, "state", None)):
+            raise NotImplementedError
         return self._aec.state()
 
     def render(self) -> Any:

@@ -17,11 +17,17 @@ def load_scenario(scenario: str | BaseScenario | type[BaseScenario]) -> BaseScen
     """The scenario object for a name such as ``navigation`` or ``mpe/simple_tag``, or of a class; objects pass through.
 
     Raises:
-        UserError: where VMAS ships no scenario of that name, and for a class that is no scenario's.
+        UserError: where VMAS ships no scenario of that name, for a class that is no scenario's, and for an object whose
+            world is built.
     """
     if isinstance(scenario, type) and issubclass(scenario, BaseScenario):
         return scenario()
     if isinstance(scenario, BaseScenario):
+        if scenario._world is not None:
+            raise UserError(
+                f"scenario: expected an object without a world, found a {type(scenario).__name__} that has one, so it "
+                "is another env's; give its class, or a new object"
+            )
         return scenario
     if not isinstance(scenario, str):
         raise UserError(f"scenario: expected a name, or a class or object of VMAS's BaseScenario, found {scenario!r}")
@@ -55,9 +61,10 @@ def check_arguments(scenario: BaseScenario, arguments: dict[str, Any]) -> None:
         if known is not None and name not in known:
             close = difflib.get_close_matches(name, sorted(known), n=3)
             hint = f"did you mean {' or '.join(close)}?" if close else f"it reads {', '.join(sorted(known)) or 'none'}"
-            raise UserError(f"scenario argument {name!r} is never read by {_name(scenario)}: {hint}")
+            raise UserError(f"scenario argument {name!r} is never read by {scenario_name(scenario)}: {hint}")
 
 
-def _name(scenario: BaseScenario) -> str:
+def scenario_name(scenario: BaseScenario) -> str:
+    """Its class, or the file of a class that is just called Scenario."""
     name = type(scenario).__name__
     return Path(type(scenario).make_world.__code__.co_filename).stem if name == "Scenario" else name

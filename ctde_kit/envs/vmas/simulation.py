@@ -14,6 +14,7 @@ from vmas.simulator.environment import Environment
 from ctde_kit.envs.vmas.branches import VmasShortcuts
 from ctde_kit.envs.vmas.masked_reset import masked_reset
 from ctde_kit.envs.vmas.random_stream import RandomStream
+from ctde_kit.envs.vmas.spawning import limited_spawning
 from ctde_kit.envs.vmas.world_state import WorldState
 from ctde_kit.graph.draws import drawing_from
 from ctde_kit.graph.shortcuts import taking_shortcuts
@@ -73,7 +74,7 @@ class VmasSimulation:
         output = self.last.copy()
         for group, numbers in self.groups.items():
             reward = torch.stack([rewards[i].reshape(self.batch_size[0], 1) for i in numbers], 1)
-            output.set((group, "reward"), reward)
+            output.set((group, "reward"), _as_float(reward))
         return self._with_done(output, terminated)
 
     def reset(self, mask: Tensor | None = None) -> TensorDict:
@@ -81,7 +82,8 @@ class VmasSimulation:
 
         A partial reset leaves the state of the other worlds bit for bit as it was.
         """
-        with taking_shortcuts(VmasShortcuts()), drawing_from(self.random_stream):
+        spawning = limited_spawning(self.world.scenario)
+        with taking_shortcuts(VmasShortcuts()), drawing_from(self.random_stream), spawning:
             if mask is None or self.last is None or bool(mask.all()):
                 self.world._reset(return_observations=False)
                 self.elapsed.zero_()
@@ -141,7 +143,8 @@ class VmasSimulation:
     def _observation(self, observation: Any) -> Any:
         """A tensor ``[n_envs, F]``, or a TensorDict of tensors where the scenario gives a dictionary."""
         if isinstance(observation, Tensor):
-            return self._with_features(observation)
+            # Flags and whole numbers, too, as VMAS's own spaces say.
+            return self._with_features(_as_float(observation))
         return TensorDict({key: self._observation(part) for key, part in observation.items()}, self.batch_size)
 
     def _info(self, info: dict[str, Tensor]) -> TensorDict:
@@ -185,3 +188,7 @@ class VmasSimulation:
             batch_size = [*self.batch_size, len(numbers)]
             output.set(group, TensorDict(saved[group], batch_size, device=self.device).clone())
         return output
+
+
+def _as_float(value: Tensor) -> Tensor:
+    return value if value.dtype == torch.float32 else value.to(torch.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ from ctde_kit.envs.vmas.initial_states import draw_initial_states, take_initial_
 from ctde_kit.envs.vmas.random_stream import RandomStream
 from ctde_kit.envs.vmas.scenario_arguments import check_arguments, load_scenario
 from ctde_kit.envs.vmas.simulation import VmasSimulation
+from ctde_kit.envs.vmas.spawning import limited_spawning
 from ctde_kit.envs.vmas.tensor_state import TensorState
 from ctde_kit.errors import UserError
 from ctde_kit.graph import TraceError
@@ -45,7 +47,8 @@ class VmasEnv(TorchRLVmasEnv):
     - ``state_dict`` holds the whole world, so that a loaded env goes on bit for bit (on a CPU).
 
     Args:
-        scenario: a name that VMAS ships (``navigation``, ``simple_tag``), or a scenario's class or object.
+        scenario: a name that VMAS ships (``navigation``, ``simple_tag``), or a scenario's class or object. An object
+            is one env's: its world is in it.
         num_envs: environments in the batch.
         max_steps: steps after which an episode is truncated, ``None`` for no limit.
         continuous_actions: bounded continuous actions, else one choice per agent.
@@ -62,7 +65,8 @@ class VmasEnv(TorchRLVmasEnv):
         arguments: the same, by name, as TorchRL's ``VmasEnv`` takes them.
 
     Raises:
-        UserError: for an unknown scenario or argument.
+        UserError: for an unknown scenario or argument, an object that has a world already, and where there is no room
+            for all agents.
 
     >>> from ctde_kit.envs.vmas import VmasEnv
     >>> env = VmasEnv("navigation", num_envs=4, max_steps=3, scenario_kwargs={"n_agents": 2})
@@ -108,7 +112,7 @@ class VmasEnv(TorchRLVmasEnv):
         # TorchRL's wrapper looks an attribute that it lacks up in VMAS's env, which takes 0.1 ms each time.
         self.continuous_actions = continuous_actions
         self.random_stream = RandomStream(seed, device)
-        with drawing_from(self.random_stream):
+        with drawing_from(self.random_stream), limited_spawning(scenario):
             super().__init__(
                 scenario,
                 num_envs=num_envs,
@@ -263,6 +267,11 @@ class VmasEnv(TorchRLVmasEnv):
 
 
 def _rebuilt(cls: type[VmasEnv], arguments: dict[str, Any], state: dict[str, Any]) -> VmasEnv:
+    if isinstance(arguments["scenario"], BaseScenario):
+        # The object's world is that of the env that was saved.
+        scenario = copy.copy(arguments["scenario"])
+        scenario._world = None
+        arguments = {**arguments, "scenario": scenario}
     env = cls(**arguments)
     env.load_state_dict(state)
     return env

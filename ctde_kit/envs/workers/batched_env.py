@@ -13,7 +13,14 @@ from torchrl.data import Categorical
 from torchrl.envs import EnvBase
 
 from ctde_kit.cores import usable_cores
-from ctde_kit.envs.workers.block_layout import WENT_ON, Block, BlockLayout, make_groups
+from ctde_kit.envs.workers.block_layout import (
+    WENT_ON,
+    Block,
+    BlockLayout,
+    flat_description,
+    flat_shape,
+    make_groups,
+)
 from ctde_kit.envs.workers.pool import WorkerPool
 from ctde_kit.envs.workers.worker_specs import action_specs, done_specs, observation_specs, reward_specs
 from ctde_kit.errors import UserError
@@ -65,7 +72,8 @@ class WorkerEnv(EnvBase):
     - The action mask of a dead agent is all True. Random actions obey the masks.
     - ``(group, "observation")`` is always one float32 array: a dictionary's action mask is taken out, other spaces than
       ``Box`` are flattened (``gymnasium.spaces.flatten``). Infos are dropped, their action masks apart.
-    - ``Discrete`` actions count from 0, wherever the space starts. Observation specs are unbounded.
+    - ``Discrete`` actions count from 0, wherever the space starts. ``Box`` and ``MultiDiscrete`` actions are vectors
+      here, and of the space's own shape to the environment. Observation specs are unbounded.
     - A default group whose agents differ is split, see :func:`~ctde_kit.envs.workers.block_layout.make_groups`.
     - Episodes start anew only through ``reset``, with or without a ``_reset`` mask: an env whose episode is over stays
       as it is, with rewards of zero.
@@ -201,6 +209,7 @@ def worker_env(
     seed: int | None = None,
     group_map: Mapping[str, Iterable[str]] | None = None,
     return_state: bool | None = None,
+    flatten: bool = False,
     device: torch.device | str = "cpu",
     worker_timeout: float = 60.0,
 ) -> WorkerEnv:
@@ -220,7 +229,9 @@ def worker_env(
             used. (Environments that draw from global generators are seeded too, but share them within a worker.)
         group_map: groups to lists of agents; default: as :func:`~ctde_kit.envs.workers.block_layout.make_groups`
             has it.
-        return_state: whether ``state`` is written; default: where the environment has ``state()``.
+        return_state: whether ``state`` is written; default: where the environment has ``state()``, and it is a vector
+            or a dictionary of numbers (whose entries are written one after the other), no picture.
+        flatten: observations and states of several dimensions are vectors, of up to 20,000 features.
         worker_timeout: seconds after which a worker that does not come back from one environment's step, reset or
             making is given up.
 
@@ -244,7 +255,11 @@ def worker_env(
         description = pool.description
         if return_state and description.state_shape is None:
             raise UserError("return_state: expected an environment with state(), found none; leave return_state out")
-        state_shape = None if return_state is False else description.state_shape
+        state_shape = description.state_shape
+        if return_state is False or (return_state is None and state_shape is not None and len(state_shape) != 1):
+            state_shape = None
+        if flatten:
+            description, state_shape = flat_description(description), state_shape and flat_shape("state", state_shape)
         layout = BlockLayout(n_envs, make_groups(description, group_map), state_shape, max_steps)
         return WorkerEnv(pool, layout, seed, torch.device(device))
     except BaseException:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -90,10 +91,21 @@ def describe(env: ParallelEnv[str, Any, Any]) -> EnvDescription:
 
 
 def _state_shape(env: ParallelEnv[str, Any, Any]) -> tuple[int, ...] | None:
+    # Some environments keep an attribute of that name for themselves.
+    if not callable(getattr(env, "state", None)):
+        return None
     try:
-        return np.shape(env.state())
+        return read_state(env).shape
     except (NotImplementedError, AttributeError):
         return None
+
+
+def read_state(env: ParallelEnv[str, Any, Any]) -> np.ndarray:
+    """The global state; the entries of a dictionary one after the other, in its order."""
+    state: Any = env.state()
+    if isinstance(state, Mapping):
+        state = np.concatenate([np.ravel(entry) for entry in cast("Mapping[str, Any]", state).values()])
+    return np.asarray(state)
 
 
 class AgentRow:
@@ -118,11 +130,18 @@ class AgentRow:
     def action(self) -> Any:
         """The action as the environment's own space has it; a copy, since an environment may keep it."""
         action = self._action[self._position]
-        return action + self._space.start if isinstance(self._space, spaces.Discrete) else action.copy()
+        if isinstance(self._space, spaces.Discrete):
+            return action + self._space.start
+        # `reshape` alone would be a view of the block.
+        return action.copy().reshape(self._space.shape)
 
     def write(self, observation: Any, reward: float, terminated: bool, truncated: bool) -> None:
         """What a live agent got from a step, its last one included; a missing observation is zeros."""
-        self._observation[...] = 0 if observation is None else self._read(observation)
+        if observation is None:
+            self._observation[...] = 0
+        else:
+            # The space's shape, or a vector.
+            self._observation[...] = np.reshape(self._read(observation), self._observation.shape)
         self.reward[0] = reward
         self.terminated[0], self.truncated[0], self.done[0] = terminated, truncated, terminated or truncated
 
@@ -244,7 +263,7 @@ class EnvRow:
     def _write_state(self) -> None:
         if self._state is None:
             return
-        state = self._env.state()
-        if np.shape(state) != self._state.shape:
-            raise ValueError(f"expected a state of shape {self._state.shape}, found {np.shape(state)}")
-        self._state[...] = state
+        state = read_state(self._env)
+        if state.size != self._state.size:
+            raise ValueError(f"expected a state of {self._state.size} numbers, found shape {state.shape}")
+        self._state[...] = state.reshape(self._state.shape)

@@ -30,6 +30,7 @@ class CueTask(TaskConfig):
     """
 
     name: str = "communication/cue"
+    groups_compete: bool | None = False
     max_steps: int = 4
     two_groups: bool = False
     params: dict[str, Any] = field(default_factory=dict)

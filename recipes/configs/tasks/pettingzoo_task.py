@@ -26,7 +26,7 @@ class PettingZooTask(TaskConfig):
     Args:
         name: of the task.
         n_envs: environments in the batch.
-        groups_compete: report returns per group only.
+        groups_compete: report returns per group only; null where there is one group.
         env: family and module, such as mpe2/simple_spread_v3 or sisl/multiwalker_v9; or your own, MODULE:FUNCTION or
             FILE.py:FUNCTION, which builds one.
         n_workers: processes; null for one per core that may be used.
@@ -80,6 +80,7 @@ class PettingZooTask(TaskConfig):
                 max_steps=self.max_steps,
                 seed=seed,
                 return_state=self.return_state,
+                flatten=True,
                 device=device,
             )
 

@@ -22,7 +22,7 @@ class VmasTask(TaskConfig):
     Args:
         name: of the task, ``vmas/{scenario}``.
         n_envs: environments in the batch.
-        groups_compete: report returns per group only.
+        groups_compete: report returns per group only; null where there is one group.
         scenario: null for the one that VMAS ships by that name, or your own, MODULE:CLASS or FILE.py:CLASS; a function
             that gives a scenario will do, too.
         max_steps: steps per episode.
