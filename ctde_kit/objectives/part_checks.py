@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from tensordict.nn import TensorDictModuleBase
+from tensordict.utils import NestedKey
 
 from ctde_kit.errors import UserError
 from ctde_kit.keys import CHOSEN_ACTION_VALUE, GroupKeys
+from ctde_kit.objectives.q_values import QActor
 from ctde_kit.protocols import HasGroup, LearnsActions
 
 
-def check_groups(loss: str, argument: str, actors: Any, advice: str) -> None:
+class WritesKeys(Protocol):
+    """A module that says which entries it writes."""
+
+    @property
+    def out_keys(self) -> Sequence[NestedKey]:
+        """Their keys."""
+        ...
+
+
+def check_groups(loss: str, argument: str, actors: object, advice: str) -> None:
     """Raise ``UserError`` unless ``actors`` is a mapping from group names to actors that know these groups."""
     if not isinstance(actors, Mapping):
         raise UserError(
@@ -29,7 +40,7 @@ def check_groups(loss: str, argument: str, actors: Any, advice: str) -> None:
             raise UserError(f"{loss}: {argument}[{name!r}] is of group {actor.group.name!r}; use this name")
 
 
-def check_q_actors(actors: Any) -> None:
+def check_q_actors(actors: Mapping[str, QActor]) -> None:
     """Raise ``UserError`` unless ``QMixLoss`` can learn these actors."""
     check_groups("QMixLoss", "actors", actors, "MultiAgentQActor; as_q_actor(group, module)")
     for name, actor in actors.items():
@@ -40,7 +51,7 @@ def check_q_actors(actors: Any) -> None:
             )
 
 
-def check_learners(actors: Mapping[str, Any], critics: Mapping[str, Any]) -> None:
+def check_learners(actors: Mapping[str, object], critics: Mapping[str, object]) -> None:
     """Raise ``UserError`` unless ``MADDPGLoss`` can learn the actors of the groups with critics, and these critics."""
     for name, critic in critics.items():
         if name in actors and not isinstance(actors[name], LearnsActions):
@@ -92,7 +103,7 @@ def check_critics_of_actions(loss: str, critics: Mapping[str, TensorDictModuleBa
             )
 
 
-def _keys(module: TensorDictModuleBase) -> list[Any]:
+def _keys(module: WritesKeys) -> list[NestedKey]:
     return list(module.out_keys)
 
 

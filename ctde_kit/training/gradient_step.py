@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from tensordict import TensorDictBase
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from ctde_kit.graph import TraceError
 from ctde_kit.graph.toolchain import report_fallback
+from ctde_kit.protocols import StateDict
 from ctde_kit.training.compiled_gradient_step import CompiledGradientStep, set_gradients
 from ctde_kit.training.parts import Metrics
 
@@ -125,11 +125,11 @@ class GradientStep:
             gradients[parameter] = gradients[parameter] * factor
         return norm
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         """The states of the losses (parameters, target networks, statistics) and of the optimizer."""
         return {"losses": self.losses.state_dict(), "optimizer": self.optimizer.state_dict()}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: StateDict) -> None:
         """Restore what ``state_dict`` returned."""
         self.losses.load_state_dict(state_dict["losses"])
         self.optimizer.load_state_dict(state_dict["optimizer"])

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from ctde_kit.errors import UserError
 
@@ -35,9 +34,9 @@ class PettingZooFactory:
 
     name: str
     module: ModuleType
-    kwargs: Mapping[str, Any]
+    kwargs: Mapping[str, object]
 
-    def __call__(self) -> Any:
+    def __call__(self) -> object:
         build = getattr(self.module, "parallel_env", None) or self.module.env
         try:
             return build(**self.kwargs)
@@ -51,7 +50,7 @@ class PettingZooFactory:
             raise UserError(f"{self.name}: unknown argument {unknown[1]!r}{_suggest(unknown[1], known)}") from error
 
 
-def pettingzoo_factory(name: str, **kwargs: Any) -> PettingZooFactory:
+def pettingzoo_factory(name: str, **kwargs: object) -> PettingZooFactory:
     """A factory of the environment ``name``, ``FAMILY/MODULE``, for :func:`~ctde_kit.envs.workers.worker_env`.
 
     ``FAMILY`` is one of PettingZoo's (atari, butterfly, classic, sisl), mpe2, or any importable package that has
@@ -81,7 +80,7 @@ def pettingzoo_factory(name: str, **kwargs: Any) -> PettingZooFactory:
 
 
 def own_package(name: str) -> Path | None:
-    """The directory of the package that ``name`` is from, where it is none of PettingZoo's and not mpe2.
+    """The directory of the package that holds the environment ``name``; ``None`` for PettingZoo's families and mpe2.
 
     Nothing is imported.
 
@@ -97,7 +96,7 @@ def own_package(name: str) -> Path | None:
 
 
 def _versioned_modules(package: str) -> list[str]:
-    # A name may come from a file: no package is imported that has no modules of environments.
+    # A name may come from a file, so a package without environment modules is never imported.
     spec = importlib.util.find_spec(package)
     path = None if spec is None else spec.submodule_search_locations
     return [entry.name for entry in pkgutil.iter_modules(path or []) if _VERSIONED.fullmatch(entry.name)]

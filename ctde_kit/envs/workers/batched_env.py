@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -45,30 +45,30 @@ class WorkerEnv(EnvBase):
 
     Rules, and where they differ from TorchRL's wrapper:
 
-    - The team is done when no agent is left. It terminated if every agent still there before that step terminated; else
-      it was truncated, also where some agents terminated and others were truncated in one step (TorchRL: neither).
-    - ``max_steps`` truncates the team and whoever is alive; a time limit is never a termination.
-    - An agent that ended keeps the flags it ended with until the reset (TorchRL: terminated and truncated at once),
-      with observation and reward zero whatever the environment still says of it, and mask False. Its actions are
-      dropped (TorchRL passes them on). An agent may join late, but not come back.
+    - The team is done when no agent is left. It terminated if every agent that was there before the step terminated in
+      it. Otherwise it was truncated, also where some agents terminated and others were truncated (TorchRL: neither).
+    - ``max_steps`` truncates the team and every living agent; a time limit is never a termination.
+    - An agent that ended keeps the flags that it ended with until the reset (TorchRL: terminated and truncated at
+      once). Its observation and reward are zero, whatever the environment still says of it, and its mask is False. Its
+      actions are dropped (TorchRL passes them on). An agent may join late, but not come back.
     - The mask is True for agents that are alive, and in the last observation of an episode for those that a time limit
       stopped, since their value is bootstrapped (TorchRL: False for all).
-    - Where agents act in turn, an agent waits while another is on turn: it is alive, its mask is True (TorchRL: False),
-      it observes and is rewarded at every step, for whatever it earns in that step. Its action mask allows action 0
-      alone (TorchRL: everything, or no mask), so that a policy's log-probability and entropy are 0 there, and its
-      action is dropped. The action mask of the agent on turn is the environment's own, all True where it has none.
-      Actions must be discrete, since there is no mask to say this of continuous ones.
+    - Where agents act in turn, an agent waits while another is on turn. It is alive, its mask is True (TorchRL: False),
+      and it observes and is rewarded at every step. Its action mask allows action 0 alone (TorchRL: everything, or no
+      mask), so that a policy's log-probability and entropy are 0, and its action is dropped. The action mask of the
+      agent on turn is the environment's own, all True where it has none. Actions must be discrete, since no mask can
+      forbid continuous ones.
     - The action mask of a dead agent is all True. Random actions obey the masks.
-    - ``(group, "observation")`` is always one float32 array: a dictionary's action mask is taken out, other spaces than
-      ``Box`` are flattened (``gymnasium.spaces.flatten``). Infos are dropped, their action masks apart.
+    - ``(group, "observation")`` is always one float32 array: a dictionary's action mask is taken out, and spaces other
+      than ``Box`` are flattened (``gymnasium.spaces.flatten``). Of the infos only action masks are kept.
     - ``Discrete`` actions count from 0, wherever the space starts. Observation specs are unbounded.
     - A default group whose agents differ is split, see :func:`~ctde_kit.envs.workers.block_layout.make_groups`.
     - Episodes start anew only through ``reset``, with or without a ``_reset`` mask: an env whose episode is over stays
       as it is, with rewards of zero.
 
-    The state of the environments cannot be captured (``state_is_captured`` is False), so a checkpoint resets them in
-    both runs: ``state_dict()`` starts a new epoch of seeds, and the next full ``reset``, which must follow in the run
-    that goes on as in the one that loads, seeds every env anew. It holds only the seed and the epoch.
+    The state of the environments cannot be captured (``state_is_captured`` is False), so a checkpoint resets them, in
+    the run that goes on as in the run that loads it: ``state_dict()``, which holds only the seed and the epoch, starts
+    a new epoch of seeds, and the full ``reset`` that must follow seeds every env anew.
 
     Raises :class:`~ctde_kit.envs.workers.WorkerError` where an environment raises, or its process dies or hangs, where
     an agent comes back after its end, and for an action mask where there was none at the first reset; ``UserError`` for
@@ -171,7 +171,7 @@ class WorkerEnv(EnvBase):
 
 
 def worker_env(
-    factory: Callable[[], Any],
+    factory: Callable[[], object],
     *,
     n_envs: int,
     n_workers: int | None = None,
@@ -189,18 +189,17 @@ def worker_env(
     ``is_parallelizable``, else turn by turn.
 
     Args:
-        n_workers: processes; default: one per CPU core that this process may use, at most ``n_envs``. They do not
-            change the data.
-        max_steps: environment steps after which an episode is truncated, beside the environment's own limit (MPE2:
-            ``max_cycles=25``), which counts on.
+        n_workers: processes; default: one per CPU core that this process may use, at most ``n_envs``. Their number
+            does not change the data.
+        max_steps: environment steps after which an episode is truncated; the environment's own limit (MPE2:
+            ``max_cycles=25``) still holds.
         seed: env ``k`` is seeded from ``(seed, k)`` at its first reset and goes on with its own random stream from
             there; default: from the operating system. Torch's, numpy's and Python's generators of this process are not
             used. (Environments that draw from global generators are seeded too, but share them within a worker.)
         group_map: groups to lists of agents; default: as :func:`~ctde_kit.envs.workers.block_layout.make_groups`
             has it.
         return_state: whether ``state`` is written; default: where the environment has ``state()``.
-        worker_timeout: seconds after which a worker that does not come back from one environment's step, reset or
-            making is given up.
+        worker_timeout: seconds that a worker may take to build, reset or step one environment before it is given up.
 
     Raises ``UserError`` for arguments out of range and environments that do not fit, and
     :class:`~ctde_kit.envs.workers.WorkerError` where the factory raises or a worker hangs.

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
@@ -127,7 +128,7 @@ def plot_attention(record: AttentionRecord, path: Path, title: str) -> Path:
     figure = Figure(figsize=(max(7.0, 4.2 * n_columns), 0.9 + height * n_rows), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(n_rows, n_columns, squeeze=False).flatten()
-    image: Any = None
+    image: AxesImage | None = None
     for axis, (name, i) in zip(axes, panels, strict=False):
         weights = record.weights[name][:, i].T
         image = axis.imshow(weights.numpy(), vmin=0, vmax=1, cmap="viridis", aspect="auto", interpolation="nearest")
@@ -137,6 +138,7 @@ def plot_attention(record: AttentionRecord, path: Path, title: str) -> Path:
         _label_rows(axis, labels)
     for axis in axes[len(panels) :]:
         axis.set_visible(False)
+    assert image is not None
     figure.colorbar(image, ax=axes[: len(panels)].tolist(), label="weight")
     figure.suptitle(title + (f" (the first {MOST_PANELS} of {len(panels) + left_out} agents)" if left_out > 0 else ""))
     figure.savefig(path, dpi=110)
