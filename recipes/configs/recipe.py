@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from ctde_kit.errors import UserError
 from ctde_kit.recipes.configs.checks import PATH, CheckedConfig, check_choice, check_positive, check_types
@@ -17,6 +17,8 @@ from ctde_kit.recipes.configs.tasks.task import TaskConfig
 from ctde_kit.recipes.configs.tasks.vmas_task import VmasTask
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
     from ctde_kit import Parts
     from ctde_kit.recipes.configs.actors import ActorConfig
 
@@ -127,7 +129,7 @@ class RecipeConfig(CheckedConfig):
     video: bool = False
     callbacks: list[str] = field(default_factory=list)
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         """Set an option, also later: a task gets the kind of action that the recipe needs, files their whole path."""
         if name == "task" and isinstance(value, TaskConfig):
             value = value.with_actions(continuous=self.continuous)
@@ -163,6 +165,6 @@ class RecipeConfig(CheckedConfig):
             raise UserError(f"seed={self.seed}: expected 0 to {2**32 - 1}")
 
 
-def has_field(config: type[Any], name: str) -> bool:
+def has_field(config: type[DataclassInstance], name: str) -> bool:
     """Whether a configuration has the option ``name``."""
-    return name in getattr(config, "__dataclass_fields__", {})
+    return name in config.__dataclass_fields__

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from ctde_kit.recipes.wiring.beliefs import check_sees_others, policy_inference
     from ctde_kit.recipes.wiring.critic_parts import averaging, critics_team, keys_read
     from ctde_kit.recipes.wiring.normalization import observation_norm, one_after_the_other, reward_norm
-    from ctde_kit.recipes.wiring.policies import learning_team, team_policy
+    from ctde_kit.recipes.wiring.policies import learners_of, learning_team, team_policy
     from ctde_kit.recipes.wiring.recurrence import check_burn_in, is_recurrent, sequence_length, slice_length
     from ctde_kit.recipes.wiring.schedules import epsilon_and_learning_rate, learning_rate
     from ctde_kit.recipes.wiring.setting import begin, collector
@@ -19,7 +19,7 @@ _NAMES = {
     "critic_parts": ("averaging", "critics_team", "keys_read"),
     "team_mixer": ("mixer",),
     "normalization": ("observation_norm", "one_after_the_other", "reward_norm"),
-    "policies": ("learning_team", "team_policy"),
+    "policies": ("learners_of", "learning_team", "team_policy"),
     "recurrence": ("check_burn_in", "is_recurrent", "sequence_length", "slice_length"),
     "schedules": ("epsilon_and_learning_rate", "learning_rate"),
     "setting": ("begin", "collector"),
@@ -35,6 +35,7 @@ __all__ = [
     "epsilon_and_learning_rate",
     "is_recurrent",
     "keys_read",
+    "learners_of",
     "learning_rate",
     "learning_team",
     "mixer",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import torch
+from tensordict.utils import NestedKey
 from torch import nn
 from torchrl.envs import EnvBase
+from torchrl.objectives.common import LossModule
 
 from ctde_kit.envs.transforms import with_agent_states
 from ctde_kit.errors import UserError
@@ -43,7 +44,8 @@ def averaging(
     return {"average": ParameterAverage(parameters, optimizer, critic.average_every)}
 
 
-def keys_read(losses: Iterable[Any], team: TeamSpec) -> list[Any]:
-    """The entries that a buffer must keep: what losses read, and who is alive."""
-    keys = {group.keys.mask for group in team} | {key for loss in losses for key in loss.in_keys}
+def keys_read(losses: Iterable[LossModule], team: TeamSpec) -> list[NestedKey]:
+    """The entries that a buffer must keep: those that losses read, and the masks of living agents."""
+    masks: set[NestedKey] = {group.keys.mask for group in team}
+    keys = masks | {key for loss in losses for key in loss.in_keys}
     return sorted(keys, key=str)

@@ -1,12 +1,13 @@
-"""What recipes move over their frames: learning rates and exploration."""
+"""Schedules over a run's frames: learning rates and exploration."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
+from ctde_kit.modules import MultiAgentQActor
 from ctde_kit.training import Annealing, LinearEpsilon, LinearLearningRate
 
 
@@ -34,7 +35,9 @@ def learning_rate(
     return LinearLearningRate(optimizer, start, 0.0 if cfg.anneal_lr else start, cfg.total_frames, group)
 
 
-def epsilon_and_learning_rate(cfg: WithEpsilon, actors: Iterable[Any], optimizer: torch.optim.Optimizer) -> Annealing:
+def epsilon_and_learning_rate(
+    cfg: WithEpsilon, actors: Iterable[MultiAgentQActor], optimizer: torch.optim.Optimizer
+) -> Annealing:
     """The schedules of a recipe whose ``actors`` choose by action values."""
     epsilons = [actor.epsilon for actor in actors]
     epsilon = LinearEpsilon(epsilons, cfg.epsilon_start, cfg.epsilon_end, cfg.epsilon_frames)

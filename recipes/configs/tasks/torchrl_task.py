@@ -7,9 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ctde_kit.errors import UserError
+from ctde_kit.files import JsonObject
 from ctde_kit.recipes.configs.checks import PATH
 from ctde_kit.recipes.configs.own_modules import imported, source
 from ctde_kit.recipes.configs.tasks.task import TaskConfig, naming_params
@@ -41,7 +42,7 @@ class TorchRLTask(TaskConfig):
     name: str = "torchrl/own"
     env: str = field(default="", metadata=PATH)
     max_steps: int = 100
-    params: dict[str, Any] = field(default_factory=dict)
+    params: JsonObject = field(default_factory=dict)
 
     @property
     def episode_steps(self) -> int:
@@ -50,7 +51,7 @@ class TorchRLTask(TaskConfig):
     def build(self, *, seed: int, device: str, n_envs: int | None = None) -> EnvBase:
         from torchrl.envs import SerialEnv, StepCounter, TransformedEnv
 
-        function: Callable[..., Any] = imported(self.env, f"task.env={self.env}")
+        function: Callable[..., object] = imported(self.env, f"task.env={self.env}")
         n_envs = n_envs or self.n_envs
         # TorchRL's metaclass hides what a class takes.
         known = inspect.signature(function.__init__ if isinstance(function, type) else function).parameters
@@ -67,7 +68,7 @@ class TorchRLTask(TaskConfig):
         transformed.base_env.state_is_captured = False
         return transformed
 
-    def _checked(self, env: Any, batch: list[int]) -> EnvBase:
+    def _checked(self, env: object, batch: list[int]) -> EnvBase:
         from torchrl.envs import EnvBase
 
         if not isinstance(env, EnvBase):
