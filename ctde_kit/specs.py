@@ -24,7 +24,7 @@ _ROOT = (NEXT, STATE, DONE, TERMINATED, TRUNCATED, IS_INIT)
 
 
 def one_hot(index: Tensor, size: int) -> Tensor:
-    """As booleans ``[..., size]``; ``torch.nn.functional.one_hot`` looks at its data, which a graph cannot."""
+    """One-hot vectors, bool ``[..., size]``; torch's own ``one_hot`` looks at its data, which a graph cannot."""
     return index.unsqueeze(-1) == torch.arange(size, device=index.device)
 
 

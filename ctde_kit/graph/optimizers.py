@@ -32,7 +32,7 @@ def read_learning_rates(optimizer: torch.optim.Optimizer, scalars: Sequence[Tens
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    """What the optimizer keeps from step to step, such as moments; another list after it has loaded a state."""
+    """What the optimizer keeps from step to step, such as moments; after it has loaded a state, other tensors."""
     return [value for state in _states(optimizer) for value in state.values() if isinstance(value, Tensor)]
 
 
@@ -69,12 +69,12 @@ def traced_step(optimizer: torch.optim.Optimizer, scalars: Sequence[Tensor]) -> 
             state.update(old)
 
 
-def _states(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+def _states(optimizer: torch.optim.Optimizer) -> list[dict[str, object]]:
     every = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     return [optimizer.state[parameter] for parameter in every if parameter in optimizer.state]
 
 
-def _same_numbers(found: dict[str, Any], expected: dict[str, Any]) -> bool:
+def _same_numbers(found: dict[str, object], expected: dict[str, object]) -> bool:
     """Whether all but parameters and tensors is as it was."""
     return all(
         found[name] == value
@@ -86,14 +86,16 @@ def _same_numbers(found: dict[str, Any], expected: dict[str, Any]) -> bool:
 @contextmanager
 def _counting_in_float64(optimizer: torch.optim.Optimizer) -> Iterator[None]:
     """Torch's plain steps compute with a Python count; in float32 RAdam's terms of it cancel to three digits."""
-    counts = [(state, state["step"]) for state in _states(optimizer) if isinstance(state.get("step"), Tensor)]
+    counts = [(state, step) for state in _states(optimizer) if isinstance(step := state.get("step"), Tensor)]
     for state, count in counts:
         state["step"] = count.double()
     try:
         yield
     finally:
         for state, count in counts:
-            count.copy_(state["step"])
+            counted = state["step"]
+            assert isinstance(counted, Tensor)
+            count.copy_(counted)
             state["step"] = count
 
 

@@ -24,12 +24,11 @@ from ctde_kit.graph.draws import DrawSpec, Source, current_source, draw_all
 from ctde_kit.graph.folding import fold_constants
 from ctde_kit.graph.mode import TracingMode
 from ctde_kit.graph.rounding import decompositions, keep_kernels
-from ctde_kit.graph.static_buffers import with_static_buffers
+from ctde_kit.graph.static_buffers import Compiled, with_static_buffers
 from ctde_kit.graph.toolchain import missing_toolchain, report_long_compile
 from ctde_kit.graph.trace_error import TraceError
 
 Function = Callable[[list[Tensor]], Sequence[Tensor]]
-Compiled = Callable[[list[Tensor]], Sequence[Tensor]]
 
 
 @dataclass(frozen=True)
@@ -160,7 +159,7 @@ class _Expressions:
             self._of_node[node] = self._numbers.setdefault(key, len(self._numbers))
         return self._of_node[node]
 
-    def _key(self, value: Any) -> Hashable:
+    def _key(self, value: object) -> Hashable:
         if isinstance(value, fx.Node):
             return ("node", self(value))
         return tuple(map(self._key, value)) if isinstance(value, (tuple, list)) else value

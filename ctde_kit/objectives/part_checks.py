@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from tensordict.nn import TensorDictModuleBase
+from tensordict.utils import NestedKey
 
 from ctde_kit.errors import UserError
 from ctde_kit.keys import CHOSEN_ACTION_VALUE, GroupKeys
+from ctde_kit.objectives.q_values import QActor
 from ctde_kit.protocols import HasGroup
 
 
-def check_groups(loss: str, argument: str, actors: Any, advice: str) -> None:
+class WritesKeys(Protocol):
+    """A module that says which entries it writes."""
+
+    @property
+    def out_keys(self) -> Sequence[NestedKey]:
+        """Their keys."""
+        ...
+
+
+def check_groups(loss: str, argument: str, actors: object, advice: str) -> None:
     """Raise ``UserError`` unless ``actors`` is a mapping from group names to actors that know these groups."""
     if not isinstance(actors, Mapping):
         raise UserError(
@@ -29,7 +40,7 @@ def check_groups(loss: str, argument: str, actors: Any, advice: str) -> None:
             raise UserError(f"{loss}: {argument}[{name!r}] is of group {actor.group.name!r}; use this name")
 
 
-def check_q_actors(actors: Any) -> None:
+def check_q_actors(actors: Mapping[str, QActor]) -> None:
     """Raise ``UserError`` unless ``QMixLoss`` can learn these actors."""
     check_groups("QMixLoss", "actors", actors, "MultiAgentQActor; as_q_actor(group, module)")
     for name, actor in actors.items():
@@ -41,7 +52,7 @@ def check_q_actors(actors: Any) -> None:
 
 
 def check_learners(
-    loss: str, actors: Mapping[str, Any], critics: Mapping[str, Any], kind: type[Any], advice: str
+    loss: str, actors: Mapping[str, object], critics: Mapping[str, object], kind: type[object], advice: str
 ) -> None:
     """Raise ``UserError`` unless ``loss`` can learn the actors of the groups with critics, and these critics.
 
@@ -61,7 +72,11 @@ def check_learners(
             raise UserError(f"{loss}: actors[{name!r}] is a {type(actors[name]).__name__}: expected {advice}")
 
 
-def check_twin_critics(loss: str, critics: Mapping[str, Any], twin_critics: Mapping[str, Any] | None) -> None:
+def check_twin_critics(
+    loss: str,
+    critics: Mapping[str, TensorDictModuleBase],
+    twin_critics: Mapping[str, TensorDictModuleBase] | None,
+) -> None:
     """Raise ``UserError`` unless second critics, where they are given, are others of the same groups."""
     if twin_critics is None:
         return
@@ -79,7 +94,7 @@ def check_twin_critics(loss: str, critics: Mapping[str, Any], twin_critics: Mapp
         )
 
 
-def _check_critics(loss: str, argument: str, critics: Mapping[str, Any]) -> None:
+def _check_critics(loss: str, argument: str, critics: object) -> None:
     if not isinstance(critics, Mapping):
         raise UserError(f"{loss}: {argument} is a {type(critics).__name__}: expected a mapping by group's name")
     for name, critic in critics.items():
@@ -127,7 +142,7 @@ def check_critics_of_actions(loss: str, critics: Mapping[str, TensorDictModuleBa
             )
 
 
-def _keys(module: TensorDictModuleBase) -> list[Any]:
+def _keys(module: WritesKeys) -> list[NestedKey]:
     return list(module.out_keys)
 
 

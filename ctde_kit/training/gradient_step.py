@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from tensordict import TensorDictBase
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from ctde_kit.errors import UserError
 from ctde_kit.graph import TraceError
 from ctde_kit.graph.toolchain import report_fallback
+from ctde_kit.protocols import StateDict
 from ctde_kit.training.compiled_gradient_step import CompiledGradientStep, set_gradients
 from ctde_kit.training.parts import Metrics
 
@@ -156,12 +156,12 @@ class GradientStep:
             gradients[parameter] = gradients[parameter] * factor
         return norm
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         """The states of losses (parameters, targets, statistics) and optimizer; with ``every`` the count of steps."""
         state = {"losses": self.losses.state_dict(), "optimizer": self.optimizer.state_dict()}
         return state | {"updates": self.updates} if self.every else state
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: StateDict) -> None:
         """Restore what ``state_dict`` returned."""
         self.losses.load_state_dict(state_dict["losses"])
         self.optimizer.load_state_dict(state_dict["optimizer"])

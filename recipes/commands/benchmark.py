@@ -5,10 +5,9 @@ from __future__ import annotations
 import difflib
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -165,7 +164,7 @@ def _report_failures(failed: list[PlannedRun]) -> None:
         raise UserError(f"{len(failed)} failed: {names}; mend the cause, and repeat the command with retry=true")
 
 
-def _file(name: str) -> Mapping[str, Any]:
+def _file(name: str) -> Mapping[str, object]:
     """What a file of a benchmark says; ``name`` is one of the kit's, or a path."""
     known = options_of("benchmark")
     path = CONF / "benchmark" / f"{name}.yaml" if name in known else Path(name)
@@ -178,7 +177,7 @@ def _file(name: str) -> Mapping[str, Any]:
     return content
 
 
-def _hint(name: str, known: Any) -> str:
+def _hint(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, list(known), n=3)
     return f"; did you mean {' or '.join(close)}?" if close else f"; expected one of {', '.join(known)}"
 

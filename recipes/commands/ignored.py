@@ -1,4 +1,4 @@
-"""Options that are given and that nothing would read."""
+"""A check for options that are given and that nothing would read."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 
 from ctde_kit.errors import UserError
 from ctde_kit.recipes.configs.mixers import NoMixer
+from ctde_kit.recipes.configs.recipe import RecipeConfig
 
 # By option, whether a configuration reads it, and what would make it so.
-READ: dict[str, tuple[Callable[[Any], bool], str]] = {
+READ: dict[str, tuple[Callable[[Any], bool], str]] = {  # of a configuration that has the option
     "replay.alpha": (lambda config: config.replay.prioritized, "replay.prioritized=true"),
     "replay.beta": (lambda config: config.replay.prioritized, "replay.prioritized=true"),
     "replay.directory": (lambda config: config.replay.stored_on == "disk", "replay.stored_on=disk"),
@@ -31,7 +32,7 @@ READ: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
-def check_read(config: Any, overrides: Iterable[str]) -> None:
+def check_read(config: RecipeConfig, overrides: Iterable[str]) -> None:
     """Raise ``UserError`` for an option on the command line that this configuration never reads.
 
     Args:

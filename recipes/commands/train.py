@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -119,7 +118,7 @@ def _resume(name: str, arguments: list[str]) -> None:
 
 
 def _overridden(config: RecipeConfig, values: dict[str, str]) -> RecipeConfig:
-    changes: dict[str, Any] = dict(values)
+    changes: dict[str, object] = dict(values)
     if "logger" in changes:
         changes["logger"] = dataclasses.replace(config.logger, name=values["logger"])
     for name in {"total_frames", "threads"} & changes.keys():

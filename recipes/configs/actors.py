@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import ctde_kit as ck
 from ctde_kit.errors import UserError
@@ -45,8 +45,11 @@ class NetworkActorConfig(ActorConfig):
     normalize_observations: bool = field(default=False, kw_only=True)
 
     def build(self, group: GroupSpec, team: TeamSpec) -> GroupActor:
-        actor: Any = self.build_actor(group, team)
+        from torch import nn
+
+        actor = self.build_actor(group, team)
         if self.normalize_observations:
+            assert isinstance(actor, nn.Module)
             ck.ObservationNorm(team).attach(actor)
         return actor
 

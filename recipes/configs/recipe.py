@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from ctde_kit.errors import UserError
 from ctde_kit.recipes.configs.checks import PATH, CheckedConfig, check_choice, check_positive, check_types
@@ -18,6 +18,8 @@ from ctde_kit.recipes.configs.tasks.vmas_task import VmasTask
 
 if TYPE_CHECKING:
     from typing import Self
+
+    from _typeshed import DataclassInstance
 
     from ctde_kit import Parts
     from ctde_kit.recipes.configs.actors import ActorConfig
@@ -131,13 +133,13 @@ class RecipeConfig(CheckedConfig):
     video: bool = False
     callbacks: list[str] = field(default_factory=list)
 
-    def __new__(cls, **given: Any) -> Self:
+    def __new__(cls, **given: object) -> Self:
         """Notes which options are given: a task may have other defaults for the rest."""
         self = super().__new__(cls)
-        self._given = frozenset(given)
+        self.__dict__["given"] = frozenset(given)
         return self
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         """Set an option, also later: a task gets the kind of action that the recipe needs, files their whole path."""
         if name == "task" and isinstance(value, TaskConfig):
             value = value.with_actions(continuous=self.continuous)
@@ -176,10 +178,10 @@ class RecipeConfig(CheckedConfig):
     def _take_options_of_task(self) -> None:
         for path, value in self.task.run_options.items():
             name, _, inside = path.partition(".")
-            if name not in self._given:
+            if name not in self.__dict__["given"]:
                 setattr(self, name, replace(getattr(self, name), **{inside: value}) if inside else value)
 
 
-def has_field(config: type[Any], name: str) -> bool:
+def has_field(config: type[DataclassInstance], name: str) -> bool:
     """Whether a configuration has the option ``name``."""
-    return name in getattr(config, "__dataclass_fields__", {})
+    return name in config.__dataclass_fields__

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from ctde_kit.recipes.wiring.beliefs import check_sees_others, policy_inference
     from ctde_kit.recipes.wiring.critic_parts import averaging, critics_of_actions, critics_team, keys_read
     from ctde_kit.recipes.wiring.normalization import observation_norm, one_after_the_other, reward_norm
-    from ctde_kit.recipes.wiring.policies import learning_team, team_policy
+    from ctde_kit.recipes.wiring.policies import learners_of, learning_team, team_policy
     from ctde_kit.recipes.wiring.recurrence import (
         check_burn_in,
         is_recurrent,
@@ -25,7 +25,7 @@ _NAMES = {
     "critic_parts": ("averaging", "critics_of_actions", "critics_team", "keys_read"),
     "team_mixer": ("mixer",),
     "normalization": ("observation_norm", "one_after_the_other", "reward_norm"),
-    "policies": ("learning_team", "team_policy"),
+    "policies": ("learners_of", "learning_team", "team_policy"),
     "recurrence": ("check_burn_in", "is_recurrent", "loops_over_steps", "sequence_length", "slice_length"),
     "schedules": ("adam", "epsilon_and_learning_rate", "learning_rate", "learning_rates"),
     "setting": ("begin", "collector"),
@@ -43,6 +43,7 @@ __all__ = [
     "epsilon_and_learning_rate",
     "is_recurrent",
     "keys_read",
+    "learners_of",
     "learning_rate",
     "learning_rates",
     "learning_team",

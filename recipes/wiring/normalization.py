@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 from torch import nn
 
@@ -26,7 +26,7 @@ def observation_norm(
     Opponents keep those of their own run.
 
     Args:
-        cfg: the recipe's configuration; ``None`` comes back where it does not ask.
+        cfg: the recipe's configuration; without ``normalize_observations`` the result is ``None``.
         team: all groups.
         policy: of all groups.
         device: cpu or cuda.
@@ -35,7 +35,7 @@ def observation_norm(
     if not cfg.normalize_observations:
         return None
     norm = ObservationNorm(team).to(device)
-    learners: list[Any] = list(policy.learners.values())
+    learners = [actor for actor in policy.learners.values() if isinstance(actor, nn.Module)]
     norm.attach(*learners, *(reader for reader in readers if reader is not None))
     return norm
 

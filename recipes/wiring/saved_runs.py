@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import ctde_kit as ck
 from ctde_kit.errors import UserError
+from ctde_kit.files import JsonObject
 from ctde_kit.recipes.configs.actors import ActorConfig
 from ctde_kit.recipes.configs.data import from_data, read_data
 from ctde_kit.recipes.configs.opponents import RunOpponent
@@ -40,7 +41,7 @@ class SavedRun:
     directory: Path
 
     @cached_property
-    def config(self) -> dict[str, Any]:
+    def config(self) -> JsonObject:
         """Its options as plain data.
 
         Raises:
@@ -62,7 +63,7 @@ class SavedRun:
     def task(self) -> TaskConfig:
         return from_data(TaskConfig, self.config["task"], f"{self.directory / 'config.yaml'}: task")
 
-    def check_trust(self, config: Any, *, trust: bool) -> None:
+    def check_trust(self, config: object, *, trust: bool) -> None:
         """Raise ``UserError`` where ``config``, read from this run, names code that nobody has said to trust."""
         check_trust(config, self._code, self.directory / "config.yaml", trust=trust)
 

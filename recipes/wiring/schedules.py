@@ -1,13 +1,14 @@
-"""What recipes move over their frames: learning rates and exploration."""
+"""Schedules over a run's frames: learning rates and exploration."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import nn
 
+from ctde_kit.modules import MultiAgentQActor
 from ctde_kit.training import Annealing, LinearEpsilon, LinearLearningRate
 
 
@@ -29,7 +30,7 @@ class WithEpsilon(WithLearningRate, Protocol):
 
 def adam(*learners: tuple[Iterable[nn.Module | None], float]) -> torch.optim.Adam:
     """Adam with a group of parameters for each set of modules, at its own learning rate."""
-    groups: list[dict[str, Any]] = []
+    groups: list[dict[str, object]] = []
     for modules, lr in learners:
         parameters = dict.fromkeys(p for module in modules if module is not None for p in module.parameters())
         groups.append({"params": list(parameters), "lr": lr})
@@ -51,7 +52,9 @@ def learning_rates(cfg: WithLearningRate, optimizer: torch.optim.Optimizer) -> l
     ]
 
 
-def epsilon_and_learning_rate(cfg: WithEpsilon, actors: Iterable[Any], optimizer: torch.optim.Optimizer) -> Annealing:
+def epsilon_and_learning_rate(
+    cfg: WithEpsilon, actors: Iterable[MultiAgentQActor], optimizer: torch.optim.Optimizer
+) -> Annealing:
     """The schedules of a recipe whose ``actors`` choose by action values."""
     epsilons = [actor.epsilon for actor in actors]
     epsilon = LinearEpsilon(epsilons, cfg.epsilon_start, cfg.epsilon_end, cfg.epsilon_frames)

@@ -216,7 +216,7 @@ def test_the_command_line_chooses_channels() -> None:
         ),
         (
             lambda: small_config(critic=ValueCriticConfig(network=network("commnet"))).build(),
-            "there is nothing to tell; use each agent's own data (sees='observation'",
+            "agents have nothing to tell each other; use each agent's own data (sees='observation'",
         ),
         (
             lambda: small_maddpg_config(actor=network("bicnet"), ensemble_size=2).build(),

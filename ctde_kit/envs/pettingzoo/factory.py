@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from ctde_kit.errors import UserError
 
@@ -44,9 +43,9 @@ class PettingZooFactory:
 
     name: str
     module: ModuleType
-    kwargs: Mapping[str, Any]
+    kwargs: Mapping[str, object]
 
-    def __call__(self) -> Any:
+    def __call__(self) -> object:
         build = getattr(self.module, "parallel_env", None) or self.module.env
         try:
             return build(**self.kwargs)
@@ -60,7 +59,7 @@ class PettingZooFactory:
             raise UserError(f"{self.name}: unknown argument {unknown[1]!r}{_suggest(unknown[1], known)}") from error
 
 
-def pettingzoo_factory(name: str, **kwargs: Any) -> Callable[[], Any]:
+def pettingzoo_factory(name: str, **kwargs: object) -> Callable[[], object]:
     """A factory of the environment ``name``, ``FAMILY/MODULE``, for :func:`~ctde_kit.envs.workers.worker_env`.
 
     ``FAMILY`` is one of PettingZoo's (atari, butterfly, classic, sisl), mpe2, magent2, gymnasium_robotics, or any
@@ -95,7 +94,7 @@ def pettingzoo_factory(name: str, **kwargs: Any) -> Callable[[], Any]:
 
 
 def own_package(name: str) -> Path | None:
-    """The directory of the package that ``name`` is from, where it is none of PettingZoo's and not mpe2.
+    """The directory of the package that holds the environment ``name``; ``None`` for PettingZoo's families and mpe2.
 
     Nothing is imported.
 

@@ -1,10 +1,10 @@
-"""Check a scenario's arguments before it is built: VMAS itself only warns, or ignores them."""
+"""Scenarios by name, and a check of their arguments before they are built: VMAS only warns, or ignores them."""
 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from vmas.scenarios import load
 from vmas.simulator.scenario import BaseScenario
@@ -51,10 +51,10 @@ def shipped_scenarios() -> list[str]:
     return sorted(path.stem for path in root.rglob("*.py") if path.stem != "__init__")
 
 
-def check_arguments(scenario: BaseScenario, arguments: dict[str, Any]) -> None:
+def check_arguments(scenario: BaseScenario, arguments: Iterable[str]) -> None:
     """Raise ``UserError`` for an argument whose name the scenario's source never mentions.
 
-    Nothing is said where the source cannot be found, as of a class from a notebook, or where it hands all arguments on.
+    Nothing is checked where the source cannot be found (a class from a notebook), or where it hands all arguments on.
     """
     known = argument_names(type(scenario))
     for name in arguments:

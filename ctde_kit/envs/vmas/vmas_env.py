@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -29,6 +29,7 @@ from ctde_kit.errors import UserError
 from ctde_kit.graph import TraceError
 from ctde_kit.graph.draws import drawing_from
 from ctde_kit.graph.toolchain import report_fallback
+from ctde_kit.protocols import StateDict
 
 
 class VmasEnv(TorchRLVmasEnv):
@@ -88,23 +89,15 @@ class VmasEnv(TorchRLVmasEnv):
         device: torch.device | str | None = None,
         info: bool = False,
         compile_step: bool = False,
-        scenario_kwargs: dict[str, Any] | None = None,
+        scenario_kwargs: dict[str, Any] | None = None,  # what a scenario takes, as TorchRL has it
         **arguments: Any,
     ):
         device = torch.get_default_device() if device is None else torch.device(device)
         arguments = {**(scenario_kwargs or {}), **arguments}
-        self._arguments: dict[str, Any] = {
-            "scenario": scenario,
-            "num_envs": num_envs,
-            "max_steps": max_steps,
-            "continuous_actions": continuous_actions,
-            "categorical_actions": categorical_actions,
-            "group_map": group_map,
-            "device": device,
-            "info": info,
-            "compile_step": compile_step,
-            "scenario_kwargs": arguments,
-        }
+        discrete = {"continuous_actions": continuous_actions, "categorical_actions": categorical_actions}
+        built = {"max_steps": max_steps, "info": info, "compile_step": compile_step, **discrete}
+        placed = {"group_map": group_map, "device": device, "scenario_kwargs": arguments}
+        self._arguments: dict[str, object] = {"scenario": scenario, "num_envs": num_envs, **built, **placed}
         name = scenario if isinstance(scenario, str) else None
         scenario = load_scenario(scenario)
         check_arguments(scenario, arguments)
@@ -114,13 +107,7 @@ class VmasEnv(TorchRLVmasEnv):
         self.random_stream = RandomStream(seed, device)
         with drawing_from(self.random_stream), limited_spawning(scenario):
             super().__init__(
-                scenario,
-                num_envs=num_envs,
-                continuous_actions=continuous_actions,
-                categorical_actions=categorical_actions,
-                group_map=group_map,
-                device=device,
-                scenario_kwargs=arguments,
+                scenario, num_envs=num_envs, group_map=group_map, device=device, scenario_kwargs=arguments, **discrete
             )
         assert self.device is not None
         self._simulation = VmasSimulation(
@@ -187,7 +174,7 @@ class VmasEnv(TorchRLVmasEnv):
     def _set_seed(self, seed: int | None) -> None:
         self.random_stream.seed(seed)
 
-    def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDictBase:
+    def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: object) -> TensorDictBase:
         mask = None if tensordict is None else tensordict.get("_reset", None)
         simulation = self.simulation
         if self._fresh is not None and mask is not None:
@@ -253,23 +240,24 @@ class VmasEnv(TorchRLVmasEnv):
         finally:
             self._fresh = None
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         """The whole world, the episodes' elapsed steps, the last observations and the random stream."""
         return self.simulation.state_dict()
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[Callable[..., VmasEnv], tuple[object, ...]]:
         """An env of the same arguments that goes on from this one's state: VMAS's own objects cannot be pickled."""
         return _rebuilt, (type(self), self._arguments, self.state_dict())
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: StateDict) -> None:
         """Go on from a state that an env built with the same arguments gave."""
         self.simulation.load_state_dict(state_dict)
 
 
-def _rebuilt(cls: type[VmasEnv], arguments: dict[str, Any], state: dict[str, Any]) -> VmasEnv:
-    if isinstance(arguments["scenario"], BaseScenario):
+def _rebuilt(cls: Callable[..., VmasEnv], arguments: dict[str, object], state: StateDict) -> VmasEnv:
+    given = arguments["scenario"]
+    if isinstance(given, BaseScenario):
         # The object's world is that of the env that was saved.
-        scenario = copy.copy(arguments["scenario"])
+        scenario = copy.copy(given)
         scenario._world = None
         arguments = {**arguments, "scenario": scenario}
     env = cls(**arguments)

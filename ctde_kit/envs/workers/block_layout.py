@@ -31,7 +31,7 @@ class AgentDescription:
     """What one agent sees and does."""
 
     observation_shape: tuple[int, ...]
-    action_space: Space[Any]
+    action_space: Space[Any]  # of whatever actions
     has_action_mask: bool
 
     @property
@@ -49,8 +49,7 @@ class AgentDescription:
 
     @property
     def kind(self) -> tuple[object, ...]:
-        """What must be equal for two agents to share a group; bounds of continuous actions and of observations may
-        differ."""
+        """What must be equal for two agents to share a group; bounds of actions and observations may differ."""
         space = self.action_space
         size: object = self.n_choices or space.dtype
         return (self.observation_shape, type(space), space.shape, size, self.has_action_mask)

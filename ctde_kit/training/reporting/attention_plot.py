@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from ctde_kit.training.reporting.figures import new_figure, pixels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.image import AxesImage
 
 MOST_PANELS = 12
 N_COLUMNS = 3
@@ -127,7 +128,7 @@ def plot_attention(record: AttentionRecord, path: Path, title: str) -> Path:
     height = 1.1 + 0.16 * min(len(labels), 40)
     figure = new_figure(max(7.0, 4.2 * n_columns), 0.9 + height * n_rows)
     axes = figure.subplots(n_rows, n_columns, squeeze=False).flatten()
-    image: Any = None
+    image: AxesImage | None = None
     for axis, (name, i) in zip(axes, panels, strict=False):
         weights = record.weights[name][:, i].T
         image = axis.imshow(weights.numpy(), vmin=0, vmax=1, cmap="viridis", aspect="auto", interpolation="nearest")
@@ -137,6 +138,7 @@ def plot_attention(record: AttentionRecord, path: Path, title: str) -> Path:
         _label_rows(axis, labels)
     for axis in axes[len(panels) :]:
         axis.set_visible(False)
+    assert image is not None
     figure.colorbar(image, ax=axes[: len(panels)].tolist(), label="weight")
     figure.suptitle(title + (f" (the first {MOST_PANELS} of {len(panels) + left_out} agents)" if left_out > 0 else ""))
     figure.savefig(path, dpi=110)

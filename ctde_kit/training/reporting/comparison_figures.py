@@ -181,7 +181,7 @@ def _interval(axis: Axes, position: int, estimate: Estimate, color: str) -> None
     width = max(float(estimate.high - estimate.low), 1e-3)
     axis.barh(position, width, left=float(estimate.low), height=0.55, color=color, alpha=0.45, linewidth=0)
     axis.use_sticky_edges = False
-    axis.plot([estimate.value] * 2, [position - 0.275, position + 0.275], color=color, linewidth=2.2)
+    axis.plot([float(estimate.value)] * 2, [position - 0.275, position + 0.275], color=color, linewidth=2.2)
 
 
 def _figure(panels: int, width: float, height: float, columns: int = COLUMNS) -> tuple[Figure, list[Axes]]:

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ctde_kit.files import JsonObject
 from ctde_kit.recipes.configs.checks import PATH
 from ctde_kit.recipes.configs.own_modules import imported, source
 from ctde_kit.recipes.configs.tasks.task import Renderer, TaskConfig, chosen_actions, naming_params, worker_renderer
@@ -51,7 +52,7 @@ class PettingZooTask(TaskConfig):
     max_steps: int = 25
     continuous_actions: bool | None = None
     return_state: bool | None = None
-    params: dict[str, Any] = field(default_factory=dict)
+    params: JsonObject = field(default_factory=dict)
 
     @property
     def continuous(self) -> bool | None:
@@ -84,7 +85,7 @@ class PettingZooTask(TaskConfig):
                 device=device,
             )
 
-    def _factory(self, params: dict[str, Any]) -> Callable[[], Any]:
+    def _factory(self, params: JsonObject) -> Callable[[], object]:
         from ctde_kit.envs.pettingzoo import pettingzoo_factory
 
         if ":" not in self.env:

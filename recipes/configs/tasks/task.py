@@ -8,9 +8,10 @@ import re
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
 
 from ctde_kit.errors import UserError
+from ctde_kit.files import JsonObject
 from ctde_kit.recipes.configs.checks import CheckedConfig, check_positive
 
 if TYPE_CHECKING:
@@ -110,12 +111,22 @@ class TaskConfig(CheckedConfig):
         return episodes
 
 
-def chosen_actions(task: Any, continuous: bool) -> Any:
+class WithBothActions(Protocol):
+    """A task whose actions may be continuous or discrete."""
+
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[object]]]
+    continuous_actions: bool | None
+
+
+Task = TypeVar("Task", bound=WithBothActions)
+
+
+def chosen_actions(task: Task, continuous: bool) -> Task:
     """A copy of ``task`` with the field ``continuous_actions`` filled in, where it is ``None``."""
     return task if task.continuous_actions is not None else dataclasses.replace(task, continuous_actions=continuous)
 
 
-def check_params(name: str, params: dict[str, Any], known: tuple[str, ...]) -> None:
+def check_params(name: str, params: JsonObject, known: tuple[str, ...]) -> None:
     """Raise ``UserError`` for an argument that the environment never reads."""
     unknown = sorted(params.keys() - set(known))
     if unknown:
@@ -123,7 +134,7 @@ def check_params(name: str, params: dict[str, Any], known: tuple[str, ...]) -> N
 
 
 @contextlib.contextmanager
-def naming_params(task: str, params: dict[str, Any]) -> Iterator[None]:
+def naming_params(task: str, params: JsonObject) -> Iterator[None]:
     """Turn whatever an environment raises while it is built into a ``UserError`` that names it.
 
     An argument is named where what was raised names it, else the line that raised it.

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ctde_kit.errors import UserError
+from ctde_kit.files import JsonObject
 from ctde_kit.recipes.configs.checks import PATH
 from ctde_kit.recipes.configs.own_modules import imported, source
 from ctde_kit.recipes.configs.tasks.task import TaskConfig, naming_params
@@ -47,7 +48,7 @@ class TorchRLTask(TaskConfig):
     name: str = "torchrl/own"
     env: str = field(default="", metadata=PATH)
     max_steps: int = 100
-    params: dict[str, Any] = field(default_factory=dict)
+    params: JsonObject = field(default_factory=dict)
 
     @property
     def episode_steps(self) -> int:
@@ -58,7 +59,7 @@ class TorchRLTask(TaskConfig):
 
         from ctde_kit.envs.transforms import flat_vectors
 
-        function: Callable[..., Any] = imported(self.env, f"task.env={self.env}")
+        function: Callable[..., object] = imported(self.env, f"task.env={self.env}")
         n_envs = n_envs or self.n_envs
         # TorchRL's metaclass hides what a class takes.
         known = inspect.signature(function.__init__ if isinstance(function, type) else function).parameters
@@ -76,7 +77,7 @@ class TorchRLTask(TaskConfig):
         transformed.base_env.state_is_captured = False
         return transformed
 
-    def _checked(self, env: Any, batch: list[int]) -> EnvBase:
+    def _checked(self, env: object, batch: list[int]) -> EnvBase:
         from torchrl.envs import EnvBase
 
         if not isinstance(env, EnvBase):
@@ -94,7 +95,7 @@ class TorchRLTask(TaskConfig):
         """Raise ``UserError`` for an entry beside the observation, which no network would see."""
         groups = {key[0] for key in env.action_keys if not isinstance(key, str)}
         for key in env.observation_spec.keys(True, True):
-            path: tuple[Any, ...] = (key,) if isinstance(key, str) else key
+            path = [*key] if isinstance(key, tuple) else [key]
             name, known = (path[1], IN_GROUP) if path[0] in groups else (path[0], AT_ROOT)
             if name not in known:
                 raise UserError(
