@@ -115,7 +115,7 @@ class SavedRun:
 
 def _environment(task: TaskConfig, code: Mapping[str, Any]) -> dict[str, Any]:
     named = {option: getattr(task, option) for option in OWN if getattr(task, option, None) is not None}
-    own = {option: identified(name, code) for option, name in named.items() if name in code}
+    own = {option: identified(name, code) for option, name in named.items() if isinstance(name, str) and name in code}
     # What a user's own environment is called follows from where its code lies.
     return {"name": next(iter(own.values()), task.name), **named, **own}
 
