@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from ctde_kit.recipes.configs.tasks.matrix_task import MatrixTask
     from ctde_kit.recipes.configs.tasks.pettingzoo_task import PettingZooTask
     from ctde_kit.recipes.configs.tasks.recall_task import RecallTask
+    from ctde_kit.recipes.configs.tasks.smax_task import SmaxTask
     from ctde_kit.recipes.configs.tasks.torchrl_task import TorchRLTask
     from ctde_kit.recipes.configs.tasks.vmas_task import VmasTask
     from ctde_kit.recipes.maddpg import MADDPGConfig
@@ -77,6 +78,7 @@ _NAMES = {
     "ctde_kit.recipes.configs.tasks.matrix_task": ("MatrixTask",),
     "ctde_kit.recipes.configs.tasks.pettingzoo_task": ("PettingZooTask",),
     "ctde_kit.recipes.configs.tasks.recall_task": ("RecallTask",),
+    "ctde_kit.recipes.configs.tasks.smax_task": ("SmaxTask",),
     "ctde_kit.recipes.configs.tasks.torchrl_task": ("TorchRLTask",),
     "ctde_kit.recipes.configs.tasks.vmas_task": ("VmasTask",),
     "ctde_kit.recipes.maddpg": ("MADDPGConfig",),
@@ -124,6 +126,7 @@ __all__ = [
     "ReplayConfig",
     "RunOpponent",
     "SequenceForm",
+    "SmaxTask",
     "TDLambdaReturns",
     "TarMACNetwork",
     "TorchRLTask",

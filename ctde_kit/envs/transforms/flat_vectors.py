@@ -154,7 +154,7 @@ def flat_vectors(env: EnvBase) -> EnvBase:
     True
     """
     transform = FlatVectors(env)
-    return TransformedEnv(env, transform) if transform.changes else env
+    return TransformedEnv(env, transform, auto_unwrap=True) if transform.changes else env
 
 
 def _leaves(spec: Any) -> Iterator[tuple[Key, Any]]:
