@@ -37,7 +37,7 @@ def take_cpp_kernels(module: fx.GraphModule) -> None:
         try:
             cpp_library(kernel.source)
         except CppCompileError as error:
-            report_fallback(kernel.source.name, error)
+            report_fallback(kernel.source.name, str(error).rpartition("Output:")[2])
         else:
             node.target = kernel.operation
     module.recompile()

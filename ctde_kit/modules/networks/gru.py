@@ -8,11 +8,14 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from ctde_kit.modules.networks import gru_kernel as _  # compiled graphs take it in place of gru_sequence
-from ctde_kit.modules.networks.gru_sequence import gru_sequence
+from ctde_kit.kernels import CPP_KERNELS
+from ctde_kit.modules.networks.gru_kernel import KERNELS
+from ctde_kit.modules.networks.gru_sequence import gru_cell, gru_states
 from ctde_kit.modules.networks.linear import AgentLinear, use_layers_of_agent
 from ctde_kit.modules.networks.mlp import initialize, norms
 from ctde_kit.modules.networks.sharing import ShareParams
+
+CPP_KERNELS.update(KERNELS)
 
 
 class MultiAgentGRU(nn.Module):
@@ -83,7 +86,7 @@ class MultiAgentGRU(nn.Module):
     def after_first(self, x: Tensor, hidden: Tensor, is_init: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """One step, from what the first layer gave."""
         hidden = hidden.masked_fill(is_init.unsqueeze(-1), 0.0)
-        next_hidden = self._cell(self._input_gates(x), hidden)
+        next_hidden = gru_cell(self._input_gates(x), self.hidden_gates(hidden), hidden)
         return self.head(next_hidden), next_hidden, hidden
 
     def unroll(self, x: Tensor, hidden: Tensor, is_init: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -97,24 +100,16 @@ class MultiAgentGRU(nn.Module):
         resets = is_init.movedim(-2, 0).expand(gates.shape[:-1])
         weight, bias = self.hidden_gates.weights_and_biases()
         grouped = [_in_groups(part, len(weight)) for part in (gates, hidden.unsqueeze(0), resets.unsqueeze(-1))]
-        keep = torch.is_grad_enabled()
-        states, _ = gru_sequence(grouped[0], grouped[1][:, 0], grouped[2][..., 0], weight, bias, keep)
+        states = gru_states(grouped[0], grouped[1][:, 0], grouped[2][..., 0], weight, bias)
         after = states.permute(1, 2, 0, 3).reshape(*gates.shape[:-1], self.hidden_size)
         before = torch.cat([hidden.unsqueeze(0), after[:-1].masked_fill(resets[1:].unsqueeze(-1), 0)])
-        return self.head(after).movedim(0, -3), after.movedim(0, -3), before.movedim(0, -3)
+        outputs, after, before = (part.movedim(0, -3).contiguous() for part in (self.head(after), after, before))
+        return outputs, after, before
 
     def _input_gates(self, x: Tensor) -> Tensor:
         for norm, layer in zip(self.norms, [*self.encoder, self.input_gates][1:], strict=True):
             x = layer(self.activation(norm(x)))
         return x
-
-    def _cell(self, input_gates: Tensor, hidden: Tensor) -> Tensor:
-        reset_in, update_in, new_in = input_gates.chunk(3, -1)
-        reset_hidden, update_hidden, new_hidden = self.hidden_gates(hidden).chunk(3, -1)
-        reset = torch.sigmoid(reset_in + reset_hidden)
-        update = torch.sigmoid(update_in + update_hidden)
-        new = torch.tanh(new_in + reset * new_hidden)
-        return new + update * (hidden - new)
 
     def for_agent(self, agent: int) -> MultiAgentGRU:
         """The network of one agent, on the same storage."""

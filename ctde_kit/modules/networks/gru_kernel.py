@@ -9,11 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ctde_kit.kernels import CPP_KERNELS, CppKernel
+from ctde_kit.kernels import CppKernel
 from ctde_kit.modules.networks.gru_sequence import empty_gradients, empty_results
 
 SOURCE = Path(__file__).with_name("gru_sequence.cpp")
-TYPES = {torch.float32: "float", torch.float64: "double"}
 
 
 @torch.library.custom_op("ctde_kit::gru_sequence_kernel", mutates_args=())
@@ -44,7 +43,7 @@ def _call(name: str, inputs: list[Tensor], outputs: tuple[Tensor, ...]) -> None:
     inputs = [x.contiguous() for x in inputs]
     tensors = [c_void_p(x.data_ptr() if x.numel() else None) for x in (*inputs, *outputs)]
     sizes = [*inputs[0].shape[:-1], inputs[1].shape[-1], torch.get_num_threads()]
-    getattr(cpp_library(SOURCE), f"{name}_{TYPES[inputs[0].dtype]}")(*tensors, *map(c_int64, sizes))
+    getattr(cpp_library(SOURCE), name)(*tensors, *map(c_int64, sizes))
 
 
 @gru_sequence_kernel.register_fake
@@ -61,7 +60,8 @@ def _(
 
 def _kernel_of(name: str) -> tuple[Any, CppKernel]:
     by_torch, by_cpp = (getattr(torch.ops.ctde_kit, form).default for form in (name, f"{name}_kernel"))
-    return by_torch, CppKernel(by_cpp, SOURCE, tuple(TYPES))
+    return by_torch, CppKernel(by_cpp, SOURCE, (torch.float32,))
 
 
-CPP_KERNELS.update(map(_kernel_of, ("gru_sequence", "gru_sequence_backward")))
+KERNELS = dict(map(_kernel_of, ("gru_sequence", "gru_sequence_backward")))
+"""What compiled graphs take in place of ``gru_sequence``'s operations."""

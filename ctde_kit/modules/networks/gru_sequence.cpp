@@ -1,10 +1,10 @@
-// A GRU along time, forward and backward, for groups of rows that have weights of their own.
+// A GRU along time, forward and backward, for groups of rows that have weights of their own: `gru_sequence.py` in C++.
 //
-// A thread takes a few rows of a group through all steps: rows never meet, so that threads wait for each other only at the
-// end, and a row's numbers depend neither on the number of threads nor on the rows beside it. All tensors are dense:
-// gates [groups, steps, rows, 3 * size] (reset, update, new), hidden [groups, rows, size], resets [groups, steps, rows],
-// weight [groups, 3 * size, size], bias [groups, 3 * size], states [groups, steps, rows, size], and what the forward pass
-// keeps for the backward one, kept [groups, steps, rows, 4 * size]: reset, update, new, and what `new` has of the state.
+// A thread takes a few rows through all steps. Rows never meet, so threads wait for each other only at the end, and a
+// row's numbers depend neither on the number of threads nor on the rows beside it. All tensors are dense: gates
+// [groups, steps, rows, 3 * size] (reset, update, new), hidden [groups, rows, size], resets [groups, steps, rows], weight
+// [groups, 3 * size, size], bias [groups, 3 * size], states [groups, steps, rows, size], and kept [groups, steps, rows,
+// 4 * size], which the forward pass leaves for the backward one: reset, update, new, and the state's part of new.
 
 #include <ATen/cpu/vec/vec.h>
 
@@ -14,197 +14,178 @@
 
 namespace {
 
-using at::vec::Vectorized;
+using Floats = std::vector<float>;
+using Vec = at::vec::Vectorized<float>;
 
-template <typename T>
-constexpr int64_t LANES = Vectorized<T>::size();
-template <typename T>
-constexpr int64_t PANEL = 2 * LANES<T>;
-// Sums of so many rows and one panel stay in registers: there are 32 with AVX-512, else at least 16.
-template <typename T>
-constexpr int64_t MOST_ROWS = LANES<T> * sizeof(T) == 64 ? 12 : 6;
+constexpr int64_t LANES = Vec::size();
+constexpr int64_t PANEL = 2 * LANES;
+// The sums of so many rows and one panel stay in registers, of which AVX-512 has 32, others 16 or more.
+constexpr int MOST_ROWS = LANES == 16 ? 12 : 6;
 
 int64_t round_up(int64_t x, int64_t multiple) { return (x + multiple - 1) / multiple * multiple; }
 
-// The matrix [depth, width] that stands at `source` with these strides, in panels [depth, PANEL], padded with zeros.
-template <typename T>
-std::vector<T> in_panels(const T* source, int64_t depth, int64_t width, int64_t depth_stride, int64_t width_stride) {
-  std::vector<T> panels(depth * round_up(width, PANEL<T>));
+// The matrix [depth, width] at `source` with these strides, as panels [depth, PANEL], the last one padded with zeros.
+Floats in_panels(const float* source, int64_t depth, int64_t width, int64_t depth_stride, int64_t width_stride) {
+  Floats panels(depth * round_up(width, PANEL));
   for (int64_t column = 0; column < width; ++column) {
-    T* panel = panels.data() + column / PANEL<T> * PANEL<T> * depth + column % PANEL<T>;
-    for (int64_t k = 0; k < depth; ++k) panel[k * PANEL<T>] = source[k * depth_stride + column * width_stride];
+    float* panel = panels.data() + column / PANEL * PANEL * depth + column % PANEL;
+    for (int64_t k = 0; k < depth; ++k) panel[k * PANEL] = source[k * depth_stride + column * width_stride];
   }
   return panels;
 }
 
-// out [ROWS, PANEL] = start + x [ROWS, depth] times one panel.
-template <typename T, int ROWS>
-inline void times_panel(const T* x, int64_t x_stride, const T* panel, int64_t depth, const T* start,
-                        int64_t start_stride, T* out, int64_t out_stride) {
-  // The compilers' own vectors: arrays of ATen's would not stay in registers.
-  typedef T Vec __attribute__((vector_size(LANES<T> * sizeof(T)), aligned(sizeof(T)), may_alias));
-  Vec left[ROWS], right[ROWS];
+// out [ROWS, PANEL] = start + x [ROWS, depth] times one panel. Rows of `start` and `out` are these strides apart.
+template <int ROWS>
+void times_panel(const float* x, int64_t depth, const float* panel, const float* start, int64_t start_stride, float* out,
+                 int64_t out_stride) {
+  // The compiler's own vectors: arrays of ATen's would not stay in registers.
+  typedef float Lanes __attribute__((vector_size(LANES * sizeof(float)), aligned(sizeof(float)), may_alias));
+  const auto load = [](const float* place) { return *reinterpret_cast<const Lanes*>(place); };
+  Lanes left[ROWS], right[ROWS];
   for (int r = 0; r < ROWS; ++r) {
-    left[r] = *(const Vec*)(start + r * start_stride);
-    right[r] = *(const Vec*)(start + r * start_stride + LANES<T>);
+    left[r] = load(start + r * start_stride);
+    right[r] = load(start + r * start_stride + LANES);
   }
   for (int64_t k = 0; k < depth; ++k) {
-    const Vec weight_left = *(const Vec*)(panel + k * PANEL<T>), weight_right = *(const Vec*)(panel + k * PANEL<T> + LANES<T>);
+    const Lanes weight_left = load(panel + k * PANEL), weight_right = load(panel + k * PANEL + LANES);
     for (int r = 0; r < ROWS; ++r) {
-      left[r] += x[r * x_stride + k] * weight_left;
-      right[r] += x[r * x_stride + k] * weight_right;
+      left[r] += x[r * depth + k] * weight_left;
+      right[r] += x[r * depth + k] * weight_right;
     }
   }
   for (int r = 0; r < ROWS; ++r) {
-    *(Vec*)(out + r * out_stride) = left[r];
-    *(Vec*)(out + r * out_stride + LANES<T>) = right[r];
+    *reinterpret_cast<Lanes*>(out + r * out_stride) = left[r];
+    *reinterpret_cast<Lanes*>(out + r * out_stride + LANES) = right[r];
   }
 }
 
-// out [rows, width] = start + x [rows, depth] times the matrix in `panels`.
-template <typename T, int ROWS = MOST_ROWS<T>>
-void product(int64_t rows, const T* x, int64_t depth, const std::vector<T>& panels, const T* start,
-             int64_t start_stride, T* out, int64_t out_stride) {
+// out [rows, width] = start + x [rows, depth] times the matrix in `panels`; `width` is a multiple of PANEL.
+template <int ROWS = MOST_ROWS>
+void product(int64_t rows, const float* x, int64_t depth, const Floats& panels, const float* start, int64_t start_stride,
+             float* out, int64_t width) {
   if constexpr (ROWS > 1) {
-    if (rows < ROWS) return product<T, ROWS - 1>(rows, x, depth, panels, start, start_stride, out, out_stride);
+    if (rows < ROWS) return product<ROWS - 1>(rows, x, depth, panels, start, start_stride, out, width);
   }
-  for (int64_t column = 0; column < out_stride; column += PANEL<T>) {
-    const T* panel = panels.data() + column * depth;
-    times_panel<T, ROWS>(x, depth, panel, depth, start + column, start_stride, out + column, out_stride);
+  for (int64_t column = 0; column < width; column += PANEL) {
+    const float* panel = panels.data() + column * depth;
+    times_panel<ROWS>(x, depth, panel, start + column, start_stride, out + column, width);
   }
 }
 
-template <typename T>
-Vectorized<T> sigmoid(Vectorized<T> x) {
-  return Vectorized<T>(1) / (Vectorized<T>(1) + x.neg().exp());
-}
+Vec sigmoid(Vec x) { return Vec(1) / (Vec(1) + x.neg().exp()); }
 
-template <typename T>
-Vectorized<T> tanh(Vectorized<T> x) {
-  return Vectorized<T>(2) / (Vectorized<T>(1) + (x * Vectorized<T>(-2)).exp()) - Vectorized<T>(1);
-}
+Vec tanh(Vec x) { return Vec(2) / (Vec(1) + (x * Vec(-2)).exp()) - Vec(1); }
 
-// Calls `rows_of(group, first row, number of rows)` for all rows, in parallel.
-template <typename T, typename Function>
-void in_blocks(int64_t groups, int64_t rows, int64_t threads, const Function& rows_of) {
-  const int64_t least = (rows + MOST_ROWS<T> - 1) / MOST_ROWS<T>;
-  const int64_t blocks = std::min(rows, groups == 1 ? round_up(least, threads) : least);
+// Calls `function(group, first row, number of rows)` for all rows in parallel, at most MOST_ROWS at once.
+template <typename Function>
+void in_blocks(int64_t groups, int64_t rows, int64_t threads, const Function& function) {
+  int64_t blocks = (rows + MOST_ROWS - 1) / MOST_ROWS;
+  while (groups * blocks % threads && blocks < rows) ++blocks;  // as many for each thread
 #pragma omp parallel for collapse(2) num_threads(threads) schedule(static)
   for (int64_t group = 0; group < groups; ++group) {
     for (int64_t block = 0; block < blocks; ++block) {
       const int64_t first = rows * block / blocks;
-      rows_of(group, first, rows * (block + 1) / blocks - first);
+      function(group, first, rows * (block + 1) / blocks - first);
     }
   }
 }
 
-template <typename T>
-void forward(const T* gates, const T* hidden, const bool* resets, const T* weight, const T* bias, T* states, T* kept,
-             int64_t groups, int64_t steps, int64_t rows, int64_t size, int64_t threads) {
-  using Vec = Vectorized<T>;
-  const int64_t width = round_up(3 * size, PANEL<T>);
-  std::vector<std::vector<T>> panels(groups);
-  std::vector<T> padded_bias(groups * width);
-  for (int64_t group = 0; group < groups; ++group) {
-    panels[group] = in_panels(weight + group * 3 * size * size, size, 3 * size, 1, size);
-    std::copy_n(bias + group * 3 * size, 3 * size, padded_bias.data() + group * width);
+// One step of a row: `state` moves on, and `kept` (if any) gets what the backward pass needs.
+void step_forward(const float* gates, const float* products, float* state, float* kept, int64_t size) {
+  for (int64_t j = 0; j < size; j += LANES) {
+    const int64_t n = std::min(LANES, size - j);
+    const auto load = [&](const float* row, int64_t part) { return Vec::loadu(row + part * size + j, n); };
+    const Vec reset = sigmoid(load(gates, 0) + load(products, 0)), update = sigmoid(load(gates, 1) + load(products, 1));
+    const Vec from_hidden = load(products, 2), new_state = tanh(load(gates, 2) + reset * from_hidden);
+    (new_state + update * (load(state, 0) - new_state)).store(state + j, n);
+    if (kept == nullptr) continue;
+    reset.store(kept + j, n);
+    update.store(kept + size + j, n);
+    new_state.store(kept + 2 * size + j, n);
+    from_hidden.store(kept + 3 * size + j, n);
   }
-  in_blocks<T>(groups, rows, threads, [&](int64_t group, int64_t first, int64_t n_rows) {
-    std::vector<T> before(n_rows * size), products(n_rows * width);
-    std::copy_n(hidden + (group * rows + first) * size, n_rows * size, before.data());
-    for (int64_t step = 0; step < steps; ++step) {
-      const int64_t place = (group * steps + step) * rows + first;
-      for (int64_t r = 0; r < n_rows; ++r) {
-        if (step > 0 && resets[place + r]) std::fill_n(before.data() + r * size, size, T(0));
-      }
-      product<T>(n_rows, before.data(), size, panels[group], padded_bias.data() + group * width, 0, products.data(), width);
-      for (int64_t r = 0; r < n_rows; ++r) {
-        const T *from_input = gates + (place + r) * 3 * size, *from_hidden = products.data() + r * width;
-        T *state = before.data() + r * size, *keep = kept ? kept + (place + r) * 4 * size : nullptr;
-        for (int64_t j = 0; j < size; j += LANES<T>) {
-          const int64_t n = std::min(LANES<T>, size - j);
-          const auto gate = [&](int64_t index) { return Vec::loadu(from_input + index * size + j, n); };
-          const auto of_hidden = [&](int64_t index) { return Vec::loadu(from_hidden + index * size + j, n); };
-          const Vec reset = sigmoid<T>(gate(0) + of_hidden(0)), update = sigmoid<T>(gate(1) + of_hidden(1));
-          const Vec hidden_new = of_hidden(2), new_state = tanh<T>(gate(2) + reset * hidden_new);
-          const Vec next = new_state + update * (Vec::loadu(state + j, n) - new_state);
-          next.store(state + j, n);
-          if (keep) {
-            reset.store(keep + j, n);
-            update.store(keep + size + j, n);
-            new_state.store(keep + 2 * size + j, n);
-            hidden_new.store(keep + 3 * size + j, n);
-          }
-        }
-      }
-      std::copy_n(before.data(), n_rows * size, states + place * size);
-    }
-  });
 }
 
-template <typename T>
-void backward(const T* grad, const T* hidden, const bool* resets, const T* weight, const T* states, const T* kept,
-              T* grad_gates, T* grad_hidden_gates, T* grad_hidden, int64_t groups, int64_t steps, int64_t rows,
-              int64_t size, int64_t threads) {
-  using Vec = Vectorized<T>;
-  const int64_t width = round_up(size, PANEL<T>);
-  std::vector<std::vector<T>> panels(groups);
-  for (int64_t group = 0; group < groups; ++group) {
-    panels[group] = in_panels(weight + group * 3 * size * size, 3 * size, size, size, 1);
+// The gradients of a row's gates, and of the products that were added to them. `carried` is the gradient that the state
+// after the step has from later steps, and becomes that of the state before it, but for what goes through the products.
+void step_backward(const float* grad, const float* before, const float* kept, float* carried, float* grad_gates,
+                   float* grad_products, int64_t size) {
+  for (int64_t j = 0; j < size; j += LANES) {
+    const int64_t n = std::min(LANES, size - j);
+    const auto load = [&](const float* row, int64_t part) { return Vec::loadu(row + part * size + j, n); };
+    const Vec one(1), total = load(grad, 0) + load(carried, 0);
+    const Vec reset = load(kept, 0), update = load(kept, 1), new_state = load(kept, 2), from_hidden = load(kept, 3);
+    const Vec of_new = total * (one - update) * (one - new_state * new_state);
+    const Vec of_update = total * (load(before, 0) - new_state) * update * (one - update);
+    const Vec of_reset = of_new * from_hidden * reset * (one - reset);
+    for (float* row : {grad_gates, grad_products}) {
+      of_reset.store(row + j, n);
+      of_update.store(row + size + j, n);
+    }
+    of_new.store(grad_gates + 2 * size + j, n);
+    (of_new * reset).store(grad_products + 2 * size + j, n);
+    (total * update).store(carried + j, n);
   }
-  const std::vector<T> zeros(size);
-  in_blocks<T>(groups, rows, threads, [&](int64_t group, int64_t first, int64_t n_rows) {
-    std::vector<T> carry(n_rows * width);  // the gradient of the state after the step, from the steps behind it
-    for (int64_t step = steps - 1; step >= 0; --step) {
-      const int64_t place = (group * steps + step) * rows + first;
-      for (int64_t r = 0; r < n_rows; ++r) {
-        const T* before = step > 0 ? states + (place - rows + r) * size : hidden + (group * rows + first + r) * size;
-        if (step > 0 && resets[place + r]) before = zeros.data();
-        const T *of_state = grad + (place + r) * size, *keep = kept + (place + r) * 4 * size;
-        T *of_gates = grad_gates + (place + r) * 3 * size, *of_hidden_gates = grad_hidden_gates + (place + r) * 3 * size;
-        T* carried = carry.data() + r * width;
-        for (int64_t j = 0; j < size; j += LANES<T>) {
-          const int64_t n = std::min(LANES<T>, size - j);
-          const Vec one(1), reset = Vec::loadu(keep + j, n), update = Vec::loadu(keep + size + j, n);
-          const Vec new_state = Vec::loadu(keep + 2 * size + j, n), hidden_new = Vec::loadu(keep + 3 * size + j, n);
-          const Vec of_next = Vec::loadu(of_state + j, n) + Vec::loadu(carried + j, n);
-          const Vec of_update = of_next * (Vec::loadu(before + j, n) - new_state) * update * (one - update);
-          const Vec of_new = of_next * (one - update) * (one - new_state * new_state);
-          const Vec of_reset = of_new * hidden_new * reset * (one - reset);
-          of_reset.store(of_gates + j, n);
-          of_update.store(of_gates + size + j, n);
-          of_new.store(of_gates + 2 * size + j, n);
-          of_reset.store(of_hidden_gates + j, n);
-          of_update.store(of_hidden_gates + size + j, n);
-          (of_new * reset).store(of_hidden_gates + 2 * size + j, n);
-          (of_next * update).store(carried + j, n);
-        }
-      }
-      product<T>(n_rows, grad_hidden_gates + place * 3 * size, 3 * size, panels[group], carry.data(), width, carry.data(), width);
-      for (int64_t r = 0; r < n_rows; ++r) {
-        if (step > 0 && resets[place + r]) std::fill_n(carry.data() + r * width, width, T(0));
-      }
-    }
-    for (int64_t r = 0; r < n_rows; ++r) {
-      std::copy_n(carry.data() + r * width, size, grad_hidden + (group * rows + first + r) * size);
-    }
-  });
 }
 
 }  // namespace
 
-#define KERNELS(T)                                                                                                    \
-  extern "C" void forward_##T(const T* gates, const T* hidden, const bool* resets, const T* weight, const T* bias,    \
-                              T* states, T* kept, int64_t groups, int64_t steps, int64_t rows, int64_t size,          \
-                              int64_t threads) {                                                                      \
-    forward<T>(gates, hidden, resets, weight, bias, states, kept, groups, steps, rows, size, threads);                \
-  }                                                                                                                   \
-  extern "C" void backward_##T(const T* grad, const T* hidden, const bool* resets, const T* weight, const T* states,  \
-                               const T* kept, T* grad_gates, T* grad_hidden_gates, T* grad_hidden, int64_t groups,    \
-                               int64_t steps, int64_t rows, int64_t size, int64_t threads) {                          \
-    backward<T>(grad, hidden, resets, weight, states, kept, grad_gates, grad_hidden_gates, grad_hidden, groups,       \
-                steps, rows, size, threads);                                                                          \
+extern "C" void forward(const float* gates, const float* hidden, const bool* resets, const float* weight,
+                        const float* bias, float* states, float* kept, int64_t groups, int64_t steps, int64_t rows,
+                        int64_t size, int64_t threads) {
+  const int64_t width = round_up(3 * size, PANEL);
+  std::vector<Floats> panels, biases(groups, Floats(width));
+  for (int64_t group = 0; group < groups; ++group) {
+    panels.push_back(in_panels(weight + group * 3 * size * size, size, 3 * size, 1, size));
+    std::copy_n(bias + group * 3 * size, 3 * size, biases[group].data());
   }
+  in_blocks(groups, rows, threads, [&](int64_t group, int64_t first, int64_t n_rows) {
+    Floats state(n_rows * size), products(n_rows * width);
+    std::copy_n(hidden + (group * rows + first) * size, n_rows * size, state.data());
+    for (int64_t step = 0; step < steps; ++step) {
+      const int64_t place = (group * steps + step) * rows + first;
+      for (int64_t r = 0; r < n_rows; ++r) {
+        if (step > 0 && resets[place + r]) std::fill_n(state.data() + r * size, size, 0.0f);
+      }
+      product(n_rows, state.data(), size, panels[group], biases[group].data(), 0, products.data(), width);
+      for (int64_t r = 0; r < n_rows; ++r) {
+        step_forward(gates + (place + r) * 3 * size, products.data() + r * width, state.data() + r * size,
+                     kept == nullptr ? nullptr : kept + (place + r) * 4 * size, size);
+      }
+      std::copy_n(state.data(), n_rows * size, states + place * size);
+    }
+  });
+}
 
-KERNELS(float)
-KERNELS(double)
+extern "C" void backward(const float* grad, const float* hidden, const bool* resets, const float* weight,
+                         const float* states, const float* kept, float* grad_gates, float* grad_products,
+                         float* grad_hidden, int64_t groups, int64_t steps, int64_t rows, int64_t size,
+                         int64_t threads) {
+  const int64_t width = round_up(size, PANEL);
+  const Floats zeros(size);
+  std::vector<Floats> panels;
+  for (int64_t group = 0; group < groups; ++group) {
+    panels.push_back(in_panels(weight + group * 3 * size * size, 3 * size, size, size, 1));
+  }
+  in_blocks(groups, rows, threads, [&](int64_t group, int64_t first, int64_t n_rows) {
+    Floats carried(n_rows * width);
+    for (int64_t step = steps - 1; step >= 0; --step) {
+      const int64_t place = (group * steps + step) * rows + first;
+      const float* before = step > 0 ? states + (place - rows) * size : hidden + (group * rows + first) * size;
+      for (int64_t r = 0; r < n_rows; ++r) {
+        const int64_t row = place + r;
+        const float* state = step > 0 && resets[row] ? zeros.data() : before + r * size;
+        step_backward(grad + row * size, state, kept + row * 4 * size, carried.data() + r * width,
+                      grad_gates + row * 3 * size, grad_products + row * 3 * size, size);
+      }
+      product(n_rows, grad_products + place * 3 * size, 3 * size, panels[group], carried.data(), width, carried.data(),
+              width);
+      for (int64_t r = 0; r < n_rows; ++r) {
+        if (step > 0 && resets[place + r]) std::fill_n(carried.data() + r * width, width, 0.0f);
+      }
+    }
+    for (int64_t r = 0; r < n_rows; ++r) {
+      std::copy_n(carried.data() + r * width, size, grad_hidden + (group * rows + first + r) * size);
+    }
+  });
+}

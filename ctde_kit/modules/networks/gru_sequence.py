@@ -1,24 +1,22 @@
 """A GRU's hidden states along time as one operation with a backward pass of its own.
 
-Autograd would keep a graph of some forty operations per step. Here the backward pass goes through the steps once, and the
-gradient of the weights is one product over all of them. ``torch.compile`` and the kit's graphs take the operation as it
-is, so that a graph is as long for a thousand steps as for one.
+Autograd would keep a graph of some forty operations per step. Here the backward pass goes through the steps once, and
+the gradient of the weights is one product over all of them. ``torch.compile`` and the kit's graphs take the operation
+as it is, so that a graph is as long for a thousand steps as for one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 
-@torch.library.custom_op("ctde_kit::gru_sequence", mutates_args=())
-def gru_sequence(
-    gates: Tensor, hidden: Tensor, resets: Tensor, weight: Tensor, bias: Tensor, keep: bool
-) -> tuple[Tensor, Tensor]:
-    """The hidden states ``[G, T, R, H]`` after each step, and what ``gru_sequence_backward`` needs to know of the steps.
+def gru_states(gates: Tensor, hidden: Tensor, resets: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """The hidden states ``[G, T, R, H]`` of a GRU after each step.
+
+    Inside ``torch.func``'s transforms, which take no operation like ``gru_sequence``, it is a loop of single steps.
 
     Args:
         gates: ``[G, T, R, 3 * H]``: what the inputs add to the gates (reset, update, new) of G groups of R rows.
@@ -26,14 +24,46 @@ def gru_sequence(
         resets: bool ``[G, T, R]``: the state before the step is zero; the first step's are not read.
         weight: ``[G, 3 * H, H]``, of the hidden state.
         bias: ``[G, 3 * H]``.
-        keep: whether there is to be a backward pass; without one, the second result is empty.
 
     >>> import torch
-    >>> from ctde_kit.modules.networks.gru_sequence import gru_sequence
+    >>> from ctde_kit.modules.networks.gru_sequence import gru_states
     >>> gates, hidden, resets = torch.zeros(1, 7, 5, 12), torch.ones(1, 5, 4), torch.zeros(1, 7, 5, dtype=torch.bool)
-    >>> states, _ = gru_sequence(gates, hidden, resets, torch.zeros(1, 12, 4), torch.zeros(1, 12), False)
-    >>> states[0, :3, 0, 0]
+    >>> gru_states(gates, hidden, resets, torch.zeros(1, 12, 4), torch.zeros(1, 12))[0, :3, 0, 0]
     tensor([0.5000, 0.2500, 0.1250])
+    """
+    if torch._C._are_functorch_transforms_active():
+        return step_by_step(gates, hidden, resets, weight, bias)
+    return gru_sequence(gates, hidden, resets, weight, bias, torch.is_grad_enabled())[0]
+
+
+def step_by_step(gates: Tensor, hidden: Tensor, resets: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """``gru_states`` as a loop, which any transform or derivative goes through."""
+    states: list[Tensor] = []
+    for t, (gate, reset) in enumerate(zip(gates.unbind(1), resets.unsqueeze(-1).unbind(1), strict=True)):
+        if t > 0:
+            hidden = hidden.masked_fill(reset, 0)
+        hidden = gru_cell(gate, torch.baddbmm(bias.unsqueeze(1), hidden, weight.transpose(1, 2)), hidden)
+        states.append(hidden)
+    return torch.stack(states, 1)
+
+
+def gru_cell(from_input: Tensor, from_hidden: Tensor, hidden: Tensor) -> Tensor:
+    """The next hidden state, from what input and hidden state add to the gates: reset, update, new."""
+    reset_in, update_in, new_in = from_input.chunk(3, -1)
+    reset_hidden, update_hidden, new_hidden = from_hidden.chunk(3, -1)
+    reset = torch.sigmoid(reset_in + reset_hidden)
+    update = torch.sigmoid(update_in + update_hidden)
+    new = torch.tanh(new_in + reset * new_hidden)
+    return new + update * (hidden - new)
+
+
+@torch.library.custom_op("ctde_kit::gru_sequence", mutates_args=())
+def gru_sequence(
+    gates: Tensor, hidden: Tensor, resets: Tensor, weight: Tensor, bias: Tensor, keep: bool
+) -> tuple[Tensor, Tensor]:
+    """The states that ``gru_states`` gives, and what ``gru_sequence_backward`` needs to know of the steps.
+
+    ``keep`` says whether there is to be a backward pass; without one, the second result is empty.
     """
     size = hidden.shape[-1]
     states, kept = empty_results(gates, hidden, keep)
@@ -61,13 +91,7 @@ def gru_sequence_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of ``gates``, of what the hidden states add to them (also ``[G, T, R, 3 * H]``), and of ``hidden``.
 
-    Args:
-        grad: the gradient of ``states``.
-        hidden: what ``gru_sequence`` read, as are ``resets`` and ``weight``.
-        resets: see ``hidden``.
-        weight: see ``hidden``.
-        states: what it gave, as is ``kept``.
-        kept: see ``states``.
+    Reads the gradient of ``states``, what ``gru_sequence`` read and what it gave.
     """
     with torch._C.DisableTorchFunction():
         reset, update, new, from_hidden = kept.chunk(4, -1)
@@ -140,23 +164,3 @@ def _no_second_derivative(*_: Any) -> Any:
 
 gru_sequence.register_autograd(_backward, setup_context=_save_for_backward)
 gru_sequence_backward.register_autograd(_no_second_derivative)
-
-
-def _in_groups(info: Any, in_dims: Sequence[int | None], tensors: Sequence[Tensor]) -> list[Tensor]:
-    """``[G, ...]`` of each item of a ``torch.vmap``, as ``[items * G, ...]``."""
-    pairs = zip(tensors, in_dims, strict=True)
-    stacked = [x.expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0) for x, dim in pairs]
-    return [x.flatten(0, 1) for x in stacked]
-
-
-@gru_sequence.register_vmap
-def _(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> Any:
-    *tensors, keep = arguments
-    results = gru_sequence(*_in_groups(info, in_dims[:-1], tensors), keep)
-    return tuple(x.unflatten(0, (info.batch_size, -1)) for x in results), (0, 0)
-
-
-@gru_sequence_backward.register_vmap
-def _(info: Any, in_dims: Sequence[int | None], *tensors: Tensor) -> Any:
-    results = gru_sequence_backward(*_in_groups(info, in_dims, tensors))
-    return tuple(x.unflatten(0, (info.batch_size, -1)) for x in results), (0, 0, 0)

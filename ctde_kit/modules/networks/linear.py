@@ -59,7 +59,7 @@ class AgentLinear(nn.Module):
         return out.transpose(0, 1).reshape(*x.shape[:-1], self.out_features)
 
     def weights_and_biases(self) -> tuple[Tensor, Tensor]:
-        """``[n_agents, G, F]`` and ``[n_agents, G]``, or where all agents share one set ``[1, G, F]`` and ``[1, G]``."""
+        """``[n_agents, G, F]`` and ``[n_agents, G]``; ``[1, G, F]`` and ``[1, G]`` where all agents share one set."""
         if len(self.weight) == 1 or self.sets == tuple(range(len(self.weight))):
             return self.weight, self.bias
         index = list(self.sets)
