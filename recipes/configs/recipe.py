@@ -110,6 +110,8 @@ class RecipeConfig(CheckedConfig):
 
     # The kind of action that its policies need, where a task offers both; none for the task's own.
     continuous: ClassVar[bool | None] = None
+    # Names of the options that an object was made with.
+    _given: ClassVar[frozenset[str]] = frozenset()
 
     algorithm: str = ""
     task: TaskConfig = field(default_factory=default_task)
@@ -132,7 +134,7 @@ class RecipeConfig(CheckedConfig):
     def __new__(cls, **given: Any) -> Self:
         """Notes which options are given: a task may have other defaults for the rest."""
         self = super().__new__(cls)
-        self._given = frozenset(given)
+        object.__setattr__(self, "_given", frozenset(given))
         return self
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -22,8 +22,8 @@ GREEDY: Any = ExplorationType.DETERMINISTIC
 class FrozenActor(TensorDictModuleBase):
     """A copy of one group's actor that does not learn, such as an opponent in a ``TeamPolicy``.
 
-    It always acts with its own exploration type, whatever the collector sets, and in evaluation mode. Reads and writes what the actor does,
-    including the hidden state ``[*B, n_agents, H]`` of a recurrent one.
+    It always acts with its own exploration type, whatever the collector sets, and in evaluation mode. Reads and writes
+    what the actor does, including the hidden state ``[*B, n_agents, H]`` of a recurrent one.
 
     Args:
         actor: the policy of one group; it is copied, so the original may continue to learn.
