@@ -194,7 +194,7 @@ def _check_choices(root: TensorDictBase, key: tuple[str, ...], alive_name: str) 
     "An agent's trace ends with its own end or the team's; flags that contradict each other cut it in the wrong place."
 )
 def agents_own_ends(case: EnvCase) -> str:
-    """Done is terminated or truncated, for the team and each agent; who ended does not go on; then the team is done."""
+    """Done is terminated or truncated, for team and agents; who ended stays ended; when all have, the team is done."""
     groups = [group for group in case.groups if (NEXT, group, DONE) in leaves(case.rolled[0].data)]
     counts = dict.fromkeys(("team", *groups), 0)
     for step in case.rolled:
@@ -230,8 +230,8 @@ def _check_ends_last(case: EnvCase, groups: list[str]) -> None:
             if goes_on.any():
                 agent = int(goes_on.any(0).nonzero()[0])
                 raise Violation(
-                    f"agent {agent} of {group!r} goes on in step {index + 1}, without a reset since it was done: an "
-                    "end that is flagged is one; flag it again in each step until the reset, or not at all"
+                    f"agent {agent} of {group!r} goes on in step {index + 1}, without a reset since it was done: flag "
+                    "it in each step from its end to the reset, or not at all"
                 )
             ended[group] = (ended.get(group, done) | done) & ~step.flag(DONE).unsqueeze(-1)
     if case.masked_after_their_end:

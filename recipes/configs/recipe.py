@@ -113,6 +113,8 @@ class RecipeConfig(CheckedConfig):
 
     # The kind of action that its policies need, where a task offers both; none for the task's own.
     continuous: ClassVar[bool | None] = None
+    # Names of the options that an object was made with.
+    _given: ClassVar[frozenset[str]] = frozenset()
 
     algorithm: str = ""
     task: TaskConfig = field(default_factory=default_task)

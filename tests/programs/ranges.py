@@ -23,7 +23,7 @@ from tests.programs.marked import write_between
 ROOT = Path(__file__).parents[2]
 PAGE, RESULTS = ROOT / "docs" / "design.md", ROOT / "docs" / "results"
 ENDS = ("lowest", "newest")
-EXTRAS = ("lbf", "sisl", "study", "tensorboard")
+EXTRAS = ("lbf", "onnx", "report", "sisl", "tensorboard", "video")
 
 
 def requirements() -> list[Requirement]:

@@ -159,7 +159,7 @@ class WorkerEnv(EnvBase):
         if not self._warned and any(went_on.any() for went_on in self._went_on.values()):
             self._warned = True
             logger.warning(
-                "%s: the environment flags the end and then goes on without the flag; until the reset it is masked, "
+                "%s: the environment flags the end and then goes on without the flag; until the reset all is masked, "
                 "and nothing is learned from it: flag an end only where it is one, or leave the agent out of `agents`",
                 " and ".join(self.agents_after_their_end),
             )
@@ -169,10 +169,9 @@ class WorkerEnv(EnvBase):
     def agents_after_their_end(self) -> list[str]:
         """Agents whose end the environment has flagged and that then went on without the flag, in any env so far."""
         return [
-            agent
+            agents[position]
             for name, agents in self.group_map.items()
-            for agent, went_on in zip(agents, self._went_on[name].T, strict=True)
-            if went_on.any()
+            for position in np.flatnonzero(self._went_on[name].any(axis=0)).tolist()
         ]
 
     def _selected(self, tensordict: TensorDictBase | None, key: Key) -> np.ndarray:
