@@ -38,7 +38,7 @@ def flip_all(run: Path, elsewhere: int) -> dict[str, tuple[int, int]]:
 
     def metrics() -> None:
         directory = RunDirectory(run)
-        directory._rewrite = lambda: None  # type: ignore[method-assign]
+        directory._rewrite = lambda: None
         directory.read_rows(content["frames"], content["rows"].tolist())
         if repr(directory.rows) != rows:
             raise AssertionError("rows were read that were never written")
