@@ -25,10 +25,12 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Pyright, of an installed copy: only there does it see ``ctde_kit.recipes``."""
+    """Pyright, of an installed copy and the tests: only there does it see ``ctde_kit.recipes``."""
     session.install("-e", ".[dev]")
     python = session.run("python", "-c", "import sys; print(sys.executable)", silent=True, log=False).strip()
-    with session.chdir(_installed_copy(session)):
+    copy = _installed_copy(session)
+    shutil.copytree(ROOT / "tests", copy / "tests")
+    with session.chdir(copy):
         session.run("pyright", "--pythonpath", python)
 
 

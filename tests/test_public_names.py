@@ -21,7 +21,6 @@ import torchrl.objectives.multiagent
 import torchrl.objectives.utils
 
 import ctde_kit
-import ctde_kit.recipes
 
 FACES = [
     "ctde_kit",

@@ -68,7 +68,7 @@ class LBFParallelEnv(AnyParallelEnv):
         return dict(self._observations), self._infos()
 
     def step(self, actions: Entries) -> tuple[Entries, dict[str, float], dict[str, bool], dict[str, bool], Entries]:
-        """Move or load, all at once."""
+        """Step all agents at once; each moves or loads."""
         agents = self.agents
         observations, rewards, eaten, _, _ = self._env.step([int(actions[agent]) for agent in agents])
         self._step += 1

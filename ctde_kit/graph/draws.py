@@ -56,7 +56,7 @@ class Source(Protocol):
     """Random generators apart from the program's."""
 
     def active(self) -> contextlib.AbstractContextManager[None]:
-        """Draws inside the block come from here."""
+        """Inside the block numbers are drawn from this source."""
         ...
 
 

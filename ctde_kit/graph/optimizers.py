@@ -32,7 +32,7 @@ def read_learning_rates(optimizer: torch.optim.Optimizer, scalars: Sequence[Tens
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    """What the optimizer keeps from step to step, such as moments; after it has loaded a state, other tensors."""
+    """The tensors that the optimizer keeps from step to step, such as moments; loading a state replaces them."""
     return [value for state in _states(optimizer) for value in state.values() if isinstance(value, Tensor)]
 
 
@@ -75,7 +75,7 @@ def _states(optimizer: torch.optim.Optimizer) -> list[dict[str, object]]:
 
 
 def _same_numbers(found: dict[str, object], expected: dict[str, object]) -> bool:
-    """Whether all but parameters and tensors is as it was."""
+    """Whether everything in a group of options but parameters and tensors is equal."""
     return all(
         found[name] == value
         for name, value in expected.items()
@@ -85,7 +85,7 @@ def _same_numbers(found: dict[str, object], expected: dict[str, object]) -> bool
 
 @contextmanager
 def _counting_in_float64(optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """Torch's plain steps compute with a Python count; in float32 RAdam's terms of it cancel to three digits."""
+    """Inside the block step counts are float64, as precise as Python's; with float32 RAdam keeps three digits."""
     counts = [(state, step) for state in _states(optimizer) if isinstance(step := state.get("step"), Tensor)]
     for state, count in counts:
         state["step"] = count.double()
@@ -101,7 +101,7 @@ def _counting_in_float64(optimizer: torch.optim.Optimizer) -> Iterator[None]:
 
 @contextmanager
 def _says_that_it_compiles() -> Iterator[None]:
-    """Torch's optimizers count their steps in tensors on a CPU only for a compiler."""
+    """Inside the block torch believes that it compiles: only then its optimizers count steps in tensors on a CPU."""
     compiler: Any = torch.compiler
     before = compiler._is_compiling_flag
     compiler._is_compiling_flag = True

@@ -53,7 +53,7 @@ def _is_short(x: Tensor, ord: float, dim: Dims, dtype: torch.dtype | None) -> bo
 
 
 def _short_norm(x: Tensor, keepdim: bool) -> Tensor:
-    """Each square but the first is added without being rounded first."""
+    """The norm as torch's kernel computes it: every square but the first is added by fused multiply-add."""
     from torch._inductor.inductor_prims import fma
 
     first, *others = x.unbind(-1)

@@ -90,7 +90,7 @@ class EnvCase:
         return root
 
     def roll(self, steps: int, seed: int, action_seed: int = 0) -> list[Step]:
-        """So many steps after seeding and resetting all; what has ended is reset on the way."""
+        """A rollout of ``steps`` steps after seeding and resetting all envs; envs that end on the way are reset."""
         self.env.set_seed(seed)
         root, rolled = self.env.reset(), []
         elapsed = torch.zeros(max(1, root.numel()), dtype=torch.long)
@@ -170,7 +170,7 @@ def _limit(env: EnvBase) -> int | None:
 
 
 def _rows(flags: Tensor, batch_dims: int) -> Tensor:
-    """A flag by env, ``[n_envs, ...]``."""
+    """A flag with one row per env, ``[n_envs, ...]``."""
     return flags.reshape(max(1, flags.shape[:batch_dims].numel()), -1)
 
 

@@ -93,7 +93,7 @@ def entries(state: object, path: Path = ()) -> Iterator[tuple[Path, Leaf]]:
 
 
 def replaced(state: Any, path: Path, value: Leaf) -> Any:  # states nest as their parts like
-    """A copy of a state with another value at ``path``."""
+    """A copy of a state that holds the given value at ``path``."""
     if not path:
         return value
     if isinstance(state, tuple):

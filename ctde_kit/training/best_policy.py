@@ -97,7 +97,7 @@ class BestPolicy:
 def best_policies(
     directory: Path, algorithm: str, metric: str, groups: list[str], groups_compete: bool
 ) -> list[BestPolicy]:
-    """What keeps the best policy by ``metric``, in ``best.pt``.
+    """The ``BestPolicy`` of a run, which keeps the best policy by ``metric`` in ``best.pt``.
 
     Where groups compete and ``metric`` is the return of all agents, each group has its own, ``best_GROUP.pt``.
 

@@ -78,7 +78,7 @@ class Callbacks:
         self._plain: dict[str, StateDict] = {}
 
     def on_start(self, parts: Parts, frames: int) -> None:
-        """Before the first iteration."""
+        """Call ``on_start`` of each callback that has it."""
         for name, callback in self.callbacks.items():
             with _naming(name, frames):
                 start(callback, parts, frames)

@@ -49,7 +49,7 @@ def check_arguments(program: str, options: Options, arguments: list[str]) -> Non
 
 
 def is_true(argument: str) -> bool:
-    """What ``NAME=true`` or ``NAME=false`` says, in each way of writing it.
+    """Whether the argument ``NAME=VALUE`` says true, however it is written.
 
     Raises:
         UserError: for another value.
@@ -93,7 +93,7 @@ def _checked_choice(program: str, options: Options, option: str, value: str) -> 
 
 
 def _other_choices(program: str, options: Options, option: str, value: str) -> str:
-    """What to say of an option that chooses, and that this command does not have."""
+    """The error text for an option that chooses and that this command does not have."""
     folder, _, package = option.partition("@")
     same = [other for other in options.choices if other.partition("@")[0] == folder]
     if same and value not in options_of(folder):
@@ -176,7 +176,7 @@ class _ValueCheck:
             raise UserError(f"{name}{misfit.place}={text(misfit.value)}: expected {misfit.expected}")
 
     def _unknown(self, options: Options, name: str, given: str) -> str:
-        """What to say of an option that there is not."""
+        """The error text for an option that does not exist."""
         option = options.choosing(name)
         if option is not None:
             known = options_of(option.partition("@")[0])

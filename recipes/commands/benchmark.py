@@ -165,7 +165,7 @@ def _report_failures(failed: list[PlannedRun]) -> None:
 
 
 def _file(name: str) -> Mapping[str, object]:
-    """What a file of a benchmark says; ``name`` is one of the kit's, or a path."""
+    """The options in a benchmark's file; ``name`` is one of the kit's benchmarks, or a path."""
     known = options_of("benchmark")
     path = CONF / "benchmark" / f"{name}.yaml" if name in known else Path(name)
     if not path.is_file():

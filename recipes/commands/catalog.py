@@ -1,4 +1,4 @@
-"""What there is: the lists that ``ctde``, ``ctde recipes``, ``ctde tasks`` and ``ctde parts`` print."""
+"""The lists that ``ctde``, ``ctde recipes``, ``ctde tasks`` and ``ctde parts`` print."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def parts(arguments: list[str]) -> None:
 
 
 def _comment(folder: str, name: str) -> str:
-    """What a file of options says of itself in its first line."""
+    """The comment in the first line of a file of options."""
     first, *_ = (CONF / folder / f"{name}.yaml").read_text().splitlines()
     return first.removeprefix("# ") if first.startswith("#") else ""
 

@@ -94,7 +94,7 @@ def _write_models(
 
 
 def _files(stage: Stage, form: str) -> dict[str, list[tuple[str, int, GreedyStep]]]:
-    """By file, the agents that it is for: those of a group that learned and whose policies are equal."""
+    """For each file, the agents that it is for: agents of one group that learned and whose policies are equal."""
     from ctde_kit.modules.export.greedy_step import GreedyStep
 
     files: dict[str, list[tuple[str, int, GreedyStep]]] = {}

@@ -81,7 +81,7 @@ class Options:
         return [chosen for chosen, kind in self._alternatives(parent).items() if name in field_types(kind)]
 
     def hidden(self, path: str) -> list[str]:
-        """Options beside ``path``, whatever were chosen there."""
+        """The options that could stand beside ``path``, for any choice there."""
         parent = path.rpartition(".")[0]
         kinds = self._alternatives(parent).values()
         return list(dict.fromkeys(f"{parent}.{name}" for kind in kinds for name in field_types(kind)))

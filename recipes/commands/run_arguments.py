@@ -41,7 +41,7 @@ class RunArguments(Generic[Chosen]):
     changes: list[str]
 
     def task_of(self, run: SavedRun) -> TaskConfig:
-        """What a run's policy is to act in: its own task or the one that was named, with the changes.
+        """The task in which a run's policy is to act: its own or the one that was named, with the changes.
 
         Raises:
             UserError: for options that the task does not have, and where the run's own task names code that is not

@@ -1,4 +1,4 @@
-"""Short forms on the command line, and what they are for hydra."""
+"""Short forms on the command line, expanded into overrides that hydra takes."""
 
 from __future__ import annotations
 

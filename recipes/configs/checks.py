@@ -131,7 +131,7 @@ def _expected(kind: Declared) -> str:
 
 
 def _example(kind: type) -> type:
-    """The first class that is made of ``kind``, which may be a base of several."""
+    """A class that can be shown as an example of ``kind``: its first subclass of the kit, else ``kind`` itself."""
     classes = [made for made in kind.__subclasses__() if made.__module__.startswith("ctde_kit.")]
     return _example(classes[0]) if classes else kind
 

@@ -138,7 +138,7 @@ class RecipeConfig(CheckedConfig):
     def __new__(cls, **given: object) -> Self:
         """Notes which options are given: a task may have other defaults for the rest."""
         self = super().__new__(cls)
-        self.__dict__["given"] = frozenset(given)
+        object.__setattr__(self, "_given", frozenset(given))
         return self
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -180,7 +180,7 @@ class RecipeConfig(CheckedConfig):
     def _take_options_of_task(self) -> None:
         for path, value in self.task.run_options.items():
             name, _, inside = path.partition(".")
-            if name not in self.__dict__["given"]:
+            if name not in self._given:
                 setattr(self, name, replace(getattr(self, name), **{inside: value}) if inside else value)
 
 

@@ -1,4 +1,4 @@
-"""How target networks follow, as configurations."""
+"""Updates of target networks as configurations."""
 
 from __future__ import annotations
 

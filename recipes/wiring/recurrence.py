@@ -1,4 +1,4 @@
-"""Options that are for recurrent networks alone."""
+"""Options that only recurrent networks have."""
 
 from __future__ import annotations
 

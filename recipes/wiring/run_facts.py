@@ -37,7 +37,7 @@ class Session:
         self._write()
 
     def end(self) -> None:
-        """The session ends: how long it took, and what was compiled in the end."""
+        """Write how long the session took, and what was compiled."""
         self._facts |= {"to_frames": self._parts.collector.frames, "seconds": time.perf_counter() - self._started}
         self._write()
 

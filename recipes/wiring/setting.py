@@ -1,4 +1,4 @@
-"""Where a recipe begins: seeds, device, environment, what is compiled; and the collector that it ends with."""
+"""What every recipe sets up first: seeds, device, environment and what is compiled; and its collector."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def make(kind: str, layout: str, recurrent: bool, share: Any, mixed: bool = Fals
         actors[group.name] = MultiAgentDeterministicActor(group, own_observation(group), network)
         shared = True if layout in ("team", "state", "one") else share
         critics[group.name] = action_value_critic(team, group, make_network(recurrent, shared), **LAYOUTS[layout])
-    batch = TeamReward(team, "mean")(collect(team, actors, *endings())[0])  # type: ignore[arg-type]
+    batch = TeamReward(team, "mean")(collect(team, actors, *endings())[0])
     mixer = QMixer(team, embed_dim=9) if mixed else None
     if options.pop("twins", False):
         options["twin_critics"] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +155,7 @@ SMALL = (*QUICK, "task.max_steps=5", "minibatch_frames=20", "compile=off")
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Path:
+def own(tmp_path: Path) -> Iterator[Path]:
     """A folder with code of a user's own."""
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "mine.py").write_text(SCENARIO)

@@ -55,7 +55,7 @@ def advance(parts: Parts, iterations: int) -> Parts:
 
 
 def tensors(state: Any) -> list[torch.Tensor]:
-    leaves = torch.utils._pytree.tree_leaves(state)  # type: ignore[attr-defined]
+    leaves = torch.utils._pytree.tree_leaves(state)
     return [leaf.clone() for leaf in leaves if isinstance(leaf, torch.Tensor)]
 
 
@@ -102,7 +102,7 @@ def test_every_part_is_restored(part: str) -> None:
 
 
 def same(first: Any, second: Any) -> bool:
-    flat = torch.utils._pytree.tree_leaves  # type: ignore[attr-defined]
+    flat = torch.utils._pytree.tree_leaves
     pairs = zip(flat(first), flat(second), strict=False)
     return all(torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in pairs)
 

@@ -83,7 +83,7 @@ class MatrixGameEnv(EnvBase):
         self.to(self.device)
 
     def _set_seed(self, seed: int | None) -> None:
-        """Nothing here is random."""
+        """Does nothing, since the game is not random."""
 
     def _reset(self, tensordict: TensorDictBase | None = None, **_: object) -> TensorDictBase:
         mask = None if tensordict is None else tensordict.get("_reset", None)
@@ -106,7 +106,7 @@ class MatrixGameEnv(EnvBase):
         return TensorDict({GroupKeys().group: agents, STATE: state, **flags}, self.batch_size, device=self.device)
 
     def state_dict(self) -> StateDict:
-        """Where each game stands."""
+        """The state of each game."""
         return {"stage": self.stage.clone()}
 
     def load_state_dict(self, state_dict: StateDict) -> None:

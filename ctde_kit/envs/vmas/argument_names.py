@@ -108,7 +108,7 @@ def _own_method(call: ast.Call) -> str | None:
 
 
 def _lookups(node: ast.AST) -> Iterator[tuple[ast.expr, ast.expr]]:
-    """Of ``kwargs.get("x")``, ``kwargs.pop("x")``, ``kwargs["x"]`` and ``"x" in kwargs``: ``kwargs`` and ``"x"``."""
+    """``kwargs`` and ``"x"`` in ``kwargs.get("x")``, ``kwargs.pop("x")``, ``kwargs["x"]`` and ``"x" in kwargs``."""
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in ("get", "pop"):
         yield from ((node.func.value, name) for name in node.args[:1])
     elif isinstance(node, ast.Subscript):

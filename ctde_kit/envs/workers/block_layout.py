@@ -93,7 +93,7 @@ class GroupLayout:
 
     @property
     def first(self) -> AgentDescription:
-        """The agent that speaks for the group's shapes."""
+        """The agent whose shapes are those of the whole group."""
         return next(iter(self.agents.values()))
 
     def fields(self, n_envs: int) -> dict[Key, tuple[tuple[int, ...], np.dtype]]:

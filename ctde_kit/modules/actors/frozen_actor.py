@@ -52,7 +52,7 @@ class FrozenActor(TensorDictModuleBase):
 
     @property
     def group_actor(self) -> GroupActor:
-        """The copy; not of one agent alone, whose policy has no group."""
+        """The copied actor of the group; there is none where the copy is of one agent's policy."""
         assert isinstance(self.actor, GroupActor)
         return self.actor
 

@@ -167,7 +167,7 @@ def differences(
 
 
 def _iqm(scores: np.ndarray) -> np.ndarray:
-    """Of ``[seeds, tasks, *F]``, over seeds and tasks, all points at once."""
+    """The interquartile mean of ``[seeds, tasks, *F]`` over seeds and tasks, at all points at once."""
     return interquartile_mean(scores.reshape(-1, *scores.shape[2:]))
 
 

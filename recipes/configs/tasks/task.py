@@ -87,7 +87,7 @@ class TaskConfig(CheckedConfig):
         return self
 
     def build(self, *, seed: int, device: str, n_envs: int | None = None) -> EnvBase:
-        """The environment, ``n_envs`` wide."""
+        """The environment with ``n_envs`` copies in its batch."""
         raise NotImplementedError
 
     def build_evaluation(self, *, seed: int, device: str, episodes: int) -> EnvBase:
@@ -107,7 +107,7 @@ class TaskConfig(CheckedConfig):
         return None
 
     def evaluation_envs(self, episodes: int) -> int:
-        """How wide an evaluation env is; by default all episodes run side by side."""
+        """How many envs an evaluation runs side by side; by default one per episode."""
         return episodes
 
 

@@ -59,7 +59,7 @@ class VmasTask(TaskConfig):
         return self._build(seed, device, n_envs or self.n_envs, info=False)
 
     def build_evaluation(self, *, seed: int, device: str, episodes: int) -> EnvBase:
-        """With what the scenario reports of each agent; it is no part of what agents observe."""
+        """The evaluation env, whose ``info`` entries hold what the scenario reports of each agent."""
         return self._build(seed, device, self.evaluation_envs(episodes), info=True)
 
     def _build(self, seed: int, device: str, n_envs: int, info: bool) -> EnvBase:

@@ -43,7 +43,7 @@ class Claim:
 
 
 def claims(layouts: list[str]) -> list[Claim]:
-    """Those that the ``layouts`` at hand can answer; a layout is not compared with its own variants."""
+    """The claims that runs of these ``layouts`` can test; a layout is not compared with its own variants."""
     with_order = [(f"{name}_{order}", name) for name in layouts for order in ORDERINGS]
     ordered = tuple(pair for pair in with_order if pair[0] in layouts)
     said = [

@@ -198,4 +198,4 @@ def test_a_class_of_something_else_is_refused() -> None:
     with pytest.raises(
         UserError, match="expected a name, or a class or object of VMAS's BaseScenario, found <class 'dict'>"
     ):
-        VmasEnv(dict, num_envs=2)  # pyright: ignore[reportArgumentType]
+        VmasEnv(dict, num_envs=2)
