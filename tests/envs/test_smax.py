@@ -50,10 +50,12 @@ def test_specs_and_sizes(env: SmaxEnv) -> None:
 
 def test_a_limit_truncates_and_a_victory_terminates() -> None:
     env = SmaxEnv(20, "3m", max_steps=4, seed=0)
-    idle = env.rollout(4, policy=lambda data: data.set(("agents", "action"), torch.full((20, N_AGENTS), 4)))
-    assert idle["next", "truncated"][:, -1].all()
-    assert not idle["next", "terminated"].any()
-    env = SmaxEnv(20, "3m", seed=1)
+    data = env.reset()
+    for step in range(1, 5):
+        data = act(env, data, torch.full((20, N_AGENTS), 4))
+        assert data["truncated"].all() if step == 4 else not data["truncated"].any()
+        assert not data["terminated"].any()
+    env = SmaxEnv(20, "3m", seed=1, enemy_shoots=False)
     data, won, ended = env.reset(), torch.zeros(20), torch.zeros(20, dtype=torch.bool)
     for _ in range(60):
         data = act(env, data, fight(env, data))
@@ -62,8 +64,7 @@ def test_a_limit_truncates_and_a_victory_terminates() -> None:
         ended |= data["terminated"].squeeze(-1)
         assert not data["truncated"].any()
     assert ended.all()
-    assert 0 < won.mean() <= 1
-    assert torch.equal(won.bool(), won == 1)
+    assert won.eq(1).all()
 
 
 def test_a_fallen_ally_stops_and_the_team_goes_on(env: SmaxEnv) -> None:
@@ -116,8 +117,9 @@ def test_unknown_maps_are_refused() -> None:
         SmaxEnv(2, "3mm")
 
 
-@pytest.mark.parametrize("recipe", [MAPPOConfig, QMIXConfig])
+@pytest.mark.parametrize(
+    "recipe", [lambda **options: MAPPOConfig(minibatch_frames=24, **options), QMIXConfig], ids=["mappo", "qmix"]
+)
 def test_recipes_train_on_it(recipe: Any) -> None:
     config = recipe(task=SmaxTask(n_envs=4, max_steps=6), frames_per_batch=48, total_frames=48, compile="off")
-    rows = [iteration.metrics for iteration in iterate(config.build())]
-    assert len(rows) == 1
+    assert len(list(iterate(config.build()))) == 1

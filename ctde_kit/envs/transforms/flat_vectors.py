@@ -40,15 +40,15 @@ class FlatVectors(Transform):
     Raises:
         UserError: for an observation or state of more than 20,000 features.
 
-    >>> import torch
-    >>> from torchrl.data import Bounded, Composite
-    >>> from torchrl.envs import TransformedEnv
-    >>> from ctde_kit.envs.games import MatrixGameEnv
+    >>> from torchrl.envs import TransformedEnv, UnsqueezeTransform
     >>> from ctde_kit.envs.transforms import FlatVectors
-    >>> env = MatrixGameEnv(num_envs=4, payoff=[[8, 0], [0, 8]])
-    >>> env.observation_spec["agents", "observation"] = Bounded(0, 9, (4, 2, 5, 5), dtype=torch.uint8)
-    >>> TransformedEnv(env, FlatVectors(env)).observation_spec["agents", "observation"].shape
-    torch.Size([4, 2, 25])
+    >>> from ctde_kit.envs.vmas import VmasEnv
+    >>> key = ("agents", "observation")
+    >>> grid = TransformedEnv(VmasEnv("navigation", num_envs=2), UnsqueezeTransform(-1, in_keys=[key]))
+    >>> grid.reset()[key].shape
+    torch.Size([2, 4, 18, 1])
+    >>> TransformedEnv(grid, FlatVectors(grid), auto_unwrap=True).reset()[key].shape
+    torch.Size([2, 4, 18])
     """
 
     def __init__(self, env: EnvBase, dtype: torch.dtype | None = None):
