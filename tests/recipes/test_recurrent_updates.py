@@ -13,16 +13,17 @@ from ctde_kit.modules import MultiAgentActor, MultiAgentMLP, own_observation
 from ctde_kit.recipes.wiring import is_recurrent, loops_over_steps
 from ctde_kit.training import GradientStep, Parts, UpdateWithTargets, iterate
 from tests.contracts.fakes import group_spec, make_actor
-from tests.recipes.small import small_config
+from tests.recipes.small import network, small_config
 from tests.recipes.small_maddpg import small_maddpg_config
 from tests.recipes.small_q import small_q_config
 
 RECIPES: dict[str, Callable[[], Any]] = {
     "MAPPO": lambda: small_config("gru", compile="off"),
-    "MAPPO, channel": lambda: small_config("commnet gru", compile="off", sequence_length=5),
     "QMIX, burn-in": lambda: small_q_config("gru", "sequences", compile="off"),
+    "MAPPO, channel": lambda: small_config("gru", actor=network("commnet gru"), compile="off"),
     "MADDPG": lambda: small_maddpg_config("gru", "sequences", compile="off"),
 }
+OFTEN = ("MAPPO", "QMIX, burn-in")
 
 
 def gradient_step(parts: Parts) -> GradientStep:
@@ -30,7 +31,9 @@ def gradient_step(parts: Parts) -> GradientStep:
     return step.update if isinstance(step, UpdateWithTargets) else step
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize(
+    "recipe", [name if name in OFTEN else pytest.param(name, marks=pytest.mark.slow) for name in RECIPES]
+)
 def test_updates_are_the_eager_ones(recipe: str, graphs: None) -> None:
     results = []
     for compiled in (True, False):
