@@ -25,10 +25,12 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Pyright, of an installed copy: only there does it see ``ctde_kit.recipes``."""
+    """Pyright, of an installed copy and the tests: only there does it see ``ctde_kit.recipes``."""
     session.install("-e", ".[dev]")
     python = session.run("python", "-c", "import sys; print(sys.executable)", silent=True, log=False).strip()
-    with session.chdir(_installed_copy(session)):
+    copy = _installed_copy(session)
+    shutil.copytree(ROOT / "tests", copy / "tests")
+    with session.chdir(copy):
         session.run("pyright", "--pythonpath", python)
 
 
@@ -112,6 +114,8 @@ def wheel(session: nox.Session) -> None:
         discrete = ["task.continuous_actions=false", *quick[:-1]]
         for script in ("ctde-qmix", "ctde-vdn", "ctde-iql", "ctde-qplex"):
             session.run(script, *discrete, "updates_per_frame=0.02")
+        for script in ("ctde-maddpg", "ctde-masac", "ctde-isac"):
+            session.run(script, *quick[:-1], "updates_per_frame=0.02")
         session.run("ctde-pqn", *discrete, "minibatch_frames=100")
         sides = ["task=vmas/simple_tag", "adversary=[random,greedy_chase]", "agent=random"]
         session.run("ctde-cross-play", *sides, "episodes=4")

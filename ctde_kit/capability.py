@@ -29,7 +29,7 @@ def _asked_names(capability: type) -> set[str]:
 
 
 class Capability(Protocol, metaclass=_AsksTheInstance):
-    """The base of protocols that are asked for with ``isinstance``: a part that has their public names has them.
+    """The base of protocols that are asked for with ``isinstance``: any object with all their public names is one.
 
     >>> from types import SimpleNamespace
     >>> from ctde_kit.protocols import SaysReadsMask

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from tensordict import TensorDictBase
@@ -24,7 +24,7 @@ def required_entry(tensordict: TensorDictBase, key: NestedKey, advice: str | Non
     Raises:
         UserError: where the entry is missing.
     """
-    value: Any = tensordict.get(key, None)
+    value = tensordict.get(key, None)
     if value is None:
         advice = advice or f"expected one of {sorted(map(str, tensordict.keys(True, True)))}"
         raise UserError(f"key {key!r} is missing: {advice}")
@@ -58,7 +58,7 @@ def check_mask(mask: Tensor, **like: Tensor) -> None:
 def valid_agents(
     tensordict: TensorDictBase, mask: NestedKey | None, padding_mask: NestedKey, like: NestedKey
 ) -> Tensor | None:
-    """Which agents' entries count, bool ``[*B, n_agents]``: of agents that are alive, in steps that are no padding.
+    """Whose entries count, bool ``[*B, n_agents]``: those of living agents in steps that are not padding.
 
     Args:
         tensordict: a batch ``[*B]``.
@@ -80,8 +80,9 @@ def valid_agents(
 def agent_flags(tensordict: TensorDictBase, keys: GroupKeys, like: Tensor) -> tuple[Tensor, Tensor]:
     """``done`` and ``terminated`` of each agent after this step, in the shape of ``like`` ``[*B, n_agents, 1]``.
 
-    An agent is done with the team or by itself, and terminated likewise (root entries ``[*B, 1]``, and the group's
-    ``[*B, n_agents, 1]`` where the env writes them). Where it writes none, agents that are ``gone_next`` terminated.
+    An agent is done when the team is (root entry ``[*B, 1]``) or when it is done by itself (the group's entry
+    ``[*B, n_agents, 1]``, which not all envs write); it is terminated likewise. Where the env writes no flags of single
+    agents, those that are ``gone_next`` have terminated.
     """
     done, terminated = _flag(tensordict, DONE, keys.done, like), _flag(tensordict, TERMINATED, keys.terminated, like)
     gone = gone_next(tensordict, keys)
@@ -104,7 +105,7 @@ def _flag(tensordict: TensorDictBase, root_key: str, group_key: Key, like: Tenso
 def gone_next(tensordict: TensorDictBase, keys: GroupKeys) -> Tensor | None:
     """Which agents died in this step while the team goes on, bool ``[*B, n_agents]``, by their next ``mask``.
 
-    ``None`` where the env writes no mask, and where it writes the agents' own ``terminated``, which says it itself.
+    ``None`` where the env writes no mask, and where it writes each agent's own ``terminated``, which says the same.
     """
     next_mask = tensordict.get(next_key(keys.mask), None)
     if next_mask is None or tensordict.get(next_key(keys.terminated), None) is not None:
@@ -116,9 +117,9 @@ def gone_next(tensordict: TensorDictBase, keys: GroupKeys) -> Tensor | None:
 def alive_next(tensordict: TensorDictBase, keys: GroupKeys) -> Tensor:
     """Which agents are bootstrapped after the step, bool ``[*B, n_agents]``.
 
-    They are those whose next ``mask`` is true, and those who were alive and did not terminate: envs call agents dead
-    once their time is up, yet what they see then has a value. Where the env writes no ``terminated`` of the agents,
-    those whose next mask is false are gone, unless the team is done.
+    They are the agents whose next ``mask`` is true, and those that were alive and did not terminate: envs call agents
+    dead once their time is up, yet what they see at that moment has a value. Where the env writes no ``terminated`` of
+    single agents, those whose next mask is false are gone, unless the team is done.
     """
     alive = required_entry(tensordict, keys.mask, "the env must write it, shape [*B, n_agents]")
     terminated = _flag(tensordict, TERMINATED, keys.terminated, alive.unsqueeze(-1))

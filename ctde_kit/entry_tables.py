@@ -49,12 +49,12 @@ class Entry:
 
     @property
     def is_open(self) -> bool:
-        """Whether axes follow that are not known here."""
+        """Whether the shape ends in axes that are not known here."""
         return self.shape.endswith("...")
 
     @property
     def group(self) -> str:
-        """The group whose agents it is of; empty for an entry at the root."""
+        """The name of the group that the entry belongs to; empty for an entry at the root."""
         path = (self.key,) if isinstance(self.key, str) else self.key
         path = path[1:] if path[0] == NEXT else path
         return path[0] if len(path) > 1 else ""
@@ -78,7 +78,7 @@ class Entry:
         return replace(self, key=next_key(self.key), mask=None if self.mask is None else next_key(self.mask))
 
     def if_present(self) -> Entry:
-        """The same entry where it may be missing."""
+        """The same entry, which may be missing."""
         return replace(self, optional=True)
 
 
@@ -115,7 +115,7 @@ def state_entry(key: Key, features: int) -> Entry:
 
 @dataclass(frozen=True)
 class GroupEntries:
-    """The entries of one group of agents: for each of its ``GroupKeys``, what stands there.
+    """The entries of one group of agents: shape and dtype of what stands at each of its ``GroupKeys``.
 
     Args:
         keys: the group's keys.
@@ -141,7 +141,7 @@ class GroupEntries:
 
     @classmethod
     def of(cls, group: GroupSpec) -> GroupEntries:
-        """Those of a group whose spec is known."""
+        """The entries of a group whose spec is known."""
         return cls(group.keys, group.n_agents, group.action, group.observation_dim, group.state_dim, group.mask)
 
     def by_key(self) -> dict[Key, Entry]:

@@ -1,4 +1,4 @@
-"""The exceptions that end a command with one line instead of a traceback, and the check of a word among a few."""
+"""Exceptions that end a command with one line instead of a traceback, and a check that a word is one of a few."""
 
 from __future__ import annotations
 
@@ -48,7 +48,13 @@ class RunStopped(KeyboardInterrupt):
 
 
 def check_choice(owner: str, argument: str, value: str, choices: tuple[Word, ...]) -> Word:
-    """``value``, which is one of ``choices``: the argument of the class or function ``owner``.
+    """Return ``value``, which must be one of ``choices``.
+
+    Args:
+        owner: the class or function whose argument it is.
+        argument: the argument's name.
+        value: what the caller gave.
+        choices: what is allowed.
 
     Raises:
         UserError: for another word.

@@ -9,9 +9,12 @@ import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, TypeAlias, cast
 
-__all__ = ["replacing", "seal_holds", "sync_directory"]
+__all__ = ["JsonObject", "replacing", "seal_holds", "sync_directory"]
+
+JsonObject: TypeAlias = dict[str, Any]
+"""An object of a JSON or YAML file: values by name, of whatever kinds the file holds."""
 
 # The last line of a sealed file: a comment in YAML, and behind the end of a zip archive; readers of both pass it over.
 SEAL = re.compile(rb"# sha256: ([0-9a-f]{64})\n")
@@ -22,7 +25,7 @@ HASHED_BESIDE = 2**18
 
 
 class _Sealing:
-    """A file that hashes what is written to it, large blocks while they are written."""
+    """A file that hashes what is written to it; large blocks are hashed while they are being written."""
 
     def __init__(self, file: BinaryIO, pool: ThreadPoolExecutor) -> None:
         self._file, self._pool, self._hash = file, pool, hashlib.sha256()
@@ -68,7 +71,7 @@ def replacing(path: Path, *, sealed: bool = False) -> Iterator[BinaryIO]:
             if sealed:
                 with ThreadPoolExecutor(1) as pool:
                     sealing = _Sealing(file, pool)
-                    yield cast(BinaryIO, sealing)  # it has what writers call
+                    yield cast(BinaryIO, sealing)  # it has the methods that writers call
                     sealing.seal()
             else:
                 yield file

@@ -1,15 +1,14 @@
-"""What an environment gave is looked at before anything learns from it."""
+"""A check that the numbers of an environment are finite, before anything learns from them."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
+from ctde_kit.entry_tables import as_key
 from ctde_kit.errors import NotFiniteError
-from ctde_kit.keys import NEXT
+from ctde_kit.keys import NEXT, Key
 
 GIVEN = ("observation", "state", "reward")
 """The last parts of the keys that an environment writes as numbers."""
@@ -18,14 +17,14 @@ GIVEN = ("observation", "state", "reward")
 def check_finite(batch: TensorDictBase, frames: int) -> None:
     """Raise ``NotFiniteError`` for an observation, state or reward that is not finite, naming key, group and env.
 
-    Entries of agents whose ``mask`` is false are nobody's.
+    Entries of agents whose ``mask`` is false are not checked.
 
     Args:
         batch: as collected, ``[n_envs, T]``, or one step ``[n_envs]``.
         frames: collected so far, for the error message.
     """
     wrong = {key: _not_finite(batch, key) for key in _given(batch)}
-    # One answer from the device for all.
+    # One answer from the device for all entries.
     if not wrong or not bool(torch.stack([entries.any() for entries in wrong.values()]).any()):
         return
     key, entries = next((key, entries) for key, entries in wrong.items() if entries.any())
@@ -40,18 +39,18 @@ def check_finite(batch: TensorDictBase, frames: int) -> None:
     )
 
 
-def _given(batch: TensorDictBase) -> list[str | tuple[str, ...]]:
-    keys: list[Any] = list(batch.keys(include_nested=True, leaves_only=True))
-    # What follows a step comes after what it was made from: the first that is wrong is named.
+def _given(batch: TensorDictBase) -> list[Key]:
+    keys = [as_key(key) for key in batch.keys(include_nested=True, leaves_only=True)]
+    # Entries under `next` come last, since they follow from the others: the first that is wrong is named.
     ordered = sorted(keys, key=lambda key: (NEXT in key, str(key)))
     return [key for key in ordered if _last(key) in GIVEN and batch.get(key).is_floating_point()]
 
 
-def _last(key: Any) -> str:
+def _last(key: Key) -> str:
     return key if isinstance(key, str) else key[-1]
 
 
-def _not_finite(batch: TensorDictBase, key: str | tuple[str, ...]) -> Tensor:
+def _not_finite(batch: TensorDictBase, key: Key) -> Tensor:
     entries = ~torch.isfinite(batch.get(key))
     if isinstance(key, str):
         return entries

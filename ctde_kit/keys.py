@@ -165,7 +165,7 @@ class GroupKeys:
 
     @property
     def order(self) -> tuple[str, str]:
-        """Which agent stands in each place of a stack, where agents are stacked in another order than their own."""
+        """Which agent stands in each place where a critic sees the agents in another order than their own."""
         return self("order")
 
     @property

@@ -5,10 +5,9 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
 
 
-def lazy_face(package: str, names: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+def lazy_face(package: str, names: Mapping[str, str]) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
     """The ``__getattr__`` and ``__dir__`` (PEP 562) of a package whose public names live elsewhere.
 
     Args:
@@ -16,7 +15,7 @@ def lazy_face(package: str, names: Mapping[str, str]) -> tuple[Callable[[str], A
         names: by public name, the module that holds it; a name that equals the module's last part is the module itself.
     """
 
-    def load(name: str) -> Any:
+    def load(name: str) -> object:
         if name not in names:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         module = importlib.import_module(names[name])

@@ -13,15 +13,18 @@ from torchrl.data.tensor_specs import StackedComposite
 from torchrl.envs import EnvBase
 
 from ctde_kit.errors import UserError
-from ctde_kit.keys import STATE, GroupKeys
+from ctde_kit.keys import DONE, IS_INIT, NEXT, STATE, TERMINATED, TRUNCATED, GroupKeys
 
 __all__ = ["ActionSpec", "GroupSpec", "TeamSpec"]
 
 ActionKind = Literal["continuous", "categorical", "one_hot", "multi_discrete"]
 
+# What stands at the root of a step beside the groups.
+_ROOT = (NEXT, STATE, DONE, TERMINATED, TRUNCATED, IS_INIT)
+
 
 def one_hot(index: Tensor, size: int) -> Tensor:
-    """As booleans ``[..., size]``; ``torch.nn.functional.one_hot`` looks at its data, which a graph cannot."""
+    """One-hot vectors, bool ``[..., size]``; torch's own ``one_hot`` looks at its data, which a graph cannot."""
     return index.unsqueeze(-1) == torch.arange(size, device=index.device)
 
 
@@ -173,7 +176,8 @@ class TeamSpec:
         """Read groups and sizes off a TorchRL env whose action keys are ``(group, "action")``.
 
         Raises:
-            UserError: for a single-agent env, or a group whose agents differ in their spaces.
+            UserError: for a single-agent env, a group that is named like another entry or whose agents differ in their
+                spaces, and for observations and actions that the transform ``FlatVectors`` is for.
         """
         batch_dims = len(env.batch_size)
         observation_spec: Composite = env.observation_spec
@@ -184,8 +188,18 @@ class TeamSpec:
                     f"the env {type(env).__name__} has the root action {key!r}, so it has a single agent: "
                     "expected actions under (group, 'action'); use a multi-agent env"
                 )
+            _check_name(str(key[0]))
             groups.append(_group_spec(str(key[0]), env.full_action_spec[key], observation_spec, batch_dims))
         return cls(tuple(groups), _flat_dim(observation_spec, STATE, batch_dims))
+
+
+def _check_name(name: str) -> None:
+    """Raise ``UserError`` for a name that another entry has, or that no module and no file can have."""
+    if name in _ROOT or {".", "/"} & {*name}:
+        raise UserError(
+            f"group {name!r}: expected a name that is none of {', '.join(_ROOT)} and has no '.' or '/' in it; rename "
+            "the group, such as with `group_map`"
+        )
 
 
 def _group_spec(name: str, action: TensorSpec, observation_spec: Composite, batch_dims: int) -> GroupSpec:
@@ -205,7 +219,7 @@ def _group_spec(name: str, action: TensorSpec, observation_spec: Composite, batc
     if observation_dim is None:
         raise UserError(
             f"key {keys.observation}: expected a flat observation [n_agents, F], found the entries "
-            f"{list(composite.keys())}; flatten it with a transform"
+            f"{list(composite.keys())}; make one of them with the transform CatTensors"
         )
     names = set(composite.keys())
     return GroupSpec(
@@ -227,10 +241,15 @@ def _flat_dim(spec: Composite, key: str | tuple[str, str], leading: int) -> int 
                 "the transform CatTensors"
             )
         return None
-    shape = spec[key].shape[leading:]
+    shape, dtype = spec[key].shape[leading:], spec[key].dtype
     if len(shape) != 1:
         raise UserError(
-            f"key {key}: expected one feature dimension, found shape {list(shape)}; flatten it with a transform"
+            f"key {key}: expected one feature dimension, found shape {list(shape)}; flatten it with the transform "
+            "FlatVectors"
+        )
+    if dtype != torch.get_default_dtype():
+        raise UserError(
+            f"key {key}: expected {torch.get_default_dtype()}, found {dtype}; cast it with the transform FlatVectors"
         )
     return shape[0]
 
@@ -277,7 +296,7 @@ def _action_spec(name: str, spec: TensorSpec, batch_dims: int) -> ActionSpec:
 def _check_dims(name: str, spec: TensorSpec, shape: torch.Size, features: str) -> None:
     """Raise ``UserError`` unless ``shape``, without the batch, is ``[n_agents]`` with or without one dimension more."""
     if len(shape) != 1 + bool(features):
-        hint = "UnsqueezeTransform" if len(shape) < 1 + bool(features) else "SqueezeTransform or FlattenAction"
+        hint = "FlatVectors" if isinstance(spec, Bounded) else "SqueezeTransform or FlattenAction"
         raise UserError(
             f"the actions of group {name!r} are {type(spec).__name__} of shape {list(shape)}: expected "
             f"[n_agents{features}]; change them with a transform such as {hint}"

@@ -38,10 +38,12 @@ if TYPE_CHECKING:
     from ctde_kit.recipes.configs.tasks.matrix_task import MatrixTask
     from ctde_kit.recipes.configs.tasks.pettingzoo_task import PettingZooTask
     from ctde_kit.recipes.configs.tasks.recall_task import RecallTask
+    from ctde_kit.recipes.configs.tasks.smax_task import SmaxTask
     from ctde_kit.recipes.configs.tasks.torchrl_task import TorchRLTask
     from ctde_kit.recipes.configs.tasks.vmas_task import VmasTask
     from ctde_kit.recipes.maddpg import MADDPGConfig
     from ctde_kit.recipes.mappo import MAPPOConfig
+    from ctde_kit.recipes.masac import MASACConfig
     from ctde_kit.recipes.pqn import PQNConfig
     from ctde_kit.recipes.qmix import QMIXConfig
     from ctde_kit.training import iterate
@@ -76,10 +78,12 @@ _NAMES = {
     "ctde_kit.recipes.configs.tasks.matrix_task": ("MatrixTask",),
     "ctde_kit.recipes.configs.tasks.pettingzoo_task": ("PettingZooTask",),
     "ctde_kit.recipes.configs.tasks.recall_task": ("RecallTask",),
+    "ctde_kit.recipes.configs.tasks.smax_task": ("SmaxTask",),
     "ctde_kit.recipes.configs.tasks.torchrl_task": ("TorchRLTask",),
     "ctde_kit.recipes.configs.tasks.vmas_task": ("VmasTask",),
     "ctde_kit.recipes.maddpg": ("MADDPGConfig",),
     "ctde_kit.recipes.mappo": ("MAPPOConfig",),
+    "ctde_kit.recipes.masac": ("MASACConfig",),
     "ctde_kit.recipes.pqn": ("PQNConfig",),
     "ctde_kit.recipes.qmix": ("QMIXConfig",),
     "ctde_kit.training": ("iterate",),
@@ -104,6 +108,7 @@ __all__ = [
     "LoggerConfig",
     "MADDPGConfig",
     "MAPPOConfig",
+    "MASACConfig",
     "MLPNetwork",
     "MatrixTask",
     "NStepReturns",
@@ -121,6 +126,7 @@ __all__ = [
     "ReplayConfig",
     "RunOpponent",
     "SequenceForm",
+    "SmaxTask",
     "TDLambdaReturns",
     "TarMACNetwork",
     "TorchRLTask",

@@ -9,7 +9,7 @@ import ctde_kit as ck
 from ctde_kit.recipes import wiring
 from ctde_kit.recipes.configs.actors import DeterministicActorConfig
 from ctde_kit.recipes.configs.checks import check_choice, check_not_negative, check_part, check_positive, check_ratio
-from ctde_kit.recipes.configs.critics import CriticConfig, ValueCriticConfig, check_decentralized
+from ctde_kit.recipes.configs.critics import CriticConfig, check_decentralized, own_first_critic
 from ctde_kit.recipes.configs.explorations import ExplorationConfig, GaussianExploration
 from ctde_kit.recipes.configs.mixers import MixerConfig, NoMixer
 from ctde_kit.recipes.configs.networks import MLPNetwork, NetworkConfig
@@ -21,11 +21,6 @@ from ctde_kit.recipes.configs.target_rules import PolyakTarget, TargetConfig
 if TYPE_CHECKING:
     from ctde_kit import MADDPGLoss, Parts, RewardNorm, TeamPolicy
     from ctde_kit.objectives import PolicyInference
-
-
-def default_critic() -> ValueCriticConfig:
-    """One shared critic that sees the team, each agent's own observation and action first."""
-    return ValueCriticConfig(heads="network", ordering="own_first", network=MLPNetwork(activation="relu"))
 
 
 @dataclass(kw_only=True)
@@ -50,6 +45,11 @@ class MADDPGConfig(RecipeConfig):
         infer_policies: agents' targets take the others' next actions as they believe them to be, not as they are.
         inference_entropy: weight of the beliefs' entropy.
         inference_deviation: of Gaussian beliefs of continuous policies, in units of action.
+        twin_critics: two critics per group, and targets of the smaller value (MATD3); without a mixer.
+        smoothing_deviation: of the noise on target actors' continuous actions (MATD3), in halves of their range; null
+            for none.
+        smoothing_limit: that noise's largest absolute value, in the same units.
+        policy_every: updates per update of the actors (MATD3: 2, with target.every=2).
         ensemble_size: sub-policies per agent, one of which it follows in an episode; 1 for a single policy.
         team_weight: share of the group's mean in each agent's reward, from 0 to 1; without a mixer.
         team_reward: with a mixer, the team's reward is the mean or the sum of its agents'.
@@ -74,7 +74,7 @@ class MADDPGConfig(RecipeConfig):
 
     algorithm: str = "maddpg"
     actor: NetworkConfig = field(default_factory=lambda: MLPNetwork(activation="relu"))
-    critic: CriticConfig = field(default_factory=default_critic)
+    critic: CriticConfig = field(default_factory=own_first_critic)
     mixer: MixerConfig = field(default_factory=NoMixer)
     exploration: ExplorationConfig = field(default_factory=GaussianExploration)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
@@ -88,6 +88,10 @@ class MADDPGConfig(RecipeConfig):
     infer_policies: bool = False
     inference_entropy: float = 1e-3
     inference_deviation: float = 0.1
+    twin_critics: bool = False
+    smoothing_deviation: float | None = None
+    smoothing_limit: float = 0.5
+    policy_every: int = 1
     ensemble_size: int = 1
     team_weight: float = 0.0
     team_reward: str = "mean"
@@ -113,8 +117,11 @@ class MADDPGConfig(RecipeConfig):
             max_grad_norm=self.max_grad_norm,
             inference_deviation=self.inference_deviation,
             ensemble_size=self.ensemble_size,
+            policy_every=self.policy_every,
         )
         check_not_negative(
+            smoothing_deviation=self.smoothing_deviation,
+            smoothing_limit=self.smoothing_limit,
             learning_starts=self.learning_starts,
             minimax_epsilon=self.minimax_epsilon,
             inference_entropy=self.inference_entropy,
@@ -139,37 +146,38 @@ class MADDPGConfig(RecipeConfig):
         )
 
     def build(self) -> Parts:
-        import torch
-
         run = wiring.begin(self, updates_per_frame=self.updates_per_frame)
         team = wiring.critics_team(run.env, self.critic)
         policy = wiring.team_policy(self, team, run.device)
         actors: dict[str, Any] = policy.learners
         learning = wiring.learning_team(team, policy)
-        critics: dict[str, Any] = {
-            group.name: self.critic.build_action_value(team, group).to(run.device) for group in learning
-        }
-        wiring.check_sees_others(self, critics.values())
+        critics = wiring.critics_of_actions(self.critic, team, learning, run.device)
+        twins = wiring.critics_of_actions(self.critic, team, learning, run.device) if self.twin_critics else {}
+        wiring.check_sees_others(
+            critics.values(),
+            other_actions=self.other_actions,
+            minimax_epsilon=self.minimax_epsilon,
+            infer_policies=self.infer_policies,
+        )
         mixer = wiring.mixer(self, learning, run.device)
         inference = wiring.policy_inference(self, team, run.device) if self.infer_policies else None
-        observation_norm = wiring.observation_norm(self, team, policy, run.device, *critics.values(), mixer, inference)
+        readers = [*critics.values(), *twins.values(), mixer, inference]
+        observation_norm = wiring.observation_norm(self, team, policy, run.device, *readers)
         reward_norm = wiring.reward_norm(self, learning, run.device, of_team=mixer is not None)
-        loss = self._loss(policy, critics, mixer, inference, reward_norm)
+        loss = self._loss(policy, critics, twins, mixer, inference, reward_norm)
         recurrent = wiring.is_recurrent(*actors.values(), *critics.values())
         wiring.check_burn_in(self.replay, recurrent)
 
-        critic_lr = self.critic_lr or self.lr
-        learned_with_critics = [*critics.values(), *[part for part in (loss.mixer, inference) if part is not None]]
-        learning_rates = [
-            {"params": list(dict.fromkeys(p for actor in actors.values() for p in actor.parameters())), "lr": self.lr},
-            {"params": [p for part in learned_with_critics for p in part.parameters()], "lr": critic_lr},
-        ]
-        # Not a larger eps: policy gradients of small rewards are below 1e-5 per weight.
-        optimizer = torch.optim.Adam(learning_rates, eps=1e-8, fused=True)
+        optimizer = wiring.adam((actors.values(), self.lr), (readers, self.critic_lr or self.lr))
+        compiles = run.compiling.updates and not wiring.loops_over_steps(*actors.values(), *critics.values())
         step = ck.GradientStep(
-            {"team": loss}, optimizer, self.max_grad_norm, compile=run.compiling.updates and not recurrent
+            {"team": loss},
+            optimizer,
+            self.max_grad_norm,
+            every={"loss_actor": self.policy_every} if self.policy_every > 1 else None,
+            compile=compiles,
         )
-        averages = wiring.averaging(self.critic, critics.values(), optimizer)
+        averages = wiring.averaging(self.critic, [*critics.values(), *twins.values()], optimizer)
         team_reward = ck.TeamReward(learning, self.team_reward)  # pyright: ignore[reportArgumentType]  # a checked choice
         return ck.Parts(
             collector=wiring.collector(self, run, team, policy),
@@ -185,7 +193,7 @@ class MADDPGConfig(RecipeConfig):
                     self.exploration.end,
                     self.exploration.frames,
                 ),
-                *(wiring.learning_rate(self, optimizer, lr, group) for group, lr in enumerate([self.lr, critic_lr])),
+                *wiring.learning_rates(self, optimizer),
             ),
             observation_norm=observation_norm,
         )
@@ -194,16 +202,21 @@ class MADDPGConfig(RecipeConfig):
         self,
         policy: TeamPolicy,
         critics: dict[str, Any],
+        twins: dict[str, Any],
         mixer: Any,
         inference: PolicyInference | None,
         reward_norm: RewardNorm | None,
     ) -> MADDPGLoss:
-        adversary = None if self.minimax_epsilon is None else ck.objectives.MinimaxAdversary(self.minimax_epsilon)
+        objectives, deviation = ck.objectives, self.smoothing_deviation
+        adversary = None if self.minimax_epsilon is None else objectives.MinimaxAdversary(self.minimax_epsilon)
+        smoothing = None if deviation is None else objectives.TargetPolicySmoothing(deviation, self.smoothing_limit)
         return ck.MADDPGLoss(
             policy.actors,
             critics,
             mixer,
             gamma=self.gamma,
+            twin_critics=twins or None,
+            smoothing=smoothing,
             other_actions=self.other_actions,  # pyright: ignore[reportArgumentType]  # a checked choice
             returns=self.returns.build(),
             team_weight=self.team_weight,

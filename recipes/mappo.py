@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import ctde_kit as ck
 from ctde_kit.recipes import wiring
@@ -113,15 +113,15 @@ class MAPPOConfig(RecipeConfig):
         reward_norm = wiring.reward_norm(self, learning, run.device)
         losses: dict[str, MAPPOLoss] = {}
         estimators: dict[str, AdvantageEstimator] = {}
-        actors: dict[str, Any] = policy.learners
-        for name, actor in actors.items():
+        for name, actor in wiring.learners_of(policy, ck.MultiAgentActor).items():
             losses[name], estimators[name] = self._objective(team[name], team, actor, reward_norm, run.device)
 
         observation_norm = wiring.observation_norm(self, team, policy, run.device, *losses.values())
         recurrent = wiring.is_recurrent(*losses.values())
         parameters = torch.nn.ModuleList(losses.values()).parameters()
         optimizer = torch.optim.Adam(parameters, lr=self.lr, eps=1e-5, fused=True)
-        step = ck.GradientStep(losses, optimizer, self.max_grad_norm, compile=run.compiling.updates and not recurrent)
+        compiles = run.compiling.updates and not wiring.loops_over_steps(*losses.values())
+        step = ck.GradientStep(losses, optimizer, self.max_grad_norm, compile=compiles)
         averages = wiring.averaging(self.critic, [loss.critic_network for loss in losses.values()], optimizer)
         return ck.Parts(
             collector=wiring.collector(self, run, team, policy),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import ctde_kit as ck
 from ctde_kit.errors import UserError
@@ -102,7 +102,7 @@ class PQNConfig(RecipeConfig):
         run = wiring.begin(self, updates_per_frame=self.epochs / self.minibatch_frames)
         team = ck.TeamSpec.from_env(run.env)
         policy = wiring.team_policy(self, team, run.device)
-        actors: dict[str, Any] = policy.learners
+        actors = wiring.learners_of(policy, ck.MultiAgentQActor)
         learning = wiring.learning_team(team, policy)
         mixer = wiring.mixer(self, learning, run.device)
         observation_norm = wiring.observation_norm(self, team, policy, run.device, mixer)
@@ -117,7 +117,7 @@ class PQNConfig(RecipeConfig):
             use_target_networks=False,
             reward_norm=reward_norm,
         )
-        compiles = run.compiling.updates and not wiring.is_recurrent(*actors.values())
+        compiles = run.compiling.updates and not wiring.loops_over_steps(*actors.values())
         # On a GPU its count of steps stays there.
         optimizer = torch.optim.RAdam(loss.parameters(), lr=self.lr, capturable=run.device == "cuda")
         team_reward = ck.TeamReward(learning, self.team_reward)  # pyright: ignore[reportArgumentType]  # a checked choice

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import ctde_kit as ck
 from ctde_kit.recipes import wiring
@@ -117,7 +117,7 @@ class QMIXConfig(RecipeConfig):
         run = wiring.begin(self, updates_per_frame=self.updates_per_frame)
         team = ck.TeamSpec.from_env(run.env)
         policy = wiring.team_policy(self, team, run.device)
-        actors: dict[str, Any] = policy.learners
+        actors = wiring.learners_of(policy, ck.MultiAgentQActor)
         learning = wiring.learning_team(team, policy)
         mixer = wiring.mixer(self, learning, run.device)
         observation_norm = wiring.observation_norm(self, team, policy, run.device, mixer)
@@ -137,9 +137,8 @@ class QMIXConfig(RecipeConfig):
         wiring.check_burn_in(self.replay, recurrent)
         trainable = [parameter for parameter in loss.parameters() if parameter.requires_grad]
         optimizer = torch.optim.Adam(trainable, lr=self.lr, eps=1e-5, fused=True)
-        step = ck.GradientStep(
-            {"team": loss}, optimizer, self.max_grad_norm, compile=run.compiling.updates and not recurrent
-        )
+        compiles = run.compiling.updates and not wiring.loops_over_steps(*actors.values())
+        step = ck.GradientStep({"team": loss}, optimizer, self.max_grad_norm, compile=compiles)
         team_reward = ck.TeamReward(learning, self.team_reward)  # pyright: ignore[reportArgumentType]  # a checked choice
         return ck.Parts(
             collector=wiring.collector(self, run, team, policy),

@@ -30,12 +30,12 @@ from ctde_kit.specs import ActionSpec, TeamSpec
 class SpecOnlyEnv(EnvBase):
     """An env of 5 with one group of 3 agents, for its specs alone."""
 
-    def __init__(self, action: TensorSpec, **observation: TensorSpec):
+    def __init__(self, action: TensorSpec, group: str = "agents", **observation: TensorSpec):
         super().__init__(batch_size=torch.Size([5]))
         agents = Composite({"observation": Unbounded((5, 3, 7)), **observation}, shape=(5, 3))
-        self.observation_spec = Composite({"agents": agents, "state": Unbounded((5, 11))}, shape=(5,))
-        self.action_spec = Composite({"agents": Composite({"action": action}, shape=(5, 3))}, shape=(5,))
-        self.reward_spec = Composite({"agents": Composite({"reward": Unbounded((5, 3, 1))}, shape=(5, 3))}, shape=(5,))
+        self.observation_spec = Composite({"state": Unbounded((5, 11)), group: agents}, shape=(5,))
+        self.action_spec = Composite({group: Composite({"action": action}, shape=(5, 3))}, shape=(5,))
+        self.reward_spec = Composite({group: Composite({"reward": Unbounded((5, 3, 1))}, shape=(5, 3))}, shape=(5,))
 
     def _reset(self, tensordict=None):
         raise AssertionError
@@ -119,6 +119,17 @@ def test_unbounded_and_empty_bounds_are_refused() -> None:
         TeamSpec.from_env(SpecOnlyEnv(Unbounded((5, 3, 2))))
 
 
+@pytest.mark.parametrize("name", ["next", "state", "done", "is_init", "team.red", "team/red"])
+def test_a_group_has_no_name_of_another_entry(name: str) -> None:
+    with pytest.raises(UserError, match=rf"group '{name}': expected a name that is none of next, state, .*rename"):
+        TeamSpec.from_env(SpecOnlyEnv(Categorical(4, shape=(5, 3)), name))
+
+
+@pytest.mark.parametrize("name", ["0", "17", "agent-1", "red team", "reward"])
+def test_groups_may_be_called_almost_anything(name: str) -> None:
+    assert [group.name for group in TeamSpec.from_env(SpecOnlyEnv(Categorical(4, shape=(5, 3)), name))] == [name]
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
@@ -128,7 +139,7 @@ def test_unbounded_and_empty_bounds_are_refused() -> None:
         ),
         (MultiOneHot([3, 4], shape=torch.Size([5, 3, 7])), r"MultiOneHot, .*expected MultiCategorical\(\[3, 4\]\)"),
         (Categorical(6, shape=(5, 3, 1)), r"shape \[3, 1\]: expected \[n_agents\]; .*SqueezeTransform"),
-        (Bounded(-1, 1, torch.Size([5, 3])), r"shape \[3\]: expected \[n_agents, F\]; .*UnsqueezeTransform"),
+        (Bounded(-1, 1, torch.Size([5, 3])), r"shape \[3\]: expected \[n_agents, F\]; .*FlatVectors"),
         (Bounded(-1, 1, torch.Size([5, 3, 2, 2])), r"shape \[3, 2, 2\]: expected \[n_agents, F\]"),
         (Bounded(0, 4, torch.Size([5, 3, 2]), dtype=torch.int64), "Bounded of torch.int64: expected floats"),
     ],

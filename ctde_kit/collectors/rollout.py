@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
 from tensordict import TensorDict, TensorDictBase, stack
@@ -20,7 +19,7 @@ from ctde_kit.finite import check_finite
 from ctde_kit.graph import TraceError
 from ctde_kit.graph.toolchain import report_fallback
 from ctde_kit.keys import DONE, NEXT
-from ctde_kit.protocols import ReportsCapture, Stateful
+from ctde_kit.protocols import ReportsCapture, StateDict, Stateful
 
 
 class RolloutCollector:
@@ -39,7 +38,7 @@ class RolloutCollector:
         total_frames: stop once this many frames are collected; -1: never.
         device: where env and policy are moved; ``None``: they stay where they are.
         storing_device: where batches are moved; ``None``: they stay on the env's device.
-        postproc: what is made of each batch before it is yielded.
+        postproc: a function that each batch goes through before it is yielded.
         traj_ids: also write ``("collector", "traj_ids")``, int64 ``[n_envs, T]``: a number for each episode, by which
             TorchRL's ``split_trajectories`` tells episodes apart.
         compile: run policy and env as one compiled step, if the env is a ``PureEnv`` and both can be traced. Otherwise
@@ -148,14 +147,14 @@ class RolloutCollector:
         """Seed the env, as TorchRL's ``set_seed`` does; gives the seed for the next env."""
         return self.env.set_seed(seed, static_seed=static_seed)
 
-    def update_policy_weights_(self, *_: Any, **__: Any) -> None:
+    def update_policy_weights_(self, *_: object, **__: object) -> None:
         """Does nothing: the collector's policy and the trained one are the same object."""
 
     def shutdown(self) -> None:
         """Close the env."""
         self.env.close()
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         """Frames, env, transforms, and what the policy reads next; ends all episodes of an env that is not captured."""
         base_env = _base(self.env)
         state = {"frames": self.frames, "env": base_env.state_dict(), "transforms": {}, "next_root": None}
@@ -173,7 +172,7 @@ class RolloutCollector:
             state["trajectories"] = self.trajectories.state_dict()
         return state
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: StateDict) -> None:
         """Restore what ``state_dict`` returned."""
         self.frames, self.recent_resets = state_dict["frames"], state_dict["recent_resets"]
         if self.trajectories is not None and "trajectories" in state_dict:

@@ -1,11 +1,11 @@
-"""A number for each episode, across batches."""
+"""Numbers of episodes, which are continued from one batch to the next."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
+
+from ctde_kit.protocols import StateDict
 
 TRAJ_IDS = ("collector", "traj_ids")
 
@@ -42,10 +42,10 @@ class TrajectoryNumbers:
         self.current = self.begun + torch.arange(len(self.current))
         self.begun += len(self.current)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         """The running episodes, and how many have begun."""
         return {"current": self.current.clone(), "begun": self.begun}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: StateDict) -> None:
         """Restore what ``state_dict`` returned."""
         self.current, self.begun = state_dict["current"].clone(), state_dict["begun"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from tensordict import TensorDictBase, cat
 from torch import Tensor
@@ -11,6 +9,7 @@ from torch import Tensor
 from ctde_kit.data.tensordict_state import from_state, to_state
 from ctde_kit.errors import UserError
 from ctde_kit.keys import DONE, IS_INIT, NEXT, PADDING_MASK
+from ctde_kit.protocols import StateDict
 
 
 class Episodes:
@@ -76,11 +75,11 @@ class Episodes:
         self._length = self._length.masked_fill(done, 0)
         return episodes
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         """The unfinished episodes."""
         return {"open": to_state(self._open), "length": self._length.clone()}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: StateDict) -> None:
         """Restore what ``state_dict`` returned."""
         self._open, self._length = from_state(state_dict["open"]), state_dict["length"].clone()
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import torch
 from torch import Tensor
 from torchrl.data.replay_buffers import Sampler, Storage
 
 from ctde_kit.errors import UserError
+from ctde_kit.protocols import StateDict
 
 # Items per block of the two-level sum.
 BLOCK = 1024
@@ -79,7 +81,7 @@ class PrioritySampler(Sampler):
         self._smallest = torch.full_like(self._sums, torch.inf)
         self._highest = torch.ones((), dtype=torch.float64, device=self._values.device)
 
-    def sample(self, storage: Any, batch_size: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def sample(self, storage: Sized, batch_size: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Indices ``[batch_size]`` of the drawn items, and their ``priority_weight``, at most 1."""
         sums = self._sums.cumsum(0)
         mass = torch.rand(batch_size, dtype=torch.float64, device=sums.device) * sums[-1]
@@ -96,7 +98,7 @@ class PrioritySampler(Sampler):
         """Give the new items ``index`` ``[n]`` the highest priority so far."""
         self.update_priority(index, self._highest)
 
-    def update_priority(self, index: Any, priority: Any, *, storage: Storage | None = None) -> None:
+    def update_priority(self, index: Tensor | int, priority: Tensor | float, *, storage: Storage | None = None) -> None:
         """Set the priorities of the items ``index`` ``[n]``, to values ``[n]`` or to one value for all of them."""
         priority = torch.as_tensor(priority, dtype=torch.float64, device=self._values.device).detach()
         index = torch.as_tensor(index, device=self._values.device)
@@ -110,21 +112,21 @@ class PrioritySampler(Sampler):
         self._sums[block] = rows.sum(-1)
         self._smallest[block] = torch.where(rows > 0, rows, torch.inf).amin(-1)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         """Copies of the priorities, their sums over blocks, and the highest priority so far."""
         return {"values": self._values.clone(), "sums": self._sums.clone(), "highest": self._highest.clone()}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: StateDict) -> None:
         """Restore what ``state_dict`` returned."""
         self._values.copy_(state_dict["values"])
         self._sums.copy_(state_dict["sums"])
         self._smallest = torch.where(self._values > 0, self._values, torch.inf).amin(-1)
         self._highest = state_dict["highest"].to(self._values.device, copy=True)
 
-    def dumps(self, path: Any) -> None:
+    def dumps(self, path: str | Path) -> None:
         """Write the state to a file; TorchRL requires the method, the kit's checkpoints use ``state_dict``."""
         torch.save(self.state_dict(), f"{path}.pt")
 
-    def loads(self, path: Any) -> None:
+    def loads(self, path: str | Path) -> None:
         """Restore what ``dumps`` wrote."""
         self.load_state_dict(torch.load(f"{path}.pt", weights_only=True))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from tensordict import TensorDictBase
@@ -16,7 +16,7 @@ from ctde_kit.data.storage import StoredOn, check_disk, make_storage, quiet_torc
 from ctde_kit.data.tensordict_state import from_state, to_state
 from ctde_kit.errors import UserError
 from ctde_kit.keys import TD_ERROR
-from ctde_kit.protocols import Stateful
+from ctde_kit.protocols import StateDict, Stateful
 
 # Uniform samples that are gathered in one operation.
 SAMPLES_AT_ONCE = 25
@@ -52,8 +52,8 @@ class Replay:
     ``priority_weight``.
 
     ``state_dict`` copies all stored items, also those on a disk, into memory. A checkpoint therefore does not change
-    when items are overwritten later, but costs the items' size in memory while it is written, and on the disk. Files of
-    items end with the program.
+    when items are overwritten later, but costs the items' size in memory while it is written, and on the disk. The
+    files of items on a disk are deleted when the program ends.
 
     Args:
         form: how batches are cut into items.
@@ -63,7 +63,8 @@ class Replay:
         prioritized: exponents of prioritized sampling; ``None`` samples uniformly.
         stored_on: main memory (``cpu``), the training ``device``, or memory-mapped files on ``disk``.
         device: the device of the samples.
-        directory: above that of the memory-mapped files, one for each replay; ``None`` for the system's temporary one.
+        directory: where each replay makes a directory of its own for memory-mapped files; ``None`` for the system's
+            temporary directory.
 
     Raises:
         UserError: if an item is longer than the capacity, a sample is asked for before there are items, or the disk is
@@ -100,10 +101,10 @@ class Replay:
         self.keys = None if keys is None else list(keys)
         self.frames = 0
         self.directory = directory
-        storage = make_storage(n_items, stored_on, device, directory)
-        on = storage.device or self.device
+        self._storage = make_storage(n_items, stored_on, device, directory)
+        on = self._storage.device or self.device
         self._buffer = TensorDictReplayBuffer(
-            storage=storage,
+            storage=self._storage,
             sampler=RandomSampler() if prioritized is None else PrioritySampler(n_items, prioritized, on),
         )
 
@@ -121,7 +122,7 @@ class Replay:
             self._store(items)
 
     def _store(self, items: TensorDictBase) -> None:
-        storage: Any = self._buffer.storage
+        storage = self._storage
         first = not storage.initialized
         if first and isinstance(storage, LazyMemmapStorage):
             check_disk(storage.max_size, items[0], self.directory)
@@ -144,8 +145,9 @@ class Replay:
         at_once = 1 if isinstance(self._buffer.sampler, PrioritySampler) else SAMPLES_AT_ONCE
         while count > 0:
             n_samples = min(count, at_once)
-            items: Any = self._sample(n_samples * self.batch_size)
-            yield from items.unflatten(0, (n_samples, self.batch_size)).unbind(0)
+            items = self._sample(n_samples * self.batch_size).unflatten(0, (n_samples, self.batch_size))
+            assert items is not None
+            yield from items.unbind(0)
             count -= n_samples
 
     def _sample(self, n_items: int) -> TensorDictBase:
@@ -163,10 +165,9 @@ class Replay:
             index, error = (sampled.get(key).reshape(len(sampled), -1)[:, 0] for key in ("index", TD_ERROR))
             sampler.update_priority(index, error)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         """Copies of all stored items, and the states of form, writer and sampler."""
-        storage: Any = self._buffer.storage
-        stored = storage.get(slice(0, len(self))) if len(self) else None
+        stored = self._storage.get(slice(0, len(self))) if len(self) else None
         return {
             "frames": self.frames,
             "form": self.form.state_dict(),
@@ -175,7 +176,7 @@ class Replay:
             "sampler": self._buffer.sampler.state_dict(),
         }
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: StateDict) -> None:
         """Restore what ``state_dict`` returned."""
         self.frames = state_dict["frames"]
         self.form.load_state_dict(state_dict["form"])

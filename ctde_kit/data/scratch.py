@@ -1,4 +1,4 @@
-"""Directories of files that end with their program."""
+"""Directories that are removed when the program that made them ends."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ PREFIX, LOCK = "ctde_kit_replay_", ".lock"
 class ScratchDirectory:
     """A new directory in ``parent`` that only this user can enter, and no other program gets.
 
-    Whoever made it calls ``remove``. A program that is killed leaves its own behind; the next one with the same
-    ``parent`` removes it.
+    Whoever made it calls ``remove``. A program that is killed leaves its directory behind; the next program with the
+    same ``parent`` removes it.
 
     Args:
         parent: made where it does not exist; ``None`` for the system's temporary directory.

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from tensordict import TensorDictBase, cat, stack
 
 from ctde_kit.data.tensordict_state import from_state, to_state
 from ctde_kit.errors import UserError
+from ctde_kit.protocols import StateDict
 
 
 class Sequences:
@@ -55,10 +54,10 @@ class Sequences:
         self._waiting = steps.clone() if steps.shape[1] else None
         return items
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         """The steps that wait for the next batch."""
         return {"waiting": to_state(self._waiting)}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: StateDict) -> None:
         """Restore what ``state_dict`` returned."""
         self._waiting = from_state(state_dict["waiting"])

@@ -30,8 +30,8 @@ def make_storage(
         capacity: number of items.
         on: main memory (``cpu``), the training ``device``, or memory-mapped files on ``disk``.
         device: the training device.
-        directory: above that of the memory-mapped files, which is private, and deleted when the program ends; ``None``
-            for the system's temporary directory.
+        directory: where a private directory is made for the memory-mapped files, which is deleted when the program
+            ends; ``None`` for the system's temporary directory.
     """
     if on not in get_args(StoredOn):
         raise UserError(f"Replay: stored_on={on!r}: expected one of {', '.join(get_args(StoredOn))}")

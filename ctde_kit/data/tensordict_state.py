@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from tensordict import TensorDict, TensorDictBase
 
+from ctde_kit.protocols import StateDict
 
-def to_state(tensordict: TensorDictBase | None) -> dict[str, Any] | None:
+
+def to_state(tensordict: TensorDictBase | None) -> StateDict | None:
     """Copies of all entries, and the batch size of every level, as nested dictionaries."""
     if tensordict is None:
         return None
@@ -18,7 +18,7 @@ def to_state(tensordict: TensorDictBase | None) -> dict[str, Any] | None:
     return {"batch_size": list(tensordict.batch_size), "entries": entries}
 
 
-def from_state(state: dict[str, Any] | None) -> TensorDict | None:
+def from_state(state: StateDict | None) -> TensorDict | None:
     """A copy of the TensorDict that ``to_state`` was given."""
     if state is None:
         return None

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from tensordict import TensorDictBase
+
+from ctde_kit.protocols import StateDict
 
 
 @dataclass(frozen=True)
@@ -25,9 +26,9 @@ class Transitions:
         """The items ``[n_envs * T]``."""
         return batch.reshape(-1)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         """Empty: no steps wait for the next batch."""
         return {}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: StateDict) -> None:
         """Does nothing."""

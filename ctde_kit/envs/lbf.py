@@ -8,9 +8,9 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Box, Discrete, Space
-from pettingzoo import ParallelEnv
+from gymnasium.spaces import Box, Discrete
 
+from ctde_kit.envs.pettingzoo.aec import AnyParallelEnv, AnySpace, Entries
 from ctde_kit.errors import UserError
 
 __all__ = ["LBFParallelEnv", "lbf_parallel_env"]
@@ -18,11 +18,11 @@ __all__ = ["LBFParallelEnv", "lbf_parallel_env"]
 _N_ACTIONS = 6
 
 
-class LBFParallelEnv(ParallelEnv[str, Any, Any]):
+class LBFParallelEnv(AnyParallelEnv):
     """Level-based foraging (``lbforaging``) through PettingZoo's parallel interface; see :func:`lbf_parallel_env`."""
 
     def __init__(self, env_id: str, max_steps: int) -> None:
-        self._env: Any = gymnasium.make(env_id, disable_env_checker=True).unwrapped
+        self._env: Any = gymnasium.make(env_id, disable_env_checker=True).unwrapped  # lbforaging declares no types
         # Its own limit is reported as a termination.
         self._env._max_episode_steps = math.inf
         # It resolves loads in the order of a set of players, which depends on their hashes, by default memory
@@ -44,21 +44,19 @@ class LBFParallelEnv(ParallelEnv[str, Any, Any]):
         self.state_space = Box(-np.inf, np.inf, (len(self.possible_agents) * math.prod(box.shape),), np.float32)
 
     @property
-    def unwrapped(self) -> Any:
+    def unwrapped(self) -> object:
         """The ``lbforaging`` environment."""
         return self._env
 
-    def observation_space(self, agent: str) -> Space[Any]:
+    def observation_space(self, agent: str) -> AnySpace:
         """The space of ``agent``'s observations."""
         return self._env.observation_space[self._index[agent]]
 
-    def action_space(self, agent: str) -> Space[Any]:
+    def action_space(self, agent: str) -> AnySpace:
         """Six actions: none, north, south, west, east, load."""
         return Discrete(_N_ACTIONS)
 
-    def reset(
-        self, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
+    def reset(self, seed: int | None = None, options: Entries | None = None) -> tuple[Entries, Entries]:
         """Start an episode."""
         if seed is not None:
             # Where players stood in the last episode counts as taken while new places are drawn.
@@ -69,10 +67,8 @@ class LBFParallelEnv(ParallelEnv[str, Any, Any]):
         self._observations = dict(zip(self.agents, observations, strict=True))
         return dict(self._observations), self._infos()
 
-    def step(
-        self, actions: dict[str, Any]
-    ) -> tuple[dict[str, Any], dict[str, float], dict[str, bool], dict[str, bool], dict[str, Any]]:
-        """Move or load, all at once."""
+    def step(self, actions: Entries) -> tuple[Entries, dict[str, float], dict[str, bool], dict[str, bool], Entries]:
+        """Step all agents at once; each moves or loads."""
         agents = self.agents
         observations, rewards, eaten, _, _ = self._env.step([int(actions[agent]) for agent in agents])
         self._step += 1
@@ -83,7 +79,7 @@ class LBFParallelEnv(ParallelEnv[str, Any, Any]):
         rewards = dict(zip(agents, map(float, rewards), strict=True))
         return dict(self._observations), rewards, dict.fromkeys(agents, bool(eaten)), dict.fromkeys(agents, late), infos
 
-    def _infos(self) -> dict[str, dict[str, np.ndarray]]:
+    def _infos(self) -> Entries:
         infos = {}
         for agent, player in zip(self.possible_agents, self._env.players, strict=True):
             mask = np.zeros(_N_ACTIONS, np.int8)
@@ -110,13 +106,13 @@ class LBFParallelEnv(ParallelEnv[str, Any, Any]):
 def lbf_parallel_env(env_id: str, max_steps: int = 50) -> LBFParallelEnv:
     """Level-based foraging (Papoudakis et al. 2021), for :func:`~ctde_kit.envs.workers.worker_env`.
 
-    Agents ``agent_0``, ... of one group ``agents``; the actions none, north, south, west, east, load, with the invalid
-    ones masked in the infos; ``state()`` is all observations in a row. Rewards are the agents' own, and sum to 1 over
-    agents and an episode in which everything is eaten.
+    The agents ``agent_0``, ... form the group ``agents``. Their actions are none, north, south, west, east and load;
+    the infos hold masks of the valid ones. ``state()`` is all observations in a row. Each agent has its own reward; the
+    rewards of all agents in an episode in which everything is eaten sum to 1.
 
     Args:
         env_id: as registered by ``lbforaging``, e.g. ``Foraging-8x8-2p-2f-coop-v3``.
-        max_steps: the time limit, a truncation (``lbforaging`` reports it as a termination, and has 50 for all).
+        max_steps: the time limit, which truncates (``lbforaging`` reports a termination, after 50 steps in every task).
 
     Raises ``UserError`` where ``lbforaging`` is missing, and for unknown ids.
 

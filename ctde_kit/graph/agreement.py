@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -11,9 +11,19 @@ from torch import Tensor
 from ctde_kit.graph.trace_error import TraceError
 from ctde_kit.graph.tracing import Compiled, Graph, compile_graph
 
+Result = TypeVar("Result")
+
 TOLERANCE = 1e-4
 ALLOWED = 0.01
 STEPS_COMPARED = 10
+
+
+class Restoring(Protocol):
+    """Calls a function, and then restores what it changed, its own random streams included."""
+
+    def __call__(self, function: Callable[[], Result], /) -> Result:
+        """What ``function`` gives."""
+        ...
 
 
 def share_apart(eager: Tensor, compiled: Tensor) -> float:
@@ -30,12 +40,13 @@ def compile_in_agreement(
     *,
     trace_graph: Callable[[bool], Graph],
     following: Callable[[list[Tensor], Sequence[Tensor]], list[Tensor]],
-    restoring: Callable[[Callable[[], Any]], Any],
+    restoring: Restoring,
     threads: int | None,
 ) -> tuple[Graph, Compiled]:
     """The fast graph where it gives the eager function's numbers, else one that rounds as torch's kernels do.
 
-    They are compared over ``STEPS_COMPARED`` steps, both from the eager one's inputs and with the same random numbers.
+    They are compared over ``STEPS_COMPARED`` steps, in each of which both get the eager function's inputs and the same
+    random numbers.
 
     Args:
         eager: the function.
@@ -62,7 +73,7 @@ def _largest_share_apart(
     compiled: Compiled,
     inputs: list[Tensor],
     following: Callable[[list[Tensor], Sequence[Tensor]], list[Tensor]],
-    restoring: Callable[[Callable[[], Any]], Any],
+    restoring: Restoring,
 ) -> float:
     worst, devices = 0.0, {x.device for x in inputs if x.device.type == "cuda"}
 

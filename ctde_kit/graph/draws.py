@@ -6,10 +6,12 @@ import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from ctde_kit.graph.torch_calls import Arguments, Options, TorchFunction
 
 _FRESH = {
     torch.rand: "rand",
@@ -26,8 +28,8 @@ class Draw:
     """One call of a random function, to be made before each call of the graph."""
 
     function: Callable[..., Tensor]
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
+    args: Arguments
+    kwargs: Options
 
     def __call__(self) -> Tensor:
         return self.function(*self.args, **self.kwargs)
@@ -41,7 +43,7 @@ class Fill:
     shape: torch.Size
     dtype: torch.dtype
     device: torch.device
-    args: tuple[Any, ...] = ()
+    args: Arguments = ()
 
     def __call__(self) -> Tensor:
         return self.function(torch.empty(self.shape, dtype=self.dtype, device=self.device), *self.args)
@@ -54,7 +56,7 @@ class Source(Protocol):
     """Random generators apart from the program's."""
 
     def active(self) -> contextlib.AbstractContextManager[None]:
-        """Draws inside the block come from here."""
+        """Inside the block numbers are drawn from this source."""
         ...
 
 
@@ -87,8 +89,8 @@ def draw_all(draws: Sequence[tuple[Source | None, DrawSpec]]) -> list[Tensor]:
 
 
 def intercept_draw(
-    func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], draw: Callable[[DrawSpec], Tensor]
-) -> Any:
+    func: TorchFunction, args: Arguments, kwargs: Options, draw: Callable[[DrawSpec], Tensor]
+) -> Tensor | None:
     """The result of a random function from numbers that ``draw`` gives; ``None`` where the function is not random."""
     if func in _FRESH:
         return draw(Draw(func, args, kwargs))
@@ -110,5 +112,5 @@ def intercept_draw(
     return None
 
 
-def _one_sample(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+def _one_sample(args: Arguments, kwargs: Options) -> bool:
     return (args[1] if len(args) > 1 else kwargs.get("num_samples")) == 1

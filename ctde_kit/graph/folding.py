@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.fx.node import map_arg
+from torch.fx.node import Argument, map_arg
 
 _aten = torch.ops.aten
 _FACTORIES = (_aten.full.default, _aten.zeros.default, _aten.ones.default, _aten.scalar_tensor.default)
@@ -21,7 +21,7 @@ def fold_constants(module: fx.GraphModule, constants: list[Tensor]) -> None:
     graph = module.graph
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
     n_inputs = len(placeholders) - len(constants)
-    known: dict[fx.Node, Any] = dict(zip(placeholders[n_inputs:], constants, strict=True))
+    known: dict[fx.Node, Argument] = dict(zip(placeholders[n_inputs:], constants, strict=True))
     for node in graph.nodes:
         if node.op == "call_function" and _is_known(node, known):
             value = node.target(*_values(node.args, known), **_values(node.kwargs, known))
@@ -43,13 +43,13 @@ def fold_constants(module: fx.GraphModule, constants: list[Tensor]) -> None:
     module.recompile()
 
 
-def _is_known(node: fx.Node, known: dict[fx.Node, Any]) -> bool:
+def _is_known(node: fx.Node, known: dict[fx.Node, Argument]) -> bool:
     if node.all_input_nodes:
         return all(source in known for source in node.all_input_nodes)
     return node.target in _FACTORIES
 
 
-def _values(structure: Any, known: dict[fx.Node, Any]) -> Any:
+def _values(structure: Any, known: dict[fx.Node, Argument]) -> Any:  # arguments, their containers as they are
     return map_arg(structure, lambda node: known[node])
 
 
@@ -57,7 +57,7 @@ def _constant(module: fx.GraphModule, name: str, value: Tensor) -> fx.Node:
     """A uniform value as ``full``, which the compiler writes into the code; another as an attribute."""
     first = value.flatten()[:1]
     if value.numel() and torch.equal(value, first.expand_as(value.flatten()).reshape(value.shape)):
-        options: dict[str, Any] = {"dtype": value.dtype, "device": value.device, "pin_memory": False}
+        options: dict[str, Argument] = {"dtype": value.dtype, "device": value.device, "pin_memory": False}
         return module.graph.call_function(_aten.full.default, (list(value.shape), first.item()), options)
     # Names of buffers that are not persistent are a set, whose order would change inductor's cache key in each process.
     module.register_buffer(name, value)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from ctde_kit.graph.torch_calls import Arguments, Options, TorchFunction
 from ctde_kit.graph.trace_error import TraceError, calling_frame, site
 
 _ELEMENTWISE = frozenset(
@@ -38,20 +38,20 @@ class MaskedRows:
 
     @classmethod
     def __torch_function__(
-        cls, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+        cls, func: TorchFunction, types: object, args: Arguments = (), kwargs: Options | None = None
+    ) -> MaskedRows:
         return _apply(func, args, kwargs or {})
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> Callable[..., MaskedRows]:
         method = getattr(Tensor, name, None)
         if not callable(method):
             raise _refusal(f"reads .{name}")
         return lambda *args, **kwargs: _apply(method, (self, *args), kwargs)
 
-    def __getitem__(self, index: Any) -> MaskedRows:
+    def __getitem__(self, index: object) -> MaskedRows:
         return MaskedRows(self.full[_behind(index, self.mask)], self.mask)
 
-    def __setitem__(self, index: Any, value: Any) -> None:
+    def __setitem__(self, index: object, value: MaskedRows | Tensor | float) -> None:
         full = self.full.clone()
         full[_behind(index, self.mask)] = value.full if isinstance(value, MaskedRows) else value
         self.full = full
@@ -63,7 +63,7 @@ class MaskedRows:
         raise _refusal("branches on the rows")
 
 
-def _operator(name: str) -> Callable[..., Any]:
+def _operator(name: str) -> Callable[..., MaskedRows]:
     function = getattr(Tensor, name)
     return lambda self, *args: _apply(function, (self, *args), {})
 
@@ -76,7 +76,7 @@ for _name in ["neg", "abs", "invert", "lt", "le", "gt", "ge", "eq", "ne"]:
     setattr(MaskedRows, f"__{_name}__", _operator(f"__{_name}__"))
 
 
-def _apply(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _apply(func: TorchFunction, args: Arguments, kwargs: Options) -> MaskedRows:
     values = (*args, *kwargs.values())
     mask = next(x for x in values if isinstance(x, MaskedRows)).mask
     if any(isinstance(x, MaskedRows) and x.mask is not mask for x in values):
@@ -96,7 +96,7 @@ def _apply(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, An
     return MaskedRows(full, mask)
 
 
-def _out_of_place(func: Callable[..., Any]) -> tuple[Callable[..., Any], str, bool]:
+def _out_of_place(func: TorchFunction) -> tuple[TorchFunction, str, bool]:
     """The function that gives a new tensor, its bare name, and whether ``func`` changes its first argument."""
     name = func.__name__
     bare = name.strip("_")
@@ -107,12 +107,12 @@ def _out_of_place(func: Callable[..., Any]) -> tuple[Callable[..., Any], str, bo
     return func, bare, False
 
 
-def _over_last_dimensions(args: tuple[Any, ...], kwargs: dict[str, Any], inner: int) -> bool:
+def _over_last_dimensions(args: Arguments, kwargs: Options, inner: int) -> bool:
     dim = kwargs.get("dim", next((x for x in args if isinstance(x, int) and not isinstance(x, bool)), None))
     return isinstance(dim, int) and -inner <= dim < 0
 
 
-def _full(value: Any) -> Any:
+def _full(value: object) -> object:
     return value.full if isinstance(value, MaskedRows) else value
 
 
@@ -120,7 +120,7 @@ def _refusal(what: str) -> TraceError:
     return TraceError(f"{what} of a masked tensor at {site(calling_frame())}")
 
 
-def _behind(index: Any, mask: Tensor) -> tuple[Any, ...]:
+def _behind(index: object, mask: Tensor) -> Arguments:
     """An index of the rows as an index of the full tensor."""
     index = index if isinstance(index, tuple) else (index,)
     if index and index[0] is Ellipsis:
@@ -130,7 +130,7 @@ def _behind(index: Any, mask: Tensor) -> tuple[Any, ...]:
     return (slice(None),) * mask.ndim + index[1:]
 
 
-def split_mask(index: Any) -> tuple[Tensor, tuple[Any, ...]] | None:
+def split_mask(index: object) -> tuple[Tensor, Arguments] | None:
     """A leading boolean mask and what follows it, where an index is one."""
     index = index if isinstance(index, tuple) else (index,)
     if not index or not isinstance(index[0], Tensor) or index[0].dtype != torch.bool or index[0].ndim == 0:
@@ -138,12 +138,12 @@ def split_mask(index: Any) -> tuple[Tensor, tuple[Any, ...]] | None:
     return index[0], index[1:]
 
 
-def read_masked(tensor: Tensor, mask: Tensor, rest: tuple[Any, ...]) -> MaskedRows:
+def read_masked(tensor: Tensor, mask: Tensor, rest: Arguments) -> MaskedRows:
     """``tensor[mask, *rest]``."""
     return MaskedRows(tensor[(slice(None),) * mask.ndim + rest], mask)
 
 
-def write_masked(tensor: Tensor, mask: Tensor, rest: tuple[Any, ...], value: Any) -> None:
+def write_masked(tensor: Tensor, mask: Tensor, rest: Arguments, value: MaskedRows | Tensor | float) -> None:
     """``tensor[mask, *rest] = value``."""
     part = tensor[(slice(None),) * mask.ndim + rest] if rest else tensor
     if isinstance(value, MaskedRows):

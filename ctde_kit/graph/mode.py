@@ -1,4 +1,4 @@
-"""What a function must not do while it is traced, caught where Python calls torch."""
+"""The mode in which a function is traced: it watches each call of torch, and refuses what no graph can do."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable, Hashable
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,10 +17,11 @@ from ctde_kit.graph.draws import DrawSpec, intercept_draw
 from ctde_kit.graph.masked import MaskedRows, read_masked, split_mask, write_masked
 from ctde_kit.graph.predicates import Predicates, changes_its_input, undo_where_false
 from ctde_kit.graph.shortcuts import active_shortcuts
+from ctde_kit.graph.torch_calls import Arguments, Options, TorchFunction
 from ctde_kit.graph.trace_error import TraceError, calling_frame, site
 
 MOST_DECISIONS = 50
-# Above, tracing alone takes minutes.
+# With more calls, tracing alone takes minutes.
 MOST_CALLS = 50_000
 _ANY, _ALL = (torch.any, Tensor.any), (torch.all, Tensor.all)
 _TO_PYTHON = {
@@ -68,8 +68,8 @@ class TracingMode(TorchFunctionMode):
         self._reductions: dict[int, tuple[Tensor, bool]] = {}
 
     def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+        self, func: TorchFunction, types: object, args: Arguments = (), kwargs: Options | None = None
+    ) -> object:
         kwargs = kwargs or {}
         self._calls += 1
         if self._calls > MOST_CALLS:
@@ -87,7 +87,7 @@ class TracingMode(TorchFunctionMode):
         undo_where_false(conditions, args[0], before)
         return result
 
-    def _call(self, func: Callable[..., Any], types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _call(self, func: TorchFunction, types: object, args: Arguments, kwargs: Options) -> object:
         if any(isinstance(x, MaskedRows) for x in (*args, *kwargs.values())) and func is not Tensor.__setitem__:
             return MaskedRows.__torch_function__(func, types, args, kwargs)
         if func is Tensor.__bool__:
@@ -127,7 +127,7 @@ class TracingMode(TorchFunctionMode):
         return reduction[1]
 
     def _check_loop(self, frame: FrameType) -> None:
-        """A loop that data ends would go on forever."""
+        """Raise ``TraceError`` for a loop that data ends: while it is traced, it would go on forever."""
         place = (frame, frame.f_lineno)
         self._decisions[place] = self._decisions.get(place, 0) + 1
         if self._decisions[place] > MOST_DECISIONS:

@@ -32,7 +32,7 @@ def read_learning_rates(optimizer: torch.optim.Optimizer, scalars: Sequence[Tens
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    """What the optimizer keeps from step to step, such as moments; another list after it has loaded a state."""
+    """The tensors that the optimizer keeps from step to step, such as moments; loading a state replaces them."""
     return [value for state in _states(optimizer) for value in state.values() if isinstance(value, Tensor)]
 
 
@@ -69,13 +69,13 @@ def traced_step(optimizer: torch.optim.Optimizer, scalars: Sequence[Tensor]) -> 
             state.update(old)
 
 
-def _states(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+def _states(optimizer: torch.optim.Optimizer) -> list[dict[str, object]]:
     every = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     return [optimizer.state[parameter] for parameter in every if parameter in optimizer.state]
 
 
-def _same_numbers(found: dict[str, Any], expected: dict[str, Any]) -> bool:
-    """Whether all but parameters and tensors is as it was."""
+def _same_numbers(found: dict[str, object], expected: dict[str, object]) -> bool:
+    """Whether everything in a group of options but parameters and tensors is equal."""
     return all(
         found[name] == value
         for name, value in expected.items()
@@ -85,21 +85,23 @@ def _same_numbers(found: dict[str, Any], expected: dict[str, Any]) -> bool:
 
 @contextmanager
 def _counting_in_float64(optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """Torch's plain steps compute with a Python count; in float32 RAdam's terms of it cancel to three digits."""
-    counts = [(state, state["step"]) for state in _states(optimizer) if isinstance(state.get("step"), Tensor)]
+    """Inside the block step counts are float64, as precise as Python's; with float32 RAdam keeps three digits."""
+    counts = [(state, step) for state in _states(optimizer) if isinstance(step := state.get("step"), Tensor)]
     for state, count in counts:
         state["step"] = count.double()
     try:
         yield
     finally:
         for state, count in counts:
-            count.copy_(state["step"])
+            counted = state["step"]
+            assert isinstance(counted, Tensor)
+            count.copy_(counted)
             state["step"] = count
 
 
 @contextmanager
 def _says_that_it_compiles() -> Iterator[None]:
-    """Torch's optimizers count their steps in tensors on a CPU only for a compiler."""
+    """Inside the block torch believes that it compiles: only then its optimizers count steps in tensors on a CPU."""
     compiler: Any = torch.compiler
     before = compiler._is_compiling_flag
     compiler._is_compiling_flag = True

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import ast
 import functools
-from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from ctde_kit.graph.torch_calls import TorchFunction
 from ctde_kit.graph.trace_error import TraceError, site
 
 _IN_PLACE_OPERATORS = ("__iadd__", "__isub__", "__imul__", "__itruediv__", "__iand__", "__ior__", "__setitem__")
@@ -20,8 +19,8 @@ _IN_PLACE_OPERATORS = ("__iadd__", "__isub__", "__imul__", "__itruediv__", "__ia
 class Predicates:
     """The conditions of the ``if`` blocks that a traced function is in, whose writes they undo where they are false.
 
-    Such a condition, whether anything holds for any env of the batch, makes an env's results depend on the others', and
-    the graph must, too.
+    Such a condition asks whether something holds for any env of the batch. So an env's results depend on the other
+    envs, and the graph keeps this dependence.
     """
 
     def __init__(self) -> None:
@@ -48,7 +47,7 @@ class Predicates:
         return conditions
 
 
-def changes_its_input(func: Callable[..., Any]) -> bool:
+def changes_its_input(func: TorchFunction) -> bool:
     """Whether a torch function writes into its first argument."""
     name = getattr(func, "__name__", "")
     return name in _IN_PLACE_OPERATORS or (name.endswith("_") and not name.endswith("__"))
@@ -74,7 +73,7 @@ def _guarded_block(filename: str, line: int) -> range | None:
 
 
 def _only_writes(statement: ast.stmt) -> bool:
-    """Names for a value, writes into a tensor, and loops and choices over these."""
+    """Whether a statement names values, writes into tensors, or loops and branches over such statements alone."""
     if isinstance(statement, ast.Assign):
         return all(isinstance(target, (ast.Name, ast.Subscript)) for target in statement.targets)
     if isinstance(statement, ast.For):

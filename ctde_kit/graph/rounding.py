@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, fx
-from torch._inductor.decomposition import select_decomp_table
-from torch._inductor.inductor_prims import fma
+from torch._ops import OpOverload
 
+Dims = int | Sequence[int] | None
 aten = torch.ops.aten
 # Torch has these from vector libraries whose last bit differs from a compiler's.
 DIFFERENT = (
@@ -29,21 +28,23 @@ DIFFERENT = (
 LONGEST = 8
 
 
-def decompositions(exact: bool) -> dict[Any, Callable[..., Any]]:
+def decompositions(exact: bool) -> dict[OpOverload, Callable[..., object]]:
     """Inductor's decompositions, with norms that round as torch's; ``exact``: without those of ``DIFFERENT``."""
+    from torch._inductor.decomposition import select_decomp_table
+
     table = dict(select_decomp_table())
     usual = table[aten.linalg_vector_norm.default]
 
     def norm(
-        x: Tensor, ord: float = 2, dim: Any = None, keepdim: bool = False, *, dtype: torch.dtype | None = None
-    ) -> Tensor:
+        x: Tensor, ord: float = 2, dim: Dims = None, keepdim: bool = False, *, dtype: torch.dtype | None = None
+    ) -> object:
         return _short_norm(x, keepdim) if _is_short(x, ord, dim, dtype) else usual(x, ord, dim, keepdim, dtype=dtype)
 
     table[aten.linalg_vector_norm.default] = norm
     return {op: rule for op, rule in table.items() if not exact or op not in DIFFERENT}
 
 
-def _is_short(x: Tensor, ord: float, dim: Any, dtype: torch.dtype | None) -> bool:
+def _is_short(x: Tensor, ord: float, dim: Dims, dtype: torch.dtype | None) -> bool:
     """Whether torch's CPU kernel runs over the last, dense dimension, which has a few entries."""
     dims = [dim] if isinstance(dim, int) else dim
     dense = x.ndim > 0 and x.stride(-1) == 1 and x.shape[-1] < LONGEST
@@ -52,7 +53,9 @@ def _is_short(x: Tensor, ord: float, dim: Any, dtype: torch.dtype | None) -> boo
 
 
 def _short_norm(x: Tensor, keepdim: bool) -> Tensor:
-    """Each square but the first is added without being rounded first."""
+    """The norm as torch's kernel computes it: every square but the first is added by fused multiply-add."""
+    from torch._inductor.inductor_prims import fma
+
     first, *others = x.unbind(-1)
     total = first * first
     for part in others:
@@ -68,7 +71,7 @@ def keep_kernels(module: fx.GraphModule) -> None:
     module.recompile()
 
 
-def _opaque(library: torch.library.Library, op: Any) -> Any:
+def _opaque(library: torch.library.Library, op: OpOverload) -> OpOverload:
     """An operation that inductor does not know, and that does what ``op`` does."""
     name, arguments = str(op._schema).removeprefix("aten::").split("(", 1)
     name = name.replace(".", "_")

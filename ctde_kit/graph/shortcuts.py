@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType, ModuleType
-from typing import Any, Protocol
+from typing import Protocol
 
 from torch import Tensor
+
+from ctde_kit.graph.torch_calls import TorchFunction
 
 
 class Shortcuts(Protocol):
     """What is known of code that branches on ``any()`` or ``all()`` of a tensor.
 
-    Such a branch is a shortcut where the code does, over some rows but not all, what it does in general. A graph
-    decides it as for some rows: ``any()`` is true, ``all()`` is false.
+    Such a branch is a shortcut where the branch for some rows, but not all, gives the right result for any rows. A
+    graph always takes this branch: ``any()`` is true, ``all()`` is false.
     """
 
     def covers(self, frame: FrameType) -> bool:
@@ -23,18 +25,18 @@ class Shortcuts(Protocol):
         ...
 
     def guarded(self, frame: FrameType, condition: Tensor, /) -> FrameType | None:
-        """The frame whose ``if`` decides by ``condition``, on which ``frame`` branches, where that is no mere shortcut.
+        """The frame of an ``if`` that is no shortcut, whose test is the ``condition`` on which ``frame`` branches.
 
-        What the block under that ``if`` writes is undone where the condition is false. ``None``: nothing is undone.
+        What the body of that ``if`` writes is undone where the condition is false. ``None``: nothing is undone.
         """
         ...
 
-    def correct(self, function: Callable[..., Any], frame: FrameType, before: Any, after: Any, /) -> Any:
+    def correct(self, function: TorchFunction, frame: FrameType, before: object, after: object, /) -> object:
         """What ``function`` of torch, called in ``frame``, gives in the graph.
 
         Args:
-            function: it was called.
-            frame: the caller's.
+            function: the function that was called.
+            frame: of the code that called it.
             before: its first argument.
             after: its result, which is returned where nothing is to be corrected.
         """
@@ -53,7 +55,7 @@ class PackageShortcuts:
     def guarded(self, frame: FrameType, condition: Tensor) -> FrameType | None:
         return None
 
-    def correct(self, function: Callable[..., Any], frame: FrameType, before: Any, after: Any) -> Any:
+    def correct(self, function: TorchFunction, frame: FrameType, before: object, after: object) -> object:
         return after
 
 

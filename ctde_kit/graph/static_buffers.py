@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 from torch import Tensor
 
+Compiled = Callable[[list[Tensor]], Sequence[Tensor]]
 NEW, VIEW = "empty_strided_cpu", "reinterpret_tensor"
 
 
-def with_static_buffers(compiled: Any) -> Callable[[list[Tensor]], Sequence[Tensor]]:
+def with_static_buffers(
+    compiled: Callable[[list[Tensor]], Sequence[Tensor]],
+) -> Callable[[list[Tensor]], Sequence[Tensor]]:
     """``compiled``, inductor's function for a CPU, with static buffers where its code asks for them as expected."""
     call = getattr(compiled, "current_callable", None)
     namespace = getattr(getattr(call, "__func__", call), "__globals__", {})
@@ -24,10 +26,10 @@ class StaticBuffers:
 
     Args:
         compiled: takes a list of tensors; on a CPU, without branches.
-        namespace: the globals of its code.
+        namespace: the globals of its code; the two functions are all that is used of them.
     """
 
-    def __init__(self, compiled: Callable[[list[Tensor]], Sequence[Tensor]], namespace: dict[str, Any]):
+    def __init__(self, compiled: Compiled, namespace: dict[str, Callable[..., Tensor]]):
         self.compiled, self.namespace = compiled, namespace
         self.new, self.view = namespace[NEW], namespace[VIEW]
         # None where a view is of an input, or of what another library allocated.
@@ -49,10 +51,10 @@ class StaticBuffers:
         self._known = True
         return outputs
 
-    def _first_new(self, *layout: Any) -> Tensor:
+    def _first_new(self, *layout: object) -> Tensor:
         return self._keep(self.new(*layout))
 
-    def _first_view(self, base: Tensor, *layout: Any) -> Tensor:
+    def _first_view(self, base: Tensor, *layout: object) -> Tensor:
         view = self.view(base, *layout)
         if id(base) in self._own:
             return self._keep(view)
@@ -64,14 +66,16 @@ class StaticBuffers:
         self.buffers.append(buffer)
         return buffer
 
-    def _give_again(self, buffers: Iterator[Tensor | None]) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    def _give_again(self, buffers: Iterator[Tensor | None]) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
         real_view = self.view
 
-        def new(*_: Any) -> Tensor | None:
-            return next(buffers)
-
-        def view(base: Tensor, size: Any, stride: Any, offset: Any) -> Tensor:
+        def new(*_: object) -> Tensor:
             kept = next(buffers)
-            return real_view(base, size, stride, offset) if kept is None else kept
+            assert kept is not None
+            return kept
+
+        def view(base: Tensor, *layout: object) -> Tensor:
+            kept = next(buffers)
+            return real_view(base, *layout) if kept is None else kept
 
         return new, view

@@ -1,4 +1,4 @@
-"""Why a function cannot become a graph."""
+"""The error that says why a function cannot become a graph."""
 
 from __future__ import annotations
 

@@ -9,8 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 from torch._guards import TracingContext, tracing
-from torch._inductor import config as inductor_config
-from torch._inductor.compile_fx import compile_fx_inner
 from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import (
     disable_proxy_modes_tracing,
@@ -21,16 +19,16 @@ from torch.fx.experimental.proxy_tensor import (
 )
 from torch.fx.graph import CodeGen
 
+from ctde_kit.graph.cpp_library import take_cpp_kernels
 from ctde_kit.graph.draws import DrawSpec, Source, current_source, draw_all
 from ctde_kit.graph.folding import fold_constants
 from ctde_kit.graph.mode import TracingMode
 from ctde_kit.graph.rounding import decompositions, keep_kernels
-from ctde_kit.graph.static_buffers import with_static_buffers
+from ctde_kit.graph.static_buffers import Compiled, with_static_buffers
 from ctde_kit.graph.toolchain import missing_toolchain, report_long_compile
 from ctde_kit.graph.trace_error import TraceError
 
 Function = Callable[[list[Tensor]], Sequence[Tensor]]
-Compiled = Callable[[list[Tensor]], Sequence[Tensor]]
 
 
 @dataclass(frozen=True)
@@ -161,7 +159,7 @@ class _Expressions:
             self._of_node[node] = self._numbers.setdefault(key, len(self._numbers))
         return self._of_node[node]
 
-    def _key(self, value: Any) -> Hashable:
+    def _key(self, value: object) -> Hashable:
         if isinstance(value, fx.Node):
             return ("node", self(value))
         return tuple(map(self._key, value)) if isinstance(value, (tuple, list)) else value
@@ -217,6 +215,10 @@ def compile_graph(graph: Graph, *, threads: int | None = None, largest: int = 50
     >>> compiled([torch.tensor([1.0, 2.0])])
     [tensor([3., 5.])]
     """
+    # Inductor takes as long to import as torch itself, and a run without compiling never needs it.
+    from torch._inductor import config as inductor_config
+    from torch._inductor.compile_fx import compile_fx_inner
+
     missing = missing_toolchain()
     if missing is not None:
         raise TraceError(missing)
@@ -224,6 +226,7 @@ def compile_graph(graph: Graph, *, threads: int | None = None, largest: int = 50
     if operations > largest:
         raise TraceError(f"its graph has {operations} operations, more than {largest}")
     report_long_compile(operations)
+    take_cpp_kernels(graph.module)
     placeholders = [node.meta["val"] for node in graph.module.graph.nodes if node.op == "placeholder"]
     # tanh by way of exp is three times as fast as a vector library's, and as near.
     options = {"cpp.threads": threads or -1, "triton.cudagraphs": True, "cpp.use_decompose_tanh": True}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from tensordict import TensorDictBase
 from torch import nn
@@ -15,7 +14,7 @@ from ctde_kit.modules.networks.team_input import TeamInput
 from ctde_kit.specs import GroupSpec, TeamSpec
 
 
-def check_actor_arguments(owner: str, group: Any, inputs: Any, network: Any, size: str) -> None:
+def check_actor_arguments(owner: str, group: object, inputs: object, network: object, size: str) -> None:
     """Raise ``UserError`` unless ``group``, ``inputs`` and ``network`` are what an actor is built from, in this order.
 
     Args:
@@ -36,7 +35,7 @@ def check_actor_arguments(owner: str, group: Any, inputs: Any, network: Any, siz
         )
 
 
-def check_team_and_group(owner: str, team: Any, group: Any) -> None:
+def check_team_and_group(owner: str, team: object, group: object) -> None:
     """Raise ``UserError`` unless ``team`` and ``group`` are a ``TeamSpec`` and the spec of one of its groups."""
     if not isinstance(team, TeamSpec) or not isinstance(group, GroupSpec):
         raise UserError(
@@ -81,5 +80,5 @@ def check_one_agent(tensordict: TensorDictBase, keys: Sequence[Key]) -> None:
         )
 
 
-def _what(value: Any) -> str:
+def _what(value: object) -> str:
     return f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"

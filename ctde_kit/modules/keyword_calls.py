@@ -1,21 +1,25 @@
-"""Calls of modules with tensors instead of a tensordict, as TorchRL's modules take them."""
+"""A decorator for modules that take a tensordict: they can also be called with tensors, as TorchRL's modules can."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
 
 from tensordict import TensorDict, TensorDictBase
+from tensordict.nn import TensorDictModuleBase
+from torch import Tensor
 
+from ctde_kit.entry_tables import as_key
 from ctde_kit.errors import UserError
 from ctde_kit.keys import IS_INIT, STATE
 
-# Entries without features: of the team (the others have an agent axis, too).
+Given = TensorDictBase | Tensor
+Output = TensorDictBase | Tensor | tuple[Tensor, ...]
+# Entries of a group that have an agent axis and no features.
 _FLAGS = ("mask", "sub_policy")
 
 
-def keyword_calls(agent_axis: int = 1) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def keyword_calls(agent_axis: int = 1) -> Callable[[Callable[..., TensorDictBase]], Callable[..., Output]]:
     """Makes a ``forward`` of a tensordict also take tensors: ``module(agents_observation=x)`` gives its ``out_keys``.
 
     Keywords are the names of ``in_keys``, joined by underscores; tensors without a name are taken in their order. One
@@ -26,9 +30,9 @@ def keyword_calls(agent_axis: int = 1) -> Callable[[Callable[..., Any]], Callabl
         agent_axis: how many agent axes the entries of a group have: 1, or 0 for the policy of one agent.
     """
 
-    def decorate(forward: Callable[..., Any]) -> Callable[..., Any]:
+    def decorate(forward: Callable[..., TensorDictBase]) -> Callable[..., Output]:
         @wraps(forward)
-        def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        def call(self: TensorDictModuleBase, *args: Given, **kwargs: Given) -> Output:
             if args and isinstance(args[0], TensorDictBase):
                 return forward(self, *args, **kwargs)
             if isinstance(kwargs.get("tensordict"), TensorDictBase):
@@ -42,9 +46,11 @@ def keyword_calls(agent_axis: int = 1) -> Callable[[Callable[..., Any]], Callabl
     return decorate
 
 
-def _gathered(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], agent_axis: int) -> TensorDict:
+def _gathered(
+    module: TensorDictModuleBase, args: tuple[Given, ...], kwargs: dict[str, Given], agent_axis: int
+) -> TensorDict:
     """The tensors of a call under the module's ``in_keys``."""
-    names = {"_".join([key] if isinstance(key, str) else key): key for key in module.in_keys}
+    names = {key if isinstance(key, str) else "_".join(key): key for key in map(as_key, module.in_keys)}
     unknown = [name for name in kwargs if name not in names]
     if unknown or len(args) > len(names) or not (args or kwargs):
         raise UserError(

@@ -1,8 +1,9 @@
-"""Losses of MAPPO, QMIX and MADDPG, advantages, and returns."""
+"""Losses of MAPPO, QMIX, MADDPG and MASAC, advantages, and returns."""
 
 from ctde_kit.objectives.advantage import AdvantageEstimator
-from ctde_kit.objectives.maddpg import MADDPGLoss, MinimaxAdversary, PolicyInference
+from ctde_kit.objectives.maddpg import MADDPGLoss, MinimaxAdversary, PolicyInference, TargetPolicySmoothing
 from ctde_kit.objectives.mappo_loss import MAPPOLoss
+from ctde_kit.objectives.masac import MASACLoss
 from ctde_kit.objectives.masking import masked_mean, normalize_advantage
 from ctde_kit.objectives.qmix_loss import QMixLoss
 from ctde_kit.objectives.return_estimators import NStepReturn, TDLambdaReturn
@@ -14,11 +15,13 @@ __all__ = [
     "AdvantageEstimator",
     "MADDPGLoss",
     "MAPPOLoss",
+    "MASACLoss",
     "MinimaxAdversary",
     "NStepReturn",
     "PolicyInference",
     "QMixLoss",
     "TDLambdaReturn",
+    "TargetPolicySmoothing",
     "TeamReward",
     "generalized_advantage_estimate",
     "masked_mean",

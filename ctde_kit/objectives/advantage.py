@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 
 import torch
 from tensordict import TensorDictBase
@@ -24,16 +24,16 @@ from ctde_kit.protocols import RecurrentModule, ReturnScale, RewardScale
 class AdvantageEstimator(nn.Module):
     """Generalized advantage estimation: writes advantages and value targets into a batch ``[n_envs, T]``.
 
-    Reads what the critic reads, at the root and under ``next`` (a recurrent one ``is_init`` too); ``("next", group,
-    "reward")`` ``[n_envs, T, n_agents, 1]``; ``done`` and ``terminated`` of the team and, where present, of the agents;
-    where they are, ``(group, "mask")``, and ``("collector", "mask")`` ``[n_envs, T]``, which is false in padding.
+    Reads what the critic reads, at the root and under ``next`` (for a recurrent critic also ``is_init``); ``("next",
+    group, "reward")`` ``[n_envs, T, n_agents, 1]``; ``done`` and ``terminated`` of the team and, where present, of the
+    agents; and, where present, ``(group, "mask")``, and ``("collector", "mask")`` ``[n_envs, T]``, false in padding.
     Writes under the group, all ``[n_envs, T, n_agents, 1]``: ``state_value`` (the critic's output, in its normalized
     units), ``advantage`` (normalized under the masks) and ``value_target`` (in units of returns).
 
     Values of next steps are exact: the critic reads ``("next", observation)``, the one before any reset. A recurrent
-    critic is unrolled over the batch once, from where it stood at the end of the last batch, and gives next values by
-    one batched step from each step's hidden state; the batches must come from the same envs in the same order, and its
-    state is part of ``state_dict``.
+    critic is unrolled over the batch once, from its hidden state at the end of the last batch, and gives next values by
+    one batched step from each step's hidden state. So batches must come from the same envs in the same order, and the
+    hidden state is part of ``state_dict``.
 
     Args:
         critic: writes ``(group, "state_value")``.
@@ -168,8 +168,8 @@ class AdvantageEstimator(nn.Module):
         first = self.critic_hidden.to(is_init.device).masked_fill(is_init[:, 0].unsqueeze(-1), 0)
         return first.unsqueeze(1).expand(n_envs, length, *shape[1:])
 
-    def get_extra_state(self) -> dict[str, Any]:
+    def get_extra_state(self) -> dict[str, Tensor | None]:
         return {"critic_hidden": self.critic_hidden}
 
-    def set_extra_state(self, state: dict[str, Any]) -> None:
+    def set_extra_state(self, state: dict[str, Tensor | None]) -> None:
         self.critic_hidden = state["critic_hidden"]

@@ -22,12 +22,13 @@ AxisSizes = dict[tuple[str, str], int]
 class EntryCheck:
     """Raises ``UserError`` unless the entries of a batch are what a table says.
 
-    It compares shapes and dtypes and, on a CPU, looks for indices out of range: on another device that would wait for
-    the device. Nothing is checked inside ``torch.compile``; where the kit traces a graph, shapes and dtypes are, once.
+    It compares shapes and dtypes. On a CPU it also looks for indices out of range; on another device that would wait
+    for the device. Nothing is checked inside ``torch.compile``; where the kit traces a graph, shapes and dtypes are
+    checked once.
 
     Args:
-        reader: who reads the entries, as errors call it.
-        entries: the table; of several rows of one key the first counts.
+        reader: the name of what reads the entries, for errors.
+        entries: the table; of several rows with the same key the first counts.
         padding_mask: the key of the mask that is false where a sequence is padded; indices there may be anything.
 
     >>> import torch
@@ -153,7 +154,7 @@ def _name(dtype: torch.dtype) -> str:
 
 
 def _index_mistake(entry: Entry, read: Read, padding_mask: Key) -> str | None:
-    """What is wrong with the indices of the living agents; ``None`` where nothing is, or where it is dear to look."""
+    """What is wrong with living agents' indices; ``None`` where nothing is, or where looking would be slow."""
     value = read(entry.key)
     if not isinstance(value, Tensor) or value.device.type != "cpu" or value.numel() == 0:
         return None
@@ -174,7 +175,7 @@ def _index_mistake(entry: Entry, read: Read, padding_mask: Key) -> str | None:
 
 
 def _counted(entry: Entry, read: Read, n_batch_axes: int, padding_mask: Key) -> Tensor | None:
-    """Whose indices count, bool ``[*B, n_agents]``: those of living agents, in steps that are no padding."""
+    """Whose indices count, bool ``[*B, n_agents]``: those of living agents in steps that are not padding."""
     alive = None if entry.mask is None else read(entry.mask)
     alive, valid = alive if isinstance(alive, Tensor) else None, read(padding_mask)
     if not isinstance(valid, Tensor):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from copy import deepcopy
-from typing import Any
+from typing import Any, NoReturn
 
 from tensordict import TensorDict
 from tensordict.utils import NestedKey
@@ -20,26 +20,26 @@ ONLINE, TARGETS = "networks_params", "target_networks_params"
 def target_copy(networks: nn.ModuleDict) -> nn.ModuleDict:
     """A copy of ``networks`` that learns nothing; modules that are ``SharedWithTargets`` stay the same objects.
 
-    It is one copy of all, so that what the online networks share their targets share, too.
+    All networks are copied at once, so that modules which the online networks share are also shared by their copies.
     """
     shared = [part for part in networks.modules() if isinstance(part, SharedWithTargets) and part.shared_with_targets]
     return deepcopy(networks, {id(part): part for part in shared}).requires_grad_(False)
 
 
 class AttributeUserError(UserError, AttributeError):
-    """A mistake that ``hasattr`` answers with no."""
+    """A ``UserError`` for an attribute that is missing, so that ``hasattr`` gives ``False``."""
 
 
 class ModuleLoss(LossModule):
     """A loss that holds its networks as modules, so that it compiles as one graph and shared layers stay shared.
 
-    What TorchRL's losses have beyond that is answered in one line that says what to use instead. Target networks can be
-    moved by TorchRL's ``SoftUpdate`` and ``HardUpdate``, which find parameters by name, as well as by ``PolyakUpdate``
-    and ``HardUpdate`` of ``ctde_kit.training``.
+    Methods of TorchRL's losses that it lacks raise an error of one line, which says what to use instead. Target
+    networks can be moved by TorchRL's ``SoftUpdate`` and ``HardUpdate``, which find parameters by name, or by
+    ``PolyakUpdate`` and ``HardUpdate`` of ``ctde_kit.training``.
     """
 
     returns_advice = ""
-    """What stands for a value estimator."""
+    """What to use instead of a value estimator, for errors."""
 
     def online_networks(self) -> nn.ModuleDict:
         """The networks that ``target_networks`` follow, by the same names."""
@@ -60,7 +60,7 @@ class ModuleLoss(LossModule):
             )
         super().set_keys(**kwargs)
 
-    def make_value_estimator(self, value_type: Any = None, **hyperparams: Any) -> LossModule:
+    def make_value_estimator(self, value_type: object = None, **hyperparams: object) -> LossModule:
         """Refused: these losses read what an estimator wrote, or estimate returns themselves.
 
         Raises:
@@ -69,7 +69,7 @@ class ModuleLoss(LossModule):
         raise UserError(f"{type(self).__name__} has no make_value_estimator: {self.returns_advice}")
 
     @property
-    def value_estimator(self) -> Any:
+    def value_estimator(self) -> NoReturn:
         """Refused as ``make_value_estimator`` is."""
         raise UserError(f"{type(self).__name__} has no value_estimator: {self.returns_advice}")
 

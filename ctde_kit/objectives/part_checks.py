@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from tensordict.nn import TensorDictModuleBase
+from tensordict.utils import NestedKey
 
 from ctde_kit.errors import UserError
 from ctde_kit.keys import CHOSEN_ACTION_VALUE, GroupKeys
-from ctde_kit.protocols import HasGroup, LearnsActions
+from ctde_kit.objectives.q_values import QActor
+from ctde_kit.protocols import HasGroup
 
 
-def check_groups(loss: str, argument: str, actors: Any, advice: str) -> None:
+class WritesKeys(Protocol):
+    """A module that says which entries it writes."""
+
+    @property
+    def out_keys(self) -> Sequence[NestedKey]:
+        """Their keys."""
+        ...
+
+
+def check_groups(loss: str, argument: str, actors: object, advice: str) -> None:
     """Raise ``UserError`` unless ``actors`` is a mapping from group names to actors that know these groups."""
     if not isinstance(actors, Mapping):
         raise UserError(
@@ -29,7 +40,7 @@ def check_groups(loss: str, argument: str, actors: Any, advice: str) -> None:
             raise UserError(f"{loss}: {argument}[{name!r}] is of group {actor.group.name!r}; use this name")
 
 
-def check_q_actors(actors: Any) -> None:
+def check_q_actors(actors: Mapping[str, QActor]) -> None:
     """Raise ``UserError`` unless ``QMixLoss`` can learn these actors."""
     check_groups("QMixLoss", "actors", actors, "MultiAgentQActor; as_q_actor(group, module)")
     for name, actor in actors.items():
@@ -40,26 +51,65 @@ def check_q_actors(actors: Any) -> None:
             )
 
 
-def check_learners(actors: Mapping[str, Any], critics: Mapping[str, Any]) -> None:
-    """Raise ``UserError`` unless ``MADDPGLoss`` can learn the actors of the groups with critics, and these critics."""
+def check_learners(
+    loss: str, actors: Mapping[str, object], critics: Mapping[str, object], kind: type[object], advice: str
+) -> None:
+    """Raise ``UserError`` unless ``loss`` can learn the actors of the groups with critics, and these critics.
+
+    Args:
+        loss: the class, as errors call it.
+        actors: of every group.
+        critics: of the groups that learn.
+        kind: the capability that their actors need.
+        advice: an actor that has it.
+    """
+    _check_critics(loss, "critics", critics)
+    unknown = sorted(critics.keys() - actors.keys())
+    if unknown or not critics:
+        raise UserError(f"critics: expected groups of {sorted(actors)}, found {unknown or 'none'}; give each an actor")
+    for name in critics:
+        if not isinstance(actors[name], kind):
+            raise UserError(f"{loss}: actors[{name!r}] is a {type(actors[name]).__name__}: expected {advice}")
+
+
+def check_twin_critics(
+    loss: str,
+    critics: Mapping[str, TensorDictModuleBase],
+    twin_critics: Mapping[str, TensorDictModuleBase] | None,
+) -> None:
+    """Raise ``UserError`` unless second critics, where they are given, are others of the same groups."""
+    if twin_critics is None:
+        return
+    _check_critics(loss, "twin_critics", twin_critics)
+    check_critics_of_actions(loss, twin_critics)
+    if twin_critics.keys() != critics.keys():
+        raise UserError(
+            f"{loss}: twin_critics are of groups {sorted(twin_critics)}: expected those of critics, {sorted(critics)}"
+        )
+    first = {id(parameter) for critic in critics.values() for parameter in critic.parameters()}
+    if any(id(parameter) in first for critic in twin_critics.values() for parameter in critic.parameters()):
+        raise UserError(
+            f"{loss}: twin_critics have parameters of critics, so their smaller value is no more careful; build them "
+            "anew"
+        )
+
+
+def _check_critics(loss: str, argument: str, critics: object) -> None:
+    if not isinstance(critics, Mapping):
+        raise UserError(f"{loss}: {argument} is a {type(critics).__name__}: expected a mapping by group's name")
     for name, critic in critics.items():
-        if name in actors and not isinstance(actors[name], LearnsActions):
-            raise UserError(
-                f"MADDPGLoss: actors[{name!r}] is a {type(actors[name]).__name__}: expected a "
-                "MultiAgentDeterministicActor, or as_deterministic_actor(group, module)"
-            )
         key = GroupKeys(name).state_action_value
         if not isinstance(critic, TensorDictModuleBase) or (
             key not in _keys(critic) and GroupKeys(name).state_value not in _keys(critic)
         ):
             raise UserError(
-                f"MADDPGLoss: critics[{name!r}] is a {type(critic).__name__} and writes no {key}: give "
+                f"{loss}: {argument}[{name!r}] is a {type(critic).__name__} and writes no {key}: give "
                 "action_value_critic(...), or a module that writes it"
             )
         reads = {"action_vector", "action"} & {key[-1] for key in critic.in_keys if key[0] == name}
         if reads == {"action"}:
             raise UserError(
-                f"MADDPGLoss: critics[{name!r}] reads {GroupKeys(name).action}, which has no gradient: expected "
+                f"{loss}: {argument}[{name!r}] reads {GroupKeys(name).action}, which has no gradient: expected "
                 f"{GroupKeys(name).action_vector}; as_action_value_critic(group, module) makes it read that"
             )
 
@@ -92,7 +142,7 @@ def check_critics_of_actions(loss: str, critics: Mapping[str, TensorDictModuleBa
             )
 
 
-def _keys(module: TensorDictModuleBase) -> list[Any]:
+def _keys(module: WritesKeys) -> list[NestedKey]:
     return list(module.out_keys)
 
 

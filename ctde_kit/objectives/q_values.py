@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -24,6 +24,11 @@ class QActor(Protocol):
     @property
     def group(self) -> GroupSpec:
         """The group whose actions it writes."""
+        ...
+
+    @property
+    def out_keys(self) -> Sequence[NestedKey]:
+        """The keys that it writes."""
         ...
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TypeGuard
 
 import torch
 from tensordict import TensorDictBase
@@ -24,7 +24,7 @@ CLOSE = 1e-5
 def own_actor_alone(case: DeterministicCase) -> str:
     """The matrix of gradients, agents' values by agents' actions, is diagonal."""
     n_agents = case.n_agents
-    # What is left where no value has a gradient is regularization, which is everyone's own.
+    # A gradient without any value is regularization, of each agent's own output.
     without = _output_gradients(case, torch.zeros(n_agents, 1))
     rows = []
     for agent in range(n_agents):
@@ -68,15 +68,14 @@ def recorded(
     """Inside the block actors' outputs are kept, and gradients pass only values of agents in ``keep`` ``[n, 1]``."""
     outputs: list[Tensor] = []
 
-    def keep_outputs(module: nn.Module, _: Any, result: Any) -> None:
+    def keep_outputs(module: nn.Module, _: object, result: object) -> None:
         if isinstance(result, TensorDictBase) and isinstance(module, TensorDictModuleBase):
             written = [result.get(key, None) for key in module.out_keys]
             outputs.extend(value for value in written if _is_output(value, case.n_agents))
 
-    def mask_values(module: nn.Module, _: Any, result: Any) -> None:
+    def mask_values(module: nn.Module, _: object, result: object) -> None:
         key = case.names["state_action_value"]
-        value = result.get(key, None) if isinstance(result, TensorDictBase) else None
-        if value is not None:
+        if isinstance(result, TensorDictBase) and (value := result.get(key, None)) is not None:
             result.set(key, _only(value, keep))
 
     hooks = [part.register_forward_hook(keep_outputs) for actor in actors for part in actor.modules()]
@@ -94,7 +93,7 @@ def recorded(
             del vars(critic)["own_action_values"]
 
 
-def _is_output(value: Any, n_agents: int) -> bool:
+def _is_output(value: object, n_agents: int) -> TypeGuard[Tensor]:
     return isinstance(value, Tensor) and value.requires_grad and value.ndim > 1 and value.shape[-2] == n_agents
 
 
@@ -179,10 +178,11 @@ def discrete_actions_are_hard(case: DeterministicCase) -> str:
     return "one-hot actions with a gradient"
 
 
-def _keep_actions(args: tuple[Any, ...], case: DeterministicCase, seen: list[Tensor]) -> None:
+def _keep_actions(args: tuple[object, ...], case: DeterministicCase, seen: list[Tensor]) -> None:
     for argument in args:
         if isinstance(argument, TensorDictBase):
-            for key in (case.names["action"], (case.names.group, "action_vector")):
-                value = argument.get(key, None) if None not in key else None
+            vector = [] if case.names.group is None else [(case.names.group, "action_vector")]
+            for key in (case.names["action"], *vector):
+                value = argument.get(key, None)
                 if value is not None and value.is_floating_point():
                     seen.append(value)

@@ -1,9 +1,8 @@
-"""Differences between what a part gives twice, and entries that are changed on purpose."""
+"""Differences between two outputs of a part, and entries that are changed on purpose."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import torch
 from tensordict import TensorDictBase
@@ -12,8 +11,8 @@ from torch import Tensor
 GARBAGE = 100.0
 
 
-def tensors_in(output: Any, name: str = "output") -> dict[str, Tensor]:
-    """All tensors and numbers in what a part gave, by name."""
+def tensors_in(output: object, name: str = "output") -> dict[str, Tensor]:
+    """All tensors and numbers in a part's output, by name."""
     if isinstance(output, Tensor):
         return {name: output}
     if isinstance(output, (bool, int, float)):
@@ -38,7 +37,7 @@ def difference(first: Tensor, second: Tensor) -> float:
     return float(gap.nan_to_num(nan=float("inf")).masked_fill(same, 0).max())
 
 
-def largest_difference(first: Any, second: Any) -> tuple[float, str]:
+def largest_difference(first: object, second: object) -> tuple[float, str]:
     """The largest difference of two outputs, and the entry that has it."""
     ours, theirs = tensors_in(first), tensors_in(second)
     found = {name: difference(ours[name], theirs[name]) for name in ours if name in theirs}

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from ctde_kit.testing.comparing import difference, moved
 from ctde_kit.testing.findings import NotApplicable
-from ctde_kit.testing.loss_case import LossCase
+from ctde_kit.testing.loss_case import LossCase, Parameters
 
 OtherActions = Literal["replay", "current"]
 
@@ -20,16 +20,16 @@ OtherActions = Literal["replay", "current"]
 class HoldsActorAndValue(Protocol):
     """A loss that holds one actor and one critic, such as TorchRL's ``DDPGLoss``."""
 
-    actor_network: Any
-    value_network: Any
+    actor_network: nn.Module
+    value_network: nn.Module
 
 
 @runtime_checkable
 class HoldsGroups(Protocol):
     """A loss that holds an actor and a critic per group, such as ``MADDPGLoss``."""
 
-    actors: Any
-    critics: Any
+    actors: Mapping[str | None, nn.Module]
+    critics: Mapping[str | None, nn.Module]
 
 
 @dataclass
@@ -44,25 +44,31 @@ class DeterministicCase(LossCase):
 
     @property
     def n_agents(self) -> int:
-        """How many agents the group has; skips a rule for one alone."""
+        """How many agents the group has; a single agent skips the rule."""
         return self.names.several_agents(self.batch)
 
     def actor_modules(self) -> list[nn.Module]:
         """The group's actor."""
-        return self._modules(self.actor, "actor_network", "actors", "actor")
+        if isinstance(self.loss, HoldsGroups):
+            return [self._given_or_held("actor", self.actor, self.loss.actors[self.names.group])]
+        held = self.loss.actor_network if isinstance(self.loss, HoldsActorAndValue) else None
+        return [self._given_or_held("actor", self.actor, held)]
 
     def critic_modules(self) -> list[nn.Module]:
         """The group's critic."""
-        return self._modules(self.critic, "value_network", "critics", "critic")
-
-    def _modules(self, given: Any, single: str, by_group: str, name: str) -> list[nn.Module]:
-        if isinstance(given, nn.Module):
-            return [given]
         if isinstance(self.loss, HoldsGroups):
-            return [getattr(self.loss, by_group)[self.names.group]]
-        if isinstance(self.loss, HoldsActorAndValue):
-            return [getattr(self.loss, single)]
-        raise NotApplicable(f"the {name} is not known; give {name}=, a module")
+            return [self._given_or_held("critic", self.critic, self.loss.critics[self.names.group])]
+        held = self.loss.value_network if isinstance(self.loss, HoldsActorAndValue) else None
+        return [self._given_or_held("critic", self.critic, held)]
+
+    @staticmethod
+    def _given_or_held(name: str, given: Parameters, held: nn.Module | None) -> nn.Module:
+        """The module that the caller gave, else the one that the loss holds; without any the rule is skipped."""
+        if isinstance(given, nn.Module):
+            return given
+        if held is None:
+            raise NotApplicable(f"the {name} is not known; give {name}=, a module")
+        return held
 
     def moves_with(self, tensors: Iterable[Tensor], losses: Sequence[str]) -> float:
         """How far these losses move with other weights, which are put back; what is rounding is 0."""

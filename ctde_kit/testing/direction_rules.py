@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from tensordict import TensorDictBase
 from torch import Tensor
+from torch.distributions import Distribution
 
 from ctde_kit.testing.comparing import gradients, number
 from ctde_kit.testing.findings import NotApplicable, Violation, rule
@@ -15,7 +15,7 @@ from ctde_kit.testing.loss_case import LossCase
 from ctde_kit.testing.ratio_rules import recorded_distributions, valid_entries
 
 SAMPLES = 32
-# A bonus is estimated from few samples, an advantage may be normalized: only the direction is known, and roughly.
+# A bonus is estimated from few samples, and an advantage may be normalized, so the direction is known only roughly.
 CLEARLY = 0.2
 
 
@@ -56,7 +56,7 @@ def entropy_is_paid_for(case: LossCase) -> str:
 
 
 def _gradients(
-    case: LossCase, advantage: Tensor, names: Sequence[str], wanted: Callable[[Any], Tensor]
+    case: LossCase, advantage: Tensor, names: Sequence[str], wanted: Callable[[Distribution], Tensor]
 ) -> tuple[Tensor, Tensor]:
     """By the actor's parameters: the gradient of what is wanted of its distribution, and that of its losses."""
     parameters = list(case.actor_parameters().values())
@@ -82,7 +82,7 @@ def _cosine(first: Tensor, second: Tensor) -> float:
     return float(torch.nn.functional.cosine_similarity(first, second, dim=0))
 
 
-def _praised(case: LossCase, dist: Any, advantage: Tensor) -> Tensor:
+def _praised(case: LossCase, dist: Distribution, advantage: Tensor) -> Tensor:
     """Log-probabilities of the stored actions, weighted by advantages."""
     log_prob = dist.log_prob(case.batch.get(case.names["action"]))
     if not isinstance(log_prob, Tensor):
@@ -90,8 +90,8 @@ def _praised(case: LossCase, dist: Any, advantage: Tensor) -> Tensor:
     return log_prob * (advantage.squeeze(-1) if advantage.ndim > log_prob.ndim else advantage)
 
 
-def _entropy(dist: Any) -> Tensor:
+def _entropy(dist: Distribution) -> Tensor:
     try:
         return dist.entropy()
     except NotImplementedError:
-        return -dist.log_prob(dist.rsample((SAMPLES,))).mean(0)
+        return -dist.log_prob(dist.rsample(torch.Size((SAMPLES,)))).mean(0)

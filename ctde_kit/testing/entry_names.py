@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from tensordict import TensorDictBase
 from tensordict.utils import NestedKey
@@ -42,7 +41,7 @@ class EntryNames:
 
     def __init__(self, group: str | None, keys: Keys | None):
         self.group = group
-        self._keys: dict[str, Any] = {
+        self._keys: dict[str, NestedKey] = {
             name: entry if group is None else (group, entry) for name, entry in IN_THE_GROUP.items()
         }
         self._keys |= AT_THE_ROOT
@@ -51,7 +50,7 @@ class EntryNames:
             raise UserError(f"keys[{unknown[0]!r}]: expected some of {', '.join(self._keys)}")
         self._keys |= keys or {}
 
-    def __getitem__(self, name: str) -> Any:
+    def __getitem__(self, name: str) -> NestedKey:
         return self._keys[name]
 
     def next(self, name: str) -> tuple[str, ...]:
@@ -63,7 +62,7 @@ class EntryNames:
         return None if self.group is None else batch.ndim
 
     def several_agents(self, batch: TensorDictBase) -> int:
-        """How many agents the group has; skips a rule for one alone."""
+        """How many agents the group has; a single agent skips the rule."""
         if self.group is None:
             raise NotApplicable("a single agent")
         count = batch.get(self["action"]).shape[batch.ndim]

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from tensordict import TensorDictBase
@@ -21,7 +21,7 @@ from ctde_kit.testing.entry_names import as_tuple, leaves
 from ctde_kit.testing.findings import NotApplicable
 
 LONGEST = 2000
-# Floats in a root that no agent sees.
+# Float entries at the root that no agent sees.
 UNSEEN = {"reward", "episode_reward", "action", "info"}
 
 
@@ -90,7 +90,7 @@ class EnvCase:
         return root
 
     def roll(self, steps: int, seed: int, action_seed: int = 0) -> list[Step]:
-        """So many steps after seeding and resetting all; what has ended is reset on the way."""
+        """A rollout of ``steps`` steps after seeding and resetting all envs; envs that end on the way are reset."""
         self.env.set_seed(seed)
         root, rolled = self.env.reset(), []
         elapsed = torch.zeros(max(1, root.numel()), dtype=torch.long)
@@ -127,7 +127,7 @@ class EnvCase:
     @property
     def masked_after_their_end(self) -> list[str]:
         """Agents that go on after their end, of which the data say nothing."""
-        base: Any = self.env
+        base: EnvBase = self.env
         while isinstance(base, TransformedEnv):
             base = base.base_env
         # See ``_limit`` for batches of envs.
@@ -158,7 +158,7 @@ def _of_a_seed(make: Callable[..., EnvBase]) -> Callable[[int | None], EnvBase] 
 
 def _limit(env: EnvBase) -> int | None:
     counted: list[int] = []
-    base: Any = env
+    base = env
     while isinstance(base, TransformedEnv):
         parts = base.transform if isinstance(base.transform, Compose) else [base.transform]
         counted += [part.max_steps for part in parts if isinstance(part, StepCounter) and part.max_steps is not None]
@@ -170,7 +170,7 @@ def _limit(env: EnvBase) -> int | None:
 
 
 def _rows(flags: Tensor, batch_dims: int) -> Tensor:
-    """A flag by env, ``[n_envs, ...]``."""
+    """A flag with one row per env, ``[n_envs, ...]``."""
     return flags.reshape(max(1, flags.shape[:batch_dims].numel()), -1)
 
 

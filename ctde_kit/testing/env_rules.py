@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from tensordict import TensorDictBase
 from torch import Tensor
@@ -243,7 +241,9 @@ def _check_ends_last(case: EnvCase, groups: list[str]) -> None:
         )
 
 
-def _check_team_ends(step: Step, values: dict[Any, Any], all_groups: list[str], groups: list[str]) -> None:
+def _check_team_ends(
+    step: Step, values: dict[tuple[str, ...], Tensor], all_groups: list[str], groups: list[str]
+) -> None:
     if set(groups) != set(all_groups):
         return
     ended = torch.stack([values[NEXT, group, DONE].flatten(step.data.ndim).all(-1) for group in groups]).all(0)

@@ -1,4 +1,4 @@
-"""Rules, what they found, and the error that names a broken one."""
+"""The doctor's rules and reports, and the error that names a broken rule."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Generic, Literal, TypeVar
 
 import numpy as np
 import torch
 
 Verdict = Literal["passed", "broken", "skipped"]
+Case = TypeVar("Case", contravariant=True)
+"""What a rule is held against; a rule of a case also takes the cases that extend it."""
 
 
 class RuleBroken(AssertionError):  # noqa: N818
@@ -37,7 +39,7 @@ class NotApplicable(Exception):  # noqa: N818
 
 
 @dataclass(frozen=True)
-class Rule:
+class Rule(Generic[Case]):
     """One property that a part must have.
 
     Args:
@@ -48,12 +50,16 @@ class Rule:
 
     name: str
     why: str
-    check: Callable[[Any], str]
+    check: Callable[[Case], str]
 
 
-def rule(why: str) -> Callable[[Callable[[Any], str]], Rule]:
+def rule(why: str) -> Callable[[Callable[[Case], str]], Rule[Case]]:
     """Make a function of a case a ``Rule`` of the same name."""
-    return lambda check: Rule(check.__name__, why, check)
+
+    def make(check: Callable[[Case], str]) -> Rule[Case]:
+        return Rule(part_name(check), why, check)
+
+    return make
 
 
 @dataclass(frozen=True)
@@ -121,7 +127,7 @@ class Report:
         return "\n".join(lines)
 
 
-def examine(subject: str, rules: Sequence[Rule], case: Any, raises: bool) -> Report:
+def examine(subject: str, rules: Sequence[Rule[Case]], case: Case, raises: bool) -> Report:
     """Hold ``case`` against each rule; the program's random state is as before afterwards.
 
     Raises:
@@ -142,7 +148,7 @@ def part_name(part: object) -> str:
     return getattr(part, "__name__", type(part).__name__)
 
 
-def _finding(checked: Rule, case: Any) -> Finding:
+def _finding(checked: Rule[Case], case: Case) -> Finding:
     verdict: Verdict = "passed"
     try:
         figure = checked.check(case)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import torch
 from tensordict import TensorDictBase
@@ -14,11 +13,12 @@ from torch import Tensor, nn
 
 from ctde_kit.errors import UserError
 from ctde_kit.keys import IS_INIT, NEXT
+from ctde_kit.protocols import StateDict
 from ctde_kit.testing.comparing import moved, tensors_in
 from ctde_kit.testing.entry_names import FLAGS, EntryNames, as_tuple, leaves
 from ctde_kit.testing.findings import NotApplicable, drawing_from
 
-Losses = Callable[[TensorDictBase], Any]
+Losses = Callable[[TensorDictBase], object]
 Parameters = nn.Module | Iterable[Tensor] | None
 ACTORS = ("actor",)
 CRITICS = ("critic", "value_network", "qvalue", "mixer")
@@ -36,8 +36,9 @@ class LossCase:
         critic: the parameters of values; likewise.
         actor_losses: names of the losses that the policy learns from.
         value_losses: names of those that values learn from; empty: everything whose name begins with ``loss``.
-        prepared: writes what the loss reads into a fresh batch, such as advantages; ``None``: the batch has it.
-        fresh: the batch before that, ``[*B, T]``.
+        prepared: writes entries that the loss reads into a fresh batch, such as advantages; ``None`` where the batch
+            has them.
+        fresh: the batch ``[*B, T]`` that ``prepared`` is called on.
     """
 
     loss: Losses
@@ -52,7 +53,7 @@ class LossCase:
     _listed: dict[str, list[Tensor]] = field(default_factory=dict, init=False)
 
     def __call__(self, batch: TensorDictBase) -> dict[str, Tensor]:
-        """All losses and metrics, with the same random numbers each time; running statistics stay as they are."""
+        """All losses and metrics, always with the same random numbers; running statistics stay as they are."""
         with drawing_from(7), unchanged(self.loss):
             return tensors_in(self.loss(batch.clone()), "loss")
 
@@ -116,8 +117,8 @@ class LossCase:
             and (not parts or any(part in name for part in parts))
         }
 
-    def _state(self) -> dict[str, Any]:
-        """The loss's state, or where it is no module that of the modules in its attributes."""
+    def _state(self) -> StateDict:
+        """The loss's state; of a loss that is no module, the states of the modules in its attributes."""
         if isinstance(self.loss, nn.Module):
             return self.loss.state_dict()
         held = vars(self.loss) if hasattr(self.loss, "__dict__") else {}
@@ -180,7 +181,7 @@ def _once(named: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 @contextmanager
-def unchanged(*parts: Any) -> Iterator[None]:
+def unchanged(*parts: object) -> Iterator[None]:
     """Afterwards the buffers and extra states of these modules are as before."""
     modules = [module for part in parts if isinstance(part, nn.Module) for module in part.modules()]
     kept = [(b, b.detach().clone()) for module in modules for b in module.buffers(recurse=False) if b is not None]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
 from tensordict import TensorDictBase
@@ -171,11 +170,11 @@ def dead_agents_are_left_out(case: MixerCase) -> str:
 @rule("Transitions and sequences are mixed alike; a mixer that reads the batch shape mixes envs or time steps.")
 def batch_shapes(case: MixerCase) -> str:
     """Each row is mixed by itself, as ``[B]`` and as ``[B, T]``."""
-    data: Any = case.inputs()
+    data = case.inputs()
     rows = len(data) // 2 * 2
     if rows < 4:
         raise NotApplicable(f"{len(data)} rows are too few")
-    data = data[:rows]
+    data = data.split(rows)[0]
     with torch.no_grad():
         flat = case.mix(data)
         if flat.shape != (*data.shape, 1):

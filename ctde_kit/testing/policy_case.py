@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -46,11 +45,12 @@ class PolicyCase:
     ):
         self.policy, self.names = policy, names
         self.action_spec: TensorSpec | None = None
-        collected: Any = data
         if isinstance(data, EnvBase):
             self.action_spec = data.full_action_spec[names["action"]]
             with torch.no_grad(), set_exploration_type(ExplorationType.RANDOM):
-                collected = data.rollout(steps, policy, break_when_any_done=False)
+                collected: TensorDictBase = data.rollout(steps, policy, break_when_any_done=False)
+        else:
+            collected = data
         if collected.ndim < 1 or as_tuple(names["action"]) not in leaves(collected):
             raise UserError(
                 f"data: expected an env, or a batch [*B, T] with {names['action']!r}, found one {list(collected.shape)}"
@@ -77,7 +77,7 @@ class PolicyCase:
             raise NotApplicable("the policy keeps no hidden state: it writes nothing that it reads under 'next'")
 
     def need_agents(self) -> int:
-        """How many agents there are; skips a rule for one alone."""
+        """How many agents there are; a single agent skips the rule."""
         return self.names.several_agents(self.data)
 
     def inputs(self, *batch: int) -> TensorDictBase:
@@ -113,15 +113,14 @@ class PolicyCase:
         """The entries that the policy wrote, hidden states left out unless asked for."""
         keys = [as_tuple(key) for key in self.policy.out_keys]
         carried = {*self.hidden_keys, *map(under_next, self.hidden_keys)}
-        found: dict[tuple[str, ...], Any] = {key: written.get(key, None) for key in keys}
+        found: dict[tuple[str, ...], Tensor | None] = {key: written.get(key, None) for key in keys}
         found[as_tuple(self.names["action"])] = written.get(self.names["action"])
         return {key: value for key, value in found.items() if value is not None and (hidden or key not in carried)}
 
     def step_by_step(self, sequence: TensorDictBase) -> list[TensorDictBase]:
         """The policy's output in each step of ``[B, T]``, each from the hidden state that the step before wrote."""
         written: list[TensorDictBase] = []
-        for index in range(sequence.shape[-1]):
-            step: Any = sequence[:, index].clone()
+        for step in sequence.clone().unbind(1):
             if written:
                 for key in self.hidden_keys:
                     step.set(key, written[-1].get((NEXT, *key)))

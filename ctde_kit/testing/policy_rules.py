@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
-from tensordict import TensorDict, TensorDictBase
+from tensordict import TensorDict, TensorDictBase, cat
 from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModuleBase
+from tensordict.utils import NestedKey
 from torch import Tensor
 from torchrl.modules import set_recurrent_mode
 
@@ -52,7 +53,7 @@ def own_data_alone(case: PolicyCase) -> str:
 
 
 def _check_moves(
-    before: dict[Any, Tensor], case: PolicyCase, changed: TensorDictBase, agent: int | None, what: str
+    before: dict[tuple[str, ...], Tensor], case: PolicyCase, changed: TensorDictBase, agent: int | None, what: str
 ) -> None:
     after = case.outputs(case.act(changed), hidden=True)
     for key, value in before.items():
@@ -75,12 +76,12 @@ def batch_shapes(case: PolicyCase) -> str:
             inputs.set(key, 0.5 * torch.randn_like(inputs.get(key)))
     whole = case.outputs(case.act(inputs), hidden=True)
     backward = torch.arange(5, -1, -1)
-    tried: dict[str, Any] = {
-        "alone": torch.cat([_written(case, inputs[row : row + 1]) for row in range(6)]),
+    tried: dict[str, TensorDictBase] = {
+        "alone": cat([_written(case, inputs[row : row + 1]) for row in range(6)]),
         "in another order": _written(case, inputs[backward])[backward],
     }
     if not case.hidden_keys:
-        with suppress(Exception):  # networks of [B, n_agents, F] alone are right ones, too
+        with suppress(Exception):  # networks that take [B, n_agents, F] alone are also right
             folded = _written(case, inputs.reshape(3, 2))
             if not _reads_sequences(case, inputs.reshape(3, 2), folded, whole):
                 tried["as [3, 2]"] = folded.reshape(6)
@@ -97,7 +98,7 @@ def batch_shapes(case: PolicyCase) -> str:
 def _reads_sequences(
     case: PolicyCase, inputs: TensorDictBase, found: TensorDictBase, whole: Mapping[tuple[str, ...], Tensor]
 ) -> bool:
-    """Whether ``[3, 2]`` is three sequences to it: each by itself, its first step as that row alone, its second not."""
+    """Whether the policy takes ``[3, 2]`` as three sequences, whose second steps do not act as single rows do."""
     order = torch.tensor([2, 0, 1])
     reordered = _written(case, inputs[order])
     alone = {key: value.unflatten(0, (3, 2)) for key, value in whole.items() if value.is_floating_point()}
@@ -160,7 +161,7 @@ def log_prob_again(case: PolicyCase) -> str:
 
 
 @torch.no_grad()
-def log_probs(policy: ProbabilisticTensorDictSequential, data: TensorDictBase, action: Any) -> Tensor:
+def log_probs(policy: ProbabilisticTensorDictSequential, data: TensorDictBase, action: NestedKey) -> Tensor:
     """The log-probability of the actions in ``data`` ``[*B, T]``, along time for recurrent policies."""
     with set_recurrent_mode(True):
         return policy.get_dist(data.clone()).log_prob(data.get(action))

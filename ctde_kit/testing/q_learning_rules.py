@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from tensordict import TensorDictBase
 from torch import Tensor
@@ -94,7 +92,7 @@ def target_is_detached(case: LossCase) -> str:
     return "gradients reach entries under 'next', and pass no parameter on the way"
 
 
-def one_step(batch: TensorDictBase) -> Any:
+def one_step(batch: TensorDictBase) -> TensorDictBase:
     """The first transition, or the last step of the first sequence."""
     return batch[:1] if batch.ndim == 1 else batch.reshape(-1, batch.shape[-1])[:1, -1:]
 

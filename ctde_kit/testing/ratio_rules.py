@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
-from tensordict.nn import ProbabilisticTensorDictSequential
+from tensordict import TensorDictBase
+from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModuleBase
 from torch import Tensor
+from torch.distributions import Distribution
 
 from ctde_kit.keys import IS_INIT
 from ctde_kit.testing.comparing import number
@@ -24,7 +26,7 @@ CLIPPED = ("clip_fraction", "clip_frac")
 class HoldsActor(Protocol):
     """A loss that holds its policy, such as TorchRL's PPO losses."""
 
-    actor_network: Any
+    actor_network: TensorDictModuleBase
 
 
 @rule("The policy that learns first is the one that acted: where the ratio is not 1, the loss sees another policy.")
@@ -48,18 +50,18 @@ def first_ratio(case: LossCase) -> str:
 
 
 @contextmanager
-def recorded_distributions(case: LossCase) -> Iterator[list[Any]]:
+def recorded_distributions(case: LossCase) -> Iterator[list[Distribution]]:
     """Inside the block every distribution that the loss asks its actor for is kept."""
-    actor: Any = case.actor
+    actor: object = case.actor
     if not isinstance(actor, ProbabilisticTensorDictSequential) and isinstance(case.loss, HoldsActor):
         actor = case.loss.actor_network
-    found: list[Any] = []
+    found: list[Distribution] = []
     if not isinstance(actor, ProbabilisticTensorDictSequential):
         yield found
         return
     original = actor.get_dist
 
-    def get_dist(*args: Any, **kwargs: Any) -> Any:
+    def get_dist(*args: TensorDictBase, **kwargs: TensorDictBase) -> Distribution:
         found.append(original(*args, **kwargs))
         return found[-1]
 

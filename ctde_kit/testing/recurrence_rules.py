@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from tensordict import TensorDictBase
+from tensordict import TensorDictBase, stack
 
 from ctde_kit.keys import IS_INIT
 from ctde_kit.testing.comparing import difference, number
@@ -36,7 +34,7 @@ def starts_from_stored_hidden(case: PolicyCase) -> str:
     case.need_recurrent()
     sequence = case.sequence()
     steps = case.step_by_step(sequence)
-    stored: Any = torch.stack([step.select(*case.hidden_keys) for step in steps], 1)
+    stored = stack([step.select(*case.hidden_keys) for step in steps], 1)
     for key in case.hidden_keys:
         # As an env's primer has it: zero where an episode begins.
         hidden = stored.get(key)
@@ -88,7 +86,7 @@ def hidden_state_survives(case: PolicyCase) -> str:
     return f"{', '.join(map(str, case.hidden_keys))} is carried along {case.data.shape[-1]} steps"
 
 
-@rule("Shuffled single steps are no sequence: unrolled as one, each starts from a stranger's hidden state.")
+@rule("Shuffled single steps are no sequence: unrolled as one, each starts from another step's hidden state.")
 def flat_minibatch_is_refused(case: PolicyCase) -> str:
     """In recurrent mode single steps ``[B]`` are an error, or are taken as single steps."""
     case.need_recurrent()

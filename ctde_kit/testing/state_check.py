@@ -9,13 +9,15 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from tensordict import TensorDictBase
 from torch import Tensor, nn
 
-from ctde_kit.protocols import Stateful
+from ctde_kit.protocols import StateDict, Stateful
 from ctde_kit.testing.comparing import difference, largest_difference, number
 from ctde_kit.testing.findings import NotApplicable, Report, Violation, drawing_from, examine, rule
 
-Path = tuple[Any, ...]
+Path = tuple[object, ...]
+Leaf = Tensor | bool | int | float
 
 
 @dataclass
@@ -24,63 +26,63 @@ class StateCase:
 
     Args:
         part: has ``state_dict`` and ``load_state_dict``.
-        use: what training does with it; gives what depends on it.
-        make: a fresh one; ``None``: a copy.
+        use: does with the part what training does, and returns what depends on it.
+        make: makes a fresh part; ``None``: it is copied.
         times: how often it is used before it is saved.
     """
 
     part: Stateful
-    use: Callable[[Any], Any]
+    use: Callable[..., object]
     make: Callable[[], Stateful] | None
     times: int
 
-    def fresh(self) -> Any:
-        """One that was not used yet."""
+    def fresh(self) -> Stateful:
+        """A part that was not used yet."""
         return deepcopy(self._unused) if self.make is None else self.make()
 
     @cached_property
-    def _unused(self) -> Any:
+    def _unused(self) -> Stateful:
         return deepcopy(self.part)
 
     @cached_property
-    def used(self) -> Any:
-        """One that was used several times."""
+    def used(self) -> Stateful:
+        """A part that was used several times."""
         part = self.fresh()
         for index in range(self.times):
             self.output(part, index)
         return part
 
     @cached_property
-    def saved(self) -> Any:
-        """The state of the used one."""
+    def saved(self) -> StateDict:
+        """The state of the used part."""
         return deepcopy(self.used.state_dict())
 
-    def output(self, part: Any, seed: int = 99) -> Any:
-        """What it gives, always with the same random numbers."""
+    def output(self, part: Stateful, seed: int = 99) -> object:
+        """What a part's use returns, always with the same random numbers."""
         with drawing_from(seed):
             return deepcopy_detached(self.use(part))
 
-    def expected(self) -> Any:
-        """What the used one gives next; it stays as it is."""
+    def expected(self) -> object:
+        """What the used part's next use returns; the part stays as it is."""
         return self.output(deepcopy(self.used))
 
 
-def deepcopy_detached(output: Any) -> Any:
+def deepcopy_detached(output: object) -> object:
     """The tensors of an output without their graph."""
-    if isinstance(output, Tensor):
+    if isinstance(output, (Tensor, TensorDictBase)):
         return output.detach().clone()
     if isinstance(output, Mapping):
         return {key: deepcopy_detached(value) for key, value in output.items()}
     if isinstance(output, (tuple, list)):
         return [deepcopy_detached(value) for value in output]
-    return output.detach().clone() if hasattr(output, "detach") else output
+    return output
 
 
-def entries(state: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+def entries(state: object, path: Path = ()) -> Iterator[tuple[Path, Leaf]]:
     """Every tensor and number in a state, with the path to it."""
     if isinstance(state, Mapping):
         for key, value in state.items():
-            # An optimizer's numbers of its parameters are names, and no state.
+            # The numbers by which an optimizer calls its parameters are no state.
             if key != "params" or len(path) < 2 or path[-2] != "param_groups":
                 yield from entries(value, (*path, key))
     elif isinstance(state, (list, tuple)):
@@ -90,8 +92,8 @@ def entries(state: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
         yield path, state
 
 
-def replaced(state: Any, path: Path, value: Any) -> Any:
-    """A copy of a state with another value at ``path``."""
+def replaced(state: Any, path: Path, value: Leaf) -> Any:  # states nest as their parts like
+    """A copy of a state that holds the given value at ``path``."""
     if not path:
         return value
     if isinstance(state, tuple):
@@ -101,7 +103,7 @@ def replaced(state: Any, path: Path, value: Any) -> Any:
     return changed
 
 
-def perturbed(value: Any) -> Any:
+def perturbed(value: Leaf) -> Leaf:
     """Another value of the same kind."""
     if isinstance(value, bool):
         return not value
@@ -137,18 +139,18 @@ def every_entry_is_loaded(case: StateCase) -> str:
     return f"{count} tensors and numbers" + (f", {refused} of which refuse other values" if refused else "")
 
 
-def _check_loaded(there: dict[Path, Any], expected: dict[Path, Any]) -> None:
+def _check_loaded(there: dict[Path, Leaf], expected: dict[Path, Leaf]) -> None:
     for path, value in expected.items():
         if path not in there or _gap(there[path], value):
             name = ".".join(map(str, path))
             raise Violation(f"load_state_dict leaves {name} at {_short(there.get(path))}, expected {_short(value)}")
 
 
-def _gap(first: Any, second: Any) -> float:
+def _gap(first: Leaf, second: Leaf) -> float:
     return difference(torch.as_tensor(first), torch.as_tensor(second))
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     return " ".join(str(value).split())[:60]
 
 
@@ -167,9 +169,9 @@ def nothing_outside_the_state(case: StateCase) -> str:
     return f"after {case.times} uses and a restart outputs are the same"
 
 
-def _outside(used: Any, loaded: Any) -> Iterator[str]:
-    """Names of tensors and numbers in attributes that differ, those of modules in attributes among them."""
-    pairs = [("", used, loaded)]
+def _outside(used: object, loaded: object) -> Iterator[str]:
+    """Names of tensors and numbers that differ, in attributes and in the modules that attributes hold."""
+    pairs: list[tuple[str, object, object]] = [("", used, loaded)]
     if not isinstance(used, nn.Module):
         pairs += [(f"{name}.", value, vars(loaded).get(name)) for name, value in vars(used).items()]
     for prefix, first, second in pairs:
@@ -183,11 +185,11 @@ def _outside(used: Any, loaded: Any) -> Iterator[str]:
             yield from _different(prefix, vars(first), vars(second))
 
 
-def _own_tensors(module: nn.Module) -> dict[str, Any]:
+def _own_tensors(module: nn.Module) -> dict[str, Tensor]:
     return {**dict(module.named_parameters(recurse=False)), **dict(module.named_buffers(recurse=False))}
 
 
-def _different(prefix: str, first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[str]:
+def _different(prefix: str, first: Mapping[str, object], second: Mapping[str, object]) -> Iterator[str]:
     kinds = (Tensor, int, float)
     for name, value in first.items():
         other = second.get(name)
@@ -200,7 +202,7 @@ STATE_RULES = (nothing_outside_the_state, every_entry_is_loaded)
 
 def check_state(
     part: Stateful,
-    use: Callable[[Any], Any],
+    use: Callable[..., object],
     *,
     make: Callable[[], Stateful] | None = None,
     times: int = 3,
@@ -212,9 +214,9 @@ def check_state(
 
     Args:
         part: anything with ``state_dict`` and ``load_state_dict``: a module, a collector, a schedule.
-        use: takes the part, does with it what training does, so that its statistics move, and gives what depends on
+        use: takes the part, does with it what training does, so that its statistics move, and returns what depends on
             it: tensors, numbers, or mappings of them.
-        make: gives a fresh part; ``None``: ``part`` is copied.
+        make: makes a fresh part; ``None``: ``part`` is copied.
         times: how often the part is used before it is saved.
         raises: whether a broken rule is an error; else the report says so.
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from ctde_kit.protocols import StateDict
 
 
 class ParameterAverage:
@@ -41,17 +42,17 @@ class ParameterAverage:
         if self.updates % self.every:
             return
         for parameter in self.parameters:
-            moments: Iterable[Any] = self.optimizer.state.get(parameter, {}).values()
+            moments: Iterable[object] = self.optimizer.state.get(parameter, {}).values()
             same_shape = [
                 moment for moment in moments if isinstance(moment, Tensor) and moment.shape == parameter.shape
             ]
             for tensor in [parameter, *same_shape]:
                 tensor.copy_(tensor.mean(0, keepdim=True).expand_as(tensor))
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         """The number of gradient steps so far; parameters and moments are saved by their owners."""
         return {"updates": self.updates}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: StateDict) -> None:
         """Restore what ``state_dict`` returned."""
         self.updates = state_dict["updates"]

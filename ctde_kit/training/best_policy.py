@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from tensordict.nn import TensorDictModuleBase
+from torch import Tensor
 
 from ctde_kit.errors import UserError
+from ctde_kit.protocols import StateDict
 from ctde_kit.training.checkpoint import FORMAT, read_checkpoint, write_content
 
 PREFIX = "eval/"
@@ -18,16 +19,16 @@ CONTENT = ("format", "algorithm", "frames", "metric", "value", "parts")
 
 
 class BestPolicy:
-    """Keeps the policy of the best evaluation, ``best.pt``; of equal ones the earlier.
+    """Keeps the policy of the best evaluation in a file, ``best.pt``; of equally good ones the earlier.
 
-    The file holds the policy alone, so that to keep it changes nothing in training: the state of environments that
-    cannot be captured is asked for when a checkpoint is written, and ends their episodes. It is written when a
-    checkpoint is, so that both are of one history.
+    The file holds the policy alone. So keeping it changes nothing in training; a whole checkpoint would, since asking
+    for the state of environments that cannot be captured ends their episodes. The file is written when a checkpoint
+    is, so that both belong to one history.
 
     Args:
         path: of the file; its directory exists.
         algorithm: name of the recipe.
-        metric: what is to be high, as ``metrics.csv`` names it.
+        metric: the figure that decides, as ``metrics.csv`` names it; higher is better.
 
     >>> from pathlib import Path
     >>> import tempfile
@@ -46,7 +47,7 @@ class BestPolicy:
     def __init__(self, path: Path, algorithm: str, metric: str):
         self.path, self.algorithm, self.metric = path, algorithm, metric
         self.frames, self.value = 0, -math.inf
-        self._policy: dict[str, Any] | None = None
+        self._policy: dict[str, Tensor] | None = None
 
     @property
     def group_prefix(self) -> str:
@@ -55,14 +56,14 @@ class BestPolicy:
         return f"{group}/" if group else ""
 
     def consider(self, policy: TensorDictModuleBase, frames: int, evaluation: Mapping[str, float]) -> None:
-        """Keep ``policy`` if it is better than any before; ``evaluation`` is what an evaluation gave."""
+        """Keep ``policy`` if it is better than any before, by the metrics of its ``evaluation``."""
         value = evaluation[self.metric.removeprefix(PREFIX)]
         if value > self.value:
             self.frames, self.value = frames, value
             self._policy = {name: entry.detach().clone() for name, entry in policy.state_dict().items()}
 
     def write(self) -> None:
-        """Write the file, where there is a better policy than the one in it."""
+        """Write the file, if a better policy than the one in it was found."""
         if self._policy is None:
             return
         content = {"format": FORMAT, "algorithm": self.algorithm, "frames": self.frames}
@@ -72,7 +73,7 @@ class BestPolicy:
         self._policy = None
 
     def go_on(self, frames: int) -> None:
-        """Go on from a checkpoint at ``frames``; a policy from after it is of another history, and dropped."""
+        """Go on from a checkpoint at ``frames``; a policy that was found after it is dropped."""
         if not self.path.is_file():
             return
         content = self._read()
@@ -82,21 +83,23 @@ class BestPolicy:
             self.frames, self.value = content["frames"], content["value"]
 
     def load(self, policy: TensorDictModuleBase) -> None:
-        """Make ``policy`` the best one.
+        """Load the weights of the best policy into ``policy``.
 
         Raises:
             UserError: where none was written.
         """
         policy.load_state_dict(self._read()["parts"]["policy"])
 
-    def _read(self) -> dict[str, Any]:
+    def _read(self) -> StateDict:
         return read_checkpoint(self.path, algorithm=self.algorithm, keys=CONTENT)
 
 
 def best_policies(
     directory: Path, algorithm: str, metric: str, groups: list[str], groups_compete: bool
 ) -> list[BestPolicy]:
-    """``best.pt`` by ``metric``; where groups compete and it is all agents' return, ``best_GROUP.pt`` by each group's.
+    """The ``BestPolicy`` of a run, which keeps the best policy by ``metric`` in ``best.pt``.
+
+    Where groups compete and ``metric`` is the return of all agents, each group has its own, ``best_GROUP.pt``.
 
     Args:
         directory: of the checkpoints.

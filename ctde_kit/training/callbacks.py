@@ -1,17 +1,17 @@
-"""Callbacks of a run: what is called after each iteration, several as one, and the state that a checkpoint saves."""
+"""Callbacks of a run, which are called after each iteration: several as one, with their state in checkpoints."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
 from ctde_kit.capability import Capability
 from ctde_kit.errors import CallbackError, UserError
-from ctde_kit.protocols import Stateful
+from ctde_kit.protocols import StateDict, Stateful
 from ctde_kit.training.parts import Iteration, Parts
 
 OnIteration = Callable[[Parts, Iteration, dict[str, float]], bool | None]
@@ -19,15 +19,15 @@ OnIteration = Callable[[Parts, Iteration, dict[str, float]], bool | None]
 
 @runtime_checkable
 class ActsAtStart(Capability, Protocol):
-    """A callback that is called before the first iteration, too, also of a run that goes on."""
+    """A callback that is also called before the first iteration, of a new run and of a resumed one."""
 
     def on_start(self, parts: Parts, frames: int, /) -> None:
-        """Change what is to be changed from the first iteration on; ``frames`` are collected so far."""
+        """Called before the first iteration, with the number of ``frames`` collected so far."""
         ...
 
 
 def start(callback: object, parts: Parts, frames: int) -> None:
-    """Call what a callback has for the time before the first iteration, if anything."""
+    """Call a callback's ``on_start``, if it has one."""
     if isinstance(callback, ActsAtStart):
         callback.on_start(parts, frames)
 
@@ -75,10 +75,10 @@ class Callbacks:
     def __init__(self, callbacks: Mapping[str, OnIteration]):
         self.callbacks = dict(callbacks)
         self.ended_by: str | None = None
-        self._plain: dict[str, Any] = {}
+        self._plain: dict[str, StateDict] = {}
 
     def on_start(self, parts: Parts, frames: int) -> None:
-        """Before the first iteration."""
+        """Call ``on_start`` of each callback that has it."""
         for name, callback in self.callbacks.items():
             with _naming(name, frames):
                 start(callback, parts, frames)
@@ -94,11 +94,11 @@ class Callbacks:
                     self._plain[name] = copy.deepcopy(state)
         return self.ended_by is not None
 
-    def state_dict(self) -> dict[str, Any]:
-        """By name, the state of each callback that has one; after an error in one, its last state that can be saved."""
+    def state_dict(self) -> StateDict:
+        """The state of each callback that has one, by name; after an error, the last state that could be saved."""
         return {name: self._state(name, callback) for name, callback in self._stateful().items()}
 
-    def _state(self, name: str, callback: Stateful) -> dict[str, Any]:
+    def _state(self, name: str, callback: Stateful) -> StateDict:
         try:
             state = callback.state_dict()
             _check_plain(state, "state_dict()")
@@ -108,7 +108,7 @@ class Callbacks:
             return self._plain[name]
         return state
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: StateDict) -> None:
         """Restore a state that ``state_dict`` returned.
 
         Raises:
@@ -139,7 +139,7 @@ def _naming(name: str, frames: int) -> Iterator[None]:
 
 
 def _check_plain(value: object, place: str) -> None:
-    """Raise ``UserError`` for what a checkpoint, which is data and never code, cannot give back."""
+    """Raise ``UserError`` for values that a checkpoint cannot hold, since it is data and never code."""
     if isinstance(value, dict):
         for key, part in value.items():
             _check_plain(key, f"a key of {place}")

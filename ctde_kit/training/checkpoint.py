@@ -7,20 +7,19 @@ import random
 import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from ctde_kit.errors import UserError
 from ctde_kit.files import replacing, seal_holds
-from ctde_kit.protocols import Stateful
+from ctde_kit.protocols import StateDict, Stateful
 from ctde_kit.training.parts import Parts
 
 FORMAT = 2
 # Other files in the directory of checkpoints are the user's, and left alone.
 NAME = re.compile(r"frames_(0|[1-9][0-9]*)\.pt")
-# Not in those of loops without callbacks that have a state.
+# An entry of checkpoints whose callbacks have a state.
 ON_ITERATION = "on_iteration"
 CONTENT = {"format", "algorithm", "frames", "rows", "parts", "random"}
 
@@ -74,7 +73,7 @@ def save_checkpoint(
     write_content(Path(path), content)
 
 
-def write_content(path: Path, content: dict[str, Any]) -> None:
+def write_content(path: Path, content: StateDict) -> None:
     """Write tensors and plain values to a sealed file, whole or not at all.
 
     Raises:
@@ -98,15 +97,15 @@ def write_content(path: Path, content: dict[str, Any]) -> None:
         ) from error
 
 
-def read_checkpoint(path: Path | str, *, algorithm: str, keys: Collection[str] = CONTENT) -> dict[str, Any]:
+def read_checkpoint(path: Path | str, *, algorithm: str, keys: Collection[str] = CONTENT) -> StateDict:
     """The content of a checkpoint file, as ``load_parts`` takes it.
 
     Its checksum is compared before anything in it is read, and nothing but tensors and plain values is ever built.
 
     Args:
         path: of the file.
-        algorithm: name of the recipe that is to have written it.
-        keys: what it holds.
+        algorithm: name of the recipe that must have written it.
+        keys: the entries that it must hold.
 
     Raises:
         UserError: if the file is missing, damaged, not a checkpoint, or one of another algorithm.
@@ -149,7 +148,7 @@ def read_checkpoint(path: Path | str, *, algorithm: str, keys: Collection[str] =
     return content
 
 
-def load_parts(content: dict[str, Any], parts: Parts, *, on_iteration: object = None) -> int:
+def load_parts(content: StateDict, parts: Parts, *, on_iteration: object = None) -> int:
     """Restore all parts and the random generators; returns the frames collected so far.
 
     Args:
@@ -191,7 +190,7 @@ def load_parts(content: dict[str, Any], parts: Parts, *, on_iteration: object = 
 
 
 def checkpoint_paths(directory: Path) -> list[Path]:
-    """The checkpoints in ``directory``, sorted by their number of frames; files of other names are none.
+    """The checkpoints in ``directory``, sorted by their number of frames; files with other names are not checkpoints.
 
     >>> import tempfile
     >>> from pathlib import Path
@@ -233,7 +232,7 @@ def _stateful(parts: Parts) -> dict[str, Stateful]:
     return {name: value for name, value in values.items() if isinstance(value, Stateful)}
 
 
-def _random_state() -> dict[str, Any]:
+def _random_state() -> StateDict:
     kind, keys, *rest = np.random.get_state()
     return {
         "torch": torch.get_rng_state(),
@@ -243,7 +242,7 @@ def _random_state() -> dict[str, Any]:
     }
 
 
-def _restore_random_state(state: dict[str, Any]) -> None:
+def _restore_random_state(state: StateDict) -> None:
     torch.set_rng_state(state["torch"])
     if state["cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["cuda"])

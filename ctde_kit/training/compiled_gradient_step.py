@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 import torch
 from tensordict import TensorDictBase
@@ -99,8 +98,8 @@ def set_gradients(parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor
         parameter.grad = gradient
 
 
-def _options(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
-    """What a graph takes for constant: each group's options and parameters, and whether there are hooks."""
+def _options(optimizer: torch.optim.Optimizer) -> list[dict[str, object]]:
+    """What a graph takes as constant: each group's options and parameters, and whether there are hooks."""
     return [
         *(
             {name: list(map(id, value)) if name == "params" else value for name, value in group.items() if name != "lr"}

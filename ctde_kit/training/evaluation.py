@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from ctde_kit.keys import DONE, NEXT, TERMINATED, GroupKeys
 
-GREEDY: Any = ExplorationType.DETERMINISTIC
+GREEDY = ExplorationType("deterministic")  # by its value: the attribute is declared as text
 INFO = "info"
 # A group, the name of what its env reports (none for its return), and whether that is a sum or the last value.
 Entry = tuple[str, str, str]
@@ -35,8 +34,8 @@ class Returns:
         by_group: float ``[episodes, n_agents]`` for each group.
         lengths: steps of each episode, ``[episodes]``.
         terminated: which episodes ended by themselves, not by a time limit, bool ``[episodes]``.
-        numbers: of each episode, ``[episodes]``: episodes of one number started alike in evaluations with one seed,
-            as far as their envs had no episode before.
+        numbers: the number of each episode, ``[episodes]``. In evaluations with one seed, an env's first episode always
+            has the same number and starts from the same state.
         infos: for each group what the env reported of each agent under ``(group, "info", NAME)``, ``[episodes,
             n_agents]``: ``NAME_sum`` over an episode's steps, and ``NAME_last`` of its last step.
 
@@ -73,8 +72,9 @@ class Returns:
         return metrics
 
     def correlations(self) -> dict[tuple[str, str], float]:
-        """How the summed returns of each two groups go together over episodes, from -1, where one wins what the other
-        loses, to 1; nan where one of them is the same in every episode, and of fewer than three episodes.
+        """The correlation over episodes of each two groups' summed returns; -1 where one wins what the other loses.
+
+        It is nan where a return is the same in every episode, and for fewer than three episodes.
 
         >>> import torch
         >>> from ctde_kit.training import Returns
@@ -199,7 +199,7 @@ def evaluate(
 
 
 def _summed(step: TensorDictBase, groups: list[str]) -> Iterator[tuple[Entry, Tensor]]:
-    """What is added up over an episode: its steps, each agent's rewards and what the env reports of each agent."""
+    """What is summed over an episode: its steps, each agent's rewards and what the env reports of each agent."""
     yield LENGTH, torch.ones_like(step[NEXT, DONE].squeeze(-1), dtype=torch.long)
     for group in groups:
         yield (group, "", ""), step[(NEXT, *GroupKeys(group).reward)].squeeze(-1)
@@ -208,7 +208,7 @@ def _summed(step: TensorDictBase, groups: list[str]) -> Iterator[tuple[Entry, Te
 
 
 def _last(step: TensorDictBase, groups: list[str]) -> Iterator[tuple[Entry, Tensor]]:
-    """What counts at an episode's last step alone."""
+    """What is read at an episode's last step alone."""
     yield ENDED, step[NEXT, TERMINATED].squeeze(-1)
     for group in groups:
         for name, value in _infos(step, group):

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from ctde_kit.errors import UserError
-from ctde_kit.files import replacing
+from ctde_kit.files import JsonObject, replacing
 
 
 class EvaluationLog:
@@ -31,7 +30,7 @@ class EvaluationLog:
         self._frames = -1
 
     def write(self, frames: int, *, seed: int, records: Iterable[dict[str, float]]) -> None:
-        """Append the episodes of one evaluation; one at as many frames, or at more, is replaced."""
+        """Append the episodes of one evaluation; earlier ones at as many frames, or at more, are dropped."""
         if frames <= self._frames:
             self.drop_from(frames)
         with open(self.path, "a") as file:
@@ -39,7 +38,7 @@ class EvaluationLog:
         self._frames = frames
 
     def drop_from(self, frames: int) -> None:
-        """Drop what was evaluated at ``frames`` and later: a resumed run evaluates it again.
+        """Drop the evaluations at ``frames`` and later: a resumed run evaluates again.
 
         A last line that a stopped program left unfinished is dropped, too.
 
@@ -54,7 +53,7 @@ class EvaluationLog:
         self._frames = kept[-1]["frames"] if kept else -1
 
 
-def read_evaluations(path: Path) -> Iterator[dict[str, Any]]:
+def read_evaluations(path: Path) -> Iterator[JsonObject]:
     """The lines of an ``evaluations.jsonl``, without a last one that is unfinished.
 
     Raises:
@@ -73,7 +72,7 @@ def read_evaluations(path: Path) -> Iterator[dict[str, Any]]:
             if not line.endswith("\n"):
                 return
             try:
-                record: Any = json.loads(line)
+                record: object = json.loads(line)
             except ValueError:
                 record = None
             if not isinstance(record, dict) or not isinstance(record.get("frames"), int):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from tensordict.nn import TensorDictModuleBase
 from torchrl.envs import EnvBase
@@ -17,7 +16,7 @@ from ctde_kit.training.evaluation_log import EvaluationLog
 logger = logging.getLogger("ctde_kit")
 # Below this correlation of returns two groups are said to be opposed.
 OPPOSED = -0.5
-# Of fewer episodes a correlation below that is often chance.
+# With fewer episodes such a correlation is often chance.
 ENOUGH = 50
 
 
@@ -27,15 +26,15 @@ class Evaluations:
 
     Args:
         env: an env that training does not use.
-        policy: that learns.
+        policy: the policy that learns.
         groups: names of the agent groups.
         groups_compete: returns are reported per group only.
         episodes: of each evaluation.
         seed: of each evaluation; training never uses it.
-        log: gets every episode.
-        bests: who keeps the best policy.
+        log: where every episode is written.
+        bests: what keeps the best policy, or the best one of each group.
 
-    Where groups are not said to compete and one's returns are opposed to another's, one warning says so.
+    Where the returns of two groups are opposed, and ``groups_compete`` is false, one warning says so.
 
     >>> import tempfile
     >>> from pathlib import Path
@@ -84,12 +83,12 @@ class Evaluations:
                 self._warned = True
 
     def keep(self) -> None:
-        """Write the best policies, where they are new; called when a checkpoint is written, before it."""
+        """Write the best policies that are new; called before a checkpoint is written."""
         for best in self.bests:
             best.write()
 
     def go_on(self, frames: int) -> None:
-        """Drop what was found past a checkpoint at ``frames``."""
+        """Drop what was found after a checkpoint at ``frames``."""
         self.log.drop_from(frames + 1)
         for best in self.bests:
             best.go_on(frames)
@@ -97,14 +96,14 @@ class Evaluations:
     def absolute(self, evaluate_policy: Callable[[TensorDictModuleBase], Returns]) -> dict[str, float]:
         """The absolute metric (Colas et al. 2018, Gorsane et al. 2022): a long evaluation of the best policy.
 
-        ``absolute/frames`` says when it was the policy, ``absolute/return_mean`` and the like what it reached. Where
-        each group has a best policy of its own, each of these is that group's alone, ``absolute/{group}/...``.
+        ``absolute/frames`` says at how many frames that policy was found, ``absolute/return_mean`` and the like what it
+        reached. Where each group has a best policy of its own, each group has such figures, ``absolute/{group}/...``.
 
         Args:
             evaluate_policy: evaluates a policy long enough, with seeds that chose no policy.
         """
         last = {name: entry.detach().clone() for name, entry in self.policy.state_dict().items()}
-        found: dict[str, Any] = {}
+        found: dict[str, float] = {}
         try:
             for best in self.bests:
                 best.load(self.policy)

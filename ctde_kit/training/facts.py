@@ -1,20 +1,20 @@
-"""What a run was done with: versions, machine, threads."""
+"""The software and the machine of a run: versions, processor, threads."""
 
 from __future__ import annotations
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from ctde_kit.cores import usable_cores
+from ctde_kit.files import JsonObject
 
 PACKAGES = ("ctde-kit", "torch", "torchrl", "tensordict", "vmas", "numpy")
 
 
-def software_and_machine() -> dict[str, Any]:
+def software_and_machine() -> JsonObject:
     """Versions of Python and of the packages that compute, the machine, and how many threads torch uses.
 
     >>> from ctde_kit.training.facts import software_and_machine

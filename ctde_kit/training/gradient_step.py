@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
+from ctde_kit.errors import UserError
 from ctde_kit.graph import TraceError
 from ctde_kit.graph.toolchain import report_fallback
+from ctde_kit.protocols import StateDict
 from ctde_kit.training.compiled_gradient_step import CompiledGradientStep, set_gradients
 from ctde_kit.training.parts import Metrics
+
+Case = tuple[torch.Size, float, frozenset[str]]
+"""What a graph is compiled for: the minibatch's shape, the clip, and the losses that wait."""
 
 
 class GradientStep:
@@ -26,10 +30,16 @@ class GradientStep:
         losses: a ``LossModule`` for each group; their entries that start with ``loss_`` are summed.
         optimizer: the optimizer of the losses' parameters.
         max_grad_norm: largest gradient norm of one network.
+        every: losses, by name, that are learned from at every so many-th step alone: ``{"loss_actor": 2}`` is TD3's
+            delayed policy (Fujimoto et al. 2018, section 5.2), which learns at the second step, the fourth, and so on.
+            Their metrics are of all steps.
         compile: run loss, backward, clipping and the optimizer's step as one compiled graph per minibatch shape. An
             optimizer that cannot be traced runs eagerly after the graph. A loss that cannot be traced runs eagerly
             altogether, and one warning says why. The first step of a new optimizer, which creates its state, is always
-            eager.
+            eager; with ``every``, so are those until each loss has been learned from.
+
+    Raises:
+        UserError: for a number in ``every`` that is not above 0, and at the first step for a name that no loss gives.
 
     >>> import torch
     >>> import ctde_kit as ck
@@ -50,6 +60,7 @@ class GradientStep:
         optimizer: torch.optim.Optimizer,
         max_grad_norm: float,
         *,
+        every: Mapping[str, int] | None = None,
         compile: bool = False,
     ):
         self.losses = nn.ModuleDict(dict(losses))
@@ -60,19 +71,31 @@ class GradientStep:
             group: [params for child in loss.children() if (params := _trainable(child))]
             for group, loss in losses.items()
         }
-        self._compiled: dict[tuple[torch.Size, float], CompiledGradientStep] = {}
+        self._compiled: dict[Case, CompiledGradientStep] = {}
         self._has_stepped = False
+        self.every, self.updates = dict(every or {}), 0
+        for name, steps in self.every.items():
+            if steps < 1:
+                raise UserError(f"GradientStep: every[{name!r}]={steps}: expected 1 or more")
 
     def __call__(self, minibatch: TensorDictBase) -> Metrics:
+        metrics = self._step(minibatch)
+        self.updates += 1
+        return metrics
+
+    def _step(self, minibatch: TensorDictBase) -> Metrics:
         if not self.compile:
             return self._eager(minibatch)
-        if self._has_stepped or self.optimizer.state:
+        # What a loss that has not been learned from will move has no state in the optimizer yet.
+        longest = max(self.every.values(), default=0)
+        if (self._has_stepped or self.optimizer.state) and self.updates >= longest:
             self._compile(minibatch)
             return self._compiled[self._case(minibatch)](minibatch) if self.compile else self._eager(minibatch)
         example = minibatch.copy()
         metrics = self._eager(minibatch)
         self._has_stepped = True
-        self._compile(example)
+        if self.updates + 1 >= longest:
+            self._compile(example)
         return metrics
 
     def _eager(self, minibatch: TensorDictBase) -> Metrics:
@@ -94,18 +117,26 @@ class GradientStep:
             self.compile = False
             report_fallback("the gradient step", reason)
 
-    def _case(self, minibatch: TensorDictBase) -> tuple[torch.Size, float]:
-        return minibatch.shape, self.max_grad_norm
+    def _case(self, minibatch: TensorDictBase) -> Case:
+        return minibatch.shape, self.max_grad_norm, self._waiting()
+
+    def _waiting(self) -> frozenset[str]:
+        """The losses that this step does not learn from."""
+        return frozenset(name for name, steps in self.every.items() if (self.updates + 1) % steps)
 
     def gradients(self, minibatch: TensorDictBase) -> tuple[Metrics, list[Tensor | None]]:
         """The metrics, and the clipped gradient of each of ``parameters``; ``None`` for one that no loss uses."""
         metrics: Metrics = {}
-        total = torch.zeros((), device=minibatch.device)
+        total, waiting, given = torch.zeros((), device=minibatch.device), self._waiting(), set[str]()
         for group, loss in self.losses.items():
             for name, value in loss(minibatch).items():
                 metrics[self._prefix(group) + name] = value.detach()
-                if name.startswith("loss_"):
+                given.add(name)
+                if name.startswith("loss_") and name not in waiting:
                     total = total + value
+        if not given.issuperset(self.every):
+            unknown = min(self.every.keys() - given)
+            raise UserError(f"GradientStep: every[{unknown!r}]: no loss gives it; expected one of {sorted(given)}")
         raw = torch.autograd.grad(total, self.parameters, allow_unused=True)
         gradients = {p: gradient for p, gradient in zip(self.parameters, raw, strict=True) if gradient is not None}
         for group, networks in self._networks.items():
@@ -125,14 +156,16 @@ class GradientStep:
             gradients[parameter] = gradients[parameter] * factor
         return norm
 
-    def state_dict(self) -> dict[str, Any]:
-        """The states of the losses (parameters, target networks, statistics) and of the optimizer."""
-        return {"losses": self.losses.state_dict(), "optimizer": self.optimizer.state_dict()}
+    def state_dict(self) -> StateDict:
+        """The states of losses (parameters, targets, statistics) and optimizer; with ``every`` the count of steps."""
+        state = {"losses": self.losses.state_dict(), "optimizer": self.optimizer.state_dict()}
+        return state | {"updates": self.updates} if self.every else state
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: StateDict) -> None:
         """Restore what ``state_dict`` returned."""
         self.losses.load_state_dict(state_dict["losses"])
         self.optimizer.load_state_dict(state_dict["optimizer"])
+        self.updates = state_dict["updates"] if self.every else self.updates
 
 
 def _trainable(network: nn.Module) -> list[nn.Parameter]:

@@ -18,13 +18,13 @@ Update = Callable[[TensorDictBase], Metrics]
 
 @dataclass(frozen=True)
 class Parts:
-    """All parts of one training run; ``dataclasses.replace(parts, buffer=...)`` swaps one of them.
+    """All parts of one training run; ``dataclasses.replace(parts, buffer=...)`` exchanges one of them.
 
     A checkpoint saves every part that has ``state_dict`` and ``load_state_dict`` (``protocols.Stateful``).
 
     Args:
         collector: yields fresh batches ``[n_envs, T]``.
-        prepare: fresh batch -> what is stored, for example with advantages added.
+        prepare: turns a fresh batch into what is stored, for example by adding advantages.
         buffer: stores prepared batches and gives the minibatches that ``update_schedule`` asks for.
         update_schedule: ``(buffer, update) -> metrics`` of each update of this iteration, one by one. It decides how
             many epochs or updates there are, when updates start and when they stop early.
@@ -45,7 +45,7 @@ class Parts:
     collector: ExperienceCollector
     prepare: Callable[[TensorDictBase], TensorDictBase]
     buffer: ExperienceBuffer
-    update_schedule: Callable[[Any, Update], Iterable[Metrics]]
+    update_schedule: Callable[[Any, Update], Iterable[Metrics]]  # of this `buffer`, which no type can say
     update: Update
     policy: TensorDictModuleBase
     anneal: Callable[[int], None]

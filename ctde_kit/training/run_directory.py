@@ -14,16 +14,15 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from ctde_kit.errors import UserError
-from ctde_kit.files import replacing
+from ctde_kit.files import JsonObject, replacing
 
 # What a run has written before it ends.
 FILES = ("config.yaml", "actors.yaml", "code.yaml", "facts.json", "metrics.csv", "evaluations.jsonl")
-# What a kill leaves of a file that was not whole yet.
+# What a killed program leaves of a file that was not whole yet.
 PARTIAL = re.compile(rf"({'|'.join(map(re.escape, (*FILES, 'summary.json')))}|frames_[0-9]+\.pt|best\w*\.pt)\.partial")
-# At most so many rows that are missing are named.
+# How many missing rows an error names at most.
 NAMED_ROWS = 5
 
 
@@ -32,8 +31,8 @@ class RunDirectory:
     """The files of one run under ``path``; creates the directories and writes metrics and summary.
 
     ``path`` holds ``config.yaml``, ``facts.json``, ``metrics.csv``, ``evaluations.jsonl``, ``summary.json``,
-    ``checkpoints/``, ``plots/`` and ``videos/``.
-    ``metrics.csv`` has one row per iteration: ``frames``, ``seconds``, ``train/...``, ``eval/...``.
+    ``checkpoints/``, ``plots/`` and ``videos/``. ``metrics.csv`` has one row per iteration: ``frames``, ``seconds``,
+    ``train/...``, ``eval/...``.
 
     Args:
         path: of the directory; created if it does not exist.
@@ -160,7 +159,7 @@ class RunDirectory:
         with open(self.metrics, newline="") as file:
             return list(csv.DictReader(file))
 
-    def _rewrite(self, rows: Sequence[Mapping[str, Any]]) -> None:
+    def _rewrite(self, rows: Sequence[Mapping[str, object]]) -> None:
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, self._columns)
         writer.writeheader()
@@ -168,7 +167,7 @@ class RunDirectory:
         with replacing(self.metrics) as file:
             file.write(text.getvalue().encode())
 
-    def write_summary(self, summary: dict[str, Any]) -> Path:
+    def write_summary(self, summary: JsonObject) -> Path:
         """Write ``summary.json`` whole or not at all, and return its path."""
         path = self.path / "summary.json"
         with replacing(path) as file:
@@ -194,7 +193,7 @@ def _whole_rows(path: Path) -> Iterator[dict[str, float]]:
     """The rows of a ``metrics.csv`` that can be read; those that a kill or a full disk tore are left out."""
     if not path.is_file():
         return
-    # What follows the last end of a line may lack the last digits of its last number.
+    # A last line without an end may lack the last digits of its last number.
     lines = path.read_bytes().decode(errors="replace").split("\n")[:-1]
     columns: list[str] | None = None
     for line in lines:
@@ -207,7 +206,7 @@ def _whole_rows(path: Path) -> Iterator[dict[str, float]]:
 
 
 def _checksum(row: dict[str, float]) -> int:
-    """The same for a row and for what is read back of it."""
+    """A checksum that a row has before it is written and after it is read back."""
     return zlib.crc32(repr(sorted((name, float(value)) for name, value in row.items())).encode())
 
 

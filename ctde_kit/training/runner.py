@@ -6,18 +6,19 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from tensordict import TensorDictBase
 
 from ctde_kit.errors import RunStopped
+from ctde_kit.files import JsonObject
 from ctde_kit.keys import DONE, NEXT, GroupKeys
 from ctde_kit.training.callbacks import OnIteration, asks_to_end, start
 from ctde_kit.training.checkpoint import checkpoint_paths, save_checkpoint
 from ctde_kit.training.loop import iterate
 from ctde_kit.training.parts import Iteration, Parts
 from ctde_kit.training.reporting import plot_run, shown_returns
+from ctde_kit.training.reporting.patient_logger import ScalarLogger
 from ctde_kit.training.reporting.progress import Progress, reporting_progress
 from ctde_kit.training.run_directory import RunDirectory
 from ctde_kit.training.stop_signals import StopSignals
@@ -47,7 +48,7 @@ class Run:
         progress: a ``bar``, ``lines`` (one per minute), or ``none``.
         stop: whether a signal has asked to stop.
         before_checkpoint: called before each checkpoint is written.
-        conclude: called at the end; what it returns stands in ``summary.json``, too.
+        conclude: called at the end; what it returns is added to ``summary.json``.
 
     >>> import tempfile
     >>> from pathlib import Path
@@ -70,15 +71,15 @@ class Run:
     evaluate: Callable[[int], dict[str, float]]
     evaluate_every_frames: int
     checkpoint_every_frames: int
-    loggers: list[Any] = field(default_factory=list)
+    loggers: list[ScalarLogger] = field(default_factory=list)
     started_seconds: float = 0.0
     progress: Progress = "bar"
     stop: StopSignals = field(default_factory=StopSignals)
     before_checkpoint: Callable[[], None] = lambda: None
-    conclude: Callable[[], dict[str, Any]] = dict
+    conclude: Callable[[], JsonObject] = dict
 
 
-def run(parts: Parts, settings: Run, *, on_iteration: OnIteration | None = None) -> dict[str, Any]:
+def run(parts: Parts, settings: Run, *, on_iteration: OnIteration | None = None) -> JsonObject:
     """Train to the end and write the run directory; returns the content of ``summary.json``.
 
     ``metrics.csv`` gets one row per iteration: ``frames``, ``seconds`` (wall-clock time including evaluation),
@@ -87,11 +88,11 @@ def run(parts: Parts, settings: Run, *, on_iteration: OnIteration | None = None)
     Args:
         parts: of the recipe; it may be changed by ``on_iteration`` between iterations.
         settings: of the run.
-        on_iteration: called after each iteration with the parts, the iteration and its row of ``metrics.csv``, in which
-            the last evaluation stands, too. Where it returns ``True`` the run ends there, evaluated and with a
-            checkpoint, as if all frames were collected. What it raises ends the run after a checkpoint. Its state is
-            saved where it has a ``state_dict``, its ``on_start(parts, frames)`` is called before the first iteration
-            where it has one; see ``Callbacks`` for several.
+        on_iteration: called after each iteration with the parts, the iteration, and its row of ``metrics.csv`` together
+            with the last evaluation. If it returns ``True``, the run ends as if all frames were collected, with an
+            evaluation and a checkpoint. If it raises, the run ends after a checkpoint. If it has a ``state_dict``, its
+            state is saved; if it has ``on_start(parts, frames)``, that is called before the first iteration. For
+            several see ``Callbacks``.
 
     Raises:
         RunStopped: at the end of an iteration, after its checkpoint, where a signal asked for it.
@@ -128,20 +129,7 @@ def run(parts: Parts, settings: Run, *, on_iteration: OnIteration | None = None)
                 evaluation = _evaluated(settings, frames)
                 row.update(evaluation)
                 last_evaluation = frames
-            try:
-                ends = on_iteration is not None and asks_to_end(
-                    on_iteration(parts, iteration, {**earlier, **evaluation, **row})
-                )
-            except Exception:
-                # What was learned is kept, whatever a callback does.
-                _log(row, settings)
-                try:
-                    checkpoint(parts, settings, frames, on_iteration)
-                except Exception as error:
-                    logger.warning("no checkpoint at %d frames (%r); the one before it stays", frames, error)
-                parts.collector.shutdown()
-                raise
-            if ends:
+            if _ends(on_iteration, parts, iteration, row, {**earlier, **evaluation}, settings):
                 if last_evaluation != frames:
                     evaluation = _evaluated(settings, frames)
                     row.update(evaluation)
@@ -162,6 +150,29 @@ def run(parts: Parts, settings: Run, *, on_iteration: OnIteration | None = None)
         evaluation = _evaluated(settings, frames)
     parts.collector.shutdown()
     return _finish(settings, frames, (frames - first_frames) / max(training_seconds, 1e-9), evaluation, clock)
+
+
+def _ends(
+    on_iteration: OnIteration | None,
+    parts: Parts,
+    iteration: Iteration,
+    row: dict[str, float],
+    evaluation: dict[str, float],
+    settings: Run,
+) -> bool:
+    """Whether the callback ends the run; where it raises, what was learned is kept in a checkpoint."""
+    if on_iteration is None:
+        return False
+    try:
+        return asks_to_end(on_iteration(parts, iteration, {**evaluation, **row}))
+    except Exception:
+        _log(row, settings)
+        try:
+            checkpoint(parts, settings, iteration.frames, on_iteration)
+        except Exception as error:
+            logger.warning("no checkpoint at %d frames (%r); the one before it stays", iteration.frames, error)
+        parts.collector.shutdown()
+        raise
 
 
 def _evaluated(settings: Run, frames: int) -> dict[str, float]:
@@ -221,7 +232,7 @@ def _returns(row: dict[str, float], evaluation: dict[str, float]) -> str:
 
 def _finish(
     settings: Run, frames: int, frames_per_second: float, evaluation: dict[str, float], clock: float
-) -> dict[str, Any]:
+) -> JsonObject:
     summary = {
         "algorithm": settings.algorithm,
         "task": settings.task,

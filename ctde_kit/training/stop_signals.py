@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM end a run at the end of an iteration, with a checkpoint."""
+"""Handlers of SIGINT and SIGTERM that let a run end after its iteration, with a checkpoint."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ctde_kit.errors import RunStopped
 GRACE = 20.0
 """Seconds that an iteration gets to end."""
 INSIST = 10.0
-"""Seconds until an interruption is repeated that something in between has swallowed."""
+"""Seconds after which an interruption is repeated, in case some code has swallowed the first."""
 SAME = 1.0
 """Seconds within which a second signal is the same one: some senders address the process and its group."""
 STOPPING = (signal.SIGINT, signal.SIGTERM)
@@ -61,7 +61,7 @@ class StopSignals:
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def at_boundary(self) -> bool:
-        """Whether the run is to stop; it has come to the end of an iteration, and what follows is not interrupted."""
+        """Whether the run is to stop, asked at the end of an iteration; what follows is not interrupted."""
         if self.signal is not None:
             signal.setitimer(signal.ITIMER_REAL, 0)
         return self.signal is not None

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
-from ctde_kit.protocols import TargetRule
+from ctde_kit.protocols import StateDict, TargetRule
 from ctde_kit.training.gradient_step import GradientStep
 from ctde_kit.training.parts import Metrics
 
@@ -45,11 +44,11 @@ class PolyakUpdate:
         if self.updates % self.every == 0:
             torch._foreach_lerp_(self.target_networks, self.online, self.tau)  # pyright: ignore[reportPrivateImportUsage]  # torch has no public one
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         """The number of gradient steps so far."""
         return {"updates": self.updates}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: StateDict) -> None:
         """Restore what ``state_dict`` returned."""
         self.updates = state_dict["updates"]
 
@@ -87,11 +86,11 @@ class HardUpdate:
         if self.updates % self.every == 0:
             torch._foreach_copy_(self.target_networks, self.online)  # pyright: ignore[reportPrivateImportUsage]  # torch has no public one
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         """The number of gradient steps so far."""
         return {"updates": self.updates}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: StateDict) -> None:
         """Restore what ``state_dict`` returned."""
         self.updates = state_dict["updates"]
 
@@ -101,8 +100,8 @@ class UpdateWithTargets:
 
     Args:
         update: the gradient step.
-        rules: called after it, in this order: one rule for each loss that has target networks. What changes the online
-            networks once more, such as ``ParameterAverage``, stands before them.
+        rules: called after it, in this order: one rule for each loss that has target networks. A rule that changes the
+            online networks once more, such as ``ParameterAverage``, stands before them.
 
     >>> from ctde_kit.recipes import MatrixTask, QMIXConfig
     >>> parts = QMIXConfig(task=MatrixTask(n_envs=2)).build()
@@ -129,14 +128,14 @@ class UpdateWithTargets:
             rule()
         return metrics
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         """The states of the gradient step and of each rule."""
         return {
             "update": self.update.state_dict(),
             "rules": {name: rule.state_dict() for name, rule in self.rules.items()},
         }
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: StateDict) -> None:
         """Restore what ``state_dict`` returned."""
         self.update.load_state_dict(state_dict["update"])
         for name, rule in self.rules.items():
@@ -144,7 +143,7 @@ class UpdateWithTargets:
 
 
 def _float_pairs(online: nn.Module, target_networks: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
-    """The tensors that are to follow, and beside each its target; what both networks share needs no move."""
+    """The online networks' tensors, and the target of each; tensors that both networks share are left out."""
     pairs = zip(_float_tensors(online), _float_tensors(target_networks), strict=True)
     apart = [(tensor, target) for tensor, target in pairs if tensor is not target]
     return [tensor for tensor, _ in apart], [target for _, target in apart]

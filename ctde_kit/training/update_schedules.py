@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from tensordict import TensorDictBase
 
-from ctde_kit.protocols import ReplayBuffer
+from ctde_kit.protocols import ReplayBuffer, StateDict
 from ctde_kit.training.parts import Metrics, Update
 
 
@@ -80,10 +79,10 @@ class UpdatesPerFrame:
             self.updates += 1
             yield metrics
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         """The number of updates made so far."""
         return {"updates": self.updates}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: StateDict) -> None:
         """Restore what ``state_dict`` returned."""
         self.updates = state_dict["updates"]

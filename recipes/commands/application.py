@@ -9,7 +9,6 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -57,8 +56,8 @@ def compose_and_run(
 ) -> None:
     """Compose the configuration ``config_name`` and call ``run`` with it and its directory, for each job of ``-m``.
 
-    Several jobs end with a line that says how many, and where they are.
-    What ``run`` returns is the job's figure, which a sweeper that searches for the best options maximizes.
+    Several jobs end with a line that says how many there were, and where they are. What ``run`` returns is the job's
+    figure, which a sweeper that searches for the best options maximizes.
 
     Raises:
         UserError: the last mistake; those of other jobs are printed.
@@ -75,7 +74,8 @@ def compose_and_run(
 
     def job(cfg: DictConfig) -> float | None:
         # A working directory may hold what OmegaConf would look up.
-        runtime: Any = OmegaConf.to_container(HydraConfig.get().runtime, resolve=False)
+        runtime = OmegaConf.to_container(HydraConfig.get().runtime, resolve=False)
+        assert isinstance(runtime, dict)
         path = Path(runtime["output_dir"])
         paths.append(path)
         # An exception that leaves the job makes hydra print a line of its own.
@@ -102,6 +102,11 @@ def compose_and_run(
             raise
         directory = "hydra.sweep.dir" if multirun else "hydra.run.dir"
         raise UserError(f"{error.filename} cannot be written ({error.strerror}): choose another {directory}") from error
+    _conclude(program, paths, errors)
+
+
+def _conclude(program: str, paths: list[Path], errors: list[tuple[Path, Exception]]) -> None:
+    """Say where several jobs are, print the mistakes of all but the last that failed, and raise the last one."""
     if len(paths) > 1:
         failed = f", {len(errors)} of them failed" if errors else ""
         print(f"{len(paths)} runs{failed}: {os.path.commonpath(paths)}")

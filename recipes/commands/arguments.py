@@ -6,13 +6,13 @@ import difflib
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, ValueType
+from hydra.core.override_parser.types import IntervalSweep, Override, ValueType
 from hydra.errors import HydraException
 
 from ctde_kit.errors import UserError
 from ctde_kit.recipes.commands.options import CONF, Options, options_of
 from ctde_kit.recipes.commands.short_forms import OPEN
-from ctde_kit.recipes.configs.checks import field_types, find_misfit
+from ctde_kit.recipes.configs.checks import Declared, field_types, find_misfit
 
 # Hydra takes these before the options alone.
 MULTIRUN = ("-m", "--multirun")
@@ -49,7 +49,7 @@ def check_arguments(program: str, options: Options, arguments: list[str]) -> Non
 
 
 def is_true(argument: str) -> bool:
-    """What ``NAME=true`` or ``NAME=false`` says, in each way of writing it.
+    """Whether the argument ``NAME=VALUE`` says true, however it is written.
 
     Raises:
         UserError: for another value.
@@ -93,7 +93,7 @@ def _checked_choice(program: str, options: Options, option: str, value: str) -> 
 
 
 def _other_choices(program: str, options: Options, option: str, value: str) -> str:
-    """What to say of an option that chooses, and that this command does not have."""
+    """The error text for an option that chooses and that this command does not have."""
     folder, _, package = option.partition("@")
     same = [other for other in options.choices if other.partition("@")[0] == folder]
     if same and value not in options_of(folder):
@@ -146,7 +146,7 @@ class _ValueCheck:
         for value in self._values(name, given):
             self._check_value(name, value, declared)
 
-    def _values(self, name: str, given: str) -> list[Any]:
+    def _values(self, name: str, given: str) -> list[object]:
         """The value; several with ``-m``."""
         try:
             override = self.parser.parse_override(f"{name}={given}")
@@ -160,7 +160,7 @@ class _ValueCheck:
             raise UserError(f"{name}={given}: several values need -m, as in `{self.program} -m {name}={given}`")
         return [getattr(value, "text", value) for value in values]
 
-    def _check_value(self, name: str, value: Any, declared: Any) -> None:
+    def _check_value(self, name: str, value: object, declared: Declared) -> None:
         if isinstance(value, str) and "${" in value:
             raise UserError(
                 f"{name}={value}: expected a value, found one that looks up another; write the value itself"
@@ -176,7 +176,7 @@ class _ValueCheck:
             raise UserError(f"{name}{misfit.place}={text(misfit.value)}: expected {misfit.expected}")
 
     def _unknown(self, options: Options, name: str, given: str) -> str:
-        """What to say of an option that there is not."""
+        """The error text for an option that does not exist."""
         option = options.choosing(name)
         if option is not None:
             known = options_of(option.partition("@")[0])
@@ -193,10 +193,11 @@ class _ValueCheck:
         return f"there is no such option; `{self.program} --help` lists them"
 
 
-def _swept(override: Override) -> list[Any]:
+def _swept(override: Override) -> list[object]:
     """The values of a sweep; of an interval, in which a sweeper that searches may choose any, its ends."""
     if override.value_type == ValueType.INTERVAL_SWEEP:
-        interval: Any = override.value()
+        interval = override.value()
+        assert isinstance(interval, IntervalSweep)
         return [interval.start, interval.end]
     return list(override.sweep_iterator())
 
@@ -214,7 +215,7 @@ def _close_last(last: str, known: list[str]) -> list[str]:
     return [option for option in known if option.rpartition(".")[2] in close]
 
 
-def text(value: Any) -> str:
+def text(value: object) -> str:
     """A value as it stands on a command line."""
     if isinstance(value, bool) or value is None:
         return "null" if value is None else str(value).lower()

@@ -5,10 +5,9 @@ from __future__ import annotations
 import difflib
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -30,7 +29,7 @@ PROGRAM = "ctde-benchmark"
 PLAN_FILE = "benchmark.yaml"
 COMMAND_KEYS = (*FILE_KEYS, "output", "jobs", "minutes", "retry")
 # These change nothing in what a run learns.
-FREE = ("device", "compile", "logger")
+FREE = ("device", "compile", "threads", "logger")
 WORKERS = "n_workers"
 HELP = f"""\
 {PROGRAM}: every recipe on every task with every seed, each a run of its own, side by side.
@@ -103,7 +102,7 @@ def planned(options: BenchmarkOptions) -> Plan:
         if recipe not in RECIPES:
             raise UserError(f"recipes: {label}: there is no recipe {recipe!r}{_hint(recipe, RECIPES)}")
     for task in options.tasks:
-        if ":" not in task and task not in options_of("task"):
+        if task not in options_of("task") and with_own_task([f"task={task}"]) == [f"task={task}"]:
             raise UserError(f"tasks: there is no task {task!r}{_hint(task, options_of('task'))}")
     assert options.output is not None
     output = options.output.absolute()
@@ -165,8 +164,8 @@ def _report_failures(failed: list[PlannedRun]) -> None:
         raise UserError(f"{len(failed)} failed: {names}; mend the cause, and repeat the command with retry=true")
 
 
-def _file(name: str) -> Mapping[str, Any]:
-    """What a file of a benchmark says; ``name`` is one of the kit's, or a path."""
+def _file(name: str) -> Mapping[str, object]:
+    """The options in a benchmark's file; ``name`` is one of the kit's benchmarks, or a path."""
     known = options_of("benchmark")
     path = CONF / "benchmark" / f"{name}.yaml" if name in known else Path(name)
     if not path.is_file():
@@ -178,7 +177,7 @@ def _file(name: str) -> Mapping[str, Any]:
     return content
 
 
-def _hint(name: str, known: Any) -> str:
+def _hint(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, list(known), n=3)
     return f"; did you mean {' or '.join(close)}?" if close else f"; expected one of {', '.join(known)}"
 

@@ -1,4 +1,4 @@
-"""What there is: the lists that ``ctde``, ``ctde recipes``, ``ctde tasks`` and ``ctde parts`` print."""
+"""The lists that ``ctde``, ``ctde recipes``, ``ctde tasks`` and ``ctde parts`` print."""
 
 from __future__ import annotations
 
@@ -69,6 +69,7 @@ def tasks(arguments: list[str]) -> None:
         if not name.startswith("own/"):
             print(f"task={name}")
     print("task=vmas/FILE.py:CLASS, task=pettingzoo/FILE.py:FUNCTION, task=torchrl/FILE.py:FUNCTION: your own")
+    print("task=pettingzoo/PACKAGE/MODULE, task=lbf/ID: any environment of a package, as pettingzoo/sisl/pursuit_v5")
     print("`ctde tasks NAME` shows a task's options, groups and sizes")
 
 
@@ -123,7 +124,7 @@ def parts(arguments: list[str]) -> None:
 
 
 def _comment(folder: str, name: str) -> str:
-    """What a file of options says of itself in its first line."""
+    """The comment in the first line of a file of options."""
     first, *_ = (CONF / folder / f"{name}.yaml").read_text().splitlines()
     return first.removeprefix("# ") if first.startswith("#") else ""
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ctde_kit.errors import UserError
+from ctde_kit.files import JsonObject
 
 if TYPE_CHECKING:
     from ctde_kit.recipes.studies.report.document import Table
@@ -68,7 +69,7 @@ def _is_path(argument: str) -> bool:
     return not argument.startswith(("-", "output=")) and ("=" not in argument.split("/")[0] or Path(argument).exists())
 
 
-def read_options(run: Path) -> dict[str, Any]:
+def read_options(run: Path) -> JsonObject:
     """All options of a run, those at their defaults, too; a user's own environment is named by what its code was."""
     from ctde_kit.recipes.commands.loading import read_config
     from ctde_kit.recipes.configs.data import to_data

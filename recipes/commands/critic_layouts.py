@@ -7,10 +7,10 @@ import os
 import platform
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from ctde_kit.files import JsonObject
 from ctde_kit.recipes.commands.application import compose, compose_and_run
 from ctde_kit.recipes.commands.arguments import check_arguments
 from ctde_kit.recipes.commands.options import Options
@@ -31,7 +31,7 @@ def critic_layouts(arguments: list[str]) -> None:
     compose_and_run(PROGRAM, STUDY, options, overrides, _start)
 
 
-def study_options(algorithm: str, task: str) -> dict[str, Any]:
+def study_options(algorithm: str, task: str) -> JsonObject:
     """The options of the study's runs on ``task``, as plain data."""
     return to_data(recipe_config(compose(algorithm, [f"study={STUDY}", f"task={task}"])))
 

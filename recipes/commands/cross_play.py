@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
 import ctde_kit as ck
 from ctde_kit.errors import UserError
+from ctde_kit.files import JsonObject
 from ctde_kit.recipes.commands.application import compose_and_run
 from ctde_kit.recipes.commands.arguments import check_arguments
 from ctde_kit.recipes.commands.options import Options
@@ -18,13 +20,13 @@ from ctde_kit.recipes.commands.short_forms import expand_side, names_group, with
 from ctde_kit.recipes.commands.worker_errors import worker_errors
 from ctde_kit.recipes.configs.command_options import CrossPlayConfig
 from ctde_kit.recipes.configs.data import to_data
-from ctde_kit.recipes.configs.opponents import RunOpponent
+from ctde_kit.recipes.configs.opponents import OpponentConfig, RunOpponent
 from ctde_kit.recipes.configs.tasks.task import TaskConfig
 from ctde_kit.recipes.wiring.evaluating import EVALUATION_SEED
 from ctde_kit.recipes.wiring.saved_runs import SavedRun
 
 if TYPE_CHECKING:
-    from ctde_kit import TeamSpec
+    from ctde_kit import GroupSpec, TeamSpec
     from ctde_kit.training import CrossPlay
 
 PROGRAM = "ctde-cross-play"
@@ -46,6 +48,8 @@ def play(cfg: CrossPlayConfig) -> CrossPlay:
     Raises:
         UserError: for unknown groups, runs of several tasks, and policies that do not fit.
     """
+    from tensordict.nn import TensorDictModuleBase
+
     from ctde_kit.recipes.wiring.devices import resolve_device
     from ctde_kit.recipes.wiring.policies import build_opponent
     from ctde_kit.recipes.wiring.transforms import with_transforms
@@ -57,10 +61,15 @@ def play(cfg: CrossPlayConfig) -> CrossPlay:
     team = ck.TeamSpec.from_env(base_env)
     try:
         _check_groups(cfg, team, task)
-        sides: dict[str, dict[str, Any]] = {
+
+        def player(policy: OpponentConfig, group: GroupSpec) -> TensorDictModuleBase:
+            actor = build_opponent(policy, group, team, task)
+            assert isinstance(actor, TensorDictModuleBase)
+            return actor.to(device)
+
+        sides = {
             group.name: {
-                label: build_opponent(policy, group, team, task).to(device)  # pyright: ignore[reportAttributeAccessIssue]  # a module
-                for label, policy in _labelled(cfg.policies[group.name].values()).items()
+                label: player(policy, group) for label, policy in _labelled(cfg.policies[group.name].values()).items()
             }
             for group in team
         }
@@ -123,7 +132,7 @@ def _common_task(cfg: CrossPlayConfig) -> TaskConfig:
     return saved[0].task
 
 
-def _options(run: SavedRun) -> dict[str, Any]:
+def _options(run: SavedRun) -> JsonObject:
     """In what runs must agree, so that their policies can play each other."""
     task = run.task
     return run.environment | {name: getattr(task, name, None) for name in ("max_steps", "continuous_actions", "params")}
@@ -143,9 +152,9 @@ def _check_groups(cfg: CrossPlayConfig, team: TeamSpec, task: TaskConfig) -> Non
         raise UserError(f"{missing[0]}: no policy is given; name one or more, such as {missing[0]}=[RUN_DIR,random]")
 
 
-def _labelled(policies: Any) -> dict[str, Any]:
+def _labelled(policies: Iterable[OpponentConfig]) -> dict[str, OpponentConfig]:
     """Policies by label; where two share one, the second gets a number."""
-    labelled: dict[str, Any] = {}
+    labelled: dict[str, OpponentConfig] = {}
     for policy in policies:
         label, count = policy.label, 1
         while label in labelled:
@@ -155,7 +164,7 @@ def _labelled(policies: Any) -> dict[str, Any]:
     return labelled
 
 
-def _described(policy: Any) -> dict[str, Any]:
+def _described(policy: OpponentConfig) -> JsonObject:
     return {name: value for name, value in to_data(policy).items() if name != "kind"}
 
 

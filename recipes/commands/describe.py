@@ -51,6 +51,7 @@ def described(task: TaskConfig) -> Iterator[str]:
         for group in team:
             yield f"  group {group.name:{width}}  {_group(group)}"
         yield f"  state  {f'{team.state_dim} features' if team.state_dim else 'none'}"
+        yield from (f"  border  {change}" for change in border_changes(env))
         yield from _played(task, env, team)
     finally:
         env.close()
@@ -58,6 +59,17 @@ def described(task: TaskConfig) -> Iterator[str]:
     yield f"  doctor  {len(report.findings) - len(report.broken)} of {len(report.findings)} rules hold or do not apply"
     for finding in report.broken:
         yield f"    {finding.rule}: {finding.figure}"
+
+
+def border_changes(env: EnvBase) -> list[str]:
+    """What ``FlatVectors`` changes between an environment and its networks, in words."""
+    from torchrl.envs import TransformedEnv
+
+    from ctde_kit.envs.transforms import FlatVectors
+
+    transforms: Any = env.transform if isinstance(env, TransformedEnv) else ()
+    parts = [transforms] if isinstance(transforms, FlatVectors) else [*transforms]
+    return [change for part in parts if isinstance(part, FlatVectors) for change in part.changes]
 
 
 def _group(group: GroupSpec) -> str:
@@ -90,7 +102,7 @@ def _played(task: TaskConfig, env: EnvBase, team: TeamSpec) -> Iterator[str]:
 def _interests(task: TaskConfig, returns: Returns) -> Iterator[str]:
     from ctde_kit.training.evaluations import OPPOSED
 
-    said = f"task.groups_compete={str(task.groups_compete).lower()}"
+    said = f"task.groups_compete={'null' if task.groups_compete is None else str(task.groups_compete).lower()}"
     for (one, other), figure in returns.correlations().items():
         if math.isnan(figure):
             yield f"  interests  {one} and {other}: one of them earned the same in every episode ({said})"
@@ -98,3 +110,5 @@ def _interests(task: TaskConfig, returns: Returns) -> Iterator[str]:
         yield f"  interests  {one} and {other}: correlation of their returns {figure:.2f} ({said})"
         if figure < OPPOSED and not task.groups_compete:
             yield "    what one earns the other loses: give task.groups_compete=true, and each is reported on its own"
+    if task.groups_compete is None and len(returns.by_group) > 1:
+        yield "    nobody has said whether they compete: give task.groups_compete=true or task.groups_compete=false"

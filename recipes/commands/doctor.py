@@ -15,6 +15,7 @@ from ctde_kit.recipes.commands.loading import read_config
 from ctde_kit.recipes.commands.task_arguments import names_task, task_of
 from ctde_kit.recipes.configs.tasks.lbf_task import LbfTask
 from ctde_kit.recipes.configs.tasks.pettingzoo_task import PettingZooTask
+from ctde_kit.recipes.configs.tasks.smax_task import SmaxTask
 from ctde_kit.recipes.configs.tasks.task import TaskConfig
 from ctde_kit.recipes.configs.tasks.vmas_task import VmasTask
 from ctde_kit.recipes.wiring.saved_runs import SavedRun
@@ -68,7 +69,7 @@ def _reports(arguments: list[str]) -> Iterator[Report]:
 
 def examine_env(task: TaskConfig) -> Report:
     """What the rules of envs say of a task's environment."""
-    limit = task.max_steps if isinstance(task, (VmasTask, PettingZooTask, LbfTask)) else None
+    limit = task.max_steps if isinstance(task, (VmasTask, PettingZooTask, LbfTask, SmaxTask)) else None
     return ck.testing.check_env(lambda: task.build(seed=0, device="cpu", n_envs=N_ENVS), max_steps=limit, raises=False)
 
 
@@ -120,6 +121,12 @@ def _examine_loss(loss: Any, name: str, parts: Parts, fresh: TensorDictBase, tea
         )
         return
     batch = parts.prepare(fresh.clone())
+    if isinstance(loss, ck.objectives.MASACLoss):
+        for group in loss.critics:
+            yield ck.testing.check_soft_actor_critic_loss(
+                loss, batch, group=group, other_actions=loss.other_actions, raises=False
+            )
+        return
     mixer: Any = loss.mixer
     keys = None if mixer is None else {"reward": "reward"}
     if isinstance(loss, ck.QMixLoss):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ctde_kit.errors import UserError
+from ctde_kit.files import JsonObject
 from ctde_kit.recipes.commands.run_arguments import read_arguments
 from ctde_kit.recipes.configs.data import to_data
 from ctde_kit.recipes.configs.policy_options import EvaluateConfig, PolicyOptions
@@ -46,7 +47,7 @@ def evaluate(arguments: list[str]) -> None:
         print(f"every episode: {output}")
 
 
-def evaluation(stage: Stage, options: PolicyOptions) -> dict[str, Any]:
+def evaluation(stage: Stage, options: PolicyOptions) -> JsonObject:
     """What the file says of one run: who played what, figures with their distributions, and every episode."""
     import ctde_kit as ck
     from ctde_kit.training.distribution import Distribution
@@ -62,7 +63,7 @@ def evaluation(stage: Stage, options: PolicyOptions) -> dict[str, Any]:
     episodes = _episodes(returns, stage)
     names = [name for name in episodes[0] if name != "episode" and not name.endswith("/returns")]
     figures = {name: Distribution.of([float(episode[name]) for episode in episodes]) for name in names}
-    metrics = returns.metrics(stage.task.groups_compete)
+    metrics = returns.metrics(bool(stage.task.groups_compete))
     return {
         "run": str(stage.run.directory),
         "algorithm": stage.run.config["algorithm"],
@@ -79,12 +80,12 @@ def evaluation(stage: Stage, options: PolicyOptions) -> dict[str, Any]:
     }
 
 
-def _episodes(returns: Returns, stage: Stage) -> list[dict[str, Any]]:
+def _episodes(returns: Returns, stage: Stage) -> list[JsonObject]:
     """One row per episode: figures over agents, how it ended, and ``GROUP/returns`` of each agent."""
     assert returns.numbers is not None
     assert returns.terminated is not None
     order = returns.numbers.argsort()
-    rows: list[dict[str, Any]] = [*returns.records(stage.task.groups_compete)]
+    rows: list[JsonObject] = [*returns.records(bool(stage.task.groups_compete))]
     for row, index in zip(rows, order.tolist(), strict=True):
         row["terminated"] = bool(returns.terminated[index])
         for group, values in returns.by_group.items():
@@ -92,7 +93,7 @@ def _episodes(returns: Returns, stage: Stage) -> list[dict[str, Any]]:
     return rows
 
 
-def _print(content: dict[str, Any]) -> None:
+def _print(content: JsonObject) -> None:
     agents = ", ".join(f"{count} {group}" for group, count in content["agents"].items())
     print(
         f"{content['run']}: {content['policy']} policy at {content['frames']} frames, {content['eval/episodes']} "
@@ -110,7 +111,7 @@ def _print(content: dict[str, Any]) -> None:
         )
 
 
-def _write_beside(directory: Path, content: dict[str, Any]) -> Path:
+def _write_beside(directory: Path, content: JsonObject) -> Path:
     """The first free ``evaluation_N.json``: what a run wrote is never written over."""
     number = 1
     while True:
@@ -122,7 +123,7 @@ def _write_beside(directory: Path, content: dict[str, Any]) -> Path:
             number += 1
 
 
-def _write(path: Path, found: list[dict[str, Any]]) -> None:
+def _write(path: Path, found: list[JsonObject]) -> None:
     text = json.dumps({"evaluations": found}, indent=1) + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

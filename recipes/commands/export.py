@@ -7,9 +7,10 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ctde_kit.errors import UserError
+from ctde_kit.files import JsonObject
 from ctde_kit.recipes.commands.export_example import EXAMPLES
 from ctde_kit.recipes.commands.run_arguments import read_arguments
 from ctde_kit.recipes.configs.policy_options import ExportConfig
@@ -74,7 +75,7 @@ def _write_all(stage: Stage, directory: Path, form: str) -> None:
 
 def _write_models(
     stage: Stage, files: Mapping[str, list[tuple[str, int, GreedyStep]]], directory: Path, form: str
-) -> list[dict[str, Any]]:
+) -> list[JsonObject]:
     """Write each file and play recorded observations with it; returns what ``model.json`` says of each."""
     from ctde_kit.modules.export.policy_files import write_policy
     from ctde_kit.recipes.wiring.export_parity import compare, record
@@ -93,7 +94,7 @@ def _write_models(
 
 
 def _files(stage: Stage, form: str) -> dict[str, list[tuple[str, int, GreedyStep]]]:
-    """By file, the agents that it is for: those of a group that learned and whose policies are equal."""
+    """For each file, the agents that it is for: agents of one group that learned and whose policies are equal."""
     from ctde_kit.modules.export.greedy_step import GreedyStep
 
     files: dict[str, list[tuple[str, int, GreedyStep]]] = {}
@@ -118,7 +119,7 @@ def _equal(one: GreedyStep, other: GreedyStep) -> bool:
     return ours.keys() == theirs.keys() and all(value.equal(theirs[name]) for name, value in ours.items())
 
 
-def _described(name: str, agents: list[tuple[str, int, GreedyStep]], stage: Stage) -> dict[str, Any]:
+def _described(name: str, agents: list[tuple[str, int, GreedyStep]], stage: Stage) -> JsonObject:
     group, agent, step = agents[0]
     action = step.group.action
     return {
@@ -136,5 +137,5 @@ def _described(name: str, agents: list[tuple[str, int, GreedyStep]], stage: Stag
     }
 
 
-def _port(port: Port) -> dict[str, Any]:
+def _port(port: Port) -> JsonObject:
     return {**asdict(port), "shape": ["batch", *port.shape]}

@@ -1,4 +1,4 @@
-"""Options that are given and that nothing would read."""
+"""A check for options that are given and that nothing would read."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 
 from ctde_kit.errors import UserError
 from ctde_kit.recipes.configs.mixers import NoMixer
+from ctde_kit.recipes.configs.recipe import RecipeConfig
 
 # By option, whether a configuration reads it, and what would make it so.
-READ: dict[str, tuple[Callable[[Any], bool], str]] = {
+READ: dict[str, tuple[Callable[[Any], bool], str]] = {  # of a configuration that has the option
     "replay.alpha": (lambda config: config.replay.prioritized, "replay.prioritized=true"),
     "replay.beta": (lambda config: config.replay.prioritized, "replay.prioritized=true"),
     "replay.directory": (lambda config: config.replay.stored_on == "disk", "replay.stored_on=disk"),
@@ -19,11 +20,19 @@ READ: dict[str, tuple[Callable[[Any], bool], str]] = {
     "huber_delta": (lambda config: config.value_loss == "huber", "value_loss=huber"),
     "inference_entropy": (lambda config: config.infer_policies, "infer_policies=true"),
     "inference_deviation": (lambda config: config.infer_policies, "infer_policies=true"),
+    "smoothing_limit": (lambda config: config.smoothing_deviation is not None, "smoothing_deviation=0.2"),
+    "alpha_lr": (lambda config: not config.fixed_alpha, "fixed_alpha=false"),
+    "share_alpha": (lambda config: not config.fixed_alpha, "fixed_alpha=false"),
+    "target_entropy": (lambda config: not config.fixed_alpha, "fixed_alpha=false"),
+    "target_entropy_weight": (
+        lambda config: not config.fixed_alpha and config.target_entropy is None and not config.task.continuous,
+        "discrete actions, without fixed_alpha and target_entropy",
+    ),
     "team_reward": (lambda config: not isinstance(config.mixer, NoMixer), "a mixer, such as mixer=vdn"),
 }
 
 
-def check_read(config: Any, overrides: Iterable[str]) -> None:
+def check_read(config: RecipeConfig, overrides: Iterable[str]) -> None:
     """Raise ``UserError`` for an option on the command line that this configuration never reads.
 
     Args:

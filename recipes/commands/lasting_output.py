@@ -1,4 +1,4 @@
-"""Output that ends nothing: a closed stdout or stderr, or a reader that left, as ``head`` does."""
+"""Output that never ends a program, even where stdout or stderr is closed, or its reader left, as ``head`` does."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def lasting_output() -> Iterator[None]:
 
 
 def _keep_taken(number: int) -> None:
-    """Open the null device where a descriptor is closed: the next file would get it, and what others print into it."""
+    """Open the null device where a descriptor is closed: the next file would get its number, and what others print."""
     try:
         os.fstat(number)
     except OSError:
@@ -69,5 +69,5 @@ class LastingStream:
             os.dup2(null, self._stream.fileno())
             os.close(null)
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(self._stream, name)

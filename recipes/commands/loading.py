@@ -1,21 +1,31 @@
-"""Finished runs, loaded back."""
+"""Finished runs, loaded from their directories."""
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import ctde_kit as ck
 from ctde_kit.errors import UserError
 from ctde_kit.recipes.commands.recipes import RECIPES
 from ctde_kit.recipes.configs.data import from_data
-from ctde_kit.recipes.configs.recipe import RecipeConfig, has_field
+from ctde_kit.recipes.configs.recipe import RecipeConfig
+from ctde_kit.recipes.configs.replays import ReplayConfig
 from ctde_kit.recipes.wiring.saved_runs import SavedRun, as_saved
 
 if TYPE_CHECKING:
+    from torchrl.envs import EnvBase
+
     from ctde_kit import Parts, TeamPolicy
+
+
+@runtime_checkable
+class WithReplay(Protocol):
+    """A recipe's configuration that has a replay buffer."""
+
+    replay: ReplayConfig
 
 
 @dataclass(frozen=True)
@@ -41,11 +51,12 @@ class LoadedRun:
     @property
     def policy(self) -> TeamPolicy:
         """The policy of all groups; greedy under ``ExplorationType.DETERMINISTIC``, the default outside collectors."""
-        policy: Any = self.parts.policy
+        policy = self.parts.policy
+        assert isinstance(policy, ck.TeamPolicy)
         return policy
 
     @property
-    def env(self) -> Any:
+    def env(self) -> EnvBase:
         """The training env, with the transforms that the policy needs."""
         return self.parts.collector.env
 
@@ -96,11 +107,10 @@ def load(run_directory: str | Path, device: str | None = None, *, trust: bool = 
 
 
 def _in_memory(config: RecipeConfig) -> RecipeConfig:
-    if not has_field(type(config), "replay"):
+    if not isinstance(config, WithReplay):
         return config
-    replay: Any = getattr(config, "replay")  # noqa: B009
-    stored_on = "cpu" if replay.stored_on == "disk" else replay.stored_on
-    return replace(config, replay=replace(replay, stored_on=stored_on))
+    stored_on = "cpu" if config.replay.stored_on == "disk" else config.replay.stored_on
+    return replace(config, replay=replace(config.replay, stored_on=stored_on))
 
 
 def read_config(directory: Path) -> RecipeConfig:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from typing import Any
 
 from omegaconf import OmegaConf
 
@@ -16,13 +15,14 @@ from ctde_kit.recipes.commands.quoting import with_quoted_path
 from ctde_kit.recipes.configs.tasks.task import TaskConfig
 
 
-def named_task(name: str, **options: Any) -> TaskConfig:
+def named_task(name: str, **options: object) -> TaskConfig:
     """The task that ``task=NAME`` chooses on the command line, with the arguments that its file gives the environment.
 
     ``VmasTask("vmas/navigation")`` has VMAS's own arguments instead.
 
     Args:
-        name: as ``ctde tasks`` lists it, or of your own code, such as ``vmas/FILE.py:CLASS``.
+        name: as ``ctde tasks`` lists it, of a package (``pettingzoo/sisl/pursuit_v5``), or of your own code
+            (``vmas/FILE.py:CLASS``).
         options: fields of the task to change, such as ``n_envs``.
 
     Raises:
@@ -35,12 +35,13 @@ def named_task(name: str, **options: Any) -> TaskConfig:
     """
     names = options_of("task")
     arguments = with_own_task([f"task={name}"])
-    if name not in names and ":" not in name:
+    if name not in names and arguments == [f"task={name}"]:
         close = difflib.get_close_matches(name, names, n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else "`ctde tasks` lists them"
         raise UserError(f"{name!r}: there is no such task; {hint}")
     overrides = [with_quoted_path(argument) for argument in arguments]
-    task: Any = OmegaConf.to_object(compose("mappo", overrides).task)
+    task = OmegaConf.to_object(compose("mappo", overrides).task)
+    assert isinstance(task, TaskConfig)
     known = [field.name for field in dataclasses.fields(task)]
     unknown = [option for option in options if option not in known]
     if unknown:

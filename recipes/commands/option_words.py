@@ -1,4 +1,4 @@
-"""How the command line says what the library's errors say in the words of its own arguments."""
+"""Translates errors of the library, which name its arguments, into the options of the command line."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ OPTION_WORDS: dict[str, dict[str, str]] = {
 
 
 def in_options(message: str) -> str:
-    """``message``, an error's, with the options that the user of a command line knows.
+    """An error's ``message`` with options of the command line in place of the library's arguments.
 
     >>> in_options("mixer_state: sees='state': this env writes no root key 'state'; use sees='team'")
     "mixer.sees=state: this env writes no root key 'state'; use mixer.sees=team"

@@ -1,4 +1,4 @@
-"""What the options of a command are: their names, their types and what can be chosen, read without hydra or torch."""
+"""The options of a command: their names, their types and what they can choose, read without hydra or torch."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from ctde_kit.recipes.commands.schemas import FOLDERS, SINGLE
-from ctde_kit.recipes.configs.checks import PATH, field_types
+from ctde_kit.recipes.configs.checks import PATH, Declared, field_types
 from ctde_kit.recipes.configs.choices import CHOICES
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -53,7 +52,7 @@ class Options:
         return Options(self.config, choices)
 
     @cached_property
-    def types(self) -> dict[str, Any]:
+    def types(self) -> dict[str, Declared]:
         """The declared type of every option that has a value of its own, by its path."""
         return {path: declared for path, declared, _ in self._leaves(self.config, "")}
 
@@ -82,7 +81,7 @@ class Options:
         return [chosen for chosen, kind in self._alternatives(parent).items() if name in field_types(kind)]
 
     def hidden(self, path: str) -> list[str]:
-        """Options beside ``path``, whatever were chosen there."""
+        """The options that could stand beside ``path``, for any choice there."""
         parent = path.rpartition(".")[0]
         kinds = self._alternatives(parent).values()
         return list(dict.fromkeys(f"{parent}.{name}" for kind in kinds for name in field_types(kind)))
@@ -96,7 +95,7 @@ class Options:
         made = {f"{option}={chosen}": dict(_schemas(folder, chosen)).get("") for chosen in options_of(folder)}
         return {chosen: kind for chosen, kind in made.items() if kind is not None}
 
-    def _leaves(self, config: type, path: str) -> Iterator[tuple[str, Any, bool]]:
+    def _leaves(self, config: type, path: str) -> Iterator[tuple[str, Declared, bool]]:
         paths = {field.name for field in dataclasses.fields(config) if field.metadata == PATH}
         for name, declared in field_types(config).items():
             here = f"{path}.{name}" if path else name
@@ -133,6 +132,6 @@ def _schemas(folder: str, chosen: str) -> Iterator[tuple[str, type]]:
 
 
 @cache
-def _defaults(name: str) -> list[Any]:
+def _defaults(name: str) -> list[str | dict[str, str | None]]:
     path = CONF / f"{name}.yaml"
     return (yaml.safe_load(path.read_text()) or {}).get("defaults", []) if path.is_file() else []

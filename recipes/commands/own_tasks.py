@@ -8,16 +8,21 @@ from pathlib import Path
 from ctde_kit.errors import UserError
 from ctde_kit.recipes.configs.own_modules import check_name, with_absolute_file
 
+# Of any environment of a package: ``task=pettingzoo/sisl/pursuit_v5``, ``task=lbf/Foraging-5x5-2p-1f-v3``.
+PACKAGED = re.compile(r"(pettingzoo)/([\w.]+/[\w.-]+)|(lbf)/(Foraging[\w.-]+)")
 # By what stands before the slash: the file of ``conf/task``, and the option that has the code.
 FAMILIES = {
     "vmas": ("own/vmas", "task.scenario"),
     "pettingzoo": ("own/pettingzoo", "task.env"),
     "torchrl": ("own/torchrl", "task.env"),
+    "lbf": ("own/lbf", "task.env_id"),
 }
 
 
 def with_own_task(arguments: list[str]) -> list[str]:
     """A command line in which ``task=FAMILY/PLACE:NAME`` is the task, the code that it is built by, and its name.
+
+    So is ``task=pettingzoo/PACKAGE/MODULE``, and ``task=lbf/ID``, of environments that have no file of options.
 
     Raises:
         UserError: for code of no family, and for several at once.
@@ -34,6 +39,10 @@ def with_own_task(arguments: list[str]) -> list[str]:
         if option == "task" and ":" in value:
             file, code, name = _chosen(argument, value)
             found += [f"task={file}", code, *([] if "task.name" in given else [f"task.name={name}"])]
+        elif option == "task" and (packaged := PACKAGED.fullmatch(value)):
+            family, env = [part for part in packaged.groups() if part]
+            file, place = FAMILIES[family]
+            found += [f"task={file}", f"{place}={env}", *([] if "task.name" in given else [f"task.name={value}"])]
         else:
             found.append(argument)
     return found
@@ -41,7 +50,7 @@ def with_own_task(arguments: list[str]) -> list[str]:
 
 def _chosen(argument: str, value: str) -> tuple[str, str, str]:
     family, _, code = value.partition("/")
-    if family not in FAMILIES:
+    if family not in FAMILIES or family == "lbf":
         raise UserError(f"{argument}: expected vmas/, pettingzoo/ or torchrl/ before your own code, found {family}/")
     file, option = FAMILIES[family]
     if "," in code and not Path(code.rpartition(":")[0]).is_file():

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ctde_kit.recipes.configs.recipe import RecipeConfig
 from ctde_kit.recipes.maddpg import MADDPGConfig
 from ctde_kit.recipes.mappo import MAPPOConfig
+from ctde_kit.recipes.masac import MASACConfig
 from ctde_kit.recipes.pqn import PQNConfig
 from ctde_kit.recipes.qmix import QMIXConfig
 
@@ -35,4 +36,6 @@ RECIPES = {
     "maddpg": Recipe(MADDPGConfig, "deterministic actors, critics of joint actions"),
     "iddpg": Recipe(MADDPGConfig, "deterministic actors, decentralized critics"),
     "facmac": Recipe(MADDPGConfig, "deterministic actors, decentralized critics whose values are mixed"),
+    "masac": Recipe(MASACConfig, "stochastic actors that are paid for entropy, critics of joint actions"),
+    "isac": Recipe(MASACConfig, "stochastic actors that are paid for entropy, decentralized critics"),
 }

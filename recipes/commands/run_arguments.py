@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Generic, TypeVar
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
@@ -21,10 +21,12 @@ from ctde_kit.recipes.configs.policy_options import PolicyOptions
 from ctde_kit.recipes.configs.tasks.task import TaskConfig
 from ctde_kit.recipes.wiring.saved_runs import SavedRun
 
+Chosen = TypeVar("Chosen", bound=PolicyOptions)
+
 
 @dataclass(frozen=True)
-class RunArguments:
-    """A command line, read.
+class RunArguments(Generic[Chosen]):
+    """The parts of a command line of a tool that takes runs.
 
     Args:
         runs: the directories that it names.
@@ -34,12 +36,12 @@ class RunArguments:
     """
 
     runs: list[SavedRun]
-    options: Any
+    options: Chosen
     task: str | None
     changes: list[str]
 
     def task_of(self, run: SavedRun) -> TaskConfig:
-        """What a run's policy is to act in: its own task or the one that was named, with the changes.
+        """The task in which a run's policy is to act: its own or the one that was named, with the changes.
 
         Raises:
             UserError: for options that the task does not have, and where the run's own task names code that is not
@@ -52,7 +54,7 @@ class RunArguments:
         return changed(named_task(self.task), self.changes).with_actions(continuous=own.continuous)
 
 
-def read_arguments(program: str, config: type[PolicyOptions], arguments: list[str]) -> RunArguments | None:
+def read_arguments(program: str, config: type[Chosen], arguments: list[str]) -> RunArguments[Chosen] | None:
     """What the command line says; ``None`` after ``--help``, which is answered here.
 
     Raises:
@@ -78,7 +80,8 @@ def read_arguments(program: str, config: type[PolicyOptions], arguments: list[st
     own = [option for option in options if not option.startswith(("task.", "task=", "output="))]
     check_arguments(program, known, own)
     overrides = [override for option in own for override in expand(option)]
-    chosen: Any = OmegaConf.to_object(compose(config_name, overrides))
+    chosen = OmegaConf.to_object(compose(config_name, overrides))
+    assert isinstance(chosen, config)
     if outputs:
         # Not through hydra, which would read a path's own signs as its grammar.
         chosen = dataclasses.replace(chosen, output=outputs[-1])

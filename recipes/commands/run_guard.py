@@ -1,4 +1,4 @@
-"""What surrounds one run: its lock, signals, and errors of the system in one line."""
+"""Guards one run: takes its lock, notes signals, and turns errors of the system into one line."""
 
 from __future__ import annotations
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from ctde_kit.errors import UserError
-from ctde_kit.files import replacing
+from ctde_kit.files import JsonObject, replacing
 from ctde_kit.modules import TeamPolicy
 from ctde_kit.recipes.commands.loading import read_config
 from ctde_kit.recipes.commands.run_guard import guarded_run
@@ -49,7 +48,7 @@ from ctde_kit.training.reporting import (
 from ctde_kit.training.stop_signals import StopSignals
 
 
-def start(config: RecipeConfig, path: str | Path) -> dict[str, Any]:
+def start(config: RecipeConfig, path: str | Path) -> JsonObject:
     """A new run in ``path``, as the command line's: evaluation, metrics, checkpoints, curves; gives its summary.
 
     Where it ends before its first checkpoint nothing is left that keeps the same command from working again.
@@ -90,7 +89,7 @@ def start(config: RecipeConfig, path: str | Path) -> dict[str, Any]:
             raise
 
 
-def resume(config: RecipeConfig, path: Path, *, trust: bool = False) -> dict[str, Any]:
+def resume(config: RecipeConfig, path: Path, *, trust: bool = False) -> JsonObject:
     """Go on with the run in ``path``; rows of ``metrics.csv`` past its checkpoint are dropped.
 
     Args:
@@ -146,7 +145,7 @@ def _write_actors(config: RecipeConfig, parts: Parts, directory: RunDirectory) -
     _write(actors, directory.path / ACTORS_FILE)
 
 
-def _write(data: dict[str, Any], path: Path) -> None:
+def _write(data: JsonObject, path: Path) -> None:
     with replacing(path, sealed=True) as file:
         file.write(yaml.safe_dump(data, sort_keys=False).encode())
 
@@ -163,7 +162,7 @@ def _train(
     directory: RunDirectory,
     seconds: float,
     stop: StopSignals,
-) -> dict[str, Any]:
+) -> JsonObject:
     task, device = config.task, resolve_device(config.device)
     team = TeamSpec.from_env(parts.collector.env)
     groups = [group.name for group in team]
@@ -192,11 +191,7 @@ def _train(
             **({"ended_by": callbacks.ended_by} if callbacks.ended_by else {}),
         },
     )
-    collected = -(-config.total_frames // config.frames_per_batch) * config.frames_per_batch
-    if collected != config.total_frames:
-        multiple = f"the next multiple of frames_per_batch={config.frames_per_batch}"
-        print(f"total_frames={config.total_frames}: {collected} frames will be collected, {multiple}")
-    print(f"run directory: {directory.path.absolute()}", flush=True)
+    _announce(config, directory)
     try:
         summary = run(parts, settings, on_iteration=callbacks)
     finally:
@@ -208,6 +203,15 @@ def _train(
     session.end()
     _print_result(summary, directory)
     return summary
+
+
+def _announce(config: RecipeConfig, directory: RunDirectory) -> None:
+    """Print where the run is, and how many frames it will collect where that is more than what was asked for."""
+    collected = -(-config.total_frames // config.frames_per_batch) * config.frames_per_batch
+    if collected != config.total_frames:
+        multiple = f"the next multiple of frames_per_batch={config.frames_per_batch}"
+        print(f"total_frames={config.total_frames}: {collected} frames will be collected, {multiple}")
+    print(f"run directory: {directory.path.absolute()}", flush=True)
 
 
 def _recording(
@@ -241,7 +245,7 @@ def _recording(
     return record
 
 
-def _print_result(summary: dict[str, Any], directory: RunDirectory) -> None:
+def _print_result(summary: JsonObject, directory: RunDirectory) -> None:
     returns = [f"{name} {summary[name]:.3f}" for name in shown_returns(summary)]
     print(f"{summary['algorithm']} on {summary['task']}, seed {summary['seed']}: {', '.join(returns)}")
     print(

@@ -1,4 +1,4 @@
-"""Short forms on the command line, and what they are for hydra."""
+"""Short forms on the command line, expanded into overrides that hydra takes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def expand(argument: str) -> list[str]:
     An opponent is the name of a configuration in ``conf/opponent``, or else a run directory.
 
     Raises:
-        UserError: for an opponent that is neither.
+        UserError: for an opponent that is neither, and for arguments of a task that are none.
 
     >>> expand("task.params.n_agents=4")
     ['++task.params.n_agents=4']
@@ -33,6 +33,11 @@ def expand(argument: str) -> list[str]:
     if path != argument:
         return [path]
     owner, _, rest = name.partition(".")
+    if name == "task.params" and not value.strip("{} "):
+        raise UserError(
+            f"{argument}: expected arguments, task.params.NAME=VALUE: those of the task's file stay; `ctde tasks NAME` "
+            "shows them"
+        )
     if name.startswith("task.params."):
         return [f"++{argument}"]
     if not separator or not rest or "." in rest:

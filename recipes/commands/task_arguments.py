@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from omegaconf import OmegaConf
 
 from ctde_kit.errors import UserError
@@ -38,5 +36,6 @@ def task_of(program: str, arguments: list[str], expected: str = "task=NAME and o
     arguments = with_own_task(arguments)
     check_arguments(program, Options.of(RECIPES["mappo"].config, "mappo"), arguments)
     overrides = [override for argument in arguments for override in expand(argument)]
-    task: Any = OmegaConf.to_object(compose("mappo", overrides).task)
+    task = OmegaConf.to_object(compose("mappo", overrides).task)
+    assert isinstance(task, TaskConfig)
     return task

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -23,7 +22,7 @@ from ctde_kit.recipes.commands.short_forms import expand, with_whole_numbers
 from ctde_kit.recipes.commands.worker_errors import worker_errors
 from ctde_kit.recipes.configs.recipe import RecipeConfig, has_field
 
-OVERRIDABLE_ON_RESUME = ("total_frames", "device", "compile", "logger")
+OVERRIDABLE_ON_RESUME = ("total_frames", "device", "compile", "threads", "logger")
 
 
 def train(name: str, arguments: list[str]) -> None:
@@ -119,14 +118,16 @@ def _resume(name: str, arguments: list[str]) -> None:
 
 
 def _overridden(config: RecipeConfig, values: dict[str, str]) -> RecipeConfig:
-    changes: dict[str, Any] = dict(values)
+    changes: dict[str, object] = dict(values)
     if "logger" in changes:
         changes["logger"] = dataclasses.replace(config.logger, name=values["logger"])
-    if "total_frames" in changes:
-        try:
-            changes["total_frames"] = int(
-                with_whole_numbers(f"total_frames={values['total_frames']}").partition("=")[2]
-            )
-        except ValueError as error:
-            raise UserError(f"total_frames={values['total_frames']}: expected a whole number of frames") from error
+    for name in {"total_frames", "threads"} & changes.keys():
+        changes[name] = None if (name, values[name]) == ("threads", "null") else _whole_number(name, values[name])
     return dataclasses.replace(config, **changes)
+
+
+def _whole_number(option: str, value: str) -> int:
+    try:
+        return int(with_whole_numbers(f"{option}={value}").partition("=")[2])
+    except ValueError as error:
+        raise UserError(f"{option}={value}: expected a whole number") from error

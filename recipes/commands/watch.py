@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ctde_kit.errors import UserError
 from ctde_kit.recipes.commands.run_arguments import read_arguments
@@ -11,9 +12,13 @@ from ctde_kit.recipes.configs.policy_options import LAST, WatchConfig
 
 if TYPE_CHECKING:
     import numpy as np
+    from tensordict import TensorDictBase
 
     from ctde_kit.recipes.wiring.saved_policies import Stage
     from ctde_kit.training import Returns
+    from ctde_kit.training.reporting import AttentionRecord, HearingRecord, ListeningRecord
+
+    Record = AttentionRecord | HearingRecord | ListeningRecord
 
 PROGRAM = "ctde watch"
 
@@ -61,12 +66,16 @@ def videos(stage: Stage, options: WatchConfig) -> dict[str, list[np.ndarray]]:
         raise UserError(
             f"{stage.task.name} has no renderer, so there is nothing to watch; `ctde evaluate` gives figures"
         )
-    play: dict[str, Any] = {"seed": stage.seed, "exploration": stage.exploration}
-    returns = ck.evaluate(stage.env, stage.policy, stage.groups, episodes=stage.episodes, **play)
+    seed, exploration = stage.seed, stage.exploration
+    returns = ck.evaluate(
+        stage.env, stage.policy, stage.groups, episodes=stage.episodes, seed=seed, exploration=exploration
+    )
     chosen = _chosen(returns, stage, options.show)
     records = _records(stage, options, set(chosen.values()))
     watches = {number: _together(own) for number, own in records.items() if own}
-    found = record_chosen(stage.env, stage.policy, render, set(chosen.values()), watch=watches, **play)
+    found = record_chosen(
+        stage.env, stage.policy, render, set(chosen.values()), watch=watches, seed=seed, exploration=exploration
+    )
     for number, own in records.items():
         for record in own:
             found[number] = beside_frames(found[number], record)
@@ -94,7 +103,7 @@ def _chosen(returns: Returns, stage: Stage, show: list[str]) -> dict[str, int]:
     return chosen
 
 
-def _records(stage: Stage, options: WatchConfig, numbers: set[int]) -> dict[int, list[Any]]:
+def _records(stage: Stage, options: WatchConfig, numbers: set[int]) -> dict[int, list[Record]]:
     """For each episode, records of attention, and of agents that talk, where the run has them."""
     from ctde_kit.recipes.commands.loading import load
     from ctde_kit.recipes.wiring.attending import attention_critics
@@ -114,7 +123,7 @@ def _records(stage: Stage, options: WatchConfig, numbers: set[int]) -> dict[int,
     # Of a team that talks as a whole: its only group, or groups with one channel.
     whole = len(stage.groups) == 1 or bool(channels_across_groups(stage.policy))
     hears = whole and len(unweighted_channels(stage.policy)) == 1
-    records: dict[int, list[Any]] = {}
+    records: dict[int, list[Record]] = {}
     for number in numbers:
         env = number % stage.env.batch_size[0]
         records[number] = [AttentionRecord(critics, stage.team, env)] if critics else []
@@ -125,8 +134,8 @@ def _records(stage: Stage, options: WatchConfig, numbers: set[int]) -> dict[int,
     return records
 
 
-def _together(records: list[Any]) -> Any:
-    def call(step: Any) -> None:
+def _together(records: list[Record]) -> Callable[[TensorDictBase], None]:
+    def call(step: TensorDictBase) -> None:
         for record in records:
             record(step)
 

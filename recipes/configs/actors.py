@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import ctde_kit as ck
 from ctde_kit.errors import UserError
@@ -45,8 +45,11 @@ class NetworkActorConfig(ActorConfig):
     normalize_observations: bool = field(default=False, kw_only=True)
 
     def build(self, group: GroupSpec, team: TeamSpec) -> GroupActor:
-        actor: Any = self.build_actor(group, team)
+        from torch import nn
+
+        actor = self.build_actor(group, team)
         if self.normalize_observations:
+            assert isinstance(actor, nn.Module)
             ck.ObservationNorm(team).attach(actor)
         return actor
 
@@ -62,14 +65,15 @@ class StochasticActorConfig(NetworkActorConfig):
     Args:
         network: of the actor.
         normalize_observations: it reads observations in units of running statistics, which are part of it.
-        state_dependent_scale: the network gives the deviation of continuous actions; else it is a parameter.
+        state_dependent_scale: the network gives the deviation of continuous actions; false: it is a parameter; null:
+            as true, and groups of discrete actions may be among the others.
     """
 
-    state_dependent_scale: bool = False
+    state_dependent_scale: bool | None = False
 
     def build_actor(self, group: GroupSpec, team: TeamSpec) -> GroupActor:
-        action, state_dependent = group.action, self.state_dependent_scale
-        if action.discrete and state_dependent:
+        action, state_dependent = group.action, self.state_dependent_scale is not False
+        if action.discrete and self.state_dependent_scale:
             raise UserError(
                 f"state_dependent_scale=true: the actions of group {group.name!r} are discrete; leave it out"
             )

@@ -64,7 +64,7 @@ class BenchmarkOptions:
             raise UserError(f"{source}: {name}={value}: expected {EXPECTED[name]}") from error
 
     def check(self) -> None:
-        """Raise ``UserError`` where something is missing, or where the benchmark itself says it."""
+        """Raise ``UserError`` if an option is missing, or if a run is given what the benchmark itself sets."""
         for name, example in (("recipes", "mappo,qmix"), ("tasks", "vmas/navigation"), ("output", "DIR")):
             if not getattr(self, name):
                 raise UserError(f"{name}: nothing is given; say {name}={example}, or choose a benchmark")
@@ -81,7 +81,7 @@ class BenchmarkOptions:
 
     @property
     def threads(self) -> int:
-        """Of each run, so that all together have one core each at most."""
+        """The CPU threads of each run, so that all runs together have at most one thread per core."""
         given = os.environ.get("OMP_NUM_THREADS", "")
         fair = max(1, usable_cores() // (self.jobs or usable_cores()))
         return min(fair, int(given)) if given.isdigit() and int(given) > 0 else fair
@@ -100,7 +100,7 @@ EXPECTED = {
 
 
 def _variants(value: Any) -> dict[str, list[str]]:
-    """By label, a name and options: of ``a,b``, of a list of names, and of a mapping of labels to command lines."""
+    """A name and options for each label, from ``a,b``, a list of names, or a mapping of labels to command lines."""
     if isinstance(value, Mapping):
         lines = {str(label): _line(label, line) for label, line in value.items()}
     else:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import ctde_kit as ck
 from ctde_kit.errors import UserError
@@ -16,6 +17,17 @@ if TYPE_CHECKING:
     from ctde_kit.modules.communication.channel_network import Channel
 
 ENCODERS = ("mlp", "gru")
+
+
+class NetworkOptions(TypedDict):
+    """What every network with a channel is given beside its sizes."""
+
+    hidden_size: int
+    recurrent: bool
+    num_cells: Sequence[int]
+    activation_class: Callable[[], nn.Module]
+    layer_norm: bool
+    out_gain: float | None
 
 
 @dataclass
@@ -49,8 +61,8 @@ class ChannelNetworkConfig(NetworkConfig):
         """What lets agents talk: ``[*B, n_agents, hidden_size] -> [*B, n_agents, hidden_size]``."""
         raise NotImplementedError
 
-    def encoder_options(self) -> dict[str, Any]:
-        """What networks within a group and across groups have in common."""
+    def encoder_options(self) -> NetworkOptions:
+        """The options that networks within a group and across groups have in common."""
         return {
             "hidden_size": self.hidden_size,
             "recurrent": self.encoder == "gru",
@@ -60,7 +72,7 @@ class ChannelNetworkConfig(NetworkConfig):
             "out_gain": self.out_gain,
         }
 
-    def group_options(self) -> dict[str, Any]:
+    def group_options(self) -> NetworkOptions:
         """The options of a network within one group.
 
         Raises:

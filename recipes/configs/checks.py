@@ -1,4 +1,4 @@
-"""Checks of configuration values: of their types at one place, of their ranges where they are used."""
+"""Checks of configuration values: all types are checked here, ranges by functions that each configuration calls."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ import math
 from collections.abc import Mapping
 from functools import cache
 from types import NoneType
-from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, TypeAlias, TypeGuard, get_args, get_origin, get_type_hints
 
 from ctde_kit.errors import UserError
+from ctde_kit.files import JsonObject
 
+Declared: TypeAlias = Any
+"""A type as a dataclass declares it, such as ``int | None`` or ``list[str]``, for which Python has no type."""
 # What an int64 holds.
 LARGEST = 2**63 - 1
 # The metadata of a field that is a path: any characters are data.
@@ -21,25 +24,25 @@ class Misfit(NamedTuple):
     """A value that is not of the declared type.
 
     Args:
-        place: where in the option, such as ``[1]`` in a list; empty for the option itself.
-        value: what is there.
-        expected: in words.
+        place: where it stands in the option, such as ``[1]`` in a list; empty for the option itself.
+        value: the value.
+        expected: what was expected, in words.
     """
 
     place: str
-    value: Any
+    value: object
     expected: str
 
 
 @dataclasses.dataclass
 class CheckedConfig:
-    """The base of all configurations: a value of another type than its field declares is refused when it is made."""
+    """The base of all configurations: making one raises an error where a value has another type than its field."""
 
     def __post_init__(self) -> None:
         check_types(self)
 
 
-def check_types(config: Any) -> None:
+def check_types(config: CheckedConfig) -> None:
     """Raise ``UserError`` unless every field has a finite value of its declared type; ``1e6`` is a whole number."""
     for name, declared in field_types(type(config)).items():
         value = getattr(config, name)
@@ -52,14 +55,14 @@ def check_types(config: Any) -> None:
 
 
 @cache
-def field_types(config: type) -> dict[str, Any]:
+def field_types(config: type) -> dict[str, Declared]:
     """The declared types of a dataclass's fields, by name."""
     hints = get_type_hints(config)
     return {field.name: hints[field.name] for field in dataclasses.fields(config)}
 
 
-def find_misfit(value: Any, declared: Any) -> Misfit | None:
-    """What of ``value`` is not of the type ``declared``; ``None`` where all of it is.
+def find_misfit(value: object, declared: Declared) -> Misfit | None:
+    """The part of ``value`` that is not of the type ``declared``; ``None`` where all of it is.
 
     >>> find_misfit([64, "wide"], list[int])
     Misfit(place='[1]', value='wide', expected='a whole number')
@@ -79,8 +82,8 @@ def find_misfit(value: Any, declared: Any) -> Misfit | None:
     return _misfit_of_number(value)
 
 
-def _misfit_inside(value: Any, kind: Any, expected: str) -> Misfit | None:
-    parts: list[tuple[str, Any]]
+def _misfit_inside(value: object, kind: Declared, expected: str) -> Misfit | None:
+    parts: list[tuple[str, object]]
     if get_origin(kind) is list and isinstance(value, (list, tuple)):
         parts = [(f"[{index}]", part) for index, part in enumerate(value)]
     elif get_origin(kind) is dict and isinstance(value, Mapping):
@@ -94,16 +97,16 @@ def _misfit_inside(value: Any, kind: Any, expected: str) -> Misfit | None:
     return None
 
 
-def _misfit_of_plain(value: Any) -> Misfit | None:
-    """Of a value of any type: its numbers are finite, however deep."""
+def _misfit_of_plain(value: object) -> Misfit | None:
+    """The part of a value of any type that is a number and not finite, however deep."""
     if isinstance(value, Mapping):
-        return _misfit_inside(value, dict[str, Any], "options")
+        return _misfit_inside(value, JsonObject, "options")
     if isinstance(value, (list, tuple)):
         return _misfit_inside(value, list[Any], "a list")
     return _misfit_of_number(value)
 
 
-def _misfit_of_number(value: Any) -> Misfit | None:
+def _misfit_of_number(value: object) -> Misfit | None:
     if isinstance(value, float) and not math.isfinite(value):
         return Misfit("", value, "a finite number")
     if isinstance(value, int) and abs(value) > LARGEST:
@@ -111,12 +114,12 @@ def _misfit_of_number(value: Any) -> Misfit | None:
     return None
 
 
-def _is_whole(value: Any) -> bool:
+def _is_whole(value: object) -> TypeGuard[float]:
     return isinstance(value, float) and value.is_integer() and abs(value) <= LARGEST
 
 
-def _expected(kind: Any) -> str:
-    words: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+def _expected(kind: Declared) -> str:
+    words: dict[Declared, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
     if kind in words:
         return words[kind]
     if get_origin(kind) is list:
@@ -128,13 +131,13 @@ def _expected(kind: Any) -> str:
 
 
 def _example(kind: type) -> type:
-    """The first class that is made of ``kind``, which may be a base of several."""
+    """A class that can be shown as an example of ``kind``: its first subclass of the kit, else ``kind`` itself."""
     classes = [made for made in kind.__subclasses__() if made.__module__.startswith("ctde_kit.")]
     return _example(classes[0]) if classes else kind
 
 
-def shown(value: Any) -> str:
-    """A value as an error shows it: configurations by their class, and not more than a line's half."""
+def shown(value: object) -> str:
+    """A value as an error shows it: configurations by their class, and 60 characters at most."""
     text = f"{type(value).__name__}(...)" if dataclasses.is_dataclass(value) else repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
@@ -170,7 +173,7 @@ def check_ratio(**values: float) -> None:
 
 
 def check_part(algorithm: str, name: str, value: object, fits: bool, expected: str) -> None:
-    """Raise ``UserError`` where a part makes another algorithm of the one that is named."""
+    """Raise ``UserError`` unless a part ``fits`` the ``algorithm``, of which another part would make another one."""
     if not fits:
         raise UserError(f"algorithm={algorithm}: expected {name}={expected}, found {type(value).__name__}; give it")
 

@@ -37,6 +37,7 @@ from ctde_kit.recipes.configs.tasks.lbf_task import LbfTask
 from ctde_kit.recipes.configs.tasks.matrix_task import MatrixTask
 from ctde_kit.recipes.configs.tasks.pettingzoo_task import PettingZooTask
 from ctde_kit.recipes.configs.tasks.recall_task import RecallTask
+from ctde_kit.recipes.configs.tasks.smax_task import SmaxTask
 from ctde_kit.recipes.configs.tasks.task import TaskConfig
 from ctde_kit.recipes.configs.tasks.torchrl_task import TorchRLTask
 from ctde_kit.recipes.configs.tasks.vmas_task import VmasTask
@@ -51,6 +52,7 @@ CHOICES: Mapping[type, Mapping[str, type]] = {
         "matrix": MatrixTask,
         "cue": CueTask,
         "torchrl": TorchRLTask,
+        "smax": SmaxTask,
     },
     NetworkConfig: {
         "mlp": MLPNetwork,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import ctde_kit as ck
 from ctde_kit.errors import UserError
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tensordict.nn import TensorDictModuleBase
 
     from ctde_kit.modules import AttentionCritic
+    from ctde_kit.modules.networks.sharing import ShareParams
     from ctde_kit.specs import GroupSpec, TeamSpec
 
 
@@ -185,6 +186,11 @@ class AttentionCriticConfig(CriticConfig):
         )
 
 
+def own_first_critic() -> ValueCriticConfig:
+    """One shared critic that sees the team, each agent's own observation and action first."""
+    return ValueCriticConfig(heads="network", ordering="own_first", network=MLPNetwork(activation="relu"))
+
+
 def check_decentralized(algorithm: str, critic: CriticConfig) -> None:
     """Raise ``UserError`` where a recipe of decentralized critics has another one."""
     fits = isinstance(critic, ValueCriticConfig) and critic.sees == "observation"
@@ -197,8 +203,8 @@ def check_takes_actions(network: NetworkConfig) -> None:
         raise UserError("critic.network.normalize=true: a critic of actions takes them as they are; leave it out")
 
 
-def check_averaging(average_every: int | None, share_params: Any) -> None:
-    """Raise ``UserError`` for averages of what is one already, or of clusters."""
+def check_averaging(average_every: int | None, share_params: ShareParams) -> None:
+    """Raise ``UserError`` where parameters are to be averaged and agents share them, all or in clusters."""
     check_positive(**{"critic.average_every": average_every})
     if average_every is not None and share_params is not False:
         raise UserError(

@@ -7,23 +7,26 @@ import io
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ctde_kit.errors import UserError
-from ctde_kit.files import seal_holds
-from ctde_kit.recipes.configs.checks import PATH
+from ctde_kit.files import JsonObject, seal_holds
+from ctde_kit.recipes.configs.checks import PATH, Declared
 from ctde_kit.recipes.configs.choices import CHOICES
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 KIND = "kind"
 LOOKUP = re.compile(r"(\\*)\$\{")
 Config = TypeVar("Config")
 
 
-def to_data(config: Any) -> dict[str, Any]:
+def to_data(config: DataclassInstance) -> JsonObject:
     """The options of a configuration as mappings, lists and plain values; ``kind`` says which class of several.
 
     >>> from ctde_kit.recipes.configs.return_forms import NStepReturns
@@ -32,11 +35,11 @@ def to_data(config: Any) -> dict[str, Any]:
     """
     base = next((base for base in type(config).__mro__ if base in CHOICES), None)
     kinds = {} if base is None else {chosen: name for name, chosen in CHOICES[base].items()}
-    data = {KIND: kinds[type(config)]} if kinds else {}
+    data: JsonObject = {KIND: kinds[type(config)]} if kinds else {}
     return data | {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
 
 
-def from_data(declared: type[Config], data: Mapping[str, Any], path: str) -> Config:
+def from_data(declared: type[Config], data: object, path: str) -> Config:
     """The configuration that ``to_data`` wrote, checked.
 
     Args:
@@ -49,12 +52,14 @@ def from_data(declared: type[Config], data: Mapping[str, Any], path: str) -> Con
             table.
     """
     try:
-        return _checked(_node(declared, data, path), path)
+        config = _checked(_node(declared, data, path), path)
     except (OmegaConfBaseException, OverflowError, RecursionError) as error:
         raise UserError(f"{path}: {str(error).splitlines()[0]}; restore the file") from error
+    assert isinstance(config, declared)
+    return config
 
 
-def read_data(path: Path) -> dict[str, Any]:
+def read_data(path: Path) -> JsonObject:
     """The mapping in a YAML file of a run directory; where its last line is a checksum, it must hold.
 
     Raises:
@@ -67,7 +72,7 @@ def read_data(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
     last_line = (content.splitlines() or [b""])[-1]
-    # A flipped bit changes one of the two.
+    # A flipped bit in the last line leaves one of these two signs of a checksum.
     if (last_line.startswith(b"#") or b"sha256:" in last_line) and not seal_holds(io.BytesIO(content)):
         raise UserError(
             f"{path} was changed or damaged (its SHA-256 does not hold): restore it, or delete its last line if you "
@@ -83,7 +88,7 @@ def read_data(path: Path) -> dict[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without aliases, which ``to_data`` never writes: a few lines of them stand for more than memory holds."""
+    """YAML without aliases, which ``to_data`` never writes: a few lines of them could fill the memory."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
@@ -91,23 +96,23 @@ class _Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value):
+def _plain(value: object) -> object:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return to_data(value)
     if isinstance(value, Mapping):
         return {key: _plain(part) for key, part in value.items()}
     return [_plain(part) for part in value] if isinstance(value, (list, tuple)) else value
 
 
-def _checked(node: DictConfig, path: str) -> Any:
-    """The configuration in ``node``; what its class refuses is said in one line that names the file."""
+def _checked(node: DictConfig, path: str) -> object:
+    """The configuration in ``node``; an error of its class becomes one line that names the file."""
     try:
         return OmegaConf.to_object(node)
     except UserError as error:
         raise UserError(f"{path}: {' '.join(str(error).split())}") from error
 
 
-def _node(declared: type, data: Mapping[str, Any], path: str) -> DictConfig:
+def _node(declared: type, data: object, path: str) -> DictConfig:
     if not isinstance(data, Mapping):
         raise UserError(f"{path}: expected options of {declared.__name__}, found {data!r}; restore the file")
     chosen = _chosen(declared, data, path)
@@ -122,7 +127,7 @@ def _node(declared: type, data: Mapping[str, Any], path: str) -> DictConfig:
     return node
 
 
-def _chosen(declared: type, data: Mapping[str, Any], path: str) -> type:
+def _chosen(declared: type, data: Mapping[str, object], path: str) -> type:
     if declared not in CHOICES:
         return declared
     kinds, kind = CHOICES[declared], str(data.get(KIND))
@@ -131,7 +136,7 @@ def _chosen(declared: type, data: Mapping[str, Any], path: str) -> type:
     return kinds[kind]
 
 
-def _value(declared: Any, value: Any, path: str) -> Any:
+def _value(declared: Declared, value: object, path: str) -> object:
     if isinstance(value, Mapping) and dataclasses.is_dataclass(declared):
         return _node(declared, value, path)  # pyright: ignore[reportArgumentType]  # the class of a dataclass
     if isinstance(value, Mapping) and get_origin(declared) is dict:
@@ -141,14 +146,14 @@ def _value(declared: Any, value: Any, path: str) -> Any:
     return value
 
 
-def _escaped(value: Any) -> Any:
+def _escaped(value: object) -> object:
     """A path, or a mapping of them, as text in which OmegaConf looks nothing up."""
     if isinstance(value, Mapping):
         return {key: _escaped(part) for key, part in value.items()}
     return LOOKUP.sub(lambda match: f"{match[1] * 2}\\${{", value) if isinstance(value, str) else value
 
 
-def _check_plain(value: Any, path: str) -> None:
+def _check_plain(value: object, path: str) -> None:
     if isinstance(value, Mapping):
         for key, part in value.items():
             _check_plain(part, f"{path}.{key}")

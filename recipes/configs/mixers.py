@@ -19,7 +19,7 @@ SEES = ("auto", "state", "team")
 
 @dataclass
 class MixerConfig(CheckedConfig):
-    """What makes one value of all agents' values; this is the base of all mixers' configurations."""
+    """A mixer of all agents' values into one value of the team; this is the base of all mixers' configurations."""
 
     def build(self, team: TeamSpec) -> TensorDictModuleBase | None:
         """The mixer; ``None`` for none."""

@@ -12,6 +12,8 @@ from ctde_kit.recipes.configs.checks import CheckedConfig, check_choice, check_p
 if TYPE_CHECKING:
     from torch import nn
 
+    from ctde_kit.modules.networks.sharing import ShareParams
+
 ACTIVATIONS = ("tanh", "relu", "elu", "gelu", "silu")
 
 
@@ -42,7 +44,7 @@ class NetworkConfig(CheckedConfig):
         check_positive(**{f"num_cells[{i}]": cells for i, cells in enumerate(self.num_cells)})
 
     @property
-    def weight_sharing(self) -> Any:
+    def weight_sharing(self) -> ShareParams:
         """Which agents have the same weights: true for all, false for none, or the parameter set of each."""
         return True
 
@@ -75,7 +77,7 @@ class MLPNetwork(NetworkConfig):
     share_params: Any = True
 
     @property
-    def weight_sharing(self) -> Any:
+    def weight_sharing(self) -> ShareParams:
         return self.share_params
 
     def build(self, in_features: int, out_features: int, n_agents: int, /) -> nn.Module:
@@ -121,7 +123,7 @@ class GRUNetwork(NetworkConfig):
         check_positive(hidden_size=self.hidden_size)
 
     @property
-    def weight_sharing(self) -> Any:
+    def weight_sharing(self) -> ShareParams:
         return self.share_params
 
     def build(self, in_features: int, out_features: int, n_agents: int, /) -> nn.Module:
@@ -138,7 +140,7 @@ class GRUNetwork(NetworkConfig):
         )
 
 
-def check_share_params(value: Any) -> None:
+def check_share_params(value: object) -> None:
     """Raise ``UserError`` unless ``value`` is true, false or a list of whole numbers."""
     is_mapping = isinstance(value, (list, tuple)) and all(isinstance(index, int) for index in value)
     if not isinstance(value, bool) and not is_mapping:

@@ -24,7 +24,7 @@ class OpponentConfig(ActorConfig):
 
     @property
     def label(self) -> str:
-        """What tables and plots call it."""
+        """Its name in tables and plots."""
         raise NotImplementedError
 
 

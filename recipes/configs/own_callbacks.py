@@ -47,7 +47,7 @@ def _shown(name: str) -> str:
     return f"callbacks=[{name}]"
 
 
-def _callback(name: str, found: Any) -> OnIteration:
+def _callback(name: str, found: object) -> OnIteration:
     if isinstance(found, type):
         raise UserError(
             f"callbacks=[{name}]: it is a class; name an object of it, as in `stop = {found.__name__}()` and "

@@ -7,7 +7,7 @@ import hashlib
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from ctde_kit.errors import UserError
 
@@ -23,10 +23,10 @@ class NamesCode(Protocol):
         ...
 
 
-def code_of(config: Any) -> dict[str, Path]:
-    """All code of a user's own that ``config`` names, whatever it is made of."""
+def code_of(config: object) -> dict[str, Path]:
+    """All code of a user's own that ``config`` names, in itself and in all its parts."""
     found: dict[str, Path] = dict(config.own_code()) if isinstance(config, NamesCode) else {}
-    if dataclasses.is_dataclass(config):
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
         config = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     parts = config.values() if isinstance(config, Mapping) else config if isinstance(config, (list, tuple)) else ()
     for part in parts:
@@ -35,11 +35,11 @@ def code_of(config: Any) -> dict[str, Path]:
 
 
 def recorded(code: Mapping[str, Path]) -> dict[str, dict[str, str]]:
-    """What a run directory keeps of it."""
+    """The path and SHA-256 of each piece of code, which a run directory keeps."""
     return {name: {"path": str(path.absolute()), "sha256": digest(path)} for name, path in code.items()}
 
 
-def identified(name: str, records: Mapping[str, Any]) -> str:
+def identified(name: str, records: Mapping[str, object]) -> str:
     """Code that a configuration names as what it was, wherever it lay, by what ``recorded`` kept of it."""
     record = records.get(name)
     sha256 = record.get("sha256") if isinstance(record, Mapping) else None
@@ -56,10 +56,10 @@ def digest(path: Path) -> str:
     return content.hexdigest()
 
 
-def check_trust(config: Any, records: Mapping[str, Any], source: Path, *, trust: bool) -> None:
-    """Raise ``UserError`` where a file's configuration names a user's own code and nobody has said that it is trusted.
+def check_trust(config: object, records: Mapping[str, object], source: Path, *, trust: bool) -> None:
+    """Raise ``UserError`` where a file's configuration names a user's own code and the caller does not trust it.
 
-    Code that is another than the run recorded is said in one line.
+    One warning tells of code that has changed since the run recorded it.
 
     Args:
         config: as read from ``source``.

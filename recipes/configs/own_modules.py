@@ -61,7 +61,7 @@ def source(name: str, shown: str) -> Path:
 
 
 def imported(name: str, shown: str) -> Any:
-    """What is named.
+    """The object that ``name`` names.
 
     Raises:
         UserError: for files and modules that there are not or that cannot be imported, and names that they do not have.
@@ -123,7 +123,7 @@ def _module(name: str, shown: str) -> ModuleType:
 
 
 def _specs(name: str, shown: str) -> list[ModuleSpec]:
-    """Of a module and the packages around it, the outermost first."""
+    """The specs of a module and of the packages around it, the outermost first."""
     importlib.invalidate_caches()
     module_name = name.rpartition(":")[0]
     parts = module_name.split(".")
@@ -146,7 +146,7 @@ def _specs(name: str, shown: str) -> list[ModuleSpec]:
 
 
 def _installed_spec(name: str) -> ModuleSpec | None:
-    """Of packages that are installed as links to their source."""
+    """The spec of a package that is installed as a link to its source."""
     try:
         return importlib.util.find_spec(name)
     except ValueError:  # a module that somebody made without a file

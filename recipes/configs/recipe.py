@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from ctde_kit.errors import UserError
 from ctde_kit.recipes.configs.checks import PATH, CheckedConfig, check_choice, check_positive, check_types
@@ -18,6 +18,8 @@ from ctde_kit.recipes.configs.tasks.vmas_task import VmasTask
 
 if TYPE_CHECKING:
     from typing import Self
+
+    from _typeshed import DataclassInstance
 
     from ctde_kit import Parts
     from ctde_kit.recipes.configs.actors import ActorConfig
@@ -94,6 +96,7 @@ class RecipeConfig(CheckedConfig):
         seed: of everything that is random.
         device: auto, cpu or cuda.
         compile: rollouts and updates as compiled graphs: auto (where the run is long enough), on or off.
+        threads: of the CPU that torch computes with; none for OMP_NUM_THREADS or, without it, one per core.
         total_frames: env transitions to collect.
         frames_per_batch: frames per iteration, a multiple of task.n_envs.
         evaluation: greedy evaluation, how often and how long.
@@ -124,6 +127,7 @@ class RecipeConfig(CheckedConfig):
     seed: int = 0
     device: str = "auto"
     compile: str = "auto"
+    threads: int | None = None
     total_frames: int = 300_000
     frames_per_batch: int = 6_000
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
@@ -131,13 +135,13 @@ class RecipeConfig(CheckedConfig):
     video: bool = False
     callbacks: list[str] = field(default_factory=list)
 
-    def __new__(cls, **given: Any) -> Self:
+    def __new__(cls, **given: object) -> Self:
         """Notes which options are given: a task may have other defaults for the rest."""
         self = super().__new__(cls)
         object.__setattr__(self, "_given", frozenset(given))
         return self
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         """Set an option, also later: a task gets the kind of action that the recipe needs, files their whole path."""
         if name == "task" and isinstance(value, TaskConfig):
             value = value.with_actions(continuous=self.continuous)
@@ -169,7 +173,7 @@ class RecipeConfig(CheckedConfig):
         check_names(self.callbacks)
         check_choice("device", self.device, ("auto", "cpu", "cuda"))
         check_choice("compile", self.compile, ("auto", "on", "off"))
-        check_positive(total_frames=self.total_frames, frames_per_batch=self.frames_per_batch)
+        check_positive(total_frames=self.total_frames, frames_per_batch=self.frames_per_batch, threads=self.threads)
         if not 0 <= self.seed < 2**32:
             raise UserError(f"seed={self.seed}: expected 0 to {2**32 - 1}")
 
@@ -180,6 +184,6 @@ class RecipeConfig(CheckedConfig):
                 setattr(self, name, replace(getattr(self, name), **{inside: value}) if inside else value)
 
 
-def has_field(config: type[Any], name: str) -> bool:
+def has_field(config: type[DataclassInstance], name: str) -> bool:
     """Whether a configuration has the option ``name``."""
-    return name in getattr(config, "__dataclass_fields__", {})
+    return name in config.__dataclass_fields__

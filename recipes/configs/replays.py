@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import ctde_kit as ck
 from ctde_kit.recipes.configs.checks import (
@@ -15,6 +16,8 @@ from ctde_kit.recipes.configs.checks import (
 )
 
 if TYPE_CHECKING:
+    from tensordict.utils import NestedKey
+
     from ctde_kit.data import Episodes, Replay, Sequences, Transitions
 
 
@@ -131,7 +134,7 @@ class ReplayConfig(CheckedConfig):
         check_not_negative(**{"replay.alpha": self.alpha, "replay.beta": self.beta})
         check_choice("replay.stored_on", self.stored_on, ("cpu", "device", "disk"))
 
-    def build(self, *, keys: list[Any], device: str, max_steps: int) -> Replay:
+    def build(self, *, keys: Sequence[NestedKey], device: str, max_steps: int) -> Replay:
         return ck.Replay(
             self.form.build(max_steps),
             capacity=self.capacity,

@@ -1,14 +1,15 @@
-"""How target networks follow, as configurations."""
+"""Updates of target networks as configurations."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import ctde_kit as ck
 from ctde_kit.recipes.configs.checks import CheckedConfig, check_positive, check_ratio
 
 if TYPE_CHECKING:
+    from ctde_kit.objectives.module_loss import ModuleLoss
     from ctde_kit.training import HardUpdate, PolyakUpdate
 
 
@@ -26,7 +27,7 @@ class TargetConfig(CheckedConfig):
         super().__post_init__()
         check_positive(**{"target.every": self.every})
 
-    def build(self, loss: Any) -> PolyakUpdate | HardUpdate:
+    def build(self, loss: ModuleLoss) -> PolyakUpdate | HardUpdate:
         """What moves the target networks of ``loss``."""
         raise NotImplementedError
 
@@ -52,7 +53,7 @@ class PolyakTarget(TargetConfig):
         check_ratio(**{"target.tau": self.tau})
         check_positive(**{"target.tau": self.tau})
 
-    def build(self, loss: Any) -> PolyakUpdate:
+    def build(self, loss: ModuleLoss) -> PolyakUpdate:
         return ck.training.PolyakUpdate(loss.online_networks(), loss.target_networks, self.tau, self.every)
 
 
@@ -71,5 +72,5 @@ class HardTarget(TargetConfig):
 
     every: int = 200
 
-    def build(self, loss: Any) -> HardUpdate:
+    def build(self, loss: ModuleLoss) -> HardUpdate:
         return ck.training.HardUpdate(loss.online_networks(), loss.target_networks, self.every)

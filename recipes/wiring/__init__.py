@@ -6,37 +6,48 @@ from ctde_kit.lazy import lazy_face
 
 if TYPE_CHECKING:
     from ctde_kit.recipes.wiring.beliefs import check_sees_others, policy_inference
-    from ctde_kit.recipes.wiring.critic_parts import averaging, critics_team, keys_read
+    from ctde_kit.recipes.wiring.critic_parts import averaging, critics_of_actions, critics_team, keys_read
     from ctde_kit.recipes.wiring.normalization import observation_norm, one_after_the_other, reward_norm
-    from ctde_kit.recipes.wiring.policies import learning_team, team_policy
-    from ctde_kit.recipes.wiring.recurrence import check_burn_in, is_recurrent, sequence_length, slice_length
-    from ctde_kit.recipes.wiring.schedules import epsilon_and_learning_rate, learning_rate
+    from ctde_kit.recipes.wiring.policies import learners_of, learning_team, team_policy
+    from ctde_kit.recipes.wiring.recurrence import (
+        check_burn_in,
+        is_recurrent,
+        loops_over_steps,
+        sequence_length,
+        slice_length,
+    )
+    from ctde_kit.recipes.wiring.schedules import adam, epsilon_and_learning_rate, learning_rate, learning_rates
     from ctde_kit.recipes.wiring.setting import begin, collector
     from ctde_kit.recipes.wiring.team_mixer import mixer
 
 _NAMES = {
     "beliefs": ("check_sees_others", "policy_inference"),
-    "critic_parts": ("averaging", "critics_team", "keys_read"),
+    "critic_parts": ("averaging", "critics_of_actions", "critics_team", "keys_read"),
     "team_mixer": ("mixer",),
     "normalization": ("observation_norm", "one_after_the_other", "reward_norm"),
-    "policies": ("learning_team", "team_policy"),
-    "recurrence": ("check_burn_in", "is_recurrent", "sequence_length", "slice_length"),
-    "schedules": ("epsilon_and_learning_rate", "learning_rate"),
+    "policies": ("learners_of", "learning_team", "team_policy"),
+    "recurrence": ("check_burn_in", "is_recurrent", "loops_over_steps", "sequence_length", "slice_length"),
+    "schedules": ("adam", "epsilon_and_learning_rate", "learning_rate", "learning_rates"),
     "setting": ("begin", "collector"),
 }
 
 __all__ = [
+    "adam",
     "averaging",
     "begin",
     "check_burn_in",
     "check_sees_others",
     "collector",
+    "critics_of_actions",
     "critics_team",
     "epsilon_and_learning_rate",
     "is_recurrent",
     "keys_read",
+    "learners_of",
     "learning_rate",
+    "learning_rates",
     "learning_team",
+    "loops_over_steps",
     "mixer",
     "observation_norm",
     "one_after_the_other",

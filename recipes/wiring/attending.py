@@ -8,7 +8,7 @@ from ctde_kit.training import Parts
 
 
 def attention_critics(parts: Parts) -> dict[str, AttentionCritic]:
-    """By group, the critics of a run that attend; their target networks are left out."""
+    """The critics of a run that attend to agents, by group, without their target networks."""
     if not isinstance(parts.update, HoldsLosses):
         return {}
     attending = [part for part in parts.update.losses.modules() if isinstance(part, AttentionCritic)]

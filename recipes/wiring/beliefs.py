@@ -17,12 +17,9 @@ from ctde_kit.specs import TeamSpec
 
 
 class WithBeliefs(Protocol):
-    """A recipe whose critics see the others' actions."""
+    """A recipe whose agents infer the others' policies."""
 
     actor: NetworkConfig
-    other_actions: str
-    minimax_epsilon: float | None
-    infer_policies: bool
     inference_entropy: float
     inference_deviation: float
 
@@ -40,12 +37,18 @@ def policy_inference(cfg: WithBeliefs, team: TeamSpec, device: str) -> PolicyInf
     return inference.to(device)
 
 
-def check_sees_others(cfg: WithBeliefs, critics: Iterable[nn.Module]) -> None:
+def check_sees_others(
+    critics: Iterable[nn.Module],
+    *,
+    other_actions: str,
+    minimax_epsilon: float | None = None,
+    infer_policies: bool = False,
+) -> None:
     """Raise ``UserError`` for options about the others' actions where no critic sees them."""
     asked = {
-        "other_actions=current": cfg.other_actions == "current",
-        "minimax_epsilon": cfg.minimax_epsilon is not None,
-        "infer_policies=true": cfg.infer_policies,
+        "other_actions=current": other_actions == "current",
+        "minimax_epsilon": minimax_epsilon is not None,
+        "infer_policies=true": infer_policies,
     }
     blind = all(isinstance(critic, SaysDecentralized) and critic.decentralized for critic in critics)
     if any(asked.values()) and blind:

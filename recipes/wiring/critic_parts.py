@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import torch
+from tensordict.nn import TensorDictModuleBase
+from tensordict.utils import NestedKey
 from torch import nn
 from torchrl.envs import EnvBase
+from torchrl.objectives.common import LossModule
 
 from ctde_kit.envs.transforms import with_agent_states
 from ctde_kit.errors import UserError
@@ -32,6 +34,13 @@ def critics_team(env: EnvBase, critic: CriticConfig) -> TeamSpec:
     return with_agent_states(team)
 
 
+def critics_of_actions(
+    critic: CriticConfig, team: TeamSpec, learning: TeamSpec, device: str
+) -> dict[str, TensorDictModuleBase]:
+    """A critic of the actions of ``team`` for each group of ``learning``."""
+    return {group.name: critic.build_action_value(team, group).to(device) for group in learning}
+
+
 def averaging(
     critic: CriticConfig, critics: Iterable[nn.Module], optimizer: torch.optim.Optimizer
 ) -> dict[str, TargetRule]:
@@ -43,7 +52,8 @@ def averaging(
     return {"average": ParameterAverage(parameters, optimizer, critic.average_every)}
 
 
-def keys_read(losses: Iterable[Any], team: TeamSpec) -> list[Any]:
-    """The entries that a buffer must keep: what losses read, and who is alive."""
-    keys = {group.keys.mask for group in team} | {key for loss in losses for key in loss.in_keys}
+def keys_read(losses: Iterable[LossModule], team: TeamSpec) -> list[NestedKey]:
+    """The entries that a buffer must keep: those that losses read, and the masks of living agents."""
+    masks: set[NestedKey] = {group.keys.mask for group in team}
+    keys = masks | {key for loss in losses for key in loss.in_keys}
     return sorted(keys, key=str)

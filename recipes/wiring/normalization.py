@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 from torch import nn
 
@@ -26,7 +26,7 @@ def observation_norm(
     Opponents keep those of their own run.
 
     Args:
-        cfg: the recipe's configuration; ``None`` comes back where it does not ask.
+        cfg: the recipe's configuration; without ``normalize_observations`` the result is ``None``.
         team: all groups.
         policy: of all groups.
         device: cpu or cuda.
@@ -35,7 +35,7 @@ def observation_norm(
     if not cfg.normalize_observations:
         return None
     norm = ObservationNorm(team).to(device)
-    learners: list[Any] = list(policy.learners.values())
+    learners = [actor for actor in policy.learners.values() if isinstance(actor, nn.Module)]
     norm.attach(*learners, *(reader for reader in readers if reader is not None))
     return norm
 
@@ -53,6 +53,6 @@ def reward_norm(cfg: WithNormalization, learning: TeamSpec, device: str, *, of_t
 
 
 def one_after_the_other(*parts: nn.Module | None) -> nn.Module:
-    """The parts that are given as one module, which passes a batch on from each to the next."""
+    """The parts that are given as one module, which passes a batch on from each to the next; it may be none."""
     given = [part for part in parts if part is not None]
     return given[0] if len(given) == 1 else nn.Sequential(*given)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,9 +20,11 @@ from ctde_kit.recipes.wiring.saved_runs import SavedRun
 from ctde_kit.recipes.wiring.team_channels import channels_across_groups, share_channel
 from ctde_kit.specs import GroupSpec, TeamSpec
 
+Actor = TypeVar("Actor", bound=nn.Module)
+
 
 def team_policy(cfg: RecipeConfig, team: TeamSpec, device: str) -> TeamPolicy:
-    """The policy of all groups: ``cfg.opponents``' where they are given, else actors as ``cfg.policy()`` builds them.
+    """The policy of all groups: opponents where ``cfg.opponents`` has them, else actors that ``cfg.policy()`` builds.
 
     The parameters of groups in ``cfg.initial`` are an earlier run's.
 
@@ -31,12 +33,11 @@ def team_policy(cfg: RecipeConfig, team: TeamSpec, device: str) -> TeamPolicy:
             that do not fit.
     """
     _check_groups(cfg, team)
-    actors: dict[str, Any] = {}
+    actors: dict[str, GroupActor] = {}
     for group in team:
         opponent = cfg.opponents.get(group.name)
-        actor: Any = (
-            cfg.policy().build(group, team) if opponent is None else build_opponent(opponent, group, team, cfg.task)
-        )
+        actor = cfg.policy().build(group, team) if opponent is None else build_opponent(opponent, group, team, cfg.task)
+        assert isinstance(actor, nn.Module)
         if group.name in cfg.initial:
             if channels_across_groups(actor):
                 raise UserError(
@@ -54,8 +55,17 @@ def learning_team(team: TeamSpec, policy: TeamPolicy) -> TeamSpec:
     return TeamSpec(tuple(group for group in team if group.name in policy.learners), team.state_dim)
 
 
+def learners_of(policy: TeamPolicy, kind: type[Actor]) -> dict[str, Actor]:
+    """The actors that learn, by group; each of them is a ``kind``."""
+    learners: dict[str, Actor] = {}
+    for group, actor in policy.learners.items():
+        assert isinstance(actor, kind)
+        learners[group] = actor
+    return learners
+
+
 def actor_configs(cfg: RecipeConfig, team: TeamSpec) -> dict[str, ActorConfig]:
-    """By group, how its actor is built again; a run directory keeps it beside the parameters."""
+    """The configuration of each group's actor, which a run directory keeps beside the parameters."""
     return {group.name: _actor_config(cfg, group.name) for group in team}
 
 
@@ -86,7 +96,7 @@ def build_opponent(opponent: OpponentConfig, group: GroupSpec, team: TeamSpec, t
     run.check_task(task)
     # Its weights are drawn before they are loaded: this run's random numbers must not depend on its opponents.
     with torch.random.fork_rng():
-        frozen: Any = FrozenActorConfig(run.actor_config(group.name), opponent.sampled).build(group, team)
+        frozen = FrozenActorConfig(run.actor_config(group.name), opponent.sampled).build(group, team)
     saved = run.actor_state(group, team)
     check_fits(frozen.actor.state_dict(), saved, run.directory, group)
     frozen.actor.load_state_dict(saved)

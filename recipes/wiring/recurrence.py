@@ -1,18 +1,31 @@
-"""Options that are for recurrent networks alone."""
+"""Options that only recurrent networks have."""
 
 from __future__ import annotations
 
 from torch import nn
 
 from ctde_kit.errors import UserError
-from ctde_kit.modules import AgentNetwork
+from ctde_kit.modules import AgentNetwork, MultiAgentGRU
 from ctde_kit.recipes.configs.replays import ReplayConfig
 
 
 def is_recurrent(*parts: nn.Module) -> bool:
-    """Whether one of the networks in ``parts`` is recurrent; its unrolled sequence is too long a graph to compile."""
+    """Whether one of the networks in ``parts`` is recurrent."""
+    return bool(_recurrent_networks(*parts))
+
+
+def loops_over_steps(*parts: nn.Module) -> bool:
+    """Whether a recurrent network in ``parts`` is not built on ``MultiAgentGRU``, whose sequence is one operation.
+
+    A graph of another one is as long as its sequence, too long to compile.
+    """
+    networks = _recurrent_networks(*parts)
+    return not all(any(isinstance(module, MultiAgentGRU) for module in network.modules()) for network in networks)
+
+
+def _recurrent_networks(*parts: nn.Module) -> list[AgentNetwork]:
     modules = (module for part in parts for module in part.modules())
-    return any(module.recurrent for module in modules if isinstance(module, AgentNetwork))
+    return [module for module in modules if isinstance(module, AgentNetwork) and module.recurrent]
 
 
 def sequence_length(asked: int | None, steps_per_batch: int, recurrent: bool) -> int | None:

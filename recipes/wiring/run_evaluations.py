@@ -24,13 +24,13 @@ def run_evaluations(
     """The evaluations of a run of ``config``."""
     task, groups = config.task, [group.name for group in team]
     metric = config.checkpoint.metric
-    bests = best_policies(directory.checkpoints, config.algorithm, metric, groups, task.groups_compete)
+    bests = best_policies(directory.checkpoints, config.algorithm, metric, groups, bool(task.groups_compete))
     episodes, seed = config.evaluation.episodes, EVALUATION_SEED + config.seed
     return Evaluations(
         with_transforms(task.build_evaluation(seed=seed, device=device, episodes=episodes), team, policy),
         policy,
         groups,
-        task.groups_compete,
+        bool(task.groups_compete),
         episodes=episodes,
         seed=seed,
         log=EvaluationLog(directory.evaluations),

@@ -5,10 +5,9 @@ from __future__ import annotations
 import datetime
 import json
 import time
-from typing import Any
 
 from ctde_kit.collectors import RolloutCollector
-from ctde_kit.files import replacing
+from ctde_kit.files import JsonObject, replacing
 from ctde_kit.recipes.configs.data import to_data
 from ctde_kit.recipes.configs.recipe import RecipeConfig
 from ctde_kit.recipes.wiring.devices import resolve_device
@@ -29,7 +28,7 @@ class Session:
         self._config, self._parts, self._path = config, parts, directory.facts
         self._earlier = _earlier_sessions(directory)
         self._started = time.perf_counter()
-        self._facts: dict[str, Any] = {
+        self._facts: JsonObject = {
             "began": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "from_frames": parts.collector.frames,
             "device": resolve_device(config.device),
@@ -38,7 +37,7 @@ class Session:
         self._write()
 
     def end(self) -> None:
-        """The session ends: how long it took, and what was compiled in the end."""
+        """Write how long the session took, and what was compiled."""
         self._facts |= {"to_frames": self._parts.collector.frames, "seconds": time.perf_counter() - self._started}
         self._write()
 
@@ -54,7 +53,7 @@ class Session:
             file.write((json.dumps(facts, indent=2) + "\n").encode())
 
 
-def _earlier_sessions(directory: RunDirectory) -> list[dict[str, Any]]:
+def _earlier_sessions(directory: RunDirectory) -> list[JsonObject]:
     try:
         sessions = json.loads(directory.facts.read_text())["sessions"]
     except (OSError, ValueError, KeyError, TypeError):

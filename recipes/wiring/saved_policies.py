@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
+from torch import Tensor, nn
 from torchrl.envs import EnvBase, TransformedEnv
 from torchrl.envs.utils import ExplorationType
 
 from ctde_kit.errors import UserError
 from ctde_kit.modules import TeamPolicy
+from ctde_kit.protocols import GroupActor
 from ctde_kit.recipes.configs.data import read_data
 from ctde_kit.recipes.configs.opponents import HeuristicOpponent, OpponentConfig, RandomOpponent, ZeroOpponent
 from ctde_kit.recipes.configs.policy_options import LAST, PolicyOptions
@@ -89,6 +90,7 @@ def set_stage(run: SavedRun, task: TaskConfig, options: PolicyOptions, *, render
     base_env = build(seed=seed, device=device, episodes=episodes)
     try:
         team = TeamSpec.from_env(base_env)
+        task.check_interests([group.name for group in team])
         content = read_checkpoint(path, algorithm=config["algorithm"], keys=("frames", "parts"))
         policy = _policy(run, content["parts"]["policy"], team, task, options).to(device)
         env = with_transforms(base_env, team, policy)
@@ -115,14 +117,14 @@ def checkpoint_path(run: SavedRun, checkpoint: str) -> Path:
 
 
 def _policy(
-    run: SavedRun, saved: Mapping[str, Any], team: TeamSpec, task: TaskConfig, options: PolicyOptions
+    run: SavedRun, saved: Mapping[str, Tensor], team: TeamSpec, task: TaskConfig, options: PolicyOptions
 ) -> TeamPolicy:
     saved_groups = list(read_data(run.directory / ACTORS_FILE))
     unknown = [name for name in options.opponents if name not in [group.name for group in team]]
     if unknown:
         names = ", ".join(group.name for group in team)
         raise UserError(f"opponents.{unknown[0]}: no such group; {task.name} has {names}")
-    actors: dict[str, Any] = {}
+    actors: dict[str, GroupActor] = {}
     with torch.random.fork_rng():
         for group in team:
             instead = options.opponents.get(group.name)
@@ -137,14 +139,20 @@ def _policy(
 
 
 def _saved_actor(
-    run: SavedRun, saved: Mapping[str, Any], saved_groups: list[str], group: GroupSpec, team: TeamSpec, task: TaskConfig
-) -> Any:
+    run: SavedRun,
+    saved: Mapping[str, Tensor],
+    saved_groups: list[str],
+    group: GroupSpec,
+    team: TeamSpec,
+    task: TaskConfig,
+) -> GroupActor:
     if group.name not in saved_groups:
         raise UserError(
             f"{run.directory} has no policy for group {group.name!r} of {task.name}, it has {', '.join(saved_groups)}; "
             f"give opponents.{group.name}=, or another task"
         )
-    actor: Any = run.actor_config(group.name).build(group, team)
+    actor = run.actor_config(group.name).build(group, team)
+    assert isinstance(actor, nn.Module)
     state = state_of_group(saved, saved_groups, group.name)
     check_fits(actor.state_dict(), state, run.directory, group)
     actor.load_state_dict(state)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import ctde_kit as ck
 from ctde_kit.errors import UserError
+from ctde_kit.files import JsonObject
 from ctde_kit.recipes.configs.actors import ActorConfig
 from ctde_kit.recipes.configs.data import from_data, read_data
 from ctde_kit.recipes.configs.opponents import RunOpponent
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 ACTORS_FILE, CODE_FILE = "actors.yaml", "code.yaml"
 
 # Options of tasks that name the environment, beside its name.
-OWN = ("scenario", "env", "env_id")
+OWN = ("scenario", "env", "env_id", "map_name", "payoff", "next_state", "two_groups")
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class SavedRun:
     directory: Path
 
     @cached_property
-    def config(self) -> dict[str, Any]:
+    def config(self) -> JsonObject:
         """Its options as plain data.
 
         Raises:
@@ -62,7 +63,7 @@ class SavedRun:
     def task(self) -> TaskConfig:
         return from_data(TaskConfig, self.config["task"], f"{self.directory / 'config.yaml'}: task")
 
-    def check_trust(self, config: Any, *, trust: bool) -> None:
+    def check_trust(self, config: object, *, trust: bool) -> None:
         """Raise ``UserError`` where ``config``, read from this run, names code that nobody has said to trust."""
         check_trust(config, self._code, self.directory / "config.yaml", trust=trust)
 
@@ -81,6 +82,11 @@ class SavedRun:
     def check_task(self, task: TaskConfig) -> None:
         """Raise ``UserError`` where the run is of another task, or of another kind of action."""
         theirs, ours = self.task, _environment(task, recorded(code_of(task)))
+        if type(theirs) is not type(task):
+            raise UserError(
+                f"{self.directory} is a run of a {type(theirs).__name__}, this is a {type(task).__name__}; give a run "
+                "of the same task"
+            )
         for option, found in self.environment.items():
             if found != ours.get(option):
                 raise UserError(
@@ -109,7 +115,7 @@ class SavedRun:
 
 def _environment(task: TaskConfig, code: Mapping[str, Any]) -> dict[str, Any]:
     named = {option: getattr(task, option) for option in OWN if getattr(task, option, None) is not None}
-    own = {option: identified(name, code) for option, name in named.items() if name in code}
+    own = {option: identified(name, code) for option, name in named.items() if isinstance(name, str) and name in code}
     # What a user's own environment is called follows from where its code lies.
     return {"name": next(iter(own.values()), task.name), **named, **own}
 

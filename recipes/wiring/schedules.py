@@ -1,12 +1,14 @@
-"""What recipes move over their frames: learning rates and exploration."""
+"""Schedules over a run's frames: learning rates and exploration."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
+from torch import nn
 
+from ctde_kit.modules import MultiAgentQActor
 from ctde_kit.training import Annealing, LinearEpsilon, LinearLearningRate
 
 
@@ -26,15 +28,33 @@ class WithEpsilon(WithLearningRate, Protocol):
     epsilon_frames: int
 
 
-def learning_rate(
-    cfg: WithLearningRate, optimizer: torch.optim.Optimizer, lr: float | None = None, group: int | None = None
-) -> LinearLearningRate:
-    """The schedule of ``cfg.lr``, or of another rate ``lr``, for one parameter group or all of them."""
-    start = cfg.lr if lr is None else lr
-    return LinearLearningRate(optimizer, start, 0.0 if cfg.anneal_lr else start, cfg.total_frames, group)
+def adam(*learners: tuple[Iterable[nn.Module | None], float]) -> torch.optim.Adam:
+    """Adam with a group of parameters for each set of modules, at its own learning rate."""
+    groups: list[dict[str, object]] = []
+    for modules, lr in learners:
+        parameters = dict.fromkeys(p for module in modules if module is not None for p in module.parameters())
+        groups.append({"params": list(parameters), "lr": lr})
+    # Not a larger eps: policy gradients of small rewards are below 1e-5 per weight.
+    return torch.optim.Adam(groups, eps=1e-8, fused=True)
 
 
-def epsilon_and_learning_rate(cfg: WithEpsilon, actors: Iterable[Any], optimizer: torch.optim.Optimizer) -> Annealing:
+def learning_rate(cfg: WithLearningRate, optimizer: torch.optim.Optimizer) -> LinearLearningRate:
+    """The schedule of ``cfg.lr`` for all parameters."""
+    return LinearLearningRate(optimizer, cfg.lr, 0.0 if cfg.anneal_lr else cfg.lr, cfg.total_frames)
+
+
+def learning_rates(cfg: WithLearningRate, optimizer: torch.optim.Optimizer) -> list[LinearLearningRate]:
+    """The schedules of the groups of parameters, each from its own rate."""
+    starts = [float(group["lr"]) for group in optimizer.param_groups]
+    return [
+        LinearLearningRate(optimizer, start, 0.0 if cfg.anneal_lr else start, cfg.total_frames, index)
+        for index, start in enumerate(starts)
+    ]
+
+
+def epsilon_and_learning_rate(
+    cfg: WithEpsilon, actors: Iterable[MultiAgentQActor], optimizer: torch.optim.Optimizer
+) -> Annealing:
     """The schedules of a recipe whose ``actors`` choose by action values."""
     epsilons = [actor.epsilon for actor in actors]
     epsilon = LinearEpsilon(epsilons, cfg.epsilon_start, cfg.epsilon_end, cfg.epsilon_frames)

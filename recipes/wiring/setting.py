@@ -1,4 +1,4 @@
-"""Where a recipe begins: seeds, device, environment, what is compiled; and the collector that it ends with."""
+"""What every recipe sets up first: seeds, device, environment and what is compiled; and its collector."""
 
 from __future__ import annotations
 
@@ -36,12 +36,15 @@ class Setting:
 
 
 def begin(cfg: RecipeConfig, *, updates_per_frame: float) -> Setting:
-    """Seed the generators of Python, numpy and torch, and build the environment of ``cfg``."""
+    """Set torch's threads, seed the generators of Python, numpy and torch, and build the environment of ``cfg``."""
+    if cfg.threads is not None:
+        torch.set_num_threads(cfg.threads)
     random.seed(cfg.seed)
     np.random.seed(cfg.seed)
     torch.manual_seed(cfg.seed)
     device = resolve_device(cfg.device)
     env = cfg.task.build(seed=cfg.seed, device=device)
+    cfg.task.check_interests([group.name for group in TeamSpec.from_env(env)])
     # A graph keeps the values that it was traced with, and callbacks may change them.
     compile = "off" if cfg.callbacks and cfg.compile == "auto" else cfg.compile
     compiling = resolve_compile(compile, env, total_frames=cfg.total_frames, updates_per_frame=updates_per_frame)

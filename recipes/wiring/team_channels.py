@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from torch import nn
 
@@ -12,12 +11,13 @@ from ctde_kit.modules import FrozenActor
 from ctde_kit.modules.communication.team_channel import GroupNetwork
 
 
-def channels_across_groups(actor: nn.Module) -> list[GroupNetwork]:
-    """The networks in ``actor`` whose channel crosses groups."""
-    return [module for module in actor.modules() if isinstance(module, GroupNetwork)]
+def channels_across_groups(actor: object) -> list[GroupNetwork]:
+    """The networks in ``actor`` whose channel crosses groups; none in a policy that is no module."""
+    modules = actor.modules() if isinstance(actor, nn.Module) else ()
+    return [module for module in modules if isinstance(module, GroupNetwork)]
 
 
-def share_channel(actors: Mapping[str, Any]) -> None:
+def share_channel(actors: Mapping[str, object]) -> None:
     """Make the channels of all groups' actors one.
 
     Raises:

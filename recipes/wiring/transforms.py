@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from torch import nn
 from torchrl.envs import EnvBase, InitTracker, RewardSum, TransformedEnv
 
 from ctde_kit.envs.transforms import AgentState, LastAction
 from ctde_kit.modules import OrnsteinUhlenbeckNoise, SubPolicyDraw, TeamPolicy
+from ctde_kit.protocols import ProvidesPrimer
 from ctde_kit.specs import TeamSpec
 
 
@@ -25,7 +25,7 @@ def with_transforms(env: EnvBase, team: TeamSpec, policy: TeamPolicy) -> Transfo
             reset_keys=["_reset"] * len(keys),
         )
     )
-    actors: dict[str, Any] = {**policy.actors}
+    actors = policy.actors
     written = env.observation_spec.keys(True, True)
     if any(group.state_dim is not None and group.keys.state not in written for group in team):
         transformed.append_transform(AgentState(team))
@@ -34,8 +34,9 @@ def with_transforms(env: EnvBase, team: TeamSpec, policy: TeamPolicy) -> Transfo
     for group in team:
         actor = actors[group.name]
         if {group.keys.hidden("actor"), group.keys.team_hidden("actor")} & {*actor.in_keys}:
+            assert isinstance(actor, ProvidesPrimer)
             transformed.append_transform(actor.make_tensordict_primer())
-        for part in actor.modules():
+        for part in actor.modules() if isinstance(actor, nn.Module) else ():
             if isinstance(part, (OrnsteinUhlenbeckNoise, SubPolicyDraw)):
                 transformed.append_transform(part.make_tensordict_primer())
     return transformed

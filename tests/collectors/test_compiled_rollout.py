@@ -95,7 +95,7 @@ def assert_same(first: TensorDictBase, second: TensorDictBase) -> None:
 
 
 def joined(collector: RolloutCollector, batches: int = 3) -> TensorDictBase:
-    return torch.cat([collector.rollout() for _ in range(batches)], 1)  # type: ignore[return-value]
+    return torch.cat([collector.rollout() for _ in range(batches)], 1)
 
 
 def test_batches_look_like_the_eager_collectors(compiled: RolloutCollector, eager: RolloutCollector) -> None:
@@ -182,7 +182,7 @@ def test_a_batch_with_too_few_initial_states_is_collected_eagerly(graphs: None) 
     torch.random.set_rng_state(random_state)
     following = collector.rollout()
     assert collector._compiled is not None
-    assert torch.equal(following[OBSERVATION][:, 0], other._next_root[OBSERVATION])  # type: ignore[index]
+    assert torch.equal(following[OBSERVATION][:, 0], other._next_root[OBSERVATION])
     torch.random.set_rng_state(random_state)
     # Compiled batches draw their initial states beforehand.
     assert not torch.equal(following[OBSERVATION], other.rollout()[OBSERVATION])
@@ -258,8 +258,8 @@ def test_checkpoints_pass_between_compiled_and_eager_collectors(
     compiled: RolloutCollector, eager: RolloutCollector
 ) -> None:
     for first, second in ((compiled, eager), (eager, compiled)):
-        for _ in range(2):
-            last = first.rollout()
+        first.rollout()
+        last = first.rollout()
         state = copy.deepcopy(first.state_dict())
         second.load_state_dict(state)
         batch = second.rollout()

@@ -18,7 +18,7 @@ def random_collector(frames_per_batch: int = 40, total_frames: int = 120, normal
     env = TransformedEnv(VmasEnv("navigation", num_envs=4, max_steps=7, seed=1), InitTracker())
     if normalize:
         env.append_transform(VecNormV2(in_keys=[("agents", "observation")], decay=0.9))
-    return RolloutCollector(env, env.rand_action, frames_per_batch=frames_per_batch, total_frames=total_frames)  # type: ignore[arg-type]
+    return RolloutCollector(env, env.rand_action, frames_per_batch=frames_per_batch, total_frames=total_frames)
 
 
 def test_batches_are_envs_by_time_and_episodes_go_on() -> None:
@@ -56,8 +56,8 @@ def test_transforms_with_statistics_are_restored() -> None:
         next(iter(collector))
         other = random_collector(normalize=True)
         other.load_state_dict(collector.state_dict())
-    saved, restored = (c.env.transform[-1].state_dict() for c in (collector, other))  # type: ignore[index]
-    leaves = torch.utils._pytree.tree_leaves  # type: ignore[attr-defined]
+    saved, restored = (c.env.transform[-1].state_dict() for c in (collector, other))
+    leaves = torch.utils._pytree.tree_leaves
     pairs = [(a, b) for a, b in zip(leaves(saved), leaves(restored), strict=True) if isinstance(a, torch.Tensor)]
     assert pairs
     assert all(torch.equal(a, b) for a, b in pairs)

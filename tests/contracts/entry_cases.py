@@ -34,9 +34,11 @@ from ctde_kit.objectives import (
     AdvantageEstimator,
     MADDPGLoss,
     MAPPOLoss,
+    MASACLoss,
     MinimaxAdversary,
     PolicyInference,
     QMixLoss,
+    TargetPolicySmoothing,
     TDLambdaReturn,
     TeamReward,
 )
@@ -121,7 +123,22 @@ def maddpg(
             critics[group.name] = make_critic(team, group)
         beliefs = PolicyInference(InferredPolicies(team, make_network(False))) if options.get("inference") else None
         parts = {**options, "inference": beliefs}
+        if parts.pop("twins", False):
+            parts["twin_critics"] = {
+                group.name: action_value_critic(team, group, make_network(False)) for group in team
+            }
         return MADDPGLoss(actors, critics, None if mixer is None else mixer(team), gamma=0.9, **parts)
+
+    return Case(make, BATCH if recurrent else BATCH[:1])
+
+
+def masac(kind: str, recurrent: bool = False, masked: bool = True, **options: Any) -> Case:
+    def make() -> MASACLoss:
+        team = herd(kind, masked)
+        actors = {group.name: make_actor(group, recurrent) for group in team}
+        network = make_network(recurrent)
+        critics, twins = ({g.name: action_value_critic(team, g, network) for g in team} for _ in range(2))
+        return MASACLoss(actors, critics, twins, gamma=0.9, **options)
 
     return Case(make, BATCH if recurrent else BATCH[:1])
 
@@ -191,10 +208,16 @@ CASES: dict[str, Case] = {
     "MADDPG with attention": maddpg(critic=attention),
     "MADDPG with random orders": maddpg(critic=random_order),
     "M3DDPG": maddpg(adversary=MinimaxAdversary(0.1)),
+    "MATD3": maddpg(twins=True, smoothing=TargetPolicySmoothing()),
     "MADDPG with beliefs": maddpg("categorical", inference=True),
     "MADDPG with ensembles": Case(maddpg_ensembles, BATCH[:1]),
     "MADDPG against random": Case(maddpg_opponents(RandomActor), BATCH[:1]),
     "MADDPG against frozen": Case(maddpg_opponents(lambda group: FrozenActor(make_actor(group))), BATCH[:1]),
+    "MASAC": masac("continuous", share_alpha=False),
+    "MASAC without masks": masac("categorical", masked=False, other_actions="current"),
+    "MASAC one-hot": masac("one_hot"),
+    "MASAC multi-discrete": masac("multi_discrete", team_weight=0.5),
+    "MASAC recurrent": masac("categorical", recurrent=True, burn_in=2),
     "FACMAC": maddpg(mixer=lambda team: QMixer(team, embed_dim=9)),
     "team reward without masks": Case(lambda: TeamReward(herd("categorical", masked=False), "sum")),
     "team reward": Case(lambda: TeamReward(herd("categorical"), "sum")),

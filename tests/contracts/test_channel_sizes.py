@@ -185,8 +185,8 @@ def test_what_there_is_no_channel_for_is_one_line() -> None:
     inputs = team_observation(team, group, repeat=True)
     for refused, message in (
         (lambda: AgentNetwork(inputs, make(inputs.features, 2, 3), ["out"]), "use each agent's own data"),
-        (lambda: value_critic(team, group, make), "there is nothing to tell"),
-        (lambda: action_value_critic(team, group, make), "there is nothing to tell"),
+        (lambda: value_critic(team, group, make), "agents have nothing to tell each other"),
+        (lambda: action_value_critic(team, group, make), "agents have nothing to tell each other"),
         (lambda: SubPolicies([make(5, 2, 3), make(5, 2, 3)]), "give networks without a channel"),
     ):
         with pytest.raises(UserError, match=message) as caught:

@@ -240,7 +240,8 @@ def worker_collector() -> None:
     assert torch.equal(before[..., 1, :, :], after[..., 0, :, :])
 
 
-@pytest.mark.parametrize("function", [pytest.param(parallel_envs, marks=pytest.mark.slow), worker_collector])
+@pytest.mark.slow
+@pytest.mark.parametrize("function", [parallel_envs, worker_collector])
 def test_workers(function: Callable[[], None]) -> None:
     """In a process of its own: TorchRL's workers may wait for each other after a fork of this one."""
     code = f"from tests.contracts import test_drop_in\ntest_drop_in.{function.__name__}()\n"

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from ctde_kit.modules import MultiAgentDeterministicActor, QMixer, action_value_critic, own_observation
-from ctde_kit.objectives import MADDPGLoss, MinimaxAdversary, TDLambdaReturn, TeamReward
+from ctde_kit.objectives import MADDPGLoss, MinimaxAdversary, TargetPolicySmoothing, TDLambdaReturn, TeamReward
 from ctde_kit.specs import TeamSpec
 from ctde_kit.training import GradientStep
+from tests.contracts.covering import combinations
 from tests.contracts.fakes import KINDS, LENGTH, N_ENVS, SHARINGS, collect, endings, group_spec, make_network
 
 LAYOUTS: dict[str, dict[str, Any]] = {
@@ -34,18 +35,20 @@ def make(kind: str, layout: str, recurrent: bool, share: Any, mixed: bool = Fals
         actors[group.name] = MultiAgentDeterministicActor(group, own_observation(group), network)
         shared = True if layout in ("team", "state", "one") else share
         critics[group.name] = action_value_critic(team, group, make_network(recurrent, shared), **LAYOUTS[layout])
-    batch = TeamReward(team, "mean")(collect(team, actors, *endings())[0])  # type: ignore[arg-type]
+    batch = TeamReward(team, "mean")(collect(team, actors, *endings())[0])
     mixer = QMixer(team, embed_dim=9) if mixed else None
+    if options.pop("twins", False):
+        options["twin_critics"] = {
+            group.name: action_value_critic(team, group, make_network(recurrent)) for group in team
+        }
     return MADDPGLoss(actors, critics, mixer, gamma=0.9, action_regularization=0.1, **options), batch
 
 
-@pytest.mark.parametrize("mixed", [False, True], ids=["maddpg", "facmac"])
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("share", SHARINGS)
-@pytest.mark.parametrize(("recurrent", "burn_in"), [(False, 0), (True, 2)], ids=["mlp", "gru"])
-@pytest.mark.parametrize("kind", KINDS)
-def test_actors_and_critics_fit(kind: str, recurrent: bool, burn_in: int, share: Any, layout: str, mixed: bool) -> None:
-    loss, batch = make(kind, layout, recurrent, share, mixed, burn_in=burn_in, returns=TDLambdaReturn(0.7))
+@combinations(kind=KINDS, network=["mlp", "gru"], share=SHARINGS, layout=list(LAYOUTS), algorithm=["maddpg", "facmac"])
+def test_actors_and_critics_fit(kind: str, network: str, share: Any, layout: str, algorithm: str) -> None:
+    recurrent = network == "gru"
+    options = {"burn_in": 2 * recurrent, "returns": TDLambdaReturn(0.7)}
+    loss, batch = make(kind, layout, recurrent, share, algorithm == "facmac", **options)
     losses = loss(batch)
     assert set(losses.keys()) == set(loss.out_keys)
     assert all(value.shape == () and value.isfinite() for value in losses.values())
@@ -56,6 +59,13 @@ def test_actors_and_critics_fit(kind: str, recurrent: bool, burn_in: int, share:
             assert parameter.grad is not None, name
             assert parameter.grad.isfinite().all(), name
             assert parameter.grad.any(), name
+
+
+def test_recurrent_twin_critics_learn_from_hidden_states_of_their_own() -> None:
+    loss, batch = make("continuous", "team", True, False, twins=True, burn_in=2, returns=TDLambdaReturn(0.7))
+    losses = loss(batch)
+    (losses["loss_actor"] + losses["loss_value"]).backward()
+    assert all(p.grad is not None and p.grad.any() for p in loss.twin_critics.parameters())
 
 
 @pytest.mark.parametrize("recurrent", [False, True])
@@ -75,7 +85,8 @@ def test_in_keys_are_all_that_is_needed(recurrent: bool) -> None:
     ("kind", "options"),
     [
         ("categorical", {}),
-        ("continuous", {"mixed": True}),
+        pytest.param("continuous", {"mixed": True}, marks=pytest.mark.slow),
+        pytest.param("continuous", {"twins": True, "smoothing": TargetPolicySmoothing()}, marks=pytest.mark.slow),
         pytest.param("continuous", {"other_actions": "current"}, marks=pytest.mark.slow),
         pytest.param("continuous", {"adversary": MinimaxAdversary(0.1)}, marks=pytest.mark.slow),
     ],

@@ -10,6 +10,7 @@ import torch
 from ctde_kit.modules import QMixer, QPLEXMixer, VDNMixer
 from ctde_kit.objectives import NStepReturn, QMixLoss, TDLambdaReturn, TeamReward
 from ctde_kit.specs import TeamSpec
+from tests.contracts.covering import combinations
 from tests.contracts.fakes import LENGTH, N_ENVS, SHARINGS, collect, endings, group_spec, make_q_actor
 
 MIXERS: dict[str, Any] = {
@@ -20,21 +21,24 @@ MIXERS: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("name", MIXERS)
-@pytest.mark.parametrize("state_dim", [10, None])
-@pytest.mark.parametrize("share", SHARINGS)
-@pytest.mark.parametrize(("recurrent", "burn_in"), [(False, 0), (True, 0), (True, 2)], ids=["mlp", "gru", "burn_in"])
-@pytest.mark.parametrize(("kind", "action_mask"), [("categorical", False), ("categorical", True), ("one_hot", True)])
+@combinations(
+    action=[("categorical", False), ("categorical", True), ("one_hot", True)],
+    network=["mlp", "gru", "burn_in"],
+    share=SHARINGS,
+    state_dim=[10, None],
+    mixer=list(MIXERS),
+)
 def test_actors_and_mixer_fit(
-    kind: str, action_mask: bool, recurrent: bool, burn_in: int, share: Any, state_dim: int | None, name: str
+    action: tuple[str, bool], network: str, share: Any, state_dim: int | None, mixer: str
 ) -> None:
+    (kind, action_mask), recurrent, burn_in = action, network != "mlp", 2 * (network == "burn_in")
     wolves = group_spec("wolves", 3, kind, action_mask=action_mask)
     sheep = group_spec("sheep", 2, kind, action_mask=action_mask, observation_dim=8, mask=True)
     team = TeamSpec((wolves, sheep), state_dim)
     actors = {group.name: make_q_actor(group, recurrent, share) for group in team}
     batch, _ = collect(team, actors, *endings())
     returns = TDLambdaReturn(0.7) if recurrent else NStepReturn(2)
-    loss = QMixLoss(actors, MIXERS[name](team), gamma=0.9, returns=returns, burn_in=burn_in)
+    loss = QMixLoss(actors, MIXERS[mixer](team), gamma=0.9, returns=returns, burn_in=burn_in)
     losses = loss(TeamReward(team, "mean")(batch))
     assert set(losses.keys()) == set(loss.out_keys)
     assert all(value.shape == () and value.isfinite() for value in losses.values())
@@ -64,9 +68,9 @@ def test_the_teams_reward_is_the_mean_or_sum_of_all_agents_of_all_groups(reducti
 @pytest.mark.parametrize(
     ("recurrent", "name"),
     [
-        (False, "iql"),
-        (False, "qmix"),
-        (False, "qplex"),
+        pytest.param(False, "iql", marks=pytest.mark.slow),
+        pytest.param(False, "qmix", marks=pytest.mark.slow),
+        pytest.param(False, "qplex", marks=pytest.mark.slow),
         (True, "iql"),
         pytest.param(True, "qmix", marks=pytest.mark.slow),
         pytest.param(True, "qplex", marks=pytest.mark.slow),

@@ -42,8 +42,10 @@ from tests.contracts.fakes import (
 from tests.contracts.test_maddpg_sizes import make as make_maddpg
 
 # Every kind with every sharing, and a recurrent one of each kind.
-STOCHASTIC = [(kind, share, False) for kind in KINDS for share in SHARINGS]
-STOCHASTIC += [(kind, share, True) for kind, share in zip(KINDS, (*SHARINGS, False), strict=True)]
+STOCHASTIC = [
+    *((kind, share, False) for kind in KINDS for share in SHARINGS),
+    *((kind, share, True) for kind, share in zip(KINDS, (*SHARINGS, False), strict=True)),
+]
 either_front = pytest.mark.parametrize("recurrent", [False, True], ids=["mlp", "gru"])
 
 

@@ -9,6 +9,7 @@ import pytest
 from ctde_kit.modules import ValueNorm, value_critic
 from ctde_kit.objectives import AdvantageEstimator, MAPPOLoss
 from ctde_kit.specs import GroupSpec, TeamSpec
+from tests.contracts.covering import combinations
 from tests.contracts.fakes import LENGTH, N_ENVS, SHARINGS, collect, endings, group_spec, make_actor, make_network
 
 LAYOUTS = [
@@ -52,12 +53,10 @@ def check_group(batch: Any, loss: MAPPOLoss, group: GroupSpec) -> None:
         assert parameter.grad.any(), name
 
 
-@pytest.mark.parametrize(("sees", "heads"), LAYOUTS)
-@pytest.mark.parametrize("share", SHARINGS)
-@pytest.mark.parametrize("recurrent", [False, True], ids=["mlp", "gru"])
-@pytest.mark.parametrize(("kind", "action_mask"), ACTIONS)
-def test_actor_and_critic_fit(kind: str, action_mask: bool, recurrent: bool, share: Any, sees: Any, heads: Any) -> None:
-    team = two_groups(kind, action_mask)
+@combinations(action=ACTIONS, network=["mlp", "gru"], share=SHARINGS, layout=LAYOUTS)
+def test_actor_and_critic_fit(action: tuple[str, bool], network: str, share: Any, layout: tuple[Any, Any]) -> None:
+    recurrent, (sees, heads) = network == "gru", layout
+    team = two_groups(*action)
     actors = {group.name: make_actor(group, recurrent, share) for group in team}
     batch, _ = collect(team, actors, *endings())
     for group in team:

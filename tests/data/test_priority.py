@@ -32,7 +32,7 @@ def test_items_are_drawn_in_proportion_in_every_block(alpha: float, ratio: float
     high = torch.tensor([0, 1023, 1024, 1500, 2047, 2048, 2999])
     sampler.update_priority(torch.arange(CAPACITY), torch.ones(CAPACITY))
     sampler.update_priority(high, torch.full((7,), 9.0))
-    draws = [sampler.sample(Stored(CAPACITY), 2_000) for _ in range(300)]
+    draws = [sampler.sample(Stored(CAPACITY), 20_000) for _ in range(10)]
     index = torch.cat([drawn for drawn, _ in draws])
     weight = torch.cat([info["priority_weight"] for _, info in draws])
     counts = torch.bincount(index, minlength=CAPACITY).double()

@@ -26,7 +26,7 @@ def examples() -> list[list[Tensor]]:
 
 def test_each_call_has_results_of_its_own() -> None:
     compiled = compile_graph(trace(function, examples()[0]), threads=1)
-    assert isinstance(compiled.__closure__[0].cell_contents, StaticBuffers)  # type: ignore[union-attr]
+    assert isinstance(compiled.__closure__[0].cell_contents, StaticBuffers)
     results = [list(compiled(list(inputs))) for inputs in examples()]
     for inputs, found in zip(examples(), results, strict=True):
         for expected, value in zip(function(inputs), found, strict=True):

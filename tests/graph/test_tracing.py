@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -111,7 +112,7 @@ class Stream:
     def __init__(self) -> None:
         self.state = torch.Generator().manual_seed(5).get_state()
 
-    def active(self) -> torch.random.fork_rng:
+    def active(self) -> AbstractContextManager[None]:
         stream = self
 
         class Active:
@@ -123,7 +124,7 @@ class Stream:
                 stream.state = torch.get_rng_state()
                 torch.set_rng_state(self.outside)
 
-        return Active()  # type: ignore[return-value]
+        return Active()
 
 
 def test_random_numbers_come_from_outside_in_the_same_order() -> None:

@@ -37,7 +37,7 @@ def recall_config(network: GRUNetwork | MLPNetwork) -> MAPPOConfig:
         actor=network,
         critic=ValueCriticConfig(network=network),
         logger=LoggerConfig(),
-        total_frames=12_288,
+        total_frames=9_216,
         frames_per_batch=1_536,
         minibatch_frames=384,
         lr=2e-3,

@@ -86,7 +86,7 @@ def test_the_dead_skew_no_normalization_by_agent(garbage: float) -> None:
 def test_an_agent_that_is_always_dead_gives_zeros(over: str) -> None:
     mask = torch.ones(SHAPE, dtype=torch.bool)
     mask[:, :, 1] = False
-    normalized = normalize_advantage(advantage(), mask, over)  # type: ignore[arg-type]
+    normalized = normalize_advantage(advantage(), mask, over)
     assert normalized.isfinite().all()
     assert not normalized[:, :, 1].any()
 
@@ -97,7 +97,7 @@ def test_equal_advantages_stay_finite() -> None:
 
 def test_an_unknown_normalization_is_an_error() -> None:
     with pytest.raises(UserError, match="joint, agent, none"):
-        normalize_advantage(advantage(), over="agents")  # type: ignore[arg-type]
+        normalize_advantage(advantage(), over="agents")
 
 
 def test_shapes_are_named_where_they_differ() -> None:

@@ -47,7 +47,7 @@ def maddpg(heads: str) -> tuple[MADDPGLoss, dict[str, Any], TeamSpec]:
     _, actors, _ = make(team)
     critics = {}
     for group in team:
-        inner = action_value_critic(team, group, make_network(False, heads != "network"), heads=heads)  # type: ignore[arg-type]
+        inner = action_value_critic(team, group, make_network(False, heads != "network"), heads=heads)
         critics[group.name] = RandomOrderCritic(team, inner)
     loss = MADDPGLoss(actors, critics, gamma=0.9)
     for parameter in loss.target_networks.parameters():
@@ -61,7 +61,7 @@ def test_maddpg_shows_one_order_of_each_sample_now_and_next(heads: str) -> None:
     batch = formulas.transitions(actors, team, SIZE)
     shown: dict[str, list[TensorDictBase]] = {"online": [], "target": []}
     for name, critic in (("online", loss.critics["sheep"]), ("target", loss.target_networks["critic_sheep"])):
-        critic.critic = Watched(critic.critic, shown[name])  # type: ignore[union-attr, arg-type]
+        critic.critic = Watched(critic.critic, shown[name])
     torch.manual_seed(3)
     loss(batch)
     torch.manual_seed(3)
@@ -90,9 +90,9 @@ def test_maddpg_is_the_papers_in_any_order(heads: str, current: bool) -> None:
         loss.other_actions = "current" if current else "replay"
         batch = formulas.transitions(actors, team, SIZE)
         for critic in loss.critics.values():
-            batch = critic.draw_order(batch)  # type: ignore[operator]
+            batch = critic.draw_order(batch)
         found = loss(batch)
-        policy, value = formulas.losses(loss, actors, dict(loss.critics.items()), batch, gamma=0.9, current=current)  # type: ignore[arg-type]
+        policy, value = formulas.losses(loss, actors, dict(loss.critics.items()), batch, gamma=0.9, current=current)
     finally:
         torch.set_default_dtype(torch.float32)
     torch.testing.assert_close(found["loss_actor"], policy, rtol=1e-9, atol=1e-9)

@@ -78,7 +78,13 @@ def test_runs_of_a_file_and_of_the_command_line(tmp_path: Path) -> None:
     assert [run.status for run in runs[:2]] == [Status.NEW, Status.STOPPED]
 
 
-@pytest.mark.parametrize("name", options_of("benchmark"))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name in ("mpe", "vmas_small") else [])
+        for name in options_of("benchmark")
+    ],
+)
 def test_every_benchmark_of_the_kit_is_one(name: str, tmp_path: Path) -> None:
     options = read_options([f"benchmark={name}", f"output={tmp_path}"])
     assert options is not None

@@ -160,7 +160,7 @@ def test_each_run_of_a_process_has_a_state_of_its_own(folder: Path, monkeypatch:
     monkeypatch.chdir(folder)
     for _ in range(2):
         callbacks = Callbacks(imported(["my_callbacks:stop"]))
-        callbacks(Any, Iteration(12, TensorDict(), {}), {"frames": 12})  # type: ignore[arg-type]
+        callbacks(Any, Iteration(12, TensorDict(), {}), {"frames": 12})
         assert callbacks.state_dict() == {"my_callbacks:stop": {"seen": [12]}}
 
 
@@ -228,9 +228,9 @@ class Turning:
 def test_a_state_that_cannot_be_saved_leaves_a_checkpoint_that_can_be_loaded(broken: Any) -> None:
     callbacks = Callbacks({"turning": Turning(broken)})
     iteration: Any = Iteration(12, TensorDict(), {})
-    callbacks(Any, iteration, {"frames": 12})  # type: ignore[arg-type]
+    callbacks(Any, iteration, {"frames": 12})
     with pytest.raises(CallbackError, match="callback turning at 12 frames"):
-        callbacks(Any, iteration, {"frames": 12})  # type: ignore[arg-type]
+        callbacks(Any, iteration, {"frames": 12})
     assert callbacks.state_dict() == {"turning": {"calls": 1}}
 
 

@@ -85,7 +85,9 @@ ON_CUE: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("recipe", ["mappo", "qmix", "maddpg", *ON_CUE])
+@pytest.mark.parametrize(
+    "recipe", [*(pytest.param(name, marks=pytest.mark.slow) for name in ("mappo", "qmix", "maddpg")), *ON_CUE]
+)
 def test_resumed_run_equals_the_run_that_never_stopped(recipe: str, tmp_path: Path) -> None:
     build = ON_CUE.get(recipe, lambda: RECIPES[recipe]("bicnet gru"))
     uninterrupted, stopped = advance(build(), 3), advance(build(), 2)
@@ -132,7 +134,7 @@ def test_groups_talk_in_every_recipe_and_go_on_after_a_stop(kind: str, recipe: s
 
 
 def test_groups_with_continuous_actions_and_of_several_sizes_talk() -> None:
-    tag = VmasTask(name="vmas/simple_tag", n_envs=6, max_steps=7)
+    tag = VmasTask(name="vmas/simple_tag", n_envs=6, max_steps=7, groups_compete=False)
     parts = advance(ACROSS["mappo"]("commnet", task=tag), 1)
     assert {name: actor.group.observation_dim for name, actor in parts.policy.actors.items()} == {
         "adversary": 16,
@@ -161,7 +163,13 @@ def test_a_frozen_group_has_nothing_to_say_and_stays_as_it_is(tmp_path: Path) ->
 
 def test_groups_whose_agents_die_talk() -> None:
     task = PettingZooTask(
-        name="tag", env="mpe2/simple_tag_v3", n_envs=4, n_workers=1, max_steps=7, params={"max_cycles": 7}
+        name="tag",
+        env="mpe2/simple_tag_v3",
+        n_envs=4,
+        n_workers=1,
+        max_steps=7,
+        groups_compete=False,
+        params={"max_cycles": 7},
     )
     parts = small_q_config(actor=network("tarmac"), task=task).build()
     assert sum(iteration.metrics["num_updates"] for iteration in iterate(parts)) == 16
@@ -208,7 +216,7 @@ def test_the_command_line_chooses_channels() -> None:
         ),
         (
             lambda: small_config(critic=ValueCriticConfig(network=network("commnet"))).build(),
-            "there is nothing to tell; use each agent's own data (sees='observation'",
+            "agents have nothing to tell each other; use each agent's own data (sees='observation'",
         ),
         (
             lambda: small_maddpg_config(actor=network("bicnet"), ensemble_size=2).build(),

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import csv
+import datetime
 import json
-import subprocess
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
 
-from tests.recipes.command_line import ENVIRONMENT, assert_one_line, call, call_here, command, kill_and_resume
+from tests.recipes.command_line import assert_one_line, call, call_here, kill_and_resume
 from tests.recipes.small import SMALL_OVERRIDES
 
 
@@ -42,7 +43,7 @@ def test_run_killed_and_resumed_equals_the_run_that_never_stopped(tmp_path: Path
         (["frames_per_batch=1001"], "expected a multiple of the 60 envs"),
         (["hydra.run.dir=/proc/nowhere"], "/proc/nowhere cannot be written"),
         (["resume=nowhere"], "has no config.yaml"),
-        (["resume=nowhere", "lr=1"], "resume takes total_frames, device, compile, logger"),
+        (["resume=nowhere", "lr=1"], "resume takes total_frames, device, compile, threads, logger"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_code_2(arguments: list[str], message: str, tmp_path: Path) -> None:
@@ -76,8 +77,11 @@ def test_multirun_gives_each_job_its_own_directory(tmp_path: Path) -> None:
 
 def test_two_starts_in_one_second_do_not_share_a_directory(tmp_path: Path) -> None:
     arguments = [*SMALL_OVERRIDES, "total_frames=60"]
-    started = [subprocess.Popen(command("mappo", *arguments), cwd=tmp_path, env=ENVIRONMENT) for _ in range(2)]
-    assert [process.wait() for process in started] == [0, 0]
+    second = datetime.datetime(2026, 1, 2, 3, 4, 5)
+    with mock.patch("hydra.core.utils.datetime", mock.Mock(now=lambda: second)):
+        ended = [call_here(tmp_path, "mappo", *arguments).returncode for _ in range(2)]
+    assert ended == [0, 0]
+    assert all("2026-01-02_03-04-05" in str(path) for path in tmp_path.rglob("summary.json"))
     assert len(list(tmp_path.rglob("summary.json"))) == 2
 
 

@@ -7,8 +7,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from ctde_kit.errors import UserError
+from ctde_kit.recipes import (
+    CueTask,
+    LbfTask,
+    MADDPGConfig,
+    MAPPOConfig,
+    MatrixTask,
+    PQNConfig,
+    QMIXConfig,
+    VmasTask,
+    named_task,
+)
 from ctde_kit.recipes.commands.running import start
+from ctde_kit.recipes.configs.data import to_data
+from ctde_kit.recipes.configs.tasks.task import TaskConfig
+from ctde_kit.recipes.wiring.saved_runs import SavedRun
 from ctde_kit.specs import TeamSpec
 from tests.recipes.command_line import composed
 from tests.recipes.small import small_config
@@ -58,3 +74,44 @@ def test_only_the_groups_returns_are_reported(tmp_path: Path) -> None:
         "eval/episodes",
     ]
     assert summary["eval/adversary/return_sum"] == pytest.approx(3 * summary["eval/adversary/return_mean"])
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "message"),
+    [
+        (MatrixTask("game"), MatrixTask("game", payoff=[[1, 0], [0, 1]]), r"is a run of \[\[11, .*this is \[\[1, 0\]"),
+        (CueTask("game"), CueTask("game", two_groups=True), "is a run of False, this is True"),
+        (CueTask("game"), MatrixTask("game"), "is a run of a CueTask, this is a MatrixTask"),
+        (VmasTask("vmas/a"), VmasTask("vmas/a", scenario="mine.py:Scenario"), "is a run of None, this is mine.py:Sc"),
+        (LbfTask("lbf"), LbfTask("lbf", env_id="Foraging-5x5-2p-1f-v3"), "is a run of Foraging-8x8-2p-2f-coop-v3"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_run_of_another_env_of_that_name_is_no_run_of_the_task(
+    theirs: TaskConfig, ours: TaskConfig, message: str, tmp_path: Path
+) -> None:
+    """Opponents, and the policies that a run begins with, are of the same task, whatever it is called."""
+    config = {"algorithm": "qmix", "task": to_data(theirs), "opponents": {}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    SavedRun(tmp_path).check_task(theirs)
+    with pytest.raises(UserError, match=message):
+        SavedRun(tmp_path).check_task(ours)
+
+
+@pytest.mark.parametrize("recipe", [MAPPOConfig, QMIXConfig, MADDPGConfig, PQNConfig])
+def test_several_groups_are_asked_whether_they_compete(recipe: Any) -> None:
+    football = VmasTask("vmas/football", n_envs=2, max_steps=3, params={"ai_red_agents": False})
+    with pytest.raises(
+        UserError, match=r"task\.groups_compete: vmas/football has the groups agent_blue, agent_red; say true where"
+    ):
+        recipe(task=football).build()
+
+
+def test_shipped_tasks_of_several_groups_say_it() -> None:
+    for name in (
+        "vmas/diff_drive",
+        "vmas/kinematic_bicycle",
+        "vmas/simple_speaker_listener",
+        "communication/cue_groups",
+    ):
+        assert named_task(name).groups_compete is False

@@ -116,7 +116,7 @@ class DriftTask(VmasTask):
         return VmasEnv(Drift(), num_envs=n_envs or self.n_envs, max_steps=self.max_steps, seed=seed, device=device)
 
 
-@pytest.mark.parametrize(("first", "second"), [("on", "off"), ("off", "on")])
+@pytest.mark.parametrize(("first", "second"), [("on", "off"), pytest.param("off", "on", marks=pytest.mark.slow)])
 def test_a_run_goes_on_with_the_other_choice(first: str, second: str, tmp_path: Path, graphs: None) -> None:
     task = DriftTask(n_envs=6, max_steps=7)
     parts = small_config(compile=first, task=task).build()
@@ -150,10 +150,14 @@ def first_metrics(parts: Parts) -> list[Any]:
     return firsts
 
 
-def test_a_compiled_run_that_is_resumed_ends_as_the_one_that_never_stopped(tmp_path: Path, graphs: None) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["mlp", "gru"])
+def test_a_compiled_run_that_is_resumed_ends_as_the_one_that_never_stopped(
+    kind: str, tmp_path: Path, graphs: None
+) -> None:
     """Its statistics of observations and rewards move as it goes on."""
     task = DriftTask(n_envs=6, max_steps=7)
-    parts = small_config(compile="on", task=task, **NORMALIZED).build()
+    parts = small_config(kind, compile="on", task=task, **NORMALIZED).build()
     firsts, loop = first_metrics(parts), iterate(parts)
     for _ in range(2):
         next(loop)
@@ -164,7 +168,7 @@ def test_a_compiled_run_that_is_resumed_ends_as_the_one_that_never_stopped(tmp_p
     assert parts.collector._compiled is rollout
     assert dict(parts.update._compiled) == steps
     assert [abs(metrics["approx_kl"].item()) < 1e-6 for metrics in firsts] == [True] * 4
-    resumed = small_config(compile="on", task=task, **NORMALIZED).build()
+    resumed = small_config(kind, compile="on", task=task, **NORMALIZED).build()
     load_parts(read_checkpoint(tmp_path / "c.pt", algorithm="mappo"), resumed)
     assert len(list(iterate(resumed))) == 2
     assert all(compiled.is_whole for compiled in resumed.update._compiled.values())

@@ -85,7 +85,7 @@ def test_every_layout_is_the_critic_that_it_names() -> None:
     assert swept["seed"] == "0,1,2,3,4"
     for name in names:
         recipe = "maddpg" if name in ("attention", "averaged_own_first") else "mappo"
-        critic: Any = composed(recipe, f"layout={name}").critic  # type: ignore[attr-defined]
+        critic: Any = composed(recipe, f"layout={name}").critic
         if name == "attention":
             assert isinstance(critic, AttentionCriticConfig)
             continue
@@ -93,6 +93,7 @@ def test_every_layout_is_the_critic_that_it_names() -> None:
         assert options == OPTIONS[name]
 
 
+@pytest.mark.slow
 def test_the_preset_trains_every_layout_with_every_seed(study: Path) -> None:
     for layout in ("averaged_random", "decentralized"):
         for seed in (3, 5):

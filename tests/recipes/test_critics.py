@@ -127,7 +127,7 @@ def test_a_run_shows_what_its_critics_attend_to(
     make = small_config if algorithm == "mappo" else small_maddpg_config
     config: Any = make(critic=critic, video=True, total_frames=60)
     parts = config.build()
-    losses = parts.update.losses  # type: ignore[attr-defined]
+    losses = parts.update.losses
     learned = losses["agents"].critic_network if algorithm == "mappo" else losses["team"].critics["agents"]
     assert attention_critics(parts)["agents"] is learned
     monkeypatch.setattr(running, "write_gif", lambda frames, path: shown.append((frames, path)))
@@ -144,9 +144,9 @@ def test_a_run_shows_what_its_critics_attend_to(
 def test_states_are_built_for_tasks_without(algorithm: str) -> None:
     make = small_config if algorithm == "mappo" else small_maddpg_config
     with pytest.raises(UserError, match=r"writes no key \('agents', 'state'\); append envs\.transforms\.AgentState"):
-        make(critic=ValueCriticConfig(sees="agent_state", network=network("mlp"))).build()  # type: ignore[arg-type]
+        make(critic=ValueCriticConfig(sees="agent_state", network=network("mlp"))).build()
     critic = ValueCriticConfig(sees="agent_state", build_state=True, network=network("mlp"))
-    parts = make(critic=critic).build()  # type: ignore[arg-type]
+    parts = make(critic=critic).build()
     iteration = next(iterate(parts))
     assert iteration.batch["agents", "state"].shape == (6, 10, 2, 3 * 18)
     assert iteration.metrics["num_updates"] > 0

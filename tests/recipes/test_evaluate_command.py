@@ -31,11 +31,11 @@ CONFIGS = {
     "mappo": lambda: small_config("mlp"),
     "mappo_gru": lambda: small_config("gru", **NORMALIZED),
     "qmix_masks": lambda: small_q_config(
-        "gru", "sequences", task=foraging(), evaluation=MANY, total_frames=3_000, frames_per_batch=300
+        "gru", "sequences", task=foraging(), evaluation=MANY, total_frames=600, frames_per_batch=300
     ),
     "maddpg": small_maddpg_config,
     "maddpg_ensemble": lambda: small_maddpg_config(ensemble_size=2),
-    "lbf": lambda: small_config("mlp", task=foraging(), evaluation=MANY, total_frames=3_000, frames_per_batch=300),
+    "lbf": lambda: small_config("mlp", task=foraging(), evaluation=MANY, total_frames=600, frames_per_batch=300),
     "tag": lambda: small_config("mlp", task=tag(), opponents={"agent": RandomOpponent()}, evaluation=MANY),
 }
 

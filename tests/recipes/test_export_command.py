@@ -80,7 +80,7 @@ def example(directory: Path) -> ModuleType:
         ("navigation", "onnx"),
         pytest.param("lbf", "onnx", marks=pytest.mark.slow),
         pytest.param("qmix", "onnx", marks=pytest.mark.slow),
-        ("maddpg", "pt2"),
+        pytest.param("maddpg", "pt2", marks=pytest.mark.slow),
     ],
 )
 def test_what_is_exported_says_what_goes_in_and_out(run: str, form: str, runs: Path) -> None:
@@ -139,6 +139,7 @@ def test_agents_with_parameters_of_their_own_have_files_of_their_own(runs: Path)
     ]
 
 
+@pytest.mark.slow
 def test_opponents_that_are_scripts_are_left_out(runs: Path) -> None:
     assert [model["file"] for model in exported(runs, "tag", "pt2")["models"]] == ["adversary.pt2"]
 

@@ -88,7 +88,7 @@ def test_an_address_of_mlflow_that_does_not_answer_is_refused(
 
 def test_wandb_without_a_key_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wandb = types.ModuleType("wandb")
-    wandb.api = types.SimpleNamespace(api_key=None)  # type: ignore[attr-defined]
+    wandb.api = types.SimpleNamespace(api_key=None)
     monkeypatch.setitem(sys.modules, "wandb", wandb)
     for name in ("WANDB_API_KEY", "WANDB_MODE"):
         monkeypatch.delenv(name, raising=False)

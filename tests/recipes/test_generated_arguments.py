@@ -100,9 +100,14 @@ def generated() -> list[tuple[str, str]]:
 
 
 LINES = generated()
+# The others are ``slow``.
+AT_ONCE = set(sample(LINES, 120))
 
 
-@pytest.mark.parametrize(("recipe", "argument"), LINES, ids=map(" ".join, LINES))
+@pytest.mark.parametrize(
+    ("recipe", "argument"),
+    [pytest.param(*line, marks=[] if line in AT_ONCE else [pytest.mark.slow], id=" ".join(line)) for line in LINES],
+)
 def test_a_bad_command_line_is_one_line(recipe: str, argument: str, tmp_path: Path) -> None:
     from ctde_kit.recipes.commands import running
 

@@ -43,7 +43,7 @@ def test_a_live_run_with_a_replay_on_disk_is_read_and_nothing_is_written(tmp_pat
         for name, value in stored["entries"].items()
         if torch.is_tensor(value)
     )
-    assert loaded.config.replay == ReplayConfig(**{**vars(cfg.replay)})  # type: ignore[attr-defined]
+    assert loaded.config.replay == ReplayConfig(**{**vars(cfg.replay)})
     del live
     gc.collect()
     assert os.listdir(tmp_path / "replays") == []

@@ -31,6 +31,12 @@ from tests.recipes.test_qmix import Build, advance, same, tensors, weights
 
 OWN = ValueCriticConfig(sees="observation", network=network("mlp"))
 OU = OrnsteinUhlenbeckExploration(frames=200)
+MATD3: dict[str, Any] = {
+    "twin_critics": True,
+    "smoothing_deviation": 0.2,
+    "policy_every": 3,
+    "target": PolyakTarget(tau=0.1, every=3),
+}
 BUILDS: dict[str, Build] = {
     "transitions": lambda: small_maddpg_config().build(),
     "discrete": lambda: small_maddpg_config(continuous=False, replay={"prioritized": True}, **NORMALIZED).build(),
@@ -43,6 +49,7 @@ BUILDS: dict[str, Build] = {
         critic=ValueCriticConfig(ordering="random", network=network("mlp"))
     ).build(),
     "averages": lambda: small_maddpg_config(critic=averaged(3)).build(),
+    "matd3": lambda: small_maddpg_config(**MATD3, **NORMALIZED).build(),
     "ensembles": lambda: small_maddpg_config(ensemble_size=3).build(),
     "recurrent ensembles": lambda: small_maddpg_config("gru", "sequences", exploration=OU, ensemble_size=3).build(),
     "inference": lambda: small_maddpg_config(infer_policies=True, **NORMALIZED).build(),
@@ -53,7 +60,8 @@ BUILDS: dict[str, Build] = {
 
 
 @pytest.mark.parametrize(
-    "name", [name if "ensembles" in name else pytest.param(name, marks=pytest.mark.slow) for name in BUILDS]
+    "name",
+    [name if name in ("ensembles", "matd3") else pytest.param(name, marks=pytest.mark.slow) for name in BUILDS],
 )
 def test_resumed_run_equals_the_run_that_never_stopped(name: str, tmp_path: Path) -> None:
     uninterrupted = advance(BUILDS[name](), 4)
@@ -175,6 +183,7 @@ def test_both_learning_rates_are_annealed(anneal_lr: bool, half: list[float]) ->
         ("value_loss", "huber", "value_loss"),
         ("huber_delta", 0.4, "huber_delta"),
         ("minimax_epsilon", 0.05, "adversary.epsilon"),
+        ("smoothing_deviation", 0.3, "smoothing.deviation"),
         ("temperature", 0.6, "actors.agents.temperature"),
     ],
 )
@@ -193,13 +202,34 @@ def test_options_of_beliefs_and_hidden_states_reach_the_loss() -> None:
     assert not recurrent.build().update.losses["team"].use_stored_hidden
 
 
-@pytest.mark.parametrize("kind", ["mlp", "gru"])
+def test_matd3s_options_reach_the_parts() -> None:
+    parts = small_maddpg_config(**MATD3, smoothing_limit=0.7, critic_lr=1e-4, critic=averaged(5)).build()
+    loss, step = parts.update.losses["team"], parts.update.update
+    assert (loss.smoothing.limit, step.every) == (0.7, {"loss_actor": 3})
+    critics = {id(p) for p in [*loss.critics.parameters(), *loss.twin_critics.parameters()]}
+    assert {id(p) for p in parts.update.optimizer.param_groups[1]["params"]} == critics
+    assert {id(p) for p in parts.update.rules["average"].parameters} == critics
+    actor = loss.actors["agents"].agent_network.network.layers[0].weight
+    parts.buffer.extend(parts.prepare(next(iter(parts.collector))))
+    for index in range(1, 7):
+        before = actor.detach().clone()
+        parts.update(parts.buffer.sample())
+        assert torch.equal(actor, before) is (index % 3 != 0)
+
+
+@pytest.mark.parametrize("kind", [pytest.param("mlp", marks=pytest.mark.slow), "gru"])
 @pytest.mark.parametrize(
     "task",
     [
         LbfTask(name="lbf/foraging", env_id="Foraging-8x8-2p-2f-coop-v3", n_envs=4, n_workers=1, max_steps=7),
         PettingZooTask(
-            name="tag", env="mpe2/simple_tag_v3", n_envs=4, n_workers=1, max_steps=7, params={"max_cycles": 7}
+            name="tag",
+            env="mpe2/simple_tag_v3",
+            n_envs=4,
+            n_workers=1,
+            max_steps=7,
+            groups_compete=False,
+            params={"max_cycles": 7},
         ),
         VmasTask(name="vmas/simple_tag", n_envs=4, max_steps=7, groups_compete=True),
     ],
@@ -245,6 +275,13 @@ def test_masks_and_several_groups_train(task: Any, kind: str) -> None:
         (lambda: small_maddpg_config(critic=OWN, minimax_epsilon=0.1).build(), "minimax_epsilon: these critics"),
         (lambda: small_maddpg_config(critic=OWN, infer_policies=True).build(), "infer_policies=true: these"),
         (lambda: small_maddpg_config(mixer=QMixerConfig(), team_weight=0.5).build(), "team_weight=0.5, other"),
+        (lambda: small_maddpg_config(mixer=QMixerConfig(), twin_critics=True).build(), "twin_critics: with a mixer"),
+        (
+            lambda: small_maddpg_config(continuous=False, smoothing_deviation=0.2).build(),
+            "smoothing: the actions of group 'agents' are discrete",
+        ),
+        (lambda: small_maddpg_config(policy_every=0), "policy_every=0"),
+        (lambda: small_maddpg_config(smoothing_limit=-1.0), "smoothing_limit=-1.0"),
         (lambda: small_maddpg_config(team_weight=1.5), "team_weight=1.5: expected a ratio"),
         (lambda: small_maddpg_config(other_actions="best"), "other_actions=best: expected one of replay, current"),
         (lambda: small_maddpg_config(minimax_epsilon=-1.0), "minimax_epsilon=-1.0"),

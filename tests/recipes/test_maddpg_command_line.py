@@ -9,7 +9,8 @@ import pytest
 import torch
 import yaml
 
-from tests.recipes.command_line import assert_one_line, call_here, kill_and_resume
+from ctde_kit.recipes import PolyakTarget
+from tests.recipes.command_line import assert_one_line, call_here, composed, kill_and_resume
 
 SMALL = [
     "task.n_envs=6",
@@ -42,7 +43,7 @@ def test_run_killed_and_resumed_equals_the_run_that_never_stopped(tmp_path: Path
         for run in ("whole", "killed")
     ]
     for part in ("update", "buffer", "update_schedule", "policy"):
-        leaves = [torch.utils._pytree.tree_leaves(state[part]) for state in states]  # type: ignore[attr-defined]
+        leaves = [torch.utils._pytree.tree_leaves(state[part]) for state in states]
         assert len(leaves[0]) == len(leaves[1])
         for ours, theirs in zip(*leaves, strict=True):
             assert torch.equal(ours, theirs) if isinstance(ours, torch.Tensor) else ours == theirs, part
@@ -110,3 +111,10 @@ def test_an_opponent_from_the_command_line(tmp_path: Path) -> None:
 )
 def test_mistakes_are_one_line_and_exit_code_2(arguments: list[str], message: str, tmp_path: Path) -> None:
     assert_one_line(call_here(tmp_path, "maddpg", *arguments, "total_frames=6000"), message, program="ctde-maddpg")
+
+
+def test_the_preset_of_matd3_gives_its_parts() -> None:
+    config = composed("maddpg", "preset=matd3")
+    assert (config.twin_critics, config.smoothing_deviation, config.policy_every) == (True, 0.2, 2)
+    assert config.target == PolyakTarget(every=2)
+    assert composed("iddpg", "preset=matd3").critic.sees == "observation"

@@ -51,7 +51,8 @@ def trained(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run(tmp_path_factory.mktemp("runs") / "both", config(kind, total_frames=120, seed=5))
 
 
-@pytest.mark.parametrize("sampled", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("sampled", [False, True])
 def test_a_frozen_group_stays_bit_identical_and_resume_too(
     trained: Path, kind: str, sampled: bool, tmp_path: Path
 ) -> None:

@@ -54,7 +54,7 @@ def build(name: str) -> Parts:
 
 
 def statistics(parts: Parts) -> dict[str, torch.Tensor]:
-    return {name: value.clone() for name, value in parts.observation_norm.state_dict().items()}  # type: ignore[union-attr]
+    return {name: value.clone() for name, value in parts.observation_norm.state_dict().items()}
 
 
 def of_rewards(parts: Parts) -> list[RunningMoments]:
@@ -145,7 +145,7 @@ def test_evaluation_uses_the_statistics_and_moves_none() -> None:
 
     found = returns()
     assert_same(before, policy.state_dict())
-    parts.observation_norm.load_state_dict(ObservationNorm(TeamSpec.from_env(parts.collector.env)).state_dict())  # type: ignore[union-attr]
+    parts.observation_norm.load_state_dict(ObservationNorm(TeamSpec.from_env(parts.collector.env)).state_dict())
     assert not torch.equal(returns(), found)
 
 

@@ -35,6 +35,7 @@ def weights(folder: Path, run: str, frames: int) -> dict[str, torch.Tensor]:
     return torch.load(path, weights_only=True)["parts"]["policy"]
 
 
+@pytest.mark.slow
 def test_resume_against_a_frozen_group_from_another_directory(earlier: Path, tmp_path: Path) -> None:
     opponent = "opponents.agent=earlier"
     for run, frames in (("whole", 240), ("stopped", 120)):

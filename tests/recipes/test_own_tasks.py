@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,48 @@ def single(features=4):
     return PettingZooWrapper(echo(features), use_mask=True, categorical_actions=True, done_on_any=False)
 
 
+def whole_numbers(n_envs):
+    # A grid of whole numbers, and a force without a feature dimension.
+    import torch
+    from torchrl.data import Bounded
+    from torchrl.envs import Transform, TransformedEnv
+
+    class Grid(Transform):
+        def _call(self, next_tensordict):
+            seen = next_tensordict["agents", "observation"][..., :6]
+            return next_tensordict.set(("agents", "observation"), seen.unflatten(-1, (2, 3)).long())
+
+        _reset = lambda self, tensordict, tensordict_reset: self._call(tensordict_reset)
+
+        def _inv_call(self, tensordict):
+            return tensordict.set(("agents", "action"), tensordict["agents", "action"].unsqueeze(-1).expand(-1, -1, 2))
+
+        def transform_observation_spec(self, spec):
+            spec["agents", "observation"] = Bounded(-9, 9, (*spec.shape, 2, 2, 3), dtype=torch.int64)
+            return spec
+
+        def transform_input_spec(self, spec):
+            spec["full_action_spec", "agents", "action"] = Bounded(-1.0, 1.0, (n_envs, 2))
+            return spec
+
+    return TransformedEnv(VmasEnv("simple_spread", num_envs=n_envs, n_agents=2), Grid())
+
+
+def with_a_goal(n_envs):
+    from torchrl.envs import CatTensors, TransformedEnv
+
+    env = TransformedEnv(VmasEnv("simple_spread", num_envs=n_envs, n_agents=2))
+    return env.append_transform(CatTensors([("agents", "observation")], ("agents", "goal"), del_keys=False))
+
+
+def two_groups(n_envs):
+    return VmasEnv("simple_tag", num_envs=n_envs)
+
+
+def failing(n_envs, n_agents=2):
+    return VmasEnv("simple_spread", num_envs=n_envs, n_agents=2, **{"no_such": open("/no/such/file")})
+
+
 def too_wide(n_envs):
     return VmasEnv("simple_spread", num_envs=n_envs + 1)
 
@@ -112,7 +155,7 @@ SMALL = (*QUICK, "task.max_steps=5", "minibatch_frames=20", "compile=off")
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Path:
+def own(tmp_path: Path) -> Iterator[Path]:
     """A folder with code of a user's own."""
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "mine.py").write_text(SCENARIO)
@@ -133,13 +176,15 @@ def own(tmp_path: Path) -> Path:
         ("pettingzoo/game.py:echo", "features=6", "player", (2, 6)),
         ("torchrl/own_envs:batched", "n_agents=3", "agents", (3, 14)),
         ("torchrl/own_envs:single", "features=6", "player", (2, 6)),
+        ("torchrl/own_envs:whole_numbers", "", "agents", (2, 6)),
     ],
 )
 def test_each_family_trains_from_the_command_line(
     task: str, argument: str, group: str, sizes: tuple[int, int], own: Path
 ) -> None:
     workers = ("task.n_workers=1",) if task.startswith("pettingzoo") else ()
-    ended = call_here(own, "mappo", f"task={task}", f"task.params.{argument}", *workers, *SMALL)
+    arguments = (f"task.params.{argument}",) if argument else ()
+    ended = call_here(own, "mappo", f"task={task}", *arguments, *workers, *SMALL)
     assert ended.returncode == 0, ended.stderr
     name = {"Scenario": "mine"}.get(task.rpartition(":")[2], task.rpartition(":")[2])
     assert f"mappo on {task.partition('/')[0]}/{name}, seed 0" in ended.stdout
@@ -185,10 +230,20 @@ def test_a_run_goes_on_from_another_directory(own: Path, tmp_path: Path) -> None
         ("own/vmas", "name your own code, task=vmas/FILE.py:NAME"),
         ("torchrl/own_envs.py:nothing", "expected a function that builds a TorchRL EnvBase, found"),
         ("torchrl/own_envs.py:too_wide", "expected an environment of the batch [4], found [5]"),
+        ("torchrl/own_envs.py:with_a_goal", "writes ('agents', 'goal'), which no network reads; make it part of"),
+        (
+            "torchrl/own_envs.py:two_groups",
+            "task.groups_compete: torchrl/two_groups has the groups adversary, agent; say true where one loses",
+        ),
+        ("torchrl/own_envs.py:failing", "own_envs.py, line 54, and at what the environment needs"),
+        ("torchrl/own_envs.py:failing task.params.n_agents=3", "own_envs.py, line 54, and at what the environment"),
+        ("torchrl/own_envs.py:failing task.params.n=3", "unexpected keyword argument 'n'); look at task.params.n=3"),
+        ("vmas/mine.py:Scenario task.params={}", "task.params={}: expected arguments, task.params.NAME=VALUE: those"),
     ],
 )
 def test_what_is_wrong_is_one_line_before_there_is_a_run(task: str, message: str, own: Path) -> None:
-    ended = call_here(own, "mappo", f"task={task}", *SMALL)
+    name, *options = task.rsplit(" ", 1) if " task." in task else [task]
+    ended = call_here(own, "mappo", f"task={name}", *options, *SMALL)
     assert ended.returncode == 2
     assert message in ended.stderr
     assert len(ended.stderr.splitlines()) == 1
@@ -240,3 +295,22 @@ def test_code_is_known_by_its_content_and_not_by_where_it_lies(own: Path, tmp_pa
         played("first", "third")
     with pytest.raises(UserError, match=f"is a run with task.scenario={changed}, .* with {changed}; compare runs of"):
         read_by_settings(runs, read_options)
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value"),
+    [
+        ("pettingzoo/sisl/pursuit_v5", "env", "sisl/pursuit_v5"),
+        ("pettingzoo/magent2.environments/battle_v4", "env", "magent2.environments/battle_v4"),
+        ("pettingzoo/openspiel/tic_tac_toe", "env", "openspiel/tic_tac_toe"),
+        ("lbf/Foraging-5x5-2p-1f-v3", "env_id", "Foraging-5x5-2p-1f-v3"),
+    ],
+)
+def test_an_environment_of_a_package_needs_no_file_of_options(name: str, option: str, value: str) -> None:
+    task = named_task(name, n_envs=3)
+    assert (task.name, getattr(task, option), task.n_envs) == (name, value, 3)
+
+
+def test_names_of_tasks_are_still_suggested() -> None:
+    with pytest.raises(UserError, match=r"did you mean .*pettingzoo/simple_spread"):
+        named_task("pettingzoo/simple_spreed")

@@ -27,7 +27,7 @@ SHORT = [*TAG, "total_frames=60", "evaluation.episodes=1"]
 @pytest.mark.parametrize("text", [*ODD, ALL, "\\${x}", "\\\\'", "'", "\\\\${x"])
 def test_quoted_text_is_what_it_was(text: str) -> None:
     config = OmegaConf.to_object(compose("mappo", [f"++initial.agents={quoted(text)}"]))
-    assert config.initial == {"agents": text}  # type: ignore[union-attr]
+    assert config.initial == {"agents": text}
 
 
 def test_quoted_text_of_any_characters_is_what_it_was() -> None:
@@ -35,7 +35,7 @@ def test_quoted_text_of_any_characters_is_what_it_was() -> None:
     texts = ["".join(draw.choices("a/ '\"\\${}()[],=:#~${${", k=draw.randrange(1, 15))) for _ in range(25)]
     overrides = [f"++initial.g{index}={quoted(text)}" for index, text in enumerate(texts)]
     config = OmegaConf.to_object(compose("mappo", overrides))
-    assert list(config.initial.values()) == texts  # type: ignore[union-attr]
+    assert list(config.initial.values()) == texts
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_a_run_is_found_kept_and_resumed(folder: Path) -> None:
     assert result.returncode == 0, result.stderr
     (run,) = (folder / "runs" / "mappo" / "vmas" / "simple_tag").iterdir()
     config = read_config(run)
-    assert config.opponents["agent"].directory == config.initial["adversary"] == str(folder / ALL)  # type: ignore
+    assert config.opponents["agent"].directory == config.initial["adversary"] == str(folder / ALL)
     for arguments in ([f"resume={run}"], [f"resume={run.relative_to(folder)}"]):
         frames = load(run).frames + 60
         resumed = call_here(folder, "mappo", *arguments, f"total_frames={frames}")
@@ -70,7 +70,7 @@ def test_jobs_of_a_sweep_get_the_runs_between_the_commas(folder: Path) -> None:
     result = call_here(folder, "mappo", *SHORT, *arguments)
     assert result.returncode == 0, result.stderr
     jobs = sorted((folder / "sweep, of two").glob("*_seed_*"))
-    assert [read_config(job).opponents["agent"].directory for job in jobs] == [  # type: ignore[attr-defined]
+    assert [read_config(job).opponents["agent"].directory for job in jobs] == [
         str(folder / ALL),
         str(folder / "other"),
     ]
@@ -92,4 +92,4 @@ def test_a_directory_of_replays(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     gc.collect()
     assert os.listdir(tmp_path / ALL) == []  # it was private, and has ended with its run
-    assert read_config(tmp_path / "run").replay.directory == str(tmp_path / ALL)  # type: ignore[attr-defined]
+    assert read_config(tmp_path / "run").replay.directory == str(tmp_path / ALL)

@@ -37,7 +37,7 @@ def test_run_killed_and_resumed_equals_the_run_that_never_stopped(tmp_path: Path
         for run in ("whole", "killed")
     ]
     for part in ("update", "buffer", "update_schedule"):
-        leaves = [torch.utils._pytree.tree_leaves(state[part]) for state in states]  # type: ignore[attr-defined]
+        leaves = [torch.utils._pytree.tree_leaves(state[part]) for state in states]
         assert len(leaves[0]) == len(leaves[1])
         for ours, theirs in zip(*leaves, strict=True):
             assert torch.equal(ours, theirs) if isinstance(ours, torch.Tensor) else ours == theirs, part

@@ -55,7 +55,7 @@ def advance(parts: Parts, iterations: int) -> Parts:
 
 
 def tensors(state: Any) -> list[torch.Tensor]:
-    leaves = torch.utils._pytree.tree_leaves(state)  # type: ignore[attr-defined]
+    leaves = torch.utils._pytree.tree_leaves(state)
     return [leaf.clone() for leaf in leaves if isinstance(leaf, torch.Tensor)]
 
 
@@ -63,7 +63,12 @@ def weights(parts: Parts) -> torch.Tensor:
     return torch.cat([value.flatten() for value in tensors(parts.update.losses.state_dict())])
 
 
-@pytest.mark.parametrize("name", BUILDS)
+QUICK = ("transitions", "sequences", "matrix", "pqn")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in BUILDS]
+)
 def test_resumed_run_equals_the_run_that_never_stopped(name: str, tmp_path: Path) -> None:
     uninterrupted = advance(BUILDS[name](), 4)
     stopped = advance(BUILDS[name](), 2)
@@ -97,7 +102,7 @@ def test_every_part_is_restored(part: str) -> None:
 
 
 def same(first: Any, second: Any) -> bool:
-    flat = torch.utils._pytree.tree_leaves  # type: ignore[attr-defined]
+    flat = torch.utils._pytree.tree_leaves
     pairs = zip(flat(first), flat(second), strict=False)
     return all(torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in pairs)
 
@@ -170,7 +175,13 @@ def test_polyak_moves_a_share_of_the_way() -> None:
     [
         LbfTask(name="lbf/foraging", env_id="Foraging-8x8-2p-2f-coop-v3", n_envs=4, n_workers=1, max_steps=7),
         PettingZooTask(
-            name="tag", env="mpe2/simple_tag_v3", n_envs=4, n_workers=1, max_steps=7, params={"max_cycles": 7}
+            name="tag",
+            env="mpe2/simple_tag_v3",
+            n_envs=4,
+            n_workers=1,
+            max_steps=7,
+            groups_compete=False,
+            params={"max_cycles": 7},
         ),
     ],
     ids=["masks", "groups"],

@@ -102,7 +102,7 @@ def test_a_page_with_figures_and_every_seed(runs: Path, tmp_path: Path) -> None:
 
 def test_benchmarls_runs_stand_beside_ours(runs: Path, tmp_path: Path) -> None:
     steps = {f"step_{i}": {"step_count": frames, "return": [3.0, 5.0]} for i, frames in enumerate(FRAMES)}
-    steps["absolute_metrics"] = {"return": [9.0]}  # type: ignore[dict-item]
+    steps["absolute_metrics"] = {"return": [9.0]}
     theirs = {"matrix": {"climbing": {"mappo": {"seed_0": steps}}, "Penalty": {"iql": {"seed_7": steps}}}}
     (tmp_path / "benchmarl").mkdir()
     (tmp_path / "benchmarl" / "mappo_climbing.json").write_text(json.dumps(theirs))

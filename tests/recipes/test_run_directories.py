@@ -98,7 +98,7 @@ def test_a_file_names_options_and_values_alone(
     monkeypatch.chdir(tmp_path)
     if message is None:
         # An argument of a scenario is passed on as it is, a mapping here; nothing looks inside.
-        assert read_config(written(tmp_path, change)).task.params["n_agents"] == MARK  # type: ignore[attr-defined]
+        assert read_config(written(tmp_path, change)).task.params["n_agents"] == MARK
     else:
         with pytest.raises(UserError, match=message) as caught:
             load(written(tmp_path, change))

@@ -44,7 +44,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def staged(runs: Path, name: str, **options: object) -> tuple[Stage, WatchConfig]:
-    run, config = SavedRun(runs / name), WatchConfig(**{"episodes": 6, **options})  # pyright: ignore[reportArgumentType]
+    run, config = SavedRun(runs / name), WatchConfig(**{"episodes": 6, **options})
     return set_stage(run, run.task, config, rendered=True), config
 
 

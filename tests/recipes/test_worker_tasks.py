@@ -23,7 +23,12 @@ SPREAD = PettingZooTask(
 )
 FORAGING = LbfTask(name="lbf/foraging", env_id="Foraging-8x8-2p-2f-coop-v3", n_envs=6, n_workers=2, max_steps=7)
 TAG = PettingZooTask(
-    name="pettingzoo/simple_tag", env="mpe2/simple_tag_v3", n_envs=6, max_steps=7, params={"max_cycles": 7}
+    name="pettingzoo/simple_tag",
+    env="mpe2/simple_tag_v3",
+    n_envs=6,
+    max_steps=7,
+    groups_compete=False,
+    params={"max_cycles": 7},
 )
 
 
@@ -37,7 +42,7 @@ def weights(parts: Parts) -> torch.Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in parts.update.losses.parameters()])
 
 
-@pytest.mark.parametrize("kind", ["mlp", "gru"])
+@pytest.mark.parametrize("kind", [pytest.param("mlp", marks=pytest.mark.slow), "gru"])
 @pytest.mark.parametrize("task", [SPREAD, FORAGING, TAG], ids=["spread", "foraging", "tag"])
 def test_a_checkpoint_resets_the_envs_in_both_runs(task: PettingZooTask | LbfTask, kind: str, tmp_path: Path) -> None:
     config: MAPPOConfig = small_config(kind, task=task)

@@ -100,7 +100,7 @@ def fork_command(
 
 def wait_for(process: int, cwd: Path, *, kill_after: float | None = None) -> Ended:
     """Wait for the end of a child, or kill it after so many seconds."""
-    begun, found = time.monotonic(), 0
+    begun, found, status = time.monotonic(), 0, 0
     while not found:
         found, status = os.waitpid(process, os.WNOHANG)
         seconds = time.monotonic() - begun

@@ -31,8 +31,8 @@ def actor(centralized: bool = False) -> ProbabilisticActor:
 
 def gaussian(module: TensorDictModuleBase) -> ProbabilisticActor:
     return ProbabilisticActor(
-        module,  # type: ignore[arg-type]
-        in_keys=[("agents", "loc"), ("agents", "scale")],  # type: ignore[arg-type]
+        module,
+        in_keys=[("agents", "loc"), ("agents", "scale")],
         out_keys=[ACTION],
         distribution_class=TanhNormal,
         return_log_prob=True,
@@ -45,7 +45,7 @@ def critic() -> TensorDictModule:
 
 def ppo(policy: Any, **options: Any) -> ClipPPOLoss:
     """TorchRL's loss with its GAE."""
-    loss = ClipPPOLoss(policy, critic(), normalize_advantage=False, **options)  # type: ignore[arg-type]
+    loss = ClipPPOLoss(policy, critic(), normalize_advantage=False, **options)
     names = ("reward", "done", "terminated", "advantage", "value_target")
     loss.set_keys(
         action=ACTION,

@@ -16,6 +16,7 @@ from ctde_kit.testing.env_check import ENV_RULES
 from ctde_kit.testing.mixer_check import MIXER_RULES
 from ctde_kit.testing.policy_check import POLICY_RULES
 from ctde_kit.testing.policy_gradient_check import POLICY_GRADIENT_RULES
+from ctde_kit.testing.soft_actor_critic_check import SOFT_ACTOR_CRITIC_RULES
 from ctde_kit.testing.state_check import STATE_RULES
 from ctde_kit.testing.value_check import VALUE_RULES
 from tests.testing.walk_env import WalkEnv
@@ -87,6 +88,7 @@ def test_the_page_has_every_rule() -> None:
         POLICY_GRADIENT_RULES,
         VALUE_RULES,
         DETERMINISTIC_RULES,
+        SOFT_ACTOR_CRITIC_RULES,
         MIXER_RULES,
         STATE_RULES,
     )

@@ -96,14 +96,14 @@ def perturb(state: object) -> int:
 def test_every_part_is_restored(part: str) -> None:
     parts = advance(small_config("gru").build(), 2)
     stateful = getattr(parts, part)
-    before = torch.utils._pytree.tree_map(  # type: ignore[attr-defined]
+    before = torch.utils._pytree.tree_map(
         lambda x: x.clone() if isinstance(x, torch.Tensor) else x, stateful.state_dict()
     )
     other = advance(small_config("gru", seed=3).build(), 1)
     target = getattr(other, part)
     target.load_state_dict(before)
     after = target.state_dict()
-    flat = torch.utils._pytree.tree_leaves  # type: ignore[attr-defined]
+    flat = torch.utils._pytree.tree_leaves
     pairs = [(a, b) for a, b in zip(flat(before), flat(after), strict=True) if isinstance(a, torch.Tensor)]
     assert pairs
     for saved, restored in pairs:
@@ -129,7 +129,7 @@ def test_a_kill_while_writing_leaves_the_previous_checkpoint(tmp_path: Path, mon
     whole = path.read_bytes()
 
     def dies_in_the_middle(content: object, file: object) -> None:
-        file.write(b"half")  # type: ignore[attr-defined]
+        file.write(b"half")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(torch, "save", dies_in_the_middle)

@@ -12,6 +12,7 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 
+from ctde_kit.errors import UserError
 from ctde_kit.training import GradientStep
 
 OPTIMIZERS: dict[str, Any] = {
@@ -222,3 +223,62 @@ def test_radams_first_moves_have_the_eager_size(betas: tuple[float, float]) -> N
             moves[-1].append(loss.network[0].weight.detach() - before)
     for actual, expected in zip(*moves, strict=True):
         assert ((actual - expected).norm() / expected.norm()).item() < 1e-5
+
+
+class ActorAndCritic(nn.Module):
+    """Two losses of two networks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.actor, self.critic = nn.Linear(3, 2), nn.Linear(3, 2)
+
+    def forward(self, minibatch: TensorDictBase) -> dict[str, Tensor]:
+        parts = {"loss_actor": self.actor, "loss_value": self.critic}
+        return {name: (part(minibatch["x"]) - minibatch["y"]).square().mean() for name, part in parts.items()}
+
+
+def delayed(compile: bool, every: int = 3) -> GradientStep:
+    torch.manual_seed(0)
+    loss = ActorAndCritic()
+    optimizer = torch.optim.Adam(loss.parameters(), lr=0.02, fused=True)
+    return GradientStep({"team": loss}, optimizer, 0.5, every={"loss_actor": every}, compile=compile)
+
+
+def test_a_loss_that_waits_is_learned_from_at_every_so_many_th_step(graphs: None) -> None:
+    compiled, eager, always = delayed(True), delayed(False), delayed(False, every=1)
+    for index, minibatch in enumerate(minibatches(8), 1):
+        before = compiled.losses["team"].actor.weight.detach().clone()  # type: ignore[union-attr]
+        metrics = [step(minibatch.clone()) for step in (compiled, eager)]
+        torch.testing.assert_close(metrics[0], metrics[1], rtol=2e-5, atol=2e-6)
+        assert torch.equal(before, compiled.losses["team"].actor.weight) is (index % 3 != 0)  # type: ignore[union-attr]
+        assert_alike(everything(compiled), everything(eager))
+        always(minibatch.clone())
+        critics = [step.losses["team"].critic.weight for step in (eager, always)]  # type: ignore[union-attr]
+        assert torch.equal(*critics)
+    assert compiled.compile
+    assert len(compiled._compiled) == 2
+    # Adam counts the actor's own steps.
+    steps = {int(state["step"]) for state in compiled.optimizer.state.values()}
+    assert steps == {2, 8}
+
+
+def test_a_resumed_step_waits_as_long_as_the_one_that_never_stopped() -> None:
+    whole, stopped, resumed = delayed(False), delayed(False), delayed(False)
+    first, second = minibatches(8)[:4], minibatches(8)[4:]
+    for minibatch in first:
+        whole(minibatch.clone())
+        stopped(minibatch.clone())
+    resumed.load_state_dict(copy.deepcopy(stopped.state_dict()))
+    for minibatch in second:
+        whole(minibatch.clone())
+        resumed(minibatch.clone())
+    for ours, theirs in zip(everything(resumed).values(), everything(whole).values(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_loss_that_nothing_gives_cannot_wait() -> None:
+    step = GradientStep({"team": Squared()}, torch.optim.SGD([torch.zeros(1)]), 1.0, every={"loss_actor": 2})
+    with pytest.raises(UserError, match=r"every\['loss_actor'\]: no loss gives it; expected one of \['loss_x'\]"):
+        step(minibatches(1)[0])
+    with pytest.raises(UserError, match=r"every\['loss_x'\]=0: expected 1 or more"):
+        GradientStep({"team": Squared()}, torch.optim.SGD([torch.zeros(1)]), 1.0, every={"loss_x": 0})

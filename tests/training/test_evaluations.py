@@ -84,7 +84,7 @@ def lines(run: Path) -> list[dict[str, Any]]:
 
 def test_lengths_numbers_and_infos_of_episodes_by_hand() -> None:
     policy = TensorDictModule(nn.Identity(), in_keys=[("agents", "observation")], out_keys=[("agents", "action")])
-    returns = evaluate(CountingEnv(3), policy, ["agents"], episodes=6, seed=0)  # pyright: ignore[reportArgumentType]
+    returns = evaluate(CountingEnv(3), policy, ["agents"], episodes=6, seed=0)
     found = [(row["episode"], row["length"], row["agents/return_sum"]) for row in returns.records()]
     assert found == [(0, 1, 3.0), (1, 2, 6.0), (2, 3, 9.0), (3, 1, 3.0), (4, 2, 6.0), (5, 3, 9.0)]
     assert [row["return_mean"] for row in returns.records()] == [1.5, 3.0, 4.5, 1.5, 3.0, 4.5]
@@ -167,16 +167,16 @@ def test_of_equal_policies_the_earlier_stays_and_one_of_another_history_goes(tmp
     weights = {}
     for frames, value in [(60, 1.0), (120, 3.0), (180, 3.0), (240, float("nan"))]:
         nn.init.constant_(policy.weight, frames)
-        best.consider(policy, frames, {"return_mean": value})  # pyright: ignore[reportArgumentType]
+        best.consider(policy, frames, {"return_mean": value})
         weights[frames] = policy.weight.clone()
     assert not path.exists()
     best.write()
-    best.load(policy)  # pyright: ignore[reportArgumentType]
+    best.load(policy)
     assert torch.equal(policy.weight, weights[120])
     again = BestPolicy(path, "mappo", "eval/return_mean")
     again.go_on(120)
     assert (again.frames, again.value) == (120, 3.0)
-    again.consider(policy, 180, {"return_mean": 2.0})  # pyright: ignore[reportArgumentType]
+    again.consider(policy, 180, {"return_mean": 2.0})
     again.write()
     assert BestPolicy(path, "mappo", "eval/return_mean").path.stat().st_size > 0
     BestPolicy(path, "mappo", "eval/return_mean").go_on(60)

@@ -149,7 +149,7 @@ def test_all_are_called_and_the_first_that_asks_is_named(tmp_path: Path) -> None
 
 def test_a_state_that_a_checkpoint_cannot_give_back_is_refused_at_once(tmp_path: Path) -> None:
     callback = Remembers()
-    callback.state_dict = lambda: {"best": [1.0, Path("x")]}  # type: ignore[method-assign]
+    callback.state_dict = lambda: {"best": [1.0, Path("x")]}
     with pytest.raises(CallbackError, match=r"callback mine at 12 frames: .*state_dict\(\)\['best'\]\[1\].*PosixPath"):
         started(tmp_path, on_iteration=Callbacks({"mine": callback}))
 
@@ -158,10 +158,10 @@ class Warms:
     """Sets an option that is no part's state, from the first iteration on."""
 
     def on_start(self, parts: Parts, frames: int) -> None:
-        parts.update.max_grad_norm = 1.0 + frames  # type: ignore[attr-defined]
+        parts.update.max_grad_norm = 1.0 + frames
 
     def __call__(self, parts: Parts, iteration: Iteration, row: dict[str, float]) -> None:
-        self.seen = parts.update.max_grad_norm  # type: ignore[attr-defined]
+        self.seen = parts.update.max_grad_norm
         if iteration.frames == 24:
             raise ZeroDivisionError
 
@@ -180,7 +180,7 @@ def test_before_the_first_iteration_a_run_that_goes_on_is_set_as_one_that_begins
 def test_one_that_leaves_the_program_is_an_error() -> None:
     callbacks = Callbacks({"mine": lambda *given: sys.exit()})
     with pytest.raises(CallbackError, match="callback mine at 12 frames: SystemExit"):
-        callbacks(None, Iteration(12, TensorDict(), {}), {})  # type: ignore[arg-type]
+        callbacks(None, Iteration(12, TensorDict(), {}), {})
 
 
 def test_a_state_of_other_callbacks_is_refused(tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ def test_a_run_that_goes_on_longer_takes_up_its_learning_rate(tmp_path: Path) ->
     cfg = read_config(tmp_path / "r")
     cfg.total_frames = 240
     resume(cfg, tmp_path / "r")
-    assert abs(float(rows(tmp_path / "r")[2]["train/approx_kl"])) > 1e-6  # type: ignore[arg-type]
+    assert abs(float(rows(tmp_path / "r")[2]["train/approx_kl"])) > 1e-6
 
 
 @pytest.mark.slow

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -13,12 +12,13 @@ from torchrl.envs import EnvBase
 
 from ctde_kit.envs.games.specs_by_group import done_specs, specs_by_group
 from ctde_kit.keys import DONE, TERMINATED, TRUNCATED, GroupKeys
+from ctde_kit.protocols import StateDict
 
 
 class GuessingGame(EnvBase):
     """A game of fixed length with a hidden answer, drawn anew for each env at its reset; it ends as ``terminated``.
 
-    It holds what TorchRL asks of an env. A game says what its agents observe and what their actions earn.
+    It implements what TorchRL asks of an env. A subclass says what agents observe and what their actions earn.
 
     Args:
         num_envs: games in the batch.
@@ -70,7 +70,7 @@ class GuessingGame(EnvBase):
     def _set_seed(self, seed: int | None) -> None:
         self.generator.manual_seed(0 if seed is None else seed)
 
-    def _reset(self, tensordict: TensorDictBase | None = None, **_: Any) -> TensorDictBase:
+    def _reset(self, tensordict: TensorDictBase | None = None, **_: object) -> TensorDictBase:
         mask = None if tensordict is None else tensordict.get("_reset", None)
         drawn = torch.randint(self.n_answers, self.answer.shape, generator=self.generator, device=self.device)
         if mask is None:
@@ -98,7 +98,7 @@ class GuessingGame(EnvBase):
         """The elapsed share of the episode for each agent, ``[n_envs, n_agents, 1]``."""
         return (self.elapsed / self.length).unsqueeze(-1).expand(-1, n_agents, 1)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         """Answers, elapsed steps and the generator."""
         return {
             "answer": self.answer.clone(),
@@ -106,7 +106,7 @@ class GuessingGame(EnvBase):
             "generator": self.generator.get_state(),
         }
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: StateDict) -> None:
         """Go on from a state that an env built with the same arguments gave."""
         self.answer, self.elapsed = (state_dict[name].to(self.device, copy=True) for name in ("answer", "elapsed"))
         self.generator.set_state(state_dict["generator"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TypeAlias
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -14,18 +14,24 @@ from torchrl.envs import EnvBase
 from ctde_kit.envs.games.specs_by_group import done_specs, specs_by_group
 from ctde_kit.errors import UserError
 from ctde_kit.keys import DONE, STATE, TERMINATED, TRUNCATED, GroupKeys
+from ctde_kit.protocols import StateDict
 from ctde_kit.specs import one_hot
 
+Nested: TypeAlias = "float | Sequence[Nested]"
+Table: TypeAlias = "Tensor | Sequence[Nested]"
+"""A tensor, or lists of lists of numbers."""
 END = -1
 
 
 class MatrixGameEnv(EnvBase):
     """All agents choose at once and all get the payoff of their joint action; nothing in it is random.
 
-    A game of one step has one table. A game of several has one table per state and says which state follows, so that a
-    choice decides which table is played next. Observation ``[n_envs, n_agents, n_states]`` and the root ``state``
-    ``[n_envs, n_states]``: the one-hot state of the game, zeros once it is over. Action: int ``[n_envs, n_agents]``.
-    Reward ``[n_envs, n_agents, 1]``: the payoff, the same for all. Games end (``terminated``) by themselves.
+    A game of one step has one table of payoffs. A game of several steps has one table per state and says which state
+    follows, so that a choice decides which table is played next.
+
+    Observation ``[n_envs, n_agents, n_states]`` and the root ``state`` ``[n_envs, n_states]``: the one-hot state of the
+    game, zeros once it is over. Action: int ``[n_envs, n_agents]``. Reward ``[n_envs, n_agents, 1]``: the payoff, the
+    same for all agents. Games end (``terminated``) by themselves.
 
     Args:
         num_envs: games in the batch.
@@ -48,8 +54,8 @@ class MatrixGameEnv(EnvBase):
     def __init__(
         self,
         num_envs: int,
-        payoff: Tensor | Sequence[Any],
-        next_state: Tensor | Sequence[Any] | None = None,
+        payoff: Table,
+        next_state: Table | None = None,
         *,
         device: torch.device | str = "cpu",
     ):
@@ -77,9 +83,9 @@ class MatrixGameEnv(EnvBase):
         self.to(self.device)
 
     def _set_seed(self, seed: int | None) -> None:
-        """Nothing here is random."""
+        """Does nothing, since the game is not random."""
 
-    def _reset(self, tensordict: TensorDictBase | None = None, **_: Any) -> TensorDictBase:
+    def _reset(self, tensordict: TensorDictBase | None = None, **_: object) -> TensorDictBase:
         mask = None if tensordict is None else tensordict.get("_reset", None)
         self.stage = torch.zeros_like(self.stage) if mask is None else self.stage.masked_fill(mask.squeeze(-1), 0)
         return self._output()
@@ -99,15 +105,15 @@ class MatrixGameEnv(EnvBase):
         flags = {DONE: done, TERMINATED: done.clone(), TRUNCATED: torch.zeros_like(done)}
         return TensorDict({GroupKeys().group: agents, STATE: state, **flags}, self.batch_size, device=self.device)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Where each game stands."""
+    def state_dict(self) -> StateDict:
+        """The state of each game."""
         return {"stage": self.stage.clone()}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: StateDict) -> None:
         self.stage = state_dict["stage"].to(self.device, copy=True)
 
 
-def _tensor(name: str, values: Tensor | Sequence[Any], dtype: torch.dtype) -> Tensor:
+def _tensor(name: str, values: Table, dtype: torch.dtype) -> Tensor:
     try:
         return torch.as_tensor(values, dtype=dtype)
     except (TypeError, ValueError) as error:

@@ -16,7 +16,7 @@ class RecallEnv(GuessingGame):
 
     Observation ``[n_envs, n_agents, n_cues + 1]``: the one-hot cue (zeros after the first step) and the elapsed share
     of the episode. Action: a cue, int ``[n_envs, n_agents]``. Reward: 1 for an agent that names its cue at the last
-    step, else 0, so that the mean return is the share of right answers: a policy without memory stays at
+    step, else 0. So the mean return is the share of right answers, and a policy without memory stays at
     ``1 / n_cues``. Episodes end (``terminated``) after ``length`` steps.
 
     Args:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from gymnasium.spaces import Space
@@ -16,17 +16,23 @@ from pettingzoo.utils.wrappers import OrderEnforcingWrapper
 
 from ctde_kit.errors import UserError
 
+AnyParallelEnv: TypeAlias = ParallelEnv[str, Any, Any]
+"""A PettingZoo environment whose observations and actions are whatever its spaces hold."""
+AnySpace: TypeAlias = Space[Any]
+Entries: TypeAlias = dict[str, Any]
+"""An observation, action or info for each agent, as the environment gives or takes it."""
 
-class AECAsParallel(ParallelEnv[str, Any, Any]):
+
+class AECAsParallel(AnyParallelEnv):
     """An AEC environment whose ``step`` takes the actions of ``acting_agents`` as a dictionary.
 
     A cycle of a parallelizable environment (``metadata["is_parallelizable"]``) is one step. Of any other
-    environment one step is one agent's turn: ``acting_agents`` names the agent on turn, whose action alone is read;
-    everyone observes and is rewarded at every step, and an agent that ended is removed without a step of its own.
-    Whoever goes on observes after the removal, when it is settled whose turn it is; whoever ended, before it.
+    environment one step is one agent's turn: ``acting_agents`` names the agent on turn, and only its action is read.
+    Every agent observes and is rewarded at every step. An agent that ended is removed without a step of its own: it
+    observes before it is removed, and the others after it, when it is settled whose turn it is.
 
-    Differences from ``pettingzoo.utils.conversions``: the two conversions are one class; nothing is observed twice (a
-    third of the time of an MPE step), and the wrapper that only checks the order of calls is left out.
+    Differences from ``pettingzoo.utils.conversions``: the two conversions are one class; nothing is observed twice
+    (which takes a third of an MPE step); and the wrapper that only checks the order of calls is left out.
 
     Raises ``RuntimeError`` where a parallelizable environment breaks its promise (an agent ends within a cycle).
 
@@ -38,7 +44,7 @@ class AECAsParallel(ParallelEnv[str, Any, Any]):
     """
 
     def __init__(self, aec: AECEnv[str, Any, Any]) -> None:
-        # A check that costs 15 % of an MPE step: the callers here always reset before they step.
+        # Its check costs 15 % of an MPE step, and the callers in this package always reset before they step.
         self._aec: Any = aec.env if type(aec) is OrderEnforcingWrapper else aec
         self.metadata = aec.metadata
         self.turn_based = not aec.metadata.get("is_parallelizable", False)
@@ -54,30 +60,26 @@ class AECAsParallel(ParallelEnv[str, Any, Any]):
         return list(self.agents)
 
     @property
-    def unwrapped(self) -> Any:
+    def unwrapped(self) -> AECEnv[str, Any, Any]:
         """The innermost AEC environment."""
         return self._aec.unwrapped
 
-    def observation_space(self, agent: str) -> Space[Any]:
+    def observation_space(self, agent: str) -> AnySpace:
         """The space of ``agent``'s observations."""
         return self._aec.observation_space(agent)
 
-    def action_space(self, agent: str) -> Space[Any]:
+    def action_space(self, agent: str) -> AnySpace:
         """The space of ``agent``'s actions."""
         return self._aec.action_space(agent)
 
-    def reset(
-        self, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
+    def reset(self, seed: int | None = None, options: Entries | None = None) -> tuple[Entries, Entries]:
         """Start an episode."""
         aec = self._aec
         aec.reset(seed=seed, options=options)
         self.agents = list(aec.agents)
         return {agent: aec.observe(agent) for agent in self.agents}, dict(aec.infos)
 
-    def step(
-        self, actions: dict[str, Any]
-    ) -> tuple[dict[str, Any], dict[str, float], dict[str, bool], dict[str, bool], dict[str, Any]]:
+    def step(self, actions: Entries) -> tuple[Entries, dict[str, float], dict[str, bool], dict[str, bool], Entries]:
         """Step every acting agent, in turn."""
         aec = self._aec
         rewards: dict[str, float] = dict.fromkeys(aec.agents, 0.0)
@@ -92,8 +94,8 @@ class AECAsParallel(ParallelEnv[str, Any, Any]):
                 rewards[other] += reward
         terminations, truncations, infos = dict(aec.terminations), dict(aec.truncations), dict(aec.infos)
         ended = [agent for agent in aec.agents if terminations[agent] or truncations[agent]]
-        # What ended can be observed only now. For whoever goes on it is too early: until the ended are removed they may
-        # be on turn, and an environment that tells only the agent on turn what it may do tells the next one nothing.
+        # Agents that ended can be observed only now. For the others it is too early: until the ended ones are removed,
+        # one of them may be on turn, and some environments tell only the agent on turn what it may do.
         observations = {agent: aec.observe(agent) for agent in ended}
         self._remove_ended()
         observations.update({agent: aec.observe(agent) for agent in aec.agents if agent not in observations})
@@ -106,10 +108,13 @@ class AECAsParallel(ParallelEnv[str, Any, Any]):
         self.agents = list(aec.agents)
 
     def state(self) -> np.ndarray:
-        """The global state, where the environment has one."""
+        """The global state, where the environment has one; raises ``NotImplementedError`` where not."""
+        # An environment may keep an attribute of that name for itself, which wrappers would call.
+        if not callable(getattr(self.unwrapped, "state", None)):
+            raise NotImplementedError
         return self._aec.state()
 
-    def render(self) -> Any:
+    def render(self) -> np.ndarray | str | list[object] | None:
         """A frame, as the environment's ``render_mode`` has it."""
         return self._aec.render()
 
@@ -118,7 +123,7 @@ class AECAsParallel(ParallelEnv[str, Any, Any]):
         self._aec.close()
 
 
-def as_parallel(env: Any) -> ParallelEnv[str, Any, Any]:
+def as_parallel(env: object) -> AnyParallelEnv:
     """The fastest parallel view of a PettingZoo environment of either interface.
 
     Raises ``UserError`` where ``env`` is neither a ``ParallelEnv`` nor an ``AECEnv``.
@@ -129,7 +134,7 @@ def as_parallel(env: Any) -> ParallelEnv[str, Any, Any]:
     'AECAsParallel'
     """
     # Not their subclasses, which may do more.
-    if type(env) in (aec_to_parallel_wrapper, turn_based_aec_to_parallel_wrapper):
+    if type(env) is aec_to_parallel_wrapper or type(env) is turn_based_aec_to_parallel_wrapper:
         env = env.aec_env
     if type(env) is OrderEnforcingWrapper and type(env.env) is parallel_to_aec_wrapper:
         env = env.env.env

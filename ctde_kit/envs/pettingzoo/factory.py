@@ -8,16 +8,24 @@ import importlib.util
 import inspect
 import pkgutil
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from ctde_kit.errors import UserError
 
-_FAMILIES = {name: f"pettingzoo.{name}" for name in ("atari", "butterfly", "classic", "sisl")} | {"mpe2": "mpe2"}
+# Packages that are no modules of PettingZoo environments, by what shows them as such: the name in them follows.
+_SUITES = {"rware": "ctde_kit.envs.rware", "openspiel": "ctde_kit.envs.openspiel"}
+_FAMILIES = {name: f"pettingzoo.{name}" for name in ("atari", "butterfly", "classic", "sisl")} | {
+    "mpe2": "mpe2",
+    "gymnasium_robotics": "gymnasium_robotics",
+    "magent2": "magent2",
+}
 _VERSIONED = re.compile(r".+_v\d+")
+# How deep in a package environments are looked for: ``gymnasium_robotics.envs.multiagent_mujoco.mujoco_multi``.
+_DEPTH = 3
 
 
 @dataclass(frozen=True)
@@ -35,9 +43,9 @@ class PettingZooFactory:
 
     name: str
     module: ModuleType
-    kwargs: Mapping[str, Any]
+    kwargs: Mapping[str, object]
 
-    def __call__(self) -> Any:
+    def __call__(self) -> object:
         build = getattr(self.module, "parallel_env", None) or self.module.env
         try:
             return build(**self.kwargs)
@@ -51,11 +59,13 @@ class PettingZooFactory:
             raise UserError(f"{self.name}: unknown argument {unknown[1]!r}{_suggest(unknown[1], known)}") from error
 
 
-def pettingzoo_factory(name: str, **kwargs: Any) -> PettingZooFactory:
+def pettingzoo_factory(name: str, **kwargs: object) -> Callable[[], object]:
     """A factory of the environment ``name``, ``FAMILY/MODULE``, for :func:`~ctde_kit.envs.workers.worker_env`.
 
-    ``FAMILY`` is one of PettingZoo's (atari, butterfly, classic, sisl), mpe2, or any importable package that has
-    environment modules; ``kwargs`` go to the environment. The module is imported here, the environment is not built.
+    ``FAMILY`` is one of PettingZoo's (atari, butterfly, classic, sisl), mpe2, magent2, gymnasium_robotics, or any
+    importable package that has environment modules (``NAME_vNUMBER``) in it or in the packages inside it. Of rware an
+    id follows, of openspiel a game. ``kwargs`` go to the environment. A module is imported here, the environment is
+    not built.
 
     Raises ``UserError`` for unknown names, with those that are close, and where a dependency is missing.
 
@@ -65,14 +75,17 @@ def pettingzoo_factory(name: str, **kwargs: Any) -> PettingZooFactory:
     ['agent_0', 'agent_1']
     """
     family, _, module = name.partition("/")
+    if family in _SUITES:
+        suite = importlib.import_module(_SUITES[family])
+        return partial(getattr(suite, "parallel_env", None) or suite.env, module, **kwargs)
     package = _FAMILIES.get(family, family)
-    known = _versioned_modules(package) if family.isidentifier() else []
+    known = _versioned_modules(package) if all(map(str.isidentifier, package.split("."))) else {}
     if not known:
-        raise UserError(f"environment {name!r}: unknown family {family!r}{_suggest(family, list(_FAMILIES))}")
+        raise UserError(f"environment {name!r}: unknown family {family!r}{_suggest(family, [*_FAMILIES, *_SUITES])}")
     if module not in known:
-        raise UserError(f"environment {name!r}: unknown module {module!r}{_suggest(module, known)}")
+        raise UserError(f"environment {name!r}: unknown module {module!r}{_suggest(module, [*known])}")
     try:
-        return PettingZooFactory(name, importlib.import_module(f"{package}.{module}"), kwargs)
+        return PettingZooFactory(name, importlib.import_module(known[module]), kwargs)
     except ModuleNotFoundError as error:
         extra = (
             f'pip install "pettingzoo[{family}]"' if package.startswith("pettingzoo.") else f"pip install {error.name}"
@@ -81,7 +94,7 @@ def pettingzoo_factory(name: str, **kwargs: Any) -> PettingZooFactory:
 
 
 def own_package(name: str) -> Path | None:
-    """The directory of the package that ``name`` is from, where it is none of PettingZoo's and not mpe2.
+    """The directory of the package that holds the environment ``name``; ``None`` for PettingZoo's families and mpe2.
 
     Nothing is imported.
 
@@ -89,18 +102,33 @@ def own_package(name: str) -> Path | None:
     >>> own_package("mpe2/simple_spread_v3")
     """
     family = name.partition("/")[0]
-    if family in _FAMILIES or not family.isidentifier():
+    top = family.partition(".")[0]
+    if family in {**_FAMILIES, **_SUITES} or not top.isidentifier():
         return None
-    spec = importlib.util.find_spec(family)
-    locations = list((spec.submodule_search_locations if spec else None) or [])
+    locations = _locations(top)
     return Path(locations[0]) if locations else None
 
 
-def _versioned_modules(package: str) -> list[str]:
-    # A name may come from a file: no package is imported that has no modules of environments.
-    spec = importlib.util.find_spec(package)
-    path = None if spec is None else spec.submodule_search_locations
-    return [entry.name for entry in pkgutil.iter_modules(path or []) if _VERSIONED.fullmatch(entry.name)]
+def _locations(package: str) -> list[str]:
+    """The directories of a package. Nothing is imported: its name may come from a file."""
+    top, *inside = package.split(".")
+    spec = importlib.util.find_spec(top)
+    roots = list((spec.submodule_search_locations if spec else None) or [])
+    return [str(Path(root, *inside)) for root in roots]
+
+
+def _versioned_modules(package: str) -> dict[str, str]:
+    """By their names such as ``battle_v4``, the environments' modules in a package and in the packages inside it."""
+    found: dict[str, str] = {}
+    packages = [package]
+    for place in packages:
+        for entry in pkgutil.iter_modules(_locations(place)):
+            inside = f"{place}.{entry.name}"
+            if _VERSIONED.fullmatch(entry.name):
+                found.setdefault(entry.name, inside)
+            elif entry.ispkg and inside.count(".") <= _DEPTH:
+                packages.append(inside)
+    return found
 
 
 def _suggest(name: str, known: list[str]) -> str:

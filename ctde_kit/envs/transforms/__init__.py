@@ -1,6 +1,7 @@
-"""TorchRL transforms that add observations: agent-specific states and last actions."""
+"""TorchRL transforms that add observations, agent-specific states and last actions, or make vectors of them."""
 
 from ctde_kit.envs.transforms.agent_state import AgentState, with_agent_states
+from ctde_kit.envs.transforms.flat_vectors import FlatVectors, flat_vectors
 from ctde_kit.envs.transforms.last_action import LastAction
 
-__all__ = ["AgentState", "LastAction", "with_agent_states"]
+__all__ = ["AgentState", "FlatVectors", "LastAction", "flat_vectors", "with_agent_states"]

@@ -1,14 +1,13 @@
-"""An agent-specific global state, for any env."""
+"""A transform that gives any env an agent-specific global state."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 from tensordict import TensorDictBase
 from torch import Tensor
-from torchrl.data import TensorSpec, Unbounded
+from torchrl.data import Composite, TensorSpec, Unbounded
 from torchrl.envs.transforms import Transform
 
 from ctde_kit.entries import alive_next
@@ -21,11 +20,11 @@ class AgentState(Transform):
     """Writes ``(group, "state")`` ``[n_envs, n_agents, S]``: the global state, then the agent's own observation.
 
     Yu et al. 2022, "The Surprising Effectiveness of PPO in Cooperative Multi-Agent Games", section 5.2 (the
-    agent-specific global state; its pruned form, without what is in both, differs from task to task). The global state
-    is the root ``state`` ``[n_envs, state_dim]``, and where there is none the observations of all agents of all
-    groups, concatenated. S is ``state_dim``, or the sum of all observations, plus the group's ``observation_dim``.
+    agent-specific global state; the pruned form, which leaves out features that appear twice, differs from task to
+    task). The global state is the root ``state`` ``[n_envs, state_dim]``, or, where there is none, the observations of
+    all agents of all groups, concatenated. S is the size of the global state plus the group's ``observation_dim``.
 
-    What dead agents observe, and their own rows, are zero; under ``next`` agents whose time is up are not dead, since
+    Observations and rows of dead agents are zero. Under ``next``, agents that a time limit stopped are not dead, since
     they are bootstrapped from what they see there.
 
     Args:
@@ -52,7 +51,7 @@ class AgentState(Transform):
         self.team = team
 
     def _reset(self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase) -> TensorDictBase:
-        # Of a partial reset TorchRL takes the rows that are reset alone.
+        # After a partial reset TorchRL takes over only the rows that were reset.
         alive = {group.name: tensordict_reset.get(group.keys.mask) for group in self.team if group.mask}
         return self._write(tensordict_reset, alive)
 
@@ -81,7 +80,8 @@ class AgentState(Transform):
         return tensordict
 
     def transform_observation_spec(self, observation_spec: TensorSpec) -> TensorSpec:
-        spec: Any = observation_spec
+        spec = observation_spec
+        assert isinstance(spec, Composite)
         for group in with_agent_states(self.team):
             assert group.state_dim is not None
             key: Key = group.keys.state

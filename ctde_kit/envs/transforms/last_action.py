@@ -1,12 +1,10 @@
-"""Each agent's action of the step before, as an observation."""
+"""A transform that shows each agent its action of the step before."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from tensordict import TensorDictBase
-from torchrl.data import TensorSpec, Unbounded
+from torchrl.data import Composite, TensorSpec, Unbounded
 from torchrl.envs.transforms import Transform
 
 from ctde_kit.keys import Key
@@ -14,10 +12,10 @@ from ctde_kit.specs import TeamSpec
 
 
 class LastAction(Transform):
-    """Writes ``(group, "last_action")`` ``[n_envs, n_agents, A]``: the action before, one-hot, zeros after a reset.
+    """Writes ``(group, "last_action")`` ``[n_envs, n_agents, A]``: the previous action, one-hot; zeros after a reset.
 
     Reads ``(group, "action")``, int ``[n_envs, n_agents]`` or one-hot ``[n_envs, n_agents, A]``. Under ``next`` stands
-    the action of this step, so that a network that is asked about the next observation sees what it would see there.
+    the action of this step, which is the last action once the next observation is the current one.
 
     Args:
         team: its groups have discrete actions.
@@ -39,7 +37,7 @@ class LastAction(Transform):
         self.groups = tuple(team)
 
     def _reset(self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase) -> TensorDictBase:
-        # Of a partial reset TorchRL takes the rows that are reset alone.
+        # After a partial reset TorchRL takes over only the rows that were reset.
         for group in self.groups:
             shape = (*tensordict_reset.batch_size, group.n_agents, sum(group.action.sizes))
             device = tensordict_reset.get(group.keys.observation).device
@@ -55,7 +53,8 @@ class LastAction(Transform):
         return next_tensordict
 
     def transform_observation_spec(self, observation_spec: TensorSpec) -> TensorSpec:
-        spec: Any = observation_spec
+        spec = observation_spec
+        assert isinstance(spec, Composite)
         for group in self.groups:
             shape = (*spec.shape, group.n_agents, sum(group.action.sizes))
             key: Key = group.keys.last_action

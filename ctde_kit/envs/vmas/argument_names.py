@@ -10,16 +10,16 @@ from typing import NamedTuple
 
 from vmas.simulator.scenario import BaseScenario
 
-# What these do with all arguments reads none of them.
+# Functions that take all arguments and read none of them.
 _HARMLESS = ("check_kwargs_consumed",)
-# Above every scenario.
+# Bases of every scenario.
 _PLAIN = (object, abc.ABC)
 
 
 def argument_names(scenario_class: type[BaseScenario]) -> set[str] | None:
     """Names that ``make_world`` takes, or that any method looks up in the arguments; ``None`` where that is not known.
 
-    It is not known where there is no source, or where the arguments are handed on to something else than a method.
+    They are not known where there is no source, or where all arguments are passed on to anything but a method.
 
     >>> from vmas.scenarios import load
     >>> sorted(argument_names(load("dropout.py").Scenario))
@@ -48,7 +48,7 @@ def argument_names(scenario_class: type[BaseScenario]) -> set[str] | None:
 
 
 class _Found(NamedTuple):
-    """What a function does with all arguments: which it looks up, and to which methods it hands the whole on."""
+    """What a function does with all arguments: which ones it looks up, and to which methods it passes all of them."""
 
     names: set[str]
     handed_on: set[str]
@@ -68,19 +68,19 @@ def _class_source(cls: type) -> ast.AST | None:
     except (OSError, SyntaxError, ValueError):
         return None
     classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name == cls.__name__]
-    # Of several of one name, the one that has the method at its line.
+    # Of several classes of one name, the one that has the method at its line.
     line = methods[0].__code__.co_firstlineno
     return next((node for node in classes if node.lineno <= line <= (node.end_lineno or line)), None)
 
 
 def _bags(function: ast.FunctionDef) -> set[str]:
-    """The names under which a function has all arguments: its ``**kwargs``, and parameters that are called so."""
+    """The names under which a function has all arguments: its ``**kwargs``, and parameters with ``kwargs`` in them."""
     rest = {function.args.kwarg.arg} if function.args.kwarg is not None else set()
     return rest | {argument.arg for argument in function.args.args if "kwargs" in argument.arg}
 
 
 def _reads(function: ast.FunctionDef, methods: set[str], takes_bag: set[str]) -> _Found | None:
-    """What a function does with all arguments; ``None`` where that is something else than what is known."""
+    """What a function does with all arguments; ``None`` where it uses them in a way that is not understood here."""
     bags, found = _bags(function), _Found(set(), set())
     accounted: set[ast.expr] = set()
     for node in ast.walk(function):
@@ -108,7 +108,7 @@ def _own_method(call: ast.Call) -> str | None:
 
 
 def _lookups(node: ast.AST) -> Iterator[tuple[ast.expr, ast.expr]]:
-    """``kwargs.get("x")``, ``kwargs.pop("x")``, ``kwargs["x"]``, ``"x" in kwargs``: where is looked, and for what."""
+    """``kwargs`` and ``"x"`` in ``kwargs.get("x")``, ``kwargs.pop("x")``, ``kwargs["x"]`` and ``"x" in kwargs``."""
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in ("get", "pop"):
         yield from ((node.func.value, name) for name in node.args[:1])
     elif isinstance(node, ast.Subscript):

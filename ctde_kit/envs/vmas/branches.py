@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import torch
 import vmas.simulator
 from torch import Tensor
+
+from ctde_kit.graph.torch_calls import TorchFunction
 
 _SIMULATOR = str(Path(vmas.simulator.__file__).parent)
 
@@ -22,8 +22,8 @@ class VmasShortcuts:
     - The simulator asks it before it computes the forces between two bodies, and passes over the pair where they do
       not meet. Between spheres the force is zero then. Lines and boxes push a little beyond their circles, so there the
       graph must pass over the same pairs.
-    - A scenario that asks it makes an env's reward depend on the others', and the graph must, too: the body of its
-      ``if`` is run, and what it writes is undone where the condition is false.
+    - A scenario that asks it makes an env's reward depend on the other envs. The graph keeps this dependence: the body
+      of the scenario's ``if`` is run, and what it writes is undone where the condition is false.
     """
 
     def __init__(self) -> None:
@@ -45,10 +45,14 @@ class VmasShortcuts:
             self._near[frozenset(map(id, bodies))] = condition
         return None
 
-    def correct(self, function: Callable[..., Any], frame: FrameType, before: Any, after: Any) -> Any:
+    def correct(self, function: TorchFunction, frame: FrameType, before: object, after: object) -> object:
         """``after``, the sum of forces that ``frame`` computes, or ``before`` for a pair that is passed over."""
         joint = frame.f_back is not None and "joint" in frame.f_back.f_code.co_name
         if frame.f_code.co_name != "update_env_forces" or joint or function.__name__ not in ("add", "__add__"):
             return after
         near = self._near.get(frozenset(id(frame.f_locals[name]) for name in ("entity_a", "entity_b")))
-        return after if near is None else torch.where(near, after, before)
+        if near is None:
+            return after
+        assert isinstance(before, Tensor)
+        assert isinstance(after, Tensor)
+        return torch.where(near, after, before)

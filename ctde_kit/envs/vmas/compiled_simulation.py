@@ -22,11 +22,11 @@ Result = TypeVar("Result")
 class CompiledSimulation:
     """Physics, rewards, observations, done flags and time limit, from (state, actions) to (outputs, next state).
 
-    It is called as ``VmasSimulation.step`` is. Between steps the state stays packed, beside VMAS's objects; ``flush``
+    It is called as ``VmasSimulation.step`` is. Between steps the state stays packed, outside VMAS's objects; ``flush``
     writes it into them.
 
     Args:
-        simulation: it has been reset.
+        simulation: one that has been reset.
         tensor_state: reads and writes its state.
         group_actions: an example of the actions, one tensor per group.
 

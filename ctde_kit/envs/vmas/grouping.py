@@ -1,4 +1,4 @@
-"""Groups of agents with like spaces."""
+"""Groups of agents whose observation and action spaces are the same."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ def split_groups(env: Environment, group_map: dict[str, list[str]]) -> dict[str,
     one agent takes that agent's name.
     """
     index = {agent.name: i for i, agent in enumerate(env.agents)}
-    observations: Any = env.observation_space
+    observations: Any = env.observation_space  # a tuple or a dictionary of spaces, as gymnasium declares neither
     actions: Any = env.action_space
     result: dict[str, list[str]] = {}
     for group, names in group_map.items():
-        parts: dict[Any, list[str]] = {}
+        parts: dict[str, list[str]] = {}
         for name in names:
             agent = index[name]
             spaces = str((observations[agent], actions[agent]))

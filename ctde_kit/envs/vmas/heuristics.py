@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from tensordict import TensorDictBase
@@ -11,6 +10,7 @@ from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor
 from vmas.scenarios import load
+from vmas.simulator.heuristic_policy import BaseHeuristicPolicy
 
 from ctde_kit.entries import required_entry
 from ctde_kit.envs.vmas.scenario_arguments import load_scenario, shipped_scenarios
@@ -55,7 +55,7 @@ class VmasHeuristic(TensorDictModuleBase):
                 f"heuristic: VMAS's scripted policies need continuous actions, group {group.name!r} has discrete ones; "
                 "use another policy"
             )
-        self.policy: Any = _heuristic(scenario)(continuous_action=True)
+        self.policy = _heuristic(scenario)(continuous_action=True)
         self.register_buffer("low", torch.tensor(group.action.low), persistent=False)
         self.register_buffer("high", torch.tensor(group.action.high), persistent=False)
         self.in_keys, self.out_keys = [group.keys.observation], [group.keys.action]
@@ -100,7 +100,7 @@ class _SingleHeuristic(TensorDictModuleBase):
         return tensordict.set(keys.action, acted.get(keys.action).squeeze(dim))
 
 
-def _heuristic(scenario: str) -> Any:
+def _heuristic(scenario: str) -> type[BaseHeuristicPolicy]:
     load_scenario(scenario)  # an unknown name is an error of its own
     name = scenario.rsplit("/", 1)[-1]
     found = getattr(load(f"{name}.py"), HEURISTIC, None)

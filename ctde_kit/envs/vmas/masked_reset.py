@@ -24,7 +24,7 @@ def masked_reset(
         last: what the agents saw last, which stays where the mask is false.
 
     Returns:
-        What the agents see then, and an empty list. Where a reset changes state that is one for the whole batch:
+        What the agents see after the reset, and an empty list. Where a reset changes state that the whole batch shares:
         ``None`` and the paths of that state, and nothing is changed.
     """
     n_envs = world.num_envs

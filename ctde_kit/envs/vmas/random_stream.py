@@ -6,10 +6,11 @@ import contextlib
 import os
 import random
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import torch
+
+from ctde_kit.protocols import StateDict
 
 
 class RandomStream:
@@ -52,24 +53,24 @@ class RandomStream:
             self._state = self._read()
             self._write(outside)
 
-    def _read(self) -> dict[str, Any]:
-        state = {"torch": torch.get_rng_state(), "numpy": np.random.get_state(), "python": random.getstate()}
+    def _read(self) -> StateDict:
+        state: StateDict = {"torch": torch.get_rng_state(), "numpy": np.random.get_state(), "python": random.getstate()}
         if self.device.type == "cuda":
             state["cuda"] = torch.cuda.get_rng_state(self.device)
         return state
 
-    def _write(self, state: dict[str, Any]) -> None:
+    def _write(self, state: StateDict) -> None:
         torch.set_rng_state(state["torch"])
         np.random.set_state(state["numpy"])
         random.setstate(state["python"])
         if "cuda" in state and self.device.type == "cuda":
             torch.cuda.set_rng_state(state["cuda"], self.device)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         """The generators' states, as tensors and Python values."""
         kind, keys, *rest = self._state["numpy"]
         return {**self._state, "numpy": (kind, torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest)}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: StateDict) -> None:
         kind, keys, *rest = state_dict["numpy"]
         self._state = {**state_dict, "numpy": (kind, keys.numpy().astype(np.uint32), *rest)}

@@ -1,10 +1,10 @@
-"""Check a scenario's arguments before it is built: VMAS itself only warns, or ignores them."""
+"""Scenarios by name, and a check of their arguments before they are built: VMAS only warns, or ignores them."""
 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from vmas.scenarios import load
 from vmas.simulator.scenario import BaseScenario
@@ -17,11 +17,17 @@ def load_scenario(scenario: str | BaseScenario | type[BaseScenario]) -> BaseScen
     """The scenario object for a name such as ``navigation`` or ``mpe/simple_tag``, or of a class; objects pass through.
 
     Raises:
-        UserError: where VMAS ships no scenario of that name, and for a class that is no scenario's.
+        UserError: where VMAS ships no scenario of that name, for a class that is no scenario's, and for an object whose
+            world is built.
     """
     if isinstance(scenario, type) and issubclass(scenario, BaseScenario):
         return scenario()
     if isinstance(scenario, BaseScenario):
+        if scenario._world is not None:
+            raise UserError(
+                f"scenario: expected an object without a world, found a {type(scenario).__name__} that has one, so it "
+                "is another env's; give its class, or a new object"
+            )
         return scenario
     if not isinstance(scenario, str):
         raise UserError(f"scenario: expected a name, or a class or object of VMAS's BaseScenario, found {scenario!r}")
@@ -45,19 +51,20 @@ def shipped_scenarios() -> list[str]:
     return sorted(path.stem for path in root.rglob("*.py") if path.stem != "__init__")
 
 
-def check_arguments(scenario: BaseScenario, arguments: dict[str, Any]) -> None:
+def check_arguments(scenario: BaseScenario, arguments: Iterable[str]) -> None:
     """Raise ``UserError`` for an argument whose name the scenario's source never mentions.
 
-    Nothing is said where the source cannot be found, as of a class from a notebook, or where it hands all arguments on.
+    Nothing is checked where the source cannot be found (a class from a notebook), or where it hands all arguments on.
     """
     known = argument_names(type(scenario))
     for name in arguments:
         if known is not None and name not in known:
             close = difflib.get_close_matches(name, sorted(known), n=3)
             hint = f"did you mean {' or '.join(close)}?" if close else f"it reads {', '.join(sorted(known)) or 'none'}"
-            raise UserError(f"scenario argument {name!r} is never read by {_name(scenario)}: {hint}")
+            raise UserError(f"scenario argument {name!r} is never read by {scenario_name(scenario)}: {hint}")
 
 
-def _name(scenario: BaseScenario) -> str:
+def scenario_name(scenario: BaseScenario) -> str:
+    """Its class, or the file of a class that is just called Scenario."""
     name = type(scenario).__name__
     return Path(type(scenario).make_world.__code__.co_filename).stem if name == "Scenario" else name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,12 +14,17 @@ from vmas.simulator.environment import Environment
 from ctde_kit.envs.vmas.branches import VmasShortcuts
 from ctde_kit.envs.vmas.masked_reset import masked_reset
 from ctde_kit.envs.vmas.random_stream import RandomStream
+from ctde_kit.envs.vmas.spawning import limited_spawning
 from ctde_kit.envs.vmas.world_state import WorldState
 from ctde_kit.graph.draws import drawing_from
 from ctde_kit.graph.shortcuts import taking_shortcuts
+from ctde_kit.protocols import StateDict
 
-# Without VMAS's decorator, which turns the random stream of the program into its own.
-_STEP: Any = vars(Environment)["step"].__wrapped__
+Observation = Tensor | dict[str, "Observation"]
+Infos = dict[str, Tensor]
+Step = Callable[[Environment, Sequence[Tensor]], tuple[list[Observation], list[Tensor], Tensor, list[Infos]]]
+# Without VMAS's decorator, which replaces the program's random stream with VMAS's own.
+_STEP: Step = vars(Environment)["step"].__wrapped__
 
 
 class VmasSimulation:
@@ -73,7 +78,7 @@ class VmasSimulation:
         output = self.last.copy()
         for group, numbers in self.groups.items():
             reward = torch.stack([rewards[i].reshape(self.batch_size[0], 1) for i in numbers], 1)
-            output.set((group, "reward"), reward)
+            output.set((group, "reward"), _as_float(reward))
         return self._with_done(output, terminated)
 
     def reset(self, mask: Tensor | None = None) -> TensorDict:
@@ -81,7 +86,8 @@ class VmasSimulation:
 
         A partial reset leaves the state of the other worlds bit for bit as it was.
         """
-        with taking_shortcuts(VmasShortcuts()), drawing_from(self.random_stream):
+        spawning = limited_spawning(self.world.scenario)
+        with taking_shortcuts(VmasShortcuts()), drawing_from(self.random_stream), spawning:
             if mask is None or self.last is None or bool(mask.all()):
                 self.world._reset(return_observations=False)
                 self.elapsed.zero_()
@@ -125,10 +131,10 @@ class VmasSimulation:
         assert entries is not None
         return self._gather(*entries)
 
-    def _gather(self, observations: list[Any], infos: list[dict[str, Tensor]]) -> TensorDict:
+    def _gather(self, observations: list[Observation], infos: list[Infos]) -> TensorDict:
         output = TensorDict({}, batch_size=self.batch_size, device=self.device)
         for group, numbers in self.groups.items():
-            entries: list[Any] = [self._observation(observations[i]) for i in numbers]
+            entries: list[Any] = [self._observation(observations[i]) for i in numbers]  # tensors, or all TensorDicts
             agents = TensorDict(
                 {"observation": torch.stack(entries, 1)}, [*self.batch_size, len(numbers)], device=self.device
             )
@@ -138,13 +144,14 @@ class VmasSimulation:
             output.set(group, agents)
         return output
 
-    def _observation(self, observation: Any) -> Any:
+    def _observation(self, observation: Observation) -> Tensor | TensorDict:
         """A tensor ``[n_envs, F]``, or a TensorDict of tensors where the scenario gives a dictionary."""
         if isinstance(observation, Tensor):
-            return self._with_features(observation)
+            # Flags and whole numbers, too, as VMAS's own spaces say.
+            return self._with_features(_as_float(observation))
         return TensorDict({key: self._observation(part) for key, part in observation.items()}, self.batch_size)
 
-    def _info(self, info: dict[str, Tensor]) -> TensorDict:
+    def _info(self, info: Infos) -> TensorDict:
         entries = {key: self._with_features(value.to(torch.float32)) for key, value in info.items()}
         return TensorDict(entries, self.batch_size, device=self.device)
 
@@ -161,7 +168,7 @@ class VmasSimulation:
         output.set("done", terminated | truncated)
         return output
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         """The whole world, the episodes' elapsed steps, the last observations and the random stream."""
         return {
             "world": WorldState.read(self.world).snapshot(),
@@ -171,7 +178,7 @@ class VmasSimulation:
             "python_state": self.python_state,
         }
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: StateDict) -> None:
         """Go on from a state that a simulation built with the same arguments gave."""
         WorldState.read(self.world).restore(state_dict["world"])
         self.elapsed.copy_(state_dict["elapsed"])
@@ -179,9 +186,13 @@ class VmasSimulation:
         self.random_stream.load_state_dict(state_dict["random_stream"])
         self.python_state = tuple(state_dict["python_state"])
 
-    def _observations_of(self, saved: dict[str, dict[str, Any]]) -> TensorDict:
+    def _observations_of(self, saved: dict[str, StateDict]) -> TensorDict:
         output = TensorDict({}, batch_size=self.batch_size, device=self.device)
         for group, numbers in self.groups.items():
             batch_size = [*self.batch_size, len(numbers)]
             output.set(group, TensorDict(saved[group], batch_size, device=self.device).clone())
         return output
+
+
+def _as_float(value: Tensor) -> Tensor:
+    return value if value.dtype == torch.float32 else value.to(torch.float32)

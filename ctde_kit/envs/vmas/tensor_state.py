@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -12,6 +11,7 @@ from torch import Tensor
 from ctde_kit.envs.vmas.simulation import VmasSimulation
 from ctde_kit.envs.vmas.world_state import WorldState, has_rows
 from ctde_kit.graph import TraceError
+from ctde_kit.protocols import StateDict
 
 WORLD, ELAPSED, LAST = "world", "elapsed", "last"
 # A goal drawn for the whole batch may stay the same by chance, but not so many times in a row.
@@ -25,8 +25,8 @@ class TensorState:
     ``elapsed`` ``[n_envs, 1]`` and, under ``last``, what the agents last saw.
 
     Args:
-        simulation: it is stepped and reset a few times to find what changes, and left as it was (one that was never
-            reset is left after some steps).
+        simulation: it is stepped and reset a few times to find what changes, and then put back as it was (one that was
+            never reset is left after these steps).
         random_actions: draws actions from the program's generators, one tensor per group.
 
     Raises:
@@ -127,6 +127,6 @@ def _check_python(before: WorldState, after: WorldState) -> None:
         raise TraceError(f"keeps changing state in Python: {', '.join(changed[:3])}")
 
 
-def _check_generators(before: dict[str, Any], after: dict[str, Any]) -> None:
+def _check_generators(before: StateDict, after: StateDict) -> None:
     if before["python"] != after["python"] or not torch.equal(before["numpy"][1], after["numpy"][1]):
         raise TraceError("a step draws from Python's or numpy's random generator")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import copy
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -22,11 +23,13 @@ from ctde_kit.envs.vmas.initial_states import draw_initial_states, take_initial_
 from ctde_kit.envs.vmas.random_stream import RandomStream
 from ctde_kit.envs.vmas.scenario_arguments import check_arguments, load_scenario
 from ctde_kit.envs.vmas.simulation import VmasSimulation
+from ctde_kit.envs.vmas.spawning import limited_spawning
 from ctde_kit.envs.vmas.tensor_state import TensorState
 from ctde_kit.errors import UserError
 from ctde_kit.graph import TraceError
 from ctde_kit.graph.draws import drawing_from
 from ctde_kit.graph.toolchain import report_fallback
+from ctde_kit.protocols import StateDict
 
 
 class VmasEnv(TorchRLVmasEnv):
@@ -45,7 +48,8 @@ class VmasEnv(TorchRLVmasEnv):
     - ``state_dict`` holds the whole world, so that a loaded env goes on bit for bit (on a CPU).
 
     Args:
-        scenario: a name that VMAS ships (``navigation``, ``simple_tag``), or a scenario's class or object.
+        scenario: a name that VMAS ships (``navigation``, ``simple_tag``), or a scenario's class or object. An object
+            is one env's: its world is in it.
         num_envs: environments in the batch.
         max_steps: steps after which an episode is truncated, ``None`` for no limit.
         continuous_actions: bounded continuous actions, else one choice per agent.
@@ -62,7 +66,8 @@ class VmasEnv(TorchRLVmasEnv):
         arguments: the same, by name, as TorchRL's ``VmasEnv`` takes them.
 
     Raises:
-        UserError: for an unknown scenario or argument.
+        UserError: for an unknown scenario or argument, an object that has a world already, and where there is no room
+            for all agents.
 
     >>> from ctde_kit.envs.vmas import VmasEnv
     >>> env = VmasEnv("navigation", num_envs=4, max_steps=3, scenario_kwargs={"n_agents": 2})
@@ -84,23 +89,15 @@ class VmasEnv(TorchRLVmasEnv):
         device: torch.device | str | None = None,
         info: bool = False,
         compile_step: bool = False,
-        scenario_kwargs: dict[str, Any] | None = None,
+        scenario_kwargs: dict[str, Any] | None = None,  # what a scenario takes, as TorchRL has it
         **arguments: Any,
     ):
         device = torch.get_default_device() if device is None else torch.device(device)
         arguments = {**(scenario_kwargs or {}), **arguments}
-        self._arguments: dict[str, Any] = {
-            "scenario": scenario,
-            "num_envs": num_envs,
-            "max_steps": max_steps,
-            "continuous_actions": continuous_actions,
-            "categorical_actions": categorical_actions,
-            "group_map": group_map,
-            "device": device,
-            "info": info,
-            "compile_step": compile_step,
-            "scenario_kwargs": arguments,
-        }
+        discrete = {"continuous_actions": continuous_actions, "categorical_actions": categorical_actions}
+        built = {"max_steps": max_steps, "info": info, "compile_step": compile_step, **discrete}
+        placed = {"group_map": group_map, "device": device, "scenario_kwargs": arguments}
+        self._arguments: dict[str, object] = {"scenario": scenario, "num_envs": num_envs, **built, **placed}
         name = scenario if isinstance(scenario, str) else None
         scenario = load_scenario(scenario)
         check_arguments(scenario, arguments)
@@ -108,15 +105,9 @@ class VmasEnv(TorchRLVmasEnv):
         # TorchRL's wrapper looks an attribute that it lacks up in VMAS's env, which takes 0.1 ms each time.
         self.continuous_actions = continuous_actions
         self.random_stream = RandomStream(seed, device)
-        with drawing_from(self.random_stream):
+        with drawing_from(self.random_stream), limited_spawning(scenario):
             super().__init__(
-                scenario,
-                num_envs=num_envs,
-                continuous_actions=continuous_actions,
-                categorical_actions=categorical_actions,
-                group_map=group_map,
-                device=device,
-                scenario_kwargs=arguments,
+                scenario, num_envs=num_envs, group_map=group_map, device=device, scenario_kwargs=arguments, **discrete
             )
         assert self.device is not None
         self._simulation = VmasSimulation(
@@ -183,7 +174,7 @@ class VmasEnv(TorchRLVmasEnv):
     def _set_seed(self, seed: int | None) -> None:
         self.random_stream.seed(seed)
 
-    def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDictBase:
+    def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: object) -> TensorDictBase:
         mask = None if tensordict is None else tensordict.get("_reset", None)
         simulation = self.simulation
         if self._fresh is not None and mask is not None:
@@ -249,20 +240,26 @@ class VmasEnv(TorchRLVmasEnv):
         finally:
             self._fresh = None
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         """The whole world, the episodes' elapsed steps, the last observations and the random stream."""
         return self.simulation.state_dict()
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[Callable[..., VmasEnv], tuple[object, ...]]:
         """An env of the same arguments that goes on from this one's state: VMAS's own objects cannot be pickled."""
         return _rebuilt, (type(self), self._arguments, self.state_dict())
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: StateDict) -> None:
         """Go on from a state that an env built with the same arguments gave."""
         self.simulation.load_state_dict(state_dict)
 
 
-def _rebuilt(cls: type[VmasEnv], arguments: dict[str, Any], state: dict[str, Any]) -> VmasEnv:
+def _rebuilt(cls: Callable[..., VmasEnv], arguments: dict[str, object], state: StateDict) -> VmasEnv:
+    given = arguments["scenario"]
+    if isinstance(given, BaseScenario):
+        # The object's world is that of the env that was saved.
+        scenario = copy.copy(given)
+        scenario._world = None
+        arguments = {**arguments, "scenario": scenario}
     env = cls(**arguments)
     env.load_state_dict(state)
     return env

@@ -1,10 +1,10 @@
-"""Everything that a VMAS world remembers: the tensors and the Python values that its objects hold."""
+"""The whole state of a VMAS world: the tensors and the Python values that its objects hold."""
 
 from __future__ import annotations
 
 import enum
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +12,13 @@ import torch
 from torch import Tensor
 from vmas.simulator.environment import Environment
 
-# Objects that describe rather than remember, and what belongs to drawing.
+from ctde_kit.protocols import StateDict
+
+# Objects without state of their own, and attributes that only matter for drawing.
 _OPAQUE = (type, types.FunctionType, types.MethodType, types.ModuleType, types.BuiltinFunctionType, torch.device)
 _SKIPPED = frozenset({"viewer", "text_lines", "visible_display", "headless", "observation_space", "action_space"})
+Saved = tuple[str, object]
+"""The kind of a saved key or value, and what stands for it: itself, a copy, a path, or an empty container."""
 _VALUE_TYPES = (int, float, str, bool, type(None), complex, bytes)
 
 
@@ -29,17 +33,12 @@ class Slot:
 
     path: str
     owner_path: str
-    owner: Any
-    key: Any
+    owner: object
+    key: object
 
-    def get(self) -> Any:
-        return self.owner[self.key] if isinstance(self.owner, (list, dict)) else self.owner.__dict__[self.key]
-
-    def set(self, value: Any) -> None:
-        if isinstance(self.owner, (list, dict)):
-            self.owner[self.key] = value
-        else:
-            self.owner.__dict__[self.key] = value
+    def set(self, value: object) -> None:
+        entries: Any = self.owner if isinstance(self.owner, (list, dict)) else vars(self.owner)
+        entries[self.key] = value
 
 
 @dataclass(frozen=True)
@@ -56,16 +55,16 @@ class WorldState:
 
     tensors: dict[str, Slot]
     values: dict[str, Tensor]
-    python: dict[str, tuple[Slot, Any]]
+    python: dict[str, tuple[Slot, object]]
     names: dict[int, str]
-    objects: dict[str, Any]
+    objects: dict[str, object]
 
     @classmethod
     def read(cls, env: Environment) -> WorldState:
         tensors: dict[str, Slot] = {}
         values: dict[str, Tensor] = {}
-        python: dict[str, tuple[Slot, Any]] = {}
-        objects: dict[str, Any] = {"env": env}
+        python: dict[str, tuple[Slot, object]] = {}
+        objects: dict[str, object] = {"env": env}
         names = {id(env): "env"}
         for slot, value in _walk(objects, names):
             if isinstance(value, Tensor):
@@ -79,10 +78,10 @@ class WorldState:
         paths = self.python.keys() | later.python.keys()
         return sorted(path for path in paths if self._token(path) != later._token(path))
 
-    def _token(self, path: str) -> Any:
+    def _token(self, path: str) -> object:
         return self._identity(self.python[path][1]) if path in self.python else "absent"
 
-    def _identity(self, value: Any) -> Any:
+    def _identity(self, value: object) -> object:
         if isinstance(value, tuple):
             return tuple(self._identity(item) for item in value)
         return (type(value), value) if isinstance(value, _VALUE_TYPES) else self.names.get(id(value), id(value))
@@ -91,14 +90,14 @@ class WorldState:
         for slot, value in self.python.values():
             slot.set(value)
 
-    def snapshot(self) -> dict[str, Any]:
+    def snapshot(self) -> StateDict:
         """Copies of all tensors, Python values and containers, and the paths that references point to."""
         copies: dict[int, Tensor] = {}
-        entries = []
-        slots = [(self.tensors[path], value) for path, value in self.values.items()]
+        entries: list[tuple[str, str, Saved, Saved]] = []
+        slots: list[tuple[Slot, object]] = [(self.tensors[path], value) for path, value in self.values.items()]
         for slot, value in [*self.python.values(), *slots]:
             if isinstance(value, Tensor):
-                saved: tuple[str, Any] = ("tensor", copies.setdefault(id(value), value.clone()))
+                saved: Saved = ("tensor", copies.setdefault(id(value), value.clone()))
             elif _is_value(value):
                 saved = ("value", value)
             elif self.names.get(id(value), slot.path) != slot.path:
@@ -111,19 +110,21 @@ class WorldState:
             entries.append((slot.path, slot.owner_path, key, saved))
         return {"entries": entries}
 
-    def restore(self, snapshot: dict[str, Any]) -> None:
+    def restore(self, snapshot: StateDict) -> None:
         """Write a snapshot of an env that was built alike back into the slots.
 
         Raises:
             ValueError: where the env has no object of a name that the snapshot holds.
         """
         copies: dict[int, Tensor] = {}
+        env = self.objects["env"]
+        assert isinstance(env, Environment)
         for path, owner_path, (key_kind, key), (kind, value) in snapshot["entries"]:
             if kind == "container" and path in self.objects:
                 continue
             if kind == "tensor":
                 # A checkpoint is read onto the CPU, wherever the env lives.
-                value = copies.setdefault(id(value), value.to(self.objects["env"].device, copy=True))
+                value = copies.setdefault(id(value), value.to(env.device, copy=True))
             elif kind == "reference":
                 value = self._object(value)
             elif kind == "container":
@@ -131,13 +132,13 @@ class WorldState:
             key = self._object(key) if key_kind == "reference" else key
             Slot(path, owner_path, self._object(owner_path), key).set(value)
 
-    def _object(self, path: str) -> Any:
+    def _object(self, path: str) -> object:
         if path not in self.objects:
             raise ValueError(f"the saved env state has {path!r}, which this env lacks: build the env as it was saved")
         return self.objects[path]
 
 
-def _walk(objects: dict[str, Any], names: dict[int, str]) -> Iterator[tuple[Slot, Any]]:
+def _walk(objects: dict[str, object], names: dict[int, str]) -> Iterator[tuple[Slot, object]]:
     """Visit each object once, breadth first, so that its name is the shortest path to it."""
     queue = list(objects.items())
     for path, owner in queue:
@@ -152,27 +153,27 @@ def _walk(objects: dict[str, Any], names: dict[int, str]) -> Iterator[tuple[Slot
                     queue.append((name, item))
 
 
-def _entries(owner: Any) -> list[tuple[Any, Any]]:
+def _entries(owner: object) -> list[tuple[object, object]]:
     if isinstance(owner, dict):
-        items: Any = owner.items()
+        items: Iterable[tuple[object, object]] = owner.items()
     elif isinstance(owner, list):
         items = enumerate(owner)
     else:
-        items = owner.__dict__.items()
+        items = vars(owner).items()
     return [(key, value) for key, value in items if key not in _SKIPPED and not isinstance(value, _OPAQUE)]
 
 
-def _has_entries(value: Any) -> bool:
+def _has_entries(value: object) -> bool:
     if isinstance(value, (list, dict)):
         return True
     return hasattr(value, "__dict__") and not isinstance(value, (*_OPAQUE, Tensor, enum.Enum))
 
 
-def _is_value(value: Any) -> bool:
+def _is_value(value: object) -> bool:
     return all(map(_is_value, value)) if isinstance(value, (tuple, frozenset)) else isinstance(value, _VALUE_TYPES)
 
 
-def _key_name(key: Any, names: dict[int, str]) -> str:
+def _key_name(key: object, names: dict[int, str]) -> str:
     if isinstance(key, frozenset):
         return "+".join(sorted(map(str, key)))
     return str(key) if _is_value(key) else names.get(id(key), type(key).__name__)

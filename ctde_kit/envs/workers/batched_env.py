@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -13,7 +13,14 @@ from torchrl.data import Categorical
 from torchrl.envs import EnvBase
 
 from ctde_kit.cores import usable_cores
-from ctde_kit.envs.workers.block_layout import WENT_ON, Block, BlockLayout, make_groups
+from ctde_kit.envs.workers.block_layout import (
+    WENT_ON,
+    Block,
+    BlockLayout,
+    flat_description,
+    flat_shape,
+    make_groups,
+)
 from ctde_kit.envs.workers.pool import WorkerPool
 from ctde_kit.envs.workers.worker_specs import action_specs, done_specs, observation_specs, reward_specs
 from ctde_kit.errors import UserError
@@ -57,22 +64,23 @@ class WorkerEnv(EnvBase):
       agent's end and has it go on without the flag, one warning names it, and ``agents_after_their_end`` does.
     - The mask is True for agents that are alive, and in the last observation of an episode for those that a time limit
       stopped, since their value is bootstrapped (TorchRL: False for all).
-    - Where agents act in turn, an agent waits while another is on turn: it is alive, its mask is True (TorchRL: False),
-      it observes and is rewarded at every step, for whatever it earns in that step. Its action mask allows action 0
-      alone (TorchRL: everything, or no mask), so that a policy's log-probability and entropy are 0 there, and its
-      action is dropped. The action mask of the agent on turn is the environment's own, all True where it has none.
-      Actions must be discrete, since there is no mask to say this of continuous ones.
+    - Where agents act in turn, an agent waits while another is on turn. It is alive, its mask is True (TorchRL: False),
+      and it observes and is rewarded at every step. Its action mask allows action 0 alone (TorchRL: everything, or no
+      mask), so that a policy's log-probability and entropy are 0, and its action is dropped. The action mask of the
+      agent on turn is the environment's own, all True where it has none. Actions must be discrete, since no mask can
+      forbid continuous ones.
     - The action mask of a dead agent is all True. Random actions obey the masks.
     - ``(group, "observation")`` is always one float32 array: a dictionary's action mask is taken out, other spaces than
       ``Box`` are flattened (``gymnasium.spaces.flatten``). Infos are dropped, their action masks apart.
-    - ``Discrete`` actions count from 0, wherever the space starts. Observation specs are unbounded.
+    - ``Discrete`` actions count from 0, wherever the space starts. ``Box`` and ``MultiDiscrete`` actions are vectors
+      here, and of the space's own shape to the environment. Observation specs are unbounded.
     - A default group whose agents differ is split, see :func:`~ctde_kit.envs.workers.block_layout.make_groups`.
     - Episodes start anew only through ``reset``, with or without a ``_reset`` mask: an env whose episode is over stays
       as it is, with rewards of zero.
 
-    The state of the environments cannot be captured (``state_is_captured`` is False), so a checkpoint resets them in
-    both runs: ``state_dict()`` starts a new epoch of seeds, and the next full ``reset``, which must follow in the run
-    that goes on as in the one that loads, seeds every env anew. It holds only the seed and the epoch.
+    The state of the environments cannot be captured (``state_is_captured`` is False), so a checkpoint resets them, in
+    the run that goes on as in the run that loads it: ``state_dict()``, which holds only the seed and the epoch, starts
+    a new epoch of seeds, and the full ``reset`` that must follow seeds every env anew.
 
     Raises :class:`~ctde_kit.envs.workers.WorkerError` where an environment raises, or its process dies or hangs, where
     an agent comes back after its end, and for an action mask where there was none at the first reset; ``UserError`` for
@@ -192,7 +200,7 @@ class WorkerEnv(EnvBase):
 
 
 def worker_env(
-    factory: Callable[[], Any],
+    factory: Callable[[], object],
     *,
     n_envs: int,
     n_workers: int | None = None,
@@ -200,6 +208,7 @@ def worker_env(
     seed: int | None = None,
     group_map: Mapping[str, Iterable[str]] | None = None,
     return_state: bool | None = None,
+    flatten: bool = False,
     device: torch.device | str = "cpu",
     worker_timeout: float = 60.0,
 ) -> WorkerEnv:
@@ -210,16 +219,18 @@ def worker_env(
     ``is_parallelizable``, else turn by turn.
 
     Args:
-        n_workers: processes; default: one per CPU core that this process may use, at most ``n_envs``. They do not
-            change the data.
-        max_steps: environment steps after which an episode is truncated, beside the environment's own limit (MPE2:
-            ``max_cycles=25``), which counts on.
+        n_workers: processes; default: one per CPU core that this process may use, at most ``n_envs``. Their number
+            does not change the data.
+        max_steps: environment steps after which an episode is truncated; the environment's own limit (MPE2:
+            ``max_cycles=25``) still holds.
         seed: env ``k`` is seeded from ``(seed, k)`` at its first reset and goes on with its own random stream from
             there; default: from the operating system. Torch's, numpy's and Python's generators of this process are not
             used. (Environments that draw from global generators are seeded too, but share them within a worker.)
         group_map: groups to lists of agents; default: as :func:`~ctde_kit.envs.workers.block_layout.make_groups`
             has it.
-        return_state: whether ``state`` is written; default: where the environment has ``state()``.
+        return_state: whether ``state`` is written; default: where the environment has ``state()``, and it is a vector
+            or a dictionary of numbers (whose entries are written one after the other), no picture.
+        flatten: observations and states of several dimensions are vectors, of up to 20,000 features.
         worker_timeout: seconds after which a worker that does not come back from one environment's step, reset or
             making is given up.
 
@@ -243,7 +254,11 @@ def worker_env(
         description = pool.description
         if return_state and description.state_shape is None:
             raise UserError("return_state: expected an environment with state(), found none; leave return_state out")
-        state_shape = None if return_state is False else description.state_shape
+        state_shape = description.state_shape
+        if return_state is False or (return_state is None and state_shape is not None and len(state_shape) != 1):
+            state_shape = None
+        if flatten:
+            description, state_shape = flat_description(description), state_shape and flat_shape("state", state_shape)
         layout = BlockLayout(n_envs, make_groups(description, group_map), state_shape, max_steps)
         return WorkerEnv(pool, layout, seed, torch.device(device))
     except BaseException:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import IO, Any
 
 import numpy as np
 from gymnasium.spaces import Box, Discrete, MultiDiscrete, Space
 
+from ctde_kit.envs.transforms.flat_vectors import MOST_FEATURES
 from ctde_kit.errors import UserError
 from ctde_kit.keys import DONE, STATE, TERMINATED, TRUNCATED, GroupKeys, Key
 
@@ -30,7 +31,7 @@ class AgentDescription:
     """What one agent sees and does."""
 
     observation_shape: tuple[int, ...]
-    action_space: Space[Any]
+    action_space: Space[Any]  # of whatever actions
     has_action_mask: bool
 
     @property
@@ -39,12 +40,16 @@ class AgentDescription:
         space = self.action_space
         if isinstance(space, Discrete):
             return (int(space.n),)
-        return tuple(space.nvec.tolist()) if isinstance(space, MultiDiscrete) else ()
+        return tuple(space.nvec.ravel().tolist()) if isinstance(space, MultiDiscrete) else ()
+
+    @property
+    def action_shape(self) -> tuple[int, ...]:
+        """One agent's entry of the block: nothing of one choice, else a vector."""
+        return () if isinstance(self.action_space, Discrete) else (prod(self.action_space.shape or ()),)
 
     @property
     def kind(self) -> tuple[object, ...]:
-        """What must be equal for two agents to share a group; bounds of continuous actions and of observations may
-        differ."""
+        """What must be equal for two agents to share a group; bounds of actions and observations may differ."""
         space = self.action_space
         size: object = self.n_choices or space.dtype
         return (self.observation_shape, type(space), space.shape, size, self.has_action_mask)
@@ -60,6 +65,25 @@ class EnvDescription:
     group_map: dict[str, list[str]] | None
 
 
+def flat_shape(name: str, shape: tuple[int, ...]) -> tuple[int]:
+    """The shape of the same entry as a vector; raises ``UserError`` for a picture, which no network is made for."""
+    if prod(shape) > MOST_FEATURES:
+        raise UserError(
+            f"{name}: expected at most {MOST_FEATURES} features, found shape {list(shape)}, {prod(shape)} of them; "
+            "make it smaller with a wrapper of the environment, or leave it out"
+        )
+    return (prod(shape),)
+
+
+def flat_description(description: EnvDescription) -> EnvDescription:
+    """The same environment, whose agents observe vectors."""
+    agents = {
+        agent: replace(seen, observation_shape=flat_shape(f"observation of {agent!r}", seen.observation_shape))
+        for agent, seen in description.agents.items()
+    }
+    return replace(description, agents=agents)
+
+
 @dataclass(frozen=True)
 class GroupLayout:
     """One group: agents whose spaces are of one kind."""
@@ -69,7 +93,7 @@ class GroupLayout:
 
     @property
     def first(self) -> AgentDescription:
-        """The agent that speaks for the group's shapes."""
+        """The agent whose shapes are those of the whole group."""
         return next(iter(self.agents.values()))
 
     def fields(self, n_envs: int) -> dict[Key, tuple[tuple[int, ...], np.dtype]]:
@@ -84,7 +108,7 @@ class GroupLayout:
             keys.terminated: ((*batch, 1), flag),
             keys.truncated: ((*batch, 1), flag),
             keys.mask: (batch, flag),
-            keys.action: ((*batch, *(space.shape or ())), np.dtype(action_dtype)),
+            keys.action: ((*batch, *self.first.action_shape), np.dtype(action_dtype)),
             (self.name, WENT_ON): (batch, flag),
         }
         if self.first.has_action_mask:
@@ -136,13 +160,16 @@ def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> int:
 def group_by_name(agents: Iterable[str]) -> dict[str, list[str]]:
     """TorchRL's default grouping of parallel environments: ``name_INT`` goes to group ``name``, any other agent alone.
 
+    Agents that are numbers, which TorchRL does not take, go to group ``agents``.
+
     >>> group_by_name(["adversary_0", "agent_0", "agent_1", "referee"])
     {'adversary': ['adversary_0'], 'agent': ['agent_0', 'agent_1'], 'referee': ['referee']}
     """
     groups: dict[str, list[str]] = {}
     for agent in agents:
-        stem, separator, number = agent.rpartition("_")
-        groups.setdefault(stem if separator and number.isdecimal() else agent, []).append(agent)
+        name = agent if isinstance(agent, str) else f"agents_{agent}"
+        stem, separator, number = name.rpartition("_")
+        groups.setdefault(stem if separator and number.isdecimal() else name, []).append(agent)
     return groups
 
 
@@ -160,13 +187,14 @@ def make_groups(
     """
     chosen = group_map if group_map is not None else description.group_map
     if chosen is None:
-        by_agent = {agent: [agent] for agent in description.agents}
+        by_agent = {str(agent): [agent] for agent in description.agents}
         default = by_agent if description.turn_based else group_by_name(description.agents)
         chosen = {name: agents for group in default.items() for name, agents in _split(*group, description).items()}
     chosen = {name: list(agents) for name, agents in chosen.items()}
-    named = sorted(agent for agents in chosen.values() for agent in agents)
-    if named != sorted(description.agents):
-        raise UserError(f"group_map: expected every one of {sorted(description.agents)} once, found {named}")
+    named = sorted((agent for agents in chosen.values() for agent in agents), key=str)
+    expected = sorted(description.agents, key=str)
+    if named != expected:
+        raise UserError(f"group_map: expected every one of {expected} once, found {named}")
     for name, agents in chosen.items():
         if len(_split(name, agents, description)) > 1:
             raise UserError(
@@ -181,4 +209,4 @@ def _split(name: str, agents: list[str], description: EnvDescription) -> dict[st
     for agent in agents:
         kinds.setdefault(description.agents[agent].kind, []).append(agent)
     parts = list(kinds.values())
-    return {name: agents} if len(parts) == 1 else {part[0]: part for part in parts}
+    return {name: agents} if len(parts) == 1 else {str(part[0]): part for part in parts}

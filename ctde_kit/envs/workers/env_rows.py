@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 from gymnasium import spaces
-from pettingzoo import ParallelEnv
 
-from ctde_kit.envs.pettingzoo.aec import AECAsParallel
+from ctde_kit.capability import Capability
+from ctde_kit.envs.pettingzoo.aec import AnyParallelEnv, AnySpace, Entries
 from ctde_kit.envs.workers.block_layout import (
     SEED,
     WENT_ON,
@@ -28,7 +29,7 @@ ACTION_MASK = "action_mask"
 class ObservationReader:
     """Reads one agent's observation as a float32 array, and its action mask where the observation carries it."""
 
-    def __init__(self, space: spaces.Space[Any]) -> None:
+    def __init__(self, space: AnySpace) -> None:
         self.has_action_mask = isinstance(space, spaces.Dict) and ACTION_MASK in space.spaces
         self._entry: str | None = None
         if isinstance(space, spaces.Dict) and self.has_action_mask:
@@ -40,7 +41,7 @@ class ObservationReader:
         shape = spaces.flatten_space(space).shape if self._flatten else space.shape
         self.shape: tuple[int, ...] = shape or (1,)
 
-    def __call__(self, observation: Any) -> np.ndarray:
+    def __call__(self, observation: Any) -> np.ndarray:  # whatever its space holds
         """The observation without its action mask; raises ``ValueError`` where the shape is not the space's."""
         if self._entry is not None:
             observation = observation[self._entry]
@@ -53,7 +54,32 @@ class ObservationReader:
         return observation
 
 
-def describe(env: ParallelEnv[str, Any, Any]) -> EnvDescription:
+@runtime_checkable
+class TakesTurns(Capability, Protocol):
+    """An environment whose agents may act one after the other, such as ``AECAsParallel``."""
+
+    @property
+    def turn_based(self) -> bool:
+        """Whether agents act in turn; else all act at every step."""
+        ...
+
+    @property
+    def acting_agents(self) -> list[str]:
+        """The agents whose actions the next ``step`` takes."""
+        ...
+
+
+@runtime_checkable
+class NamesGroups(Capability, Protocol):
+    """An environment that says which agents form a group, such as ``LBFParallelEnv``."""
+
+    @property
+    def group_map(self) -> dict[str, list[str]]:
+        """The names of each group's agents."""
+        ...
+
+
+def describe(env: AnyParallelEnv) -> EnvDescription:
     """What the parent needs to know of ``env`` before it makes the block; resets ``env`` once.
 
     Every agent of a turn-based environment has an action mask, which says that it is not on turn.
@@ -62,7 +88,7 @@ def describe(env: ParallelEnv[str, Any, Any]) -> EnvDescription:
     ``Box`` where agents act in turn, and for an environment's action masks of actions that are not ``Discrete``.
     """
     _, infos = env.reset()
-    turn_based: bool = getattr(env, "turn_based", False)
+    turn_based = isinstance(env, TakesTurns) and env.turn_based
     agents = {}
     for agent in env.possible_agents:
         reader, action_space = ObservationReader(env.observation_space(agent)), env.action_space(agent)
@@ -85,21 +111,34 @@ def describe(env: ParallelEnv[str, Any, Any]) -> EnvDescription:
                 f"{action_space}; wrap the environment so that its actions are discrete"
             )
         agents[agent] = AgentDescription(reader.shape, action_space, masked or turn_based)
-    group_map = getattr(env, "group_map", None)
+    group_map = env.group_map if isinstance(env, NamesGroups) else None
     return EnvDescription(agents, _state_shape(env), turn_based, group_map)
 
 
-def _state_shape(env: ParallelEnv[str, Any, Any]) -> tuple[int, ...] | None:
+def _state_shape(env: AnyParallelEnv) -> tuple[int, ...] | None:
+    # Some environments keep an attribute of that name for themselves.
+    if not callable(getattr(env, "state", None)):
+        return None
     try:
-        return np.shape(env.state())
+        return read_state(env).shape
     except (NotImplementedError, AttributeError):
         return None
+
+
+def read_state(env: AnyParallelEnv) -> np.ndarray:
+    """The global state; the entries of a dictionary one after the other, in its order."""
+    state: Any = env.state()
+    if isinstance(state, Mapping):
+        state = np.concatenate([np.ravel(entry) for entry in cast("Mapping[str, Any]", state).values()])
+    return np.asarray(state)
 
 
 class AgentRow:
     """Views of one agent's entries in one env's row."""
 
-    def __init__(self, index: int, position: int, agent: str, group: GroupLayout, env: Any, block: Block) -> None:
+    def __init__(
+        self, index: int, position: int, agent: str, group: GroupLayout, env: AnyParallelEnv, block: Block
+    ) -> None:
         keys, here = GroupKeys(group.name), (index, slice(position, position + 1))
         self.agent = agent
         self.alive, self.gone = False, False
@@ -115,25 +154,34 @@ class AgentRow:
         self._action_mask = block[keys.action_mask][index, position] if keys.action_mask in block else None
         self._waiting = [choice == 0 for n in group.agents[agent].n_choices for choice in range(n)]
 
-    def action(self) -> Any:
+    def action(self) -> np.ndarray | np.integer:
         """The action as the environment's own space has it; a copy, since an environment may keep it."""
         action = self._action[self._position]
-        return action + self._space.start if isinstance(self._space, spaces.Discrete) else action.copy()
+        if isinstance(self._space, spaces.Discrete):
+            return action + self._space.start
+        # `reshape` alone would be a view of the block.
+        return action.copy().reshape(self._space.shape)
 
     def write(self, observation: Any, reward: float, terminated: bool, truncated: bool) -> None:
         """What a live agent got from a step, its last one included; a missing observation is zeros."""
-        self._observation[...] = 0 if observation is None else self._read(observation)
+        if observation is None:
+            self._observation[...] = 0
+        else:
+            # The space's shape, or a vector.
+            self._observation[...] = np.reshape(self._read(observation), self._observation.shape)
         self.reward[0] = reward
         self.terminated[0], self.truncated[0], self.done[0] = terminated, truncated, terminated or truncated
 
     def clear(self) -> None:
-        """What an agent gets that is not there: the flags it ended with stay."""
+        """Zeros for an agent that is no longer there; the flags that it ended with stay."""
         self._observation[...] = 0
         self.reward[0] = 0
 
-    def write_masks(self, there: bool, acts: bool, observation: Any, info: Any) -> None:
-        """Whether the agent counts, and what it may do: action 0 alone while another is on turn, anything after its
-        end, since nobody listens."""
+    def write_masks(self, there: bool, acts: bool, observation: Any, info: Entries | None) -> None:
+        """Write whether the agent counts, and which actions it may take.
+
+        While another agent is on turn that is action 0 alone; after its own end it is every action, since none is read.
+        """
         self._mask[0] = there
         if self._action_mask is None:
             if info is not None and ACTION_MASK in info:
@@ -143,7 +191,7 @@ class AgentRow:
                 )
             return
         if not acts:
-            # One action left means: log-probability and entropy 0, so that whoever waits learns values and no policy.
+            # With one action left, log-probability and entropy are 0, so an agent that waits learns values alone.
             self._action_mask[...] = self._waiting if self.alive else True
             return
         source = observation if self._read.has_action_mask else info
@@ -153,11 +201,11 @@ class AgentRow:
 
 
 class EnvRow:
-    """One environment and its row of the block; see :class:`~ctde_kit.envs.workers.WorkerEnv` for the rules."""
+    """One environment and its row of the block; the rules are those of :class:`~ctde_kit.envs.workers.WorkerEnv`."""
 
-    def __init__(self, index: int, env: ParallelEnv[str, Any, Any], layout: BlockLayout, block: Block) -> None:
+    def __init__(self, index: int, env: AnyParallelEnv, layout: BlockLayout, block: Block) -> None:
         self.index, self._env, self._max_steps = index, env, layout.max_steps
-        self._turn_based = getattr(env, "turn_based", False)
+        self._turns = env if isinstance(env, TakesTurns) and env.turn_based else None
         self._agents = [
             AgentRow(index, position, agent, group, env, block)
             for group in layout.groups
@@ -227,16 +275,16 @@ class EnvRow:
         terminated = done and all(row.terminated[0] for row in before)
         self._done[0], self._terminated[0] = self._finished, terminated
         self._truncated[0] = self._finished and not terminated
-        # Whom a time limit stopped is still there in the last observation: its value is bootstrapped.
+        # Agents that a time limit stopped are still there in the last observation: their value is bootstrapped.
         return [row for row in before if not row.terminated[0]] if done else self._alive
 
     def _acting(self) -> list[AgentRow]:
-        if not self._turn_based:
+        if self._turns is None:
             return self._alive
-        turns = cast("AECAsParallel", self._env).acting_agents
+        turns = self._turns.acting_agents
         return [row for row in self._alive if row.agent in turns]
 
-    def _write_masks(self, there: list[AgentRow], observations: dict[str, Any], infos: dict[str, Any]) -> None:
+    def _write_masks(self, there: list[AgentRow], observations: Entries, infos: Entries) -> None:
         acting = self._acting()
         for row in self._agents:
             row.write_masks(row in there, row in acting, observations.get(row.agent), infos.get(row.agent))
@@ -244,7 +292,7 @@ class EnvRow:
     def _write_state(self) -> None:
         if self._state is None:
             return
-        state = self._env.state()
-        if np.shape(state) != self._state.shape:
-            raise ValueError(f"expected a state of shape {self._state.shape}, found {np.shape(state)}")
-        self._state[...] = state
+        state = read_state(self._env)
+        if state.size != self._state.size:
+            raise ValueError(f"expected a state of {self._state.size} numbers, found shape {state.shape}")
+        self._state[...] = state.reshape(self._state.shape)

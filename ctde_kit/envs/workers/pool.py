@@ -47,7 +47,7 @@ class WorkerPool:
         worker_timeout: seconds after which a worker that is busy with one environment is given up.
     """
 
-    def __init__(self, factory: Callable[[], Any], n_envs: int, n_workers: int, worker_timeout: float) -> None:
+    def __init__(self, factory: Callable[[], object], n_envs: int, n_workers: int, worker_timeout: float) -> None:
         if "fork" not in multiprocessing.get_all_start_methods():
             raise UserError("workers: expected a system that can fork processes (Linux, macOS); found none here")
         self._shares = [share.tolist() for share in np.array_split(np.arange(n_envs), n_workers)]
@@ -67,7 +67,7 @@ class WorkerPool:
             self.close()
             raise
 
-    def _start(self, factory: Callable[[], Any]) -> None:
+    def _start(self, factory: Callable[[], object]) -> None:
         context = multiprocessing.get_context("fork")
         for worker, share in enumerate(self._shares):
             pipe, childs_end = context.Pipe()
@@ -156,7 +156,7 @@ class WorkerPool:
             self.close()
             raise
 
-    def _collect(self, workers: Iterable[int]) -> dict[int, Any]:
+    def _collect(self, workers: Iterable[int]) -> dict[int, Any]:  # whatever a worker sent
         """What each of ``workers`` replies; raises as soon as any worker failed, or hangs."""
         replies: dict[int, Any] = {}
         waiting = set(workers)

@@ -15,12 +15,12 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 import torch
 
-from ctde_kit.envs.pettingzoo.aec import as_parallel
+from ctde_kit.envs.pettingzoo.aec import AnyParallelEnv, as_parallel
 from ctde_kit.envs.workers.block_layout import SELECTED, BlockLayout, EnvDescription
 from ctde_kit.envs.workers.env_rows import EnvRow, describe
 from ctde_kit.errors import UserError
@@ -50,10 +50,10 @@ class Worker:
     """The environments of one process, and what it is doing with which."""
 
     def __init__(
-        self, factory: Callable[[], Any], indices: Sequence[int], block_file: IO[bytes], beat: Callable[..., None]
+        self, factory: Callable[[], object], indices: Sequence[int], block_file: IO[bytes], beat: Callable[..., None]
     ) -> None:
         self._factory, self._indices, self._block_file, self._beat = factory, indices, block_file, beat
-        self._envs: list[Any] = []
+        self._envs: list[AnyParallelEnv] = []
         self._rows: list[EnvRow] = []
         self._current: int | None = None
         self._doing = ""
@@ -112,7 +112,7 @@ class Worker:
 
 def serve(
     pipe: Connection,
-    factory: Callable[[], Any],
+    factory: Callable[[], object],
     indices: Sequence[int],
     block_file: IO[bytes],
     beat: Callable[..., None],
@@ -158,7 +158,7 @@ def _receive(pipe: Connection, parent: int) -> bytes:
 
 
 def _leave_the_parent_behind(parent: int) -> None:
-    # The parent's objects are not this process's to collect: finalizers would act on the parent's resources.
+    # The parent's objects are not collected here: their finalizers would act on the parent's resources.
     gc.freeze()
     # A terminal interrupts, and Slurm terminates, all processes at once; the parent ends its iteration with its workers
     # and then closes them.
@@ -166,7 +166,7 @@ def _leave_the_parent_behind(parent: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     # Threads of the parent's pools do not exist here: a parallel region would wait for them.
     torch.set_num_threads(1)
-    # An environment that never returns, or that was stopped, does not look whether the parent still lives.
+    # A step that never returns does not look whether the parent still lives; this thread does.
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
 
 

@@ -24,7 +24,7 @@ class Pulse:
         self._values[place] += 1
 
     def beats(self, workers: Sequence[int]) -> dict[int, int]:
-        """How much each of ``workers`` has begun."""
+        """How many things each of ``workers`` has begun."""
         return {worker: self._values[worker * _FIELDS] for worker in workers}
 
     def doing(self, worker: int) -> str:

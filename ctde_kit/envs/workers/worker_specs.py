@@ -20,18 +20,17 @@ def action_specs(layout: BlockLayout) -> Composite:
 
 def _action_spec(layout: BlockLayout, group: GroupLayout) -> TensorSpec:
     spaces = [agent.action_space for agent in group.agents.values()]
-    first, batch = spaces[0], (layout.n_envs, len(spaces))
+    first, shape = spaces[0], torch.Size((layout.n_envs, len(spaces), *group.first.action_shape))
     if isinstance(first, Box):
         bounds = [space for space in spaces if isinstance(space, Box)]
-        low = torch.as_tensor(np.stack([space.low for space in bounds]))
-        high = torch.as_tensor(np.stack([space.high for space in bounds]))
-        shape = torch.Size((*batch, *first.shape))
+        low = torch.as_tensor(np.stack([space.low.ravel() for space in bounds]))
+        high = torch.as_tensor(np.stack([space.high.ravel() for space in bounds]))
         if low.isinf().all() and high.isinf().all():
             return Unbounded(shape, dtype=low.dtype)
         return Bounded(low.expand(shape).clone(), high.expand(shape).clone(), shape, dtype=low.dtype)
     if isinstance(first, MultiDiscrete):
-        return MultiCategorical(first.nvec.tolist(), shape=torch.Size((*batch, *first.shape)))
-    return Categorical(int(cast(Discrete, first).n), shape=torch.Size(batch))
+        return MultiCategorical(list(group.first.n_choices), shape=shape)
+    return Categorical(int(cast(Discrete, first).n), shape=shape)
 
 
 def observation_specs(layout: BlockLayout) -> Composite:

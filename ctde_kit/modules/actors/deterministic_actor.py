@@ -87,7 +87,7 @@ class MultiAgentDeterministicActor(TensorDictModuleBase):
 
     @property
     def in_entries(self) -> list[Entry]:
-        """What the entries that it reads look like."""
+        """The shapes and dtypes of the entries that it reads."""
         return [*self.agent_network.in_entries, *GroupEntries.of(self.group).by_key().values()]
 
     @property

@@ -61,6 +61,14 @@ class TanhNormal(Distribution):
         x = self.base.rsample(torch.Size((n_samples,)))
         return (self.base.entropy() + _log_slope(x).mean(0) + self.half.log()).sum(-1)
 
+    def rsample_with_log_prob(self) -> tuple[Tensor, Tensor]:
+        """A sample ``[*B, D]`` and its log-probability ``[*B]``, both with gradients.
+
+        It scores the sample by its unsquashed value, for the reason that ``sampled_entropy`` gives.
+        """
+        x = self.base.rsample()
+        return self._squash(x), (self.base.log_prob(x) - _log_slope(x) - self.half.log()).sum(-1)
+
     @property
     def deterministic_sample(self) -> Tensor:
         """The squashed location, the greedy action."""

@@ -36,7 +36,7 @@ class ForeignNetwork(TensorDictModuleBase):
 
     @property
     def decentralized(self) -> bool:
-        """Whether the module says that agents are kept apart; no, where it says nothing."""
+        """Whether the module says that agents are kept apart; false if it says nothing."""
         return isinstance(self.module, SaysDecentralized) and self.module.decentralized
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:

@@ -1,10 +1,10 @@
-"""A policy that does not learn."""
+"""A copy of one group's policy that does not learn."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
-from typing import Any, Self
+from typing import Self
 
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
@@ -13,10 +13,10 @@ from torchrl.envs import TensorDictPrimer
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from ctde_kit.entry_tables import Entry
-from ctde_kit.protocols import DeclaresEntries
+from ctde_kit.protocols import DeclaresEntries, GroupActor, ProvidesPrimer
 from ctde_kit.specs import GroupSpec
 
-GREEDY: Any = ExplorationType.DETERMINISTIC
+GREEDY = ExplorationType("deterministic")  # by its value: the attribute is declared as text
 
 
 class FrozenActor(TensorDictModuleBase):
@@ -44,25 +44,31 @@ class FrozenActor(TensorDictModuleBase):
     in_keys: list[NestedKey]
     out_keys: list[NestedKey]
 
-    def __init__(self, actor: Any, exploration: ExplorationType = GREEDY):
+    def __init__(self, actor: TensorDictModuleBase, exploration: ExplorationType = GREEDY):
         super().__init__()
         self.actor = deepcopy(actor).requires_grad_(False).eval()
         self.exploration = exploration
         self.in_keys, self.out_keys = list(self.actor.in_keys), list(self.actor.out_keys)
 
     @property
+    def group_actor(self) -> GroupActor:
+        """The copied actor of the group; there is none where the copy is of one agent's policy."""
+        assert isinstance(self.actor, GroupActor)
+        return self.actor
+
+    @property
     def group(self) -> GroupSpec:
-        return self.actor.group
+        return self.group_actor.group
 
     @property
     def in_entries(self) -> Sequence[Entry]:
-        """What the entries that it reads look like."""
+        """The shapes and dtypes of the entries that it reads."""
         return self.actor.in_entries if isinstance(self.actor, DeclaresEntries) else ()
 
     @property
     def decentralized(self) -> bool:
         """Whether an agent needs only its own data to act."""
-        return self.actor.decentralized
+        return self.group_actor.decentralized
 
     def train(self, mode: bool = True) -> Self:
         """The actor stays in evaluation mode, whatever the team does."""
@@ -76,8 +82,9 @@ class FrozenActor(TensorDictModuleBase):
 
     def make_tensordict_primer(self) -> TensorDictPrimer:
         """The env transform that provides the hidden state of a recurrent actor."""
+        assert isinstance(self.actor, ProvidesPrimer)
         return self.actor.make_tensordict_primer()
 
     def for_agent(self, agent: int) -> TensorDictModuleBase:
         """The policy of one agent alone, with the same exploration type."""
-        return FrozenActor(self.actor.for_agent(agent), self.exploration)
+        return FrozenActor(self.group_actor.for_agent(agent), self.exploration)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
 from ctde_kit.keys import Key
 from ctde_kit.modules.networks.agent_network import NetworkFactory
-from ctde_kit.modules.networks.inputs import own_observation
+from ctde_kit.modules.networks.inputs import Input, own_observation
+from ctde_kit.modules.typed_containers import all_of
 from ctde_kit.specs import TeamSpec
 
 
@@ -49,8 +48,7 @@ class InferredPolicies(nn.Module):
     @property
     def in_keys(self) -> list[Key]:
         """What it reads: all observations."""
-        inputs: list[Any] = list(self.inputs.values())  # a ModuleDict, whose entries have no type of their own
-        return [key for group_input in inputs for key in group_input.in_keys]
+        return [key for group_input in all_of(self.inputs.values(), Input) for key in group_input.in_keys]
 
     def forward(self, tensordict: TensorDictBase, observer: str, other: str) -> Tensor:
         """Logits, or actions before squashing, ``[*B, n_observers, n_others, D]``: row i is agent i's prediction."""

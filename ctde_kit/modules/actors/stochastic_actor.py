@@ -98,7 +98,7 @@ class MultiAgentActor(ProbabilisticActor):
 
     @property
     def in_entries(self) -> list[Entry]:
-        """What the entries that it reads look like."""
+        """The shapes and dtypes of the entries that it reads."""
         return [*self.agent_network.in_entries, *GroupEntries.of(self.group).by_key().values()]
 
     @property

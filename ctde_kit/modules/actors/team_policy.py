@@ -40,7 +40,7 @@ class TeamPolicy(TensorDictSequential):
 
     @property
     def actors(self) -> dict[str, GroupActor]:
-        modules: Any = self.module  # a ModuleList, whose elements have no type of their own
+        modules: Any = self.module  # a ModuleList, which does not say that it holds `GroupActor`s
         return dict(zip(self.groups, modules, strict=True))
 
     @property

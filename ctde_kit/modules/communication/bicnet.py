@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Literal, Unpack, get_args
 
 import torch
 from torch import Tensor, nn
 
 from ctde_kit.errors import UserError
-from ctde_kit.modules.communication.channel_encoder import ChannelEncoder
+from ctde_kit.modules.communication.channel_encoder import ChannelEncoder, EncoderOptions
 from ctde_kit.modules.communication.channel_network import MultiAgentChannelNetwork
 from ctde_kit.modules.communication.dead_agents import zero_dead
 from ctde_kit.modules.networks.linear import AgentLinear
@@ -20,7 +20,7 @@ GATES = {"gru": 3, "lstm": 4}
 class BidirectionalRNN(nn.Module):
     """A GRU or LSTM along the agent axis and another one against it: ``[*B, n, F] -> [*B, n, 2 * H]``.
 
-    A dead agent leaves the state as it is, so it changes nothing for the living; it hears zeros itself.
+    A dead agent leaves the state as it is, so it changes nothing for the living. It hears zeros itself.
     Both directions run at once, step by step: PyTorch's packed sequences branch on data, which a graph cannot.
 
     Args:
@@ -130,7 +130,7 @@ class MultiAgentBiCNet(MultiAgentChannelNetwork):
         cell: Cell = "gru",
         recurrent: bool = False,
         out_gain: float | None = None,
-        **options: Any,
+        **options: Unpack[EncoderOptions],
     ):
         if hidden_size % 2:
             raise UserError(f"hidden_size={hidden_size}: expected an even number, half of it for each direction")

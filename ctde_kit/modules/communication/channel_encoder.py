@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import TypedDict
 
 from torch import Tensor, nn
 
 from ctde_kit.errors import UserError
 from ctde_kit.modules.networks.gru import MultiAgentGRU
 from ctde_kit.modules.networks.mlp import MultiAgentMLP
+from ctde_kit.modules.networks.sizes import NetworkOutput
+
+
+class EncoderOptions(TypedDict, total=False):
+    """What a ``ChannelEncoder`` may be given beside its sizes."""
+
+    num_cells: Sequence[int]
+    activation_class: Callable[[], nn.Module]
+    layer_norm: bool
 
 
 class ChannelEncoder(nn.Module):
@@ -50,8 +60,8 @@ class ChannelEncoder(nn.Module):
         super().__init__()
         if hidden_size < 1:
             raise UserError(f"hidden_size={hidden_size}: expected 1 or more")
-        sizes: dict[str, Any] = {"hidden_size": hidden_size} if recurrent else {}
-        self.network = (MultiAgentGRU if recurrent else MultiAgentMLP)(
+        make_network = partial(MultiAgentGRU, hidden_size=hidden_size) if recurrent else MultiAgentMLP
+        self.network = make_network(
             in_features,
             hidden_size,
             n_agents,
@@ -59,13 +69,12 @@ class ChannelEncoder(nn.Module):
             activation_class=activation_class,
             layer_norm=layer_norm,
             out_gain=None if out_gain is None else 2**0.5,
-            **sizes,
         )
         self.in_features, self.hidden_size, self.n_agents = in_features, hidden_size, n_agents
         self.recurrent = recurrent
         self.activation = activation_class()
 
-    def forward(self, x: Tensor, *carried: Tensor) -> Any:
+    def forward(self, x: Tensor, *carried: Tensor) -> NetworkOutput:
         """Encodings; of a GRU, with the hidden state and ``is_init``, also the hidden states after and before."""
         if not self.recurrent:
             return self.activation(self.network(x))

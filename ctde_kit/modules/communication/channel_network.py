@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ctde_kit.modules.communication.channel_encoder import ChannelEncoder
 from ctde_kit.modules.communication.dead_agents import zero_dead
 from ctde_kit.modules.networks.linear import AgentLinear
+from ctde_kit.modules.networks.sizes import NetworkOutput
 
 
 class Channel(Protocol):
@@ -69,7 +70,7 @@ class MultiAgentChannelNetwork(nn.Module):
         if out_gain is not None:
             self.head.reset_parameters(out_gain)
 
-    def forward(self, x: Tensor, *carried: Tensor, mask: Tensor | None = None) -> Any:
+    def forward(self, x: Tensor, *carried: Tensor, mask: Tensor | None = None) -> NetworkOutput:
         """Outputs; behind a GRU, with the hidden state and ``is_init``, what ``MultiAgentGRU`` gives."""
         x = zero_dead(x, mask)
         if not self.recurrent:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Unpack
 
 from torch import Tensor, nn
 
 from ctde_kit.errors import UserError
-from ctde_kit.modules.communication.channel_encoder import ChannelEncoder
+from ctde_kit.modules.communication.channel_encoder import ChannelEncoder, EncoderOptions
 from ctde_kit.modules.communication.channel_network import MultiAgentChannelNetwork
 from ctde_kit.modules.communication.dead_agents import zero_dead
 from ctde_kit.modules.networks.linear import AgentLinear
@@ -66,7 +66,7 @@ class MultiAgentCommNet(MultiAgentChannelNetwork):
 
     Sukhbaatar et al. 2016, "Learning Multiagent Communication with Backpropagation", section 2: a
     ``MultiAgentChannelNetwork`` whose channel is ``rounds`` of ``MeanMessages``. Agents are alike: permuted inputs give
-    permuted outputs. In the paper the rounds' own state is carried along time; here it is the encoder's.
+    permuted outputs. In the paper the state of the rounds is carried along time; in this class the encoder's is.
 
     Args:
         in_features: F.
@@ -97,7 +97,7 @@ class MultiAgentCommNet(MultiAgentChannelNetwork):
         rounds: int = 2,
         recurrent: bool = False,
         out_gain: float | None = None,
-        **options: Any,
+        **options: Unpack[EncoderOptions],
     ):
         encoder = ChannelEncoder(in_features, hidden_size, n_agents, recurrent=recurrent, out_gain=out_gain, **options)
         super().__init__(encoder, MeanMessages(hidden_size, rounds), out_features, out_gain=out_gain)

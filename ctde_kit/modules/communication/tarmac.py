@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 
 from ctde_kit.errors import UserError
-from ctde_kit.modules.communication.channel_encoder import ChannelEncoder
+from ctde_kit.modules.communication.channel_encoder import ChannelEncoder, EncoderOptions
 from ctde_kit.modules.communication.channel_network import MultiAgentChannelNetwork
 from ctde_kit.modules.communication.dead_agents import zero_dead
 from ctde_kit.modules.networks.linear import AgentLinear
@@ -105,7 +105,7 @@ class MultiAgentTarMAC(MultiAgentChannelNetwork):
         rounds: int = 2,
         recurrent: bool = False,
         out_gain: float | None = None,
-        **options: Any,
+        **options: Unpack[EncoderOptions],
     ):
         encoder = ChannelEncoder(in_features, hidden_size, n_agents, recurrent=recurrent, out_gain=out_gain, **options)
         channel = TargetedMessages(hidden_size, signature_size, rounds)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 
 from ctde_kit.errors import UserError
-from ctde_kit.modules.communication.channel_encoder import ChannelEncoder
+from ctde_kit.modules.communication.channel_encoder import ChannelEncoder, EncoderOptions
 from ctde_kit.modules.communication.channel_network import Channel
 from ctde_kit.modules.communication.dead_agents import zero_dead
 from ctde_kit.modules.networks.inputs import Input
 from ctde_kit.modules.networks.linear import AgentLinear
+from ctde_kit.modules.networks.sizes import NetworkOutput
+from ctde_kit.modules.typed_containers import all_of
 
 
 class TeamChannel(nn.Module):
@@ -59,7 +61,7 @@ class TeamChannel(nn.Module):
         hidden_size: int = 128,
         recurrent: bool = False,
         out_gain: float | None = None,
-        **options: Any,
+        **options: Unpack[EncoderOptions],
     ):
         super().__init__()
         if list(inputs) != list(out_features):
@@ -87,7 +89,7 @@ class TeamChannel(nn.Module):
             raise UserError(f"no group {name!r}: this channel has {list(self.sizes)}")
         return GroupNetwork(self, name)
 
-    def forward(self, group: str, x: Tensor, *carried: Tensor, mask: Tensor | None = None) -> Any:
+    def forward(self, group: str, x: Tensor, *carried: Tensor, mask: Tensor | None = None) -> NetworkOutput:
         """Outputs of one group; behind GRUs also all agents' hidden states after and before the step."""
         if not self.recurrent:
             encoded = [encoder(seen) for encoder, seen in self._encoders_and_inputs(x, mask)]
@@ -113,10 +115,11 @@ class TeamChannel(nn.Module):
         """``[*B, N, ...]`` in parts ``[*B, n_agents, ...]``, one per group."""
         return rows.split(list(self.sizes.values()), -2)
 
-    def _encoders_and_inputs(self, x: Tensor, mask: Tensor | None) -> list[tuple[Any, Tensor]]:
+    def _encoders_and_inputs(self, x: Tensor, mask: Tensor | None) -> list[tuple[ChannelEncoder, Tensor]]:
         """Each group's encoder and what it reads: the group's own features, zeros where an agent is dead."""
         masks = [None] * len(self.sizes) if mask is None else mask.split(list(self.sizes.values()), -1)
-        parts = zip(self.encoders.values(), self._by_group(x), self.features.values(), masks, strict=True)
+        encoders = all_of(self.encoders.values(), ChannelEncoder)
+        parts = zip(encoders, self._by_group(x), self.features.values(), masks, strict=True)
         return [(encoder, zero_dead(rows[..., :features], alive)) for encoder, rows, features, alive in parts]
 
     def _joined(
@@ -149,7 +152,7 @@ class GroupNetwork(nn.Module):
         self.team, self.group = team, group
         self.recurrent, self.hidden_size = team.recurrent, team.hidden_size
 
-    def forward(self, x: Tensor, *carried: Tensor, mask: Tensor | None = None) -> Any:
+    def forward(self, x: Tensor, *carried: Tensor, mask: Tensor | None = None) -> NetworkOutput:
         """Outputs; behind a GRU, with the hidden state and ``is_init``, what ``MultiAgentGRU`` gives."""
         return self.team(self.group, x, *carried, mask=mask)
 

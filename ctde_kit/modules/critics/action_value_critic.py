@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import get_args
 
 import torch
 from tensordict import TensorDictBase
@@ -94,7 +94,7 @@ class ActionValueCritic(TensorDictModuleBase):
 
     @property
     def in_entries(self) -> list[Entry]:
-        """What the entries that it reads look like."""
+        """The shapes and dtypes of the entries that it reads."""
         return self.agent_network.in_entries
 
     @keyword_calls()
@@ -115,16 +115,17 @@ class ActionValueCritic(TensorDictModuleBase):
             changed = tensordict.copy().set(key, action)
             with set_recurrent_mode(False):
                 return self.agent_network(changed).get(self.group.keys.state_action_value)
-        network: Any = self.agent_network.network
+        network = self.agent_network.network
+        assert isinstance(network, HasFirstLayer)
         first = network.first(self.agent_network.inputs(tensordict))
         rows = network.first.swapped(first, action - tensordict.get(key), self.own_column, same_column=self.own_first)
-        if self.hidden_key is None:
-            values = network.after_first(rows)
-        else:
+        carried: list[Tensor] = []
+        if self.hidden_key is not None:
             hidden = tensordict.get(self.hidden_key)
-            is_init = torch.zeros(*hidden.shape[:-2], 1, dtype=torch.bool, device=hidden.device)
-            values = network.after_first(rows, hidden, is_init)[0]
-        # If one network has one head per agent, then row i has agent i's action, and head i is agent i's.
+            carried = [hidden, torch.zeros(*hidden.shape[:-2], 1, dtype=torch.bool, device=hidden.device)]
+        outputs = network.after_first(rows, *carried)
+        values = outputs if isinstance(outputs, Tensor) else outputs[0]
+        # With one head per agent, row i has agent i's action, and head i is agent i's.
         return values if values.shape[-1] == 1 else values.diagonal(dim1=-2, dim2=-1).unsqueeze(-1)
 
 
@@ -176,14 +177,8 @@ def action_value_critic(
     check_own_first(own_first, sees, heads, agent_id)
     state_parts, features, per_agent = _state_parts(team, group, sees)
     per_agent = per_agent or heads == "network" or agent_id
-    if sees == "observation":
-        actions = [(group.keys.action_vector, _mask(group), 0)]
-        n_actions, own_column = group.action.vector_dim, None
-    else:
-        actions = [(other.keys.action_vector, _mask(other), 2) for other in team]
-        sizes = [other.n_agents * other.action.vector_dim for other in team]
-        before = 0 if own_first else sum(sizes[: team.groups.index(group)])
-        n_actions, own_column = sum(sizes), features + before
+    actions, n_actions, own_offset = _action_parts(team, group, sees, own_first)
+    own_column = None if own_offset is None else features + own_offset
     n_rows = group.n_agents if per_agent else 1
     parts = [*state_parts, *actions]
     columns = None
@@ -214,6 +209,15 @@ def action_value_critic(
 
 
 Parts = list[tuple[Key, Key | None, int]]
+
+
+def _action_parts(team: TeamSpec, group: GroupSpec, sees: Sees, own_first: bool) -> tuple[Parts, int, int | None]:
+    """The actions that a critic sees, their features, and where agent 0's own begins; ``None`` without the others'."""
+    if sees == "observation":
+        return [(group.keys.action_vector, _mask(group), 0)], group.action.vector_dim, None
+    sizes = [other.n_agents * other.action.vector_dim for other in team]
+    before = 0 if own_first else sum(sizes[: team.groups.index(group)])
+    return [(other.keys.action_vector, _mask(other), 2) for other in team], sum(sizes), before
 
 
 def _mask(group: GroupSpec) -> Key | None:

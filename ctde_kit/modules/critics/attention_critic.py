@@ -109,7 +109,7 @@ class AttentionCritic(TensorDictModuleBase):
 
     @property
     def in_entries(self) -> list[Entry]:
-        """What the entries that it reads look like."""
+        """The shapes and dtypes of the entries that it reads."""
         return [entry for other in self.team for entry in GroupEntries.of(other).by_key().values()]
 
     @keyword_calls()

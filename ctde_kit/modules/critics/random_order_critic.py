@@ -74,7 +74,7 @@ class RandomOrderCritic(TensorDictModuleBase):
 
     @property
     def in_entries(self) -> list[Entry]:
-        """What the entries that it reads look like."""
+        """The shapes and dtypes of the entries that it reads."""
         return [*self.critic.in_entries, *(GroupEntries.of(group).order for group in self.team)]
 
     @property

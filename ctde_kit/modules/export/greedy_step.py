@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from tensordict import TensorDict
-from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 
 from ctde_kit.errors import UserError
@@ -17,6 +16,7 @@ from ctde_kit.modules.actors.frozen_actor import FrozenActor
 from ctde_kit.modules.actors.q_actor import SingleAgentQActor
 from ctde_kit.modules.actors.stochastic_actor import SingleAgentActor
 from ctde_kit.modules.networks.agent_network import AgentNetwork
+from ctde_kit.protocols import GroupActor
 from ctde_kit.specs import ActionSpec, GroupSpec
 
 Exportable = SingleAgentActor | SingleAgentQActor | SingleAgentDeterministicActor
@@ -41,7 +41,7 @@ class Port:
     carried_from: str | None = None
 
     def zeros(self, batch: int) -> Tensor:
-        """What stands for it where nothing is known; everything is allowed."""
+        """An input of which nothing is known: zeros, and for a mask ``True``, so that everything is allowed."""
         values = torch.zeros(batch, *self.shape, dtype=getattr(torch, self.dtype))
         return ~values if self.dtype == "bool" else values
 
@@ -50,7 +50,7 @@ class GreedyStep(nn.Module):
     """One agent's greedy policy for one step: tensors ``[batch, ...]`` in and out, in the order of its ports.
 
     Observations are the env's own: what normalizes them is inside, as are the agent's id and the action's bounds. The
-    agent is alive. Choices are made without booleans as values, which ONNX Runtime does not take.
+    agent counts as alive. No output is a boolean, which ONNX Runtime would not take.
 
     Args:
         actor: a group's policy that gives each agent its own, ``for_agent``.
@@ -75,7 +75,7 @@ class GreedyStep(nn.Module):
     low: Tensor
     high: Tensor
 
-    def __init__(self, actor: Any, agent: int):
+    def __init__(self, actor: GroupActor, agent: int):
         super().__init__()
         single = _single(actor, agent)
         self.group: GroupSpec = single.actor.group
@@ -90,7 +90,7 @@ class GreedyStep(nn.Module):
             self.outputs.append(Port("next_hidden", (size,), "float32", "the memory for the next step"))
         self._read: dict[str, Key] = self._keys()
 
-    def _inputs(self) -> Any:
+    def _inputs(self) -> Iterator[Port]:
         group, action = self.group, self.group.action
         yield Port("observation", (group.observation_dim,), "float32", "what the environment shows the agent, as it is")
         if group.action_mask:
@@ -156,11 +156,11 @@ class GreedyStep(nn.Module):
         return choices[0]
 
 
-def _single(actor: Any, agent: int) -> Exportable:
+def _single(actor: GroupActor, agent: int) -> Exportable:
     while isinstance(actor, FrozenActor):
-        actor = actor.actor
+        actor = actor.group_actor
     try:
-        single: TensorDictModuleBase = actor.for_agent(agent)
+        single = actor.for_agent(agent)
     except UserError as error:
         raise UserError(f"export: group {actor.group.name!r}: {str(error).removeprefix('for_agent: ')}") from error
     if not isinstance(single, Exportable):

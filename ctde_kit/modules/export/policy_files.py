@@ -54,7 +54,7 @@ def write_policy(step: GreedyStep, path: Path, form: str) -> Call:
     torch.Size([7, 2])
     """
     example = tuple(port.zeros(EXAMPLE_BATCH) for port in step.inputs)
-    batch: Any = torch.export.Dim("batch", min=1)
+    batch = torch.export.Dim("batch", min=1)
     shapes = {"tensors": tuple({0: batch} for _ in example)}
     with _quiet(), torch.no_grad():
         program = torch.export.export(step.eval(), example, dynamic_shapes=shapes)
@@ -66,13 +66,14 @@ def write_policy(step: GreedyStep, path: Path, form: str) -> Call:
 
 
 def _write_onnx(program: torch.export.ExportedProgram, step: GreedyStep, path: Path) -> None:
-    written: Any = torch.onnx.export(
+    written = torch.onnx.export(
         program,
         dynamo=True,
         input_names=[port.name for port in step.inputs],
         output_names=[port.name for port in step.outputs],
         verbose=False,
     )
+    assert written is not None  # it is where `dynamo` is true
     written.save(path, external_data=False)
 
 
@@ -99,7 +100,7 @@ def _load_onnx(path: Path, names: Sequence[str]) -> Call:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter warns of packages that nothing here uses, and of its own parts that are deprecated."""
+    """Keeps the exporter's warnings back: of packages that nothing here uses, and of its own deprecated parts."""
     level = logging.getLogger("torch.onnx").level
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:

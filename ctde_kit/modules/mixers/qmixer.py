@@ -76,7 +76,7 @@ class QMixer(TensorDictModule):
 
     @property
     def in_entries(self) -> Sequence[Entry]:
-        """What the entries of its state look like."""
+        """The shapes and dtypes of the entries of its state."""
         return self.state.in_entries
 
     @keyword_calls()

@@ -20,10 +20,10 @@ from ctde_kit.keys import IS_INIT, GroupKeys, Key, next_key
 from ctde_kit.modules.keyword_calls import keyword_calls
 from ctde_kit.modules.networks.inputs import Input
 from ctde_kit.modules.networks.primer import primer
-from ctde_kit.modules.networks.sizes import OutputSize, check_input
+from ctde_kit.modules.networks.sizes import NetworkOutput, OutputSize, check_input
 from ctde_kit.modules.networks.team_input import TeamInput
 from ctde_kit.modules.networks.time_axis import check_continues
-from ctde_kit.protocols import SaysCentralized, SaysDecentralized, SaysReadsMask, SaysRecurrent
+from ctde_kit.protocols import HasForAgent, SaysCentralized, SaysDecentralized, SaysReadsMask, SaysRecurrent
 
 Split = Callable[[Tensor], Sequence[Tensor]]
 NetworkFactory = Callable[[int, int, int], nn.Module]
@@ -47,7 +47,7 @@ class RecurrentNetwork(Protocol):
 class ChannelNetwork(Protocol):
     """What ``AgentNetwork`` uses of a network whose ``reads_mask`` is true, such as ``MultiAgentCommNet``."""
 
-    def __call__(self, x: Tensor, /, *carried: Tensor, mask: Tensor | None) -> Any:
+    def __call__(self, x: Tensor, /, *carried: Tensor, mask: Tensor | None) -> NetworkOutput:
         """``mask`` bool ``[*B, n]``: which agents are alive, ``None`` where all are."""
         ...
 
@@ -137,7 +137,8 @@ class AgentNetwork(TensorDictModuleBase):
         if self._reads_mask and not inputs.per_agent:
             raise UserError(
                 f"AgentNetwork: the input of {type(network).__name__} is the team's, the same for every agent, so "
-                "there is nothing to tell; use each agent's own data (sees='observation' or 'agent_state' of a critic)"
+                "agents have nothing to tell each other; use each agent's own data (sees='observation' or "
+                "'agent_state' of a critic)"
             )
         self.in_keys = [*inputs.in_keys, *([self.hidden_key, IS_INIT] if self.hidden_key else [])]
         self.out_keys = [*out_keys, *([self.hidden_key, next_key(self.hidden_key)] if self.hidden_key else [])]
@@ -145,7 +146,7 @@ class AgentNetwork(TensorDictModuleBase):
 
     @property
     def in_entries(self) -> list[Entry]:
-        """What the entries that it reads look like."""
+        """The shapes and dtypes of the entries that it reads."""
         entries = list(self.inputs.in_entries)
         if self.hidden_key is not None:
             advice = "append the module's make_tensordict_primer() to the env"
@@ -188,7 +189,7 @@ class AgentNetwork(TensorDictModuleBase):
         return tensordict
 
     def _recurrent_forward(self, tensordict: TensorDictBase, x: Tensor, options: dict[str, Tensor | None]) -> Tensor:
-        network: Any = self.network
+        network: Any = self.network  # a `RecurrentNetwork`, which takes a mask where it has a channel
         assert self.hidden_key is not None
         is_init, hidden = tensordict.get(IS_INIT, None), tensordict.get(self.hidden_key, None)
         if is_init is None:
@@ -198,7 +199,7 @@ class AgentNetwork(TensorDictModuleBase):
                 f"key {self.hidden_key} is missing: append the module's make_tensordict_primer() to the env"
             )
         if recurrent_mode():
-            # Stored states are inputs: their graph, if the batch was collected with one, is another pass's.
+            # Stored states are inputs: a graph that they may bring belongs to the pass that collected them.
             first = hidden.select(tensordict.ndim - 1, 0).detach()
             check_continues(tensordict, self.hidden_key, hidden, is_init)
             outputs, after, before = network.unroll(x, first, is_init, **options)
@@ -223,14 +224,13 @@ class AgentNetwork(TensorDictModuleBase):
         if not self.decentralized or isinstance(self.inputs, TeamInput):
             reason = "reads" if not self.inputs.decentralized else f"({type(self.network).__name__}) hears"
             raise UserError(f"for_agent: this network {reason} other agents' data, so no agent can run it alone")
-        network: Any = self.network
-        if not hasattr(network, "for_agent"):
+        if not isinstance(self.network, HasForAgent):
             raise UserError(
-                f"for_agent: {type(network).__name__} has no for_agent(agent); use MultiAgentMLP or MultiAgentGRU"
+                f"for_agent: {type(self.network).__name__} has no for_agent(agent); use MultiAgentMLP or MultiAgentGRU"
             )
         return AgentNetwork(
             self.inputs.for_agent(agent),
-            network.for_agent(agent),
+            self.network.for_agent(agent),
             self._written,
             hidden_key=self.hidden_key,
             split=self.split.for_agent(agent) if isinstance(self.split, SplitPerAgent) else self.split,

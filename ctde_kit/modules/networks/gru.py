@@ -8,9 +8,14 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from ctde_kit.kernels import CPP_KERNELS
+from ctde_kit.modules.networks.gru_kernel import KERNELS
+from ctde_kit.modules.networks.gru_sequence import gru_cell, gru_states
 from ctde_kit.modules.networks.linear import AgentLinear, use_layers_of_agent
 from ctde_kit.modules.networks.mlp import initialize, norms
 from ctde_kit.modules.networks.sharing import ShareParams
+
+CPP_KERNELS.update(KERNELS)
 
 
 class MultiAgentGRU(nn.Module):
@@ -81,7 +86,7 @@ class MultiAgentGRU(nn.Module):
     def after_first(self, x: Tensor, hidden: Tensor, is_init: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """One step, from what the first layer gave."""
         hidden = hidden.masked_fill(is_init.unsqueeze(-1), 0.0)
-        next_hidden = self._cell(self._input_gates(x), hidden)
+        next_hidden = gru_cell(self._input_gates(x), self.hidden_gates(hidden), hidden)
         return self.head(next_hidden), next_hidden, hidden
 
     def unroll(self, x: Tensor, hidden: Tensor, is_init: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -90,30 +95,21 @@ class MultiAgentGRU(nn.Module):
         ``hidden`` ``[*B, n_agents, H]`` is the state before the first step, whatever ``is_init`` says there: samplers
         mark the start of every slice, and the stored state of an episode's first step is zero anyway.
         """
-        gates = self._input_gates(self.first(x)).unbind(-3)
-        resets = is_init.unsqueeze(-1).unbind(-3)
-        before, after = [], []
-        for t, (gate, reset) in enumerate(zip(gates, resets, strict=True)):
-            if t > 0:
-                hidden = hidden.masked_fill(reset, 0.0)
-            before.append(hidden)
-            hidden = self._cell(gate, hidden)
-            after.append(hidden)
-        hiddens = torch.stack(after, -3)
-        return self.head(hiddens), hiddens, torch.stack(before, -3)
+        # Time first: a step of all sequences is one block of memory.
+        gates = self._input_gates(self.first(x.movedim(-3, 0)))
+        resets = is_init.movedim(-2, 0).expand(gates.shape[:-1])
+        weight, bias = self.hidden_gates.weights_and_biases()
+        grouped = [_in_groups(part, len(weight)) for part in (gates, hidden.unsqueeze(0), resets.unsqueeze(-1))]
+        states = gru_states(grouped[0], grouped[1][:, 0], grouped[2][..., 0], weight, bias)
+        after = states.permute(1, 2, 0, 3).reshape(*gates.shape[:-1], self.hidden_size)
+        before = torch.cat([hidden.unsqueeze(0), after[:-1].masked_fill(resets[1:].unsqueeze(-1), 0)])
+        outputs, after, before = (part.movedim(0, -3).contiguous() for part in (self.head(after), after, before))
+        return outputs, after, before
 
     def _input_gates(self, x: Tensor) -> Tensor:
         for norm, layer in zip(self.norms, [*self.encoder, self.input_gates][1:], strict=True):
             x = layer(self.activation(norm(x)))
         return x
-
-    def _cell(self, input_gates: Tensor, hidden: Tensor) -> Tensor:
-        reset_in, update_in, new_in = input_gates.chunk(3, -1)
-        reset_hidden, update_hidden, new_hidden = self.hidden_gates(hidden).chunk(3, -1)
-        reset = torch.sigmoid(reset_in + reset_hidden)
-        update = torch.sigmoid(update_in + update_hidden)
-        new = torch.tanh(new_in + reset * new_hidden)
-        return new + update * (hidden - new)
 
     def for_agent(self, agent: int) -> MultiAgentGRU:
         """The network of one agent, on the same storage."""
@@ -130,3 +126,8 @@ class MultiAgentGRU(nn.Module):
         single.norms = self.norms
         use_layers_of_agent(single, self, agent)
         return single
+
+
+def _in_groups(rows: Tensor, groups: int) -> Tensor:
+    """``[T, *B, n_agents, F]`` as ``[groups, T, R, F]``: all rows in one group, or each agent's in one of its own."""
+    return rows.reshape(len(rows), -1, groups, rows.shape[-1]).permute(2, 0, 1, 3)

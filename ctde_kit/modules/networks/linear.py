@@ -53,13 +53,17 @@ class AgentLinear(nn.Module):
             # In two dimensions: inputs that are not contiguous would be traced as a batch of tiny products.
             rows = nn.functional.linear(x.reshape(-1, self.in_features), self.weight[0], self.bias[0])
             return rows.reshape(*x.shape[:-1], self.out_features)
-        weight, bias = self.weight, self.bias
-        if self.sets != tuple(range(len(weight))):
-            index = list(self.sets)
-            weight, bias = weight[index], bias[index]
+        weight, bias = self.weights_and_biases()
         flat = x.reshape(-1, *x.shape[-2:]).transpose(0, 1)
         out = torch.baddbmm(bias.unsqueeze(1), flat, weight.transpose(1, 2))
         return out.transpose(0, 1).reshape(*x.shape[:-1], self.out_features)
+
+    def weights_and_biases(self) -> tuple[Tensor, Tensor]:
+        """``[n_agents, G, F]`` and ``[n_agents, G]``; ``[1, G, F]`` and ``[1, G]`` where all agents share one set."""
+        if len(self.weight) == 1 or self.sets == tuple(range(len(self.weight))):
+            return self.weight, self.bias
+        index = list(self.sets)
+        return self.weight[index], self.bias[index]
 
     def swapped(self, output: Tensor, change: Tensor, column: int, *, same_column: bool = False) -> Tensor:
         """What ``output`` ``[*B, n or 1, G]`` becomes if agent i alone changes D input features, for each agent i.

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from torch import Tensor, nn
 
 from ctde_kit.errors import UserError
 from ctde_kit.modules.networks.linear import AgentLinear
+
+NetworkOutput: TypeAlias = Tensor | tuple[Tensor, Tensor, Tensor]
+"""Outputs; of a recurrent network with the next hidden state, and the hidden state that was used."""
 
 
 @runtime_checkable
@@ -20,7 +23,7 @@ class HasFirstLayer(Protocol):
         """The layer that reads the features."""
         ...
 
-    def after_first(self, x: Tensor, /, *carried: Tensor) -> Any:
+    def after_first(self, x: Tensor, /, *carried: Tensor) -> NetworkOutput:
         """Outputs, from what the first layer gave."""
         ...
 
@@ -39,7 +42,7 @@ class OutputSize:
     size: int
     meaning: str
 
-    def check(self, network: nn.Module, x: Tensor, output: Any) -> None:
+    def check(self, network: nn.Module, x: Tensor, output: object) -> None:
         """Raise ``UserError`` unless ``output``, of the input ``x`` ``[*B, n, F]``, has the right shape."""
         name = type(network).__name__
         if not isinstance(output, Tensor):

@@ -1,15 +1,16 @@
-"""Policies made of several sub-policies, of which each agent follows one per episode."""
+"""Networks that hold several sub-policies, of which each agent follows one per episode."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ctde_kit.errors import UserError
 from ctde_kit.modules.networks.agent_network import is_recurrent, reads_mask
+from ctde_kit.modules.networks.sizes import NetworkOutput
+from ctde_kit.protocols import HasForAgent
 
 
 class SubPolicies(nn.Module):
@@ -45,30 +46,39 @@ class SubPolicies(nn.Module):
         self.recurrent = is_recurrent(first)
         self.hidden_size = first.hidden_size if is_recurrent(first) else 0
 
-    def forward(self, x: Tensor, *carried: Tensor) -> Any:
+    def forward(self, x: Tensor, *carried: Tensor) -> NetworkOutput:
         """The chosen outputs; of recurrent networks, with the hidden state and ``is_init``, also the hidden states."""
         features, choice = self._split(x)
-        return _chosen([network(features, *carried) for network in self.networks], choice)
+        if not self.recurrent:
+            return _chosen([network(features) for network in self.networks], choice)
+        return _chosen_steps([network(features, *carried) for network in self.networks], choice)
 
     def unroll(self, x: Tensor, hidden: Tensor, is_init: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """All steps of recurrent networks along time, as ``MultiAgentGRU.unroll`` does it."""
         features, choice = self._split(x)
-        networks: list[Any] = list(self.networks)
-        return _chosen([network.unroll(features, hidden, is_init) for network in networks], choice)
+        networks = [network for network in self.networks if is_recurrent(network)]
+        return _chosen_steps([network.unroll(features, hidden, is_init) for network in networks], choice)
 
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         size = len(self.networks)
-        # Contiguous, as a single network would see it: so K=1 gives the same numbers, bit for bit.
+        # Contiguous, as a single network would see it, so that K=1 gives the same numbers, bit for bit.
         return x[..., :-size].contiguous(), x[..., -size:]
 
     def for_agent(self, agent: int) -> SubPolicies:
         """The sub-policies of one agent, on the same storage."""
-        networks: list[Any] = list(self.networks)
-        return SubPolicies([network.for_agent(agent) for network in networks])
+        single: list[nn.Module] = []
+        for network in self.networks:
+            assert isinstance(network, HasForAgent)
+            single.append(network.for_agent(agent))
+        return SubPolicies(single)
 
 
-def _chosen(outputs: list[Any], choice: Tensor) -> Any:
-    """The chosen network's outputs, by the one-hot ``choice`` ``[*B, n_agents, K]``; of tuples, part by part."""
-    if isinstance(outputs[0], tuple):
-        return tuple(_chosen(list(parts), choice) for parts in zip(*outputs, strict=True))
-    return (torch.stack(outputs, -2) * choice.unsqueeze(-1)).sum(-2)
+def _chosen(outputs: Sequence[Tensor], choice: Tensor) -> Tensor:
+    """The chosen network's outputs, by the one-hot ``choice`` ``[*B, n_agents, K]``."""
+    return (torch.stack([*outputs], -2) * choice.unsqueeze(-1)).sum(-2)
+
+
+def _chosen_steps(steps: list[tuple[Tensor, Tensor, Tensor]], choice: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The chosen network's outputs and hidden states after and before the step."""
+    outputs, after, before = zip(*steps, strict=True)
+    return _chosen(outputs, choice), _chosen(after, choice), _chosen(before, choice)

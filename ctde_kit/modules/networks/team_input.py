@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from tensordict import TensorDictBase
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from ctde_kit.entry_tables import Entry
 from ctde_kit.keys import Key
 from ctde_kit.modules.networks.inputs import Input
+from ctde_kit.modules.typed_containers import all_of
 
 
 class TeamInput(nn.Module):
@@ -43,8 +43,8 @@ class TeamInput(nn.Module):
         self.features = max(group_input.features for group_input in inputs.values())
 
     @property
-    def _inputs(self) -> list[Any]:
-        return list(self.inputs.values())
+    def _inputs(self) -> list[Input]:
+        return all_of(self.inputs.values(), Input)
 
     @property
     def in_keys(self) -> list[Key]:

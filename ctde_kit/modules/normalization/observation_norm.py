@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
@@ -21,20 +20,20 @@ from ctde_kit.specs import TeamSpec
 class ObservationNorm(TensorDictModuleBase):
     """Running statistics of a team's observations and states, by which its networks read them normalized.
 
-    TorchRL's ``ObservationNorm`` and ``VecNormV2`` are env transforms: what they wrote is stored, so that a replay
-    holds observations of many different units; ``VecNormV2`` counts dead agents, moves within a batch, and is no part
-    of a policy, which a file of the policy would lack. Here batches and replays hold what the env showed. The
-    networks' inputs read it through these statistics (``attach``): actors, critics and mixers with the same ones, the
-    current ones, which are in the ``state_dict`` of each. A copied, evaluated or exported policy contains them.
+    TorchRL's ``ObservationNorm`` and ``VecNormV2`` are env transforms. What they write is stored, so a replay buffer
+    holds observations in many different units. ``VecNormV2`` also counts dead agents, moves within a batch, and is not
+    part of the policy, so a file of the policy lacks it. Here batches and replay buffers hold what the env showed, and
+    networks read it through these statistics (``attach``). Actors, critics and mixers all use the same, current
+    statistics, which are in the ``state_dict`` of each; a copied, evaluated or exported policy contains them.
 
-    Each group's observation ``(group, "observation")`` and agent-specific state ``(group, "state")`` has the statistics
-    of its F features over agents, envs and steps, and so has the root ``state``. Dead agents and padding count nowhere.
-    Only ``update`` moves them. Call it once a batch has been learned from, as ``iterate`` does with
-    ``Parts.observation_norm``: then a batch is collected and learned with the same statistics, and PPO's first ratio
-    is 1. The target networks of the kit's losses share the statistics of the online ones.
+    Each group's observation ``(group, "observation")`` and agent-specific state ``(group, "state")``, and the root
+    ``state``, have statistics of their own: of each of the F features over agents, envs and steps. Dead agents and
+    padding are left out. Only ``update`` moves the statistics. Call it after a batch has been learned from, as
+    ``iterate`` does with ``Parts.observation_norm``: a batch is then collected and learned with the same statistics,
+    and PPO's first ratio is 1. The target networks of the kit's losses share the statistics of the online ones.
 
-    As a TensorDict module, for networks that are not the kit's, it writes ``(group, "normalized_observation")`` and so
-    on, zero for dead agents: ``TensorDictSequential(norm, network)``.
+    Networks that are not the kit's use it as a TensorDict module, ``TensorDictSequential(norm, network)``: it writes
+    ``(group, "normalized_observation")`` and so on, with zeros for dead agents.
 
     Args:
         team: all groups, with the states that networks read.
@@ -79,14 +78,15 @@ class ObservationNorm(TensorDictModuleBase):
         """
         if key not in self._keys:
             raise UserError(f"ObservationNorm: key {key!r}: expected one of {', '.join(map(str, self._keys))}")
-        moments: Any = self.moments[entry_name(key)]
+        moments = self.moments[entry_name(key)]
+        assert isinstance(moments, RunningMoments)
         return moments
 
     def attach(self, *modules: nn.Module) -> None:
         """Let all networks in ``modules`` read their entries through these statistics.
 
-        Statistics that a part brings, such as those of an actor whose state was loaded, are taken over where there are
-        none yet.
+        Where there are no statistics yet, those that a module brings are taken over, such as those of an actor whose
+        state was loaded.
 
         Raises:
             UserError: for a module that reads such an entry by itself, not by an ``Input``.
@@ -104,7 +104,7 @@ class ObservationNorm(TensorDictModuleBase):
         """The inputs in ``module`` that read each key."""
         inputs = [part for part in module.modules() if isinstance(part, Input)]
         is_normalized = any(isinstance(part, ObservationNorm) for part in module.modules())
-        read_keys: list[Any] = list(module.in_keys) if isinstance(module, TensorDictModuleBase) else []
+        read_keys = list(module.in_keys) if isinstance(module, TensorDictModuleBase) else []
         for key in self._keys:
             readers = [part for part in inputs if part.reads(key)]
             if not readers and key in read_keys and not is_normalized:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from tensordict import TensorDictBase
@@ -20,7 +20,10 @@ TEAM, REWARD = "team", "reward"
 
 
 class _Rewards(NamedTuple):
-    """Rewards ``[n_envs, T, n, 1]``, where the trace is cut after them, and which of them count, of one shape."""
+    """Rewards of one group or of the team, whether the episode ends after each, and which of them are valid.
+
+    All three tensors have the shape ``[n_envs, T, n, 1]``.
+    """
 
     name: str
     reward: Tensor
@@ -37,15 +40,15 @@ class RewardNorm(nn.Module):
     ``standardise_rewards`` also subtracts the mean reward, which pays or punishes each step of an episode whose length
     depends on the agents. TorchRL's ``VecNormV2`` subtracts it, too, and its ``RewardScaling`` has a fixed scale.
 
-    Called on a fresh batch, as a step of ``Parts.prepare``, it takes the rewards in and gives the batch back as it is.
+    Called on a fresh batch, as a step of ``Parts.prepare``, it takes the rewards in and returns the batch unchanged.
     ``AdvantageEstimator``, ``QMixLoss`` and ``MADDPGLoss`` take it as ``reward_norm``, and read rewards through
-    ``normalize``: a replay holds the env's rewards, all of which are read in the current unit. What is logged and
-    evaluated is the env's, too.
+    ``normalize``. So a replay buffer holds the env's own rewards, all of which are read in the current unit. Logs and
+    evaluations also show the env's own rewards.
 
-    Each group has a scale of its own. A mixer learns one reward of the whole team: there ``of_team`` normalizes the
-    team's reward, as ``TeamReward`` writes it, since scales per group would change which group's reward weighs more.
-    Dead agents and padding count nowhere. Where batches are padded, each row begins a new sum; else sums go on from
-    one batch to the next, of the same envs in the same order.
+    Each group has a scale of its own. A mixer learns one reward of the whole team. For it ``of_team`` normalizes the
+    team's reward, as ``TeamReward`` writes it; one scale per group would change which group's reward weighs more. Dead
+    agents and padding are left out. Where batches are padded, each row begins a new sum. Otherwise sums go on from one
+    batch to the next, so batches must hold the same envs in the same order.
 
     Args:
         team: the groups that learn.
@@ -73,8 +76,12 @@ class RewardNorm(nn.Module):
 
     def scale(self, name: str = TEAM) -> Tensor:
         """What the rewards of a group, or of the ``team``, are divided by, a scalar."""
-        moments: Any = self.moments[name]
-        return moments.deviation.squeeze(-1)
+        return self._moments(name).deviation.squeeze(-1)
+
+    def _moments(self, name: str) -> RunningMoments:
+        moments = self.moments[name]
+        assert isinstance(moments, RunningMoments)
+        return moments
 
     def normalize(self, tensordict: TensorDictBase, *, read: Iterable[NestedKey] = ()) -> TensorDictBase:
         """A shallow copy with normalized rewards under ``next``; nothing is written into what is given.
@@ -108,8 +115,7 @@ class RewardNorm(nn.Module):
         if batch.ndim != 2:
             raise UserError(f"RewardNorm: expected a fresh batch [n_envs, T], found {list(batch.shape)}")
         for rewards in self._rewards(batch):
-            moments: Any = self.moments[rewards.name]
-            moments.update(self._discounted(batch, rewards), rewards.valid.squeeze(-1))
+            self._moments(rewards.name).update(self._discounted(batch, rewards), rewards.valid.squeeze(-1))
         return batch
 
     def _rewards(self, batch: TensorDictBase) -> Iterator[_Rewards]:
@@ -136,7 +142,7 @@ class RewardNorm(nn.Module):
         ends = rewards.done | ~rewards.valid
         for t in range(sums.shape[1]):
             if is_init is not None:
-                # A checkpoint may reset an env whose state cannot be captured: before it stands no done.
+                # A checkpoint may reset an env whose state cannot be captured; no done stands before such a reset.
                 total = total.masked_fill(is_init[:, t].unsqueeze(-1), 0)
             total = self.gamma * total + rewards.reward[:, t]
             sums[:, t] = total

@@ -66,7 +66,7 @@ class RunningMoments(nn.Module):
 
     @property
     def variance(self) -> Tensor:
-        """Of each feature, ``[size]``."""
+        """The variance of each feature, ``[size]``."""
         return self.square_sum / self.count.clamp(min=1)
 
     @property

@@ -12,7 +12,15 @@ from ctde_kit.keys import CHOSEN_ACTION_VALUE
 from ctde_kit.objectives.maddpg.inference import PolicyInference
 from ctde_kit.objectives.maddpg.joint_actions import DeterministicActor, Opponent
 from ctde_kit.objectives.maddpg.minimax import MinimaxAdversary
-from ctde_kit.objectives.part_checks import check_critics_of_actions, check_groups, check_learners, check_mixer
+from ctde_kit.objectives.maddpg.target_smoothing import TargetPolicySmoothing
+from ctde_kit.objectives.part_checks import (
+    check_critics_of_actions,
+    check_groups,
+    check_learners,
+    check_mixer,
+    check_twin_critics,
+)
+from ctde_kit.protocols import LearnsActions
 
 OtherActions = Literal["replay", "current"]
 OTHER_ACTIONS: tuple[OtherActions, ...] = get_args(OtherActions)
@@ -30,14 +38,10 @@ def check_parts(
     """Raise ``UserError`` unless the parts and options of ``MADDPGLoss`` fit together."""
     check_choice("MADDPGLoss", "other_actions", other_actions, OTHER_ACTIONS)
     check_groups("MADDPGLoss", "actors", actors, "MultiAgentDeterministicActor; as_deterministic_actor(group, module)")
-    if not isinstance(critics, Mapping):
-        raise UserError(f"MADDPGLoss: critics is a {type(critics).__name__}: expected a mapping by group's name")
-    check_learners(actors, critics)
+    advice = "a MultiAgentDeterministicActor, or as_deterministic_actor(group, module)"
+    check_learners("MADDPGLoss", actors, critics, LearnsActions, advice)
     check_critics_of_actions("MADDPGLoss", critics)
     check_mixer("MADDPGLoss", mixer)
-    unknown = sorted(critics.keys() - actors.keys())
-    if unknown or not critics:
-        raise UserError(f"critics: expected groups of {sorted(actors)}, found {unknown or 'none'}; give each an actor")
     mixed = [] if mixer is None else [key[0] for key in mixer.in_keys if key[-1] == CHOSEN_ACTION_VALUE]
     if mixer is not None and critics.keys() != set(mixed):
         raise UserError(
@@ -66,4 +70,25 @@ def check_parts(
     if sum(part is not None for part in (mixer, adversary, inference)) > 1:
         raise UserError(
             "mixer, adversary, inference: each changes whose actions an agent's value is of; leave one only"
+        )
+
+
+def check_matd3(
+    actors: Mapping[str, DeterministicActor | Opponent],
+    critics: Mapping[str, TensorDictModuleBase],
+    mixer: TensorDictModuleBase | None,
+    twin_critics: Mapping[str, TensorDictModuleBase] | None,
+    smoothing: TargetPolicySmoothing | None,
+) -> None:
+    """Raise ``UserError`` unless MATD3's options fit the other parts of ``MADDPGLoss``."""
+    check_twin_critics("MADDPGLoss", critics, twin_critics)
+    if mixer is not None and twin_critics is not None:
+        raise UserError(
+            "twin_critics: with a mixer what is learned is one value of the team, not one per critic; leave them None"
+        )
+    discrete = [name for name in critics if actors[name].group.action.discrete]
+    if smoothing is not None and discrete:
+        raise UserError(
+            f"smoothing: the actions of group {discrete[0]!r} are discrete, and noise on a choice is another choice; "
+            "leave it None"
         )

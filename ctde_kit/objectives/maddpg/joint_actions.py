@@ -18,8 +18,8 @@ from ctde_kit.protocols import DrawsSubPolicies, SwapsOwnAction
 from ctde_kit.specs import GroupSpec
 
 
-class DeterministicActor(Protocol):
-    """What MADDPG's loss uses of the actor of a group that learns, such as ``MultiAgentDeterministicActor``."""
+class LearningActor(Protocol):
+    """What losses of joint actions use of any actor that learns."""
 
     @property
     def group(self) -> GroupSpec:
@@ -28,8 +28,12 @@ class DeterministicActor(Protocol):
 
     @property
     def agent_network(self) -> TensorDictModuleBase:
-        """Writes ``output_key``."""
+        """Writes what its actions follow from."""
         ...
+
+
+class DeterministicActor(LearningActor, Protocol):
+    """What MADDPG's loss uses of the actor of a group that learns, such as ``MultiAgentDeterministicActor``."""
 
     @property
     def output_key(self) -> Key:

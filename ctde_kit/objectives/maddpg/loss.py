@@ -14,32 +14,31 @@ from tensordict.utils import NestedKey
 from torch import Tensor, nn
 
 from ctde_kit.entry_tables import Entry
-from ctde_kit.errors import check_choice
-from ctde_kit.keys import CHOSEN_ACTION_VALUE, PADDING_MASK, PRIORITY_WEIGHT, TD_ERROR
-from ctde_kit.objectives.entry_checks import EntryCheck, parameter_dtype
-from ctde_kit.objectives.maddpg.batch_entries import entries_of_parts, with_vectors
-from ctde_kit.objectives.maddpg.compatibility import OtherActions, check_parts
+from ctde_kit.keys import CHOSEN_ACTION_VALUE
+from ctde_kit.objectives.entry_checks import parameter_dtype
+from ctde_kit.objectives.maddpg.batch_entries import entries_of_parts, sub_policy_entries, with_vectors
+from ctde_kit.objectives.maddpg.compatibility import OtherActions, check_matd3, check_parts
 from ctde_kit.objectives.maddpg.ensembles import ensemble_mean, sub_policy_masks
 from ctde_kit.objectives.maddpg.inference import PolicyInference
+from ctde_kit.objectives.maddpg.joint_action_loss import JointActionLoss, smaller
 from ctde_kit.objectives.maddpg.joint_actions import DeterministicActor, Opponent, zero_dead
 from ctde_kit.objectives.maddpg.minimax import MinimaxAdversary
-from ctde_kit.objectives.maddpg.next_values import next_action_values, with_next_actions
+from ctde_kit.objectives.maddpg.next_values import next_action_values, target_actions, with_next_actions
 from ctde_kit.objectives.maddpg.policy_losses import mixed_value, own_policy_loss, team_policy_loss
-from ctde_kit.objectives.module_loss import ModuleLoss, target_copy
-from ctde_kit.objectives.priorities import importance_weight, write_priority
+from ctde_kit.objectives.maddpg.target_smoothing import TargetPolicySmoothing
+from ctde_kit.objectives.module_loss import target_copy
 from ctde_kit.objectives.q_values import at_next
-from ctde_kit.objectives.read_entries import needed_keys, replay_entries, stored_keys
-from ctde_kit.objectives.return_estimators import NStepReturn, ReturnEstimator
-from ctde_kit.objectives.td_targets import td_targets, team_td_targets, valid_mask
+from ctde_kit.objectives.read_entries import replay_entries
+from ctde_kit.objectives.return_estimators import ReturnEstimator
+from ctde_kit.objectives.td_targets import team_td_targets
 from ctde_kit.objectives.team_reward import REWARD
 from ctde_kit.objectives.unroll import check_sequences, unroll
-from ctde_kit.objectives.value_loss import VALUE_LOSSES, ValueLoss
-from ctde_kit.objectives.value_targets import ValueTargets, joint_metrics
+from ctde_kit.objectives.value_loss import ValueLoss
+from ctde_kit.objectives.value_targets import ValueTargets
 from ctde_kit.protocols import RewardScale
-from ctde_kit.specs import GroupSpec
 
 
-class MADDPGLoss(ModuleLoss):
+class MADDPGLoss(JointActionLoss):
     """Actor and critic losses of MADDPG, of IDDPG (decentralized critics) and of FACMAC (with a mixer).
 
     Lowe et al. 2017, "Multi-Agent Actor-Critic for Mixed Cooperative-Competitive Environments", section 4.1: the
@@ -82,6 +81,9 @@ class MADDPGLoss(ModuleLoss):
             writes its action, such as a ``FrozenActor`` or ``RandomActor``.
         critics: of the groups that learn, ``state_action_value`` ``[*B, n_agents, 1]`` each.
         mixer: writes ``chosen_action_value`` ``[*B, 1]`` at the root; ``None`` for MADDPG.
+        twin_critics: second critics of the same groups, with parameters of their own (MATD3); ``None`` for one each;
+            not with a mixer. ``td_error`` and the other metrics are the first critics'.
+        smoothing: noise on target actors' continuous actions (MATD3); ``None`` for none.
         gamma: discount per step.
         other_actions: in agent i's actor loss the others' are those of the ``replay``, or of their ``current``
             policies, detached.
@@ -121,16 +123,11 @@ class MADDPGLoss(ModuleLoss):
     """
 
     @dataclass
-    class _AcceptedKeys:
+    class _AcceptedKeys(JointActionLoss._AcceptedKeys):
         reward: NestedKey = REWARD
         chosen_action_value: NestedKey = CHOSEN_ACTION_VALUE
-        padding_mask: NestedKey = PADDING_MASK
-        priority: NestedKey = TD_ERROR
-        priority_weight: NestedKey = PRIORITY_WEIGHT
 
     tensor_keys: _AcceptedKeys
-    reward_norm: RewardScale | None
-    returns_advice = "gamma=..., returns=NStepReturn(n) or TDLambdaReturn(lmbda) say which returns the loss estimates"
     default_keys = _AcceptedKeys
 
     def __init__(
@@ -140,6 +137,8 @@ class MADDPGLoss(ModuleLoss):
         mixer: TensorDictModuleBase | None = None,
         *,
         gamma: float,
+        twin_critics: Mapping[str, TensorDictModuleBase] | None = None,
+        smoothing: TargetPolicySmoothing | None = None,
         other_actions: OtherActions = "replay",
         returns: ReturnEstimator | None = None,
         team_weight: float = 0.0,
@@ -152,16 +151,23 @@ class MADDPGLoss(ModuleLoss):
         use_stored_hidden: bool = True,
         reward_norm: RewardScale | None = None,
     ):
-        super().__init__()
         check_parts(actors, critics, mixer, adversary, inference, other_actions, team_weight)
-        self.actors = nn.ModuleDict(cast("dict[str, nn.Module]", dict(actors)))
-        self.critics, self.mixer = nn.ModuleDict(dict(critics)), mixer
-        self.gamma, self.other_actions, self.returns = gamma, other_actions, returns or NStepReturn()
-        self.team_weight, self.action_regularization = team_weight, action_regularization
-        self.value_loss: ValueLoss = check_choice("MADDPGLoss", "value_loss", value_loss, VALUE_LOSSES)
-        self.huber_delta = huber_delta
-        self.adversary, self.inference = adversary, inference
-        self.burn_in, self.use_stored_hidden, self.reward_norm = burn_in, use_stored_hidden, reward_norm
+        check_matd3(actors, critics, mixer, twin_critics, smoothing)
+        super().__init__(
+            actors,
+            critics,
+            twin_critics,
+            gamma=gamma,
+            returns=returns,
+            team_weight=team_weight,
+            value_loss=value_loss,
+            huber_delta=huber_delta,
+            burn_in=burn_in,
+            use_stored_hidden=use_stored_hidden,
+            reward_norm=reward_norm,
+        )
+        self.mixer, self.other_actions, self.action_regularization = mixer, other_actions, action_regularization
+        self.adversary, self.inference, self.smoothing = adversary, inference, smoothing
         self.target_networks = target_copy(self.online_networks())
         self.set_keys()
 
@@ -169,29 +175,13 @@ class MADDPGLoss(ModuleLoss):
         """The networks that learn, the mixer among them; ``target_networks`` has their targets by the same names."""
         learners = self._learners.items()
         networks: dict[str, nn.Module] = {f"actor_{name}": actor.agent_network for name, actor in learners}
-        networks |= {f"critic_{name}": critic for name, critic in self._critics.items()}
         others = {"mixer": self.mixer, "inference": self.inference}
+        networks |= self._critic_networks()
         return nn.ModuleDict(networks | {name: module for name, module in others.items() if module is not None})
-
-    @property
-    def _actors(self) -> dict[str, DeterministicActor | Opponent]:
-        return cast("dict[str, DeterministicActor | Opponent]", dict(self.actors.items()))
-
-    @property
-    def _critics(self) -> dict[str, TensorDictModuleBase]:
-        return cast("dict[str, TensorDictModuleBase]", dict(self.critics.items()))
-
-    @property
-    def _groups(self) -> dict[str, GroupSpec]:
-        return {name: actor.group for name, actor in self._actors.items()}
 
     @property
     def _learners(self) -> dict[str, DeterministicActor]:
         return {name: cast(DeterministicActor, self._actors[name]) for name in self._critics}
-
-    def _forward_value_estimator_keys(self, **kwargs: NestedKey) -> None:
-        """No value estimator is held: ``returns`` reads no keys."""
-        self._check_entries = EntryCheck("MADDPGLoss", self._table(), self.tensor_keys.padding_mask)
 
     @property
     def out_keys(self) -> list[NestedKey]:
@@ -200,48 +190,30 @@ class MADDPGLoss(ModuleLoss):
         names += ["loss_inference", "inference_kl"] * (self.inference is not None)
         return ["loss_actor", "loss_value", *names, *(several if self.mixer is None and len(self._critics) > 1 else [])]
 
-    @property
-    def entries(self) -> tuple[Entry, ...]:
-        """What it reads of a batch: each batch is checked against this table."""
-        return self._check_entries.entries
-
     def _table(self) -> list[Entry]:
-        keys = self.tensor_keys
-        entries = entries_of_parts(self._actors, self._learners, self._critics, self.mixer, keys.reward)
-        return [*entries, *replay_entries(keys.padding_mask, keys.priority_weight)]
-
-    @property
-    def in_keys(self) -> list[NestedKey]:
-        return needed_keys(self.entries)
-
-    @property
-    def stored_keys(self) -> list[NestedKey]:
-        """What a replay must keep: the entries that are read, those that may be missing among them."""
-        return stored_keys(self.in_keys, self._groups.values())
+        keys, critics = self.tensor_keys, [*self._critics.values(), *self._twins.values()]
+        entries = entries_of_parts(self._actors, self._critics, critics, self.mixer, keys.reward)
+        sub_policies = sub_policy_entries(self._learners.values())
+        return [*entries, *sub_policies, *replay_entries(keys.padding_mask, keys.priority_weight)]
 
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
         self._check_entries(tensordict, parameter_dtype(self))
         learners = self._learners
         networks = [*[actor.agent_network for actor in learners.values()], *self._critics.values()]
         check_sequences("MADDPGLoss", tensordict, networks, self.returns.needs_sequences, self.burn_in)
-        data = with_vectors(self._groups, self._critics, tensordict)
+        data = with_vectors(self._groups, self._critics, tensordict, self._twins)
         steps = data[..., self.burn_in :] if self.burn_in else data
         outputs = {
             name: unroll(actor.agent_network, data, self.burn_in, self.use_stored_hidden)
             for name, actor in learners.items()
         }
-        values = {name: unroll(critic, data, self.burn_in, False) for name, critic in self._critics.items()}
-        targets = self._targets(steps, values, self._next_values(data, steps))
-        weight = importance_weight(tensordict, self.tensor_keys.priority_weight, self.burn_in)
-        value_losses = [part.loss(weight, self.value_loss, self.huber_delta) for part in targets.values()]
-        with torch.no_grad():
-            errors, masks = zip(*[(part.delta.abs(), part.mask) for part in targets.values()], strict=True)
-            write_priority(tensordict, torch.cat(errors, -2), torch.cat(masks, -2), self.tensor_keys.priority)
-            metrics = joint_metrics(targets, "state_action_value")
+        values, twins = self._unrolled(self._critics, data), self._unrolled(self._twins, data)
+        targets = self._targets(steps, self._values(values), self._next_values(data, steps))
+        loss_value, metrics = self._critics_loss(tensordict, targets, self._values(twins))
         policies = self._policies(steps, outputs)
         losses = {
             "loss_actor": self._policy_loss(steps, values, policies),
-            "loss_value": torch.stack(value_losses).sum(),
+            "loss_value": loss_value,
         }
         if self.inference is not None:
             valid = {name: self._valid_mask(steps, actor.group) for name, actor in learners.items()}
@@ -250,25 +222,27 @@ class MADDPGLoss(ModuleLoss):
 
     def _next_values(self, data: TensorDictBase, steps: TensorDictBase) -> dict[str, Tensor]:
         """The target critics' values ``[*B, T, n_agents, 1]`` of the target actors' next actions, by group."""
-        following = with_next_actions(
-            self._actors, self.target_networks, data, steps, self.burn_in, self.use_stored_hidden
+        learners, targets = self._learners, self._targets_of("actor")
+        vectors = target_actions(learners, targets, data, steps, self.burn_in, self.use_stored_hidden, self.smoothing)
+        following = with_next_actions(self._actors, vectors, steps)
+        others = self.adversary
+        if self.inference is not None:
+            others = cast(PolicyInference, self.target_networks["inference"])
+        first, second = (
+            next_action_values(self._targets_of(kind), learners, data, following, self.burn_in, others)
+            for kind in ("critic", "twin_critic")
         )
-        others = self.adversary if self.inference is None else self.inference
-        return next_action_values(self._learners, self.target_networks, data, following, self.burn_in, others)
+        return smaller(first, second)
 
     def _targets(
-        self, steps: TensorDictBase, unrolled: Mapping[str, TensorDictBase], next_values: Mapping[str, Tensor]
+        self, steps: TensorDictBase, values: Mapping[str, Tensor], next_values: Mapping[str, Tensor]
     ) -> dict[str, ValueTargets]:
         """Values and targets by group, or of the team where there is a mixer."""
-        keys, groups, returns = self.tensor_keys, self._groups, partial(self.returns, self.gamma)
-        values = {name: unrolled[name].get(groups[name].keys.state_action_value) for name in unrolled}
-        if self.reward_norm is not None:
-            own = [groups[name].keys.reward for name in values]
-            steps = self.reward_norm.normalize(steps, read=own if self.mixer is None else [keys.reward])
         if self.mixer is None:
-            learning = [groups[name] for name in values]
-            padding, weight = keys.padding_mask, self.team_weight
-            return td_targets(returns, learning, steps, values, next_values, padding_mask=padding, team_weight=weight)
+            return self._own_targets(steps, values, next_values)
+        keys, groups, returns = self.tensor_keys, self._groups, partial(self.returns, self.gamma)
+        if self.reward_norm is not None:
+            steps = self.reward_norm.normalize(steps, read=[keys.reward])
         mixed, mixer = keys.chosen_action_value, cast(TensorDictModuleBase, self.target_networks["mixer"])
         value = mixed_value(self.mixer, groups, steps.copy(), values, mixed)
         with torch.no_grad():
@@ -306,6 +280,3 @@ class MADDPGLoss(ModuleLoss):
             mixed = self.tensor_keys.chosen_action_value
             loss = team_policy_loss(self._critics, self.mixer, *parts, self._valid_mask(steps, None), mixed)
         return loss + self.action_regularization * torch.stack(squares).sum()
-
-    def _valid_mask(self, steps: TensorDictBase, group: GroupSpec | None) -> Tensor:
-        return valid_mask(steps, group, self.tensor_keys.padding_mask)

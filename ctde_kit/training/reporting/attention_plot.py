@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 
 from ctde_kit.specs import TeamSpec
+from ctde_kit.training.reporting.figures import new_figure, pixels
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.image import AxesImage
 
 MOST_PANELS = 12
 N_COLUMNS = 3
@@ -124,10 +126,9 @@ def plot_attention(record: AttentionRecord, path: Path, title: str) -> Path:
     n_columns = min(N_COLUMNS, len(panels))
     n_rows = -(-len(panels) // n_columns)
     height = 1.1 + 0.16 * min(len(labels), 40)
-    figure = Figure(figsize=(max(7.0, 4.2 * n_columns), 0.9 + height * n_rows), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(max(7.0, 4.2 * n_columns), 0.9 + height * n_rows)
     axes = figure.subplots(n_rows, n_columns, squeeze=False).flatten()
-    image: Any = None
+    image: AxesImage | None = None
     for axis, (name, i) in zip(axes, panels, strict=False):
         weights = record.weights[name][:, i].T
         image = axis.imshow(weights.numpy(), vmin=0, vmax=1, cmap="viridis", aspect="auto", interpolation="nearest")
@@ -137,6 +138,7 @@ def plot_attention(record: AttentionRecord, path: Path, title: str) -> Path:
         _label_rows(axis, labels)
     for axis in axes[len(panels) :]:
         axis.set_visible(False)
+    assert image is not None
     figure.colorbar(image, ax=axes[: len(panels)].tolist(), label="weight")
     figure.suptitle(title + (f" (the first {MOST_PANELS} of {len(panels) + left_out} agents)" if left_out > 0 else ""))
     figure.savefig(path, dpi=110)
@@ -165,8 +167,7 @@ def beside_frames(frames: Sequence[np.ndarray], record: WeightRecord) -> list[np
     [(100, 150, 3), (100, 150, 3)]
     """
     height = frames[0].shape[0]
-    figure = Figure(figsize=(SIDE_WIDTH * height / DPI, height / DPI), dpi=DPI, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
+    figure = new_figure(SIDE_WIDTH * height / DPI, height / DPI, DPI)
     labels, weights = record.labels, record.weights
     images = []
     for axis, (name, matrix) in zip(
@@ -183,9 +184,7 @@ def beside_frames(frames: Sequence[np.ndarray], record: WeightRecord) -> list[np
     for t, frame in enumerate(frames):
         for image, matrix in zip(images, weights.values(), strict=True):
             image.set_data(matrix[min(t, len(matrix) - 1)].numpy())
-        canvas.draw()
-        side = np.asarray(canvas.buffer_rgba())[:height, :, :3]
-        widened.append(np.concatenate([frame, side], 1))
+        widened.append(np.concatenate([frame, pixels(figure)[:height]], 1))
     return widened
 
 

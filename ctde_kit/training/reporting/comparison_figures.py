@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import EngFormatter
 
+from ctde_kit.training.reporting.figures import new_figure, short_numbers
 from ctde_kit.training.reporting.interval_estimates import Estimate, interquartile_means
 from ctde_kit.training.reporting.run_curves import GRID, Comparison
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's colors, which people with any color vision can tell apart; then matplotlib's.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C564B", "#7F7F7F", "#BCBD22")
@@ -112,7 +113,7 @@ def plot_sample_efficiency(comparison: Comparison, path: Path) -> Path:
     figure, (axis,) = _figure(1, 6.0, 3.6)
     scale = last.pop() if len(last) == 1 else 1.0
     _bands(axis, shares * scale, interquartile_means(comparison.curves_over_tasks(shares)))
-    axis.xaxis.set_major_formatter(EngFormatter(sep=""))
+    short_numbers(axis)
     axis.set_ylabel("normalized return, IQM")
     axis.legend(frameon=False, fontsize=9)
     return _saved(figure, path, "frames" if scale > 1 else "share of each task's frames")
@@ -130,6 +131,8 @@ def plot_tasks(comparison: Comparison, path: Path) -> Path:
     >>> plot_tasks(Comparison(curves), Path(tempfile.mkdtemp()) / "tasks.png").name
     'tasks.png'
     """
+    from matplotlib.lines import Line2D
+
     colors = label_colors(comparison.labels)
     columns = min(COLUMNS, len(comparison.tasks))
     bands = -(-len(comparison.tasks) // columns)
@@ -156,7 +159,7 @@ def _task_panel(comparison: Comparison, task: str, above: Axes, below: Axes, col
     grid = comparison.frame_grid(task)
     scores = {label: np.stack([curve.at(grid) for curve in comparison.of(task, label)])[:, None] for label in labels}
     _bands(above, grid, interquartile_means(scores), colors)
-    above.xaxis.set_major_formatter(EngFormatter(sep=""))
+    short_numbers(above)
     for label in labels:
         times = comparison.second_grid(task, label)
         if times is not None:
@@ -178,14 +181,13 @@ def _interval(axis: Axes, position: int, estimate: Estimate, color: str) -> None
     width = max(float(estimate.high - estimate.low), 1e-3)
     axis.barh(position, width, left=float(estimate.low), height=0.55, color=color, alpha=0.45, linewidth=0)
     axis.use_sticky_edges = False
-    axis.plot([estimate.value] * 2, [position - 0.275, position + 0.275], color=color, linewidth=2.2)
+    axis.plot([float(estimate.value)] * 2, [position - 0.275, position + 0.275], color=color, linewidth=2.2)
 
 
 def _figure(panels: int, width: float, height: float, columns: int = COLUMNS) -> tuple[Figure, list[Axes]]:
     columns = min(columns, panels)
     rows = -(-panels // columns)
-    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(width * columns, height * rows)
     return figure, list(figure.subplots(rows, columns, squeeze=False).flatten())
 
 

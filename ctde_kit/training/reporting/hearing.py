@@ -1,8 +1,8 @@
-"""Who is moved by whom where agents talk through a channel without weights, over an episode."""
+"""A record of how much each agent's messages move the others over an episode, for channels without weights."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from tensordict import TensorDictBase
@@ -25,10 +25,10 @@ class TalksThroughChannel(Capability, Protocol):
 
 
 class HearingRecord:
-    """Records at every step how much what each agent has heard would change if another one fell silent.
+    """Records at every step how much an agent would hear something else if another agent were silent.
 
-    That is the norm of the difference in the channel's output, as a share of the episode's largest. Where a channel has
-    weights, as TarMAC's, ``ListeningRecord`` shows them.
+    It is the norm of the change in the channel's output, as a share of the episode's largest. Where a channel has
+    weights, as TarMAC's has, ``ListeningRecord`` shows them.
 
     Args:
         policy: of the team, with one channel in it: ``unweighted_channels(policy)``.
@@ -53,23 +53,24 @@ class HearingRecord:
 
     def __init__(self, policy: nn.Module, team: TeamSpec, env: int = 0):
         self.team, self.env = team, env
-        self._said: tuple[Any, ...] = ()
+        self._said: tuple[Tensor | None, ...] = ()
         self._steps: list[Tensor] = []
         (self._channel,) = unweighted_channels(policy)
         self._channel.register_forward_pre_hook(self._note)
 
-    def _note(self, channel: nn.Module, given: tuple[Any, ...]) -> None:
+    def _note(self, channel: nn.Module, given: tuple[Tensor | None, ...]) -> None:
         self._said = given
 
     @torch.no_grad()
     def __call__(self, tensordict: TensorDictBase) -> None:
         """Record one env of a step ``[n_envs]``, in which the policy has just acted."""
         encoded, *masks = self._said
+        assert encoded is not None
         said, alive = encoded[self.env], torch.ones(encoded.shape[-2], dtype=torch.bool, device=encoded.device)
         for mask in masks:
             alive = alive if mask is None else mask[self.env]
         silenced = alive & ~torch.eye(len(alive), dtype=torch.bool, device=alive.device)
-        # Not a call, which other records of this channel would note.
+        # `forward`, since other records of this channel would take note of a call.
         heard = self._channel.forward(said.unsqueeze(0), alive.unsqueeze(0))
         without = self._channel.forward(said.expand(len(alive), *said.shape), silenced)
         moved = (without - heard).norm(dim=-1).transpose(0, 1).fill_diagonal_(0)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from ctde_kit.training.pairings import CrossPlay
+from ctde_kit.training.reporting.figures import new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 # Characters per line of a label.
 LABEL_WIDTH = 14
@@ -43,8 +45,7 @@ def plot_cross_play(table: CrossPlay, path: Path, title: str) -> Path:
     stacked = len(columns) > MOST_COLUMNS_SIDE_BY_SIDE
     width, height = 1.6 + 1.05 * len(columns), 1.0 + 0.62 * len(rows)
     size = (width + 0.8, 2 * height + 1.2) if stacked else (2 * width, height + 1.0)
-    figure = Figure(figsize=(max(size[0], 7.2), max(size[1], 2.9)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(max(size[0], 7.2), max(size[1], 2.9))
     panels = figure.subplots(2, 1) if stacked else figure.subplots(1, 2)
     for axis, group, outer in zip(panels, groups, (True, False), strict=True):
         _panel(axis, table.return_sum(group).numpy())

@@ -9,7 +9,8 @@ import importlib
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from types import ModuleType
+from typing import TypeVar
 
 import numpy as np
 
@@ -25,6 +26,9 @@ AGGREGATES = {
     "optimality gap": "aggregate_optimality_gap",
 }
 Scores = Mapping[str, np.ndarray]
+Numbers = float | np.ndarray
+Key = TypeVar("Key")
+Entry = TypeVar("Entry")
 
 
 @dataclass(frozen=True)
@@ -41,9 +45,9 @@ class Estimate:
     (True, False)
     """
 
-    value: Any
-    low: Any
-    high: Any
+    value: Numbers
+    low: Numbers
+    high: Numbers
 
     @property
     def beyond_noise(self) -> bool:
@@ -134,16 +138,16 @@ def probabilities_of_improvement(scores: Scores, *, seed: int = 0) -> dict[tuple
 def differences(
     scores: Scores, pairs: Iterable[tuple[str, str]], *, n_comparisons: int
 ) -> dict[tuple[str, str], Estimate]:
-    """The mean of the first of each pair less that of the second, both ways round.
+    """For each pair the difference of the two means, in both directions: first less second, and second less first.
 
-    The interval is Welch's, of two normal samples with deviations of their own. A bootstrap's interval is too narrow
-    here: with five seeds, 13 layouts that do not differ and Bonferroni's correction it finds a difference in one study
-    of five, not in one of twenty.
+    The interval is Welch's, of two normal samples with different deviations. A bootstrap's interval would be too
+    narrow: with five seeds, 13 layouts that do not differ and Bonferroni's correction it finds a difference in one
+    study of five, instead of one in twenty.
 
     Args:
         scores: by name, ``[seeds]``, two at least.
         pairs: of names.
-        n_comparisons: made together: each interval is as wide as Bonferroni's correction asks.
+        n_comparisons: how many comparisons are made together; Bonferroni's correction widens each interval by it.
 
     >>> import numpy as np
     >>> from ctde_kit.training.reporting import differences
@@ -163,12 +167,12 @@ def differences(
 
 
 def _iqm(scores: np.ndarray) -> np.ndarray:
-    """Of ``[seeds, tasks, *F]``, over seeds and tasks, all points at once."""
+    """The interquartile mean of ``[seeds, tasks, *F]`` over seeds and tasks, at all points at once."""
     return interquartile_mean(scores.reshape(-1, *scores.shape[2:]))
 
 
 def _aggregates(
-    scores: Scores, functions: Mapping[str, Callable[[np.ndarray], Any]], seed: int
+    scores: Scores, functions: Mapping[str, Callable[[np.ndarray], Numbers]], seed: int
 ) -> dict[str, dict[str, Estimate]]:
     def aggregate(values: np.ndarray) -> np.ndarray:
         return np.array([function(values) for function in functions.values()])
@@ -184,8 +188,8 @@ def _aggregates(
 
 
 def _resampled(
-    scores: Any, function: Callable[..., np.ndarray], resamples: int, seed: int
-) -> tuple[dict[Any, Any], dict[Any, Any]]:
+    scores: Mapping[Key, Entry], function: Callable[..., np.ndarray], resamples: int, seed: int
+) -> tuple[dict[Key, np.ndarray], dict[Key, np.ndarray]]:
     """What ``function`` gives for each entry of ``scores``, and its intervals ``[2, ...]``."""
     library = _package("rliable.library")
     # rliable draws from numpy's global generator, whatever it is handed.
@@ -200,7 +204,7 @@ def _resampled(
         np.random.set_state(state)
 
 
-def _package(name: str) -> Any:
+def _package(name: str) -> ModuleType:
     """A module that the extra ``report`` brings."""
     try:
         return importlib.import_module(name)

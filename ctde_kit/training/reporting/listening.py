@@ -1,8 +1,8 @@
-"""Whom agents listen to over an episode, where their channel says so."""
+"""A record of whom agents listen to over an episode, for channels with weights."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from tensordict import TensorDictBase
@@ -48,14 +48,15 @@ class ListeningRecord:
     def __init__(self, policy: nn.Module, team: TeamSpec, env: int = 0):
         self.team, self.env = team, env
         (self._group,) = team
-        self._heard: list[Any] = []
+        self._heard: list[tuple[Tensor, ...]] = []
         self._steps: list[Tensor] = []
-        self._channel: Any = listening_channels(policy)[0]
+        self._channel = listening_channels(policy)[0]
         self._channel.register_forward_pre_hook(lambda _, given: self._heard.append(given))
 
     @torch.no_grad()
     def __call__(self, tensordict: TensorDictBase) -> None:
         """Record one env of a step ``[n_envs]``, in which the policy has just acted."""
+        assert isinstance(self._channel, WeightedChannel)
         weights = self._channel.first_weights(*self._heard[-1])
         self._heard.clear()
         self._steps.append(weights[self.env].cpu())

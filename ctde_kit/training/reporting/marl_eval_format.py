@@ -1,4 +1,4 @@
-"""marl-eval's JSON (Gorsane et al. 2022), which BenchMARL writes, too: read as learning curves, and written from them.
+"""Learning curves read from and written to marl-eval's JSON (Gorsane et al. 2022), which BenchMARL also writes.
 
 ``{environment: {task: {algorithm: {seed_N: {step_K: {"step_count": frames, "elapsed_time": seconds, "return": [one per
 episode]}, "absolute_metrics": {"return": [...]}}}}}}``.
@@ -7,21 +7,20 @@ episode]}, "absolute_metrics": {"return": [...]}}}}}}``.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ctde_kit.errors import UserError
-from ctde_kit.files import replacing
+from ctde_kit.files import JsonObject, replacing
 from ctde_kit.training.reporting.run_curves import RunCurve
 
 RETURN, ABSOLUTE = "return", "absolute_metrics"
 
 
 def write_marl_eval(curves: Iterable[RunCurve], path: Path) -> Path:
-    """Write all runs to one file; returns ``path``. What has no absolute metric has that of its best evaluation.
+    """Write all runs to one file, and return ``path``; a run without an absolute metric gets its best evaluation's.
 
     >>> from pathlib import Path
     >>> import tempfile
@@ -32,7 +31,7 @@ def write_marl_eval(curves: Iterable[RunCurve], path: Path) -> Path:
     >>> [(run.task, run.label, run.seed, run.frames.tolist(), run.episodes) for run in read_marl_eval(path)]
     [('vmas/navigation', 'mappo', 3, [600, 1200], ((0.0, 0.2), (0.5, 0.7)))]
     """
-    data: dict[str, Any] = {}
+    data: JsonObject = {}
     for curve in curves:
         environment, _, task = curve.task.rpartition("/")
         algorithms = data.setdefault(environment or "environment", {}).setdefault(task, {})
@@ -43,8 +42,8 @@ def write_marl_eval(curves: Iterable[RunCurve], path: Path) -> Path:
     return path
 
 
-def _run(curve: RunCurve) -> dict[str, Any]:
-    run: dict[str, Any] = {}
+def _run(curve: RunCurve) -> JsonObject:
+    run: dict[str, JsonObject] = {}
     for index, (frames, episodes) in enumerate(zip(curve.frames.tolist(), curve.episodes, strict=True)):
         run[f"step_{index}"] = {"step_count": int(frames), RETURN: list(episodes)}
         if curve.seconds is not None:
@@ -97,7 +96,7 @@ def is_marl_eval(path: Path) -> bool:
         return False
 
 
-def _leaves(content: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str, Mapping[str, Any]]]:
+def _leaves(content: JsonObject) -> Iterator[tuple[str, str, str, str, JsonObject]]:
     for environment, tasks in content.items():
         for task, algorithms in tasks.items():
             for algorithm, runs in algorithms.items():
@@ -105,7 +104,7 @@ def _leaves(content: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str, Ma
                     yield environment, task, algorithm, name, steps
 
 
-def _curve(task: str, algorithm: str, name: str, steps: Mapping[str, Any]) -> RunCurve:
+def _curve(task: str, algorithm: str, name: str, steps: JsonObject) -> RunCurve:
     found = sorted(
         (step for key, step in steps.items() if not key.startswith("absolute")), key=lambda step: step["step_count"]
     )

@@ -7,7 +7,7 @@ import queue
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 LOG = logging.getLogger("ctde_kit")
 
@@ -26,7 +26,7 @@ class ScalarLogger(Protocol):
 
 
 class PatientLogger:
-    """A TorchRL logger in a thread of its own: an error or a server that is gone is one warning, and the run goes on.
+    """A TorchRL logger in a thread of its own: it warns once of an error or a server that is gone, and the run goes on.
 
     The thread also makes the logger, since some (MLflow's) belong to the thread that made them.
 
@@ -48,12 +48,13 @@ class PatientLogger:
     def __init__(self, make: Callable[[], ScalarLogger], name: str, end: Callable[[], object] = lambda: None) -> None:
         self._name, self._end, self._has_warned = name, end, False
         self._waiting: queue.Queue[tuple[str, float, int | None] | None] = queue.Queue(WAITING)
-        made: queue.Queue[Any] = queue.Queue()
+        made: queue.Queue[ScalarLogger | BaseException] = queue.Queue()
         self._thread = threading.Thread(target=self._serve, args=(make, made), name=f"{name}-logger", daemon=True)
         self._thread.start()
-        self.logger = made.get()
-        if isinstance(self.logger, BaseException):
-            raise self.logger
+        logger = made.get()
+        if isinstance(logger, BaseException):
+            raise logger
+        self.logger = logger
 
     def log_scalar(self, name: str, value: float, step: int | None = None) -> None:
         """Log one value, later."""
@@ -72,7 +73,7 @@ class PatientLogger:
         if self._thread.is_alive():
             self._warn("it does not answer")
 
-    def _serve(self, make: Callable[[], ScalarLogger], made: queue.Queue[Any]) -> None:
+    def _serve(self, make: Callable[[], ScalarLogger], made: queue.Queue[ScalarLogger | BaseException]) -> None:
         try:
             logger = make()
         except BaseException as error:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from ctde_kit.training.reporting.figures import new_figure
 
 DIAGNOSTICS = ("approx_kl", "entropy", "explained_variance")
 Rows = Sequence[dict[str, float]]
@@ -56,8 +55,7 @@ def _plot(rows: Rows, panels: list[list[str]], path: Path, title: str, ylabel: s
     n_columns = min(3, len(panels))
     n_rows = -(-len(panels) // n_columns)
     size = (7.0, 4.2) if len(panels) == 1 else (4.2 * n_columns, 2.8 * n_rows)
-    figure = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(*size)
     axes = figure.subplots(n_rows, n_columns, squeeze=False).flatten()
     for axis, names in zip(axes, panels, strict=False):
         for name in names:

@@ -1,4 +1,4 @@
-"""How far a run is: a bar on a terminal, a line per minute without one."""
+"""Reports of how far a run is: a bar on a terminal, a line per minute without one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EVERY = 60.0
 
 
 class ProgressReport(Protocol):
-    """What is told of each iteration."""
+    """A function that is told how far the run is after each iteration."""
 
     def __call__(self, frames: int, returns: str) -> None:
         """Report ``frames``, collected so far, and the ``returns``, in words."""
@@ -26,7 +26,7 @@ class ProgressReport(Protocol):
 
 @contextmanager
 def reporting_progress(kind: Progress, total_frames: int, frames: int) -> Iterator[ProgressReport]:
-    """Inside the block, what it gives reports how far a run is that starts at ``frames``, on stderr.
+    """Inside the block, a function that reports on stderr how far the run is, which starts at ``frames``.
 
     >>> from ctde_kit.training.reporting.progress import reporting_progress
     >>> with reporting_progress("none", total_frames=600, frames=0) as report:

@@ -56,7 +56,7 @@ class RunCurve:
         return np.interp(frames, self.frames, self.returns)
 
     def at_seconds(self, seconds: np.ndarray) -> np.ndarray:
-        """Returns at times of the clock; a run that has ended stays at its last."""
+        """Returns at times in seconds; a run that has ended stays at its last return."""
         assert self.seconds is not None
         return np.interp(seconds, self.seconds, self.returns)
 
@@ -103,7 +103,7 @@ class Comparison:
 
     @property
     def common_seeds(self) -> int:
-        """How many runs of each label and task count over all tasks: as many as the smallest number of them."""
+        """How many runs of each label and task are compared: the smallest number that any of them has."""
         counts = [len(self.of(task, label)) for task in self.tasks for label in self.complete_labels]
         return min(counts, default=0)
 
@@ -121,7 +121,7 @@ class Comparison:
         return self._stacked(lambda curve: curve.at(shares * self.last_frames(curve.task)))
 
     def last_frames(self, task: str) -> float:
-        """Up to where all runs on ``task`` were evaluated."""
+        """The number of frames up to which all runs on ``task`` were evaluated."""
         return min(curve.frames[-1] for curve in self.of(task))
 
     @property

@@ -101,8 +101,8 @@ def write_video(frames: Sequence[np.ndarray], path: Path, frames_per_second: flo
     unfinished = path.with_name(f".{path.stem}.part.mp4")
     try:
         size = (width + width % 2, height + height % 2)
-        options: dict[str, Any] = {"fps": frames_per_second, "macro_block_size": 2}
-        writer = imageio_ffmpeg.write_frames(str(unfinished), size, **options)
+        rate: Any = frames_per_second  # declared as a whole number, and any number is taken
+        writer = imageio_ffmpeg.write_frames(str(unfinished), size, fps=rate, macro_block_size=2)
         writer.send(None)
         for frame in frames:
             writer.send(np.ascontiguousarray(np.pad(frame, even, constant_values=255)))

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ctde_kit.files import JsonObject
 from ctde_kit.recipes.configs.checks import PATH
 from ctde_kit.recipes.configs.own_modules import imported, source
 from ctde_kit.recipes.configs.tasks.task import Renderer, TaskConfig, chosen_actions, naming_params, worker_renderer
@@ -26,7 +27,7 @@ class PettingZooTask(TaskConfig):
     Args:
         name: of the task.
         n_envs: environments in the batch.
-        groups_compete: report returns per group only.
+        groups_compete: report returns per group only; null where there is one group.
         env: family and module, such as mpe2/simple_spread_v3 or sisl/multiwalker_v9; or your own, MODULE:FUNCTION or
             FILE.py:FUNCTION, which builds one.
         n_workers: processes; null for one per core that may be used.
@@ -51,7 +52,7 @@ class PettingZooTask(TaskConfig):
     max_steps: int = 25
     continuous_actions: bool | None = None
     return_state: bool | None = None
-    params: dict[str, Any] = field(default_factory=dict)
+    params: JsonObject = field(default_factory=dict)
 
     @property
     def continuous(self) -> bool | None:
@@ -80,10 +81,11 @@ class PettingZooTask(TaskConfig):
                 max_steps=self.max_steps,
                 seed=seed,
                 return_state=self.return_state,
+                flatten=True,
                 device=device,
             )
 
-    def _factory(self, params: dict[str, Any]) -> Callable[[], Any]:
+    def _factory(self, params: JsonObject) -> Callable[[], object]:
         from ctde_kit.envs.pettingzoo import pettingzoo_factory
 
         if ":" not in self.env:

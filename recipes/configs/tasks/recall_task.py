@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ctde_kit.files import JsonObject
 from ctde_kit.recipes.configs.tasks.task import TaskConfig, check_params, naming_params
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class RecallTask(TaskConfig):
 
     name: str = "memory/recall"
     max_steps: int = 8
-    params: dict[str, Any] = field(default_factory=dict)
+    params: JsonObject = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()

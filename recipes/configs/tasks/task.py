@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping
+import re
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
 
 from ctde_kit.errors import UserError
+from ctde_kit.files import JsonObject
 from ctde_kit.recipes.configs.checks import CheckedConfig, check_positive
 
 if TYPE_CHECKING:
@@ -40,7 +43,8 @@ class TaskConfig(CheckedConfig):
     Args:
         name: of the task, as reports show it.
         n_envs: environments in the batch.
-        groups_compete: groups have opposed interests, so returns are reported per group only.
+        groups_compete: groups have opposed interests, so returns are reported per group only; null where there is one
+            group: of several somebody must say it.
     """
 
     # Options of a recipe, by their paths, that have other values with this task unless they are given.
@@ -48,12 +52,25 @@ class TaskConfig(CheckedConfig):
 
     name: str = "task"
     n_envs: int = 60
-    groups_compete: bool = False
+    groups_compete: bool | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         given = {name: getattr(self, name, None) for name in ("n_envs", "max_steps", "n_workers", "worker_timeout")}
         check_positive(**{f"task.{name}": value for name, value in given.items()})
+
+    def check_interests(self, groups: Sequence[str]) -> None:
+        """Raise ``UserError`` where nobody has said whether the groups of the environment compete.
+
+        Args:
+            groups: their names.
+        """
+        if self.groups_compete is None and len(groups) > 1:
+            raise UserError(
+                f"task.groups_compete: {self.name} has the groups {', '.join(groups)}; say true where one loses what "
+                "another earns, and each is reported and mixed alone, or false where all are one team (`ctde describe` "
+                "shows what random play earns)"
+            )
 
     @property
     def continuous(self) -> bool | None:
@@ -70,7 +87,7 @@ class TaskConfig(CheckedConfig):
         return self
 
     def build(self, *, seed: int, device: str, n_envs: int | None = None) -> EnvBase:
-        """The environment, ``n_envs`` wide."""
+        """The environment with ``n_envs`` copies in its batch."""
         raise NotImplementedError
 
     def build_evaluation(self, *, seed: int, device: str, episodes: int) -> EnvBase:
@@ -90,16 +107,26 @@ class TaskConfig(CheckedConfig):
         return None
 
     def evaluation_envs(self, episodes: int) -> int:
-        """How wide an evaluation env is; by default all episodes run side by side."""
+        """How many envs an evaluation runs side by side; by default one per episode."""
         return episodes
 
 
-def chosen_actions(task: Any, continuous: bool) -> Any:
+class WithBothActions(Protocol):
+    """A task whose actions may be continuous or discrete."""
+
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[object]]]
+    continuous_actions: bool | None
+
+
+Task = TypeVar("Task", bound=WithBothActions)
+
+
+def chosen_actions(task: Task, continuous: bool) -> Task:
     """A copy of ``task`` with the field ``continuous_actions`` filled in, where it is ``None``."""
     return task if task.continuous_actions is not None else dataclasses.replace(task, continuous_actions=continuous)
 
 
-def check_params(name: str, params: dict[str, Any], known: tuple[str, ...]) -> None:
+def check_params(name: str, params: JsonObject, known: tuple[str, ...]) -> None:
     """Raise ``UserError`` for an argument that the environment never reads."""
     unknown = sorted(params.keys() - set(known))
     if unknown:
@@ -107,15 +134,25 @@ def check_params(name: str, params: dict[str, Any], known: tuple[str, ...]) -> N
 
 
 @contextlib.contextmanager
-def naming_params(task: str, params: dict[str, Any]) -> Iterator[None]:
-    """Turn whatever an environment raises while it is built into a ``UserError`` that names it and its arguments."""
+def naming_params(task: str, params: JsonObject) -> Iterator[None]:
+    """Turn whatever an environment raises while it is built into a ``UserError`` that names it.
+
+    An argument is named where what was raised names it, else the line that raised it.
+    """
     try:
         yield
     except UserError:
         raise
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        given, hint = f" with task.params={params}", "look at task.params, and at the environment's own requirements"
-        if not params:
-            given, hint = "", "look at the environment's own requirements"
-        raise UserError(f"{task} does not build{given} ({reason}); {hint}") from error
+        named = [name for name in params if re.search(rf"\b{re.escape(name)}\b", str(error))]
+        hint = f"look at task.params.{named[0]}={params[named[0]]}" if named else _where(error)
+        raise UserError(f"{task} does not build ({reason}); {hint}") from error
+
+
+def _where(error: Exception) -> str:
+    """What to look at where no argument is to blame: the line that raised, in this process or in a worker's."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    lines = [line for note in getattr(error, "__notes__", []) for line in re.findall(r'File "(.+)", line (\d+)', note)]
+    filename, line = lines[-1] if lines else (place.filename, place.lineno)
+    return f"look at {filename}, line {line}, and at what the environment needs"

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import ctde_kit as ck
+from ctde_kit.files import JsonObject
 from ctde_kit.recipes.configs.checks import PATH
 from ctde_kit.recipes.configs.own_modules import imported, source
 from ctde_kit.recipes.configs.tasks.task import Renderer, TaskConfig, chosen_actions, naming_params
 
 if TYPE_CHECKING:
     from torchrl.envs import EnvBase
+    from vmas.simulator.scenario import BaseScenario
 
 
 @dataclass
@@ -22,7 +25,7 @@ class VmasTask(TaskConfig):
     Args:
         name: of the task, ``vmas/{scenario}``.
         n_envs: environments in the batch.
-        groups_compete: report returns per group only.
+        groups_compete: report returns per group only; null where there is one group.
         scenario: null for the one that VMAS ships by that name, or your own, MODULE:CLASS or FILE.py:CLASS; a function
             that gives a scenario will do, too.
         max_steps: steps per episode.
@@ -39,7 +42,7 @@ class VmasTask(TaskConfig):
     scenario: str | None = field(default=None, metadata=PATH)
     max_steps: int = 100
     continuous_actions: bool | None = None
-    params: dict[str, Any] = field(default_factory=dict)
+    params: JsonObject = field(default_factory=dict)
 
     @property
     def continuous(self) -> bool:
@@ -56,7 +59,7 @@ class VmasTask(TaskConfig):
         return self._build(seed, device, n_envs or self.n_envs, info=False)
 
     def build_evaluation(self, *, seed: int, device: str, episodes: int) -> EnvBase:
-        """With what the scenario reports of each agent; it is no part of what agents observe."""
+        """The evaluation env, whose ``info`` entries hold what the scenario reports of each agent."""
         return self._build(seed, device, self.evaluation_envs(episodes), info=True)
 
     def _build(self, seed: int, device: str, n_envs: int, info: bool) -> EnvBase:
@@ -72,11 +75,13 @@ class VmasTask(TaskConfig):
                 scenario_kwargs=self.params,
             )
 
-    def _scenario(self) -> Any:
+    def _scenario(self) -> str | BaseScenario | type[BaseScenario]:
         if self.scenario is None:
             return self.name.split("/", 1)[-1]
-        found = imported(self.scenario, f"task.scenario={self.scenario}")
-        return found if isinstance(found, type) or not callable(found) else found()
+        named = imported(self.scenario, f"task.scenario={self.scenario}")
+        scenario: BaseScenario | type[BaseScenario] = named
+        make: Callable[[], BaseScenario] = named
+        return make() if callable(named) and not isinstance(named, type) else scenario
 
     def own_code(self) -> dict[str, Path]:
         """The scenario's file or package, where it is the user's own."""

@@ -29,7 +29,7 @@ class Job:
 
     Args:
         run: what is run.
-        process: its process, the leader of a group of its own.
+        process: the run's process, which leads a process group of its own.
     """
 
     run: PlannedRun
@@ -48,13 +48,13 @@ class Job:
 
 @dataclass
 class JobQueue:
-    """Works through runs, some at a time.
+    """Starts the runs of a benchmark in processes, a fixed number at a time, until all have ended.
 
     Args:
-        jobs: how many at a time.
-        threads: of each process.
-        command: what runs a command line of ``ctde``.
-        watch: called again and again with the runs in progress.
+        jobs: how many runs are in progress at a time.
+        threads: CPU threads of each process.
+        command: the program that a run's ``ctde`` arguments are given to.
+        watch: called at every look at the processes, with the runs in progress.
         failed: the runs that failed.
     """
 
@@ -66,16 +66,17 @@ class JobQueue:
     _running: list[Job] = field(default_factory=list)
 
     def work(self, runs: Sequence[PlannedRun], deadline: float | None = None) -> bool:
-        """Run all of ``runs``; one that fails is noted, and passed over.
+        """Run all of ``runs``; one that fails is added to ``failed``, and the others go on.
 
-        Whatever ends this early, a signal too, ends the processes: they write a checkpoint first.
+        If this call ends early (at the deadline, by an exception or a signal), each process is told to stop; it writes
+        a checkpoint first.
 
         Args:
-            runs: in this order.
-            deadline: on the clock of ``time.monotonic``; those in progress are stopped then.
+            runs: are started in this order.
+            deadline: a time on the clock of ``time.monotonic``, at which the runs in progress are stopped.
 
         Returns:
-            Whether there was time for all.
+            Whether all runs were done before the deadline.
         """
         waiting = list(runs)
         try:
@@ -104,7 +105,7 @@ class JobQueue:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **thread_limits(self.threads)},
-                # The terminal's Ctrl-C comes to this process alone, which stops the others.
+                # In a session of its own the run does not get the terminal's Ctrl-C; this process does, and stops it.
                 start_new_session=True,
             )
         return Job(run, process)
@@ -136,14 +137,14 @@ class JobQueue:
 
 
 def thread_limits(threads: int) -> Mapping[str, str]:
-    """What keeps a process to so many threads."""
+    """Environment variables that limit a process to this number of CPU threads."""
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TORCHINDUCTOR_COMPILE_THREADS")
     return dict.fromkeys(names, str(threads))
 
 
 @contextlib.contextmanager
 def _terminations_as_interrupts() -> Iterator[None]:
-    """SIGTERM, which ends a process without a word, is a KeyboardInterrupt inside the block."""
+    """Inside the block SIGTERM raises KeyboardInterrupt, so that ``finally`` clauses run."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

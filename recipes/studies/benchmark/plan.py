@@ -1,4 +1,4 @@
-"""Which runs a benchmark has, and what has become of each."""
+"""The runs of a benchmark, and the status of each."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
-# Deep enough for `frames_N.pt` alone: what a benchmark asks of a run directory needs no torch.
+# Matched by file name, so that looking at a run directory does not import torch.
 CHECKPOINTS = "checkpoints/frames_*.pt"
 
 
 class Status(Enum):
-    """What has become of a run."""
+    """How far a run has come."""
 
     NEW = "new"
     STOPPED = "stopped"
@@ -26,11 +26,11 @@ class PlannedRun:
     """One run of a benchmark.
 
     Args:
-        label: names it in tables; the recipe's name, or that of a variant.
-        recipe: whose command trains.
-        task: its name.
-        seed: of the run.
-        options: overrides, without task, seed and directory.
+        label: the run's name in tables: its recipe, or a variant of the recipe.
+        recipe: the name of the recipe whose command trains.
+        task: the task's name.
+        seed: the run's seed.
+        options: overrides on its command line, without task, seed and directory.
         output: the benchmark's directory.
     """
 
@@ -43,8 +43,8 @@ class PlannedRun:
 
     @property
     def name(self) -> str:
-        """Of its directory below ``output``."""
-        # Of one's own code by its name alone: a path may lead out of the directory.
+        """The path of the run's directory below ``output``."""
+        # A task from a file of the user's is named by its class alone, since the file's path may lead out of `output`.
         task = f"{self.task.partition('/')[0]}/{self.task.rpartition('/')[2]}" if ":" in self.task else self.task
         return f"{task}/{self.label}/seed_{self.seed}"
 
@@ -54,12 +54,12 @@ class PlannedRun:
 
     @property
     def log(self) -> Path:
-        """What it printed, of all its starts."""
+        """The file with everything that the run printed, each time that it was started."""
         return self.output / "logs" / f"{self.name.replace('/', '__')}.log"
 
     @property
     def failure(self) -> Path:
-        """Why it failed; there is no such file where it did not."""
+        """The file that says why the run failed; there is none if it did not fail."""
         return self.log.with_suffix(".failed")
 
     @property
@@ -72,14 +72,14 @@ class PlannedRun:
 
     @property
     def arguments(self) -> list[str]:
-        """The command line that starts it, or goes on with it."""
+        """The arguments of ``ctde`` that start the run, or resume it from its last checkpoint."""
         if self.status is Status.STOPPED or any(self.directory.glob(CHECKPOINTS)):
             return [self.recipe, f"resume={self.directory}"]
         chosen = [f"task={self.task}", f"seed={self.seed}", f"hydra.run.dir={self.directory}"]
         return [self.recipe, *chosen, *self.options]
 
     def frames(self) -> int:
-        """Collected so far, as ``metrics.csv`` has it."""
+        """The frames collected so far, read from ``metrics.csv``."""
         try:
             *_, last = (self.directory / "metrics.csv").read_text().splitlines()
             return int(float(last.partition(",")[0]))
@@ -87,7 +87,7 @@ class PlannedRun:
             return 0
 
     def result(self) -> float | None:
-        """The final policy's mean return, of the first group where groups compete; nothing before the run has ended."""
+        """The final policy's mean return (the first group's where groups compete), or None before the run has ended."""
         try:
             summary = json.loads((self.directory / "summary.json").read_text())
         except (OSError, ValueError):
@@ -100,11 +100,11 @@ class Plan:
     """The runs of a benchmark: every recipe on every task with every seed.
 
     Args:
-        recipes: by label, the recipe's name and its options.
-        tasks: by name, its options.
-        seeds: of each pair.
-        options: of all runs.
-        output: where they go.
+        recipes: for each label, the recipe's name followed by its options.
+        tasks: for each task's name, its options.
+        seeds: the seeds of each pair of recipe and task.
+        options: options of all runs.
+        output: the directory below which each run has its own.
 
     >>> plan = Plan({"vdn": ["vdn"], "slow": ["vdn", "lr=1e-4"]}, {"matrix/climbing": []}, [7, 8], [], Path("b"))
     >>> [run.name for run in plan.runs()]  # doctest: +NORMALIZE_WHITESPACE
@@ -119,7 +119,7 @@ class Plan:
     output: Path = Path("benchmark")
 
     def runs(self) -> Iterator[PlannedRun]:
-        """In the order in which they start: whenever time is up, all pairs have about as many seeds."""
+        """All runs in the order in which they start: seed by seed, so that at any time all pairs have about as many."""
         for seed in self.seeds:
             for task, task_options in self.tasks.items():
                 for label, (recipe, *recipe_options) in self.recipes.items():

@@ -15,11 +15,11 @@ REDRAW = 1.0
 
 
 def progress_table(runs: Iterable[PlannedRun], running: Iterable[PlannedRun] = ()) -> list[str]:
-    """Lines of a table with a row per task and recipe.
+    """The lines of a table with one row per task and recipe.
 
     Args:
-        runs: all of the benchmark.
-        running: those in progress.
+        runs: all runs of the benchmark.
+        running: the runs in progress.
     """
     rows: dict[tuple[str, str], list[PlannedRun]] = {}
     for run in runs:
@@ -44,11 +44,11 @@ def _cells(members: list[PlannedRun], running: list[PlannedRun]) -> tuple[str, s
 
 
 class Progress:
-    """Shows the table: again and again in one place on a terminal, else a line per run that has ended.
+    """Shows how far a benchmark is: on a terminal a table that is redrawn in place, else one line per ended run.
 
     Args:
-        runs: all of the benchmark.
-        stream: where to write; where the program prints by default.
+        runs: all runs of the benchmark.
+        stream: where to write; standard output by default.
     """
 
     def __init__(self, runs: list[PlannedRun], stream: TextIO | None = None):
@@ -57,7 +57,7 @@ class Progress:
         self._statuses = {run: run.status for run in runs}
 
     def __call__(self, running: list[PlannedRun]) -> None:
-        """Show how far the benchmark is."""
+        """Redraw the table, or print a line for each run that has ended since the last call."""
         if self.stream.isatty():
             if time.monotonic() - self._last >= REDRAW:
                 self._draw(running)
@@ -70,7 +70,7 @@ class Progress:
                 self._statuses[run] = run.status
 
     def close(self) -> None:
-        """Show the table as it is in the end."""
+        """Show the final table."""
         self._draw([])
 
     def _say(self, run: PlannedRun) -> None:

@@ -1,4 +1,4 @@
-"""What is said of critics' layouts, and what the runs say to it."""
+"""Claims that papers make about critics' layouts, and what the runs show about each."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Claim:
     """A statement about pairs of layouts.
 
     Args:
-        text: as it is said.
-        expected: of the first of each pair against the second: `above`, `below`, or `alike`.
-        pairs: that it speaks of.
+        text: the claim in words.
+        expected: how the first of each pair does against the second: `above`, `below`, or `alike`.
+        pairs: the pairs of layouts that the claim is about.
     """
 
     text: str
@@ -27,7 +27,7 @@ class Claim:
     pairs: tuple[Pair, ...]
 
     def verdict(self, found: Mapping[Pair, Estimate]) -> str:
-        """A plain sentence."""
+        """One sentence: confirmed, contradicted or neither, and which differences are beyond noise."""
         beyond = {pair: found[pair] for pair in self.pairs if found[pair].beyond_noise}
         named = [f"{first} {'above' if e.value > 0 else 'below'} {second}" for (first, second), e in beyond.items()]
         counted = f"{len(beyond)} of {len(self.pairs)} differences are beyond noise"
@@ -43,7 +43,7 @@ class Claim:
 
 
 def claims(layouts: list[str]) -> list[Claim]:
-    """Those that the ``layouts`` at hand can answer; a layout is not compared with its own variants."""
+    """The claims that runs of these ``layouts`` can test; a layout is not compared with its own variants."""
     with_order = [(f"{name}_{order}", name) for name in layouts for order in ORDERINGS]
     ordered = tuple(pair for pair in with_order if pair[0] in layouts)
     said = [
@@ -55,7 +55,7 @@ def claims(layouts: list[str]) -> list[Claim]:
 
 
 def distinct(pairs: Iterable[Pair]) -> list[Pair]:
-    """Each two layouts once, in whichever order they come first."""
+    """Every two layouts once, in the order in which some claim first names them."""
     found: dict[frozenset[str], Pair] = {}
     for pair in pairs:
         found.setdefault(frozenset(pair), pair)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
+from ctde_kit.files import JsonObject
 from ctde_kit.recipes.studies.critic_layouts.claims import claims, distinct
 from ctde_kit.recipes.studies.critic_layouts.runs import Curves
+from ctde_kit.training.reporting.figures import new_figure
 from ctde_kit.training.reporting.interval_estimates import (
     CONFIDENCE,
     RESAMPLES,
@@ -57,8 +56,7 @@ def plot_curves(curves: Curves, path: Path) -> None:
     panels = _families(list(curves.returns))
     n_columns = 2 if len(panels) == 4 else min(3, len(panels))
     n_rows = -(-len(panels) // n_columns)
-    figure = Figure(figsize=(4.6 * n_columns, 3.2 * n_rows), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(4.6 * n_columns, 3.2 * n_rows)
     axes = figure.subplots(n_rows, n_columns, squeeze=False, sharex=True, sharey=True).flatten()
     for axis, names in zip(axes, panels, strict=False):
         for name in names:
@@ -77,12 +75,12 @@ def plot_curves(curves: Curves, path: Path) -> None:
 
 
 def scores(curves: Curves, measure: str) -> dict[str, np.ndarray]:
-    """One number a run, ``[seeds]``: its `final` evaluation, or the `mean` of all."""
+    """One number per run, ``[seeds]``: its `final` evaluation, or the `mean` of all its evaluations."""
     return {name: values[:, -1] if measure == "final" else values.mean(1) for name, values in curves.returns.items()}
 
 
 def _families(layouts: list[str]) -> list[list[str]]:
-    """Orderings of one layout together; all single ones beside ``central``."""
+    """The layouts of each panel of the plot: the orderings of one layout, or the single layouts and ``central``."""
     families: dict[str, list[str]] = {}
     for name in layouts:
         base = next((other for other in layouts if other != name and name.startswith(f"{other}_")), name)
@@ -147,7 +145,7 @@ def _claims(curves: Curves) -> list[str]:
 
 
 def _command(curves: Curves) -> list[str]:
-    config: dict[str, Any] = curves.config
+    config: JsonObject = curves.config
     seeds = ",".join(str(seed) for seed in curves.seeds)
     options = [f"layout={','.join(curves.returns)}", f"seed={seeds}", *curves.changed]
     return [

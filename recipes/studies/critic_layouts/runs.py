@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ctde_kit.errors import UserError
+from ctde_kit.files import JsonObject
 from ctde_kit.recipes.wiring.saved_runs import SavedRun
 from ctde_kit.training import read_metrics
 
@@ -31,7 +31,7 @@ class Curves:
         changed: options of all runs that are not the study's own, as overrides.
     """
 
-    config: dict[str, Any]
+    config: JsonObject
     seeds: list[int]
     frames: np.ndarray
     returns: dict[str, np.ndarray]
@@ -39,7 +39,7 @@ class Curves:
 
 
 # The options of the study's own runs, by algorithm and task.
-StudyOptions = Callable[[str, str], Mapping[str, Any]]
+StudyOptions = Callable[[str, str], Mapping[str, object]]
 
 
 def read_curves(directory: Path, study_options: StudyOptions) -> Curves:
@@ -87,7 +87,7 @@ def read_curves(directory: Path, study_options: StudyOptions) -> Curves:
     )
 
 
-def changed_options(config: Mapping[str, Any], study_options: StudyOptions) -> tuple[str, ...]:
+def changed_options(config: JsonObject, study_options: StudyOptions) -> tuple[str, ...]:
     """Overrides that lead from the study's own options to ``config``."""
     task = config["task"]["name"]
     usual = _leaves(_comparable(study_options(str(config["algorithm"]), task)))
@@ -96,14 +96,14 @@ def changed_options(config: Mapping[str, Any], study_options: StudyOptions) -> t
     return (f"task={task}", *changed)
 
 
-def _leaves(config: Any, path: str = "") -> dict[str, Any]:
+def _leaves(config: object, path: str = "") -> JsonObject:
     if not isinstance(config, Mapping) or not config:
         return {path: config}
     inside = [_leaves(value, f"{path}.{key}" if path else str(key)) for key, value in config.items()]
     return {name: value for leaves in inside for name, value in leaves.items()}
 
 
-def _written(value: Any) -> str:
+def _written(value: object) -> str:
     if isinstance(value, bool) or value is None:
         return "null" if value is None else str(value).lower()
     return str(value).replace(" ", "")
@@ -116,7 +116,7 @@ def _seed(run: Path) -> int:
     return int(number)
 
 
-def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
+def _comparable(config: Mapping[str, object]) -> JsonObject:
     return {key: value for key, value in config.items() if key not in VARIED}
 
 

@@ -1,4 +1,4 @@
-"""What the pages of ``ctde report`` and ``ctde compare`` have in common."""
+"""Paragraphs and tables that are on the pages of both ``ctde report`` and ``ctde compare``."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def introduction(comparison: Comparison, each: str) -> str:
 
 
 def task_table(comparison: Comparison, found: Found, task: str) -> Table:
-    """A row for each label with runs on ``task``: final return, every seed, frames, time."""
+    """A table with one row per label that has runs on ``task``: final return, every seed, frames, time."""
     labels = [label for label in comparison.labels if comparison.of(task, label)]
     final = interquartile_means(
         {label: np.array([[curve.final] for curve in comparison.of(task, label)]) for label in labels}
@@ -98,5 +98,5 @@ def _mean(values: Sequence[float | None], form: str) -> str:
 
 
 def named(names: Sequence[str]) -> str:
-    """A few names, or how many there are."""
+    """The names, if they are few; else how many there are."""
     return ", ".join(names) if len(names) <= 4 else f"{len(names)} of them"

@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from ctde_kit.errors import UserError
+from ctde_kit.files import JsonObject
 from ctde_kit.recipes.configs.data import KIND
 from ctde_kit.recipes.studies.report.sources import FREE, FREE_OF_TASK, Found, read_sources
 
-Settings = Mapping[str, Any]
+Settings = Mapping[str, Any]  # plain values, of yaml
 
 
-def read_by_settings(sources: Sequence[Path], read: Callable[[Path], dict[str, Any]]) -> Found:
-    """All runs in directories and below them, each labeled by what its settings have that others' have not.
+def read_by_settings(sources: Sequence[Path], read: Callable[[Path], JsonObject]) -> Found:
+    """All runs in directories and below them, labeled by recipe and the options in which the recipe's runs differ.
 
-    A recipe that is there with one kind of settings is labeled by its name alone.
+    A recipe whose runs all have the same options is labeled by its name alone.
 
     Args:
         sources: directories of runs, or of directories of them.
@@ -52,7 +53,7 @@ def _runs(source: Path) -> Iterator[Path]:
 
 
 def _add(single: Found, label: str, found: Found) -> None:
-    """Take over what one run holds, under ``label``."""
+    """Add the curves, facts and options of one run to ``found``, with ``label`` in place of the run's own label."""
     found.curves += [dataclasses.replace(curve, label=label) for curve in single.curves]
     found.facts += single.facts[:1]
     found.configs |= {(task, label, seed): config for (task, _, seed), config in single.configs.items()}
@@ -88,12 +89,12 @@ def _labels(configs: Mapping[Path, Settings]) -> dict[Path, str]:
 
 
 def _differing(several: Sequence[Settings]) -> list[str]:
-    """The options in which some differ; those of a part only if some differ that have the same kind of part."""
+    """The options in which some runs differ; an option of a part counts only between runs with that kind of part."""
     absent = object()
     names = dict.fromkeys(name for settings in several for name in settings)
     differing: list[str] = []
     for name in names:
-        values: dict[tuple[Any, ...], Any] = {}
+        values: dict[tuple[object, ...], object] = {}
         for settings in several:
             value = settings.get(name, absent)
             if values.setdefault(_kinds(settings, name), value) != value:
@@ -102,21 +103,21 @@ def _differing(several: Sequence[Settings]) -> list[str]:
     return differing
 
 
-def _kinds(settings: Settings, name: str) -> tuple[Any, ...]:
-    """Of the parts that the option ``name`` is in, such as ``critic`` and ``critic.network``, which kind is there."""
+def _kinds(settings: Settings, name: str) -> tuple[object, ...]:
+    """The kinds of the parts that the option ``name`` is in, such as those of ``critic`` and ``critic.network``."""
     places = name.removesuffix(f".{KIND}").split(".")[:-1]
     return tuple(settings.get(".".join([*places[: depth + 1], KIND])) for depth in range(len(places)))
 
 
-def _flat(settings: Settings, place: str = "") -> dict[str, Any]:
+def _flat(settings: Settings, place: str = "") -> JsonObject:
     """``{"critic": {"sees": "state"}}`` as ``{"critic.sees": "state"}``."""
-    flat: dict[str, Any] = {}
+    flat: JsonObject = {}
     for name, value in settings.items():
         flat |= _flat(value, f"{place}{name}.") if isinstance(value, Mapping) else {f"{place}{name}": value}
     return flat
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     if isinstance(value, bool) or value is None:
         return "null" if value is None else str(value).lower()
     return f"[{','.join(map(_text, value))}]" if isinstance(value, list) else str(value)

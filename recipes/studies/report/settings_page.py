@@ -23,12 +23,12 @@ NAME = "compare"
 
 
 def write_comparison(found: Found, output: Path, *, command: str) -> tuple[list[Path], dict[str, list[Table]]]:
-    """``compare.html`` and ``compare.md`` with its pictures; gives their paths, and the tables of each task.
+    """Write ``compare.html`` and ``compare.md`` with its pictures; returns their paths, and the tables of each task.
 
     Args:
-        found: the runs, of one task. Where groups compete, each group's return is a task of its own.
-        output: a directory; it is made.
-        command: that made the page, for the page.
+        found: the runs, all of one task. Where groups compete, each group's return counts as a task of its own.
+        output: the directory to write to; it is made if there is none.
+        command: the command line that makes the page; the page shows it.
     """
     comparison = Comparison(found.curves)
     output.mkdir(parents=True, exist_ok=True)
@@ -57,7 +57,7 @@ def write_comparison(found: Found, output: Path, *, command: str) -> tuple[list[
 
 
 def _improvement(comparison: Comparison, task: str) -> dict[tuple[str, str], Estimate]:
-    """For each two labels how probably a run of the first, whose runs end higher, is better; empty for one label."""
+    """For every two labels, the better one first: how probably its run is better; empty if there is only one label."""
     finals = {label: np.array([[curve.final] for curve in comparison.of(task, label)]) for label in comparison.labels}
     ranked = sorted(finals, key=lambda label: -interquartile_mean(finals[label].flatten()))
     return probabilities_of_improvement({label: finals[label] for label in ranked})

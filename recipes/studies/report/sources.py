@@ -1,4 +1,4 @@
-"""Where a report's runs come from: run directories, and files in marl-eval's format."""
+"""Reads the runs of a report from run directories and from files in marl-eval's format."""
 
 from __future__ import annotations
 
@@ -7,45 +7,45 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ctde_kit.errors import UserError
+from ctde_kit.files import JsonObject
 from ctde_kit.recipes.wiring.saved_runs import SavedRun
 from ctde_kit.training import read_evaluations, read_metrics
 from ctde_kit.training.reporting import RunCurve, is_marl_eval, read_marl_eval
 
 # Runs of one label may differ in these, which change nothing in what is learned.
-FREE = ("seed", "device", "compile", "logger", "video", "checkpoint", "evaluation")
+FREE = ("seed", "device", "compile", "threads", "logger", "video", "checkpoint", "evaluation")
 # Runs of one task may differ in these.
 FREE_OF_TASK = ("n_envs", "n_workers", "continuous_actions")
 
 
 @dataclass
 class Found:
-    """What the sources of a report hold.
+    """The runs that were found in the sources of a report.
 
     Args:
-        curves: of the runs that have ended.
-        unfinished: directories of the others.
-        facts: ``facts.json`` of each run that has one.
-        configs: of each run directory.
-        frames_per_second: of training alone, by task, label and seed.
+        curves: the returns of the runs that have ended.
+        unfinished: the directories of runs that have not.
+        facts: the content of ``facts.json`` of each run that has one.
+        configs: all options of each run, by task, label and seed.
+        frames_per_second: the speed of training, evaluations not counted, by task, label and seed.
     """
 
     curves: list[RunCurve] = field(default_factory=list)
     unfinished: list[Path] = field(default_factory=list)
-    facts: list[dict[str, Any]] = field(default_factory=list)
-    configs: dict[tuple[str, str, int], dict[str, Any]] = field(default_factory=dict)
+    facts: list[JsonObject] = field(default_factory=list)
+    configs: dict[tuple[str, str, int], JsonObject] = field(default_factory=dict)
     frames_per_second: dict[tuple[str, str, int], float] = field(default_factory=dict)
 
 
 def read_sources(sources: Sequence[Path]) -> Found:
-    """All runs in directories, whatever is below them, and in files of marl-eval's format.
+    """All runs in directories, at any depth, and in files of marl-eval's format.
 
-    A run's label is the name of the directory that holds its ``seed_N``, as benchmarks and studies name them, else its
-    algorithm. Where a later source has a label of an earlier one, its name is added.
+    A run in a directory ``LABEL/seed_N``, as benchmarks and studies name them, has the label ``LABEL``; any other run
+    has its algorithm's name. If an earlier source has runs with the same label, the source's name is added to it.
 
     Raises:
         UserError: for sources without runs, and for runs of one label that differ in more than their seed.
@@ -90,8 +90,8 @@ def _read(source: Path, found: Found, earlier: set[str]) -> Iterator[RunCurve]:
             yield from map(named, read_marl_eval(path))
 
 
-def _curves(run: Path, config: dict[str, Any], summary: dict[str, Any]) -> Iterator[RunCurve]:
-    """One curve, or where groups compete one for each group, as if it were a task of its own."""
+def _curves(run: Path, config: JsonObject, summary: JsonObject) -> Iterator[RunCurve]:
+    """The run's one curve; where groups compete, one curve per group, whose task is named ``TASK (GROUP)``."""
     label = run.parent.name if run.name.startswith("seed_") else config["algorithm"]
     rows = list(read_metrics(run / "metrics.csv"))
     names = [name for name in summary if name.startswith("eval/") and name.endswith("return_mean")]
@@ -113,7 +113,7 @@ def _curves(run: Path, config: dict[str, Any], summary: dict[str, Any]) -> Itera
 
 
 def _episodes(run: Path, metric: str) -> dict[int, tuple[float, ...]]:
-    """By frames, what each episode gave; empty for a run that did not keep them."""
+    """For each evaluation's frames, the return of every episode; empty for a run that did not keep them."""
     path, found = run / "evaluations.jsonl", {}
     if path.is_file():
         for record in read_evaluations(path):
@@ -121,10 +121,10 @@ def _episodes(run: Path, metric: str) -> dict[int, tuple[float, ...]]:
     return {frames: tuple(values) for frames, values in found.items()}
 
 
-def _check_alike(configs: dict[tuple[str, str, int], dict[str, Any]]) -> None:
-    """Seeds of one label, and labels of one task, are compared only where nothing else differs."""
-    of_label: dict[tuple[str, str], dict[str, Any]] = {}
-    of_task: dict[str, tuple[str, dict[str, Any]]] = {}
+def _check_alike(configs: dict[tuple[str, str, int], JsonObject]) -> None:
+    """Raise unless runs of one label differ in their seed alone, and all runs of one task have the same arguments."""
+    of_label: dict[tuple[str, str], JsonObject] = {}
+    of_task: dict[str, tuple[str, JsonObject]] = {}
     for (task, label, seed), config in configs.items():
         plain = {name: value for name, value in config.items() if name not in FREE}
         plain["task"] = {name: value for name, value in config["task"].items() if name != "n_workers"}
@@ -145,5 +145,5 @@ def _check_alike(configs: dict[tuple[str, str, int], dict[str, Any]]) -> None:
             )
 
 
-def _difference(ours: dict[str, Any], theirs: dict[str, Any]) -> str | None:
+def _difference(ours: JsonObject, theirs: JsonObject) -> str | None:
     return next((name for name in sorted(ours | theirs) if ours.get(name) != theirs.get(name)), None)

@@ -19,7 +19,7 @@ def test_reward_is_one_for_the_right_answer_at_the_last_step_alone() -> None:
     carrier = env.reset()
     cue = carrier["agents", "observation"][..., :4].argmax(-1)
     assert (carrier["agents", "observation"][..., :4].sum(-1) == 1).all()
-    rewards = []
+    rewards, data = [], carrier
     for step in range(3):
         carrier["agents", "action"] = torch.where(torch.arange(3) == 1, (cue + 1) % 4, cue)
         data, carrier = env.step_and_maybe_reset(carrier)

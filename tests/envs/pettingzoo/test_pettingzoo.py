@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from torchrl.envs import RewardSum, TransformedEnv
 from torchrl.envs.libs.pettingzoo import PettingZooWrapper
 from torchrl.envs.utils import check_env_specs
 
-from ctde_kit.envs.pettingzoo import AECAsParallel, as_parallel, pettingzoo_factory
+from ctde_kit.envs.pettingzoo import AECAsParallel, as_parallel, own_package, pettingzoo_factory
 from ctde_kit.envs.workers import WorkerEnv, env_seed, worker_env
 from ctde_kit.errors import UserError
 from tests.envs.toys import BOSSES, WALKERS, ToyEnv, TurnEnv
@@ -77,10 +78,10 @@ def assert_same(found: Any, expected: Any) -> None:
 @pytest.mark.parametrize(
     "factory",
     [
-        pettingzoo_factory("mpe2/simple_spread_v3", N=3),
+        pytest.param(pettingzoo_factory("mpe2/simple_spread_v3", N=3), marks=pytest.mark.slow),
         pettingzoo_factory("mpe2/simple_spread_v3", N=2, continuous_actions=True, terminate_on_success=True),
         pettingzoo_factory("mpe2/simple_tag_v3"),
-        pettingzoo_factory("mpe2/simple_speaker_listener_v4"),
+        pytest.param(pettingzoo_factory("mpe2/simple_speaker_listener_v4"), marks=pytest.mark.slow),
         pettingzoo_factory("mpe2/simple_speaker_listener_v4", continuous_actions=True),
         partial(ToyEnv, masks=True, limit=4),
         partial(ToyEnv, continuous=True, limit=4),
@@ -272,3 +273,65 @@ def test_it_is_a_torchrl_environment() -> None:
     summed: Any = data["next", "adversary", "episode_reward"][:, 3]
     assert torch.allclose(summed, data["next", "adversary", "reward"][:, :4].sum(1))
     base.close()
+
+
+@pytest.mark.parametrize("name", ["arena/duel_v2", "arena.environments/duel_v2"])
+def test_modules_in_the_packages_of_a_package_are_found(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ``magent2.environments`` and ``gymnasium_robotics.envs.multiagent_mujoco`` have them; nothing else is run."""
+    inside = tmp_path / "arena" / "environments"
+    inside.mkdir(parents=True)
+    (tmp_path / "arena" / "__init__.py").write_text("")
+    (tmp_path / "arena" / "other").mkdir()
+    (tmp_path / "arena" / "other" / "__init__.py").write_text("raise AssertionError\n")
+    (inside / "__init__.py").write_text("")
+    (inside / "duel_v2.py").write_text("from mpe2.simple_spread_v3 import env, parallel_env, raw_env\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    try:
+        assert own_package(name) == tmp_path / "arena"
+        assert pettingzoo_factory(name, N=2)().possible_agents == ["agent_0", "agent_1"]
+        with pytest.raises(UserError, match="unknown module 'duel_v1'; did you mean duel_v2"):
+            pettingzoo_factory("arena/duel_v1")
+    finally:
+        for module in [module for module in sys.modules if module.partition(".")[0] == "arena"]:
+            del sys.modules[module]
+
+
+def test_rock_paper_scissors_keeps_its_state_for_itself() -> None:
+    env = worker_env(pettingzoo_factory("classic/rps_v2"), n_envs=2, n_workers=1)
+    assert "state" not in env.reset().keys()  # noqa: SIM118
+    env.close()
+
+
+def test_a_warehouse() -> None:
+    pytest.importorskip("rware", reason='pip install "ctde-kit[rware]"')
+    env = worker_env(pettingzoo_factory("rware/rware-tiny-2ag-v2"), n_envs=2, n_workers=1, max_steps=7, seed=0)
+    data = env.rollout(7)
+    assert data["agents", "observation"].shape == (2, 7, 2, 71)
+    assert torch.equal(data["state"], data["agents", "observation"].flatten(-2))
+    assert data["next", "truncated"][:, -1].all()
+    assert not data["next", "terminated"].any()
+    env.close()
+    with pytest.raises(UserError, match="did you mean rware-tiny-2ag"):
+        pettingzoo_factory("rware/rware-tiny-2ag-v1")()
+
+
+@pytest.mark.parametrize(
+    ("family", "package"), [("rware/rware-tiny-2ag-v2", "rware"), ("openspiel/tic_tac_toe", "openspiel")]
+)
+def test_a_suite_that_is_missing_names_its_extra(family: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("rware", "pyspiel", "shimmy.openspiel_compatibility"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(UserError, match=rf'pip install "ctde-kit\[{package}\]"'):
+        pettingzoo_factory(family)()
+    assert own_package(family) is None
+
+
+def test_a_game_of_openspiel() -> None:
+    pytest.importorskip("pyspiel", reason='pip install "ctde-kit[openspiel]"')
+    env = worker_env(pettingzoo_factory("openspiel/tic_tac_toe"), n_envs=2, n_workers=1, flatten=True, seed=0)
+    assert env.reset()["player_0", "action_mask"].all()
+    data = env.rollout(40, break_when_any_done=False)
+    assert data["next", "player_0", "reward"].abs().max() == 1
+    env.close()

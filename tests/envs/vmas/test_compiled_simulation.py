@@ -51,7 +51,7 @@ def go_on(env: VmasEnv, carrier: TensorDictBase, actions: list[TensorDictBase]) 
     for action in actions:
         step, carrier = env.step_and_maybe_reset(carrier.copy().update(action))
         steps.append(step)
-    return torch.stack(steps, 1), carrier  # type: ignore[arg-type]
+    return torch.stack(steps, 1), carrier
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def pair() -> tuple[VmasEnv, TensorDictBase, VmasEnv, TensorDictBase, list[Tenso
     actions = actions_of(plain)
     found, first = go_on(compiled, first, actions)
     expected, second = go_on(plain, second, actions)
-    return compiled, torch.stack([found, expected]), plain, first, second  # type: ignore[return-value]
+    return compiled, torch.stack([found, expected]), plain, first, second
 
 
 def test_steps_equal_the_plain_ones_with_resets_and_noise(pair: Any) -> None:

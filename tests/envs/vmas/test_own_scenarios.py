@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -89,6 +91,33 @@ class Mixed(Mixin, Plain):
         return super().make_world(batch_dim, device)
 
 
+def reading(function: Callable[..., World]) -> Callable[..., World]:
+    """A decorator that takes an argument for itself."""
+
+    @functools.wraps(function)
+    def wrapped(self: Any, batch_dim: int, device: torch.device, **kwargs: Any) -> World:
+        self.extra = kwargs.pop("extra", 3)
+        return function(self, batch_dim, device, **kwargs)
+
+    return wrapped
+
+
+class Decorated(Plain):
+    @reading
+    def make_world(self, batch_dim: int, device: torch.device, **kwargs: Any) -> World:
+        return super().make_world(batch_dim, device, **kwargs)
+
+
+class Wrong(Plain):
+    """Observes flags, and is rewarded in whole numbers."""
+
+    def observation(self, agent: Agent) -> torch.Tensor:
+        return agent.state.pos >= 0
+
+    def reward(self, agent: Agent) -> torch.Tensor:
+        return (agent.state.pos.norm(dim=-1) > 1).long()
+
+
 def renamed(cls: type) -> type:
     """A decorator that makes another class."""
     return type("Renamed", (cls,), {"observation": lambda self, agent: agent.state.vel})
@@ -143,8 +172,30 @@ def test_a_class_is_built_anew_by_each_env() -> None:
     )
 
 
+def test_an_argument_of_a_decorator_is_taken() -> None:
+    assert VmasEnv(Decorated, num_envs=2, extra=7).simulation.world.scenario.extra == 7
+
+
+def test_an_object_is_one_envs() -> None:
+    scenario = Plain()
+    env = VmasEnv(scenario, num_envs=2, seed=0)
+    with pytest.raises(UserError, match=r"an object without a world, found a Plain .*give its class, or a new object"):
+        VmasEnv(scenario, num_envs=3)
+    env.reset()
+    again = copy.deepcopy(env)
+    actions = env.rand_action()
+    assert torch.equal(*(one.step(actions.clone())["next", "agents", "observation"] for one in (env, again)))
+    assert again.simulation.world.scenario.world is not env.simulation.world.scenario.world
+
+
+def test_flags_and_whole_numbers_are_floats() -> None:
+    data = VmasEnv(Wrong, num_envs=2).rollout(3)
+    assert data["agents", "observation"].dtype == data["next", "agents", "reward"].dtype == torch.float32
+    assert data["agents", "observation"][:, 0].eq(1).all()
+
+
 def test_a_class_of_something_else_is_refused() -> None:
     with pytest.raises(
         UserError, match="expected a name, or a class or object of VMAS's BaseScenario, found <class 'dict'>"
     ):
-        VmasEnv(dict, num_envs=2)  # pyright: ignore[reportArgumentType]
+        VmasEnv(dict, num_envs=2)

@@ -69,8 +69,8 @@ def landmark(shape: Shape, color: Any) -> Landmark:
 
 
 def place(entity: Agent | Landmark, x: float, y: float, rotation: float = 0.0, env_index: int | None = None) -> None:
-    entity.set_pos(torch.tensor([x, y]), batch_index=env_index)  # type: ignore[arg-type]
-    entity.set_rot(torch.tensor([rotation]), batch_index=env_index)  # type: ignore[arg-type]
+    entity.set_pos(torch.tensor([x, y]), batch_index=env_index)
+    entity.set_rot(torch.tensor([rotation]), batch_index=env_index)
 
 
 def at(frame: np.ndarray, x: float, y: float, half_extent: float = 1.0) -> list[int]:
@@ -261,7 +261,7 @@ def test_rendering_changes_neither_the_environment_nor_random_states() -> None:
     env = make("navigation")
     step(env)
     # A sensor that measured again would now see something else.
-    env.agents[0].set_pos(env.agents[1].state.pos + 0.25, batch_index=None)  # type: ignore[arg-type]
+    env.agents[0].set_pos(env.agents[1].state.pos + 0.25, batch_index=None)
     before, torch_state, numpy_state = everything(env), torch.get_rng_state(), np.random.get_state(legacy=False)
     render_frame(env, 1)
     after = everything(env)

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from pettingzoo import ParallelEnv
 from torchrl.collectors import Collector
 from torchrl.envs.utils import ExplorationType, check_env_specs, set_exploration_type
 
-from ctde_kit.envs.workers import WorkerEnv
+from ctde_kit.envs.workers import WorkerEnv, worker_env
 from ctde_kit.envs.workers.block_layout import group_by_name
 from ctde_kit.errors import UserError
 from ctde_kit.modules import value_critic
@@ -25,6 +26,97 @@ from tests.envs.toys import BOSSES, WALKERS, Make, ToyEnv, TurnEnv, actions, mak
 
 pytestmark = pytest.mark.timeout(60)
 make = pytest.fixture(name="make")(make_and_close)
+
+
+class SpaceEnv(ParallelEnv[Any, Any, Any]):
+    """Two agents with spaces as given, whose observations are zeros; it keeps the actions, in the state.
+
+    ``state`` is an attribute, a dictionary or a picture.
+    """
+
+    metadata: dict[str, Any] = {"name": "spaces"}  # noqa: RUF012
+
+    def __init__(self, action: spaces.Space[Any], names: tuple[Any, ...] = ("a_0", "a_1"), state: str = "") -> None:
+        self.possible_agents = [*names]
+        self._action = action
+        self._taken = np.zeros(2)
+        states = {"dictionary": lambda: {"x": self._taken, "y": np.ones((1, 2))}, "picture": lambda: np.ones((4, 4, 3))}
+        if state:
+            self.state: Any = states.get(state, {"x": 1})
+
+    def observation_space(self, agent: Any) -> spaces.Space[Any]:
+        return spaces.Box(-1, 1, (3,), np.float32)
+
+    def action_space(self, agent: Any) -> spaces.Space[Any]:
+        return self._action
+
+    def reset(self, seed: int | None = None, options: Any = None) -> Any:
+        self.agents = [*self.possible_agents]
+        return {agent: np.zeros(3, np.float32) for agent in self.agents}, {agent: {} for agent in self.agents}
+
+    def step(self, actions: dict[Any, Any]) -> Any:
+        for action in actions.values():
+            assert self._action.contains(action), action
+        self._taken = np.array([np.sum(action * 1.0) for action in actions.values()])
+        no = dict.fromkeys(self.agents, False)
+        rewards = dict(zip(self.agents, self._taken.tolist(), strict=True))
+        return self.reset()[0], rewards, no, no, {agent: {} for agent in self.agents}
+
+
+@pytest.mark.parametrize(
+    ("action", "shape"),
+    [
+        (spaces.Box(-1, 1, (), np.float32), (2, 1)),
+        (spaces.Box(-1, 1, (2, 3), np.float32), (2, 6)),
+        (spaces.MultiDiscrete([[2, 3], [4, 2]]), (2, 4)),
+    ],
+)
+def test_an_action_is_a_vector_whatever_its_space(action: spaces.Space[Any], shape: tuple[int, ...]) -> None:
+    env = worker_env(partial(SpaceEnv, action), n_envs=3, n_workers=1)
+    data = env.rollout(4)
+    assert data["a", "action"].shape == (3, 4, *shape)
+    torch.testing.assert_close(data["a", "action"].double().sum(-1), data["next", "a", "reward"].squeeze(-1).double())
+    assert TeamSpec.from_env(env)["a"].action.vector_dim == (11 if shape[-1] == 4 else shape[-1])
+    env.close()
+
+
+@pytest.mark.parametrize(
+    ("kind", "asked", "shape"),
+    [
+        ("attribute", None, None),
+        ("dictionary", None, (4,)),
+        ("picture", None, None),
+        ("picture", True, (4, 4, 3)),
+        ("dictionary", False, None),
+    ],
+)
+def test_what_an_environment_calls_its_state(kind: str, asked: bool | None, shape: tuple[int, ...] | None) -> None:
+    make = partial(SpaceEnv, spaces.Box(-1, 1, (2,), np.float32), state=kind)
+    env = worker_env(make, n_envs=3, n_workers=1, return_state=asked)
+    data = env.rollout(2)
+    assert (tuple(data["state"].shape[2:]) if "state" in data.keys() else None) == shape  # noqa: SIM118
+    if kind == "dictionary" and shape:
+        assert torch.equal(data["next", "state"][..., :2], data["next", "a", "reward"].squeeze(-1))
+        assert data["next", "state"][..., 2:].eq(1).all()
+    env.close()
+
+
+def test_a_state_that_is_no_method_cannot_be_asked_for() -> None:
+    with pytest.raises(UserError, match=r"return_state: expected an environment with state\(\), found none"):
+        worker_env(
+            partial(SpaceEnv, spaces.Discrete(2), state="attribute"), n_envs=1, n_workers=1, return_state=True
+        ).close()
+
+
+def test_agents_may_be_numbers() -> None:
+    env = worker_env(partial(SpaceEnv, spaces.Discrete(2), names=(0, 1)), n_envs=3, n_workers=1)
+    assert env.group_map == {"agents": [0, 1]}
+    assert env.rollout(2)["next", "agents", "reward"].shape == (3, 2, 2, 1)
+    env.close()
+    with pytest.raises(UserError, match=r"expected every one of \[0, 1\] once, found \[1\]"):
+        worker_env(
+            partial(SpaceEnv, spaces.Discrete(2), names=(0, 1)), n_envs=1, n_workers=1, group_map={"x": [1]}
+        ).close()
 
 
 # --- shapes, keys, specs

@@ -21,7 +21,7 @@ RANDOM: Any = ExplorationType.RANDOM
 def predators(kind: str = "continuous", size: int = 2, n_prey: int = 1, **options) -> GroupSpec:
     """Three predators that see two obstacles; each prey adds a position and a velocity."""
     low, high = ((), ()) if kind != "continuous" else (((0.0,) * size,) * 3, ((1.0,) * size,) * 3)
-    action = ActionSpec(kind, (size,), low, high)  # type: ignore[arg-type]
+    action = ActionSpec(kind, (size,), low, high)
     return GroupSpec("adversary", 3, observation_dim=12 + 4 * n_prey, action=action, **options)
 
 

@@ -266,7 +266,7 @@ def test_out_gain_scales_the_head_alone(name: str) -> None:
     ("make_one", "message"),
     [
         (lambda: MultiAgentBiCNet(F, G, N, hidden_size=7), "hidden_size=7: expected an even number"),
-        (lambda: MultiAgentBiCNet(F, G, N, cell="rnn"), "cell='rnn': expected one of gru, lstm"),  # type: ignore[arg-type]
+        (lambda: MultiAgentBiCNet(F, G, N, cell="rnn"), "cell='rnn': expected one of gru, lstm"),
         (lambda: MultiAgentCommNet(F, G, N, rounds=0), "rounds=0"),
         (lambda: MultiAgentTarMAC(F, G, N, signature_size=0), "signature_size=0"),
         (lambda: MultiAgentTarMAC(F, G, N, hidden_size=0), "hidden_size=0"),

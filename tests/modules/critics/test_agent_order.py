@@ -51,7 +51,7 @@ def test_values_are_of_rows_that_begin_with_the_own_observation(group: Any) -> N
     values = critic(data.copy())[group.name, "state_value"]
     for i in range(group.n_agents):
         row = own_first(data, (group.name, i), ["observation"])
-        expected = critic.network.for_agent(i)(row.unsqueeze(-2))  # type: ignore[operator]
+        expected = critic.network.for_agent(i)(row.unsqueeze(-2))
         torch.testing.assert_close(values[:, i : i + 1], expected)
 
 
@@ -62,7 +62,7 @@ def test_action_values_are_of_rows_that_begin_with_the_own_observation_and_actio
     values = critic(data.copy())[group.name, "state_action_value"]
     for i in range(group.n_agents):
         row = own_first(data, (group.name, i), ["observation", "action_vector"])
-        expected = critic.agent_network.network.for_agent(i)(row.unsqueeze(-2))  # type: ignore[operator]
+        expected = critic.agent_network.network.for_agent(i)(row.unsqueeze(-2))
         torch.testing.assert_close(values[:, i : i + 1], expected)
 
 

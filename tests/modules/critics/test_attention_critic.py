@@ -241,7 +241,7 @@ def test_maddpgs_loss_and_gradients_are_the_papers(team: str, other_actions: Any
         parameter.add_(0.2 * torch.randn_like(parameter))
     batch = formulas.transitions(actors, spec, B)
     found, current = loss(batch), other_actions == "current"
-    policy, value = formulas.losses(loss, actors, critics, batch, gamma=0.9, current=current)  # type: ignore[arg-type]
+    policy, value = formulas.losses(loss, actors, critics, batch, gamma=0.9, current=current)
     torch.testing.assert_close(found["loss_actor"], policy, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(found["loss_value"], value, rtol=1e-9, atol=1e-9)
     ours = gradients(found["loss_actor"] + found["loss_value"], loss)

@@ -99,17 +99,17 @@ def talking_actor() -> nn.Module:
     inputs = {group.name: own_observation(group) for group in TEAM}
     outputs = {group.name: group.action.n_parameters for group in TEAM}
     channel = TeamChannel(inputs, outputs, MeanMessages(8), hidden_size=8)
-    return MultiAgentActor(WOLVES, TeamInput(inputs), channel.for_group("wolves")).module[0]  # type: ignore[return-value]
+    return MultiAgentActor(WOLVES, TeamInput(inputs), channel.for_group("wolves")).module[0]
 
 
 READERS: dict[str, Callable[[], nn.Module]] = {
-    "actor": lambda: make_actor(WOLVES, agent_id=True).module[0],  # type: ignore[return-value]
+    "actor": lambda: make_actor(WOLVES, agent_id=True).module[0],
     "q actor": lambda: make_q_actor(SHEEP).agent_network,
     "talking actor": talking_actor,
     **{f"critic of {sees}": partial(critic, sees) for sees in ("observation", "team", "state", "agent_state")},
     **{f"q critic of {sees}": partial(q_critic, sees) for sees in ("observation", "team", "state", "agent_state")},
     "own first": lambda: critic("team", heads="network", own_first=True),
-    "random order": lambda: RandomOrderCritic(TEAM, critic("team")),  # type: ignore[arg-type]
+    "random order": lambda: RandomOrderCritic(TEAM, critic("team")),
     "attention": lambda: AttentionCritic(TEAM, WOLVES, make_network(False), embed_dim=4, n_heads=2),
     "qmix": lambda: QMixer(TEAM, embed_dim=5, hypernet_cells=(6,)),
     "qplex": lambda: QPLEXMixer(TEAM, n_heads=2),
@@ -131,7 +131,7 @@ def test_every_network_reads_through_the_statistics(name: str) -> None:
     expected, before = reader(standardized), reader(data.copy())
     norm.attach(reader)
     output = reader(data)
-    for key in reader.out_keys:  # type: ignore[union-attr]
+    for key in reader.out_keys:
         torch.testing.assert_close(output.get(key), expected.get(key))
         assert not torch.allclose(output.get(key), before.get(key))
     # What is stored are the env's observations.
@@ -164,7 +164,7 @@ def test_networks_of_other_libraries_stand_behind_the_norm() -> None:
     with pytest.raises(UserError, match=r"TensorDictModule reads \('sheep', 'observation'\) by itself"):
         norm.attach(network)
     behind = TensorDictSequential(norm, TensorDictModule(nn.Linear(4, 6), [normalized_key(key)], network.out_keys))
-    behind[1].module.load_state_dict(network.module.state_dict())  # type: ignore[union-attr]
+    behind[1].module.load_state_dict(network.module.state_dict())
     norm.attach(behind)
     expected = network.module(norm.moments_of(key)(data.get(key)))
     torch.testing.assert_close(behind(data.copy()).get(SHEEP.keys.action_value), expected)

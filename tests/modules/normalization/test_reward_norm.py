@@ -129,7 +129,7 @@ def halved(team: TeamSpec, of_team: bool = False) -> RewardNorm:
     """A norm whose every scale is 2."""
     norm = RewardNorm(team, gamma=0.9, of_team=of_team)
     for moments in norm.moments.values():
-        moments.update(torch.tensor([[-2.0], [2.0]]))  # type: ignore[operator]
+        moments.update(torch.tensor([[-2.0], [2.0]]))
     return norm
 
 

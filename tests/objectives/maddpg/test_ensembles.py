@@ -208,8 +208,8 @@ def test_sequences_in_which_the_sub_policy_changes(recurrent: bool) -> None:
     group = team["wolves"]
     actor = ensemble(group, recurrent)
     critic = action_value_critic(team, group, make_network(recurrent, False), heads="network")
-    _, next_root = collect(team, {"wolves": Carried(actor)}, *endings())  # type: ignore[dict-item]
-    batch, _ = collect(team, {"wolves": Carried(actor)}, *endings(), next_root)  # type: ignore[dict-item]
+    _, next_root = collect(team, {"wolves": Carried(actor)}, *endings())
+    batch, _ = collect(team, {"wolves": Carried(actor)}, *endings(), next_root)
     index = batch["wolves", "sub_policy"]
     assert (index[:, 0] != index[:, -1]).any()
     loss = MADDPGLoss({"wolves": actor}, {"wolves": critic}, gamma=GAMMA)
@@ -217,7 +217,7 @@ def test_sequences_in_which_the_sub_policy_changes(recurrent: bool) -> None:
     assert ("next", "wolves", "sub_policy") in kept.keys(True)
     seen: list[Tensor] = []
     values = critic.own_action_values
-    critic.own_action_values = lambda *a: seen.append(values(*a)) or seen[-1]  # type: ignore[method-assign]
+    critic.own_action_values = lambda *a: seen.append(values(*a)) or seen[-1]
     found = loss(kept)["loss_actor"]
     expected = torch.stack([masked_mean(seen[0], index.unsqueeze(-1) == k) for k in range(SIZE)]).mean()
     torch.testing.assert_close(found, -expected)

@@ -75,7 +75,9 @@ def steps_of(team: TeamSpec, sheep: Any) -> TensorDictBase:
 
 def next_vectors(loss: MADDPGLoss, batch: TensorDictBase) -> Tensor:
     """What the sheep do next, as the targets have it."""
-    following = with_next_actions(dict(loss.actors.items()), loss.target_networks, batch, batch, 0, True)
+    wolves: Any = loss.actors["wolves"]
+    vectors = {"wolves": wolves.group.action.vector(batch["wolves", "action"])}
+    following = with_next_actions({"wolves": wolves, "sheep": loss.actors["sheep"]}, vectors, batch)
     return following["next", "sheep", "action_vector"]
 
 

@@ -39,8 +39,8 @@ def case(
     heads: Any = "agent" if share is True else "network"
     layout: dict[str, Any] = {"sees": "observation"} if own else {"heads": heads}
     critic = action_value_critic(team, group, make_network(recurrent, share), **layout)
-    _, next_root = collect(team, actors, *endings(length=LENGTH))  # type: ignore[arg-type]
-    batch, _ = collect(team, actors, *endings(length=LENGTH), next_root)  # type: ignore[arg-type]
+    _, next_root = collect(team, actors, *endings(length=LENGTH))
+    batch, _ = collect(team, actors, *endings(length=LENGTH), next_root)
     batch = TeamReward(team, "sum")(batch)
     if not group.action.discrete:
         batch["agents", "action"] = actors["agents"]._squash(torch.randn_like(batch["agents", "action"]))

@@ -51,8 +51,8 @@ def measure(task: str) -> dict[str, float]:
         times.append(time.perf_counter() - started)
         return result
 
-    for _ in range(2):
-        batch = timed(rollouts, lambda: next(batches))
+    timed(rollouts, lambda: next(batches))
+    batch = timed(rollouts, lambda: next(batches))
     parts.buffer.extend(parts.prepare(batch))
     metrics = parts.update_schedule(parts.buffer, lambda minibatch: timed(updates, lambda: parts.update(minibatch)))
     for _ in zip(range(2), metrics, strict=False):

@@ -70,7 +70,7 @@ def mappo(env: Any, cells: list[int]) -> tuple[Any, Update]:
     )
     loss = ClipPPOLoss(policy, critic, clip_epsilon=0.2, entropy_coeff=0.0, normalize_advantage=False)
     names = {"reward": "reward", "action": "action", "value": "state_value", "done": "done", "terminated": "terminated"}
-    loss.set_keys(**{name: ("agents", key) for name, key in names.items()})  # type: ignore[arg-type]
+    loss.set_keys(**{name: ("agents", key) for name, key in names.items()})
     loss.make_value_estimator(ValueEstimators.GAE, gamma=0.99, lmbda=0.9)
     buffer = ReplayBuffer(storage=LazyTensorStorage(FRAMES), sampler=SamplerWithoutReplacement(), batch_size=400)
     optimizer = torch.optim.Adam(loss.parameters(), 5e-5)
@@ -167,15 +167,12 @@ def maddpg(env: Any, cells: list[int]) -> tuple[Any, Update]:
     )
     loss = DDPGLoss(actor, TensorDictSequential(join, values), delay_value=True, delay_actor=True)
     names = {"state_action_value": "state_action_value", "reward": "reward", "done": "done", "terminated": "terminated"}
-    loss.set_keys(**{name: ("agents", key) for name, key in names.items()})  # type: ignore[arg-type]
+    loss.set_keys(**{name: ("agents", key) for name, key in names.items()})
     loss.make_value_estimator(ValueEstimators.TD0, gamma=0.99)
     target = SoftUpdate(loss, tau=0.005)
     buffer = ReplayBuffer(storage=LazyTensorStorage(100_000), batch_size=256)
     parameters = {"loss_actor": loss.actor_network_params, "loss_value": loss.value_network_params}
-    optimizers = {
-        name: torch.optim.Adam(part.flatten_keys().values(), 5e-5)  # type: ignore[union-attr]
-        for name, part in parameters.items()
-    }
+    optimizers = {name: torch.optim.Adam(part.flatten_keys().values(), 5e-5) for name, part in parameters.items()}
 
     def update(batch: TensorDictBase) -> None:
         shape = batch["next", "agents", "reward"].shape

@@ -126,12 +126,13 @@ def evaluations(directory: Path, figure: str) -> dict[int, float]:
 def write_page(name_of_page: str) -> None:
     """Put every result of a page that was measured into it, between its two marks."""
     page = next((ROOT / "docs").rglob(f"{name_of_page}.md"))
-    lines, rows = [], []
+    lines, rows, told = [], [], ""
     for name, experiment in EXPERIMENTS.items():
         path = ROOT / "docs" / "results" / f"{name}.json"
         if experiment.page != name_of_page or not path.exists():
             continue
         result = json.loads(path.read_text())
+        told = f"`{result['figure']}` of {result['episodes']} greedy episodes; {result['machine']}; {result['date']}."
         if not experiment.plotted:
             rows.append(row(result))
             continue
@@ -162,7 +163,6 @@ def write_page(name_of_page: str) -> None:
         ]
     if rows:
         head = ["| command | seeds 0, 1, 2 | asked for | seconds |", "|---|---|---|---|"]
-        told = f"`{result['figure']}` of {result['episodes']} greedy episodes; {result['machine']}; {result['date']}."
         lines = [*head, *rows, "", told, "", *lines]
     write_between(page, "results", "\n".join(lines))
 

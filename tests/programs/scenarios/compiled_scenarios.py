@@ -149,7 +149,8 @@ def line(row: dict[str, Any]) -> str:
 
 def write_table(rows: list[dict[str, Any]]) -> None:
     """Replace what stands between the page's two marks."""
-    header = ["| scenario | step | graph, or why there is none | largest difference | drift |", "|---|---|---|---|---|"]
+    columns = "operations in the graph, or why there is no graph"
+    header = [f"| scenario | step | {columns} | largest difference | drift |", "|---|---|---|---|---|"]
     text = "\n".join([*header, *map(line, rows)])
     write_between(PAGE, "compiled scenarios", text)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from rliable import metrics
 
 from ctde_kit.errors import UserError
 from ctde_kit.training.reporting import (
@@ -75,6 +74,8 @@ def test_layouts_that_do_not_differ_are_seldom_found_to_differ() -> None:
 
 
 def test_curves_have_rliables_interquartile_mean_at_each_point() -> None:
+    from rliable import metrics
+
     scores = np.random.default_rng(0).normal(size=(6, 3, 4))
     found = interquartile_means({"a": scores})["a"]
     assert found.value.tolist() == pytest.approx([metrics.aggregate_iqm(scores[..., point]) for point in range(4)])
@@ -86,6 +87,8 @@ def test_curves_have_rliables_interquartile_mean_at_each_point() -> None:
 
 
 def test_aggregates_profiles_and_improvement_by_hand() -> None:
+    from rliable import metrics
+
     scores = {"a": np.array([[0.2, 0.6], [0.4, 1.0]]), "b": np.array([[0.3, 0.5], [0.3, 0.5]])}
     found = aggregate_scores(scores)["a"]
     assert [found[name].value for name in ("IQM", "median", "mean", "optimality gap")] == pytest.approx(

@@ -26,7 +26,7 @@ def moving_square(count: int) -> list[np.ndarray]:
 def read(path: Path) -> tuple[list[np.ndarray], list[int], int]:
     with Image.open(path, formats=["GIF"]) as gif:
         frames, durations = [], []
-        for index in range(gif.n_frames):  # type: ignore[attr-defined]
+        for index in range(gif.n_frames):
             gif.seek(index)
             durations.append(gif.info["duration"])
             frames.append(np.array(gif.convert("RGB")))

@@ -1,0 +1,98 @@
+"""A batch of SMAX battles as pure functions of JAX: reset, step, and what is seen of them."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any, NamedTuple
+
+import jax  # pyright: ignore[reportMissingImports]  # an extra
+import jax.numpy as jnp  # pyright: ignore[reportMissingImports]  # an extra
+from jaxmarl import make  # pyright: ignore[reportMissingImports]  # an extra
+from jaxmarl.environments.smax import map_name_to_scenario  # pyright: ignore[reportMissingImports]  # an extra
+from jaxmarl.environments.smax.smax_env import MAP_NAME_TO_SCENARIO  # pyright: ignore[reportMissingImports]  # an extra
+
+from ctde_kit.errors import UserError
+
+NEVER = 2**30
+"""Steps after which SMAX itself would end a battle: the limit is the env's, and a truncation."""
+
+
+class Seen(NamedTuple):
+    """What a batch of battles shows; arrays of JAX.
+
+    Args:
+        observation: ``[B, n_agents, F]``.
+        world_state: ``[B, S]``.
+        action_mask: ``[B, n_agents, A]`` bool.
+        won: ``[B]`` bool, all enemies are dead and an ally lives.
+        ended: ``[B]`` bool, one side is dead.
+    """
+
+    observation: Any
+    world_state: Any
+    action_mask: Any
+    won: Any
+    ended: Any
+
+
+class Battles:
+    """SMAX's battles of one map against its scripted enemy, for ``jax.vmap`` over envs.
+
+    Args:
+        map_name: of JaxMARL, such as ``3m`` or ``smacv2_5_units``.
+        arguments: of JaxMARL's ``SMAX``.
+
+    Raises:
+        UserError: for an unknown map.
+    """
+
+    def __init__(self, map_name: str, arguments: dict[str, Any]):
+        if map_name not in MAP_NAME_TO_SCENARIO:
+            close = difflib.get_close_matches(map_name, MAP_NAME_TO_SCENARIO, n=3)
+            hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(MAP_NAME_TO_SCENARIO)}"
+            raise UserError(f"map_name={map_name!r}: SMAX has no such map; {hint}")
+        self.env: Any = make(
+            "HeuristicEnemySMAX", scenario=map_name_to_scenario(map_name), **{**arguments, "max_steps": NEVER}
+        )
+        self.agents: list[str] = list(self.env.agents)
+        self.reset = jax.jit(jax.vmap(self._reset))
+        self.step = jax.jit(jax.vmap(self._step))
+        self.choose = jax.jit(self._choose)
+
+    def _reset(self, key: Any) -> tuple[Any, Any, Seen]:
+        key, used = jax.random.split(key)
+        observations, state = self.env.reset(used)
+        return key, _typed(state), self._seen(observations, state)
+
+    def _step(self, key: Any, state: Any, actions: Any) -> tuple[Any, Any, Seen, Any]:
+        key, used = jax.random.split(key)
+        by_agent = {agent: actions[number] for number, agent in enumerate(self.agents)}
+        observations, state, rewards, _, _ = self.env.step_env(used, state, by_agent)
+        reward = jnp.stack([rewards[agent] for agent in self.agents])
+        return key, _typed(state), self._seen(observations, state), reward
+
+    def _seen(self, observations: dict[str, Any], state: Any) -> Seen:
+        masks = self.env.get_avail_actions(state)
+        alive = state.state.unit_alive
+        allies, enemies = alive[: len(self.agents)].any(), alive[len(self.agents) :].any()
+        return Seen(
+            jnp.stack([observations[agent] for agent in self.agents]),
+            observations["world_state"],
+            jnp.stack([masks[agent] for agent in self.agents]).astype(bool),
+            allies & ~enemies,
+            ~(allies & enemies),
+        )
+
+    def _choose(self, mask: Any, new: tuple[Any, Any], old: tuple[Any, Any]) -> tuple[Any, Any]:
+        """The new keys and states of the battles where ``mask`` ``[B]`` is true; the others stay bit for bit."""
+
+        def where(one: Any, other: Any) -> Any:
+            return jnp.where(mask.reshape(-1, *[1] * (one.ndim - 1)), one, other)
+
+        keys = where(jax.random.key_data(new[0]), jax.random.key_data(old[0]))
+        return jax.random.wrap_key_data(keys), jax.tree.map(where, new[1], old[1])
+
+
+def _typed(state: Any) -> Any:
+    """A state without JAX's weak types: a step gives other ones than a reset, and would be compiled twice."""
+    return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, leaf.dtype), state)

@@ -1,0 +1,183 @@
+"""SMAX as a batched TorchRL environment."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
+from torchrl.data import Categorical, Composite, TensorSpec, Unbounded
+from torchrl.envs import EnvBase
+
+from ctde_kit.errors import UserError
+from ctde_kit.keys import DONE, STATE, TERMINATED, TRUNCATED, GroupKeys
+
+if TYPE_CHECKING:
+    from ctde_kit.envs.smax.battles import Battles, Seen
+
+KEYS = GroupKeys()
+INFO = "info"
+
+
+class SmaxEnv(EnvBase):
+    """SMAX (Rutherford et al. 2024, "JaxMARL"): allies against a scripted enemy, after StarCraft's SMAC.
+
+    All battles are stepped by one compiled function of JAX, whose arrays torch reads and writes without a copy
+    (``dlpack``).
+
+    Entries, of the group ``agents``:
+
+    - read by ``step``: ``(group, "action")`` ``[n_envs, n_agents]`` int64: four moves, stop, or whom to shoot;
+    - written by ``reset`` and ``step``: ``(group, "observation")`` ``[n_envs, n_agents, F]``,
+      ``(group, "action_mask")`` ``[n_envs, n_agents, A]``, ``state`` ``[n_envs, S]`` (SMAX's ``world_state``), and
+      ``(group, "info", "won")`` ``[n_envs, n_agents, 1]``, 1 at the step at which the battle is won, so that the mean
+      over episodes of its sum is the win rate;
+    - written by ``step``: ``(group, "reward")`` ``[n_envs, n_agents, 1]``, the same for all: 1 for all damage that can
+      be done to the enemy, and ``won_battle_bonus``.
+
+    A battle ends (``terminated``) once one side is dead, and is ``truncated`` after ``max_steps`` (SMAX itself reports
+    both as its end). As in SMAC, a fallen ally stays in the team: it can only stop, sees zeros, and earns what the team
+    earns, so that there is no ``(group, "mask")``.
+
+    Args:
+        num_envs: battles in the batch.
+        map_name: of JaxMARL, such as ``3m``, ``2s3z`` or ``smacv2_5_units``.
+        max_steps: steps after which a battle is truncated.
+        seed: of the env's own random stream; ``None``: from the operating system.
+        device: where torch's tensors live; JAX steps where JAX's default device is.
+        arguments: of JaxMARL's ``SMAX``, such as ``see_enemy_actions``.
+
+    Raises:
+        UserError: where ``jaxmarl`` is missing, and for an unknown map.
+    """
+
+    def __init__(
+        self,
+        num_envs: int,
+        map_name: str = "3m",
+        *,
+        max_steps: int = 100,
+        seed: int | None = None,
+        device: torch.device | str = "cpu",
+        **arguments: Any,
+    ):
+        super().__init__(device=torch.device(device), batch_size=torch.Size([num_envs]))
+        self._battles = _battles(map_name, arguments)
+        self.max_steps, agents = max_steps, self._battles.agents
+        self.group_map = {KEYS.group: agents}
+        self.elapsed = torch.zeros(num_envs, 1, dtype=torch.long, device=self.device)
+        self._set_seed(seed)
+        self._keys, self._state, seen = self._battles.reset(self._keys)
+        self._last: TensorDict = self._read(seen)
+        self._set_specs(len(agents), seen)
+
+    def _set_specs(self, n_agents: int, seen: Seen) -> None:
+        batch, group = self.batch_size[0], (self.batch_size[0], n_agents)
+        n_actions = seen.action_mask.shape[-1]
+        in_group: dict[str, TensorSpec] = {
+            "observation": Unbounded(torch.Size(seen.observation.shape)),
+            "action_mask": Categorical(2, shape=torch.Size((*group, n_actions)), dtype=torch.bool),
+            INFO: Composite({"won": Unbounded(torch.Size((*group, 1)))}, shape=group),
+        }
+        at_root: dict[str, TensorSpec] = {
+            KEYS.group: Composite(in_group, shape=group),
+            STATE: Unbounded(torch.Size(seen.world_state.shape)),
+        }
+        actions = Composite({"action": Categorical(n_actions, shape=torch.Size(group))}, shape=group)
+        rewards = Composite({"reward": Unbounded(torch.Size((*group, 1)))}, shape=group)
+        flag = Categorical(2, shape=torch.Size((batch, 1)), dtype=torch.bool)
+        self.observation_spec = Composite(at_root, shape=(batch,)).to(self.device)
+        self.action_spec = Composite({KEYS.group: actions}, shape=(batch,)).to(self.device)
+        self.reward_spec = Composite({KEYS.group: rewards}, shape=(batch,)).to(self.device)
+        flags = {name: flag.clone() for name in (DONE, TERMINATED, TRUNCATED)}
+        self.done_spec = Composite(flags, shape=(batch,)).to(self.device)
+
+    def _set_seed(self, seed: int | None) -> None:
+        import jax  # pyright: ignore[reportMissingImports]  # an extra
+
+        seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
+        self._keys = jax.random.split(jax.random.key(seed), self.batch_size[0])
+
+    def _reset(self, tensordict: TensorDictBase | None = None) -> TensorDictBase:
+        mask = None if tensordict is None else tensordict.get("_reset", None)
+        if mask is None or bool(mask.all()):
+            self._keys, self._state, seen = self._battles.reset(self._keys)
+            self.elapsed.zero_()
+            self._last = self._read(seen)
+            return self._offered(self._last.copy())
+        from ctde_kit.envs.smax.exchange import to_jax
+
+        rows = mask.reshape(-1)
+        new_keys, new_state, seen = self._battles.reset(self._keys)
+        self._keys, self._state = self._battles.choose(to_jax(rows), (new_keys, new_state), (self._keys, self._state))
+        self.elapsed.masked_fill_(mask.reshape(-1, 1), 0)
+        fresh = self._read(seen)
+        merged: Any = torch.where(rows, fresh, self._last)
+        self._last = merged
+        return self._offered(self._last.copy())
+
+    def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
+        from ctde_kit.envs.smax.exchange import to_jax, to_torch
+
+        actions = to_jax(tensordict.get(KEYS.action).to(torch.int32))
+        self._keys, self._state, seen, rewards = self._battles.step(self._keys, self._state, actions)
+        self.elapsed.add_(1)
+        self._last = self._read(seen)
+        output = self._offered(self._last.copy())
+        return output.set(KEYS.reward, to_torch(rewards, self.device).unsqueeze(-1).clone())
+
+    def _read(self, seen: Seen) -> TensorDict:
+        """Observations and done flags of a batch."""
+        from ctde_kit.envs.smax.exchange import to_torch
+
+        parts = [to_torch(part, self.device) for part in seen]
+        observation, state, action_mask, won, terminated = parts
+        n_agents = observation.shape[1]
+        output = TensorDict({}, self.batch_size, device=self.device)
+        group = TensorDict(
+            {"observation": observation, "action_mask": action_mask}, [*self.batch_size, n_agents], device=self.device
+        )
+        group.set((INFO, "won"), won.float()[:, None, None].expand(-1, n_agents, 1).clone())
+        output.set(KEYS.group, group)
+        output.set(STATE, state)
+        terminated = terminated.unsqueeze(-1)
+        truncated = ~terminated & (self.elapsed >= self.max_steps)
+        flags = {TERMINATED: terminated, TRUNCATED: truncated, DONE: terminated | truncated}
+        return output.update(flags)
+
+    def _offered(self, output: TensorDict) -> TensorDict:
+        """``output``, after random actions were told which are allowed."""
+        spec: Any = self.full_action_spec[KEYS.action]
+        spec.update_mask(output.get(KEYS.action_mask))
+        return output
+
+    def state_dict(self) -> dict[str, Any]:
+        """All battles, their random streams and elapsed steps, and what was seen last."""
+        from ctde_kit.envs.smax.exchange import saved
+
+        battles: dict[str, Tensor] = saved(self._keys, self._state)
+        return {"battles": battles, "elapsed": self.elapsed.clone(), "last": self._last.clone().to_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a state that an env of the same map and size gave, bit for bit."""
+        from ctde_kit.envs.smax.exchange import restored
+
+        self._keys, self._state = restored(state_dict["battles"], self._state)
+        self.elapsed.copy_(state_dict["elapsed"])
+        last: Any = TensorDict(state_dict["last"], self.batch_size, device=self.device).clone()
+        group = last.get(KEYS.group)
+        group.batch_size = torch.Size([*self.batch_size, len(self.group_map[KEYS.group])])
+        self._last = last
+        self._offered(last)
+
+
+def _battles(map_name: str, arguments: dict[str, Any]) -> Battles:
+    try:
+        import jaxmarl  # noqa: F401  # pyright: ignore[reportUnusedImport, reportMissingImports]
+    except ImportError as error:
+        raise UserError('SMAX needs the package jaxmarl; pip install "ctde-kit[smax]"') from error
+    from ctde_kit.envs.smax.battles import Battles
+
+    return Battles(map_name, arguments)

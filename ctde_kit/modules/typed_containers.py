@@ -1,0 +1,23 @@
+"""The modules in torch's containers, which do not say what they hold, by their type."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypeVar
+
+from torch import nn
+
+Part = TypeVar("Part", bound=nn.Module)
+
+
+def all_of(modules: Iterable[nn.Module], kind: type[Part]) -> list[Part]:
+    """``modules``, each of which is a ``kind``.
+
+    >>> all_of(nn.ModuleList([nn.Linear(2, 3)]), nn.Linear)[0].out_features
+    3
+    """
+    found: list[Part] = []
+    for module in modules:
+        assert isinstance(module, kind)
+        found.append(module)
+    return found

@@ -1,0 +1,294 @@
+"""MASAC's loss: stochastic actors that are paid for entropy, and critics of joint actions; ISAC is a variant."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol, cast
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from tensordict.nn import TensorDictModuleBase
+from tensordict.utils import NestedKey
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from ctde_kit.entry_tables import Entry
+from ctde_kit.errors import check_choice
+from ctde_kit.keys import next_key
+from ctde_kit.objectives.entry_checks import parameter_dtype
+from ctde_kit.objectives.maddpg.batch_entries import entries_of_parts, with_vectors
+from ctde_kit.objectives.maddpg.compatibility import OTHER_ACTIONS, OtherActions
+from ctde_kit.objectives.maddpg.joint_action_loss import JointActionLoss, smaller
+from ctde_kit.objectives.maddpg.joint_actions import LearningActor, Opponent, frozen, zero_dead
+from ctde_kit.objectives.maddpg.next_values import inputs_at_next, next_policy, with_next_actions
+from ctde_kit.objectives.maddpg.policy_losses import critic_inputs
+from ctde_kit.objectives.masac.own_actions import OwnActions, own_actions, sampled_vector
+from ctde_kit.objectives.masac.temperature import Temperature
+from ctde_kit.objectives.masking import masked_mean
+from ctde_kit.objectives.module_loss import target_copy
+from ctde_kit.objectives.part_checks import check_critics_of_actions, check_groups, check_learners, check_twin_critics
+from ctde_kit.objectives.read_entries import replay_entries
+from ctde_kit.objectives.return_estimators import ReturnEstimator
+from ctde_kit.objectives.unroll import check_sequences, single_steps, unroll
+from ctde_kit.objectives.value_loss import ValueLoss
+from ctde_kit.protocols import LearnsDistribution, RewardScale
+
+
+class StochasticActor(LearningActor, Protocol):
+    """What MASAC's loss uses of the actor of a group that learns, such as ``MultiAgentActor``."""
+
+    def build_dist_from_params(self, tensordict: TensorDictBase, /) -> Distribution:
+        """The distribution of its actions, by its network's output and the action mask in ``tensordict``."""
+        ...
+
+
+class MASACLoss(JointActionLoss):
+    """Actor, critic and temperature losses of multi-agent soft actor-critic, and of ISAC (decentralized critics).
+
+    Haarnoja et al. 2018, "Soft Actor-Critic", for each agent with a critic of the joint action, as in ``MADDPGLoss``:
+    critic i learns ``r_i + gamma E[min Q_i'(s', a') - alpha log pi_i(a_i'|o_i')]``, of the smaller target critic and of
+    next actions of the current policies; there are no target actors. Actor i minimizes
+    ``E[alpha log pi_i(a_i|o_i) - min Q_i(s, a)]`` by its own action; the others' are those of the replay, or of their
+    current policies. Continuous own actions are one reparameterized sample. Over discrete ones the expectations are
+    exact (Christodoulou 2019, "Soft Actor-Critic for Discrete Action Settings"): the critic values every choice of each
+    agent among the others' actions, which are sampled. Each group has a temperature alpha (``Temperature``).
+
+    Reads what ``MADDPGLoss`` reads, ``action`` as it was executed and each agent's ``reward`` among it, without
+    sub-policies: where they are ``action_mask``, ``mask``, ``("collector", "mask")``, ``is_init`` and
+    ``priority_weight``; ``done`` and ``terminated`` under ``next``, the root's and the groups'. It makes ``(group,
+    "action_vector")`` for critics and writes ``td_error``. Gives the scalars ``loss_actor``, ``loss_qvalue`` and, where
+    it learns, ``loss_alpha``, and detached ``alpha``, ``entropy``, ``td_error``, ``state_action_value`` and
+    ``target_value``, with several groups ``{group}/...`` of each. Entropies are in nats, of continuous actions in
+    halves of their range. Entries of padded steps and of dead agents change nothing. Episode ends, hidden states and
+    opponents are those of ``MADDPGLoss``.
+
+    Differs from TorchRL's ``SACLoss`` and ``DiscreteSACLoss``: with a joint actor, these move every agent by every
+    agent's value; log-probabilities are here those of unsquashed samples, and discrete critics take actions as inputs.
+
+    Args:
+        actors: of every group. An actor without a critic is an opponent, as in ``MADDPGLoss``.
+        critics: of the groups that learn, ``state_action_value`` ``[*B, n_agents, 1]`` each.
+        twin_critics: second critics of the same groups, with parameters of their own; ``None`` for one each.
+        gamma: discount per step.
+        other_actions: in agent i's actor loss the others' are those of the ``replay``, or of their ``current``
+            policies, detached.
+        alpha_init: the temperature at the beginning.
+        fixed_alpha: it stays there.
+        share_alpha: one temperature for all agents of a group; else one per agent.
+        target_entropy: of one agent, in nats; ``None``: minus the number of its action's dimensions, or
+            ``target_entropy_weight`` times the logarithm of the number of its allowed choices.
+        target_entropy_weight: for discrete actions.
+        returns: the targets' form, TD(0) by default. Longer ones have the bonus of the last step alone.
+        team_weight: the share of the group's mean in each agent's reward, from 0, its own alone, to 1.
+        value_loss: the critics' loss: ``l2`` (half the squared error) or ``huber`` (with ``huber_delta``).
+        huber_delta: where Huber's loss turns linear, in units of returns.
+        burn_in: steps at the start of a sequence that only warm hidden states up.
+        use_stored_hidden: recurrent actors start a sequence from the stored hidden state; else from zero.
+        reward_norm: gives the rewards in the units that are learned; ``None``: as the env gave them.
+
+    Raises:
+        UserError: for a missing entry, entries that would broadcast over agents, single steps where sequences are
+            needed, parts that do not fit.
+
+    >>> import ctde_kit as ck
+    >>> env = ck.VmasEnv("navigation", num_envs=5)
+    >>> team = ck.TeamSpec.from_env(env)
+    >>> group = team["agents"]
+    >>> network = ck.MultiAgentMLP(group.observation_dim, group.action.n_parameters, group.n_agents)
+    >>> actor = ck.MultiAgentActor(group, ck.own_observation(group), network)
+    >>> critics, twins = ({"agents": ck.action_value_critic(team, group, ck.MultiAgentMLP)} for _ in range(2))
+    >>> loss = ck.objectives.MASACLoss({"agents": actor}, critics, twins, gamma=0.9)
+    >>> loss(env.rollout(2, actor))["loss_alpha"].shape
+    torch.Size([])
+    """
+
+    def __init__(
+        self,
+        actors: Mapping[str, StochasticActor | Opponent],
+        critics: Mapping[str, TensorDictModuleBase],
+        twin_critics: Mapping[str, TensorDictModuleBase] | None = None,
+        *,
+        gamma: float,
+        other_actions: OtherActions = "replay",
+        alpha_init: float = 0.05,
+        fixed_alpha: bool = False,
+        share_alpha: bool = True,
+        target_entropy: float | None = None,
+        target_entropy_weight: float = 0.98,
+        returns: ReturnEstimator | None = None,
+        team_weight: float = 0.0,
+        value_loss: ValueLoss = "l2",
+        huber_delta: float = 1.0,
+        burn_in: int = 0,
+        use_stored_hidden: bool = True,
+        reward_norm: RewardScale | None = None,
+    ):
+        check_groups("MASACLoss", "actors", actors, "MultiAgentActor")
+        check_learners("MASACLoss", actors, critics, LearnsDistribution, "a MultiAgentActor")
+        check_critics_of_actions("MASACLoss", critics)
+        check_twin_critics("MASACLoss", critics, twin_critics)
+        super().__init__(
+            actors,
+            critics,
+            twin_critics,
+            gamma=gamma,
+            returns=returns,
+            team_weight=team_weight,
+            value_loss=value_loss,
+            huber_delta=huber_delta,
+            burn_in=burn_in,
+            use_stored_hidden=use_stored_hidden,
+            reward_norm=reward_norm,
+        )
+        self.other_actions: OtherActions = check_choice("MASACLoss", "other_actions", other_actions, OTHER_ACTIONS)
+        self.temperatures = nn.ModuleDict(
+            {
+                name: Temperature(
+                    self._groups[name],
+                    initial=alpha_init,
+                    learned=not fixed_alpha,
+                    shared=share_alpha,
+                    target_entropy=target_entropy,
+                    target_entropy_weight=target_entropy_weight,
+                    device=next(critic.parameters()).device,
+                )
+                for name, critic in self._critics.items()
+            }
+        )
+        self.fixed_alpha = fixed_alpha
+        self.target_networks = target_copy(self.online_networks())
+        self.set_keys()
+
+    def online_networks(self) -> nn.ModuleDict:
+        """The critics; ``target_networks`` has their targets by the same names."""
+        return nn.ModuleDict(self._critic_networks())
+
+    @property
+    def _learners(self) -> dict[str, StochasticActor]:
+        return {name: cast(StochasticActor, self._actors[name]) for name in self._critics}
+
+    @property
+    def out_keys(self) -> list[NestedKey]:
+        names = ["alpha", "entropy", "td_error", "state_action_value", "target_value"]
+        several = [f"{group}/{name}" for group in self._critics for name in names] if len(self._critics) > 1 else []
+        return ["loss_actor", "loss_qvalue", *["loss_alpha"] * (not self.fixed_alpha), *names, *several]
+
+    def _table(self) -> list[Entry]:
+        keys, critics = self.tensor_keys, [*self._critics.values(), *self._twins.values()]
+        entries = entries_of_parts(self._actors, self._critics, critics)
+        return [*entries, *replay_entries(keys.padding_mask, keys.priority_weight)]
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDict:
+        self._check_entries(tensordict, parameter_dtype(self))
+        learners = self._learners
+        networks = [*[actor.agent_network for actor in learners.values()], *self._critics.values()]
+        check_sequences("MASACLoss", tensordict, networks, self.returns.needs_sequences, self.burn_in)
+        data = with_vectors(self._groups, self._critics, tensordict, self._twins)
+        steps = data[..., self.burn_in :] if self.burn_in else data
+        outputs = {
+            name: unroll(actor.agent_network, data, self.burn_in, self.use_stored_hidden)
+            for name, actor in learners.items()
+        }
+        values, twins = self._unrolled(self._critics, data), self._unrolled(self._twins, data)
+        targets = self._own_targets(steps, self._values(values), self._soft_next_values(data, steps, outputs))
+        loss_qvalue, metrics = self._critics_loss(tensordict, targets, self._values(twins))
+
+        own, inputs = self._current_actions(steps, outputs)
+        losses = {"loss_actor": self._policy_loss(inputs, own, values, twins), "loss_qvalue": loss_qvalue}
+        if not self.fixed_alpha:
+            losses["loss_alpha"] = self._alpha_loss(steps, own)
+        return TensorDict({**losses, **self._policy_metrics(steps, own), **metrics})
+
+    @torch.no_grad()
+    def _soft_next_values(
+        self, data: TensorDictBase, steps: TensorDictBase, outputs: Mapping[str, TensorDictBase]
+    ) -> dict[str, Tensor]:
+        """``E[min Q'(s', a') - alpha log pi(a'|o')]`` of each agent ``[*B, T, n_agents, 1]``, by group."""
+        own: dict[str, OwnActions] = {}
+        vectors: dict[str, Tensor] = {}
+        for name, actor in self._learners.items():
+            dist = actor.build_dist_from_params(next_policy(actor, actor.agent_network, steps, outputs[name]))
+            own[name] = own_actions(actor.group.action, dist)
+            vectors[name] = sampled_vector(actor.group.action, dist, own[name])
+        following = with_next_actions(self._actors, vectors, steps)
+        first, second = (
+            {
+                name: self._next_values_of(critic, name, own[name], data, following)
+                for name, critic in self._targets_of(kind).items()
+            }
+            for kind in ("critic", "twin_critic")
+        )
+        return {
+            name: own[name].mean(value - self.temperatures[name]() * own[name].log_prob)
+            for name, value in smaller(first, second).items()
+        }
+
+    def _next_values_of(
+        self, critic: TensorDictModuleBase, name: str, own: OwnActions, data: TensorDictBase, following: TensorDictBase
+    ) -> Tensor:
+        """A target critic's values ``[K, *B, T, n_agents, 1]`` of each agent's own next actions among the others'."""
+        group = self._groups[name]
+        inputs = inputs_at_next(critic, data, following, self.burn_in)
+        if not group.action.discrete:  # the joint action is the sample that was drawn
+            return single_steps(critic, inputs).get(group.keys.state_action_value).unsqueeze(0)
+        alive = following.get(next_key(group.keys.mask)) if group.mask else None
+        return own.values(critic, group.keys, inputs, alive)
+
+    def _current_actions(
+        self, steps: TensorDictBase, outputs: Mapping[str, TensorDictBase]
+    ) -> tuple[dict[str, OwnActions], TensorDictBase]:
+        """Each agent's current actions, by group, and ``steps`` with the others' among which it takes them."""
+        own: dict[str, OwnActions] = {}
+        inputs = steps.copy()
+        for name, actor in self._learners.items():
+            group, policy = actor.group, outputs[name].copy()
+            if group.action_mask:
+                policy.set(group.keys.action_mask, steps.get(group.keys.action_mask))
+            dist = actor.build_dist_from_params(policy)
+            own[name] = own_actions(group.action, dist)
+            if self.other_actions == "current":
+                vector = sampled_vector(group.action, dist, own[name])
+                inputs.set(group.keys.action_vector, zero_dead(vector, steps.get(group.keys.mask, None)))
+        return own, inputs
+
+    def _policy_loss(
+        self,
+        steps: TensorDictBase,
+        own: Mapping[str, OwnActions],
+        values: Mapping[str, TensorDictBase],
+        twin_values: Mapping[str, TensorDictBase],
+    ) -> Tensor:
+        """The mean of ``alpha log pi(a|o) - min Q(s, a)``, summed over groups; ``values`` hold hidden states."""
+        losses = []
+        for name, actions in own.items():
+            keys, alive = self._groups[name].keys, steps.get(self._groups[name].keys.mask, None)
+            parts = [(self._critics[name], values[name])]
+            parts += [(critic, twin_values[name]) for group, critic in self._twins.items() if group == name]
+            with frozen(*(critic for critic, _ in parts)):
+                valued = [
+                    actions.values(critic, keys, critic_inputs(critic, steps, written), alive)
+                    for critic, written in parts
+                ]
+            value = torch.stack(valued).amin(0)
+            loss = actions.mean(self.temperatures[name]() * actions.log_prob - value)
+            losses.append(masked_mean(loss, self._valid_mask(steps, self._groups[name])))
+        return torch.stack(losses).sum()
+
+    def _alpha_loss(self, steps: TensorDictBase, own: Mapping[str, OwnActions]) -> Tensor:
+        losses = []
+        for name, actions in own.items():
+            group, temperature = self._groups[name], cast(Temperature, self.temperatures[name])
+            allowed = steps.get(group.keys.action_mask) if group.action_mask else None
+            losses.append(temperature.loss(actions.entropy, allowed, self._valid_mask(steps, group)))
+        return torch.stack(losses).sum()
+
+    @torch.no_grad()
+    def _policy_metrics(self, steps: TensorDictBase, own: Mapping[str, OwnActions]) -> dict[str, Tensor]:
+        """The mean temperature and entropy, over groups and, where there are several, of each."""
+        alpha = {name: self.temperatures[name]().mean() for name in own}
+        entropy = {name: masked_mean(a.entropy, self._valid_mask(steps, self._groups[name])) for name, a in own.items()}
+        by_name = {"alpha": alpha, "entropy": entropy}
+        metrics = {name: torch.stack([*found.values()]).mean() for name, found in by_name.items()}
+        if len(own) == 1:
+            return metrics
+        return metrics | {f"{group}/{name}": by_name[name][group] for group in own for name in by_name}

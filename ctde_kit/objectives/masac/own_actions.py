@@ -1,0 +1,101 @@
+"""The actions of each agent over which its policy's expectation is taken: one sample, or every choice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from tensordict import TensorDictBase
+from tensordict.nn import TensorDictModuleBase
+from torch import Tensor
+from torch.distributions import Distribution
+
+from ctde_kit.keys import GroupKeys
+from ctde_kit.objectives.maddpg.joint_actions import own_action_values, zero_dead
+from ctde_kit.protocols import SamplesWithLogProb
+from ctde_kit.specs import ActionSpec, one_hot
+
+
+@dataclass(frozen=True)
+class OwnActions:
+    """K actions of each agent, whose weighted mean is its policy's expectation.
+
+    Args:
+        vector: the actions as vectors, ``[K, *B, n_agents, D]``.
+        probability: of each action, ``[K, *B, n_agents, 1]``; over K they sum to 1.
+        log_prob: the logarithm of each one's probability, or of its density in halves of the action's range, same
+            shape; 0 where an action is impossible.
+    """
+
+    vector: Tensor
+    probability: Tensor
+    log_prob: Tensor
+
+    def mean(self, x: Tensor) -> Tensor:
+        """The expectation ``[*B, n_agents, 1]`` of ``x`` ``[K, *B, n_agents, 1]``."""
+        return (self.probability * x).sum(0)
+
+    @property
+    def entropy(self) -> Tensor:
+        """The policy's entropy ``[*B, n_agents, 1]``, exact or from one sample."""
+        return -self.mean(self.log_prob)
+
+    def values(
+        self, critic: TensorDictModuleBase, keys: GroupKeys, tensordict: TensorDictBase, alive: Tensor | None
+    ) -> Tensor:
+        """Each agent's value ``[K, *B, n_agents, 1]`` where it alone takes each of its actions; 0 is a dead agent's."""
+        rows = tensordict.expand(len(self.vector), *tensordict.shape)
+        return own_action_values(critic, keys, rows, zero_dead(self.vector, alive))
+
+
+def own_actions(spec: ActionSpec, dist: Distribution) -> OwnActions:
+    """The actions for an expectation over ``dist``, batch ``[*B, n_agents]``.
+
+    Continuous actions are one reparameterized sample (Haarnoja et al. 2018, section 4.2), discrete ones are all
+    choices, in all combinations (Christodoulou 2019, section 4).
+    """
+    if not spec.discrete:
+        action, log_prob = _reparameterized(dist)
+        log_prob = (log_prob + _log_half_range(spec, log_prob)).unsqueeze(-1).unsqueeze(0)
+        return OwnActions(action.unsqueeze(0), torch.ones_like(log_prob), log_prob)
+    choices: Any = [torch.arange(size, device=_device(dist)) for size in spec.sizes]
+    index = torch.cartesian_prod(*choices).reshape(-1, len(spec.sizes))
+    action = _as_action(spec, index)
+    batch = [1] * len(dist.batch_shape)
+    log_prob = dist.log_prob(action.reshape(len(index), *batch, *action.shape[1:])).unsqueeze(-1)
+    probability = log_prob.exp()
+    # A forbidden choice has probability 0 and a hugely negative logarithm.
+    log_prob = log_prob.masked_fill(probability == 0, 0)
+    vector = spec.vector(action).reshape(len(index), *batch, -1).expand(*log_prob.shape[:-1], -1)
+    return OwnActions(vector, probability, log_prob)
+
+
+def sampled_vector(spec: ActionSpec, dist: Distribution, own: OwnActions) -> Tensor:
+    """One action of each agent, drawn from its policy, as a vector ``[*B, n_agents, D]`` without a gradient."""
+    return spec.vector(dist.sample()) if spec.discrete else own.vector[0].detach()
+
+
+def _reparameterized(dist: Distribution) -> tuple[Tensor, Tensor]:
+    if isinstance(dist, SamplesWithLogProb):
+        return dist.rsample_with_log_prob()
+    action = dist.rsample()
+    return action, dist.log_prob(action)
+
+
+def _log_half_range(spec: ActionSpec, like: Tensor) -> Tensor:
+    """What turns a density per unit of action into one per half of its range, ``[n_agents]``."""
+    low, high = (torch.tensor(bound, dtype=like.dtype, device=like.device) for bound in (spec.low, spec.high))
+    return ((high - low) / 2).log().sum(-1)
+
+
+def _as_action(spec: ActionSpec, index: Tensor) -> Tensor:
+    """Choices ``[K, n_choices]`` as an env takes them."""
+    if spec.kind == "multi_discrete":
+        return index
+    return one_hot(index[:, 0], spec.sizes[0]).long() if spec.kind == "one_hot" else index[:, 0]
+
+
+def _device(dist: Distribution) -> torch.device:
+    mode: Any = dist.mode
+    return mode.device

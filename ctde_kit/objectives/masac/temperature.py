@@ -1,0 +1,79 @@
+"""The weight of a group's entropy, which learns to keep it at a target."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ctde_kit.errors import UserError
+from ctde_kit.objectives.masking import masked_mean
+from ctde_kit.specs import GroupSpec
+
+
+class Temperature(nn.Module):
+    """The temperature alpha of one group, as its logarithm, one for all agents or one per agent.
+
+    Haarnoja et al. 2019, "Soft Actor-Critic Algorithms and Applications", section 5. Its loss is
+    ``log(alpha) * (H - target)``, of the policy's entropy H, as in TorchRL's ``SACLoss`` and the authors' code;
+    equation 18 has alpha in the place of its logarithm.
+
+    Args:
+        group: the group's spec.
+        initial: alpha at the beginning.
+        learned: else it stays.
+        shared: one for all agents of the group; else one per agent.
+        target_entropy: in nats, of one agent; ``None``: minus the number of its action's dimensions, or
+            ``target_entropy_weight`` times the largest entropy of its choices.
+        target_entropy_weight: share of the largest entropy, for discrete actions.
+        device: where alpha is kept.
+
+    Raises:
+        UserError: for a temperature that is not above 0.
+    """
+
+    def __init__(
+        self,
+        group: GroupSpec,
+        *,
+        initial: float,
+        learned: bool,
+        shared: bool,
+        target_entropy: float | None,
+        target_entropy_weight: float,
+        device: torch.device,
+    ):
+        super().__init__()
+        if initial <= 0:
+            raise UserError(f"MASACLoss: alpha_init={initial}: expected a number above 0")
+        log_alpha = torch.full((1 if shared else group.n_agents, 1), math.log(initial), device=device)
+        self.log_alpha = nn.Parameter(log_alpha, requires_grad=learned)
+        self.group, self.target_entropy, self.target_entropy_weight = group, target_entropy, target_entropy_weight
+
+    def forward(self) -> Tensor:
+        """Alpha without a gradient, ``[n_agents, 1]``, or ``[1, 1]`` where it is shared."""
+        return self.log_alpha.detach().exp()
+
+    def loss(self, entropy: Tensor, action_mask: Tensor | None, valid: Tensor) -> Tensor:
+        """What the temperature minimizes.
+
+        Args:
+            entropy: of each agent's policy, ``[*B, n_agents, 1]``.
+            action_mask: which choices are allowed, bool ``[*B, n_agents, N]``; ``None`` for all.
+            valid: bool, which entries count.
+        """
+        gap = (entropy - self._target(entropy, action_mask)).detach()
+        return masked_mean(self.log_alpha * gap, valid)
+
+    def _target(self, like: Tensor, action_mask: Tensor | None) -> Tensor:
+        """The entropy that is aimed at; among fewer allowed choices it is lower."""
+        action = self.group.action
+        if self.target_entropy is not None:
+            return torch.full_like(like, self.target_entropy)
+        if not action.discrete:
+            return torch.full_like(like, -float(action.vector_dim))
+        if action_mask is None:
+            return torch.full_like(like, self.target_entropy_weight * sum(math.log(size) for size in action.sizes))
+        counts = [part.sum(-1, keepdim=True).clamp(min=1) for part in action_mask.split(list(action.sizes), -1)]
+        return self.target_entropy_weight * torch.stack([count.to(like.dtype).log() for count in counts]).sum(0)

@@ -1,0 +1,88 @@
+"""Every stochastic actor with every critic of actions in MASAC's loss: all sizes differ, and each parameter learns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from ctde_kit.modules import AttentionCritic, RandomOrderCritic, action_value_critic
+from ctde_kit.objectives import MASACLoss, TDLambdaReturn
+from ctde_kit.specs import TeamSpec
+from ctde_kit.training import GradientStep
+from tests.contracts.fakes import KINDS, LENGTH, N_ENVS, collect, endings, group_spec, make_actor, make_network
+from tests.contracts.test_maddpg_sizes import LAYOUTS
+
+
+def make(kind: str, layout: str, recurrent: bool, share: Any, **options: Any) -> Any:
+    wolves = group_spec("wolves", 3, kind, action_mask=kind != "continuous", state_dim=11)
+    sheep = group_spec("sheep", 2, kind, observation_dim=8, mask=True, state_dim=13)
+    team = TeamSpec((wolves, sheep), 10)
+    actors = {group.name: make_actor(group, recurrent, share) for group in team}
+
+    def critic(group: Any) -> Any:
+        if layout == "attention":
+            return AttentionCritic(team, group, make_network(False), of_actions=True, embed_dim=12, n_heads=2)
+        shared = True if layout in ("team", "state", "one", "random order") else share
+        found = action_value_critic(team, group, make_network(recurrent, shared), **LAYOUTS.get(layout, {}))
+        return RandomOrderCritic(team, found) if layout == "random order" else found
+
+    critics, twins = ({group.name: critic(group) for group in team} for _ in range(2))
+    batch = collect(team, actors, *endings())[0]
+    return MASACLoss(actors, critics, twins, gamma=0.9, **options), batch
+
+
+CASES = [(kind, "team", False, False) for kind in KINDS]
+CASES += [("categorical", layout, False, True) for layout in (*LAYOUTS, "attention", "random order")]
+CASES += [(kind, "networks", True, False) for kind in ("continuous", "categorical")]
+CASES += [("categorical", "random order", True, True)]
+
+
+@pytest.mark.parametrize(("kind", "layout", "recurrent", "share"), CASES)
+def test_actors_and_critics_fit(kind: str, layout: str, recurrent: bool, share: Any) -> None:
+    options = {"burn_in": 2} if recurrent else {}
+    loss, batch = make(kind, layout, recurrent, share, returns=TDLambdaReturn(0.7), **options)
+    losses = loss(batch)
+    assert set(losses.keys()) == set(loss.out_keys)
+    assert all(value.shape == () and value.isfinite() for value in losses.values())
+    assert batch["td_error"].shape == (N_ENVS, LENGTH)
+    torch.stack([losses[name] for name in ("loss_actor", "loss_qvalue", "loss_alpha")]).sum().backward()
+    for name, parameter in loss.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, name
+            assert parameter.grad.isfinite().all(), name
+            assert parameter.grad.any(), name
+
+
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_in_keys_are_all_that_is_needed(recurrent: bool) -> None:
+    loss, batch = make("categorical", "state", recurrent, False)
+    torch.manual_seed(1)
+    expected = loss(batch.clone())
+    torch.manual_seed(1)
+    found = loss(batch.select(*loss.in_keys))
+    for name in expected.keys():  # noqa: SIM118
+        assert torch.equal(found[name], expected[name]), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["continuous", "categorical"])
+def test_the_gradient_step_is_one_graph(kind: str, graphs: None) -> None:
+    loss, batch = make(kind, "team", False, False)
+    minibatch = batch.reshape(-1)
+    step = GradientStep({"team": loss}, torch.optim.SGD(loss.parameters(), lr=0.0), 1.0, compile=True)
+    step(minibatch.clone())
+    assert step.compile
+    minibatch["wolves", "observation"] = torch.randn_like(minibatch["wolves", "observation"])
+    torch.manual_seed(2)
+    metrics, gradients = next(iter(step._compiled.values())).compiled(minibatch.clone())
+    torch.manual_seed(2)
+    plain_metrics, plain_gradients = step.gradients(minibatch.clone())
+    for name, value in plain_metrics.items():
+        torch.testing.assert_close(metrics[name], value, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+    for found, expected in zip(gradients, plain_gradients, strict=True):
+        if expected is None:
+            assert found is None
+        else:
+            torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
