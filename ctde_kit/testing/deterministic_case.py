@@ -32,6 +32,13 @@ class HoldsGroups(Protocol):
     critics: Mapping[str | None, nn.Module]
 
 
+@runtime_checkable
+class HoldsTwinCritics(Protocol):
+    """A loss whose actors may learn from the smaller of two critics' values, such as ``MASACLoss``."""
+
+    twin_critics: Mapping[str | None, nn.Module] | None
+
+
 @dataclass
 class DeterministicCase(LossCase):
     """What the rules of deterministic losses are held against; see ``LossCase``.
@@ -55,9 +62,11 @@ class DeterministicCase(LossCase):
         return [self._given_or_held("actor", self.actor, held)]
 
     def critic_modules(self) -> list[nn.Module]:
-        """The group's critic."""
+        """The group's critic, and its second one."""
+        twins = self.loss.twin_critics if isinstance(self.loss, HoldsTwinCritics) else None
         if isinstance(self.loss, HoldsGroups):
-            return [self._given_or_held("critic", self.critic, self.loss.critics[self.names.group])]
+            first = self._given_or_held("critic", self.critic, self.loss.critics[self.names.group])
+            return [first] if twins is None else [first, twins[self.names.group]]
         held = self.loss.value_network if isinstance(self.loss, HoldsActorAndValue) else None
         return [self._given_or_held("critic", self.critic, held)]
 

@@ -75,6 +75,8 @@ def start(config: RecipeConfig, path: str | Path) -> JsonObject:
         if checkpoint_paths(path / "checkpoints"):
             raise UserError(f"{path} holds a run already: go on with resume={path}, or choose another hydra.run.dir")
         parts = config.build()
+        # A run that was killed before its first checkpoint may have left rows.
+        RunDirectory(path).clear()
         directory = RunDirectory(path)
         try:
             _write_actors(config, parts, directory)

@@ -132,7 +132,13 @@ def test_options_reach_the_loss(option: str, value: Any, where: str) -> None:
     [
         {
             "task": PettingZooTask(
-                name="tag", env="mpe2/simple_tag_v3", n_envs=4, n_workers=1, max_steps=7, params={"max_cycles": 7}
+                name="tag",
+                env="mpe2/simple_tag_v3",
+                n_envs=4,
+                n_workers=1,
+                max_steps=7,
+                groups_compete=True,
+                params={"max_cycles": 7},
             )
         },
         {

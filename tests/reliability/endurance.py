@@ -43,8 +43,13 @@ CASES: dict[str, tuple[str, list[str]]] = {
     "MAPPO, PettingZoo workers": ("mappo", ["task=pettingzoo/simple_spread", "task.max_steps=5", *MAPPO, *WORKERS]),
     "MAPPO, LBF workers": ("mappo", ["task=lbf/foraging_8x8_2p_2f_coop", "task.max_steps=5", *MAPPO, *WORKERS]),
 }
-# A game of numbers, in which hundreds of iterations take seconds.
-QUICK = ("mappo", ["task=matrix/climbing", *MAPPO, "compile=off"])
+# A game of numbers, in which hundreds of iterations take seconds. What the first evaluation and checkpoint need
+# is there before the half.
+OFTEN = [f"evaluation.every_frames={20 * FRAMES}", f"checkpoint.every_frames={20 * FRAMES}"]
+QUICK = (
+    "mappo",
+    ["task=matrix/climbing", *(part for part in MAPPO if "every_frames" not in part), *OFTEN, "compile=off"],
+)
 # How often a run is looked at, and by how much what it uses may grow from its half to its end: memory by noise of the
 # allocator, in kB, whatever the number of iterations; the rest not at all.
 LOOKS = 80

@@ -27,6 +27,15 @@ def test_the_doctor_finds_nothing(kind: str) -> None:
     assert report["own_actor_alone"].verdict == ("passed" if kind == "continuous" else "skipped")
 
 
+def test_an_actor_may_learn_from_either_critic() -> None:
+    team = herd("continuous")
+    loss, _, _, _ = make(team)
+    # The second critic's values are smaller, everywhere.
+    list(loss.critics["wolves"].parameters())[-1].data.add_(100)
+    report = check_soft_actor_critic_loss(loss, transitions(team), group="wolves", raises=False)
+    assert report["own_actor_alone"].verdict == "passed"
+
+
 def test_next_actions_of_the_replay_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     team = herd("continuous")
     loss, _, _, _ = make(team)
