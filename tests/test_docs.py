@@ -28,7 +28,7 @@ PAGES = [
     "docs/tutorials/run.md",
     "docs/tutorials/compose.md",
     "docs/tutorials/drop_in.md",
-    "docs/tutorials/own_environment.md",
+    pytest.param("docs/tutorials/own_environment.md", marks=pytest.mark.slow),
     pytest.param("docs/competition.md", marks=pytest.mark.slow),
     "docs/communication.md",
     "docs/critics.md",
@@ -63,6 +63,8 @@ def run_command(line: str, cwd: Path) -> None:
     assert result.returncode == 0, f"{line}\n{result.stderr}"
 
 
+# Curves are drawn in tests of their own.
+@pytest.mark.usefixtures("no_curves")
 @pytest.mark.parametrize("page", PAGES)
 def test_the_code_of_a_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -55,6 +55,7 @@ def policies(parts: Parts) -> torch.Tensor:
     return actor.get_dist(parts.collector.env.reset()[:1]).probs[0]  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_policies_are_the_softmax_of_what_choices_are_worth_over_the_temperature() -> None:
     found = policies(trained(alpha_init=0.8, fixed_alpha=True))
     expected = torch.stack([FIRST, SECOND]).div(0.8).softmax(-1)

@@ -23,7 +23,7 @@ RECIPES: dict[str, Callable[[], Any]] = {
     "MAPPO, channel": lambda: small_config("gru", actor=network("commnet gru"), compile="off"),
     "MADDPG": lambda: small_maddpg_config("gru", "sequences", compile="off"),
 }
-OFTEN = ("MAPPO", "QMIX, burn-in")
+OFTEN = ("MAPPO",)
 
 
 def gradient_step(parts: Parts) -> GradientStep:

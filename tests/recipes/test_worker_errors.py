@@ -37,9 +37,10 @@ def hang() -> None:
     [
         (explode, "worker 0 (envs 0-1) failed in step of env 0: ArithmeticError: two lines; its traceback is in "),
         (lambda: os.kill(os.getpid(), signal.SIGKILL), "worker 0 (envs 0-1) died: killed by SIGKILL"),
-        (
+        pytest.param(
             hang,
             "has not come back for 8 s from step of env 0; mend the environment, or give a larger task.worker_timeo",
+            marks=pytest.mark.slow,
         ),
     ],
     ids=["raises", "dies", "hangs"],

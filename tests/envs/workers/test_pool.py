@@ -271,7 +271,12 @@ step(env, data)
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(
-    "end", ["", pytest.param("raise KeyboardInterrupt", marks=pytest.mark.slow), "os.kill(os.getpid(), signal.SIGKILL)"]
+    "end",
+    [
+        pytest.param("", marks=pytest.mark.slow),
+        pytest.param("raise KeyboardInterrupt", marks=pytest.mark.slow),
+        "os.kill(os.getpid(), signal.SIGKILL)",
+    ],
 )
 def test_no_worker_outlives_its_parent(end: str) -> None:
     code = SCRIPT.format(path=str(Path(__file__).parents[3]), end=end)
