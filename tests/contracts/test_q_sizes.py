@@ -71,7 +71,7 @@ def test_the_teams_reward_is_the_mean_or_sum_of_all_agents_of_all_groups(reducti
         pytest.param(False, "iql", marks=pytest.mark.slow),
         pytest.param(False, "qmix", marks=pytest.mark.slow),
         pytest.param(False, "qplex", marks=pytest.mark.slow),
-        (True, "iql"),
+        pytest.param(True, "iql", marks=pytest.mark.slow),
         pytest.param(True, "qmix", marks=pytest.mark.slow),
         pytest.param(True, "qplex", marks=pytest.mark.slow),
     ],

@@ -156,7 +156,7 @@ class Worse(nn.Module):
         return (action + 1e-4 if action.is_floating_point() else (action + 1) % 6), *carried
 
 
-@pytest.mark.parametrize("run", ["navigation", "lbf"])
+@pytest.mark.parametrize("run", ["navigation", pytest.param("lbf", marks=pytest.mark.slow)])
 def test_the_parity_check_finds_what_differs(run: str, runs: Path) -> None:
     saved = SavedRun(runs / run)
     stage = set_stage(saved, saved.task, ExportConfig())

@@ -133,6 +133,7 @@ def test_cross_play_of_maddpg_runs(trained: Path, kind: str, tmp_path: Path) -> 
         assert torch.equal(table.returns[group][0, 0], alone.by_group[group])
 
 
+@pytest.mark.slow
 def test_opponents_of_other_recipes(tmp_path: Path) -> None:
     """A recurrent PPO run, and a Q run where actions are discrete."""
     ppo = run(tmp_path / "ppo", ppo_config("gru", total_frames=60))

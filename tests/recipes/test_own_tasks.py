@@ -171,11 +171,11 @@ def own(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.parametrize(
     ("task", "argument", "group", "sizes"),
     [
-        ("vmas/mine.py:Scenario", "n_agents=3", "agents", (3, 4)),
+        pytest.param("vmas/mine.py:Scenario", "n_agents=3", "agents", (3, 4), marks=pytest.mark.slow),
         ("vmas/mine.py:faster", "n_agents=3", "agents", (3, 4)),
         ("pettingzoo/game.py:echo", "features=6", "player", (2, 6)),
         ("torchrl/own_envs:batched", "n_agents=3", "agents", (3, 14)),
-        ("torchrl/own_envs:single", "features=6", "player", (2, 6)),
+        pytest.param("torchrl/own_envs:single", "features=6", "player", (2, 6), marks=pytest.mark.slow),
         ("torchrl/own_envs:whole_numbers", "", "agents", (2, 6)),
     ],
 )

@@ -43,7 +43,9 @@ def weights(parts: Parts) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("kind", [pytest.param("mlp", marks=pytest.mark.slow), "gru"])
-@pytest.mark.parametrize("task", [SPREAD, FORAGING, TAG], ids=["spread", "foraging", "tag"])
+@pytest.mark.parametrize(
+    "task", [SPREAD, FORAGING, pytest.param(TAG, marks=pytest.mark.slow)], ids=["spread", "foraging", "tag"]
+)
 def test_a_checkpoint_resets_the_envs_in_both_runs(task: PettingZooTask | LbfTask, kind: str, tmp_path: Path) -> None:
     config: MAPPOConfig = small_config(kind, task=task)
     going_on = config.build()

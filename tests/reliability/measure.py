@@ -126,12 +126,12 @@ PARTS: dict[str, Callable[[Path], Any]] = {
 
 def quick(cwd: Path) -> dict[str, Any]:
     """A little of some parts, all compared to the same run."""
-    killed = measure_kills(cwd, list(QUICK_CASES), 2)
+    killed = measure_kills(cwd, list(QUICK_CASES), 1)
     return {
         "kills": killed,
         "full disk": measure_disks(cwd / "case_0", ("metrics",)),
         "two processes": measure_two_processes(cwd / "case_0", ("start and start",)),
-        "endurance": endurance.endure_a_little(cwd / "endurance", 160),
+        "endurance": endurance.endure_a_little(cwd / "endurance", 80),
     }
 
 

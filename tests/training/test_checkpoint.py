@@ -51,7 +51,9 @@ CONFIGS = {
 }
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in ("mlp", "gru") else [pytest.mark.slow]) for name in CONFIGS]
+)
 def test_resumed_run_equals_the_run_that_never_stopped(name: str, tmp_path: Path) -> None:
     uninterrupted = advance(CONFIGS[name]().build(), 4)
 

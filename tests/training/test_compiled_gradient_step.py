@@ -192,7 +192,7 @@ def test_hooks_that_come_later_are_called(graphs: None) -> None:
     assert calls[True] == calls[False] == 3
 
 
-@pytest.mark.parametrize("what", ["storage", "clip"])
+@pytest.mark.parametrize("what", ["storage", pytest.param("clip", marks=pytest.mark.slow)])
 def test_replaced_storage_and_another_clip_take_effect(what: str, graphs: None) -> None:
     def change(step: GradientStep) -> None:
         if what == "clip":

@@ -51,7 +51,17 @@ def test_next_observation_is_the_one_before_the_reset() -> None:
     assert torch.equal(rollout["next", "agents", "observation"][:, 2], rollout["agents", "observation"][:, 3])
 
 
-@pytest.mark.parametrize("scenario", ["navigation", "balance", "transport", "sampling", "simple_tag", "simple_spread"])
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        "navigation",
+        "balance",
+        "transport",
+        pytest.param("sampling", marks=pytest.mark.slow),
+        "simple_tag",
+        "simple_spread",
+    ],
+)
 def test_partial_reset_changes_only_the_rows_asked_for(scenario: str) -> None:
     env = make(scenario, max_steps=100)
     carrier = reset_rows(env, [1, 3])

@@ -87,6 +87,7 @@ def test_a_worker_that_hangs_is_named(make: Make, what: Callable[[], Any]) -> No
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.slow
 def test_a_hanging_factory_is_named(make: Make) -> None:
     with pytest.raises(
         WorkerError, match=r"worker 0 \(envs 0-1\) has not come back for 2 s from the factory of env 0;"
