@@ -33,10 +33,12 @@ def make(kind: str, layout: str, recurrent: bool, share: Any, **options: Any) ->
     return MASACLoss(actors, critics, twins, gamma=0.9, **options), batch
 
 
-CASES = [(kind, "team", False, False) for kind in KINDS]
-CASES += [("categorical", layout, False, True) for layout in (*LAYOUTS, "attention", "random order")]
-CASES += [(kind, "networks", True, False) for kind in ("continuous", "categorical")]
-CASES += [("categorical", "random order", True, True)]
+CASES = [
+    *[(kind, "team", False, False) for kind in KINDS],
+    *[("categorical", layout, False, True) for layout in (*LAYOUTS, "attention", "random order")],
+    *[(kind, "networks", True, False) for kind in ("continuous", "categorical")],
+    ("categorical", "random order", True, True),
+]
 
 
 @pytest.mark.parametrize(("kind", "layout", "recurrent", "share"), CASES)
