@@ -84,7 +84,7 @@ def test_in_keys_are_all_that_is_needed(recurrent: bool) -> None:
 @pytest.mark.parametrize(
     ("kind", "options"),
     [
-        ("categorical", {}),
+        pytest.param("categorical", {}, marks=pytest.mark.slow),
         pytest.param("continuous", {"mixed": True}, marks=pytest.mark.slow),
         pytest.param("continuous", {"twins": True, "smoothing": TargetPolicySmoothing()}, marks=pytest.mark.slow),
         pytest.param("continuous", {"other_actions": "current"}, marks=pytest.mark.slow),

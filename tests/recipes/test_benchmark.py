@@ -116,6 +116,7 @@ def test_mistakes_are_one_line_before_anything_runs(arguments: list[str], messag
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_run_with_other_options_is_left_alone(tmp_path: Path) -> None:
     options = [
         *VDN,

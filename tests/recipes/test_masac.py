@@ -32,7 +32,7 @@ BUILDS: dict[str, Build] = {
     "episodes": lambda: small_masac_config("gru", "episodes", continuous=False, target=HardTarget(every=3)).build(),
     "averages": lambda: small_masac_config(critic=averaged(3), twin_critics=False).build(),
 }
-SLOW = ("sequences", "episodes", "averages")
+SLOW = ("discrete", "sequences", "episodes", "averages")
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in BUILDS])

@@ -146,6 +146,7 @@ def test_an_unused_parameter_has_no_gradient(case: Case) -> None:
     assert torch.equal(case.actor.agent_network.spare, torch.ones(3))
 
 
+@pytest.mark.slow
 def test_compiling_draws_no_random_numbers(graphs: None) -> None:
     case = Case("continuous")
     states = []

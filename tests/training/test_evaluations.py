@@ -183,7 +183,7 @@ def test_of_equal_policies_the_earlier_stays_and_one_of_another_history_goes(tmp
     assert not path.exists()
 
 
-@pytest.mark.parametrize(("compete", "warnings"), [(False, 1), (True, 0)])
+@pytest.mark.parametrize(("compete", "warnings"), [(False, 1), pytest.param(True, 0, marks=pytest.mark.slow)])
 def test_opposed_groups_that_are_taken_for_one_team_are_said_once(
     compete: bool, warnings: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

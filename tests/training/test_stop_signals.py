@@ -42,7 +42,7 @@ def when(monkeypatch: pytest.MonkeyPatch, frames: int, action: Any) -> None:
     monkeypatch.setattr(runner, "_train_metrics", metrics)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_the_iteration_ends_a_checkpoint_is_written_and_the_run_goes_on_alike(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -169,7 +169,9 @@ def test_discrete_actions_are_traced(scenario: str, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(
-    ("gaps", "pushed"), [([0.003] * 5, False), ([0.003, 0.003, -0.01, 0.1, 0.003], True)], ids=["none near", "one near"]
+    ("gaps", "pushed"),
+    [pytest.param([0.003] * 5, False, marks=pytest.mark.slow), ([0.003, 0.003, -0.01, 0.1, 0.003], True)],
+    ids=["none near", "one near"],
 )
 def test_bodies_that_vmas_passes_over_push_in_no_env(
     gaps: list[float], pushed: bool, monkeypatch: pytest.MonkeyPatch

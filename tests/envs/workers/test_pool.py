@@ -71,7 +71,9 @@ def spin() -> None:
 
 
 @pytest.mark.parametrize(
-    "what", [spin, lambda: os.kill(os.getpid(), signal.SIGSTOP)], ids=["an endless step", "a stopped process"]
+    "what",
+    [pytest.param(spin, marks=pytest.mark.slow), lambda: os.kill(os.getpid(), signal.SIGSTOP)],
+    ids=["an endless step", "a stopped process"],
 )
 def test_a_worker_that_hangs_is_named(make: Make, what: Callable[[], Any]) -> None:
     env = make(lambda: Failing(what, 2, tags(7, 0, 3, 1)[0]), worker_timeout=4.0)
