@@ -169,7 +169,7 @@ class MADDPGConfig(RecipeConfig):
         wiring.check_burn_in(self.replay, recurrent)
 
         optimizer = wiring.adam((actors.values(), self.lr), (readers, self.critic_lr or self.lr))
-        compiles = run.compiling.updates and not wiring.loops_over_steps(*actors.values(), *critics.values())
+        compiles = wiring.compiles_updates(run, *actors.values(), *critics.values())
         step = ck.GradientStep(
             {"team": loss},
             optimizer,

@@ -120,7 +120,7 @@ class MAPPOConfig(RecipeConfig):
         recurrent = wiring.is_recurrent(*losses.values())
         parameters = torch.nn.ModuleList(losses.values()).parameters()
         optimizer = torch.optim.Adam(parameters, lr=self.lr, eps=1e-5, fused=True)
-        compiles = run.compiling.updates and not wiring.loops_over_steps(*losses.values())
+        compiles = wiring.compiles_updates(run, *losses.values())
         step = ck.GradientStep(losses, optimizer, self.max_grad_norm, compile=compiles)
         averages = wiring.averaging(self.critic, [loss.critic_network for loss in losses.values()], optimizer)
         return ck.Parts(

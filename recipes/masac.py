@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import ctde_kit as ck
 from ctde_kit.recipes import wiring
@@ -113,7 +113,7 @@ class MASACConfig(RecipeConfig):
         run = wiring.begin(self, updates_per_frame=self.updates_per_frame)
         team = wiring.critics_team(run.env, self.critic)
         policy = wiring.team_policy(self, team, run.device)
-        actors: dict[str, Any] = policy.learners
+        actors = wiring.learners_of(policy, ck.MultiAgentActor)
         learning = wiring.learning_team(team, policy)
         critics = wiring.critics_of_actions(self.critic, team, learning, run.device)
         twins = wiring.critics_of_actions(self.critic, team, learning, run.device) if self.twin_critics else {}
@@ -147,7 +147,7 @@ class MASACConfig(RecipeConfig):
             (all_critics, self.critic_lr or self.lr),
             *([] if self.fixed_alpha else [([loss.temperatures], self.alpha_lr or self.lr)]),
         )
-        compiles = run.compiling.updates and not wiring.loops_over_steps(*actors.values(), *critics.values())
+        compiles = wiring.compiles_updates(run, *actors.values(), *critics.values())
         step = ck.GradientStep({"team": loss}, optimizer, self.max_grad_norm, compile=compiles)
         averages = wiring.averaging(self.critic, all_critics, optimizer)
         return ck.Parts(

@@ -117,7 +117,7 @@ class PQNConfig(RecipeConfig):
             use_target_networks=False,
             reward_norm=reward_norm,
         )
-        compiles = run.compiling.updates and not wiring.loops_over_steps(*actors.values())
+        compiles = wiring.compiles_updates(run, *actors.values())
         # On a GPU its count of steps stays there.
         optimizer = torch.optim.RAdam(loss.parameters(), lr=self.lr, capturable=run.device == "cuda")
         team_reward = ck.TeamReward(learning, self.team_reward)  # pyright: ignore[reportArgumentType]  # a checked choice

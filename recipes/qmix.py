@@ -137,7 +137,7 @@ class QMIXConfig(RecipeConfig):
         wiring.check_burn_in(self.replay, recurrent)
         trainable = [parameter for parameter in loss.parameters() if parameter.requires_grad]
         optimizer = torch.optim.Adam(trainable, lr=self.lr, eps=1e-5, fused=True)
-        compiles = run.compiling.updates and not wiring.loops_over_steps(*actors.values())
+        compiles = wiring.compiles_updates(run, *actors.values())
         step = ck.GradientStep({"team": loss}, optimizer, self.max_grad_norm, compile=compiles)
         team_reward = ck.TeamReward(learning, self.team_reward)  # pyright: ignore[reportArgumentType]  # a checked choice
         return ck.Parts(

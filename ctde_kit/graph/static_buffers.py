@@ -10,9 +10,7 @@ Compiled = Callable[[list[Tensor]], Sequence[Tensor]]
 NEW, VIEW = "empty_strided_cpu", "reinterpret_tensor"
 
 
-def with_static_buffers(
-    compiled: Callable[[list[Tensor]], Sequence[Tensor]],
-) -> Callable[[list[Tensor]], Sequence[Tensor]]:
+def with_static_buffers(compiled: Compiled) -> Compiled:
     """``compiled``, inductor's function for a CPU, with static buffers where its code asks for them as expected."""
     call = getattr(compiled, "current_callable", None)
     namespace = getattr(getattr(call, "__func__", call), "__globals__", {})

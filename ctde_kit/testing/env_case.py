@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol, runtime_checkable
@@ -127,9 +127,7 @@ class EnvCase:
     @property
     def masked_after_their_end(self) -> list[str]:
         """Agents that go on after their end, of which the data say nothing."""
-        base: EnvBase = self.env
-        while isinstance(base, TransformedEnv):
-            base = base.base_env
+        *_, base = _layers(self.env)
         # See ``_limit`` for batches of envs.
         return (
             base.agents_after_their_end
@@ -156,13 +154,21 @@ def _of_a_seed(make: Callable[..., EnvBase]) -> Callable[[int | None], EnvBase] 
     return make if len(required) == 1 else None
 
 
+def _layers(env: EnvBase) -> Iterator[EnvBase]:
+    """An env, what its transforms are around, and so on to one without transforms."""
+    yield env
+    while isinstance(env, TransformedEnv):
+        env = env.base_env
+        yield env
+
+
 def _limit(env: EnvBase) -> int | None:
     counted: list[int] = []
-    base = env
-    while isinstance(base, TransformedEnv):
-        parts = base.transform if isinstance(base.transform, Compose) else [base.transform]
+    *transformed, base = _layers(env)
+    for layer in transformed:
+        assert isinstance(layer, TransformedEnv)
+        parts = layer.transform if isinstance(layer.transform, Compose) else [layer.transform]
         counted += [part.max_steps for part in parts if isinstance(part, StepCounter) and part.max_steps is not None]
-        base = base.base_env
     # Attributes of a batch of envs are lists, and asking for one that they lack before they start never ends.
     if not isinstance(base, BatchedEnvBase) and isinstance(base, HasTimeLimit) and isinstance(base.max_steps, int):
         counted.append(base.max_steps)

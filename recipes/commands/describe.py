@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import ctde_kit as ck
+from ctde_kit.recipes.commands.arguments import text
 from ctde_kit.recipes.commands.catalog import agents, sizes
 from ctde_kit.recipes.commands.doctor import examine_env
 from ctde_kit.recipes.commands.task_arguments import task_of
@@ -102,7 +103,7 @@ def _played(task: TaskConfig, env: EnvBase, team: TeamSpec) -> Iterator[str]:
 def _interests(task: TaskConfig, returns: Returns) -> Iterator[str]:
     from ctde_kit.training.evaluations import OPPOSED
 
-    said = f"task.groups_compete={'null' if task.groups_compete is None else str(task.groups_compete).lower()}"
+    said = f"task.groups_compete={text(task.groups_compete)}"
     for (one, other), figure in returns.correlations().items():
         if math.isnan(figure):
             yield f"  interests  {one} and {other}: one of them earned the same in every episode ({said})"

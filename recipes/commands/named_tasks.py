@@ -39,11 +39,16 @@ def named_task(name: str, **options: object) -> TaskConfig:
         close = difflib.get_close_matches(name, names, n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else "`ctde tasks` lists them"
         raise UserError(f"{name!r}: there is no such task; {hint}")
-    overrides = [with_quoted_path(argument) for argument in arguments]
-    task = OmegaConf.to_object(compose("mappo", overrides).task)
-    assert isinstance(task, TaskConfig)
+    task = composed_task([with_quoted_path(argument) for argument in arguments])
     known = [field.name for field in dataclasses.fields(task)]
     unknown = [option for option in options if option not in known]
     if unknown:
         raise UserError(f"{unknown[0]}: {name} has the options {', '.join(known)}")
     return dataclasses.replace(task, **options)
+
+
+def composed_task(overrides: list[str]) -> TaskConfig:
+    """The task that hydra composes of overrides of ``task``."""
+    task = OmegaConf.to_object(compose("mappo", overrides).task)
+    assert isinstance(task, TaskConfig)
+    return task

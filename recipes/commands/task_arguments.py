@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from omegaconf import OmegaConf
-
 from ctde_kit.errors import UserError
-from ctde_kit.recipes.commands.application import compose
 from ctde_kit.recipes.commands.arguments import check_arguments
+from ctde_kit.recipes.commands.named_tasks import composed_task
 from ctde_kit.recipes.commands.options import Options
 from ctde_kit.recipes.commands.own_tasks import with_own_task
 from ctde_kit.recipes.commands.recipes import RECIPES
@@ -35,7 +33,4 @@ def task_of(program: str, arguments: list[str], expected: str = "task=NAME and o
         raise UserError(f"{(unknown or arguments or ['nothing'])[0]}: expected {expected}")
     arguments = with_own_task(arguments)
     check_arguments(program, Options.of(RECIPES["mappo"].config, "mappo"), arguments)
-    overrides = [override for argument in arguments for override in expand(argument)]
-    task = OmegaConf.to_object(compose("mappo", overrides).task)
-    assert isinstance(task, TaskConfig)
-    return task
+    return composed_task([override for argument in arguments for override in expand(argument)])

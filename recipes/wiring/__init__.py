@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from ctde_kit.recipes.wiring.policies import learners_of, learning_team, team_policy
     from ctde_kit.recipes.wiring.recurrence import (
         check_burn_in,
+        compiles_updates,
         is_recurrent,
-        loops_over_steps,
         sequence_length,
         slice_length,
     )
@@ -26,7 +26,7 @@ _NAMES = {
     "team_mixer": ("mixer",),
     "normalization": ("observation_norm", "one_after_the_other", "reward_norm"),
     "policies": ("learners_of", "learning_team", "team_policy"),
-    "recurrence": ("check_burn_in", "is_recurrent", "loops_over_steps", "sequence_length", "slice_length"),
+    "recurrence": ("check_burn_in", "compiles_updates", "is_recurrent", "sequence_length", "slice_length"),
     "schedules": ("adam", "epsilon_and_learning_rate", "learning_rate", "learning_rates"),
     "setting": ("begin", "collector"),
 }
@@ -38,6 +38,7 @@ __all__ = [
     "check_burn_in",
     "check_sees_others",
     "collector",
+    "compiles_updates",
     "critics_of_actions",
     "critics_team",
     "epsilon_and_learning_rate",
@@ -47,7 +48,6 @@ __all__ = [
     "learning_rate",
     "learning_rates",
     "learning_team",
-    "loops_over_steps",
     "mixer",
     "observation_norm",
     "one_after_the_other",

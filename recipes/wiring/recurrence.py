@@ -7,6 +7,7 @@ from torch import nn
 from ctde_kit.errors import UserError
 from ctde_kit.modules import AgentNetwork, MultiAgentGRU
 from ctde_kit.recipes.configs.replays import ReplayConfig
+from ctde_kit.recipes.wiring.setting import Setting
 
 
 def is_recurrent(*parts: nn.Module) -> bool:
@@ -21,6 +22,11 @@ def loops_over_steps(*parts: nn.Module) -> bool:
     """
     networks = _recurrent_networks(*parts)
     return not all(any(isinstance(module, MultiAgentGRU) for module in network.modules()) for network in networks)
+
+
+def compiles_updates(run: Setting, *parts: nn.Module) -> bool:
+    """Whether the updates of ``parts`` are compiled: where the run asks for it, and no network loops over steps."""
+    return run.compiling.updates and not loops_over_steps(*parts)
 
 
 def _recurrent_networks(*parts: nn.Module) -> list[AgentNetwork]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ctde_kit.modules import MultiAgentActor, MultiAgentMLP, own_observation
-from ctde_kit.recipes.wiring import is_recurrent, loops_over_steps
+from ctde_kit.recipes.wiring.recurrence import is_recurrent, loops_over_steps
 from ctde_kit.training import GradientStep, Parts, UpdateWithTargets, iterate
 from tests.contracts.fakes import group_spec, make_actor
 from tests.recipes.small import network, small_config

@@ -16,20 +16,40 @@ from torch import Tensor, nn
 from ctde_kit.entry_tables import Entry
 from ctde_kit.errors import check_choice
 from ctde_kit.keys import PADDING_MASK, PRIORITY_WEIGHT, TD_ERROR
-from ctde_kit.objectives.entry_checks import EntryCheck
+from ctde_kit.objectives.entry_checks import EntryCheck, parameter_dtype
+from ctde_kit.objectives.maddpg.batch_entries import with_vectors
 from ctde_kit.objectives.maddpg.joint_actions import LearningActor, Opponent
 from ctde_kit.objectives.module_loss import ModuleLoss
 from ctde_kit.objectives.priorities import importance_weight, write_priority
 from ctde_kit.objectives.read_entries import needed_keys, stored_keys
 from ctde_kit.objectives.return_estimators import NStepReturn, ReturnEstimator
 from ctde_kit.objectives.td_targets import td_targets, valid_mask
-from ctde_kit.objectives.unroll import unroll
+from ctde_kit.objectives.unroll import check_sequences, unroll
 from ctde_kit.objectives.value_loss import VALUE_LOSSES, ValueLoss
 from ctde_kit.objectives.value_targets import ValueTargets, joint_metrics
 from ctde_kit.protocols import RewardScale
 from ctde_kit.specs import GroupSpec
 
 Critics = Mapping[str, TensorDictModuleBase]
+
+
+@dataclass(frozen=True)
+class Unrolled:
+    """What the networks that learn read and write along a batch, by group.
+
+    Args:
+        data: the batch with action vectors for critics.
+        steps: its steps after the burn-in, as all that follows.
+        outputs: of the actors' networks.
+        values: of the critics.
+        twin_values: of the second critics.
+    """
+
+    data: TensorDictBase
+    steps: TensorDictBase
+    outputs: dict[str, TensorDictBase]
+    values: dict[str, TensorDictBase]
+    twin_values: dict[str, TensorDictBase]
 
 
 class JointActionLoss(ModuleLoss):
@@ -133,9 +153,20 @@ class JointActionLoss(ModuleLoss):
         """What a replay must keep: the entries that are read, those that may be missing among them."""
         return stored_keys(self.in_keys, self._groups.values())
 
-    def _unrolled(self, critics: Critics, data: TensorDictBase) -> dict[str, TensorDictBase]:
-        """What critics read and write along ``data``, after the burn-in."""
-        return {name: unroll(critic, data, self.burn_in, False) for name, critic in critics.items()}
+    def _unrolled(self, tensordict: TensorDictBase) -> Unrolled:
+        """Actors and critics along a batch, which is checked first."""
+        self._check_entries(tensordict, parameter_dtype(self))
+        actors = {name: cast(LearningActor, self._actors[name]).agent_network for name in self._critics}
+        networks = [*actors.values(), *self._critics.values()]
+        check_sequences(type(self).__name__, tensordict, networks, self.returns.needs_sequences, self.burn_in)
+        data = with_vectors(self._groups, self._critics, tensordict, self._twins)
+        steps = data[..., self.burn_in :] if self.burn_in else data
+        outputs = {name: unroll(actor, data, self.burn_in, self.use_stored_hidden) for name, actor in actors.items()}
+        values, twin_values = (
+            {name: unroll(critic, data, self.burn_in, False) for name, critic in critics.items()}
+            for critics in (self._critics, self._twins)
+        )
+        return Unrolled(data, steps, outputs, values, twin_values)
 
     def _values(self, unrolled: Mapping[str, TensorDictBase]) -> dict[str, Tensor]:
         """The values ``[*B, T, n_agents, 1]`` that critics wrote, by group."""

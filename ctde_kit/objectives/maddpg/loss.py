@@ -15,8 +15,7 @@ from torch import Tensor, nn
 
 from ctde_kit.entry_tables import Entry
 from ctde_kit.keys import CHOSEN_ACTION_VALUE
-from ctde_kit.objectives.entry_checks import parameter_dtype
-from ctde_kit.objectives.maddpg.batch_entries import entries_of_parts, sub_policy_entries, with_vectors
+from ctde_kit.objectives.maddpg.batch_entries import entries_of_parts, sub_policy_entries
 from ctde_kit.objectives.maddpg.compatibility import OtherActions, check_matd3, check_parts
 from ctde_kit.objectives.maddpg.ensembles import ensemble_mean, sub_policy_masks
 from ctde_kit.objectives.maddpg.inference import PolicyInference
@@ -32,7 +31,6 @@ from ctde_kit.objectives.read_entries import replay_entries
 from ctde_kit.objectives.return_estimators import ReturnEstimator
 from ctde_kit.objectives.td_targets import team_td_targets
 from ctde_kit.objectives.team_reward import REWARD
-from ctde_kit.objectives.unroll import check_sequences, unroll
 from ctde_kit.objectives.value_loss import ValueLoss
 from ctde_kit.objectives.value_targets import ValueTargets
 from ctde_kit.protocols import RewardScale
@@ -197,24 +195,12 @@ class MADDPGLoss(JointActionLoss):
         return [*entries, *sub_policies, *replay_entries(keys.padding_mask, keys.priority_weight)]
 
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
-        self._check_entries(tensordict, parameter_dtype(self))
-        learners = self._learners
-        networks = [*[actor.agent_network for actor in learners.values()], *self._critics.values()]
-        check_sequences("MADDPGLoss", tensordict, networks, self.returns.needs_sequences, self.burn_in)
-        data = with_vectors(self._groups, self._critics, tensordict, self._twins)
-        steps = data[..., self.burn_in :] if self.burn_in else data
-        outputs = {
-            name: unroll(actor.agent_network, data, self.burn_in, self.use_stored_hidden)
-            for name, actor in learners.items()
-        }
-        values, twins = self._unrolled(self._critics, data), self._unrolled(self._twins, data)
-        targets = self._targets(steps, self._values(values), self._next_values(data, steps))
-        loss_value, metrics = self._critics_loss(tensordict, targets, self._values(twins))
-        policies = self._policies(steps, outputs)
-        losses = {
-            "loss_actor": self._policy_loss(steps, values, policies),
-            "loss_value": loss_value,
-        }
+        learners, found = self._learners, self._unrolled(tensordict)
+        steps, values = found.steps, found.values
+        targets = self._targets(steps, self._values(values), self._next_values(found.data, steps))
+        loss_value, metrics = self._critics_loss(tensordict, targets, self._values(found.twin_values))
+        policies = self._policies(steps, found.outputs)
+        losses = {"loss_actor": self._policy_loss(steps, values, policies), "loss_value": loss_value}
         if self.inference is not None:
             valid = {name: self._valid_mask(steps, actor.group) for name, actor in learners.items()}
             losses["loss_inference"], metrics["inference_kl"] = self.inference(learners, steps, policies, valid)

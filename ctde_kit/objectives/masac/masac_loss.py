@@ -15,8 +15,7 @@ from torch.distributions import Distribution
 from ctde_kit.entry_tables import Entry
 from ctde_kit.errors import check_choice
 from ctde_kit.keys import next_key
-from ctde_kit.objectives.entry_checks import parameter_dtype
-from ctde_kit.objectives.maddpg.batch_entries import entries_of_parts, with_vectors
+from ctde_kit.objectives.maddpg.batch_entries import entries_of_parts
 from ctde_kit.objectives.maddpg.compatibility import OTHER_ACTIONS, OtherActions
 from ctde_kit.objectives.maddpg.joint_action_loss import JointActionLoss, smaller
 from ctde_kit.objectives.maddpg.joint_actions import LearningActor, Opponent, frozen, zero_dead
@@ -29,7 +28,7 @@ from ctde_kit.objectives.module_loss import target_copy
 from ctde_kit.objectives.part_checks import check_critics_of_actions, check_groups, check_learners, check_twin_critics
 from ctde_kit.objectives.read_entries import replay_entries
 from ctde_kit.objectives.return_estimators import ReturnEstimator
-from ctde_kit.objectives.unroll import check_sequences, single_steps, unroll
+from ctde_kit.objectives.unroll import single_steps
 from ctde_kit.objectives.value_loss import ValueLoss
 from ctde_kit.protocols import LearnsDistribution, RewardScale
 
@@ -179,18 +178,9 @@ class MASACLoss(JointActionLoss):
         return [*entries, *replay_entries(keys.padding_mask, keys.priority_weight)]
 
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
-        self._check_entries(tensordict, parameter_dtype(self))
-        learners = self._learners
-        networks = [*[actor.agent_network for actor in learners.values()], *self._critics.values()]
-        check_sequences("MASACLoss", tensordict, networks, self.returns.needs_sequences, self.burn_in)
-        data = with_vectors(self._groups, self._critics, tensordict, self._twins)
-        steps = data[..., self.burn_in :] if self.burn_in else data
-        outputs = {
-            name: unroll(actor.agent_network, data, self.burn_in, self.use_stored_hidden)
-            for name, actor in learners.items()
-        }
-        values, twins = self._unrolled(self._critics, data), self._unrolled(self._twins, data)
-        targets = self._own_targets(steps, self._values(values), self._soft_next_values(data, steps, outputs))
+        found = self._unrolled(tensordict)
+        steps, outputs, values, twins = found.steps, found.outputs, found.values, found.twin_values
+        targets = self._own_targets(steps, self._values(values), self._soft_next_values(found.data, steps, outputs))
         loss_qvalue, metrics = self._critics_loss(tensordict, targets, self._values(twins))
 
         own, inputs = self._current_actions(steps, outputs)
