@@ -32,6 +32,7 @@ from ctde_kit.modules import (
 from ctde_kit.objectives import AdvantageEstimator, MADDPGLoss, MAPPOLoss, MinimaxAdversary, QMixLoss, TeamReward
 from ctde_kit.specs import GroupSpec, TeamSpec
 from tests.contracts.fakes import HIDDEN, LENGTH, N_ENVS, collect, endings, group_spec, observe, with_hidden
+from tests.contracts.learning import assert_every_parameter_learns
 
 CHANNELS: dict[str, Any] = {"bicnet": MultiAgentBiCNet, "commnet": MultiAgentCommNet, "tarmac": MultiAgentTarMAC}
 every_channel = pytest.mark.parametrize("channel", CHANNELS)
@@ -105,11 +106,7 @@ def test_every_parameter_learns(recipe: Any, kind: str, recurrent: bool, channel
     found = total(losses, batch)
     assert found.isfinite()
     found.backward()
-    for name, parameter in losses.named_parameters():
-        if parameter.requires_grad:
-            assert parameter.grad is not None, name
-            assert parameter.grad.isfinite().all(), name
-            assert parameter.grad.any(), name
+    assert_every_parameter_learns(losses)
 
 
 @every_channel

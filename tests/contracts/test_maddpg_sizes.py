@@ -13,6 +13,7 @@ from ctde_kit.specs import TeamSpec
 from ctde_kit.training import GradientStep
 from tests.contracts.covering import combinations
 from tests.contracts.fakes import KINDS, LENGTH, N_ENVS, SHARINGS, collect, endings, group_spec, make_network
+from tests.contracts.learning import assert_every_parameter_learns, assert_the_graph_gives_the_eager_gradients
 
 LAYOUTS: dict[str, dict[str, Any]] = {
     "team": {},
@@ -54,11 +55,7 @@ def test_actors_and_critics_fit(kind: str, network: str, share: Any, layout: str
     assert all(value.shape == () and value.isfinite() for value in losses.values())
     assert batch["td_error"].shape == (N_ENVS, LENGTH)
     (losses["loss_actor"] + losses["loss_value"]).backward()
-    for name, parameter in loss.named_parameters():
-        if parameter.requires_grad:
-            assert parameter.grad is not None, name
-            assert parameter.grad.isfinite().all(), name
-            assert parameter.grad.any(), name
+    assert_every_parameter_learns(loss)
 
 
 def test_recurrent_twin_critics_learn_from_hidden_states_of_their_own() -> None:
@@ -98,14 +95,4 @@ def test_the_gradient_step_is_one_graph(kind: str, options: dict[str, Any], grap
     step(minibatch.clone())
     assert step.compile
     minibatch["wolves", "observation"] = torch.randn_like(minibatch["wolves", "observation"])
-    torch.manual_seed(2)
-    metrics, gradients = next(iter(step._compiled.values())).compiled(minibatch.clone())
-    torch.manual_seed(2)
-    plain_metrics, plain_gradients = step.gradients(minibatch.clone())
-    for name, value in plain_metrics.items():
-        torch.testing.assert_close(metrics[name], value, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
-    for found, expected in zip(gradients, plain_gradients, strict=True):
-        if expected is None:
-            assert found is None
-        else:
-            torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
+    assert_the_graph_gives_the_eager_gradients(step, minibatch)

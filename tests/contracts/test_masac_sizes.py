@@ -12,6 +12,7 @@ from ctde_kit.objectives import MASACLoss, TDLambdaReturn
 from ctde_kit.specs import TeamSpec
 from ctde_kit.training import GradientStep
 from tests.contracts.fakes import KINDS, LENGTH, N_ENVS, collect, endings, group_spec, make_actor, make_network
+from tests.contracts.learning import assert_every_parameter_learns, assert_the_graph_gives_the_eager_gradients
 from tests.contracts.test_maddpg_sizes import LAYOUTS
 
 
@@ -50,11 +51,7 @@ def test_actors_and_critics_fit(kind: str, layout: str, recurrent: bool, share: 
     assert all(value.shape == () and value.isfinite() for value in losses.values())
     assert batch["td_error"].shape == (N_ENVS, LENGTH)
     torch.stack([losses[name] for name in ("loss_actor", "loss_qvalue", "loss_alpha")]).sum().backward()
-    for name, parameter in loss.named_parameters():
-        if parameter.requires_grad:
-            assert parameter.grad is not None, name
-            assert parameter.grad.isfinite().all(), name
-            assert parameter.grad.any(), name
+    assert_every_parameter_learns(loss)
 
 
 @pytest.mark.parametrize("recurrent", [False, True])
@@ -77,14 +74,4 @@ def test_the_gradient_step_is_one_graph(kind: str, graphs: None) -> None:
     step(minibatch.clone())
     assert step.compile
     minibatch["wolves", "observation"] = torch.randn_like(minibatch["wolves", "observation"])
-    torch.manual_seed(2)
-    metrics, gradients = next(iter(step._compiled.values())).compiled(minibatch.clone())
-    torch.manual_seed(2)
-    plain_metrics, plain_gradients = step.gradients(minibatch.clone())
-    for name, value in plain_metrics.items():
-        torch.testing.assert_close(metrics[name], value, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
-    for found, expected in zip(gradients, plain_gradients, strict=True):
-        if expected is None:
-            assert found is None
-        else:
-            torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
+    assert_the_graph_gives_the_eager_gradients(step, minibatch)

@@ -12,6 +12,7 @@ from ctde_kit.objectives import NStepReturn, QMixLoss, TDLambdaReturn, TeamRewar
 from ctde_kit.specs import TeamSpec
 from tests.contracts.covering import combinations
 from tests.contracts.fakes import LENGTH, N_ENVS, SHARINGS, collect, endings, group_spec, make_q_actor
+from tests.contracts.learning import assert_every_parameter_learns
 
 MIXERS: dict[str, Any] = {
     "iql": lambda team: None,
@@ -44,11 +45,7 @@ def test_actors_and_mixer_fit(
     assert all(value.shape == () and value.isfinite() for value in losses.values())
     assert batch["td_error"].shape == (N_ENVS, LENGTH)
     losses["loss_qvalue"].backward()
-    for parameter_name, parameter in loss.named_parameters():
-        if parameter.requires_grad:
-            assert parameter.grad is not None, parameter_name
-            assert parameter.grad.isfinite().all(), parameter_name
-            assert parameter.grad.any(), parameter_name
+    assert_every_parameter_learns(loss)
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])

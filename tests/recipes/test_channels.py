@@ -24,11 +24,11 @@ from ctde_kit.recipes import (
 )
 from ctde_kit.training import iterate, load_parts, read_checkpoint, save_checkpoint
 from tests.recipes.command_line import composed
+from tests.recipes.resuming import advance, tensors, weights
 from tests.recipes.small import CHANNELS, network, small_config
 from tests.recipes.small_maddpg import small_maddpg_config
 from tests.recipes.small_q import small_pqn_config, small_q_config
 from tests.recipes.test_opponents import run
-from tests.recipes.test_qmix import advance, tensors, weights
 
 
 def own(kind: str) -> ValueCriticConfig:

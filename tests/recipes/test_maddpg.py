@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torchrl.envs.utils import ExplorationType, set_exploration_type
@@ -24,10 +22,17 @@ from ctde_kit.recipes import (
     ValueCriticConfig,
     VmasTask,
 )
-from ctde_kit.training import iterate, load_parts, read_checkpoint, save_checkpoint
+from ctde_kit.training import iterate
+from tests.recipes.resuming import (
+    STATEFUL,
+    Build,
+    advance,
+    check_part_is_restored,
+    check_resumed_equals_uninterrupted,
+    tensors,
+)
 from tests.recipes.small import NORMALIZED, averaged, network
 from tests.recipes.small_maddpg import small_maddpg_config
-from tests.recipes.test_qmix import Build, advance, same, tensors, weights
 
 OWN = ValueCriticConfig(sees="observation", network=network("mlp"))
 OU = OrnsteinUhlenbeckExploration(frames=200)
@@ -64,35 +69,12 @@ BUILDS: dict[str, Build] = {
     [name if name in ("ensembles", "matd3") else pytest.param(name, marks=pytest.mark.slow) for name in BUILDS],
 )
 def test_resumed_run_equals_the_run_that_never_stopped(name: str, tmp_path: Path) -> None:
-    uninterrupted = advance(BUILDS[name](), 4)
-    stopped = advance(BUILDS[name](), 2)
-    save_checkpoint(tmp_path / "c.pt", stopped, algorithm="maddpg", frames=120)
-    before = weights(stopped)
-    advance(stopped, 1)  # and it goes on writing into its replay
-    torch.manual_seed(99)
-    random.seed(99)
-    np.random.seed(99)
-    resumed = advance(BUILDS[name](), 1)
-    assert load_parts(read_checkpoint(tmp_path / "c.pt", algorithm="maddpg"), resumed) == 120
-    assert torch.equal(weights(resumed), before)
-    resumed.anneal(120)
-    advance(resumed, 2)
-    assert torch.equal(weights(resumed), weights(uninterrupted))
-    assert not torch.equal(weights(resumed), before)
-    for part in ("collector", "buffer", "update_schedule", "update", "policy"):
-        ours, theirs = getattr(uninterrupted, part), getattr(resumed, part)
-        if hasattr(ours, "state_dict"):
-            assert same(ours.state_dict(), theirs.state_dict()), part
+    check_resumed_equals_uninterrupted(BUILDS[name], "maddpg", tmp_path / "c.pt")
 
 
-@pytest.mark.parametrize("part", ["collector", "buffer", "update_schedule", "update", "policy"])
+@pytest.mark.parametrize("part", STATEFUL)
 def test_every_part_is_restored(part: str) -> None:
-    build = BUILDS["sequences"]
-    source, target = getattr(advance(build(), 2), part), getattr(advance(build(), 3), part)
-    saved = source.state_dict()
-    assert not same(saved, target.state_dict())
-    target.load_state_dict(saved)
-    assert same(saved, target.state_dict())
+    check_part_is_restored(BUILDS["sequences"], part)
 
 
 def test_the_action_that_is_stored_is_the_one_that_the_env_took(monkeypatch: pytest.MonkeyPatch) -> None:

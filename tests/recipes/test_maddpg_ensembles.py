@@ -14,9 +14,10 @@ from ctde_kit.recipes import RunOpponent, VDNMixerConfig, load
 from ctde_kit.recipes.commands.cross_play import play
 from ctde_kit.recipes.configs.command_options import CrossPlayConfig
 from ctde_kit.training import evaluate
+from tests.recipes.resuming import advance
 from tests.recipes.small_maddpg import small_maddpg_config
 from tests.recipes.test_maddpg_opponents import config as tag_config
-from tests.recipes.test_opponents import advance, group_weights, run, same
+from tests.recipes.test_opponents import group_weights, run, same
 
 SIZE = 3
 INDEX = ("agents", "sub_policy")

@@ -27,10 +27,11 @@ from ctde_kit.recipes.wiring.evaluating import EVALUATION_SEED
 from ctde_kit.recipes.wiring.transforms import with_transforms
 from ctde_kit.specs import TeamSpec
 from ctde_kit.training import evaluate, load_parts, read_checkpoint, save_checkpoint
+from tests.recipes.resuming import advance
 from tests.recipes.small import network
 from tests.recipes.small_maddpg import small_maddpg_config
-from tests.recipes.test_opponents import advance, group_weights, q_config, run, same, tag
 from tests.recipes.test_opponents import config as ppo_config
+from tests.recipes.test_opponents import group_weights, q_config, run, same, tag
 
 OU = OrnsteinUhlenbeckExploration(frames=200)
 

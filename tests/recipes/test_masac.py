@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,12 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 from ctde_kit.errors import UserError
 from ctde_kit.recipes import HardTarget, PettingZooTask, RandomOpponent, ValueCriticConfig, VmasTask
 from ctde_kit.recipes.commands.loading import load
-from ctde_kit.training import iterate, load_parts, read_checkpoint, save_checkpoint
+from ctde_kit.training import iterate
 from tests.recipes.command_line import assert_one_line, call_here
+from tests.recipes.resuming import Build, advance, check_resumed_equals_uninterrupted
 from tests.recipes.small import NORMALIZED, averaged, network
 from tests.recipes.small_masac import small_masac_config
 from tests.recipes.test_maddpg_command_line import SMALL
-from tests.recipes.test_qmix import Build, advance, same, weights
 
 OWN = ValueCriticConfig(sees="observation", network=network("mlp"))
 BUILDS: dict[str, Build] = {
@@ -37,24 +36,7 @@ SLOW = ("discrete", "sequences", "episodes", "averages")
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in BUILDS])
 def test_resumed_run_equals_the_run_that_never_stopped(name: str, tmp_path: Path) -> None:
-    uninterrupted = advance(BUILDS[name](), 4)
-    stopped = advance(BUILDS[name](), 2)
-    save_checkpoint(tmp_path / "c.pt", stopped, algorithm="masac", frames=120)
-    before = weights(stopped)
-    advance(stopped, 1)  # and it goes on writing into its replay
-    torch.manual_seed(99)
-    random.seed(99)
-    np.random.seed(99)
-    resumed = advance(BUILDS[name](), 1)
-    assert load_parts(read_checkpoint(tmp_path / "c.pt", algorithm="masac"), resumed) == 120
-    assert torch.equal(weights(resumed), before)
-    resumed.anneal(120)
-    advance(resumed, 2)
-    assert torch.equal(weights(resumed), weights(uninterrupted))
-    for part in ("collector", "buffer", "update_schedule", "update", "policy"):
-        ours, theirs = getattr(uninterrupted, part), getattr(resumed, part)
-        if hasattr(ours, "state_dict"):
-            assert same(ours.state_dict(), theirs.state_dict()), part
+    check_resumed_equals_uninterrupted(BUILDS[name], "masac", tmp_path / "c.pt")
 
 
 def test_temperatures_learn_at_a_rate_of_their_own_and_are_kept() -> None:

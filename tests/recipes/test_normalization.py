@@ -25,12 +25,13 @@ from ctde_kit.training import (
     read_checkpoint,
     save_checkpoint,
 )
+from tests.recipes.resuming import advance
 from tests.recipes.small import NORMALIZED, network, small_config
 from tests.recipes.small_maddpg import small_maddpg_config
 from tests.recipes.small_q import small_pqn_config, small_q_config
 from tests.recipes.test_compile_option import first_metrics
 from tests.recipes.test_opponents import config as tag_config
-from tests.training.test_checkpoint import advance, assert_same
+from tests.training.test_checkpoint import assert_same
 
 OBSERVATION = ("agents", "observation")
 CONFIGS: dict[str, Callable[..., Any]] = {

@@ -21,7 +21,8 @@ from ctde_kit.recipes import (
 )
 from ctde_kit.recipes.commands.loading import read_config
 from ctde_kit.recipes.commands.running import resume, start
-from ctde_kit.training import Parts, evaluate, iterate, load_parts, read_checkpoint, save_checkpoint
+from ctde_kit.training import Parts, evaluate, load_parts, read_checkpoint, save_checkpoint
+from tests.recipes.resuming import advance
 from tests.recipes.small import network, small_config
 from tests.recipes.small_q import small_q_config
 
@@ -52,13 +53,6 @@ def q_config(kind: str = "mlp", **options: Any) -> Any:
 def run(path: Path, cfg: Any) -> Path:
     start(cfg, path)
     return path
-
-
-def advance(parts: Parts, iterations: int) -> Parts:
-    loop = iterate(parts)
-    for _ in range(iterations):
-        next(loop)
-    return parts
 
 
 def group_weights(parts: Parts, group: str) -> list[torch.Tensor]:

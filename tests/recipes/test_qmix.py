@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -24,7 +21,15 @@ from ctde_kit.recipes import (
     SequenceForm,
     VmasTask,
 )
-from ctde_kit.training import Parts, iterate, load_parts, read_checkpoint, save_checkpoint
+from ctde_kit.training import iterate
+from tests.recipes.resuming import (
+    STATEFUL,
+    Build,
+    advance,
+    check_part_is_restored,
+    check_resumed_equals_uninterrupted,
+    tensors,
+)
 from tests.recipes.small import NORMALIZED, network
 from tests.recipes.small_q import navigation, small_pqn_config, small_q_config
 
@@ -33,7 +38,6 @@ TWO_STEP = MatrixTask(
     next_state=[[[1, 1], [2, 2]], [[-1, -1], [-1, -1]], [[-1, -1], [-1, -1]]],
     n_envs=6,
 )
-Build = Callable[[], Parts]
 BUILDS: dict[str, Build] = {
     "transitions": lambda: small_q_config().build(),
     "prioritized": lambda: small_q_config(replay={"prioritized": True}).build(),
@@ -47,22 +51,6 @@ BUILDS: dict[str, Build] = {
 }
 
 
-def advance(parts: Parts, iterations: int) -> Parts:
-    loop = iterate(parts)
-    for _ in range(iterations):
-        next(loop)
-    return parts
-
-
-def tensors(state: Any) -> list[torch.Tensor]:
-    leaves = torch.utils._pytree.tree_leaves(state)
-    return [leaf.clone() for leaf in leaves if isinstance(leaf, torch.Tensor)]
-
-
-def weights(parts: Parts) -> torch.Tensor:
-    return torch.cat([value.flatten() for value in tensors(parts.update.losses.state_dict())])
-
-
 QUICK = ("transitions", "sequences", "matrix", "pqn")
 
 
@@ -70,41 +58,12 @@ QUICK = ("transitions", "sequences", "matrix", "pqn")
     "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in BUILDS]
 )
 def test_resumed_run_equals_the_run_that_never_stopped(name: str, tmp_path: Path) -> None:
-    uninterrupted = advance(BUILDS[name](), 4)
-    stopped = advance(BUILDS[name](), 2)
-    save_checkpoint(tmp_path / "c.pt", stopped, algorithm="qmix", frames=120)
-    before = weights(stopped)
-    advance(stopped, 1)  # and it goes on writing into its replay
-    torch.manual_seed(99)
-    random.seed(99)
-    np.random.seed(99)
-    resumed = advance(BUILDS[name](), 1)
-    assert load_parts(read_checkpoint(tmp_path / "c.pt", algorithm="qmix"), resumed) == 120
-    assert torch.equal(weights(resumed), before)
-    advance(resumed, 2)
-    assert torch.equal(weights(resumed), weights(uninterrupted))
-    assert not torch.equal(weights(resumed), before)
-    for part in ("collector", "buffer", "update_schedule", "update", "policy"):
-        ours, theirs = getattr(uninterrupted, part), getattr(resumed, part)
-        if hasattr(ours, "state_dict"):
-            pairs = zip(tensors(ours.state_dict()), tensors(theirs.state_dict()), strict=True)
-            assert all(torch.equal(a, b) for a, b in pairs), part
+    check_resumed_equals_uninterrupted(BUILDS[name], "qmix", tmp_path / "c.pt")
 
 
-@pytest.mark.parametrize("part", ["collector", "buffer", "update_schedule", "update", "policy"])
+@pytest.mark.parametrize("part", STATEFUL)
 def test_every_part_is_restored(part: str) -> None:
-    build = BUILDS["sequences"]
-    source, target = getattr(advance(build(), 2), part), getattr(advance(build(), 3), part)
-    saved = source.state_dict()
-    assert not same(saved, target.state_dict())
-    target.load_state_dict(saved)
-    assert same(saved, target.state_dict())
-
-
-def same(first: Any, second: Any) -> bool:
-    flat = torch.utils._pytree.tree_leaves
-    pairs = zip(flat(first), flat(second), strict=False)
-    return all(torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in pairs)
+    check_part_is_restored(BUILDS["sequences"], part)
 
 
 def test_replay_gives_frames_of_earlier_iterations() -> None:

@@ -9,8 +9,9 @@ import torch
 
 from ctde_kit.errors import UserError
 from ctde_kit.recipes import LbfTask, MAPPOConfig, PettingZooTask
-from ctde_kit.training import Parts, iterate, load_parts, read_checkpoint, save_checkpoint
+from ctde_kit.training import Parts, load_parts, read_checkpoint, save_checkpoint
 from tests.recipes.command_line import composed
+from tests.recipes.resuming import advance
 from tests.recipes.small import small_config
 
 SPREAD = PettingZooTask(
@@ -30,12 +31,6 @@ TAG = PettingZooTask(
     groups_compete=False,
     params={"max_cycles": 7},
 )
-
-
-def advance(parts: Parts, iterations: int) -> None:
-    loop = iterate(parts)
-    for _ in range(iterations):
-        next(loop)
 
 
 def weights(parts: Parts) -> torch.Tensor:

@@ -14,21 +14,14 @@ from ctde_kit.recipes import MAPPOConfig, ValueCriticConfig
 from ctde_kit.training import (
     Parts,
     checkpoint_paths,
-    iterate,
     latest_checkpoint,
     load_parts,
     read_checkpoint,
     save_checkpoint,
 )
+from tests.recipes.resuming import advance
 from tests.recipes.small import NORMALIZED, averaged, network, small_config
 from tests.reliability.faults import flipped, full_disk, malicious_checkpoint, random_bits
-
-
-def advance(parts: Parts, iterations: int) -> Parts:
-    loop = iterate(parts)
-    for _ in range(iterations):
-        next(loop)
-    return parts
 
 
 def parameters(parts: Parts) -> dict[str, torch.Tensor]:
