@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import difflib
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Box, Space
-from pettingzoo import ParallelEnv
+from gymnasium.spaces import Box
 
+from ctde_kit.envs.pettingzoo.aec import AnyParallelEnv, AnySpace, Entries
 from ctde_kit.errors import UserError
 
 __all__ = ["RwareParallelEnv", "parallel_env"]
 
 
-class RwareParallelEnv(ParallelEnv[str, Any, Any]):
+class RwareParallelEnv(AnyParallelEnv):
     """The multi-robot warehouse (``rware``) through PettingZoo's parallel interface; see :func:`parallel_env`."""
 
     def __init__(self, env_id: str, **kwargs: Any) -> None:
@@ -37,34 +38,30 @@ class RwareParallelEnv(ParallelEnv[str, Any, Any]):
         """The ``rware`` environment."""
         return self._env
 
-    def observation_space(self, agent: str) -> Space[Any]:
+    def observation_space(self, agent: str) -> AnySpace:
         """The space of ``agent``'s observations."""
         return self._env.observation_space[self._index[agent]]
 
-    def action_space(self, agent: str) -> Space[Any]:
+    def action_space(self, agent: str) -> AnySpace:
         """Five actions: none, forward, left, right, load or unload; and message bits, where the robots send some."""
         return self._env.action_space[self._index[agent]]
 
-    def reset(
-        self, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
+    def reset(self, seed: int | None = None, options: Entries | None = None) -> tuple[Entries, Entries]:
         """Start an episode."""
         self._observations, _ = self._env.reset(seed=seed, options=options)
         self.agents = list(self.possible_agents)
         return self._by_agent(self._observations), {agent: {} for agent in self.agents}
 
-    def step(
-        self, actions: dict[str, Any]
-    ) -> tuple[dict[str, Any], dict[str, float], dict[str, bool], dict[str, bool], dict[str, Any]]:
+    def step(self, actions: Entries) -> tuple[Entries, dict[str, float], dict[str, bool], dict[str, bool], Entries]:
         """Move, turn or lift, all at once."""
         self._observations, rewards, ended, _, _ = self._env.step([actions[agent] for agent in self.agents])
         done, no = dict.fromkeys(self.agents, bool(ended)), dict.fromkeys(self.agents, False)
-        infos: dict[str, Any] = {agent: {} for agent in self.agents}
+        infos: Entries = {agent: {} for agent in self.agents}
         observations, rewards = self._by_agent(self._observations), self._by_agent(map(float, rewards))
         self.agents = [] if ended else self.agents
         return observations, rewards, done, no, infos
 
-    def _by_agent(self, values: Any) -> dict[str, Any]:
+    def _by_agent(self, values: Iterable[Any]) -> Entries:
         return dict(zip(self.possible_agents, values, strict=True))
 
     def state(self) -> np.ndarray:

@@ -17,7 +17,7 @@ from types import ModuleType
 from ctde_kit.errors import UserError
 
 # Packages that are no modules of PettingZoo environments, by what shows them as such: the name in them follows.
-_SUITES = {"rware": "ctde_kit.envs.rware", "openspiel": "ctde_kit.envs.openspiel"}
+_SUITES = {"rware": ("ctde_kit.envs.rware", "parallel_env"), "openspiel": ("ctde_kit.envs.openspiel", "env")}
 _FAMILIES = {name: f"pettingzoo.{name}" for name in ("atari", "butterfly", "classic", "sisl")} | {
     "mpe2": "mpe2",
     "gymnasium_robotics": "gymnasium_robotics",
@@ -76,8 +76,8 @@ def pettingzoo_factory(name: str, **kwargs: object) -> Callable[[], object]:
     """
     family, _, module = name.partition("/")
     if family in _SUITES:
-        suite = importlib.import_module(_SUITES[family])
-        return partial(getattr(suite, "parallel_env", None) or suite.env, module, **kwargs)
+        place, function = _SUITES[family]
+        return partial(getattr(importlib.import_module(place), function), module, **kwargs)
     package = _FAMILIES.get(family, family)
     known = _versioned_modules(package) if all(map(str.isidentifier, package.split("."))) else {}
     if not known:
