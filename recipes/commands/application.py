@@ -90,11 +90,16 @@ def compose_and_run(
                 path.rmdir()  # only where nothing was written
         return None
 
-    # Without this variable hydra prints its mistakes itself, in several lines, and exits with code 1.
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    sys.argv = [sys.argv[0], *sorted(overrides, key=lambda override: override not in MULTIRUN)]
+    given = [override for override in overrides if override not in MULTIRUN]
     try:
-        hydra.main(version_base="1.3", config_path="pkg://ctde_kit.recipes.conf", config_name=config_name)(job)()
+        # `hydra.main` composes everything once more, only to find out whether there are several jobs.
+        with hydra.initialize_config_module("ctde_kit.recipes.conf", version_base="1.3"):
+            application = GlobalHydra.instance().hydra
+            assert application is not None
+            if multirun:
+                application.multirun(config_name, job, [*given, "hydra.mode=MULTIRUN"])
+            else:
+                application.run(config_name, job, given)
     except MissingConfigException as error:
         raise _unknown_option(error) from error
     except OSError as error:

@@ -14,8 +14,8 @@ from ctde_kit.recipes.commands.options import CONF, Options, options_of
 from ctde_kit.recipes.commands.short_forms import OPEN
 from ctde_kit.recipes.configs.checks import Declared, field_types, find_misfit
 
-# Hydra takes these before the options alone.
-MULTIRUN = ("-m", "--multirun")
+# Several jobs: hydra's flags and its option.
+MULTIRUN = ("-m", "--multirun", "hydra.mode=MULTIRUN")
 HELP = ("--help", "-h")
 TRUE = ("true", "yes", "on", "1")
 BOOLEANS = (*TRUE, "false", "no", "off", "0")

@@ -37,7 +37,7 @@ def test_closed_output_ends_nothing(redirection: str, tmp_path: Path) -> None:
 
 def test_resume_and_sweeps_say_where_they_are(tmp_path: Path) -> None:
     short = [*SMALL_OVERRIDES, "total_frames=60"]
-    swept = call_here(tmp_path, "mappo", "-m", "seed=0,1", *short, "hydra.sweep.dir=sweep")
+    swept = call_here(tmp_path, "mappo", "hydra.mode=MULTIRUN", "seed=0,1", *short, "hydra.sweep.dir=sweep")
     assert swept.stdout.splitlines()[-1] == f"2 runs: {tmp_path / 'sweep'}"
     assert "\r" not in swept.stdout + swept.stderr
     resumed = call_here(tmp_path, "mappo", "resume=sweep/0_seed_0", "total_frames=120")
