@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +17,7 @@ _HARMLESS = ("check_kwargs_consumed",)
 _PLAIN = (object, abc.ABC)
 
 
-def argument_names(scenario_class: type[BaseScenario]) -> set[str] | None:
+def argument_names(scenario_class: type[BaseScenario]) -> frozenset[str] | None:
     """Names that ``make_world`` takes, or that any method looks up in the arguments; ``None`` where that is not known.
 
     They are not known where there is no source, or where all arguments are passed on to anything but a method.
@@ -26,10 +27,19 @@ def argument_names(scenario_class: type[BaseScenario]) -> set[str] | None:
     ['energy_coeff', 'n_agents', 'start_same_point']
     """
     others = [cls for cls in scenario_class.__mro__ if not _is_scenario(cls) and cls not in (BaseScenario, *_PLAIN)]
-    trees = [_class_source(cls) for cls in scenario_class.__mro__ if _is_scenario(cls)]
+    sources = [_class_source(cls) for cls in scenario_class.__mro__ if _is_scenario(cls)]
+    found = [source for source in sources if source is not None]
+    return None if others or len(found) < len(sources) else _names_in(tuple(found))
+
+
+# VMAS makes a new class at every load, so that only the source can be the key.
+@functools.lru_cache
+def _names_in(sources: tuple[_Source, ...]) -> frozenset[str] | None:
+    """The names of the arguments that classes with these sources read together."""
+    trees = [_syntax_tree(source) for source in sources]
     nodes = [node for tree in trees if tree is not None for node in ast.walk(tree)]
     functions = [node for node in nodes if isinstance(node, ast.FunctionDef)]
-    if others or None in trees or "make_world" not in [function.name for function in functions]:
+    if None in trees or "make_world" not in [function.name for function in functions]:
         return None
     takes_bag = {function.name for function in functions if _bags(function)}
     names: set[str] = set()
@@ -44,7 +54,15 @@ def argument_names(scenario_class: type[BaseScenario]) -> set[str] | None:
         if function.name in handed_on:
             arguments = {argument.arg for argument in [*function.args.args, *function.args.kwonlyargs]}
             names |= arguments - _bags(function)
-    return names - {"self", "batch_dim", "device"}
+    return frozenset(names - {"self", "batch_dim", "device"})
+
+
+class _Source(NamedTuple):
+    """Where a class is written: the file's text, its name, and a line within it; no name where it has no methods."""
+
+    text: str
+    name: str
+    line: int
 
 
 class _Found(NamedTuple):
@@ -58,19 +76,28 @@ def _is_scenario(cls: type) -> bool:
     return issubclass(cls, BaseScenario) and cls is not BaseScenario
 
 
-def _class_source(cls: type) -> ast.AST | None:
-    """The class's syntax tree, found through a method: VMAS loads scenarios as modules without a name."""
+def _class_source(cls: type) -> _Source | None:
+    """The class's source, found through a method: VMAS loads scenarios as modules without a name."""
     methods = [value for value in vars(cls).values() if hasattr(value, "__code__")]
     if not methods:
+        return _Source("", "", 0)
+    code = methods[0].__code__
+    try:
+        return _Source(Path(code.co_filename).read_text(), cls.__name__, code.co_firstlineno)
+    except (OSError, ValueError):
+        return None
+
+
+def _syntax_tree(source: _Source) -> ast.AST | None:
+    """The class's syntax tree; of several classes of one name, the one that has the line."""
+    if not source.name:
         return ast.Module([], [])
     try:
-        tree = ast.parse(Path(methods[0].__code__.co_filename).read_text())
-    except (OSError, SyntaxError, ValueError):
+        tree = ast.parse(source.text)
+    except (SyntaxError, ValueError):
         return None
-    classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name == cls.__name__]
-    # Of several classes of one name, the one that has the method at its line.
-    line = methods[0].__code__.co_firstlineno
-    return next((node for node in classes if node.lineno <= line <= (node.end_lineno or line)), None)
+    classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name == source.name]
+    return next((node for node in classes if node.lineno <= source.line <= (node.end_lineno or source.line)), None)
 
 
 def _bags(function: ast.FunctionDef) -> set[str]:
