@@ -47,7 +47,7 @@ def constraints() -> str:
 
 
 def measure(end: str) -> None:
-    """Run the default tests, keep the versions and the outcome, and write the page's table."""
+    """Run the default tests, keep the versions and the outcome, and write the page's table once both ends have one."""
     process = subprocess.run([sys.executable, "-m", "pytest"], cwd=ROOT, text=True, stdout=subprocess.PIPE, check=False)
     print(process.stdout)
     outcome = re.sub(r" in [\d.]+s.*", "", process.stdout.strip().splitlines()[-1].strip("= "))
@@ -58,14 +58,20 @@ def measure(end: str) -> None:
         "date": datetime.date.today().isoformat(),
         "versions": versions,
     }
-    (RESULTS / f"ranges_{end}.json").write_text(json.dumps(result, indent=1) + "\n")
-    write_between(PAGE, "ranges", table())
+    result_file(end).write_text(json.dumps(result, indent=1) + "\n")
+    if all(path.exists() for path in map(result_file, ENDS)):
+        write_between(PAGE, "ranges", table())
     sys.exit(process.returncode)
+
+
+def result_file(end: str) -> Path:
+    """Where the outcome at one end is kept."""
+    return RESULTS / f"ranges_{end}.json"
 
 
 def table() -> str:
     """The two ends side by side, as Markdown."""
-    results = [json.loads((RESULTS / f"ranges_{end}.json").read_text()) for end in ENDS]
+    results = [json.loads(result_file(end).read_text()) for end in ENDS]
     rows = [["", *ENDS], ["---"] * 3]
     rows += [[name, *[result["versions"][name] for result in results]] for name in results[0]["versions"]]
     for fact in ("python", "outcome", "date"):
