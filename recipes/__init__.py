@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from ctde_kit.recipes.configs.tasks.smax_task import SmaxTask
     from ctde_kit.recipes.configs.tasks.torchrl_task import TorchRLTask
     from ctde_kit.recipes.configs.tasks.vmas_task import VmasTask
+    from ctde_kit.recipes.configs.weightings import CentralWeighting, NoWeighting, OptimisticWeighting
     from ctde_kit.recipes.maddpg import MADDPGConfig
     from ctde_kit.recipes.mappo import MAPPOConfig
     from ctde_kit.recipes.masac import MASACConfig
@@ -57,6 +58,7 @@ _NAMES = {
     "ctde_kit.recipes.configs.explorations": (
         "GaussianExploration",
         "GumbelExploration",
+        "OptimisticWeighting",
         "OrnsteinUhlenbeckExploration",
     ),
     "ctde_kit.recipes.configs.loggers": ("LoggerConfig",),
@@ -81,6 +83,7 @@ _NAMES = {
     "ctde_kit.recipes.configs.tasks.smax_task": ("SmaxTask",),
     "ctde_kit.recipes.configs.tasks.torchrl_task": ("TorchRLTask",),
     "ctde_kit.recipes.configs.tasks.vmas_task": ("VmasTask",),
+    "ctde_kit.recipes.configs.weightings": ("CentralWeighting", "NoWeighting", "OptimisticWeighting"),
     "ctde_kit.recipes.maddpg": ("MADDPGConfig",),
     "ctde_kit.recipes.mappo": ("MAPPOConfig",),
     "ctde_kit.recipes.masac": ("MASACConfig",),
@@ -92,6 +95,7 @@ _NAMES = {
 __all__ = [
     "AttentionCriticConfig",
     "BiCNetNetwork",
+    "CentralWeighting",
     "CheckpointConfig",
     "CommNetNetwork",
     "CueTask",
@@ -113,6 +117,8 @@ __all__ = [
     "MatrixTask",
     "NStepReturns",
     "NoMixer",
+    "NoWeighting",
+    "OptimisticWeighting",
     "OrnsteinUhlenbeckExploration",
     "PQNConfig",
     "PettingZooTask",

@@ -22,6 +22,7 @@ from ctde_kit.recipes.configs.recipe import RecipeConfig
 from ctde_kit.recipes.configs.replays import ReplayConfig
 from ctde_kit.recipes.configs.return_forms import NStepReturns, ReturnConfig
 from ctde_kit.recipes.configs.target_rules import PolyakTarget, TargetConfig
+from ctde_kit.recipes.configs.weightings import NoWeighting, WeightingConfig, check_weighting
 
 if TYPE_CHECKING:
     from ctde_kit import Parts
@@ -36,6 +37,7 @@ class QMIXConfig(RecipeConfig):
 
     Args:
         mixer: qmix, vdn, qplex or none.
+        weighting: of errors, none, optimistic (OW-QMIX) or central (CW-QMIX), with an unrestricted value beside it.
         replay: transitions, sequences or episodes, and where they are kept.
         returns: what values learn: n_step or td_lambda.
         target: how target networks follow: polyak or hard.
@@ -67,6 +69,7 @@ class QMIXConfig(RecipeConfig):
     algorithm: str = "qmix"
     actor: NetworkConfig = field(default_factory=lambda: MLPNetwork(activation="relu"))
     mixer: MixerConfig = field(default_factory=QMixerConfig)
+    weighting: WeightingConfig = field(default_factory=NoWeighting)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
     returns: ReturnConfig = field(default_factory=NStepReturns)
     target: TargetConfig = field(default_factory=PolyakTarget)
@@ -100,6 +103,7 @@ class QMIXConfig(RecipeConfig):
         check_choice("team_reward", self.team_reward, ("mean", "sum"))
         check_choice("value_loss", self.value_loss, ("huber", "l2"))
         check_monotonic(self.mixer)
+        check_weighting(self.weighting, self.mixer)
         mixers = {"vdn": VDNMixerConfig, "iql": NoMixer, "qplex": QPLEXMixerConfig}
         if self.algorithm in mixers:
             expected = mixers[self.algorithm]
@@ -120,7 +124,8 @@ class QMIXConfig(RecipeConfig):
         actors = wiring.learners_of(policy, ck.MultiAgentQActor)
         learning = wiring.learning_team(team, policy)
         mixer = wiring.mixer(self, learning, run.device)
-        observation_norm = wiring.observation_norm(self, team, policy, run.device, mixer)
+        central = wiring.central_value(self, learning, mixer, run.device)
+        observation_norm = wiring.observation_norm(self, team, policy, run.device, mixer, central)
         reward_norm = wiring.reward_norm(self, learning, run.device, of_team=mixer is not None)
         loss = ck.QMixLoss(
             actors,
@@ -132,6 +137,7 @@ class QMIXConfig(RecipeConfig):
             burn_in=self.replay.form.burn_in_steps,
             use_stored_hidden=self.hidden_from == "stored",
             reward_norm=reward_norm,
+            central=central,
         )
         recurrent = wiring.is_recurrent(*actors.values())
         wiring.check_burn_in(self.replay, recurrent)

@@ -28,6 +28,7 @@ from ctde_kit.modules.critics.attention_critic import AttentionCritic
 from ctde_kit.modules.critics.random_order_critic import RandomOrderCritic
 from ctde_kit.modules.critics.value_critic import value_critic
 from ctde_kit.modules.critics.value_norm import ValueNorm
+from ctde_kit.modules.mixers.feed_forward_mixer import FeedForwardMixer
 from ctde_kit.modules.mixers.mixing import mixer_state
 from ctde_kit.modules.mixers.qmixer import QMixer
 from ctde_kit.modules.mixers.qplex_mixer import QPLEXMixer
@@ -46,6 +47,7 @@ __all__ = [
     "AgentNetwork",
     "AttentionCritic",
     "BidirectionalRNN",
+    "FeedForwardMixer",
     "FrozenActor",
     "GaussianNoise",
     "GreedyChase",

@@ -1,6 +1,7 @@
 """Losses of MAPPO, QMIX, MADDPG and MASAC, advantages, and returns."""
 
 from ctde_kit.objectives.advantage import AdvantageEstimator
+from ctde_kit.objectives.central_value import CentralValue
 from ctde_kit.objectives.maddpg import MADDPGLoss, MinimaxAdversary, PolicyInference, TargetPolicySmoothing
 from ctde_kit.objectives.mappo_loss import MAPPOLoss
 from ctde_kit.objectives.masac import MASACLoss
@@ -13,6 +14,7 @@ from ctde_kit.objectives.team_reward import TeamReward
 
 __all__ = [
     "AdvantageEstimator",
+    "CentralValue",
     "MADDPGLoss",
     "MAPPOLoss",
     "MASACLoss",

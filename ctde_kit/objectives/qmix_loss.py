@@ -11,12 +11,14 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
-from torch import nn
+from torch import Tensor, nn
 
 from ctde_kit.entry_tables import Entry, GroupEntries
 from ctde_kit.errors import check_choice
 from ctde_kit.keys import CHOSEN_ACTION_VALUE, PADDING_MASK, PRIORITY_WEIGHT, TD_ERROR
+from ctde_kit.objectives.central_value import CentralValue, central_name
 from ctde_kit.objectives.entry_checks import EntryCheck, parameter_dtype
+from ctde_kit.objectives.masking import masked_mean
 from ctde_kit.objectives.module_loss import ModuleLoss, target_copy
 from ctde_kit.objectives.part_checks import check_mixer, check_q_actors
 from ctde_kit.objectives.priorities import importance_weight, write_priority
@@ -85,10 +87,12 @@ class QMixLoss(ModuleLoss):
         use_target_networks: the target is valued by target networks; else by the online ones, as in PQN (Gallici et
             al. 2025).
         reward_norm: gives the rewards in the units that are learned; ``None``: as the env gave them.
+        central: Weighted QMIX's central value, which gives the targets, learns them by ``loss_central``, and weighs the
+            errors of the mixed value; ``weight`` is their mean weight.
 
     Raises:
-        UserError: for a missing entry, entries that would broadcast over agents, or single steps where sequences are
-            needed.
+        UserError: for a missing entry, entries that would broadcast over agents, single steps where sequences are
+            needed, or a central value that does not fit.
 
     >>> from ctde_kit.envs.games import MatrixGameEnv
     >>> from ctde_kit.modules import MultiAgentMLP, MultiAgentQActor, VDNMixer, own_observation
@@ -130,10 +134,15 @@ class QMixLoss(ModuleLoss):
         use_stored_hidden: bool = True,
         use_target_networks: bool = True,
         reward_norm: RewardScale | None = None,
+        central: CentralValue | None = None,
     ):
         super().__init__()
         check_q_actors(actors)
         check_mixer("QMixLoss", mixer)
+        if central is not None:
+            central.check_fits(actors, mixer, use_target_networks)
+            self.out_keys = [*self.out_keys, "loss_central", "weight"]
+        self.central: CentralValue | None = central
         self.actors, self.mixer = nn.ModuleDict(cast("dict[str, nn.Module]", dict(actors))), mixer
         self.gamma, self.returns = gamma, returns or NStepReturn()
         self.value_loss: ValueLoss = check_choice("QMixLoss", "value_loss", value_loss, VALUE_LOSSES)
@@ -145,7 +154,10 @@ class QMixLoss(ModuleLoss):
         self.set_keys()
 
     def online_networks(self) -> nn.ModuleDict:
-        """The networks that learn, the mixer among them; ``target_networks`` has their targets by the same names."""
+        """The networks whose targets ``target_networks`` has, by the same names: those of the value that bootstraps."""
+        if self.central is not None:
+            parts = {**self.central.of_groups(), "mixer": self.central.mixer}
+            return nn.ModuleDict({central_name(name): part for name, part in parts.items()})
         networks = nn.ModuleDict({f"actor_{name}": actor.agent_network for name, actor in self._groups.items()})
         if self.mixer is not None:
             networks["mixer"] = self.mixer
@@ -173,7 +185,10 @@ class QMixLoss(ModuleLoss):
             entries += [GroupEntries.of(actor.group).reward] if mixer is None else []
             entries += GroupEntries.of(actor.group).ends if mixer is None or actor.group.mask else []
         if mixer is not None:
-            entries += now_and_next(mixer, groups, [key for group in groups for key in written_keys(group)])
+            written = [key for group in groups for key in written_keys(group)]
+            central = [] if self.central is None else [*self.central.of_groups().values(), self.central.mixer]
+            for part in (mixer, *central):
+                entries += now_and_next(part, groups, written)
             entries.append(team_reward(keys.reward))
         return [*entries, *replay_entries(keys.padding_mask, keys.priority_weight)]
 
@@ -201,11 +216,34 @@ class QMixLoss(ModuleLoss):
             following = self._next_chosen(data, steps, unrolled)
         targets = self._targets(steps, current, following)
         weight = importance_weight(tensordict, self.tensor_keys.priority_weight, self.burn_in)
-        loss = targets.loss(weight, self.value_loss, self.huber_delta)
+        losses = self._losses(data, current, targets, weight)
         with torch.no_grad():
             write_priority(tensordict, targets.delta.abs(), targets.mask, self.tensor_keys.priority)
             metrics = targets.metrics(CHOSEN_ACTION_VALUE)
-        return TensorDict({"loss_qvalue": loss, **metrics})
+        return TensorDict({**losses, **metrics})
+
+    def _losses(
+        self, data: TensorDictBase, current: TensorDictBase, targets: ValueTargets, weight: Tensor | float
+    ) -> dict[str, Tensor]:
+        """The loss of the value that chooses and, with a central value, that one's and the mean weight of errors."""
+        if self.central is None or self.target_networks is None:
+            return {"loss_qvalue": targets.loss(weight, self.value_loss, self.huber_delta)}
+        mixed = self.tensor_keys.chosen_action_value
+        value = self.central.learned(self._groups, data, current, mixed)
+        learned = ValueTargets(value, targets.target, targets.mask)
+        weights = self.central.weights(self._groups, self.target_networks, data, current, targets, mixed)
+        return {
+            "loss_qvalue": targets.loss(weight * weights, self.value_loss, self.huber_delta),
+            "loss_central": learned.loss(weight, self.value_loss, self.huber_delta),
+            "weight": masked_mean(weights, targets.mask),
+        }
+
+    def _target_of(self, part: str) -> TensorDictModuleBase | None:
+        """The target network of a group's network or of the mixer; ``None`` where the online one is used."""
+        if self.target_networks is None:
+            return None
+        own = part if part == "mixer" else f"actor_{part}"
+        return cast(TensorDictModuleBase, self.target_networks[own if self.central is None else central_name(part)])
 
     def _chosen(self, steps: TensorDictBase, unrolled: Mapping[str, TensorDictBase]) -> TensorDictBase:
         """``steps`` with the online networks' values of the stored actions."""
@@ -224,9 +262,11 @@ class QMixLoss(ModuleLoss):
             key = actor.group.keys.action_value
             values = next_outputs(actor.agent_network, steps, unrolled[name]).get(key)
             index = actor.greedy(following.set(key, values))
-            if self.target_networks is not None:
-                network = cast(TensorDictModuleBase, self.target_networks[f"actor_{name}"])
-                past = unroll(network, data, self.burn_in, self.use_stored_hidden) if hidden_key(network) else steps
+            network = self._target_of(name)
+            if network is not None:
+                # The stored hidden state is the actor's.
+                stored = self.use_stored_hidden and self.central is None
+                past = unroll(network, data, self.burn_in, stored) if hidden_key(network) else steps
                 values = next_outputs(network, steps, past).get(key)
             write_values(actor, following, values, index)
         return following
@@ -243,7 +283,6 @@ class QMixLoss(ModuleLoss):
             targets = td_targets(returns, groups, steps, values, next_values, padding_mask=keys.padding_mask)
             return ValueTargets.concatenate(targets.values())
         value = team_value(self.mixer, current, keys.chosen_action_value)
-        mixer = self.mixer if self.target_networks is None else self.target_networks["mixer"]
         with torch.no_grad():
-            next_value = team_value(cast(TensorDictModuleBase, mixer), following, keys.chosen_action_value)
+            next_value = team_value(self._target_of("mixer") or self.mixer, following, keys.chosen_action_value)
         return team_td_targets(returns, steps, value, next_value, reward=keys.reward, padding_mask=keys.padding_mask)

@@ -23,6 +23,7 @@ from ctde_kit.recipes.configs.replays import ReplayConfig, ReplayForm
 from ctde_kit.recipes.configs.return_forms import ReturnConfig
 from ctde_kit.recipes.configs.target_rules import TargetConfig
 from ctde_kit.recipes.configs.tasks.task import TaskConfig
+from ctde_kit.recipes.configs.weightings import WeightingConfig
 
 # The folder of conf/ whose files choose among the classes of each declared type.
 FOLDERS = {
@@ -30,6 +31,7 @@ FOLDERS = {
     NetworkConfig: "network",
     CriticConfig: "critic",
     MixerConfig: "mixer",
+    WeightingConfig: "weighting",
     ReplayForm: "replay_form",
     ReturnConfig: "returns",
     TargetConfig: "target",

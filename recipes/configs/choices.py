@@ -41,6 +41,7 @@ from ctde_kit.recipes.configs.tasks.smax_task import SmaxTask
 from ctde_kit.recipes.configs.tasks.task import TaskConfig
 from ctde_kit.recipes.configs.tasks.torchrl_task import TorchRLTask
 from ctde_kit.recipes.configs.tasks.vmas_task import VmasTask
+from ctde_kit.recipes.configs.weightings import CentralWeighting, NoWeighting, OptimisticWeighting, WeightingConfig
 
 # By the type that an option is declared with, the classes it can be and the names (`kind`) they have in files.
 CHOICES: Mapping[type, Mapping[str, type]] = {
@@ -63,6 +64,7 @@ CHOICES: Mapping[type, Mapping[str, type]] = {
     },
     CriticConfig: {"value": ValueCriticConfig, "attention": AttentionCriticConfig},
     MixerConfig: {"none": NoMixer, "vdn": VDNMixerConfig, "qmix": QMixerConfig, "qplex": QPLEXMixerConfig},
+    WeightingConfig: {"none": NoWeighting, "optimistic": OptimisticWeighting, "central": CentralWeighting},
     ReplayForm: {"transitions": TransitionForm, "sequences": SequenceForm, "episodes": EpisodeForm},
     ReturnConfig: {"n_step": NStepReturns, "td_lambda": TDLambdaReturns},
     TargetConfig: {"polyak": PolyakTarget, "hard": HardTarget},

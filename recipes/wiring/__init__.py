@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     from ctde_kit.recipes.wiring.schedules import adam, epsilon_and_learning_rate, learning_rate, learning_rates
     from ctde_kit.recipes.wiring.setting import begin, collector
     from ctde_kit.recipes.wiring.team_mixer import mixer
+    from ctde_kit.recipes.wiring.weighting import central_value
 
 _NAMES = {
     "beliefs": ("check_sees_others", "policy_inference"),
+    "weighting": ("central_value",),
     "critic_parts": ("averaging", "critics_of_actions", "critics_team", "keys_read"),
     "team_mixer": ("mixer",),
     "normalization": ("observation_norm", "one_after_the_other", "reward_norm"),
@@ -35,6 +37,7 @@ __all__ = [
     "adam",
     "averaging",
     "begin",
+    "central_value",
     "check_burn_in",
     "check_sees_others",
     "collector",

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from ctde_kit.modules import QMixer, QPLEXMixer, VDNMixer
-from ctde_kit.objectives import NStepReturn, QMixLoss, TDLambdaReturn, TeamReward
+from ctde_kit.modules import FeedForwardMixer, QMixer, QPLEXMixer, VDNMixer
+from ctde_kit.objectives import CentralValue, NStepReturn, QMixLoss, TDLambdaReturn, TeamReward
 from ctde_kit.specs import TeamSpec
 from tests.contracts.covering import combinations
 from tests.contracts.fakes import LENGTH, N_ENVS, SHARINGS, collect, endings, group_spec, make_q_actor
@@ -20,6 +20,16 @@ MIXERS: dict[str, Any] = {
     "qmix": lambda team: QMixer(team, embed_dim=9, hypernet_cells=(11,)),
     "qplex": lambda team: QPLEXMixer(team, n_heads=4, hypernet_cells=(11,)),
 }
+MIXERS |= {"ow_qmix": MIXERS["qmix"], "cw_qmix": MIXERS["qmix"]}
+
+
+def central_value(mixer: str, team: TeamSpec, recurrent: bool, share: Any = True) -> CentralValue | None:
+    """Weighted QMIX's central value; ``None`` for the other mixers."""
+    if mixer not in ("ow_qmix", "cw_qmix"):
+        return None
+    networks = {group.name: make_q_actor(group, recurrent, share).agent_network for group in team}
+    weighting: Any = {"ow_qmix": "optimistic", "cw_qmix": "central"}[mixer]
+    return CentralValue(networks, FeedForwardMixer(team, num_cells=(9, 8)), weighting)
 
 
 @combinations(
@@ -39,12 +49,13 @@ def test_actors_and_mixer_fit(
     actors = {group.name: make_q_actor(group, recurrent, share) for group in team}
     batch, _ = collect(team, actors, *endings())
     returns = TDLambdaReturn(0.7) if recurrent else NStepReturn(2)
-    loss = QMixLoss(actors, MIXERS[mixer](team), gamma=0.9, returns=returns, burn_in=burn_in)
+    central = central_value(mixer, team, recurrent, share)
+    loss = QMixLoss(actors, MIXERS[mixer](team), gamma=0.9, returns=returns, burn_in=burn_in, central=central)
     losses = loss(TeamReward(team, "mean")(batch))
     assert set(losses.keys()) == set(loss.out_keys)
     assert all(value.shape == () and value.isfinite() for value in losses.values())
     assert batch["td_error"].shape == (N_ENVS, LENGTH)
-    losses["loss_qvalue"].backward()
+    (losses["loss_qvalue"] + losses.get("loss_central", 0)).backward()
     assert_every_parameter_learns(loss)
 
 
@@ -68,9 +79,11 @@ def test_the_teams_reward_is_the_mean_or_sum_of_all_agents_of_all_groups(reducti
         pytest.param(False, "iql", marks=pytest.mark.slow),
         pytest.param(False, "qmix", marks=pytest.mark.slow),
         pytest.param(False, "qplex", marks=pytest.mark.slow),
+        pytest.param(False, "cw_qmix", marks=pytest.mark.slow),
         pytest.param(True, "iql", marks=pytest.mark.slow),
         pytest.param(True, "qmix", marks=pytest.mark.slow),
         pytest.param(True, "qplex", marks=pytest.mark.slow),
+        pytest.param(True, "cw_qmix", marks=pytest.mark.slow),
     ],
 )
 def test_the_loss_is_one_graph(recurrent: bool, name: str) -> None:
@@ -78,7 +91,8 @@ def test_the_loss_is_one_graph(recurrent: bool, name: str) -> None:
     team = TeamSpec((wolves, sheep), 10)
     actors = {group.name: make_q_actor(group, recurrent) for group in team}
     batch = TeamReward(team, "mean")(collect(team, actors, *endings())[0])
-    loss = QMixLoss(actors, MIXERS[name](team), gamma=0.9, returns=TDLambdaReturn(0.7), burn_in=2 * recurrent)
+    central, returns = central_value(name, team, recurrent), TDLambdaReturn(0.7)
+    loss = QMixLoss(actors, MIXERS[name](team), gamma=0.9, returns=returns, burn_in=2 * recurrent, central=central)
     torch._dynamo.reset()
     compiled = torch.compile(lambda data: loss(data)["loss_qvalue"], backend="eager", fullgraph=True)
     torch.testing.assert_close(compiled(batch.clone()), loss(batch.clone())["loss_qvalue"])

@@ -10,10 +10,12 @@ import torch
 
 from ctde_kit.errors import UserError
 from ctde_kit.recipes import (
+    CentralWeighting,
     HardTarget,
     LbfTask,
     MatrixTask,
     NoMixer,
+    OptimisticWeighting,
     PettingZooTask,
     QMixerConfig,
     QPLEXMixerConfig,
@@ -45,13 +47,14 @@ BUILDS: dict[str, Build] = {
     "disk": lambda: small_q_config("gru", "sequences", replay={"stored_on": "disk", "prioritized": True}).build(),
     "episodes": lambda: small_q_config("gru", "episodes", mixer=QPLEXMixerConfig(n_heads=2)).build(),
     "hard": lambda: small_q_config(target=HardTarget(every=3), mixer=NoMixer(), anneal_lr=True).build(),
+    "weighted": lambda: small_q_config("gru", "sequences", weighting=CentralWeighting(num_cells=[6])).build(),
     "matrix": lambda: small_q_config(task=TWO_STEP).build(),
     "pqn": lambda: small_pqn_config(**NORMALIZED).build(),
     "pqn, gru": lambda: small_pqn_config("gru").build(),
 }
 
 
-QUICK = ("transitions", "sequences", "matrix", "pqn")
+QUICK = ("transitions", "sequences", "weighted", "matrix", "pqn")
 
 
 @pytest.mark.parametrize(
@@ -184,6 +187,12 @@ def test_action_masks_and_several_groups_train(task: Any, kind: str) -> None:
         (lambda: SequenceForm(length=0), "replay.form.length=0"),
         (lambda: ReplayConfig(form=SequenceForm(), stored_on="tape"), "replay.stored_on=tape"),
         (lambda: QMixerConfig(sees="nothing"), "mixer.sees=nothing"),
+        (lambda: OptimisticWeighting(alpha=0), "weighting.alpha=0"),
+        (lambda: CentralWeighting(alpha=1.5), "weighting.alpha=1.5: expected a ratio"),
+        (
+            lambda: small_q_config(mixer=QPLEXMixerConfig(), weighting=CentralWeighting()),
+            "weighting: only errors of QMIX's value are weighted",
+        ),
         (lambda: small_pqn_config(actor=network("mlp")), "use actor.layer_norm=true"),
     ],
 )

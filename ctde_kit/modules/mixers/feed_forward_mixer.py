@@ -1,0 +1,69 @@
+"""The mixer of Weighted QMIX's central value: a feed-forward network of the agents' values and the state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from tensordict import TensorDictBase
+from tensordict.nn import TensorDictModule
+from torch import nn
+
+from ctde_kit.entry_tables import Entry
+from ctde_kit.keys import CHOSEN_ACTION_VALUE, Key
+from ctde_kit.modules.keyword_calls import keyword_calls
+from ctde_kit.modules.mixers.mixing import hypernetwork, mixer_state, team_values, value_keys
+from ctde_kit.modules.networks.inputs import Input
+from ctde_kit.specs import TeamSpec
+
+
+class FeedForwardMixer(TensorDictModule):
+    """The team's value as an unrestricted function of its agents' values and the state (Rashid et al. 2020, 6.1).
+
+    A ReLU perceptron reads the agents' values beside the state, and a smaller one that reads the state alone is added.
+    Each agent's best action need not be part of the best joint action, so it cannot choose actions: it is for the
+    central value of ``WeightedValue``. Reads ``(group, "chosen_action_value")`` ``[*B, n_agents, 1]`` of every group,
+    ``(group, "mask")`` if agents die, and the state; writes ``chosen_action_value`` ``[*B, 1]`` at the root. A dead
+    agent's value counts as zero and gets no gradient.
+
+    Args:
+        team: all groups that are mixed.
+        state: what it sees beside the values; ``None``: ``mixer_state(team)``.
+        num_cells: widths of the hidden layers; the state's own perceptron has one layer of the first width.
+
+    Raises:
+        UserError: for values that are missing or of another shape.
+
+    >>> import torch
+    >>> from tensordict import TensorDict
+    >>> from ctde_kit.modules import FeedForwardMixer
+    >>> from ctde_kit.specs import ActionSpec, GroupSpec, TeamSpec
+    >>> team = TeamSpec((GroupSpec("agents", 3, 5, ActionSpec("categorical", (4,))),), state_dim=7)
+    >>> data = TensorDict({("agents", "chosen_action_value"): torch.ones(2, 3, 1), "state": torch.ones(2, 7)}, [2])
+    >>> FeedForwardMixer(team)(data)["chosen_action_value"].shape
+    torch.Size([2, 1])
+    """
+
+    in_keys: list[Key]
+    out_keys: list[Key]
+
+    def __init__(self, team: TeamSpec, state: Input | None = None, *, num_cells: Sequence[int] = (256, 256, 256)):
+        super().__init__(nn.Identity(), in_keys=[CHOSEN_ACTION_VALUE], out_keys=[CHOSEN_ACTION_VALUE])
+        self.team, self.state = team, state or mixer_state(team)
+        n_agents, features = sum(group.n_agents for group in team), self.state.features
+        self.mixing = hypernetwork(features + n_agents, 1, num_cells)
+        self.state_value = hypernetwork(features, 1, num_cells[:1])
+        self.in_keys = list(dict.fromkeys([*value_keys(team, [CHOSEN_ACTION_VALUE]), *self.state.in_keys]))
+        self.out_keys = [CHOSEN_ACTION_VALUE]
+
+    @property
+    def in_entries(self) -> Sequence[Entry]:
+        """The shapes and dtypes of the entries of its state."""
+        return self.state.in_entries
+
+    @keyword_calls()
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        values = team_values(tensordict, self.team, CHOSEN_ACTION_VALUE)
+        state = self.state(tensordict).squeeze(-2)
+        mixed = self.mixing(torch.cat([state, values], -1)) + self.state_value(state)
+        return tensordict.set(CHOSEN_ACTION_VALUE, mixed)
