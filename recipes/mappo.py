@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import ctde_kit as ck
+from ctde_kit.errors import UserError
 from ctde_kit.recipes import wiring
 from ctde_kit.recipes.configs.actors import StochasticActorConfig
 from ctde_kit.recipes.configs.checks import (
@@ -24,13 +25,15 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class MAPPOConfig(RecipeConfig):
-    """MAPPO (Yu et al. 2022) and IPPO, as data: ``build`` gives the parts; options of all recipes: ``RecipeConfig``.
+    """MAPPO (Yu et al. 2022), IPPO and A2C, as data: ``build`` gives the parts; see also ``RecipeConfig``.
 
-    IPPO is ``algorithm="ippo"`` with ``critic=ValueCriticConfig(sees="observation")``.
+    IPPO is ``algorithm="ippo"`` with ``critic=ValueCriticConfig(sees="observation")``. A2C (Mnih et al. 2016) is
+    ``algorithm="a2c"`` with ``epochs=1`` and ``minibatch_frames=None``: there the ratio is always 1, so that the
+    clipped objective has the gradient of A2C.
 
     Args:
         critic: the critics' layout and network.
-        minibatch_frames: frames per gradient step.
+        minibatch_frames: frames per gradient step; null for the whole batch.
         epochs: passes over a batch.
         sequence_length: steps per slice of a recurrent network's minibatch; null for the whole batch.
         gamma: discount per step.
@@ -58,7 +61,7 @@ class MAPPOConfig(RecipeConfig):
 
     algorithm: str = "mappo"
     critic: CriticConfig = field(default_factory=ValueCriticConfig)
-    minibatch_frames: int = 400
+    minibatch_frames: int | None = 400
     epochs: int = 10
     sequence_length: int | None = None
     gamma: float = 0.99
@@ -78,7 +81,7 @@ class MAPPOConfig(RecipeConfig):
     target_kl: float | None = None
 
     def __post_init__(self) -> None:
-        self.check_run(("mappo", "ippo"))
+        self.check_run(("mappo", "ippo", "a2c"))
         check_ratio(gamma=self.gamma, lmbda=self.lmbda)
         check_positive(
             minibatch_frames=self.minibatch_frames,
@@ -91,11 +94,16 @@ class MAPPOConfig(RecipeConfig):
             max_grad_norm=self.max_grad_norm,
             target_kl=self.target_kl,
         )
-        check_minibatch(self.minibatch_frames, self.frames_per_batch)
+        check_minibatch(self.minibatch_frames or self.frames_per_batch, self.frames_per_batch)
         check_not_negative(entropy_coeff=self.entropy_coeff, critic_coeff=self.critic_coeff)
         check_choice("value_loss", self.value_loss, ("huber", "l2"))
         if self.algorithm == "ippo":
             check_decentralized("ippo", self.critic)
+        if self.algorithm == "a2c" and (self.epochs, self.minibatch_frames) != (1, None):
+            raise UserError(
+                "algorithm=a2c: expected epochs=1 and minibatch_frames=null, one gradient step per batch, found "
+                f"epochs={self.epochs} and minibatch_frames={self.minibatch_frames}; leave them out, or run ctde-mappo"
+            )
         check_choice("normalize_advantage", self.normalize_advantage, ("joint", "agent", "none"))
 
     def policy(self) -> StochasticActorConfig:
@@ -106,7 +114,8 @@ class MAPPOConfig(RecipeConfig):
     def build(self) -> Parts:
         import torch
 
-        run = wiring.begin(self, updates_per_frame=self.epochs / self.minibatch_frames)
+        frames_per_update = self.minibatch_frames or self.frames_per_batch
+        run = wiring.begin(self, updates_per_frame=self.epochs / frames_per_update)
         team = wiring.critics_team(run.env, self.critic)
         policy = wiring.team_policy(self, team, run.device)
         learning = wiring.learning_team(team, policy)
@@ -127,7 +136,7 @@ class MAPPOConfig(RecipeConfig):
             collector=wiring.collector(self, run, team, policy),
             prepare=wiring.one_after_the_other(reward_norm, torch.nn.Sequential(*estimators.values())),
             buffer=ck.OnPolicyBuffer(
-                self.minibatch_frames,
+                frames_per_update,
                 wiring.sequence_length(self.sequence_length, run.steps_per_batch, recurrent),
                 keys=wiring.keys_read(losses.values(), team),
             ),

@@ -28,6 +28,7 @@ class Recipe:
 RECIPES = {
     "mappo": Recipe(MAPPOConfig, "PPO with a centralized critic"),
     "ippo": Recipe(MAPPOConfig, "PPO with a decentralized critic"),
+    "a2c": Recipe(MAPPOConfig, "advantage actor-critic with a centralized critic: one gradient step per batch"),
     "qmix": Recipe(QMIXConfig, "double Q-learning of a team value, mixed by a monotonic network"),
     "vdn": Recipe(QMIXConfig, "double Q-learning of the sum of the agents' values"),
     "iql": Recipe(QMIXConfig, "double Q-learning, each agent for itself"),

@@ -25,6 +25,7 @@ OPTIONS = {
 # What sets a recipe apart from the first one of its configuration.
 APART = {
     "ippo": {"critic"},
+    "a2c": {"epochs", "frames_per_batch", "lmbda", "minibatch_frames", "normalize_advantage", "value_loss"},
     "vdn": {"mixer"},
     "iql": {"mixer"},
     "qplex": {"mixer"},
@@ -64,7 +65,7 @@ def test_a_configuration_without_arguments_is_the_plain_command(name: str) -> No
         assert type(config)() == config
     else:
         # The other recipes of a configuration change what sets them apart, and cannot be named without.
-        with pytest.raises(UserError, match=rf"algorithm={name}: expected (critic|mixer)="):
+        with pytest.raises(UserError, match=rf"algorithm={name}: expected (critic|mixer|epochs)="):
             dataclasses.replace(type(config)(), algorithm=name)
         differing = {
             field.name for field in fields(config) if getattr(config, field.name) != getattr(type(config)(), field.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -442,3 +443,39 @@ def test_another_distributions_entropy_is_estimated_from_its_log_prob() -> None:
 def test_an_unknown_value_loss_is_an_error() -> None:
     with pytest.raises(UserError, match="huber, l2"):
         tiny_loss(value_loss="smooth_l1")
+
+
+@pytest.fixture
+def _float64() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.usefixtures("_float64")
+@pytest.mark.parametrize("kind", KINDS)
+def test_at_the_first_step_the_gradient_is_that_of_advantage_actor_critic(kind: str) -> None:
+    """Mnih et al. 2016, section 4: the score times the advantage, a squared error, and entropy; the dead left out."""
+    group = group_spec("agents", 3, kind, mask=True, action_mask=kind == "categorical")
+    team, actor = TeamSpec((group,)), make_actor(group, share=False)
+    critic = value_critic(team, group, make_network(False))
+    batch = add_targets(collect(team, {"agents": actor}, *endings())[0], group.keys)
+    loss = MAPPOLoss(actor, critic, entropy_coeff=0.0, critic_coeff=0.5, value_loss="l2")
+    rows = batch.reshape(-1)
+    log_prob = actor.get_dist(rows.copy()).log_prob(rows[KEYS.action])
+    rows[KEYS.action_log_prob] = log_prob.detach()
+    found = loss(rows)
+    parameters = [parameter for parameter in loss.parameters() if parameter.requires_grad]
+    gradients = torch.autograd.grad(found["loss_objective"] + found["loss_critic"], parameters)
+    value = critic(rows.copy())["agents", "state_value"]
+    score, error, alive = 0.0, 0.0, 0
+    for row in range(len(rows)):
+        for agent in range(3):
+            if not rows["agents", "mask"][row, agent]:
+                continue
+            alive += 1
+            score += log_prob[row, agent] * rows["agents", "advantage"][row, agent, 0]
+            error += 0.5 * (value[row, agent, 0] - rows["agents", "value_target"][row, agent, 0]) ** 2
+    expected = torch.autograd.grad(-score / alive + 0.5 * error / alive, parameters)
+    for gradient, other in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(gradient, other, rtol=1e-7, atol=1e-9)
