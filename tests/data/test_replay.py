@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
-import subprocess
-import sys
+import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from ctde_kit.data import Episodes, Prioritized, Replay, Sequences, Transitions
 from ctde_kit.data.replay import SAMPLES_AT_ONCE
 from ctde_kit.data.scratch import PREFIX, ScratchDirectory
 from ctde_kit.errors import UserError
+from tests.forked import Forked
 
 N_ENVS, T, N_AGENTS = 3, 8, 2
 FORMS = {
@@ -261,32 +262,25 @@ def test_replays_of_one_directory_keep_apart(tmp_path: Path) -> None:
     assert torch.equal(first.state_dict()["items"]["entries"]["frame"], before)
 
 
-ABANDONED = """
-import os, signal, sys
-from ctde_kit.data.scratch import ScratchDirectory
-scratch = ScratchDirectory(sys.argv[1])
-if sys.argv[2] == "killed":
-    os.kill(os.getpid(), signal.SIGKILL)
-print(scratch.path, flush=True)
-input()
-"""
-
-
 def test_what_a_killed_program_left_is_removed_and_what_others_use_is_not(tmp_path: Path) -> None:
-    def start(how: str) -> subprocess.Popen:
-        command = [sys.executable, "-c", ABANDONED, str(tmp_path), how]
-        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    def use(say: Callable[[str], None], ask: Callable[[], str]) -> None:
+        scratch = ScratchDirectory(str(tmp_path))
+        say(str(scratch.path))
+        ask()
+        scratch.remove()
 
-    start("killed").communicate()
+    killed = Forked(use)
+    assert Path(killed.said()).exists()
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
     assert len(list(tmp_path.iterdir())) == 1
-    lives = start("lives")
-    assert lives.stdout is not None
-    assert lives.stdin is not None
-    used = Path(lives.stdout.readline().strip())
+    lives = Forked(use)
+    used = Path(lives.said())
     (tmp_path / f"{PREFIX}of_mine").mkdir()  # without a lock it is no program's
     mine = ScratchDirectory(str(tmp_path))
     assert set(tmp_path.iterdir()) == {used, mine.path, tmp_path / f"{PREFIX}of_mine"}
-    lives.communicate("")
+    lives.tell("end")
+    assert lives.wait() == 0
     mine.remove()
 
 

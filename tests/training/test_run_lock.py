@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,28 +16,24 @@ from ctde_kit.recipes import MatrixTask, load
 from ctde_kit.recipes.commands.loading import read_config
 from ctde_kit.recipes.commands.running import resume, start
 from ctde_kit.training.run_lock import LOCK, sole_writer
+from tests.forked import Forked
 from tests.recipes.small import small_config
-
-HOLDER = """
-import sys, time
-from pathlib import Path
-from ctde_kit.training.run_lock import sole_writer
-with sole_writer(Path(sys.argv[1])):
-    print("held", flush=True)
-    time.sleep(60)
-"""
 
 
 def test_another_process_is_told_who_writes_and_may_once_it_was_killed(tmp_path: Path) -> None:
-    holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
-    assert holder.stdout is not None
-    assert holder.stdout.readline() == "held\n"
+    def hold(say: Callable[[str], None], ask: Callable[[], str]) -> None:
+        with sole_writer(tmp_path):
+            say("held")
+            ask()
+
+    holder = Forked(hold)
+    assert holder.said() == "held"
     message = rf"is in use by process {holder.pid} on host {socket.gethostname()}: "
     for config in (small_config(), small_config(seed=1)):
         with pytest.raises(UserError, match=message):
             start(config, tmp_path)
-    holder.send_signal(signal.SIGKILL)
-    holder.wait()
+    os.kill(holder.pid, signal.SIGKILL)
+    assert holder.wait() == -signal.SIGKILL
     with sole_writer(tmp_path):
         assert (tmp_path / ".owner").read_text().startswith(f"process {os.getpid()} ")
 

@@ -7,8 +7,8 @@ import re
 import shlex
 import signal
 import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from ctde_kit.recipes.commands import run_guard
 from ctde_kit.recipes.commands.running import resume, start
 from ctde_kit.training import checkpoint_paths, latest_checkpoint, runner
 from ctde_kit.training.stop_signals import StopSignals
+from tests.forked import Forked
 from tests.recipes.command_line import ENVIRONMENT, call_here, command
 from tests.recipes.small import SMALL_OVERRIDES, small_config
 
@@ -146,28 +147,22 @@ def begin(
     return process
 
 
-SLEEPER = """
-import time
-from ctde_kit.training.stop_signals import StopSignals
-with StopSignals().listening():
-    print("listening", flush=True)
-    for _ in range(600):
-        time.sleep(0.1)
-"""
-
-
 def test_a_second_signal_ends_the_process_at_once() -> None:
-    process = subprocess.Popen([sys.executable, "-c", SLEEPER], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert process.stdout is not None
-    process.stdout.readline()
+    def work(say: Callable[[str], None], _: Callable[[], str]) -> None:
+        with StopSignals().listening():
+            say("listening")
+            for _ in range(600):
+                time.sleep(0.1)
+
+    process = Forked(work)
+    assert process.said() == "listening"
     for _ in range(2):  # `timeout`, for one, sends a signal to the process and to its group: that is one
-        process.send_signal(signal.SIGINT)
+        os.kill(process.pid, signal.SIGINT)
         time.sleep(0.3)
-    assert process.poll() is None
+    assert process.is_alive()
     time.sleep(1)
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=5)
-    assert process.returncode == -signal.SIGTERM  # 143 in a shell
+    os.kill(process.pid, signal.SIGTERM)
+    assert process.wait(5) == -signal.SIGTERM  # 143 in a shell
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
