@@ -185,6 +185,17 @@ EXPERIMENTS: dict[str, Experiment] = {
     "vdn_two_step": Experiment("vdn", TWO_STEP, "eval/return_mean", 7.0, above=False, seeds=FIVE_SEEDS, page="qmix"),
     "qplex_climbing": Experiment("qplex", CLIMBING, "eval/return_mean", 11.0, seeds=FIVE_SEEDS, page="qmix"),
     "qmix_climbing": Experiment("qmix", CLIMBING, "eval/return_mean", 7.0, above=False, seeds=FIVE_SEEDS, page="qmix"),
+    "ow_qmix_climbing": Experiment(
+        "qmix",
+        [*CLIMBING, "weighting=optimistic", "weighting.alpha=0.01"],
+        "eval/return_mean",
+        11.0,
+        seeds=FIVE_SEEDS,
+        page="qmix",
+    ),
+    "cw_qmix_climbing": Experiment(
+        "qmix", [*CLIMBING, "weighting=central"], "eval/return_mean", 11.0, seeds=FIVE_SEEDS, page="qmix"
+    ),
     "vdn_climbing": Experiment("vdn", CLIMBING, "eval/return_mean", 7.0, above=False, seeds=FIVE_SEEDS, page="qmix"),
     "qmix_navigation": Experiment(
         "qmix",
