@@ -11,13 +11,13 @@ from __future__ import annotations
 import datetime
 import json
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 
 from tests.programs.learning.measure import machine
+from tests.recipes.command_line import command
 
 RESULTS = Path(__file__).parents[3] / "docs" / "results" / "compile_agreement.json"
 OPTIONS = [
@@ -34,7 +34,7 @@ def final_return(compile: str, seed: int) -> dict[str, float]:
     """The greedy return and the seconds of one run of the command line."""
     with tempfile.TemporaryDirectory() as directory:
         options = [*OPTIONS, f"compile={compile}", f"seed={seed}", f"hydra.run.dir={directory}/run"]
-        command = [sys.executable, "-m", "ctde_kit.recipes.mappo", *options]
+        command = command("mappo", *options)
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         summary = json.loads((Path(directory) / "run" / "summary.json").read_text())
     return {"return": summary["eval/return_mean"], "seconds": summary["seconds"]}

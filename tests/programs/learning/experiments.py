@@ -10,7 +10,7 @@ class Experiment:
     """One command, several seeds.
 
     Args:
-        recipe: module name under ``ctde_kit.recipes``.
+        recipe: the name of the command, without `ctde-`.
         overrides: of the command line, seed apart.
         figure: the metric that is reported, of ``summary.json``.
         bar: what every seed must reach; ``above`` says in which direction.

@@ -28,6 +28,7 @@ from omegaconf import OmegaConf
 from ctde_kit.training import read_metrics
 from tests.programs.learning.experiments import EXPERIMENTS, Experiment
 from tests.programs.marked import write_between
+from tests.recipes.command_line import command
 
 ROOT = Path(__file__).parents[3]
 
@@ -59,9 +60,8 @@ def run_experiment(name: str, experiment: Experiment, runs: Path) -> dict[str, A
             continue
         shutil.rmtree(directory, ignore_errors=True)
         own = [f"seed={seed}", f"hydra.run.dir={directory}"]
-        command = [sys.executable, "-m", f"ctde_kit.recipes.{experiment.recipe}", *experiment.overrides, *own]
         before = processor_seconds()
-        subprocess.run(command, check=True)
+        subprocess.run(command(experiment.recipe, *experiment.overrides, *own), check=True)
         told = {"overrides": experiment.overrides, "machine": machine(), "date": datetime.date.today().isoformat()}
         record.write_text(json.dumps({**told, "processor_seconds": round(processor_seconds() - before)}))
     records = [json.loads((directory / "experiment.json").read_text()) for directory in directories]

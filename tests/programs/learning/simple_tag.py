@@ -11,12 +11,12 @@ import datetime
 import json
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 from tests.programs.learning.measure import ROOT, machine
 from tests.programs.marked import write_between
+from tests.recipes.command_line import command
 
 PAGE = ROOT / "docs" / "competition.md"
 COMMON = [
@@ -53,8 +53,7 @@ def train(name: str, folder: Path, frames: int) -> dict[str, dict[str, Any]]:
         overrides += [f"evaluation.every_frames={max(frames // 5, 1)}", "seed=0"]
         if not (directory / "summary.json").exists():
             shutil.rmtree(directory, ignore_errors=True)
-            recipe = [sys.executable, "-m", "ctde_kit.recipes.maddpg"]
-            subprocess.run([*recipe, *overrides, f"hydra.run.dir={directory}"], check=True)
+            subprocess.run(command("maddpg", *overrides, f"hydra.run.dir={directory}"), check=True)
         shown = [option.replace(f"{folder}/", "runs/") for option in overrides]
         summary = json.loads((directory / "summary.json").read_text())
         runs[run] = {"command": f"ctde-maddpg {' '.join(shown)} hydra.run.dir=runs/{run}", "summary": summary}
@@ -67,8 +66,7 @@ def play(name: str, folder: Path) -> dict[str, Any]:
     shutil.rmtree(table, ignore_errors=True)
     predators = ",".join([*(str(folder / run) for run in RUNS), "greedy_chase", "random"])
     sides = [f"adversary=[{predators}]", f"agent=[{folder / 'both'},random]"]
-    recipe = [sys.executable, "-m", "ctde_kit.recipes.cross_play"]
-    subprocess.run([*recipe, *sides, f"episodes={EPISODES}", f"hydra.run.dir={table}"], check=True)
+    subprocess.run(command("cross-play", *sides, f"episodes={EPISODES}", f"hydra.run.dir={table}"), check=True)
     shutil.copy(table / "cross_play.png", ROOT / "docs" / "images" / f"simple_tag_{name}.png")
     return json.loads((table / "cross_play.json").read_text())
 
