@@ -34,8 +34,7 @@ def final_return(compile: str, seed: int) -> dict[str, float]:
     """The greedy return and the seconds of one run of the command line."""
     with tempfile.TemporaryDirectory() as directory:
         options = [*OPTIONS, f"compile={compile}", f"seed={seed}", f"hydra.run.dir={directory}/run"]
-        command = command("mappo", *options)
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(command("mappo", *options), check=True, stdout=subprocess.DEVNULL)
         summary = json.loads((Path(directory) / "run" / "summary.json").read_text())
     return {"return": summary["eval/return_mean"], "seconds": summary["seconds"]}
 
