@@ -34,7 +34,7 @@ class PettingZooTask(TaskConfig):
         worker_timeout: seconds after which a worker that does not come back from one environment is given up.
         max_steps: steps per episode.
         continuous_actions: for environments that offer both kinds; null for what the recipe needs, else discrete.
-        return_state: write the env's global state; null where it has one.
+        return_state: write the env's global state; null: write it where the env has one.
         params: the environment's own arguments.
 
     >>> from ctde_kit.recipes import PettingZooTask
