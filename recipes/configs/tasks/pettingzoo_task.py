@@ -94,7 +94,7 @@ class PettingZooTask(TaskConfig):
         return partial(imported(self.env, f"task.env={self.env}"), **params)
 
     def own_code(self) -> dict[str, Path]:
-        """The function's file or package; and a package that is none of PettingZoo's families and not mpe2."""
+        """The function's file or package; of an environment in a package of the user's own, that package."""
         if ":" in self.env:
             return {self.env: source(self.env, f"task.env={self.env}")}
         from ctde_kit.envs.pettingzoo import own_package
