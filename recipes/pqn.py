@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class PQNConfig(RecipeConfig):
-    """PQN (Gallici et al. 2024), as data: ``build`` gives the parts; options of all recipes: ``RecipeConfig``.
+    """PQN (Gallici et al. 2025), as data: ``build`` gives the parts; options of all recipes: ``RecipeConfig``.
 
     Args:
         actor: the actors' network; it needs layer_norm, which takes the target networks' place.

@@ -86,7 +86,7 @@ def finite(case: EnvCase) -> str:
     return f"{len(case.rolled)} steps"
 
 
-@rule("A time limit is no end: reported as terminated it is not bootstrapped, and values near the limit are too small.")
+@rule("A time limit is not an end: reported as terminated, it is not bootstrapped, and values near it are too small.")
 def time_limit_is_truncation(case: EnvCase) -> str:
     """At the time limit an env is truncated, and not terminated."""
     limit = case.limit
