@@ -49,7 +49,7 @@ class MADDPGConfig(RecipeConfig):
         smoothing_deviation: of the noise on target actors' continuous actions (MATD3), in halves of their range; null
             for none.
         smoothing_limit: that noise's largest absolute value, in the same units.
-        policy_every: updates per update of the actors (MATD3: 2, with target.every=2).
+        policy_every: updates of the critics per update of the actors (MATD3: 2, with target.every=2).
         ensemble_size: sub-policies per agent, one of which it follows in an episode; 1 for a single policy.
         team_weight: share of the group's mean in each agent's reward, from 0 to 1; without a mixer.
         team_reward: with a mixer, the team's reward is the mean or the sum of its agents'.
@@ -61,7 +61,7 @@ class MADDPGConfig(RecipeConfig):
         anneal_lr: move both to 0 in a straight line over total_frames.
         value_loss: of the critics: l2 or huber.
         huber_delta: where Huber's loss turns linear, in units of returns.
-        max_grad_norm: largest gradient norm, of all actors, of all critics, of the mixer.
+        max_grad_norm: largest gradient norm, for all actors, all critics and the mixer separately.
 
     >>> from ctde_kit.recipes import MADDPGConfig, ReplayConfig, VmasTask, iterate
     >>> config = MADDPGConfig(

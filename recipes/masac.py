@@ -50,7 +50,8 @@ class MASACConfig(RecipeConfig):
         anneal_lr: move all of them to 0 in a straight line over total_frames.
         value_loss: of the critics: l2 or huber.
         huber_delta: where Huber's loss turns linear, in units of returns.
-        max_grad_norm: largest gradient norm, of all actors, of all first critics, of all second ones, of temperatures.
+        max_grad_norm: largest gradient norm, for all actors, all first critics, all second ones and the temperatures
+            separately.
 
     >>> from ctde_kit.recipes import MASACConfig, ReplayConfig, VmasTask, iterate
     >>> config = MASACConfig(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class PQNConfig(RecipeConfig):
-    """PQN (Gallici et al. 2024), as data: ``build`` gives the parts; options of all recipes: ``RecipeConfig``.
+    """PQN (Gallici et al. 2025), as data: ``build`` gives the parts; options of all recipes: ``RecipeConfig``.
 
     Args:
         actor: the actors' network; it needs layer_norm, which takes the target networks' place.
@@ -37,10 +37,10 @@ class PQNConfig(RecipeConfig):
         anneal_lr: move it to 0 in a straight line over total_frames.
         value_loss: huber or l2.
         huber_delta: where Huber's loss turns linear, in units of returns.
-        max_grad_norm: largest gradient norm, of all actors and of the mixer.
+        max_grad_norm: largest gradient norm, for all actors and the mixer separately.
         epsilon_start: probability of a random action at the beginning.
-        epsilon_end: and after epsilon_frames.
-        epsilon_frames: frames between.
+        epsilon_end: that probability after epsilon_frames.
+        epsilon_frames: env transitions over which it goes from one to the other in a straight line.
 
     >>> from ctde_kit.recipes import MatrixTask, PQNConfig, iterate
     >>> config = PQNConfig(

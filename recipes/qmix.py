@@ -1,4 +1,4 @@
-"""QMIX: double Q-learning of a mixed team from replay; VDN, IQL and QPLEX are the same recipe with other mixers."""
+"""QMIX: double Q-learning of a mixed team value from replay; VDN, IQL, QPLEX are the same recipe with other mixers."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ class QMIXConfig(RecipeConfig):
         anneal_lr: move it to 0 in a straight line over total_frames.
         value_loss: huber or l2.
         huber_delta: where Huber's loss turns linear, in units of returns.
-        max_grad_norm: largest gradient norm, of all actors and of the mixer.
+        max_grad_norm: largest gradient norm, for all actors and the mixer separately.
         epsilon_start: probability of a random action at the beginning.
-        epsilon_end: and after epsilon_frames.
-        epsilon_frames: frames between.
+        epsilon_end: that probability after epsilon_frames.
+        epsilon_frames: env transitions over which it goes from one to the other in a straight line.
 
     >>> from ctde_kit.recipes import MatrixTask, QMIXConfig, ReplayConfig, iterate
     >>> config = QMIXConfig(

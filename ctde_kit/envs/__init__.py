@@ -1,1 +1,1 @@
-"""Environments: VMAS, PettingZoo, level-based foraging, small games, and transforms of any of them."""
+"""Environments: VMAS, PettingZoo, level-based foraging, RWARE, SMAX, OpenSpiel, small games; transforms of any."""

@@ -21,7 +21,7 @@ class RwareParallelEnv(AnyParallelEnv):
     """The multi-robot warehouse (``rware``) through PettingZoo's parallel interface; see :func:`parallel_env`."""
 
     def __init__(self, env_id: str, **kwargs: Any) -> None:
-        # Its own limit is reported as a termination; that of whoever steps it truncates.
+        # Without its own limit, which it would report as a termination: whoever steps it truncates.
         self._env: Any = gymnasium.make(env_id, disable_env_checker=True, max_steps=None, **kwargs).unwrapped
         self.render_mode = kwargs.get("render_mode")
         self.metadata = {"name": env_id}

@@ -1,4 +1,4 @@
-"""The doctor: rules of centralized training with decentralized execution that anyone's parts can be held against."""
+"""The doctor: checks anyone's parts against the rules of centralized training with decentralized execution."""
 
 from ctde_kit.testing.deterministic_check import check_deterministic_loss
 from ctde_kit.testing.env_check import check_env

@@ -14,7 +14,9 @@ from ctde_kit.testing.comparing import number
 from ctde_kit.testing.findings import NotApplicable, Violation, rule
 from ctde_kit.testing.policy_case import PolicyCase
 
-ROWS, FORBIDDEN = 40, -15.0
+ROWS = 40
+# The largest log-probability of an action that counts as forbidden.
+FORBIDDEN = -15.0
 
 
 @rule("A forbidden action crashes the env or becomes another one, so that what is learned from is not what was done.")

@@ -98,7 +98,7 @@ def _is_output(value: object, n_agents: int) -> TypeGuard[Tensor]:
 
 
 def _only(value: Tensor, keep: Tensor) -> Tensor:
-    """The same values, whose gradient passes kept agents alone."""
+    """The same values; only those of kept agents pass gradients on."""
     if value.ndim < 2 or value.shape[-2:] != keep.shape:
         raise NotApplicable(f"the critic gives values {list(value.shape)}, expected one per agent [*B, {len(keep)}, 1]")
     return torch.where(keep.bool(), value, value.detach())

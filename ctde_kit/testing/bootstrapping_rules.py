@@ -15,9 +15,9 @@ from ctde_kit.testing.findings import NotApplicable, Violation, rule
 from ctde_kit.testing.loss_case import LossCase, unchanged
 
 Place = tuple[int, ...]
-WHY_NEXT = "The row behind the last one of an episode is another episode; its value is no part of the target."
+WHY_NEXT = "The row after the last one of an episode belongs to another episode; its value is not part of the target."
 WHY_TRUNCATED = "A time limit ends the data and not the value: without V(next) all values near the limit are too small."
-WHY_TERMINATED = "Behind a terminal state there is no reward: what is bootstrapped there is made up."
+WHY_TERMINATED = "After a terminal state there is no reward: a value that is bootstrapped there is made up."
 
 
 def _last(batch: TensorDictBase) -> Place:
@@ -26,7 +26,7 @@ def _last(batch: TensorDictBase) -> Place:
 
 
 def _ending(batch: TensorDictBase) -> tuple[Place, Place]:
-    """A step that can end an episode, and the row behind it."""
+    """A step that can end an episode, and the row after it."""
     if batch.ndim == 1:
         return (0,), (1,)
     if batch.shape[-1] < 2:
@@ -53,7 +53,7 @@ def _loss_moves(case: LossCase, base: TensorDictBase, changed: TensorDictBase) -
 
 @rule(WHY_NEXT)
 def target_from_next(case: LossCase) -> str:
-    """The target reads ``next``, and never the row behind an ending."""
+    """The target reads ``next``, and never the row after an ending."""
     base = case.running(case.batch)
     _check_seen(case, base)
     moves = _loss_moves(case, base, case.with_moved(base, _last(base), (NEXT,)))
@@ -63,9 +63,9 @@ def target_from_next(case: LossCase) -> str:
     cross = _cross(case, case.ended(base, place, "truncated"), place, behind)
     if cross:
         raise Violation(
-            f"the target of an episode's last step moves with the row behind it ({number(cross)}), expected 0"
+            f"the target of an episode's last step moves with the row after it ({number(cross)}), expected 0"
         )
-    return f"moves by {number(moves)} with 'next', not with the row behind an ending"
+    return f"moves by {number(moves)} with 'next', not with the row after an ending"
 
 
 def _cross(case: LossCase, base: TensorDictBase, place: Place, behind: Place) -> float:
@@ -144,11 +144,11 @@ def _target_moves(case: LossCase, how: str, prefix: tuple[str, ...], behind: boo
 
 @rule(WHY_NEXT)
 def advantage_from_next(case: LossCase) -> str:
-    """The value target of an episode's last step never reads the row behind it."""
+    """The value target of an episode's last step never reads the row after it."""
     gap = _target_moves(case, "truncated", (), behind=True)
     if gap:
-        raise Violation(f"the value target of an episode's last step moves by {number(gap)} with the row behind it")
-    return "does not move with the row behind an ending"
+        raise Violation(f"the value target of an episode's last step moves by {number(gap)} with the row after it")
+    return "does not move with the row after an ending"
 
 
 @rule(WHY_TRUNCATED)

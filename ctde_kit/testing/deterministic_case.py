@@ -41,7 +41,7 @@ class HoldsTwinCritics(Protocol):
 
 @dataclass
 class DeterministicCase(LossCase):
-    """What the rules of deterministic losses are held against; see ``LossCase``.
+    """What the rules of deterministic losses check; see ``LossCase``.
 
     Args:
         other_actions: what the others do in an agent's actor loss: ``replay``, ``current``, or ``None`` for unknown.

@@ -40,7 +40,7 @@ def check_deterministic_loss(
     other_actions: OtherActions | None = None,
     raises: bool = True,
 ) -> Report:
-    """Hold a loss of deterministic actors and critics of actions against the rules of MADDPG's family.
+    """Check a loss of deterministic actors and critics of actions against the rules of MADDPG's family.
 
     Args:
         loss: batch -> losses by name, such as ``MADDPGLoss``, TorchRL's ``DDPGLoss`` or a function.

@@ -86,7 +86,7 @@ def _praised(case: LossCase, dist: Distribution, advantage: Tensor) -> Tensor:
     """Log-probabilities of the stored actions, weighted by advantages."""
     log_prob = dist.log_prob(case.batch.get(case.names["action"]))
     if not isinstance(log_prob, Tensor):
-        raise NotApplicable("the log-probability is no tensor")
+        raise NotApplicable("the log-probability is not a tensor")
     return log_prob * (advantage.squeeze(-1) if advantage.ndim > log_prob.ndim else advantage)
 
 

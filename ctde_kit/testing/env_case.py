@@ -53,7 +53,7 @@ class Step:
 
 
 class EnvCase:
-    """What the rules of envs are held against.
+    """What the rules of envs check: an env, and rollouts of it.
 
     Args:
         env: the env, or a function that makes it, of a seed or of nothing.
@@ -126,7 +126,7 @@ class EnvCase:
 
     @property
     def masked_after_their_end(self) -> list[str]:
-        """Agents that go on after their end, of which the data say nothing."""
+        """Agents that went on after their end and that the env masks, so that the data do not show it."""
         *_, base = _layers(self.env)
         # See ``_limit`` for batches of envs.
         return (

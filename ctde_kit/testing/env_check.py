@@ -35,7 +35,7 @@ def check_env(
     mask: str = "mask",
     raises: bool = True,
 ) -> Report:
-    """Hold an env against the rules of multi-agent envs: specs, time limits, resets, masks, seeds, agents' own ends.
+    """Check an env against the rules of multi-agent envs: specs, time limits, resets, masks, seeds, agents' own ends.
 
     The env is seeded, stepped with random allowed actions and reset. An env that the doctor made itself is closed.
 

@@ -15,7 +15,7 @@ from ctde_kit.testing.findings import NotApplicable, Violation, rule
 STEPS, AGAIN = 5, 10
 
 
-@rule("Who keeps an observation, a buffer or a target, must find in it what was seen, and not what came later.")
+@rule("A buffer or a target that keeps an observation must find in it what was seen, not what came later.")
 def data_are_not_overwritten(case: EnvCase) -> str:
     """What a reset or a step gave is the same after more steps and another reset."""
     given: list[tuple[str, TensorDictBase, TensorDictBase]] = []

@@ -63,7 +63,7 @@ def unseeded_copies(case: EnvCase) -> str:
     return f"first observations differ by {number(difference(*begins))}"
 
 
-@rule("An env that another one's reset touches jumps in the middle of an episode, which no target expects.")
+@rule("A reset that touches the other envs makes them jump in the middle of an episode, which no target expects.")
 def partial_reset(case: EnvCase) -> str:
     """A reset of some envs of the batch leaves the others bit for bit as they were."""
     rows = case.env.batch_size.numel()

@@ -12,7 +12,7 @@ from ctde_kit.testing.entry_names import leaves
 from ctde_kit.testing.env_case import LONGEST, EnvCase, Step, observed
 from ctde_kit.testing.findings import NotApplicable, Violation, rule
 
-# Steps whose every entry is held against the specs.
+# Steps whose every entry is checked against the specs.
 SEVERAL = 20
 
 
@@ -48,7 +48,7 @@ def _check_leaf(key: tuple[str, ...], spec: object, value: Tensor) -> None:
         expected = getattr(spec, name)
         if getattr(value, name) != expected:
             raise Violation(f"key {key}: {name} {_plain(getattr(value, name))}, the spec says {_plain(expected)}")
-    if not spec.is_in(value):  # pyright: ignore[reportAttributeAccessIssue]
+    if not spec.is_in(value):  # pyright: ignore[reportAttributeAccessIssue]  # a TensorSpec
         low, high = value.min().item(), value.max().item()
         raise Violation(f"key {key}: values from {low} to {high} are outside {' '.join(str(spec).split())[:200]}")
 
@@ -86,7 +86,7 @@ def finite(case: EnvCase) -> str:
     return f"{len(case.rolled)} steps"
 
 
-@rule("A time limit is no end: reported as terminated it is not bootstrapped, and values near the limit are too small.")
+@rule("A time limit is not an end: reported as terminated, it is not bootstrapped, and values near it are too small.")
 def time_limit_is_truncation(case: EnvCase) -> str:
     """At the time limit an env is truncated, and not terminated."""
     limit = case.limit
@@ -125,7 +125,7 @@ def last_observation_is_before_the_reset(case: EnvCase) -> str:
             "episode, expected the one before the reset"
         )
     if not random:
-        return "no reset is random; the last observations are no first ones"
+        return "no reset is random; the last observations are not first ones"
     if not len(ordinary):
         raise NotApplicable("episodes of one step: nothing tells a last observation from a first one")
     usual, end, jump = float(ordinary.max()), float(last.median()), float(jumps.median())

@@ -14,7 +14,7 @@ import torch
 
 Verdict = Literal["passed", "broken", "skipped"]
 Case = TypeVar("Case", contravariant=True)
-"""What a rule is held against; a rule of a case also takes the cases that extend it."""
+"""What a rule checks; a rule of a case also takes the cases that extend it."""
 
 
 class RuleBroken(AssertionError):  # noqa: N818
@@ -128,7 +128,7 @@ class Report:
 
 
 def examine(subject: str, rules: Sequence[Rule[Case]], case: Case, raises: bool) -> Report:
-    """Hold ``case`` against each rule; the program's random state is as before afterwards.
+    """Check ``case`` against each rule; the program's random state is restored afterwards.
 
     Raises:
         RuleBroken: with ``raises``, where a rule is broken.

@@ -26,7 +26,7 @@ CRITICS = ("critic", "value_network", "qvalue", "mixer")
 
 @dataclass
 class LossCase:
-    """What the rules of losses are held against.
+    """What the rules of losses check: a loss, a batch for it, and what is known of both.
 
     Args:
         loss: batch -> losses by name.

@@ -1,4 +1,4 @@
-"""What every loss must do: dead agents and padding count nothing, shapes are never broadcast, gradients stay home."""
+"""What every loss must do: ignore dead agents and padding, refuse to broadcast, keep gradients where they belong."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _changes_nothing(
     case: LossCase, batch: TensorDictBase, entries: list[tuple[tuple[str, ...], Tensor]], whose: str
 ) -> int:
     before = _losses_and_gradients(case, batch)
-    # All at once, which is the usual case; only where something moves is it asked which entry moves it.
+    # All entries at once, since usually none moves anything; which one does is looked for only where something moves.
     together = _moved_by(case, batch, entries, before)
     if together is None:
         return len(entries)

@@ -23,7 +23,7 @@ WEIGHTS, BUMPS, CHOICES, JOINT = 6, (0.1, 1.0, 10.0), 3, 64
 
 @dataclass
 class MixerCase:
-    """What the rules of mixers are held against.
+    """What the rules of mixers check: a mixer, and data that it reads.
 
     Args:
         mixer: reads values, writes the team's.
@@ -80,7 +80,7 @@ class MixerCase:
         return changed
 
     def draw_weights(self) -> None:
-        """Other random weights."""
+        """Give the mixer other random weights."""
         with torch.no_grad():
             for parameter in self.mixer.parameters():
                 parameter.copy_(torch.randn_like(parameter))
@@ -185,7 +185,7 @@ def batch_shapes(case: MixerCase) -> str:
         single = torch.cat([case.mix(part) for part in data.split(1)])
     gap = max(difference(flat, folded), difference(flat, single))
     if gap > 1e-4 * (1 + flat.abs().max().item()):
-        raise Violation(f"rows are mixed otherwise alone, or along time: {number(gap)} off")
+        raise Violation(f"rows are mixed differently alone or along time: {number(gap)} off")
     return f"[{rows}], [{rows // 2}, 2] and single rows, off by {number(gap)}"
 
 
@@ -201,7 +201,7 @@ def check_mixer(
     best_name: str = "max_action_value",
     raises: bool = True,
 ) -> Report:
-    """Hold a mixer against the rules of value decomposition: monotonic, greedy per agent, nothing of the dead.
+    """Check a mixer against the rules of value decomposition: monotonic, greedy per agent, without dead agents.
 
     Args:
         mixer: a TensorDict module that reads agents' values and writes the team's, such as TorchRL's ``QMixer`` in a
@@ -230,5 +230,5 @@ def check_mixer(
         mixer, data.detach(), mixer.out_keys[0] if team_value is None else team_value, value_name, best_name
     )
     if not case.keys(value_name):
-        raise UserError(f"value_name={value_name!r}: the mixer reads {list(mixer.in_keys)}, none of which ends so")
+        raise UserError(f"value_name={value_name!r}: the mixer reads {list(mixer.in_keys)}, none of which ends with it")
     return examine(f"check_mixer: {type(mixer).__name__}", MIXER_RULES, case, raises)

@@ -25,7 +25,7 @@ SEQUENCE = 6
 
 
 class PolicyCase:
-    """What the rules of policies are held against.
+    """What the rules of policies check: a policy, and data that was collected with it.
 
     Args:
         policy: reads observations, writes actions.

@@ -37,7 +37,7 @@ def check_policy(
     steps: int = 20,
     raises: bool = True,
 ) -> Report:
-    """Hold one group's policy against the rules of policies: own data alone, masks, evaluation, hidden states.
+    """Check one group's policy against the rules of policies: own data alone, masks, evaluation, hidden states.
 
     A hidden state is what the policy reads and also writes under ``next``, as TorchRL's ``GRUModule`` does.
 

@@ -44,7 +44,7 @@ def check_policy_gradient_loss(
     critic_losses: Sequence[str] = ("loss_critic",),
     raises: bool = True,
 ) -> Report:
-    """Hold a policy-gradient loss and its advantages against the rules of PPO's family, before any update.
+    """Check a policy-gradient loss and its advantages against the rules of PPO's family, before any update.
 
     Args:
         loss: batch -> losses by name, such as TorchRL's ``ClipPPOLoss`` or a function.

@@ -1,4 +1,4 @@
-"""What every policy must do: own data alone, no noise in evaluation, log-probabilities that can be had again."""
+"""What every policy must do: own data alone, no noise in evaluation, log-probabilities that can be reproduced."""
 
 from __future__ import annotations
 

@@ -66,9 +66,7 @@ def all_masked_agent_is_finite(case: LossCase) -> str:
     return f"loss {number(total.item())}, largest gradient {number(worst)}"
 
 
-@rule(
-    "A gradient through the target chases its own tail: values fall to what makes the error small, and not the truth."
-)
+@rule("A gradient through the target moves it toward the value: the error gets small, and values stay wrong.")
 def target_is_detached(case: LossCase) -> str:
     """The target's values give no parameter a gradient, and no target network learns."""
     learning = [name for name in case.learned if "target" in name]
@@ -98,7 +96,7 @@ def one_step(batch: TensorDictBase) -> TensorDictBase:
 
 
 def _share_beside_values(case: LossCase, one: TensorDictBase) -> float:
-    """How much of the gradient's change with ``next`` is no multiple of the current values' gradients.
+    """The share of the gradient's change with ``next`` that is no weighted sum of the current values' gradients.
 
     Where targets are detached, one step's gradient is a weighted sum of its values' gradients; what follows, and the
     reward, move the weights alone. So all changes with ``next`` are in the span of changes with rewards.

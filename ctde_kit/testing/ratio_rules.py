@@ -39,7 +39,7 @@ def first_ratio(case: LossCase) -> str:
     stored, action = case.batch.get(case.names["sample_log_prob"]), case.batch.get(case.names["action"])
     log_prob = distributions[0].log_prob(action)
     if not isinstance(log_prob, Tensor):
-        raise NotApplicable("the log-probability is no tensor")
+        raise NotApplicable("the log-probability is not a tensor")
     if log_prob.shape != stored.shape:
         raise Violation(f"log-probabilities {list(log_prob.shape)} beside stored ones {list(stored.shape)}")
     ratio = valid_entries(case, (log_prob - stored).exp().detach())

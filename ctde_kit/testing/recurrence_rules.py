@@ -86,7 +86,7 @@ def hidden_state_survives(case: PolicyCase) -> str:
     return f"{', '.join(map(str, case.hidden_keys))} is carried along {case.data.shape[-1]} steps"
 
 
-@rule("Shuffled single steps are no sequence: unrolled as one, each starts from another step's hidden state.")
+@rule("Shuffled single steps are not a sequence: unrolled as one, each starts from another step's hidden state.")
 def flat_minibatch_is_refused(case: PolicyCase) -> str:
     """In recurrent mode single steps ``[B]`` are an error, or are taken as single steps."""
     case.need_recurrent()

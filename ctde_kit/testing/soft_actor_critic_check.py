@@ -39,7 +39,7 @@ def check_soft_actor_critic_loss(
     other_actions: OtherActions | None = None,
     raises: bool = True,
 ) -> Report:
-    """Hold a loss of stochastic actors that are paid for entropy, and of critics of actions, against SAC's rules.
+    """Check a loss of entropy-regularized stochastic actors and critics of actions against the rules of SAC's family.
 
     Args:
         loss: batch -> losses by name, such as ``MASACLoss`` or a function.

@@ -22,7 +22,7 @@ Leaf = Tensor | bool | int | float
 
 @dataclass
 class StateCase:
-    """What the rules of state are held against.
+    """What the rules of state check: a part, and how it is used and made.
 
     Args:
         part: has ``state_dict`` and ``load_state_dict``.
@@ -82,7 +82,7 @@ def entries(state: object, path: Path = ()) -> Iterator[tuple[Path, Leaf]]:
     """Every tensor and number in a state, with the path to it."""
     if isinstance(state, Mapping):
         for key, value in state.items():
-            # The numbers by which an optimizer calls its parameters are no state.
+            # The numbers by which an optimizer calls its parameters are not state.
             if key != "params" or len(path) < 2 or path[-2] != "param_groups":
                 yield from entries(value, (*path, key))
     elif isinstance(state, (list, tuple)):
@@ -92,7 +92,7 @@ def entries(state: object, path: Path = ()) -> Iterator[tuple[Path, Leaf]]:
         yield path, state
 
 
-def replaced(state: Any, path: Path, value: Leaf) -> Any:  # states nest as their parts like
+def replaced(state: Any, path: Path, value: Leaf) -> Any:  # states nest in any way
     """A copy of a state that holds the given value at ``path``."""
     if not path:
         return value
@@ -208,7 +208,7 @@ def check_state(
     times: int = 3,
     raises: bool = True,
 ) -> Report:
-    """Hold a part against the rules of state: what it depends on is saved, and everything saved is loaded.
+    """Check a part against the rules of state: what it depends on is saved, and everything saved is loaded.
 
     The part itself is not used; the doctor works on copies.
 

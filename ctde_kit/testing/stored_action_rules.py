@@ -1,4 +1,4 @@
-"""Whose action the target values: what a policy would do next, and not what was done in the step before."""
+"""Which action the target values: the policy's next one, and not the one stored in the step before."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ PAID, ITERATIONS = 0.5, 30
 SHARE, LEAST = 0.005, 1e-4
 
 
-@rule("Behind the next observation stands what the policy would do there; the last step's action is of another state.")
+@rule(
+    "The target values the policy's action at the next observation; the stored action belongs to the state before it."
+)
 def stored_action_is_not_in_the_target(case: LossCase) -> str:
     """The target, found from the loss alone, moves with ``next`` and not with the action that was taken."""
     base = one_step(case.running(case.batch))

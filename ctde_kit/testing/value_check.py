@@ -41,7 +41,7 @@ def check_value_loss(
     double_q: bool = False,
     raises: bool = True,
 ) -> Report:
-    """Hold a loss of action values against the rules of Q-learning: targets, masks, dead agents, gradients.
+    """Check a loss of action values against the rules of Q-learning: targets, masks, dead agents, gradients.
 
     Args:
         loss: batch -> losses by name, such as ``QMixLoss``, TorchRL's ``DQNLoss`` or a function.

@@ -17,7 +17,7 @@ from ctde_kit.protocols import StateDict, Stateful
 from ctde_kit.training.parts import Parts
 
 FORMAT = 2
-# Other files in the directory of checkpoints are the user's, and left alone.
+# Other files in the directory of checkpoints, the best policies' and a user's own, are left alone.
 NAME = re.compile(r"frames_(0|[1-9][0-9]*)\.pt")
 # An entry of checkpoints whose callbacks have a state.
 ON_ITERATION = "on_iteration"

@@ -11,7 +11,7 @@ from ctde_kit.files import JsonObject, replacing
 
 
 class EvaluationLog:
-    """One line per episode, each a JSON object with ``frames`` and ``seed`` of the evaluation and the episode's record.
+    """Writes one line per episode, a JSON object: the evaluation's ``frames`` and ``seed``, and the episode's record.
 
     Args:
         path: of the file; its directory exists.
@@ -43,7 +43,7 @@ class EvaluationLog:
         A last line that a stopped program left unfinished is dropped, too.
 
         Raises:
-            UserError: for lines that are no records.
+            UserError: for lines that are not records.
         """
         if not self.path.is_file():
             return
@@ -57,7 +57,7 @@ def read_evaluations(path: Path) -> Iterator[JsonObject]:
     """The lines of an ``evaluations.jsonl``, without a last one that is unfinished.
 
     Raises:
-        UserError: for lines that are no records.
+        UserError: for lines that are not records.
 
     >>> from pathlib import Path
     >>> import tempfile

@@ -17,7 +17,7 @@ logger = logging.getLogger("ctde_kit")
 # Below this correlation of returns two groups are said to be opposed.
 OPPOSED = -0.5
 # With fewer episodes such a correlation is often chance.
-ENOUGH = 50
+ENOUGH_EPISODES = 50
 
 
 @dataclass
@@ -74,7 +74,7 @@ class Evaluations:
         if self.groups_compete or self._warned:
             return
         for (one, other), figure in returns.correlations().items():
-            if figure < OPPOSED and len(returns.by_group[one]) >= ENOUGH:
+            if figure < OPPOSED and len(returns.by_group[one]) >= ENOUGH_EPISODES:
                 logger.warning(
                     "%s earns what %s loses (correlation of their returns %.2f over %d episodes), and both are taken "
                     "for one team: say groups_compete=True",

@@ -30,9 +30,9 @@ class GradientStep:
         losses: a ``LossModule`` for each group; their entries that start with ``loss_`` are summed.
         optimizer: the optimizer of the losses' parameters.
         max_grad_norm: largest gradient norm of one network.
-        every: losses, by name, that are learned from at every so many-th step alone: ``{"loss_actor": 2}`` is TD3's
-            delayed policy (Fujimoto et al. 2018, section 5.2), which learns at the second step, the fourth, and so on.
-            Their metrics are of all steps.
+        every: losses, by name, that only every n-th step learns from: ``{"loss_actor": 2}`` is TD3's delayed policy
+            (Fujimoto et al. 2018, section 5.2), which learns at the second step, the fourth, and so on. The metrics of
+            each step hold these losses, too.
         compile: run loss, backward, clipping and the optimizer's step as one compiled graph per minibatch shape. An
             optimizer that cannot be traced runs eagerly after the graph. A loss that cannot be traced runs eagerly
             altogether, and one warning says why. The first step of a new optimizer, which creates its state, is always
@@ -86,7 +86,7 @@ class GradientStep:
     def _step(self, minibatch: TensorDictBase) -> Metrics:
         if not self.compile:
             return self._eager(minibatch)
-        # What a loss that has not been learned from will move has no state in the optimizer yet.
+        # The optimizer has no state of a parameter before a step has learned from a loss that moves it.
         longest = max(self.every.values(), default=0)
         if (self._has_stepped or self.optimizer.state) and self.updates >= longest:
             self._compile(minibatch)

@@ -32,7 +32,7 @@ def guarded(program: str, run: Callable[[list[str]], None], arguments: list[str]
         program: its name.
         run: the work.
         arguments: of the command line.
-        stopped: what to say to a user who stopped it, after the word.
+        stopped: what to print after "stopped" when the user interrupts it.
     """
     try:
         run(arguments)
@@ -57,7 +57,7 @@ def compose_and_run(
     """Compose the configuration ``config_name`` and call ``run`` with it and its directory, for each job of ``-m``.
 
     Several jobs end with a line that says how many there were, and where they are. What ``run`` returns is the job's
-    figure, which a sweeper that searches for the best options maximizes.
+    figure for sweepers that search for the best options; with ``hydra.sweeper.direction=maximize`` more is better.
 
     Raises:
         UserError: the last mistake; those of other jobs are printed.
@@ -73,7 +73,7 @@ def compose_and_run(
     errors: list[tuple[Path, Exception]] = []
 
     def job(cfg: DictConfig) -> float | None:
-        # A working directory may hold what OmegaConf would look up.
+        # Not resolved: the path of the working directory may contain `${...}`, which OmegaConf would look up.
         runtime = OmegaConf.to_container(HydraConfig.get().runtime, resolve=False)
         assert isinstance(runtime, dict)
         path = Path(runtime["output_dir"])
@@ -122,7 +122,7 @@ def _conclude(program: str, paths: list[Path], errors: list[tuple[Path, Exceptio
 
 
 def _needs_exceptions() -> bool:
-    """Whether jobs run in processes of their own, or for a figure: only hydra can tell of their mistakes then."""
+    """Whether launcher or sweeper is another than hydra's default: only an exception tells it that a job failed."""
     choices = HydraConfig.get().runtime.choices
     return choices["hydra/launcher"] != "basic" or choices["hydra/sweeper"] != "basic"
 
@@ -150,7 +150,7 @@ def print_help(config_name: str, options: Options, overrides: list[str]) -> None
 
 
 def _choices(options: Options) -> list[str]:
-    """What the options that choose can choose, a line for each."""
+    """One line for each option that chooses a part: its name, and what it can choose."""
     families = {
         option: dict.fromkeys(re.sub("/.*", "/*", name) for name in options_of(option.partition("@")[0]))
         for option in options.choices
@@ -173,7 +173,10 @@ def _unknown_option(error: MissingConfigException) -> UserError:
 
 
 def _one_line(error: BaseException) -> str:
-    """Hydra and OmegaConf spread a mistake over lines and causes; the cause says what was wrong with the value."""
+    """An error's message in one line.
+
+    Hydra and OmegaConf spread a mistake over lines and causes; the cause says what was wrong with the value.
+    """
     message = " ".join(in_options(str(error)).split())
     # Hydra recommends a plus sign, which would add an option that nothing reads, and its own pages.
     message = re.sub(r"(To append to your \w+( \w+)? use|See https:) ?\S+.*", "", message).rstrip(". ")

@@ -26,8 +26,8 @@ def check_arguments(program: str, options: Options, arguments: list[str]) -> Non
 
     Args:
         program: its name.
-        options: what it has.
-        arguments: as the user wrote them; flags among them.
+        options: that the program has.
+        arguments: as the user wrote them, flags included.
     """
     given = [argument for argument in arguments if argument not in (*MULTIRUN, *HELP)]
     for argument in given:
@@ -187,14 +187,14 @@ class _ValueCheck:
         having = options.having(name)
         if having:
             return f"not with what is chosen here; it is an option of {', '.join(having)}"
-        close = _close(name, [*options.types, *options.choices, *options.hidden(name)])
+        close = _close(name, [*options.types, *options.choices, *options.siblings(name)])
         if close:
             return f"there is no such option; did you mean {' or '.join(close)}?"
         return f"there is no such option; `{self.program} --help` lists them"
 
 
 def _swept(override: Override) -> list[object]:
-    """The values of a sweep; of an interval, in which a sweeper that searches may choose any, its ends."""
+    """The values of a sweep; for an interval, from which a searching sweeper may choose any value, its two ends."""
     if override.value_type == ValueType.INTERVAL_SWEEP:
         interval = override.value()
         assert isinstance(interval, IntervalSweep)
@@ -216,7 +216,7 @@ def _close_last(last: str, known: list[str]) -> list[str]:
 
 
 def text(value: object) -> str:
-    """A value as it stands on a command line."""
+    """A value as it stands on a command line, cut to 60 characters."""
     if isinstance(value, bool) or value is None:
         return "null" if value is None else str(value).lower()
     return str(value) if len(str(value)) <= 60 else f"{str(value)[:57]}..."

@@ -1,4 +1,4 @@
-"""``ctde benchmark``: recipes x tasks x seeds from one command, run side by side, gone on with where they stopped."""
+"""``ctde benchmark``: recipes x tasks x seeds from one command, run side by side and resumed where they stopped."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from ctde_kit.recipes.studies.benchmark.plan import Plan, PlannedRun, Status
 PROGRAM = "ctde-benchmark"
 PLAN_FILE = "benchmark.yaml"
 COMMAND_KEYS = (*FILE_KEYS, "output", "jobs", "minutes", "retry")
-# These change nothing in what a run learns.
-FREE = ("device", "compile", "threads", "logger")
+# A run and the benchmark that goes on with it may differ in these, which change nothing in what the run learns.
+MAY_DIFFER = ("device", "compile", "threads", "logger")
 WORKERS = "n_workers"
 HELP = f"""\
 {PROGRAM}: every recipe on every task with every seed, each a run of its own, side by side.
@@ -45,14 +45,15 @@ Options (NAME=VALUE)
   benchmark   a file of recipes, tasks, seeds and options, or one of: {{benchmarks}}
   recipes     names; in a file also LABEL: RECIPE OPTION=VALUE ..., for several variants of one recipe
   tasks       names; in a file also TASK: OPTION=VALUE ...
-  seeds       of each pair: {{seeds}}
+  seeds       of each recipe on each task; by default {{seeds}}
   output      the directory of all runs, TASK/RECIPE/seed_SEED below it
-  jobs        runs at a time, each with its share of the cores: one per core
+  jobs        runs at a time, each with its share of the cores; by default one per core
   minutes     a budget; what is in progress is stopped then, and the same command goes on
   retry       true: run what failed before once more
   any option of the recipes, such as total_frames=120000 or evaluation.absolute=true, for all runs
 
-What has ended stays. What was stopped goes on from its checkpoint. What failed is named, and passed over.
+Runs that have ended are kept. Runs that were stopped go on from their checkpoints. Runs that failed are named and
+skipped.
 """
 
 
@@ -96,7 +97,7 @@ def planned(options: BenchmarkOptions) -> Plan:
     """The runs; each recipe's options are checked on each task before any starts.
 
     Raises:
-        UserError: for unknown names and options, and where a directory holds a run with others.
+        UserError: for unknown names and options, and where a directory holds a run with other options.
     """
     for label, (recipe, *_) in options.recipes.items():
         if recipe not in RECIPES:
@@ -127,7 +128,7 @@ def run_all(plan: Plan, options: BenchmarkOptions) -> None:
 
     Raises:
         UserError: in the end, naming the runs that failed.
-        RunStopped: where time was up, or a user stopped it.
+        RunStopped: where the user stopped it.
     """
     # Not before: the lock's package loads torch.
     from ctde_kit.recipes.studies.benchmark.job_queue import JobQueue
@@ -200,7 +201,7 @@ def _check_directory(run: PlannedRun, config: RecipeConfig) -> None:
     ours, theirs = to_data(config), to_data(saved)
     for data in (ours, theirs):
         data["task"].pop(WORKERS, None)
-    differing = sorted(name for name in ours if name not in FREE and ours[name] != theirs.get(name))
+    differing = sorted(name for name in ours if name not in MAY_DIFFER and ours[name] != theirs.get(name))
     if differing:
         name = differing[0]
         raise UserError(

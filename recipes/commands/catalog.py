@@ -32,7 +32,7 @@ ctde: multi-agent reinforcement learning with centralized training and decentral
   ctde report DIR ... output=OUT   a page that compares the runs in directories: figures, and a table per task
   ctde cross-play                  every policy of one group against every policy of another
   ctde describe task=NAME          an environment's groups, sizes and masks, and what random play earns
-  ctde doctor TASK_OR_RUN          hold an environment, or a run's parts, against the rules of multi-agent learning
+  ctde doctor TASK_OR_RUN          check an environment, or a run's parts, against the rules of multi-agent learning
   ctde critic-layouts              the page of the study of critic layouts
 
 Example
@@ -60,7 +60,7 @@ def recipes(arguments: list[str]) -> None:
 
 
 def tasks(arguments: list[str]) -> None:
-    """Print the environments that have a file of options; of those that are named, their options and sizes."""
+    """Print the tasks that have a file of options; where some are named, the options and sizes of those instead."""
     for name in arguments:
         _describe(name)
     if arguments:
@@ -69,12 +69,12 @@ def tasks(arguments: list[str]) -> None:
         if not name.startswith("own/"):
             print(f"task={name}")
     print("task=vmas/FILE.py:CLASS, task=pettingzoo/FILE.py:FUNCTION, task=torchrl/FILE.py:FUNCTION: your own")
-    print("task=pettingzoo/PACKAGE/MODULE, task=lbf/ID: any environment of a package, as pettingzoo/sisl/pursuit_v5")
+    print("task=pettingzoo/PACKAGE/MODULE, task=lbf/ID: any environment of a package (pettingzoo/sisl/pursuit_v5)")
     print("`ctde tasks NAME` shows a task's options, groups and sizes")
 
 
 def _describe(name: str) -> None:
-    """Print a task's options and the sizes of its groups, which takes its environment."""
+    """Print a task's options and the sizes of its groups; its environment is built for that."""
     name = name.removeprefix("task=")
     task = named_task(name)
     # Not before: it loads torch.
@@ -99,7 +99,7 @@ def agents(group: GroupSpec) -> str:
 
 
 def sizes(group: GroupSpec) -> str:
-    """The sizes of an agent's action, such as ``2 x 5`` of two choices."""
+    """The sizes of an agent's action, such as ``2 x 5`` for a choice of two and one of five."""
     return " x ".join(map(str, group.action.sizes))
 
 

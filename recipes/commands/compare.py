@@ -42,7 +42,7 @@ def compare(arguments: list[str]) -> None:
     outputs = [option.removeprefix("output=") for option in options if option.startswith("output=")]
     for option in options:
         if not option.startswith("output="):
-            raise UserError(f"{option}: there is no such option; {PROGRAM} has output beside directories")
+            raise UserError(f"{option}: there is no such option; {PROGRAM} takes directories and output=DIR")
     if not sources or not outputs or not outputs[-1]:
         raise UserError(
             f"expected directories of runs and where the page goes, as in {PROGRAM} RUN_DIR RUN_DIR output=c"
@@ -70,7 +70,7 @@ def _is_path(argument: str) -> bool:
 
 
 def read_options(run: Path) -> JsonObject:
-    """All options of a run, those at their defaults, too; a user's own environment is named by what its code was."""
+    """All options of a run, defaults included; a user's own environment is named by the SHA-256 of its code."""
     from ctde_kit.recipes.commands.loading import read_config
     from ctde_kit.recipes.configs.data import to_data
     from ctde_kit.recipes.wiring.saved_runs import SavedRun

@@ -43,10 +43,11 @@ def _start(cfg: DictConfig, path: Path) -> None:
 
     config = OmegaConf.to_object(cfg)
     assert isinstance(config, CriticLayoutsConfig)
-    for written in write_page(read_curves(Path(config.runs), study_options), path, _made()):
+    for written in write_page(read_curves(Path(config.runs), study_options), path, _provenance()):
         print(f"  {written}")
 
 
-def _made() -> str:
+def _provenance() -> str:
+    """When, with which PyTorch and on which machine the page was written, as a sentence."""
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors"
     return f"Written {datetime.date.today().isoformat()}, torch {version('torch')}, {machine}."

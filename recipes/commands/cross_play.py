@@ -84,7 +84,7 @@ def play(cfg: CrossPlayConfig) -> CrossPlay:
 
 
 def write(table: CrossPlay, cfg: CrossPlayConfig, directory: Path) -> list[Path]:
-    """``cross_play.csv``, ``cross_play.json`` (the same rows, and who the policies are) and ``cross_play.png``."""
+    """Write ``cross_play.csv``, ``.json`` (the same rows, and who the policies are) and ``.png``; returns the paths."""
     task = _played_task(cfg)
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / "cross_play.json"
@@ -133,7 +133,7 @@ def _common_task(cfg: CrossPlayConfig) -> TaskConfig:
 
 
 def _options(run: SavedRun) -> JsonObject:
-    """In what runs must agree, so that their policies can play each other."""
+    """The options in which runs must agree, so that their policies can play each other."""
     task = run.task
     return run.environment | {name: getattr(task, name, None) for name in ("max_steps", "continuous_actions", "params")}
 

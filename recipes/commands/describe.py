@@ -85,7 +85,7 @@ def _group(group: GroupSpec) -> str:
 
 
 def _played(task: TaskConfig, env: EnvBase, team: TeamSpec) -> Iterator[str]:
-    """What random play earns, and whether what one group earns another loses."""
+    """What random play earns, and whether one group earns what another loses."""
     from ctde_kit.recipes.wiring.policies import build_opponent
     from ctde_kit.recipes.wiring.transforms import with_transforms
 

@@ -1,4 +1,4 @@
-"""``ctde doctor``: a task's env, or every part of a run, held against the rules of ``ctde_kit.testing``."""
+"""``ctde doctor``: checks a task's env, or every part of a run, against the rules of ``ctde_kit.testing``."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from ctde_kit.testing import Report
 
 HELP = """\
-ctde doctor: hold a task's environment, or every part of a run, against the rules of multi-agent learning.
+ctde doctor: check a task's environment, or every part of a run, against the rules of multi-agent learning.
 
   ctde doctor task=NAME [task.KEY=VALUE ...]   its environment
-  ctde doctor RUN_DIR [trust=true]             its environment, policies, losses, mixer and states; trust=true lets
-                                               code of your own that the run names be run
+  ctde doctor RUN_DIR [trust=true]             its environment, policies, losses, mixer and states; trust=true
+                                               allows running your own code that the run names
 
 It prints a table: rule, verdict, figure and why the rule matters. The exit code is 1 where a rule is broken.
 """
@@ -78,7 +78,7 @@ def examine_run(directory: Path, *, trust: bool = False) -> Iterator[Report]:
 
     Args:
         directory: of the run.
-        trust: code of a user's own that the run names may be imported and run.
+        trust: whether a user's own code that the run names may be imported and run.
 
     Raises:
         UserError: where it holds no configuration or no whole checkpoint, or names code that is not trusted.

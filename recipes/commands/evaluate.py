@@ -31,7 +31,7 @@ def evaluate(arguments: list[str]) -> None:
     output = None if given.options.output is None else Path(given.options.output)
     if output is not None and output.exists():
         raise UserError(f"output={output}: there is such a file already; choose another name")
-    found = []
+    evaluations = []
     for run in given.runs:
         stage = set_stage(run, given.task_of(run), given.options)
         try:
@@ -39,11 +39,11 @@ def evaluate(arguments: list[str]) -> None:
         finally:
             stage.env.close()
         _print(content)
-        found.append(content)
+        evaluations.append(content)
         if output is None:
             print(f"  {_write_beside(run.directory, content)}")
     if output is not None:
-        _write(output, found)
+        _write(output, evaluations)
         print(f"every episode: {output}")
 
 
@@ -112,7 +112,7 @@ def _print(content: JsonObject) -> None:
 
 
 def _write_beside(directory: Path, content: JsonObject) -> Path:
-    """The first free ``evaluation_N.json``: what a run wrote is never written over."""
+    """Write ``content`` to the first free ``evaluation_N.json``, so that nothing is overwritten; returns its path."""
     number = 1
     while True:
         path = directory / f"evaluation_{number}.json"
@@ -123,8 +123,8 @@ def _write_beside(directory: Path, content: JsonObject) -> Path:
             number += 1
 
 
-def _write(path: Path, found: list[JsonObject]) -> None:
-    text = json.dumps({"evaluations": found}, indent=1) + "\n"
+def _write(path: Path, evaluations: list[JsonObject]) -> None:
+    text = json.dumps({"evaluations": evaluations}, indent=1) + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "x") as file:

@@ -86,7 +86,7 @@ def _write_models(
         for group, agent, step in agents:
             parity = compare(recorded, step, call, agent)
             parity.check(f"agent {agent} of {group} in {name}")
-            kind = "share of other choices" if step.group.action.discrete else "largest difference"
+            kind = "share of choices that differ" if step.group.action.discrete else "largest difference"
             shown = f"{kind} {parity.difference:.1e} in {parity.observations} observations"
             print(f"{name}: agent {agent} of {group}: {shown}")
         models.append(_described(name, agents, stage))

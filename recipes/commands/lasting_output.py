@@ -23,7 +23,10 @@ def lasting_output() -> Iterator[None]:
 
 
 def _keep_taken(number: int) -> None:
-    """Open the null device where a descriptor is closed: the next file would get its number, and what others print."""
+    """Open the null device where a descriptor is closed.
+
+    Otherwise the next file that is opened would get the descriptor's number, and with it what programs print there.
+    """
     try:
         os.fstat(number)
     except OSError:

@@ -64,14 +64,15 @@ class LoadedRun:
 def load(run_directory: str | Path, device: str | None = None, *, trust: bool = False) -> LoadedRun:
     """A finished run, loaded from its run directory: ``policy = load("runs/...").policy``.
 
-    It reads, whoever writes the run at the moment, and writes nothing: a replay on disk is loaded into memory. The
-    program's random state is left as it was. The policy is in evaluation mode, in which the kit's own networks are as
-    in training; with layers of your own that differ, say ``policy.train()`` before you go on training its parts.
+    It only reads, even while another process writes the run: a replay on disk is loaded into memory. The program's
+    random state is left as it was. The policy is in evaluation mode, in which the kit's own networks compute the same
+    as in training mode. If layers of your own do not (dropout, for example), call ``policy.train()`` before you go on
+    training its parts.
 
     Args:
         run_directory: as the command line printed it.
         device: where to put it, ``None`` for where the run was.
-        trust: code of a user's own that the run names may be imported and run; nothing else ever is.
+        trust: whether a user's own code that the run names may be imported and run; no other code ever is.
 
     Raises:
         UserError: where it holds no configuration or no whole checkpoint, or names code that is not trusted.

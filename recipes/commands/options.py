@@ -58,7 +58,7 @@ class Options:
 
     @cached_property
     def paths(self) -> set[str]:
-        """The options that are paths or addresses: any text is one."""
+        """The options that are paths or addresses: any text is accepted."""
         return {path for path, _, is_path in self._leaves(self.config, "") if is_path}
 
     @cached_property
@@ -80,8 +80,8 @@ class Options:
         parent, _, name = path.rpartition(".")
         return [chosen for chosen, kind in self._alternatives(parent).items() if name in field_types(kind)]
 
-    def hidden(self, path: str) -> list[str]:
-        """The options that could stand beside ``path``, for any choice there."""
+    def siblings(self, path: str) -> list[str]:
+        """The options of the part that ``path`` is an option of, whatever part is chosen there."""
         parent = path.rpartition(".")[0]
         kinds = self._alternatives(parent).values()
         return list(dict.fromkeys(f"{parent}.{name}" for kind in kinds for name in field_types(kind)))

@@ -8,7 +8,7 @@ from pathlib import Path
 from ctde_kit.errors import UserError
 from ctde_kit.recipes.configs.own_modules import check_name, with_absolute_file
 
-# Of any environment of a package: ``task=pettingzoo/sisl/pursuit_v5``, ``task=lbf/Foraging-5x5-2p-1f-v3``.
+# Any environment of a package, such as ``task=pettingzoo/sisl/pursuit_v5``, ``task=lbf/Foraging-5x5-2p-1f-v3``.
 PACKAGED = re.compile(r"(pettingzoo)/([\w.]+/[\w.-]+)|(lbf)/(Foraging[\w.-]+)")
 # By what stands before the slash: the file of ``conf/task``, and the option that has the code.
 FAMILIES = {
@@ -20,12 +20,14 @@ FAMILIES = {
 
 
 def with_own_task(arguments: list[str]) -> list[str]:
-    """A command line in which ``task=FAMILY/PLACE:NAME`` is the task, the code that it is built by, and its name.
+    """The command line with ``task=FAMILY/PLACE:NAME`` replaced by the options that it stands for.
 
-    So is ``task=pettingzoo/PACKAGE/MODULE``, and ``task=lbf/ID``, of environments that have no file of options.
+    These are the file of the task, the code that builds the environment, and the task's name.
+    ``task=pettingzoo/PACKAGE/MODULE`` and ``task=lbf/ID``, for environments without a file of options, are replaced
+    alike.
 
     Raises:
-        UserError: for code of no family, and for several at once.
+        UserError: for code with no family in front of it, and for several environments at once.
 
     >>> with_own_task(["task=torchrl/games.tag:make", "seed=1"])
     ['task=own/torchrl', 'task.env=games.tag:make', 'task.name=torchrl/make', 'seed=1']

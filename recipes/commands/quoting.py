@@ -6,16 +6,16 @@ import re
 
 # Options whose values are paths or addresses; those of runs are in ``short_forms``.
 PATHS = ("replay.directory", "logger.tracking_uri", "task.scenario", "task.env")
-# In hydra's own an interpolation such as ${seed} keeps its meaning.
+# In these options of hydra's own an interpolation such as ${seed} keeps its meaning.
 PATTERNS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
 
 
 def quoted(value: str, *, interpolated: bool = False) -> str:
-    """``value`` for an override: neither hydra's grammar nor OmegaConf's finds anything in it.
+    """``value`` quoted for an override, so that hydra and OmegaConf take every character of it as text.
 
     Args:
         value: any text.
-        interpolated: ``${...}`` is looked up as usual.
+        interpolated: whether ``${...}`` is still looked up.
 
     >>> quoted("runs/it's (1), a=b")
     "'runs/it\\\\'s (1), a=b'"

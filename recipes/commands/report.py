@@ -39,7 +39,7 @@ def report(arguments: list[str]) -> None:
     output = options.pop("output", "")
     if options or any(argument.startswith("-") for argument in arguments):
         wrong = next(iter(options), None) or next(part for part in arguments if part.startswith("-"))
-        raise UserError(f"{wrong}: there is no such option; {PROGRAM} has output and bounds.TASK beside directories")
+        raise UserError(f"{wrong}: there is no such option; {PROGRAM} takes directories, output=DIR and bounds.TASK")
     if not sources or not output:
         raise UserError(f"expected directories of runs and where the page goes, as in {PROGRAM} b output=r")
     # Not before: what follows loads torch and matplotlib.

@@ -109,4 +109,4 @@ def changed(task: TaskConfig, changes: list[str]) -> TaskConfig:
             OmegaConf.update(node, name, override.value(), force_add=name.startswith("params."))
         except OmegaConfBaseException as error:
             raise UserError(f"{change}: {str(error).splitlines()[0]}") from error
-    return OmegaConf.to_object(node)  # pyright: ignore[reportReturnType]
+    return OmegaConf.to_object(node)  # pyright: ignore[reportReturnType]  # the class of `task`

@@ -18,12 +18,12 @@ from ctde_kit.training.run_lock import sole_writer
 from ctde_kit.training.stop_signals import StopSignals
 
 TRACEBACK = "callback_traceback.txt"
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextlib.contextmanager
 def guarded_run(config: RecipeConfig, path: Path) -> Iterator[StopSignals]:
-    """Inside the block this process alone writes ``path``, and signals are noted in what it gives.
+    """Inside the block this process alone writes ``path``, and signals are noted in the object that it yields.
 
     Raises:
         RunStopped: for a signal that ended the run; the message is the command that goes on.
@@ -31,7 +31,7 @@ def guarded_run(config: RecipeConfig, path: Path) -> Iterator[StopSignals]:
             for a callback that raised; its traceback is in a file of the directory.
     """
     stop = StopSignals()
-    # At once: code that a run is named with may be gone by its end.
+    # Before the run, since a file of the user's own code may be gone by its end.
     trust = bool(code_of(config))
     with sole_writer(path), stop.listening():
         try:
@@ -50,7 +50,7 @@ def guarded_run(config: RecipeConfig, path: Path) -> Iterator[StopSignals]:
             ) from error
         except OSError as error:
             what = error.filename or path
-            mend = "free some space" if error.errno in FULL else "mend that"
+            mend = "free some space" if error.errno in DISK_FULL else "mend that"
             reason = error.strerror or " ".join(str(error).split()) or type(error).__name__
             raise UserError(f"{what}: {reason}; {mend}, and {how_to_go_on(config, path, trust)}") from error
         except Exception as error:
@@ -69,7 +69,7 @@ def how_to_go_on(config: RecipeConfig, path: Path, trust: bool) -> str:
     Args:
         config: of the run.
         path: of its directory.
-        trust: it runs code of the user's own.
+        trust: whether it runs code of the user's own.
     """
     if not checkpoint_paths(path / "checkpoints"):
         return "start it again: there was no checkpoint yet"

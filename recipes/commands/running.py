@@ -49,9 +49,10 @@ from ctde_kit.training.stop_signals import StopSignals
 
 
 def start(config: RecipeConfig, path: str | Path) -> JsonObject:
-    """A new run in ``path``, as the command line's: evaluation, metrics, checkpoints, curves; gives its summary.
+    """Train ``config`` in the new run directory ``path``, as the command line does, and return the run's summary.
 
-    Where it ends before its first checkpoint nothing is left that keeps the same command from working again.
+    It evaluates, and writes metrics, checkpoints and curves. Where it ends before its first checkpoint nothing is left
+    that keeps the same command from working again.
 
     Args:
         config: of the recipe.
@@ -95,9 +96,9 @@ def resume(config: RecipeConfig, path: Path, *, trust: bool = False) -> JsonObje
     """Go on with the run in ``path``; rows of ``metrics.csv`` past its checkpoint are dropped.
 
     Args:
-        config: of the run, with other frames, device, compilation or logger.
+        config: of the run; total_frames, device, compile, threads and logger may be other ones.
         path: of its directory.
-        trust: code of a user's own that the run names may be imported and run.
+        trust: whether a user's own code that the run names may be imported and run.
 
     Raises:
         UserError: where ``path`` is in use or holds no whole checkpoint, where nothing is left to do, and where rows
@@ -125,7 +126,9 @@ def resume(config: RecipeConfig, path: Path, *, trust: bool = False) -> JsonObje
 
 
 def go_on(config: RecipeConfig, path: Path) -> None:
-    """A study's run in ``path``: what has ended stays, what was stopped is resumed, or begun anew without a checkpoint.
+    """Go on with a study's run in ``path``: resume it, or start it anew where it has no checkpoint.
+
+    A run that has ended is left as it is.
 
     Raises:
         UserError: where ``path`` holds a run with another configuration.
@@ -141,7 +144,7 @@ def go_on(config: RecipeConfig, path: Path) -> None:
 
 
 def _write_actors(config: RecipeConfig, parts: Parts, directory: RunDirectory) -> None:
-    """How each group's actor is built, opponents' from other runs among them: those may move."""
+    """Write how each group's actor is built, opponents from other runs included, since those runs may be moved."""
     team = TeamSpec.from_env(parts.collector.env)
     actors = {name: to_data(actor) for name, actor in actor_configs(config, team).items()}
     _write(actors, directory.path / ACTORS_FILE)
@@ -219,9 +222,10 @@ def _announce(config: RecipeConfig, directory: RunDirectory) -> None:
 def _recording(
     config: RecipeConfig, parts: Parts, team: TeamSpec, directory: RunDirectory, seed: int, device: str
 ) -> Callable[[], None] | None:
-    """Shows a greedy episode when called: a video if asked for, and what its critics attend to, if they do.
+    """A function that records a greedy episode: as a video if asked for, and as a plot of what its critics attend to.
 
-    Whether the task can be drawn shows before training starts.
+    ``None`` where there is neither a video nor an attention critic. A task that cannot be drawn is an error here,
+    before training starts.
     """
     critics = attention_critics(parts)
     if not config.video and not critics:

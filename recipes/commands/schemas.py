@@ -38,7 +38,7 @@ FOLDERS = {
     ExplorationConfig: "exploration",
     OpponentConfig: "opponent",
 }
-# A folder's files say which form of replay, and the rest of it.
+# Folders whose files set options of one class; those of a replay choose its form, too.
 SINGLE = {"replay": ReplayConfig, "logger": LoggerConfig}
 
 

@@ -19,7 +19,7 @@ def expand(argument: str) -> list[str]:
     An opponent is the name of a configuration in ``conf/opponent``, or else a run directory.
 
     Raises:
-        UserError: for an opponent that is neither, and for arguments of a task that are none.
+        UserError: for an opponent that is neither, and for ``task.params=`` without arguments.
 
     >>> expand("task.params.n_agents=4")
     ['++task.params.n_agents=4']
@@ -87,7 +87,7 @@ def choose_policy(package: str, shown: str, value: str) -> list[str]:
 
 
 def scripted_policies() -> list[str]:
-    """Names of policies that are no runs."""
+    """Names of policies that are not runs."""
     return [name for name in options_of("opponent") if name != "run"]
 
 
@@ -134,7 +134,7 @@ def expand_side(argument: str, options: tuple[str, ...]) -> list[str]:
 
     Args:
         argument: of the command line.
-        options: names that are no groups.
+        options: names that are not groups.
 
     >>> expand_side("adversary=[random,greedy_chase]", ("task",))
     ['+opponent@policies.adversary.p0=random', '+opponent@policies.adversary.p1=greedy_chase']

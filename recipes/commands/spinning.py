@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
-# How often a waiting thread looks before it sleeps; libgomp's own is 300,000, some milliseconds. Beside another
-# program, each parallel loop then waits for a thread that has no core, on a core that this one could have.
-# docs/reliability.md has what 10,000 costs alone.
+# How many times a waiting thread checks for work before it sleeps. libgomp's default is 300,000, some milliseconds.
+# Beside another program, a thread that spins holds a core that the thread it waits for could have.
+# docs/reliability.md says what 10,000 costs where no other program runs.
 SPINS = 10_000
 
 

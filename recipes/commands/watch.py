@@ -83,7 +83,10 @@ def videos(stage: Stage, options: WatchConfig) -> dict[str, list[np.ndarray]]:
 
 
 def _chosen(returns: Returns, stage: Stage, show: list[str]) -> dict[str, int]:
-    """By caption, the numbers of episodes; ranks go by the mean over agents, where groups compete over the learning."""
+    """By caption, the numbers of the chosen episodes.
+
+    Episodes are ranked by their return, averaged over all agents; where groups compete, over the groups that learned.
+    """
     import torch
 
     assert returns.numbers is not None

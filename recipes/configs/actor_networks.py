@@ -27,7 +27,8 @@ def actor_network(
 ) -> tuple[Input | TeamInput, nn.Module]:
     """The input and the network of one group's actor.
 
-    Across groups the network holds a channel of the whole team, which ``share_channel`` makes one for all groups.
+    Where agents talk across groups, each group's network holds a channel of the whole team; ``share_channel`` then
+    gives all of them the same one.
 
     Args:
         team: all groups.

@@ -38,7 +38,7 @@ class NetworkActorConfig(ActorConfig):
 
     Args:
         network: of the actor.
-        normalize_observations: it reads observations in units of running statistics, which are part of it.
+        normalize_observations: it reads observations normalized by running statistics, which are part of it.
     """
 
     network: NetworkConfig = field(default_factory=MLPNetwork)
@@ -64,9 +64,9 @@ class StochasticActorConfig(NetworkActorConfig):
 
     Args:
         network: of the actor.
-        normalize_observations: it reads observations in units of running statistics, which are part of it.
-        state_dependent_scale: the network gives the deviation of continuous actions; false: it is a parameter; null:
-            as true, and groups of discrete actions may be among the others.
+        normalize_observations: it reads observations normalized by running statistics, which are part of it.
+        state_dependent_scale: whether the network outputs the deviation of continuous actions; false: it is a parameter
+            of its own; null: like true, and groups with discrete actions are allowed, too.
     """
 
     state_dependent_scale: bool | None = False
@@ -93,7 +93,7 @@ class QActorConfig(NetworkActorConfig):
 
     Args:
         network: of the actor.
-        normalize_observations: it reads observations in units of running statistics, which are part of it.
+        normalize_observations: it reads observations normalized by running statistics, which are part of it.
         last_action: agents see their last action.
         epsilon: probability of a random action at the beginning.
     """
@@ -117,7 +117,7 @@ class DeterministicActorConfig(NetworkActorConfig):
 
     Args:
         network: of the actor.
-        normalize_observations: it reads observations in units of running statistics, which are part of it.
+        normalize_observations: it reads observations normalized by running statistics, which are part of it.
         exploration: its noise.
         temperature: of the softmax whose gradient discrete actions get.
         ensemble_size: sub-policies per agent.

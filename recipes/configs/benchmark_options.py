@@ -14,8 +14,8 @@ from ctde_kit.cores import usable_cores
 from ctde_kit.errors import UserError
 
 FILE_KEYS = ("recipes", "tasks", "seeds", "options")
-# What a benchmark says itself of each of its runs.
-OWN = {"task": "tasks", "seed": "seeds", "hydra.run.dir": "output", "resume": "output"}
+# Options that a benchmark sets for each of its runs, and which of its own options sets them.
+SET_BY_BENCHMARK = {"task": "tasks", "seed": "seeds", "hydra.run.dir": "output", "resume": "output"}
 
 
 @dataclass
@@ -25,7 +25,7 @@ class BenchmarkOptions:
     Args:
         recipes: names, or by label the command line of a variant: ``{slow: qmix lr=1e-4}``.
         tasks: names, or by name options of its own: ``{vmas/navigation: task.params.n_agents=5}``.
-        seeds: of each pair.
+        seeds: of each recipe on each task.
         options: of all runs, ``NAME=VALUE``.
         output: the directory of all runs.
         jobs: how many runs at a time; null for as many as there are cores.
@@ -46,7 +46,7 @@ class BenchmarkOptions:
         """Set an option as a file or a command line has it.
 
         Raises:
-            UserError: for a value that is none, naming ``source``.
+            UserError: for a value that does not fit the option, naming ``source``.
         """
         readers = {
             "recipes": lambda: _variants(value),
@@ -71,8 +71,8 @@ class BenchmarkOptions:
         lines = [*self.recipes.values(), *self.tasks.values(), self.options]
         for option in [option for line in lines for option in line if "=" in option]:
             name = option.partition("=")[0]
-            if name in OWN:
-                raise UserError(f"{option}: a benchmark gives each run its own; use {OWN[name]}")
+            if name in SET_BY_BENCHMARK:
+                raise UserError(f"{option}: a benchmark gives each run its own; use {SET_BY_BENCHMARK[name]}")
         if len({*self.seeds}) != len(self.seeds):
             raise UserError(f"seeds={self.seeds}: expected each once")
         cores = usable_cores()

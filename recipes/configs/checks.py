@@ -98,7 +98,7 @@ def _misfit_inside(value: object, kind: Declared, expected: str) -> Misfit | Non
 
 
 def _misfit_of_plain(value: object) -> Misfit | None:
-    """The part of a value of any type that is a number and not finite, however deep."""
+    """The number in a value of any type, however deep, that is not finite or does not fit an int64."""
     if isinstance(value, Mapping):
         return _misfit_inside(value, JsonObject, "options")
     if isinstance(value, (list, tuple)):
@@ -173,7 +173,7 @@ def check_ratio(**values: float) -> None:
 
 
 def check_part(algorithm: str, name: str, value: object, fits: bool, expected: str) -> None:
-    """Raise ``UserError`` unless a part ``fits`` the ``algorithm``, of which another part would make another one."""
+    """Raise ``UserError`` unless a part ``fits`` the ``algorithm``; with another part it is another algorithm."""
     if not fits:
         raise UserError(f"algorithm={algorithm}: expected {name}={expected}, found {type(value).__name__}; give it")
 

@@ -1,4 +1,4 @@
-"""The options of commands that are no recipes."""
+"""The options of commands that are not recipes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class CrossPlayConfig(CheckedConfig):
         episodes: of each pairing, rounded up to a multiple of the envs.
         seed: chooses the evaluation seeds, as a run's seed does.
         device: auto, cpu or cuda.
-        trust: a user's own code that the runs' task names may be imported and run.
+        trust: whether a user's own code that the runs' task names may be imported and run.
     """
 
     task: TaskConfig | None = None

@@ -23,8 +23,8 @@ class CriticConfig(CheckedConfig):
     """A critic of states (MAPPO) or of joint actions (MADDPG); this is the base of all critics' configurations.
 
     Args:
-        average_every: updates after which the parameters of critics that are one per agent are averaged; null for
-            never.
+        average_every: where each agent has a critic of its own: average their parameters after every this many updates;
+            null for never.
         network: its network.
     """
 
@@ -54,10 +54,10 @@ class ValueCriticConfig(CriticConfig):
         heads: for team and state: `one` value for all, one output per `agent`, or one `network` per agent.
         ordering: how a critic that sees the team stacks the agents: in a `fixed` order, each agent's `own_first`, or in
             a `random` order per sample in updates.
-        build_state: write the agent-specific state, of a global state or all observations and the agent's own, for
-            tasks that have none; for `agent_state`.
-        average_every: updates after which the parameters of critics that are one per agent are averaged; null for
-            never.
+        build_state: for `agent_state` in tasks that write none: build it, from the global state (or all observations
+            where there is none) and the agent's own observation.
+        average_every: where each agent has a critic of its own: average their parameters after every this many updates;
+            null for never.
         network: its network.
 
     >>> import ctde_kit as ck
@@ -132,10 +132,10 @@ class AttentionCriticConfig(CriticConfig):
     """A critic of states (MAPPO) or of joint actions (MADDPG) in which agents attend to one another.
 
     Args:
-        embed_dim: features of what is known of an agent.
+        embed_dim: features of each agent's embedding.
         n_heads: of the attention, a divisor of embed_dim.
-        average_every: updates after which the parameters of critics that are one per agent are averaged; null for
-            never.
+        average_every: where each agent has a critic of its own: average their parameters after every this many updates;
+            null for never.
         network: what follows the attention, a perceptron; its share_params, agent_id and normalize hold for the
             encoders before it, too.
 
@@ -159,7 +159,7 @@ class AttentionCriticConfig(CriticConfig):
             )
         if not isinstance(self.network, MLPNetwork):
             raise UserError(
-                "critic=attention: what it attends with is feed-forward, agent by agent; use network@critic.network=mlp"
+                "critic=attention: expected a feed-forward network without a channel; use network@critic.network=mlp"
             )
         check_averaging(self.average_every, self.network.weight_sharing)
 
@@ -227,6 +227,6 @@ def check_ordering(ordering: str, sees: str, heads: str, agent_id: bool) -> None
         )
     if ordering == "random" and heads == "network" and agent_id:
         raise UserError(
-            "critic.ordering=random: an agent's id says nothing to one network per agent where places change; use "
+            "critic.ordering=random: with critic.heads=network an agent id would name a place, and places change; use "
             "critic.network.agent_id=false, or critic.heads=agent"
         )

@@ -18,9 +18,9 @@ class ExplorationConfig(CheckedConfig):
     """Noise of deterministic actors; this is the base of all explorations' configurations.
 
     Args:
-        start: how much at the beginning.
-        end: and after ``frames``.
-        frames: between.
+        start: the amount of noise at the beginning.
+        end: the amount after ``frames``.
+        frames: env transitions over which it goes from ``start`` to ``end`` in a straight line.
     """
 
     start: float = 1.0
@@ -43,8 +43,8 @@ class GaussianExploration(ExplorationConfig):
 
     Args:
         start: its deviation at the beginning, in halves of the action's range.
-        end: and after ``frames``.
-        frames: between.
+        end: its deviation after ``frames``.
+        frames: env transitions over which it goes from ``start`` to ``end`` in a straight line.
 
     >>> import ctde_kit as ck
     >>> from ctde_kit.recipes import GaussianExploration
@@ -66,8 +66,8 @@ class OrnsteinUhlenbeckExploration(ExplorationConfig):
 
     Args:
         start: what the process is multiplied by at the beginning, in halves of the action's range.
-        end: and after ``frames``.
-        frames: between.
+        end: that factor after ``frames``.
+        frames: env transitions over which it goes from ``start`` to ``end`` in a straight line.
         theta: how fast the process returns to zero, 1 / step.
         sigma: its deviation, 1 / sqrt(step).
 
@@ -98,8 +98,8 @@ class GumbelExploration(ExplorationConfig):
 
     Args:
         start: the share of the noise at the beginning.
-        end: and after ``frames``; 0 is the best action.
-        frames: between.
+        end: the share after ``frames``; at 0 the action is the policy's best.
+        frames: env transitions over which it goes from ``start`` to ``end`` in a straight line.
 
     >>> import ctde_kit as ck
     >>> from ctde_kit.recipes import GumbelExploration

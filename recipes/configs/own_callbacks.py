@@ -35,10 +35,10 @@ def source(name: str) -> Path:
 
 
 def imported(names: Iterable[str]) -> dict[str, OnIteration]:
-    """The callbacks by name, imported; of one that is an object each run has a copy of its own.
+    """The callbacks by name, imported; of a callback that is an object each run gets a copy of its own.
 
     Raises:
-        UserError: for modules and functions that there are not, or that cannot be called with parts, iteration and row.
+        UserError: for modules and functions that do not exist, or that cannot be called with parts, iteration and row.
     """
     return {name: _callback(name, own_modules.imported(name, _shown(name))) for name in names}
 
@@ -61,7 +61,7 @@ def _callback(name: str, found: object) -> OnIteration:
     try:
         signature = inspect.signature(found)
     except (TypeError, ValueError):
-        signature = None  # some that are written in C say nothing
+        signature = None  # some callables that are written in C have no signature
     if signature is not None:
         try:
             signature.bind(None, None, None)

@@ -40,7 +40,12 @@ def recorded(code: Mapping[str, Path]) -> dict[str, dict[str, str]]:
 
 
 def identified(name: str, records: Mapping[str, object]) -> str:
-    """Code that a configuration names as what it was, wherever it lay, by what ``recorded`` kept of it."""
+    """A name for code that does not depend on where its file lies: its attribute and its SHA-256.
+
+    Args:
+        name: as the configuration has it; the result where nothing was recorded of it.
+        records: what ``recorded`` kept.
+    """
     record = records.get(name)
     sha256 = record.get("sha256") if isinstance(record, Mapping) else None
     return name if sha256 is None else f"{name.rpartition(':')[2]} (code of SHA-256 {sha256})"

@@ -64,7 +64,7 @@ def imported(name: str, shown: str) -> Any:
     """The object that ``name`` names.
 
     Raises:
-        UserError: for files and modules that there are not or that cannot be imported, and names that they do not have.
+        UserError: for files and modules that do not exist or cannot be imported, and names that they do not have.
     """
     found, attribute = source(name, shown), name.rpartition(":")[2]
     is_file = name.rpartition(":")[0].endswith(".py")
@@ -95,7 +95,7 @@ def _run(shown: str, load: Callable[[], ModuleType]) -> ModuleType:
 
 
 def _file_module(path: Path) -> ModuleType:
-    """A file as a module of a name of its own; another one once its content is another."""
+    """The module of a file; its name depends on path and content, so that a changed file is another module."""
     module_name = f"{path.stem}_{hashlib.sha256(bytes(path) + path.read_bytes()).hexdigest()[:16]}"
     if module_name in sys.modules:
         return sys.modules[module_name]

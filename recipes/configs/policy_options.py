@@ -24,7 +24,7 @@ class PolicyOptions:
         episodes: how many; null for as many as the run's own evaluations have.
         seed: chooses the evaluation seeds, as a run's seed does; null for the run's.
         device: auto, cpu or cuda.
-        trust: code of a user's own that the run names, such as a scenario file, may be imported and run.
+        trust: whether a user's own code that the run names, such as a scenario file, may be imported and run.
     """
 
     policy: str = "greedy"

@@ -1,4 +1,4 @@
-"""What the configurations of all recipes have."""
+"""The options that all recipes have, and the base of their configurations."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ class CheckpointConfig(CheckedConfig):
 
     Args:
         every_frames: how far apart, in frames.
-        metric: the policy of the evaluation where it is highest is kept, too, as best.pt; where groups compete the
-            default is each group's own mean return, best_GROUP.pt.
+        metric: the figure that decides which evaluated policy is kept as best.pt: that with the highest. Where groups
+            compete, the default keeps one policy per group, by its own mean return, as best_GROUP.pt.
 
     >>> from ctde_kit.recipes import CheckpointConfig, MAPPOConfig
     >>> config = MAPPOConfig(checkpoint=CheckpointConfig(every_frames=60_000))
@@ -71,7 +71,7 @@ class CheckpointConfig(CheckedConfig):
         super().__post_init__()
         check_positive(**{"checkpoint.every_frames": self.every_frames})
         if not self.metric.startswith("eval/"):
-            raise UserError(f"checkpoint.metric={self.metric}: expected an evaluation's figure, as eval/return_mean")
+            raise UserError(f"checkpoint.metric={self.metric}: expected a figure of evaluations (eval/return_mean)")
 
 
 def default_task() -> TaskConfig:
@@ -90,13 +90,13 @@ class RecipeConfig(CheckedConfig):
         logger: where metrics go beside metrics.csv.
         opponents: by group, who acts for it without learning: ``ctde_kit.recipes.configs.opponents``.
         initial: by group, the run directory whose policy it goes on from; critics and optimizers start anew.
-        normalize_observations: networks read observations and states in units of their running mean and deviation.
-        normalize_rewards: what is learned are rewards in units of the running deviation of discounted returns; logged
-            and evaluated returns are the task's own.
+        normalize_observations: networks read observations and states normalized by their running mean and deviation.
+        normalize_rewards: losses read rewards divided by the running deviation of discounted returns; logged and
+            evaluated returns are the task's own.
         seed: of everything that is random.
         device: auto, cpu or cuda.
         compile: rollouts and updates as compiled graphs: auto (where the run is long enough), on or off.
-        threads: of the CPU that torch computes with; none for OMP_NUM_THREADS or, without it, one per core.
+        threads: of the CPU that torch computes with; null for OMP_NUM_THREADS or, without it, one per core.
         total_frames: env transitions to collect.
         frames_per_batch: frames per iteration, a multiple of task.n_envs.
         evaluation: greedy evaluation, how often and how long.
@@ -142,7 +142,7 @@ class RecipeConfig(CheckedConfig):
         return self
 
     def __setattr__(self, name: str, value: object) -> None:
-        """Set an option, also later: a task gets the kind of action that the recipe needs, files their whole path."""
+        """Set an option; a task gets the kind of action that the recipe needs, and a callback's file its whole path."""
         if name == "task" and isinstance(value, TaskConfig):
             value = value.with_actions(continuous=self.continuous)
         if name == "callbacks" and isinstance(value, list) and all(isinstance(one, str) for one in value):

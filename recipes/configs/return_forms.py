@@ -1,4 +1,4 @@
-"""What value networks learn, as configurations."""
+"""The kinds of returns that value networks learn, as configurations."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ReturnConfig(CheckedConfig):
 
 @dataclass
 class NStepReturns(ReturnConfig):
-    """Values learn n-step returns: the rewards of n steps, then the value of the state behind them.
+    """Values learn n-step returns: the rewards of n steps, then the value of the state after them.
 
     Args:
         n: steps; 1 for TD(0).

@@ -18,7 +18,7 @@ class TargetConfig(CheckedConfig):
     """How target networks follow the online ones; this is the base of all such configurations.
 
     Args:
-        every: in updates.
+        every: updates of the online networks from one move to the next.
     """
 
     every: int = 1
@@ -34,11 +34,11 @@ class TargetConfig(CheckedConfig):
 
 @dataclass
 class PolyakTarget(TargetConfig):
-    """Target networks that move a share of the way to the online ones, after each update or every so many.
+    """Target networks that move a share of the way to the online ones at regular updates.
 
     Args:
         tau: the share.
-        every: in updates.
+        every: updates of the online networks from one move to the next.
 
     >>> from ctde_kit.recipes import MatrixTask, PolyakTarget, QMIXConfig
     >>> parts = QMIXConfig(task=MatrixTask(n_envs=2), target=PolyakTarget(tau=0.01)).build()
@@ -59,10 +59,10 @@ class PolyakTarget(TargetConfig):
 
 @dataclass
 class HardTarget(TargetConfig):
-    """Target networks that become a copy of the online ones every so many updates.
+    """Target networks that become a copy of the online ones at regular updates.
 
     Args:
-        every: in updates.
+        every: updates of the online networks from one move to the next.
 
     >>> from ctde_kit.recipes import HardTarget, MatrixTask, QMIXConfig
     >>> parts = QMIXConfig(task=MatrixTask(n_envs=2), target=HardTarget(every=100)).build()

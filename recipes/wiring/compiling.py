@@ -12,7 +12,8 @@ from ctde_kit.errors import UserError
 from ctde_kit.graph.toolchain import missing_toolchain, report_fallback
 from ctde_kit.protocols import PureEnv
 
-# What compiling costs and what it spares a call both grow with the graph, so that its size cancels out.
+# Calls of a graph from which compiling it pays, whatever its size: what compiling costs and what it saves per call both
+# grow with the graph.
 WORTH_COMPILING = 2_000
 
 
@@ -27,10 +28,10 @@ class Compiling:
 def resolve_compile(compile: str, env: EnvBase, *, total_frames: int, updates_per_frame: float) -> Compiling:
     """What to compile: ``auto`` goes by the number of calls, so that the same run always decides alike.
 
-    ``auto`` compiles rollouts of ``WORTH_COMPILING`` env steps (of all ``n_envs`` at once) and more, but leaves out
-    envs that can never be a graph, without a word; and gradient steps, where there are that many. What cannot be
-    compiled runs eagerly in any case, and says so in one line. Compiled code is kept in ``~/.cache/ctde_kit``, or where
-    ``TORCHINDUCTOR_CACHE_DIR`` points to; the directory is private.
+    ``auto`` compiles the rollouts where the run has at least ``WORTH_COMPILING`` env steps (of all ``n_envs`` at once),
+    and the gradient steps where it has at least that many of them. An env that can never be a graph is left out
+    silently; anything else that cannot be compiled runs eagerly and says so in one line. Compiled code is kept in
+    ``~/.cache/ctde_kit``, or where ``TORCHINDUCTOR_CACHE_DIR`` points to; the directory is private.
 
     Raises:
         UserError: where another user could write the code that this one is to run.

@@ -8,7 +8,7 @@ from ctde_kit.errors import UserError
 
 
 def resolve_device(device: str) -> str:
-    """``cuda`` or ``cpu`` for ``auto``.
+    """The device to compute on: ``auto`` is ``cuda`` where there is one, else ``cpu``.
 
     Raises:
         UserError: for ``cuda`` where there is none.

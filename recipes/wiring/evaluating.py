@@ -2,5 +2,5 @@
 
 # Training seeds its env with the run's seed; evaluation seeds lie far beyond any that people use.
 EVALUATION_SEED = 1_000_000
-# The best policy is chosen by evaluations, so that what it is worth is asked of other episodes.
+# The best policy is chosen by evaluations, so the absolute metric measures it in other episodes.
 ABSOLUTE_SEED = 2_000_000

@@ -100,7 +100,7 @@ def compare(
 
 
 def _margin(step: GreedyStep, scores: Tensor) -> Tensor:
-    """By how much the best choice is better than the next one, the closest of several choices."""
+    """By how much the best choice is better than the next one; for several choices, the smallest of these margins."""
     parts = [part for part in scores.split(list(step.group.action.sizes), -1) if part.shape[-1] > 1]
     margins = [(best[..., 0] - best[..., 1]).abs() for best in (part.topk(2).values for part in parts)]
     return torch.stack(margins).amin(0)

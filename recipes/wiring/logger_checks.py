@@ -11,7 +11,7 @@ from ctde_kit.errors import UserError
 from ctde_kit.recipes.configs.loggers import LoggerConfig
 
 SECONDS = 5.0
-"""What a tracking server gets to answer."""
+"""Seconds that a tracking server gets to answer."""
 
 
 def check_loggers(config: LoggerConfig) -> None:

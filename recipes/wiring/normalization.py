@@ -21,7 +21,7 @@ class WithNormalization(Protocol):
 def observation_norm(
     cfg: WithNormalization, team: TeamSpec, policy: TeamPolicy, device: str, *readers: nn.Module | None
 ) -> ObservationNorm | None:
-    """The statistics by which the actors that learn, and ``readers`` (critics, mixers), read what a team observes.
+    """Running statistics that normalize what the actors that learn and ``readers`` (critics, mixers) observe.
 
     Opponents keep those of their own run.
 
@@ -30,7 +30,8 @@ def observation_norm(
         team: all groups.
         policy: of all groups.
         device: cpu or cuda.
-        readers: modules that read observations; they come before losses, which copy them as target networks.
+        readers: modules that read observations; losses are made after this call, since they copy modules as target
+            networks.
     """
     if not cfg.normalize_observations:
         return None
@@ -53,6 +54,6 @@ def reward_norm(cfg: WithNormalization, learning: TeamSpec, device: str, *, of_t
 
 
 def one_after_the_other(*parts: nn.Module | None) -> nn.Module:
-    """The parts that are given as one module, which passes a batch on from each to the next; it may be none."""
+    """The parts that are not ``None`` as one module, which passes a batch from each to the next, if there are any."""
     given = [part for part in parts if part is not None]
     return given[0] if len(given) == 1 else nn.Sequential(*given)

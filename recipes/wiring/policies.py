@@ -104,7 +104,7 @@ def build_opponent(opponent: OpponentConfig, group: GroupSpec, team: TeamSpec, t
 
 
 def _take_parameters(actor: nn.Module, directory: Path, group: GroupSpec, team: TeamSpec, task: TaskConfig) -> None:
-    """Parameters and statistics: exploration, which is kept in other buffers, starts as this run is configured."""
+    """Load parameters and running statistics of an earlier run; exploration, kept in other buffers, starts anew."""
     run = SavedRun(directory)
     run.check_task(task)
     if group.name in run.opponents:

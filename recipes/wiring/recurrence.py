@@ -18,7 +18,7 @@ def is_recurrent(*parts: nn.Module) -> bool:
 def loops_over_steps(*parts: nn.Module) -> bool:
     """Whether a recurrent network in ``parts`` is not built on ``MultiAgentGRU``, whose sequence is one operation.
 
-    A graph of another one is as long as its sequence, too long to compile.
+    The graph of any other recurrent network grows with the sequence and is too long to compile.
     """
     networks = _recurrent_networks(*parts)
     return not all(any(isinstance(module, MultiAgentGRU) for module in network.modules()) for network in networks)

@@ -46,7 +46,7 @@ def absolute_metric(config: RecipeConfig, team: TeamSpec, evaluations: Evaluatio
         env = config.task.build_evaluation(seed=seed, device=device, episodes=episodes)
         try:
             return evaluate(
-                with_transforms(env, team, policy),  # pyright: ignore[reportArgumentType]
+                with_transforms(env, team, policy),  # pyright: ignore[reportArgumentType]  # a TeamPolicy
                 policy,
                 evaluations.groups,
                 episodes=episodes,

@@ -46,7 +46,7 @@ class Stage:
         team: its groups.
         env: with the transforms that the policy needs.
         policy: of all groups.
-        exploration: how those act that learned.
+        exploration: how the groups that learned act, greedily or by sampling.
         episodes: how many are asked for.
         seed: of the environment; training never used it.
     """
@@ -70,7 +70,7 @@ class Stage:
 def set_stage(run: SavedRun, task: TaskConfig, options: PolicyOptions, *, rendered: bool = False) -> Stage:
     """The policy that ``options`` choose of ``run``, in ``task``; the program's random state is left as it was.
 
-    With the run's own task and no options, an evaluation of it is the run's own at its end, bit for bit.
+    With the run's own task and default options, evaluating it gives the run's final evaluation again, bit for bit.
 
     Args:
         run: whose policy acts.

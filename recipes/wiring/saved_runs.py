@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 # How the actors of a run are built, beside its configuration; and the user's own code that it was started with.
 ACTORS_FILE, CODE_FILE = "actors.yaml", "code.yaml"
 
-# Options of tasks that name the environment, beside its name.
-OWN = ("scenario", "env", "env_id", "map_name", "payoff", "next_state", "two_groups")
+# Options of tasks that, beside the task's name, say which environment it is.
+IDENTIFYING = ("scenario", "env", "env_id", "map_name", "payoff", "next_state", "two_groups")
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,7 @@ class SavedRun:
 
     @property
     def environment(self) -> dict[str, Any]:
-        """Which environment the task is, to be compared with others': a user's own code by its content and not by
-        where it lay."""
+        """What identifies the task's environment, to compare runs; a user's own code counts by content, not by path."""
         return _environment(self.task, self._code)
 
     def check_task(self, task: TaskConfig) -> None:
@@ -114,9 +113,9 @@ class SavedRun:
 
 
 def _environment(task: TaskConfig, code: Mapping[str, Any]) -> dict[str, Any]:
-    named = {option: getattr(task, option) for option in OWN if getattr(task, option, None) is not None}
+    named = {option: getattr(task, option) for option in IDENTIFYING if getattr(task, option, None) is not None}
     own = {option: identified(name, code) for option, name in named.items() if isinstance(name, str) and name in code}
-    # What a user's own environment is called follows from where its code lies.
+    # The name of a user's own environment depends on where its code lies, so its code's SHA-256 takes the name's place.
     return {"name": next(iter(own.values()), task.name), **named, **own}
 
 
@@ -127,7 +126,7 @@ def state_of_group(policy: Mapping[str, Tensor], groups: Sequence[str], group: s
 
 
 def as_saved(config: RecipeConfig, run: SavedRun) -> RecipeConfig:
-    """``config`` of ``run`` without the runs that it began with, of which its own files hold all that is needed.
+    """``config`` of ``run`` without the earlier runs that it names; the run's own files hold what it needs of them.
 
     Its parts are those that a checkpoint of ``run`` fits; their parameters are to be loaded from one.
     """

@@ -12,7 +12,7 @@ from ctde_kit.specs import TeamSpec
 
 
 def with_transforms(env: EnvBase, team: TeamSpec, policy: TeamPolicy) -> TransformedEnv:
-    """Add ``is_init``, episode returns ``(group, "episode_reward")``, and what policies carry where read.
+    """Add ``is_init``, episode returns ``(group, "episode_reward")``, and what this policy carries from step to step.
 
     Agent-specific states are added where ``team`` has them and ``env`` does not.
     """

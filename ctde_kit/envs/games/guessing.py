@@ -65,7 +65,7 @@ class GuessingGame(EnvBase):
 
     @abstractmethod
     def _rewards(self, actions: TensorDictBase, done: Tensor) -> dict[str, Tensor]:
-        """Each group's reward ``[n_envs, n_agents, 1]`` for the actions of a step after which games are ``done``."""
+        """Each group's reward ``[n_envs, n_agents, 1]``; ``done`` bool ``[n_envs, 1]``: which games end."""
 
     def _set_seed(self, seed: int | None) -> None:
         self.generator.manual_seed(0 if seed is None else seed)

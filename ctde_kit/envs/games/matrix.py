@@ -24,7 +24,7 @@ END = -1
 
 
 class MatrixGameEnv(EnvBase):
-    """All agents choose at once and all get the payoff of their joint action; nothing in it is random.
+    """A matrix game in which all agents choose at once and all get the payoff of their joint action; without chance.
 
     A game of one step has one table of payoffs. A game of several steps has one table per state and says which state
     follows, so that a choice decides which table is played next.
@@ -41,7 +41,7 @@ class MatrixGameEnv(EnvBase):
         device: where the env lives.
 
     Raises:
-        UserError: for tables of unequal sides, or states that do not follow one another.
+        UserError: for tables of unequal sides, and for a next state that is not a later one.
 
     >>> import torch
     >>> from ctde_kit.envs.games import MatrixGameEnv
@@ -124,7 +124,7 @@ def _check(tables: Tensor, follows: Tensor) -> None:
     if tables.shape != follows.shape:
         raise UserError(f"next_state: expected payoff's shape {list(tables.shape)}, found {list(follows.shape)}")
     if tables.ndim < 2 or len(set(tables.shape[1:])) > 1:
-        raise UserError(f"payoff: expected as many actions for each agent, found {list(tables.shape[1:])}")
+        raise UserError(f"payoff: expected equally many actions for each agent, found {list(tables.shape[1:])}")
     here = torch.arange(len(tables)).reshape(-1, *[1] * (tables.ndim - 1))
     wrong = (follows != END) & ((follows <= here) | (follows >= len(tables)))
     if wrong.any():

@@ -16,7 +16,8 @@ from types import ModuleType
 
 from ctde_kit.errors import UserError
 
-# Packages that are no modules of PettingZoo environments, by what shows them as such: the name in them follows.
+# Families that are not packages of PettingZoo modules: the module and function that build an env from the rest of the
+# name.
 _SUITES = {"rware": ("ctde_kit.envs.rware", "parallel_env"), "openspiel": ("ctde_kit.envs.openspiel", "env")}
 _FAMILIES = {name: f"pettingzoo.{name}" for name in ("atari", "butterfly", "classic", "sisl")} | {
     "mpe2": "mpe2",
@@ -63,9 +64,9 @@ def pettingzoo_factory(name: str, **kwargs: object) -> Callable[[], object]:
     """A factory of the environment ``name``, ``FAMILY/MODULE``, for :func:`~ctde_kit.envs.workers.worker_env`.
 
     ``FAMILY`` is one of PettingZoo's (atari, butterfly, classic, sisl), mpe2, magent2, gymnasium_robotics, or any
-    importable package that has environment modules (``NAME_vNUMBER``) in it or in the packages inside it. Of rware an
-    id follows, of openspiel a game. ``kwargs`` go to the environment. A module is imported here, the environment is
-    not built.
+    importable package that has environment modules (``NAME_vNUMBER``) in it or in the packages inside it. After
+    ``rware/`` comes an id instead, after ``openspiel/`` a game. ``kwargs`` go to the environment. A module is imported
+    here, the environment is not built.
 
     Raises ``UserError`` for unknown names, with those that are close, and where a dependency is missing.
 
@@ -94,9 +95,9 @@ def pettingzoo_factory(name: str, **kwargs: object) -> Callable[[], object]:
 
 
 def own_package(name: str) -> Path | None:
-    """The directory of the package that holds the environment ``name``; ``None`` for PettingZoo's families and mpe2.
+    """The directory of the package that holds the environment ``name``, where it is a user's own; else ``None``.
 
-    Nothing is imported.
+    The families that ``pettingzoo_factory`` lists are not a user's own. Nothing is imported.
 
     >>> from ctde_kit.envs.pettingzoo import own_package
     >>> own_package("mpe2/simple_spread_v3")

@@ -14,7 +14,7 @@ from jaxmarl.environments.smax.smax_env import MAP_NAME_TO_SCENARIO  # pyright: 
 from ctde_kit.errors import UserError
 
 NEVER = 2**30
-"""Steps after which SMAX itself would end a battle: the limit is the env's, and a truncation."""
+"""Steps after which SMAX itself would end a battle, out of reach: ``SmaxEnv`` has the limit, and truncates."""
 
 
 class Seen(NamedTuple):
@@ -36,7 +36,7 @@ class Seen(NamedTuple):
 
 
 class Battles:
-    """SMAX's battles of one map against its scripted enemy, for ``jax.vmap`` over envs.
+    """SMAX's battles of one map against its scripted enemy, batched over envs by ``jax.vmap`` and compiled.
 
     Args:
         map_name: of JaxMARL, such as ``3m`` or ``smacv2_5_units``.

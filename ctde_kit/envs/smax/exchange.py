@@ -1,4 +1,4 @@
-"""Arrays of JAX as tensors of torch, and back: of the same memory on one device, and as what a checkpoint holds."""
+"""Converts arrays of JAX to tensors of torch and back: in the same memory on one device, or copied for checkpoints."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def to_torch(array: Any, device: torch.device) -> Tensor:
 
 
 def to_jax(tensor: Tensor) -> Any:
-    """The array of a tensor."""
+    """The array of a tensor, in the same memory; a tensor of bools is copied."""
     if tensor.dtype == torch.bool:
         return jnp.asarray(tensor.cpu().numpy())
     return jnp.from_dlpack(tensor.contiguous())

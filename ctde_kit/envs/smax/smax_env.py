@@ -148,7 +148,7 @@ class SmaxEnv(EnvBase):
         return output.update(flags)
 
     def _offered(self, output: TensorDict) -> TensorDict:
-        """``output``, after random actions were told which are allowed."""
+        """``output``, after the action spec got its masks, so that random actions are allowed ones."""
         spec: Any = self.full_action_spec[KEYS.action]
         spec.update_mask(output.get(KEYS.action_mask))
         return output

@@ -1,4 +1,4 @@
-"""TorchRL transforms that add observations, agent-specific states and last actions, or make vectors of them."""
+"""TorchRL transforms that add agent-specific states and last actions, or flatten entries into float vectors."""
 
 from ctde_kit.envs.transforms.agent_state import AgentState, with_agent_states
 from ctde_kit.envs.transforms.flat_vectors import FlatVectors, flat_vectors

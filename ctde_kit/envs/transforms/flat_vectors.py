@@ -1,4 +1,4 @@
-"""Whatever shape and dtype an env has, networks read and write flat float vectors."""
+"""A transform between an env's entries of any shape and dtype and the flat float vectors of networks."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from ctde_kit.keys import STATE, GroupKeys, Key
 from ctde_kit.specs import one_hot
 
 MOST_FEATURES = 20_000
-"""Of one observation or state: what has more is a picture, which no network here is made for."""
+"""The most features of one observation or state; a larger one is a picture, which no network here is made for."""
 
 
 class FlatVectors(Transform):
     """Observations, states and bounded actions as flat float vectors, whatever their shape and dtype are in the env.
 
     ``(group, "observation")`` and ``(group, "state")`` become ``[*B, n_agents, F]`` and the root ``state`` ``[*B, S]``:
-    dimensions behind the agents are flattened, a missing feature dimension is added, flags and whole numbers are cast
+    dimensions after the agents are flattened, a missing feature dimension is added, flags and whole numbers are cast
     as they are (a ``uint8`` picture has values up to 255), and choices (``Categorical``, ``MultiCategorical``) become
     one-hot. A ``Bounded`` action is ``[*B, n_agents, D]`` to the policy, and of its own shape and dtype to the env.
     Entries that are flat vectors of ``dtype`` already stay as they are.
 
-    TorchRL's ``FlattenObservation``, ``UnsqueezeTransform`` and ``DTypeCastTransform`` do one of these each, for keys
-    and dtypes that one must know; ``UnsqueezeTransform`` reaches no nested action.
+    TorchRL's ``FlattenObservation``, ``UnsqueezeTransform`` and ``DTypeCastTransform`` each do one of these, for keys
+    and dtypes that the caller must know; ``UnsqueezeTransform`` does not reach nested actions.
 
     Args:
         env: whose entries they are.
@@ -118,7 +118,7 @@ class FlatVectors(Transform):
         return self._call(tensordict)
 
     def _reset(self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase) -> TensorDictBase:
-        # Of a partial reset TorchRL takes the rows that are reset alone.
+        # After a partial reset TorchRL takes over only the rows that were reset.
         return self._call(tensordict_reset)
 
     def _inv_call(self, tensordict: TensorDictBase) -> TensorDictBase:

@@ -20,7 +20,7 @@ Result = TypeVar("Result")
 
 
 class CompiledSimulation:
-    """Physics, rewards, observations, done flags and time limit, from (state, actions) to (outputs, next state).
+    """The whole step, time limit included, as one compiled function from (state, actions) to (outputs, next state).
 
     It is called as ``VmasSimulation.step`` is. Between steps the state stays packed, outside VMAS's objects; ``flush``
     writes it into them.

@@ -20,7 +20,7 @@ def masked_reset(
     Args:
         world: VMAS's environment.
         observe: what the agents see at the moment of the call; it may write into the world.
-        mask: bool.
+        mask: bool ``[n_envs]``, the worlds that are reset.
         last: what the agents saw last, which stays where the mask is false.
 
     Returns:

@@ -24,6 +24,7 @@ BOUNDARY: Rgba = (64, 64, 64, 255)
 GRID: Rgba = (232, 232, 232, 255)
 RAY: Rgba = (200, 200, 200, 255)
 MAX_GRID_LINES = 80
+# Luminance, 0 to 255, of the bodies whose heading is marked in white.
 DARK_BELOW = 100
 
 

@@ -17,8 +17,8 @@ def load_scenario(scenario: str | BaseScenario | type[BaseScenario]) -> BaseScen
     """The scenario object for a name such as ``navigation`` or ``mpe/simple_tag``, or of a class; objects pass through.
 
     Raises:
-        UserError: where VMAS ships no scenario of that name, for a class that is no scenario's, and for an object whose
-            world is built.
+        UserError: where VMAS ships no scenario of that name, for a class that is not a scenario's, and for an object
+            whose world is built.
     """
     if isinstance(scenario, type) and issubclass(scenario, BaseScenario):
         return scenario()
@@ -65,6 +65,6 @@ def check_arguments(scenario: BaseScenario, arguments: Iterable[str]) -> None:
 
 
 def scenario_name(scenario: BaseScenario) -> str:
-    """Its class, or the file of a class that is just called Scenario."""
+    """The name of a scenario's class, or of the file of a class that is just called Scenario."""
     name = type(scenario).__name__
     return Path(type(scenario).make_world.__code__.co_filename).stem if name == "Scenario" else name

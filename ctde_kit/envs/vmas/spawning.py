@@ -1,4 +1,4 @@
-"""A limit for VMAS's search for a free place, which looks for ever where there is none."""
+"""A limit for VMAS's search for a free place, which looks forever where there is none."""
 
 from __future__ import annotations
 
@@ -18,14 +18,16 @@ from ctde_kit.envs.vmas.scenario_arguments import scenario_name
 from ctde_kit.errors import UserError
 
 MOST_TRIES = 20_000
-"""In a row in which no env of the batch finds a place, about two seconds."""
+"""Tries in a row in which no further env of the batch finds a place; they take about two seconds."""
 # How scenarios call the arguments by which their field grows.
 _FIELD = ("spawning", "semidim", "pos_range", "world_size")
 
 
 @contextlib.contextmanager
 def limited_spawning(scenario: BaseScenario) -> Iterator[None]:
-    """Inside the block ``ScenarioUtils`` looks for a place ``MOST_TRIES`` times. Places are VMAS's own, bit for bit.
+    """Inside the block ``ScenarioUtils`` gives up after ``MOST_TRIES`` tries in a row that help no env of the batch.
+
+    Places are VMAS's own, bit for bit.
 
     Raises:
         UserError: where an entity finds none; it names the arguments of ``scenario`` that say how large the field is.

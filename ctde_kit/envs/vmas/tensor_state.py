@@ -14,7 +14,7 @@ from ctde_kit.graph import TraceError
 from ctde_kit.protocols import StateDict
 
 WORLD, ELAPSED, LAST = "world", "elapsed", "last"
-# A goal drawn for the whole batch may stay the same by chance, but not so many times in a row.
+# A goal drawn for the whole batch may stay the same by chance, but not this many times in a row.
 RESETS = 20
 
 

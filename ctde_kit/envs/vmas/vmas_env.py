@@ -33,7 +33,7 @@ from ctde_kit.protocols import StateDict
 
 
 class VmasEnv(TorchRLVmasEnv):
-    """VMAS as TorchRL's ``VmasEnv`` has it, with true time limits, cheap partial resets and states that can be saved.
+    """TorchRL's ``VmasEnv`` with true time limits, cheap partial resets and states that can be saved.
 
     It has the same keys and shapes ``[n_envs, n_agents, F]``. Where it differs from TorchRL's:
 
@@ -49,7 +49,7 @@ class VmasEnv(TorchRLVmasEnv):
 
     Args:
         scenario: a name that VMAS ships (``navigation``, ``simple_tag``), or a scenario's class or object. An object
-            is one env's: its world is in it.
+            belongs to one env, whose world it holds.
         num_envs: environments in the batch.
         max_steps: steps after which an episode is truncated, ``None`` for no limit.
         continuous_actions: bounded continuous actions, else one choice per agent.
@@ -102,7 +102,7 @@ class VmasEnv(TorchRLVmasEnv):
         scenario = load_scenario(scenario)
         check_arguments(scenario, arguments)
         self.with_info = info
-        # TorchRL's wrapper looks an attribute that it lacks up in VMAS's env, which takes 0.1 ms each time.
+        # TorchRL's wrapper looks up in VMAS's env what it lacks itself, which takes 0.1 ms each time.
         self.continuous_actions = continuous_actions
         self.random_stream = RandomStream(seed, device)
         with drawing_from(self.random_stream), limited_spawning(scenario):

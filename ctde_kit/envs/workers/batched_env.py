@@ -61,7 +61,7 @@ class WorkerEnv(EnvBase):
     - An agent that ended keeps the flags it ended with until the reset (TorchRL: terminated and truncated at once),
       with observation and reward zero whatever the environment still says of it, and mask False. Its actions are
       dropped (TorchRL passes them on). An agent may join late, but not come back. Where the environment flags an
-      agent's end and has it go on without the flag, one warning names it, and ``agents_after_their_end`` does.
+      agent's end and has it go on without the flag, one warning names it, and ``agents_after_their_end`` lists it.
     - The mask is True for agents that are alive, and in the last observation of an episode for those that a time limit
       stopped, since their value is bootstrapped (TorchRL: False for all).
     - Where agents act in turn, an agent waits while another is on turn. It is alive, its mask is True (TorchRL: False),
@@ -229,8 +229,9 @@ def worker_env(
         group_map: groups to lists of agents; default: as :func:`~ctde_kit.envs.workers.block_layout.make_groups`
             has it.
         return_state: whether ``state`` is written; default: where the environment has ``state()``, and it is a vector
-            or a dictionary of numbers (whose entries are written one after the other), no picture.
+            or a dictionary of numbers (whose entries are written one after the other), not a picture.
         flatten: observations and states of several dimensions are vectors, of up to 20,000 features.
+        device: where the tensors that the env returns live.
         worker_timeout: seconds after which a worker that does not come back from one environment's step, reset or
             making is given up.
 

@@ -20,7 +20,7 @@ SELECTED = "_selected"
 SEED = "_seed"
 """``[n_envs]`` int64: the seed of an env's next reset; negative: go on with the env's own random stream."""
 WENT_ON = "_went_on"
-"""``[n_envs, n_agents]`` bool, in each group: whom the environment has had going on after their end."""
+"""``[n_envs, n_agents]`` bool, in each group: agents that went on after the environment had flagged their end."""
 
 _ALIGNMENT = 64
 Block = Mapping[Key, np.ndarray]
@@ -36,7 +36,7 @@ class AgentDescription:
 
     @property
     def n_choices(self) -> tuple[int, ...]:
-        """How many options each part of a discrete action has, ``()`` of a continuous one."""
+        """How many options each part of a discrete action has; ``()`` for a continuous one."""
         space = self.action_space
         if isinstance(space, Discrete):
             return (int(space.n),)
@@ -44,7 +44,7 @@ class AgentDescription:
 
     @property
     def action_shape(self) -> tuple[int, ...]:
-        """One agent's entry of the block: nothing of one choice, else a vector."""
+        """The shape of one agent's action in the block: ``()`` for a single choice, else ``(D,)``."""
         return () if isinstance(self.action_space, Discrete) else (prod(self.action_space.shape or ()),)
 
     @property

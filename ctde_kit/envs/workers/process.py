@@ -65,7 +65,7 @@ class Worker:
             self._begin("the factory", index)
             env = as_parallel(self._factory())
             self._envs.append(env)
-            self._begin("a first look", index)
+            self._begin("the first reset", index)
             descriptions.append(describe(env))
         return descriptions
 

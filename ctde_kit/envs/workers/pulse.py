@@ -6,7 +6,7 @@ import mmap
 from collections.abc import Sequence
 
 # What a worker can be doing.
-DOINGS = ("nothing", "the factory", "a first look", "sharing memory", "reset", "step", "close")
+ACTIVITIES = ("nothing", "the factory", "the first reset", "sharing memory", "reset", "step", "close")
 _FIELDS = 3
 
 
@@ -20,7 +20,7 @@ class Pulse:
         """Say that ``worker`` begins something, with ``env`` or with all of its own."""
         place = worker * _FIELDS
         self._values[place + 1] = -1 if env is None else env
-        self._values[place + 2] = DOINGS.index(doing)
+        self._values[place + 2] = ACTIVITIES.index(doing)
         self._values[place] += 1
 
     def beats(self, workers: Sequence[int]) -> dict[int, int]:
@@ -30,4 +30,4 @@ class Pulse:
     def doing(self, worker: int) -> str:
         """What ``worker`` is doing, in words."""
         _, env, doing = self._values[worker * _FIELDS : (worker + 1) * _FIELDS]
-        return DOINGS[doing] + ("" if env < 0 else f" of env {env}")
+        return ACTIVITIES[doing] + ("" if env < 0 else f" of env {env}")

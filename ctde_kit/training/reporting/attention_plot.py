@@ -149,7 +149,8 @@ def beside_frames(frames: Sequence[np.ndarray], record: WeightRecord) -> list[np
     """Frames of a video with the weights of each step to their right, one matrix per group.
 
     Args:
-        frames: uint8 ``[H, W, 3]``, one per step of the recorded episode; one more, of its end, has the last weights.
+        frames: uint8 ``[H, W, 3]``, one per step of the recorded episode; a further one, of its end, gets the last
+            weights.
         record: of that episode: an ``AttentionRecord``, or of agents that talk a ``ListeningRecord`` or a
             ``HearingRecord``.
 

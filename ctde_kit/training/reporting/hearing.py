@@ -25,7 +25,7 @@ class TalksThroughChannel(Capability, Protocol):
 
 
 class HearingRecord:
-    """Records at every step how much an agent would hear something else if another agent were silent.
+    """Records at every step how much what an agent hears would change if another agent were silent.
 
     It is the norm of the change in the channel's output, as a share of the episode's largest. Where a channel has
     weights, as TarMAC's has, ``ListeningRecord`` shows them.

@@ -138,7 +138,7 @@ def probabilities_of_improvement(scores: Scores, *, seed: int = 0) -> dict[tuple
 def differences(
     scores: Scores, pairs: Iterable[tuple[str, str]], *, n_comparisons: int
 ) -> dict[tuple[str, str], Estimate]:
-    """For each pair the difference of the two means, in both directions: first less second, and second less first.
+    """For each pair the difference of the two means, in both directions: first minus second, and second minus first.
 
     The interval is Welch's, of two normal samples with different deviations. A bootstrap's interval would be too
     narrow: with five seeds, 13 layouts that do not differ and Bonferroni's correction it finds a difference in one
@@ -197,7 +197,7 @@ def _resampled(
     np.random.seed(seed)
     try:
         with warnings.catch_warnings():
-            # It hands its resampling library a generator by an argument that this one will rename.
+            # It hands its resampling library a generator by an argument that the library is going to rename.
             warnings.filterwarnings("ignore", "random_state is deprecated", FutureWarning)
             return library.get_interval_estimates(scores, function, reps=resamples, confidence_interval_size=CONFIDENCE)
     finally:

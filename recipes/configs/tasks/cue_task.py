@@ -19,7 +19,7 @@ class CueTask(TaskConfig):
     Args:
         name: of the task.
         n_envs: environments in the batch.
-        groups_compete: all agents get the same reward.
+        groups_compete: false, since all agents get the same reward.
         max_steps: steps per episode.
         two_groups: those who see and those who choose are groups of their own, with observations of their own size.
         params: n_agents and n_goals.

@@ -18,7 +18,7 @@ class LbfTask(TaskConfig):
     Args:
         name: of the task.
         n_envs: environments in the batch.
-        groups_compete: there is one group.
+        groups_compete: null, since there is one group.
         env_id: as lbforaging registers it.
         n_workers: processes; null for one per core that may be used.
         worker_timeout: seconds after which a worker that does not come back from one environment is given up.

@@ -25,8 +25,8 @@ class MatrixTask(TaskConfig):
     Args:
         name: of the task.
         n_envs: games in the batch.
-        groups_compete: there is one group.
-        payoff: the table, a list per agent deep; with next_state, one table per state.
+        groups_compete: null, since there is one group.
+        payoff: the table, lists nested one level per agent; with next_state, a list of such tables, one per state.
         next_state: the state that follows each joint action, -1 where the game ends; null for a game of one step.
 
     >>> from ctde_kit.recipes import MatrixTask
@@ -48,7 +48,7 @@ class MatrixTask(TaskConfig):
 
     @property
     def episode_steps(self) -> int:
-        """Each step leads to a later state."""
+        """Steps of the longest episode: at most one per state, since each step leads to a later one."""
         return 1 if self.next_state is None else len(self.payoff)
 
     def build(self, *, seed: int, device: str, n_envs: int | None = None) -> EnvBase:

@@ -34,7 +34,7 @@ class PettingZooTask(TaskConfig):
         worker_timeout: seconds after which a worker that does not come back from one environment is given up.
         max_steps: steps per episode.
         continuous_actions: for environments that offer both kinds; null for what the recipe needs, else discrete.
-        return_state: write the env's global state; null where it has one.
+        return_state: write the env's global state; null: write it where the env has one.
         params: the environment's own arguments.
 
     >>> from ctde_kit.recipes import PettingZooTask
@@ -94,7 +94,7 @@ class PettingZooTask(TaskConfig):
         return partial(imported(self.env, f"task.env={self.env}"), **params)
 
     def own_code(self) -> dict[str, Path]:
-        """The function's file or package; and a package that is none of PettingZoo's families and not mpe2."""
+        """The function's file or package; of an environment in a package of the user's own, that package."""
         if ":" in self.env:
             return {self.env: source(self.env, f"task.env={self.env}")}
         from ctde_kit.envs.pettingzoo import own_package

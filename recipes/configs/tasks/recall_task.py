@@ -19,7 +19,7 @@ class RecallTask(TaskConfig):
     Args:
         name: of the task.
         n_envs: environments in the batch.
-        groups_compete: there is one group.
+        groups_compete: null, since there is one group.
         max_steps: steps per episode.
         params: n_agents and n_cues.
 

@@ -18,7 +18,7 @@ class SmaxTask(TaskConfig):
     Args:
         name: of the task.
         n_envs: battles in the batch.
-        groups_compete: there is one group, the allies.
+        groups_compete: null, since there is one group, the allies.
         map_name: of JaxMARL, such as 3m or smacv2_5_units.
         max_steps: steps per battle.
         params: the arguments of JaxMARL's SMAX.

@@ -1,4 +1,4 @@
-"""What every task's configuration has."""
+"""The base of all tasks' configurations, and checks that they share."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class TaskConfig(CheckedConfig):
         name: of the task, as reports show it.
         n_envs: environments in the batch.
         groups_compete: groups have opposed interests, so returns are reported per group only; null where there is one
-            group: of several somebody must say it.
+            group; with several groups it must be true or false.
     """
 
     # Options of a recipe, by their paths, that have other values with this task unless they are given.
@@ -91,15 +91,15 @@ class TaskConfig(CheckedConfig):
         raise NotImplementedError
 
     def build_evaluation(self, *, seed: int, device: str, episodes: int) -> EnvBase:
-        """The environment of evaluations with so many episodes."""
+        """The environment of evaluations of ``episodes`` episodes."""
         return self.build(seed=seed, device=device, n_envs=self.evaluation_envs(episodes))
 
     def action_meaning(self, env: EnvBase, group: str, agent: int) -> str:
         """What the numbers of an agent's action are, for whoever runs a policy elsewhere."""
-        return f"the action of {self.name}, as its documentation has it"
+        return f"the action of {self.name}, as its documentation says"
 
     def build_rendered(self, *, seed: int, device: str, episodes: int) -> EnvBase:
-        """The environment of evaluations, so that ``renderer`` can draw it; it steps as that one does."""
+        """The environment of evaluations, built so that ``renderer`` can draw it; its steps are the same."""
         return self.build_evaluation(seed=seed, device=device, episodes=episodes)
 
     def renderer(self, env: EnvBase) -> Renderer | None:
@@ -137,7 +137,7 @@ def check_params(name: str, params: JsonObject, known: tuple[str, ...]) -> None:
 def naming_params(task: str, params: JsonObject) -> Iterator[None]:
     """Turn whatever an environment raises while it is built into a ``UserError`` that names it.
 
-    An argument is named where what was raised names it, else the line that raised it.
+    The error names the argument that the exception mentions, or else the line that raised it.
     """
     try:
         yield

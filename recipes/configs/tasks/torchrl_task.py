@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torchrl.envs import EnvBase
 
 
-# What is read, or is meant for people.
+# Entries of the observation spec that networks and buffers read, or that are meant for people.
 IN_GROUP = ("observation", "state", "mask", "action_mask", "done", "terminated", "truncated", "info", "episode_reward")
 AT_ROOT = ("state", "info", "pixels", "step_count", "is_init")
 
@@ -73,7 +73,7 @@ class TorchRLTask(TaskConfig):
         env.set_seed(seed)
         self._check_read(env)
         transformed = TransformedEnv(flat_vectors(env), StepCounter(self.max_steps), auto_unwrap=True)
-        # What a foreign environment keeps is not known, so that a checkpoint resets it, in both runs.
+        # What a foreign environment keeps is not known, so a checkpoint resets it, whether the run then stops or not.
         transformed.base_env.state_is_captured = False
         return transformed
 
@@ -87,7 +87,7 @@ class TorchRLTask(TaskConfig):
         if list(env.batch_size) != batch:
             raise UserError(
                 f"task.env={self.env}: expected an environment of the batch {batch}, found {list(env.batch_size)}; "
-                "take n_envs as an argument and build so many, or build one environment without a batch"
+                "take n_envs as an argument and build that many, or build one environment without a batch"
             )
         return env
 

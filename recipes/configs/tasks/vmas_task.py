@@ -105,5 +105,5 @@ class VmasTask(TaskConfig):
         dynamics = type(own.dynamics).__name__
         controls = "forces along x and y" if dynamics == "Holonomic" else f"the controls of VMAS's {dynamics} dynamics"
         if self.continuous:
-            return f"{controls} in VMAS's units, before the scenario's multiplier; what an agent says comes after them"
+            return f"{controls} in VMAS's units, before the scenario's multiplier; the agent's communication follows"
         return f"a choice of nothing, backwards, forwards for each of {controls}, the last changing fastest"

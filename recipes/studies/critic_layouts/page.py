@@ -26,7 +26,7 @@ MEASURES = {
 
 
 def write_page(curves: Curves, output: Path, made: str) -> list[Path]:
-    """``critic_layouts.md``, ``.png`` and ``.json`` (every seed's evaluations) in ``output``.
+    """Write ``critic_layouts.md``, ``.png`` and ``.json`` (every seed's evaluations); returns their paths.
 
     Args:
         curves: the study's runs.
@@ -102,7 +102,7 @@ def _introduction(curves: Curves, made: str) -> str:
         f"frames per run, {len(curves.seeds)} seeds per layout, {config['evaluation']['episodes']} greedy episodes per "
         "evaluation on seeds that training never used. The figures are interquartile means over seeds, in brackets "
         f"their {CONFIDENCE:.0%} bootstrap intervals ({RESAMPLES:,} resamples, `rliable`); a return is the mean over "
-        f"agents. What a layout is stands in its file, `layout=NAME` on the command line. {made}"
+        f"agents. `layout=NAME` chooses a layout; the file `recipes/conf/layout/NAME.yaml` says what it is. {made}"
     )
 
 
@@ -122,14 +122,14 @@ def _claims(curves: Curves) -> list[str]:
     said = claims(list(curves.returns))
     if not said:
         return []
-    lines = ["## What is said, and what these runs say", ""]
+    lines = ["## Claims, and what these runs show", ""]
     if len(curves.seeds) < 2:
         return [*lines, "One seed decides nothing."]
     pairs = distinct(pair for claim in said for pair in claim.pairs)
     n_comparisons = len(pairs) * len(MEASURES)
     lines += [
-        f"A difference is of means over seeds, its interval is Welch's, as wide as Bonferroni's correction for all "
-        f"{n_comparisons} comparisons of this page asks; beyond noise are those whose interval excludes 0.",
+        f"A difference is one of means over seeds. Its interval is Welch's, with Bonferroni's correction for all "
+        f"{n_comparisons} comparisons of this page. A difference is beyond noise if its interval excludes 0.",
     ]
     for measure, meaning in MEASURES.items():
         found = differences(scores(curves, measure), pairs, n_comparisons=n_comparisons)

@@ -61,7 +61,7 @@ def read_curves(directory: Path, study_options: StudyOptions) -> Curves:
     for name, found in seeds.items():
         if found != seeds[first]:
             raise UserError(
-                f"runs={directory}: {name} has seeds {found}, {first} has {seeds[first]}; train the missing"
+                f"runs={directory}: {name} has seeds {found}, {first} has {seeds[first]}; train the missing ones"
             )
     configs = {run: SavedRun(run).config for runs in paths.values() for run in runs}
     example, shared = next(iter(configs)), _comparable(next(iter(configs.values())))

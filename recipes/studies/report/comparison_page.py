@@ -40,7 +40,7 @@ THRESHOLDS = np.linspace(0, 1, 101)
 def write_report(
     found: Found, output: Path, *, command: str, bounds: Mapping[str, tuple[float, float]] | None = None
 ) -> list[Path]:
-    """``report.html``, ``report.md`` with its pictures, and ``marl_eval.json``, all runs in marl-eval's format.
+    """Write ``report.html``, ``report.md`` with its pictures, and ``marl_eval.json``; returns their paths.
 
     Args:
         found: the runs.
@@ -49,7 +49,7 @@ def write_report(
         bounds: by task, the returns that count as 0 and 1; others are taken from the runs.
 
     Raises:
-        UserError: where no run has ended, and for bounds of tasks that there are not.
+        UserError: where no run has ended, and for bounds of unknown tasks.
     """
     comparison = Comparison(found.curves, bounds)
     unknown = [task for task in bounds or {} if task not in comparison.tasks]
@@ -95,11 +95,11 @@ def _over_tasks(comparison: Comparison, output: Path) -> list[Block]:
     improvement = probabilities_of_improvement({label: scores[label] for label in _ranked(aggregates)})
     if improvement:
         path = plot_improvement(improvement, output / "improvement.png")
-        pictures.append(Picture(path.name, "Probability of improvement: of a run of the first over one of the second."))
+        pictures.append(Picture(path.name, "Probability that a run of the first is better than one of the second."))
     names = list(next(iter(aggregates.values())))
     rows = [[label, *(aggregates[label][name].text() for name in names)] for label in _ranked(aggregates)]
     note = (
-        f"The first {comparison.common_seeds} seeds of each are counted, as many as all have."
+        f"Only the first {comparison.common_seeds} seeds of each recipe count, because not all have more."
         if _uneven(comparison)
         else ""
     )

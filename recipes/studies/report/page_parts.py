@@ -18,7 +18,7 @@ def introduction(comparison: Comparison, each: str) -> str:
 
     Args:
         comparison: of all runs.
-        each: what has several seeds.
+        each: what the seeds are counted for, such as "curve".
     """
     counts = {len(comparison.of(task, label)) for task in comparison.tasks for label in comparison.labels} - {0}
     seeds = f"{min(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"

@@ -10,7 +10,7 @@ from typing import Any
 from ctde_kit.errors import UserError
 from ctde_kit.files import JsonObject
 from ctde_kit.recipes.configs.data import KIND
-from ctde_kit.recipes.studies.report.sources import FREE, FREE_OF_TASK, Found, read_sources
+from ctde_kit.recipes.studies.report.sources import MAY_DIFFER, MAY_DIFFER_IN_TASK, Found, read_sources
 
 Settings = Mapping[str, Any]  # plain values, of yaml
 
@@ -67,7 +67,7 @@ def _check_task(configs: Mapping[Path, Settings]) -> None:
     for run, config in others:
         for name in ("name", *sorted(theirs["task"] | config["task"])):
             ours, other = config["task"].get(name), theirs["task"].get(name)
-            if name not in FREE_OF_TASK and ours != other:
+            if name not in MAY_DIFFER_IN_TASK and ours != other:
                 raise UserError(
                     f"{run} is a run with task.{name}={ours}, {first} with {other}; compare runs of one task, or make "
                     "a page of several with `ctde report`"
@@ -76,7 +76,7 @@ def _check_task(configs: Mapping[Path, Settings]) -> None:
 
 def _labels(configs: Mapping[Path, Settings]) -> dict[Path, str]:
     plain = {
-        run: _flat({name: value for name, value in config.items() if name not in FREE})
+        run: _flat({name: value for name, value in config.items() if name not in MAY_DIFFER})
         for run, config in configs.items()
     }
     labels: dict[Path, str] = {}

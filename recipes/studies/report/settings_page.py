@@ -49,7 +49,7 @@ def write_comparison(found: Found, output: Path, *, command: str) -> tuple[list[
             plot_improvement(improvement, path)
             blocks += [
                 table,
-                Picture(path.name, "Probability of improvement: of a run of the first over one of the second."),
+                Picture(path.name, "Probability that a run of the first is better than one of the second."),
             ]
             tables[task].append(table)
     blocks += how_it_was_made(comparison, found, command)

@@ -17,9 +17,9 @@ from ctde_kit.training import read_evaluations, read_metrics
 from ctde_kit.training.reporting import RunCurve, is_marl_eval, read_marl_eval
 
 # Runs of one label may differ in these, which change nothing in what is learned.
-FREE = ("seed", "device", "compile", "threads", "logger", "video", "checkpoint", "evaluation")
+MAY_DIFFER = ("seed", "device", "compile", "threads", "logger", "video", "checkpoint", "evaluation")
 # Runs of one task may differ in these.
-FREE_OF_TASK = ("n_envs", "n_workers", "continuous_actions")
+MAY_DIFFER_IN_TASK = ("n_envs", "n_workers", "continuous_actions")
 
 
 @dataclass
@@ -126,7 +126,7 @@ def _check_alike(configs: dict[tuple[str, str, int], JsonObject]) -> None:
     of_label: dict[tuple[str, str], JsonObject] = {}
     of_task: dict[str, tuple[str, JsonObject]] = {}
     for (task, label, seed), config in configs.items():
-        plain = {name: value for name, value in config.items() if name not in FREE}
+        plain = {name: value for name, value in config.items() if name not in MAY_DIFFER}
         plain["task"] = {name: value for name, value in config["task"].items() if name != "n_workers"}
         first = of_label.setdefault((task, label), plain)
         name = _difference(first, plain)
@@ -135,7 +135,7 @@ def _check_alike(configs: dict[tuple[str, str, int], JsonObject]) -> None:
                 f"{label} on {task}: seed {seed} has {name}={plain.get(name)}, another {first.get(name)}; compare runs "
                 "that differ in their seed alone, and put variants into directories of their own, LABEL/seed_N"
             )
-        arguments = {name: value for name, value in config["task"].items() if name not in FREE_OF_TASK}
+        arguments = {name: value for name, value in config["task"].items() if name not in MAY_DIFFER_IN_TASK}
         other, theirs = of_task.setdefault(task, (label, arguments))
         name = _difference(theirs, arguments)
         if name:

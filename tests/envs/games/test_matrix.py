@@ -88,7 +88,7 @@ def test_state_is_restored() -> None:
     ("payoff", "follows", "message"),
     [
         ([[1, 2], [3]], None, "sides of one length"),
-        ([[1, 2, 3], [4, 5, 6]], None, r"as many actions for each agent, found \[2, 3\]"),
+        ([[1, 2, 3], [4, 5, 6]], None, r"equally many actions for each agent, found \[2, 3\]"),
         (TWO_STEP, FOLLOWS[:2], "payoff's shape"),
         (TWO_STEP, [[[1, 1], [3, 2]], *FOLLOWS[1:]], "a later one of the 3 states, found 3"),
         (TWO_STEP, [[[1, 1], [0, 2]], *FOLLOWS[1:]], "found 0"),
