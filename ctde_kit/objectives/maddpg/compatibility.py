@@ -37,9 +37,9 @@ def check_parts(
 ) -> None:
     """Raise ``UserError`` unless the parts and options of ``MADDPGLoss`` fit together."""
     check_choice("MADDPGLoss", "other_actions", other_actions, OTHER_ACTIONS)
-    check_groups("MADDPGLoss", "actors", actors, "MultiAgentDeterministicActor; as_deterministic_actor(group, module)")
-    advice = "a MultiAgentDeterministicActor, or as_deterministic_actor(group, module)"
-    check_learners("MADDPGLoss", actors, critics, LearnsActions, advice)
+    advice = "MultiAgentDeterministicActor, or as_deterministic_actor(group, module)"
+    check_groups("MADDPGLoss", "actors", actors, advice)
+    check_learners("MADDPGLoss", actors, critics, LearnsActions, f"a {advice}")
     check_critics_of_actions("MADDPGLoss", critics)
     check_mixer("MADDPGLoss", mixer)
     mixed = [] if mixer is None else [key[0] for key in mixer.in_keys if key[-1] == CHOSEN_ACTION_VALUE]
