@@ -8,5 +8,5 @@ __all__ = ["usable_cores"]
 
 
 def usable_cores() -> int:
-    """CPU cores that this process may use, which Slurm, containers and ``taskset`` make fewer than there are."""
+    """The number of CPU cores that this process may use; Slurm, a container or ``taskset`` may allow it only some."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

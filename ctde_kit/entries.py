@@ -118,7 +118,7 @@ def alive_next(tensordict: TensorDictBase, keys: GroupKeys) -> Tensor:
     """Which agents are bootstrapped after the step, bool ``[*B, n_agents]``.
 
     They are the agents whose next ``mask`` is true, and those that were alive and did not terminate: envs call agents
-    dead once their time is up, yet what they see at that moment has a value. Where the env writes no ``terminated`` of
+    dead once their time is up, yet their last observation has a value. Where the env writes no ``terminated`` of
     single agents, those whose next mask is false are gone, unless the team is done.
     """
     alive = required_entry(tensordict, keys.mask, "the env must write it, shape [*B, n_agents]")

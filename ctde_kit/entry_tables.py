@@ -1,4 +1,4 @@
-"""What the entries of a batch look like: rows of key, shape and dtype, against which losses check what they read."""
+"""Tables of what a batch must hold: rows of key, shape and dtype, against which losses check what they read."""
 
 from __future__ import annotations
 
@@ -18,15 +18,17 @@ class Entry:
     """One row of a table of the entries that a loss or a module reads.
 
     Args:
-        key: where it stands.
-        shape: its axes by name, ``"*B n_agents F"``; an ``...`` at the end stands for axes that are not known here.
-        sizes: of the axes after ``*B``; ``None`` for a size that is not known here: all entries of a group agree on it.
-        dtype: ``float`` is the floating dtype of the parameters that learn from it, ``any float`` any one; ``one-hot``
-            is bool or an integer, and exactly one of the last axis is set; ``any`` is not checked.
+        key: the entry's key.
+        shape: its axes by name, such as ``"*B n_agents F"``; ``...`` at the end stands for axes that are not known.
+        sizes: the sizes of the axes after ``*B``; ``None`` for a size that is not known, on which all entries of a
+            group must agree.
+        dtype: ``float`` is the floating dtype of the parameters that learn from it, ``any float`` any floating dtype;
+            ``one-hot`` is bool or an integer, with exactly one 1 along the last axis; ``any`` is not checked.
         optional: the entry may be missing.
-        n_values: for an index, how many values it may take: one number, or one for each place of the last axis.
+        n_values: for an index, how many values it may take: one number, or one for each place of the last axis; empty
+            for other entries.
         mask: the key of the mask of living agents; the indices of dead agents may be anything.
-        advice: what to do where the entry is missing.
+        advice: what an error says to do if the entry is missing.
 
     >>> from ctde_kit.entry_tables import Entry
     >>> Entry(("agents", "reward"), "*B n_agents 1", (3, 1), "float").axes
@@ -120,9 +122,9 @@ class GroupEntries:
     Args:
         keys: the group's keys.
         n_agents: how many agents it has; ``None`` where that is not known.
-        action: what the agents do; ``None`` where that is not known.
-        observation_dim: features of an observation, likewise.
-        state_dim: features of the agent-specific state, likewise.
+        action_spec: the agents' actions; ``None`` where that is not known.
+        observation_dim: features of an observation; ``None`` where that is not known.
+        state_dim: features of the agent-specific state; ``None`` where there is none or that is not known.
         agents_die: whether the env says which agents are alive.
 
     >>> from ctde_kit.entry_tables import GroupEntries

@@ -10,7 +10,7 @@ Word = TypeVar("Word", bound=str)
 
 
 class UserError(ValueError):
-    """A mistake that the caller can mend: its message is one line that says what and what to do.
+    """A mistake that the caller can correct: its message is one line that says what is wrong and what to do.
 
     Command lines print it and exit with code 2; Python callers may catch it as a ``ValueError``.
 
@@ -35,7 +35,7 @@ class NotFiniteError(RuntimeError):
 
 
 class RunStopped(KeyboardInterrupt):
-    """A signal ended a run; the message says how to go on with it.
+    """A signal ended a run; the message says how to resume it.
 
     Args:
         message: one line.
@@ -48,7 +48,7 @@ class RunStopped(KeyboardInterrupt):
 
 
 def check_choice(owner: str, argument: str, value: str, choices: tuple[Word, ...]) -> Word:
-    """Return ``value``, which must be one of ``choices``.
+    """Return ``value`` if it is one of ``choices``.
 
     Args:
         owner: the class or function whose argument it is.
@@ -57,7 +57,7 @@ def check_choice(owner: str, argument: str, value: str, choices: tuple[Word, ...
         choices: what is allowed.
 
     Raises:
-        UserError: for another word.
+        UserError: if it is not.
 
     >>> from ctde_kit.errors import check_choice
     >>> check_choice("QMixLoss", "value_loss", "l2", ("huber", "l2"))

@@ -16,11 +16,12 @@ __all__ = ["JsonObject", "replacing", "seal_holds", "sync_directory"]
 JsonObject: TypeAlias = dict[str, Any]
 """An object of a JSON or YAML file: values by name, of whatever kinds the file holds."""
 
-# The last line of a sealed file: a comment in YAML, and behind the end of a zip archive; readers of both pass it over.
+# The last line of a sealed file. Readers skip it: in YAML it is a comment, and in a zip archive it comes after the end.
 SEAL = re.compile(rb"# sha256: ([0-9a-f]{64})\n")
 SEAL_SIZE = len("# sha256: ") + 64 + 1
+# Bytes that are read at once to check a seal.
 BLOCK = 2**20
-# Smaller writes are hashed faster than another thread is woken.
+# Bytes of the smallest write that is hashed in another thread; waking it would take longer than hashing fewer.
 HASHED_BESIDE = 2**18
 
 
@@ -86,7 +87,7 @@ def replacing(path: Path, *, sealed: bool = False) -> Iterator[BinaryIO]:
 
 
 def seal_holds(file: BinaryIO) -> bool:
-    """Whether a file ends with the SHA-256 of all before it, as ``replacing`` writes it; leaves it at its start."""
+    """Whether a file ends with the SHA-256 of all before it, as ``replacing`` writes it; then reading starts anew."""
     size = file.seek(0, os.SEEK_END) - SEAL_SIZE
     if size < 0:
         return False
@@ -104,7 +105,7 @@ def seal_holds(file: BinaryIO) -> bool:
 
 
 def sync_directory(directory: Path) -> None:
-    """Put the names in a directory on the disk, where its file system can."""
+    """Write a directory's file names to the disk, where its file system can."""
     with contextlib.suppress(OSError):
         descriptor = os.open(directory, os.O_RDONLY)
         try:

@@ -10,8 +10,8 @@ from ctde_kit.entry_tables import as_key
 from ctde_kit.errors import NotFiniteError
 from ctde_kit.keys import NEXT, Key
 
-GIVEN = ("observation", "state", "reward")
-"""The last parts of the keys that an environment writes as numbers."""
+CHECKED = ("observation", "state", "reward")
+"""The last parts of the keys of the entries that are checked, all of which environments write."""
 
 
 def check_finite(batch: TensorDictBase, frames: int) -> None:
@@ -23,7 +23,7 @@ def check_finite(batch: TensorDictBase, frames: int) -> None:
         batch: as collected, ``[n_envs, T]``, or one step ``[n_envs]``.
         frames: collected so far, for the error message.
     """
-    wrong = {key: _not_finite(batch, key) for key in _given(batch)}
+    wrong = {key: _not_finite(batch, key) for key in _checked_keys(batch)}
     # One answer from the device for all entries.
     if not wrong or not bool(torch.stack([entries.any() for entries in wrong.values()]).any()):
         return
@@ -35,15 +35,15 @@ def check_finite(batch: TensorDictBase, frames: int) -> None:
     value = batch.get(key)[tuple(place)].item()
     raise NotFiniteError(
         f"{_last(key)}{whose} is {value} in env {place[0]} (key {key!r}, at {frames} frames): the environment gave it; "
-        "mend the environment, or its arguments"
+        "correct the environment, or its arguments"
     )
 
 
-def _given(batch: TensorDictBase) -> list[Key]:
+def _checked_keys(batch: TensorDictBase) -> list[Key]:
     keys = [as_key(key) for key in batch.keys(include_nested=True, leaves_only=True)]
     # Entries under `next` come last, since they follow from the others: the first that is wrong is named.
     ordered = sorted(keys, key=lambda key: (NEXT in key, str(key)))
-    return [key for key in ordered if _last(key) in GIVEN and batch.get(key).is_floating_point()]
+    return [key for key in ordered if _last(key) in CHECKED and batch.get(key).is_floating_point()]
 
 
 def _last(key: Key) -> str:
@@ -54,6 +54,7 @@ def _not_finite(batch: TensorDictBase, key: Key) -> Tensor:
     entries = ~torch.isfinite(batch.get(key))
     if isinstance(key, str):
         return entries
+    # A reward belongs to the agents that were alive before the step.
     before = key[1:-1] if key[0] == NEXT and key[-1] == "reward" else key[:-1]
     alive = batch.get((*before, "mask"), None) if before else None
     return entries if alive is None else entries & alive.reshape(*alive.shape, *[1] * (entries.ndim - alive.ndim))

@@ -1,4 +1,4 @@
-"""Which operations have a kernel in C++, too; ``ctde_kit.graph`` puts it into compiled graphs, others need not know."""
+"""C++ kernels of operations; ``ctde_kit.graph`` puts them into compiled graphs, and no other caller needs them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 @dataclass(frozen=True)
 class CppKernel:
-    """A second form of an operation on CPU tensors.
+    """A C++ form of an operation on CPU tensors.
 
     Args:
         operation: one of ``torch.ops``, with the same arguments and results.
@@ -25,4 +25,4 @@ class CppKernel:
 
 
 CPP_KERNELS: dict[Any, CppKernel] = {}
-"""By the operation, also one of ``torch.ops``, that a compiled graph on a CPU replaces by it."""
+"""For each operation of ``torch.ops``, the kernel that replaces it in a compiled graph on a CPU."""

@@ -63,7 +63,7 @@ class GroupKeys:
         return self(f"{owner}_hidden")
 
     def team_hidden(self, owner: str) -> str:
-        """The recurrent state of a network that looks at the whole team: at the root, as it has no agent axis."""
+        """The recurrent state of a network that sees the whole team; it is kept at the root, outside any group."""
         return f"{self.group}_{owner}_hidden"
 
     @property
@@ -86,7 +86,7 @@ class GroupKeys:
 
     @property
     def last_action(self) -> tuple[str, str]:
-        """The action of the step before, one-hot."""
+        """The action of the step before, one-hot; only of discrete actions."""
         return self("last_action")
 
     @property
@@ -150,12 +150,12 @@ class GroupKeys:
 
     @property
     def state_action_value(self) -> tuple[str, str]:
-        """What a critic of actions says of the joint action."""
+        """The value of the joint action, as a critic of actions writes it."""
         return self("state_action_value")
 
     @property
     def noise(self) -> tuple[str, str]:
-        """The state of an exploration noise that has one."""
+        """The state of an exploration noise that is correlated over time."""
         return self("noise")
 
     @property

@@ -1,4 +1,4 @@
-"""Package faces that import a name when it is first used, so that a command's ``--help`` need not load torch."""
+"""Public names of a package that are imported at their first use, so that ``--help`` need not load torch."""
 
 from __future__ import annotations
 

@@ -19,12 +19,12 @@ __all__ = ["ActionSpec", "GroupSpec", "TeamSpec"]
 
 ActionKind = Literal["continuous", "categorical", "one_hot", "multi_discrete"]
 
-# What stands at the root of a step beside the groups.
+# Names of the root entries of a step; no group may have one of them.
 _ROOT = (NEXT, STATE, DONE, TERMINATED, TRUNCATED, IS_INIT)
 
 
 def one_hot(index: Tensor, size: int) -> Tensor:
-    """One-hot vectors, bool ``[..., size]``; torch's own ``one_hot`` looks at its data, which a graph cannot."""
+    """One-hot vectors, bool ``[..., size]``; torch's own ``one_hot`` reads the data, which no graph can."""
     return index.unsqueeze(-1) == torch.arange(size, device=index.device)
 
 
@@ -76,7 +76,7 @@ class ActionSpec:
         return Bounded(low, high) if batch else Bounded(low[0], high[0])
 
     def vector(self, action: Tensor) -> Tensor:
-        """Actions as an env takes them as float vectors ``[*B, n_agents, vector_dim]``.
+        """Float vectors ``[*B, n_agents, vector_dim]`` of actions in the env's form.
 
         >>> ActionSpec("multi_discrete", (2, 3)).vector(torch.tensor([[1, 2]]))
         tensor([[0., 1., 0., 0., 1.]])
@@ -177,7 +177,7 @@ class TeamSpec:
 
         Raises:
             UserError: for a single-agent env, a group that is named like another entry or whose agents differ in their
-                spaces, and for observations and actions that the transform ``FlatVectors`` is for.
+                spaces, observations that are not flat vectors, or actions of an unknown kind.
         """
         batch_dims = len(env.batch_size)
         observation_spec: Composite = env.observation_spec
@@ -256,7 +256,7 @@ def _flat_dim(spec: Composite, key: str | tuple[str, str], leading: int) -> int 
 
 def _action_spec(name: str, spec: TensorSpec, batch_dims: int) -> ActionSpec:
     shape = spec.shape[batch_dims:]
-    # Subclasses of Categorical and OneHot that mean something else.
+    # They are subclasses of Categorical and OneHot, but mean several choices at once.
     if isinstance(spec, Binary | MultiOneHot):
         sizes = [2] * shape[-1] if isinstance(spec, Binary) else list(spec.nvec)
         raise UserError(

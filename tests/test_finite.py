@@ -37,7 +37,7 @@ def batch() -> TensorDict:
             (0, 2, 3, 0),
             "reward of group 'agents' is nan in env 0 (key ('next',",
         ),
-        ("state", (1, 0, 6), "state is nan in env 1 (key 'state', at 600 frames): the environment gave it; mend"),
+        ("state", (1, 0, 6), "state is nan in env 1 (key 'state', at 600 frames): the environment gave it; correct"),
     ],
 )
 def test_key_group_and_env_are_named(key: Any, place: tuple[int, ...], message: str) -> None:

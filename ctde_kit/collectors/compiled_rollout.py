@@ -14,7 +14,7 @@ from ctde_kit.keys import DONE, NEXT
 
 # Initial states drawn before a batch, as a multiple of those that recent batches used.
 RESERVE = 1.5
-# Factor per batch by which the memory of what recent batches used decays.
+# Factor per batch by which the number of initial states that recent batches used decays.
 FORGETTING = 0.9
 
 
@@ -50,7 +50,7 @@ class CompiledRollout:
 
         Args:
             root: what the policy reads first.
-            recent_resets: how many episodes ended within a recent batch.
+            recent_resets: how many episodes ended within recent batches: the largest number, which decays per batch.
         """
         base_env = self.step.base_env
         n_envs = root.batch_size[0]

@@ -52,7 +52,7 @@ class CompiledRolloutStep:
             raise TraceError(f"{type(base_env).__name__} keeps its state out of reach")
         self.env, self.policy, self.base_env = env, policy, base_env
         device = torch.device(root.device or "cpu")
-        # Tracing draws random numbers. A resumed run traces again, and must not shift its random stream by that.
+        # Tracing draws random numbers. A resumed run traces again, and this must not shift its random stream.
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             self._restoring(lambda: self._build(root))
 

@@ -33,7 +33,7 @@ class RolloutCollector:
 
     Args:
         env: a batched env, batch size ``[n_envs]``, or a function that builds one.
-        policy: writes the action; it explores as under ``ExplorationType.RANDOM``. ``None``: random actions.
+        policy: writes the action; it is called under ``ExplorationType.RANDOM``. ``None``: random actions.
         frames_per_batch: frames (env transitions, not agent steps) per batch, a multiple of ``n_envs``.
         total_frames: stop once this many frames are collected; -1: never.
         device: where env and policy are moved; ``None``: they stay where they are.
@@ -120,7 +120,7 @@ class RolloutCollector:
                 try:
                     step, next_root = self.env.step_and_maybe_reset(self.policy(next_root))
                 except Exception:
-                    # A policy makes NaN of NaN, and the env that gave it refuses it.
+                    # A NaN that the env gave makes the policy's action NaN, which the env refuses: name the first NaN.
                     check_finite(next_root, self.frames)
                     raise
                 steps.append(step)
@@ -155,7 +155,10 @@ class RolloutCollector:
         self.env.close()
 
     def state_dict(self) -> StateDict:
-        """Frames, env, transforms, and what the policy reads next; ends all episodes of an env that is not captured."""
+        """Frames, env, transforms, and what the policy reads next.
+
+        It ends all episodes of an env whose state cannot be captured.
+        """
         base_env = _base(self.env)
         state = {"frames": self.frames, "env": base_env.state_dict(), "transforms": {}, "next_root": None}
         # It determines how many initial states a compiled rollout draws, and so the random stream.

@@ -1,4 +1,4 @@
-"""Numbers of episodes, which are continued from one batch to the next."""
+"""Numbers the episodes in batches; an episode keeps its number from one batch to the next."""
 
 from __future__ import annotations
 

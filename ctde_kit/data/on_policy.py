@@ -16,8 +16,8 @@ class OnPolicyBuffer:
 
     Without ``sequence_length`` a minibatch is ``[minibatch_frames]``. With it, the batch is cut along time into slices,
     and a minibatch is ``[minibatch_frames / sequence_length, sequence_length]``; the first step of each slice holds
-    its stored hidden state. All minibatches have the same shape: frames left over are dropped, other ones in each pass.
-    The minibatches of a pass are views of one shuffled copy of the batch.
+    its stored hidden state. All minibatches have the same shape: frames left over are dropped, different ones in each
+    pass. The minibatches of a pass are views of one shuffled copy of the batch.
 
     TorchRL's ``ReplayBuffer`` has the same ``extend`` and iteration and can be used instead; it copies every entry once
     more and does not cut sequences. This buffer keeps nothing from one batch to the next, and so has no state to save.
@@ -25,8 +25,8 @@ class OnPolicyBuffer:
     Args:
         minibatch_frames: frames per minibatch.
         sequence_length: steps per slice; ``None`` for single steps.
-        keys: the entries that minibatches get, if the batch has them; ``None`` for all. Entries that no loss reads need
-            not be copied.
+        keys: the entries that minibatches get, if the batch has them; ``None`` for all. Entries that no loss reads are
+            then not copied.
 
     Raises:
         UserError: for sizes that are not positive, or that do not divide each other as described.

@@ -53,7 +53,7 @@ class PrioritySampler(Sampler):
 
     TorchRL's own ``PrioritizedSampler`` needs a C++ extension that loads with a single release of PyTorch, and its
     trees are objects that a checkpoint cannot load safely. This sampler consists of tensors: sums over blocks of 1024
-    items, of which one block is drawn and then searched, so that the cost hardly grows with the capacity.
+    items; one block is drawn and then searched, so that the cost hardly grows with the capacity.
 
     Args:
         capacity: number of items.

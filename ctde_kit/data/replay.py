@@ -44,8 +44,8 @@ class Replay:
     It is built from TorchRL's ``TensorDictReplayBuffer``, storages and ``RandomSampler``, or the kit's
     ``PrioritySampler``. It adds the cutting of batches ``[n_envs, T]`` into items (``form``), and a ``state_dict`` that
     holds everything. Sequences are cut when they are stored, so that their shapes are fixed. TorchRL's ``SliceSampler``
-    would search the whole storage for ends of episodes after every new batch, never cross one, and drop what is
-    shorter than a slice.
+    would search the whole storage for ends of episodes after every new batch, give no slice that crosses one, and never
+    sample an episode that is shorter than a slice.
 
     There is one priority per item (a time step, a sequence or an episode), not one per agent. The loss writes
     ``td_error`` into a sample, and ``update_priority`` takes it from there. Samples hold ``index`` and, if prioritized,
@@ -159,7 +159,7 @@ class Replay:
         return self._buffer.sample(n_items).to(self.device)
 
     def update_priority(self, sampled: TensorDictBase) -> None:
-        """Take over the ``td_error`` that a loss wrote into a sample; does nothing without priorities."""
+        """Make the ``td_error`` that a loss wrote the priority of each item; does nothing without priorities."""
         sampler = self._buffer.sampler
         if isinstance(sampler, PrioritySampler):
             index, error = (sampled.get(key).reshape(len(sampled), -1)[:, 0] for key in ("index", TD_ERROR))

@@ -15,16 +15,17 @@ PREFIX, LOCK = "ctde_kit_replay_", ".lock"
 
 
 class ScratchDirectory:
-    """A new directory in ``parent`` that only this user can enter, and no other program gets.
+    """A new directory in ``parent``, which only this user can enter and no other program uses.
 
-    Whoever made it calls ``remove``. A program that is killed leaves its directory behind; the next program with the
-    same ``parent`` removes it.
+    Its owner must call ``remove``. A program that is killed leaves its directory behind; the next program with the same
+    ``parent`` removes it.
 
     Args:
-        parent: made where it does not exist; ``None`` for the system's temporary directory.
+        parent: the directory above it, which is made if it does not exist; ``None`` for the system's temporary
+            directory.
 
     Raises:
-        UserError: where ``parent`` cannot be written, or belongs to another user, who could exchange what is in it.
+        UserError: if ``parent`` cannot be written, or belongs to another user, who could replace what is in it.
 
     >>> import tempfile
     >>> parent = tempfile.mkdtemp()
@@ -51,7 +52,7 @@ class ScratchDirectory:
         self._process = os.getpid()
 
     def remove(self) -> None:
-        """Remove it with all that is in it; does nothing in a process that was forked."""
+        """Remove it with all that is in it; does nothing in a forked process."""
         if os.getpid() == self._process:
             shutil.rmtree(self.path, ignore_errors=True)
             os.close(self._lock)

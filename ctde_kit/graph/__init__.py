@@ -1,6 +1,6 @@
 """Functions of tensors, traced into graphs without branches and compiled: ``trace``, then ``compile_graph``.
 
-What collectors, training and environments share beside that is imported from the files of this package.
+Collectors, training and environments import what else they share from this package's files.
 """
 
 from ctde_kit.graph.trace_error import TraceError

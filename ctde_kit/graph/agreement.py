@@ -13,16 +13,18 @@ from ctde_kit.graph.tracing import Compiled, Graph, compile_graph
 
 Result = TypeVar("Result")
 
+# Numbers agree if they differ by at most this times (1 + their size).
 TOLERANCE = 1e-4
+# Share of entries in which a graph that rounds exactly may still differ.
 ALLOWED = 0.01
 STEPS_COMPARED = 10
 
 
 class Restoring(Protocol):
-    """Calls a function, and then restores what it changed, its own random streams included."""
+    """Calls a function, and then restores what it changed, including random streams that it owns."""
 
     def __call__(self, function: Callable[[], Result], /) -> Result:
-        """What ``function`` gives."""
+        """The result of ``function``."""
         ...
 
 
@@ -43,21 +45,22 @@ def compile_in_agreement(
     restoring: Restoring,
     threads: int | None,
 ) -> tuple[Graph, Compiled]:
-    """The fast graph where it gives the eager function's numbers, else one that rounds as torch's kernels do.
+    """A fast graph, compiled, if it gives the eager function's numbers; else one that rounds as torch's kernels do.
 
-    They are compared over ``STEPS_COMPARED`` steps, in each of which both get the eager function's inputs and the same
-    random numbers.
+    Graph and function are compared over ``STEPS_COMPARED`` steps, in each of which both get the same inputs and random
+    numbers; the next inputs follow from the eager function's outputs. The second graph may differ in a share
+    ``ALLOWED`` of the entries.
 
     Args:
         eager: the function.
         example: its inputs at the first step.
-        trace_graph: gives the graph; its argument says whether to round exactly.
+        trace_graph: traces the graph; its argument says whether to round exactly.
         following: gives the next inputs, from a step's inputs and outputs.
-        restoring: calls a function, and then restores what it changed, its own random streams included.
-        threads: of the compiled loops on a CPU; ``None`` for torch's own number.
+        restoring: calls a function, and then restores what it changed, including random streams that it owns.
+        threads: how many threads the compiled loops use on a CPU; ``None`` for torch's own number.
 
     Raises:
-        TraceError: where even the exact one gives other numbers.
+        TraceError: if even the graph that rounds exactly gives other numbers.
     """
     for exact, allowed in ((False, 0.0), (True, ALLOWED)):
         graph = trace_graph(exact)

@@ -1,4 +1,4 @@
-"""C++ files, compiled by inductor's means, and the operations of a graph that they make faster."""
+"""Compiles C++ files with inductor's tools, and puts their kernels into graphs."""
 
 from __future__ import annotations
 
@@ -14,17 +14,20 @@ from ctde_kit.kernels import CPP_KERNELS
 
 @functools.cache
 def cpp_library(source: Path) -> CDLL:
-    """The functions of a C++ file, compiled for this processor and kept where inductor keeps its code."""
+    """The functions of a C++ file, compiled for this processor and cached where inductor caches its code."""
     from torch._inductor import config as inductor_config
     from torch._inductor.codecache import CppCodeCache
 
-    # Products and sums in one instruction, as matrix products of every library have it.
+    # Allow fused multiply-add, which the matrix products of every library use.
     with inductor_config.patch({"cpp.enable_floating_point_contract_flag": "fast"}):
         return CppCodeCache.load(source.read_text())
 
 
-def take_cpp_kernels(module: fx.GraphModule) -> None:
-    """Replace operations on CPU tensors by their C++ kernels. What cannot be compiled stays, and one line says so."""
+def use_cpp_kernels(module: fx.GraphModule) -> None:
+    """Replace operations on CPU tensors by their C++ kernels.
+
+    An operation whose kernel cannot be compiled stays, and a warning of one line says so.
+    """
     from torch._inductor.exc import CppCompileError
 
     for node in module.graph.nodes:

@@ -65,7 +65,7 @@ _sources: list[Source] = []
 
 @contextlib.contextmanager
 def drawing_from(source: Source) -> Iterator[None]:
-    """Numbers drawn inside the block come from ``source``, in a graph that is traced there, too."""
+    """Numbers drawn inside the block come from ``source``; so do those of a graph that is traced inside it."""
     _sources.append(source)
     try:
         with source.active():
@@ -105,7 +105,7 @@ def intercept_draw(
         noise = draw(Fill(Tensor.normal_, mean.shape, mean.dtype, mean.device))
         return noise * deviation + mean
     if func in (torch.multinomial, Tensor.multinomial) and _one_sample(args, kwargs):
-        # What torch does for one sample.
+        # Torch draws one sample in the same way.
         weights = args[0]
         noise = draw(Fill(Tensor.exponential_, weights.shape, weights.dtype, weights.device, (1,)))
         return (weights / noise).argmax(-1, keepdim=True)

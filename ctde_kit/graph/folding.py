@@ -10,13 +10,14 @@ from torch.fx.node import Argument, map_arg
 
 _aten = torch.ops.aten
 _FACTORIES = (_aten.full.default, _aten.zeros.default, _aten.ones.default, _aten.scalar_tensor.default)
+# Entries of the largest tensor, filled with one value, that counts as a constant of its own.
 _SMALL = 64
 
 
 def fold_constants(module: fx.GraphModule, constants: list[Tensor]) -> None:
-    """Replace the last placeholders, which stand for ``constants``, and all that follows from them, by values.
+    """Replace the last placeholders, which stand for ``constants``, and all that follows from them alone, by values.
 
-    The graph must be functional: nothing may be changed in place.
+    Nothing in the graph may change a constant in place.
     """
     graph = module.graph
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]

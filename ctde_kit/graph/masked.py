@@ -25,11 +25,11 @@ _OVER_LAST_DIMENSIONS = frozenset(("norm", "vector_norm", "sum", "mean", "amax",
 class MaskedRows:
     """``tensor[mask]``, whose size depends on data, kept over the full shape.
 
-    Elementwise operations go through; what would need the number of rows raises ``TraceError``. ``tensor[mask] =
-    rows`` becomes ``where(mask, rows, tensor)``.
+    Elementwise operations apply to the full shape; operations that need the number of rows raise ``TraceError``.
+    ``tensor[mask] = rows`` becomes ``where(mask, rows, tensor)``.
 
     Args:
-        full: ``[*mask.shape, ...]``; what stands where the mask is false is never read.
+        full: ``[*mask.shape, ...]``; its entries where the mask is false are never used.
         mask: bool.
     """
 
@@ -49,11 +49,11 @@ class MaskedRows:
         return lambda *args, **kwargs: _apply(method, (self, *args), kwargs)
 
     def __getitem__(self, index: object) -> MaskedRows:
-        return MaskedRows(self.full[_behind(index, self.mask)], self.mask)
+        return MaskedRows(self.full[_full_index(index, self.mask)], self.mask)
 
     def __setitem__(self, index: object, value: MaskedRows | Tensor | float) -> None:
         full = self.full.clone()
-        full[_behind(index, self.mask)] = value.full if isinstance(value, MaskedRows) else value
+        full[_full_index(index, self.mask)] = value.full if isinstance(value, MaskedRows) else value
         self.full = full
 
     def __len__(self) -> int:
@@ -120,7 +120,7 @@ def _refusal(what: str) -> TraceError:
     return TraceError(f"{what} of a masked tensor at {site(calling_frame())}")
 
 
-def _behind(index: object, mask: Tensor) -> Arguments:
+def _full_index(index: object, mask: Tensor) -> Arguments:
     """An index of the rows as an index of the full tensor."""
     index = index if isinstance(index, tuple) else (index,)
     if index and index[0] is Ellipsis:
@@ -131,7 +131,7 @@ def _behind(index: object, mask: Tensor) -> Arguments:
 
 
 def split_mask(index: object) -> tuple[Tensor, Arguments] | None:
-    """A leading boolean mask and what follows it, where an index is one."""
+    """The boolean mask with which an index begins, and the rest of the index; ``None`` if it begins with none."""
     index = index if isinstance(index, tuple) else (index,)
     if not index or not isinstance(index[0], Tensor) or index[0].dtype != torch.bool or index[0].ndim == 0:
         return None

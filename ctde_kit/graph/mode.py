@@ -20,6 +20,7 @@ from ctde_kit.graph.shortcuts import active_shortcuts
 from ctde_kit.graph.torch_calls import Arguments, Options, TorchFunction
 from ctde_kit.graph.trace_error import TraceError, calling_frame, site
 
+# With more branches at one line, the function counts as a loop whose end depends on data.
 MOST_DECISIONS = 50
 # With more calls, tracing alone takes minutes.
 MOST_CALLS = 50_000
@@ -48,7 +49,7 @@ class TracingMode(TorchFunctionMode):
         is_traced: whether a tensor depends on the graph's inputs.
         draw: gives the numbers of a random call, as an input of the graph.
         real_value: the value of a boolean while tracing.
-        identity: the same for tensors that are computed alike.
+        identity: a value that is equal for tensors that are computed in the same way.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class TracingMode(TorchFunctionMode):
         self._calls = 0
         self._decisions: dict[tuple[FrameType, int], int] = {}
         self._masks: dict[Hashable, Tensor] = {}
-        # Results of any() (True) and all() (False), by identity; the tensor is kept so that its identity stays its own.
+        # Results of any() (True) and all() (False), by id; the tensor is kept so that no other tensor gets its id.
         self._reductions: dict[int, tuple[Tensor, bool]] = {}
 
     def __torch_function__(
@@ -127,7 +128,7 @@ class TracingMode(TorchFunctionMode):
         return reduction[1]
 
     def _check_loop(self, frame: FrameType) -> None:
-        """Raise ``TraceError`` for a loop that data ends: while it is traced, it would go on forever."""
+        """Raise ``TraceError`` for a loop whose end depends on data: while it is traced, it would never end."""
         place = (frame, frame.f_lineno)
         self._decisions[place] = self._decisions.get(place, 0) + 1
         if self._decisions[place] > MOST_DECISIONS:
@@ -135,7 +136,7 @@ class TracingMode(TorchFunctionMode):
 
 
 def _validates_arguments() -> bool:
-    """Whether torch.distributions checks its arguments, which it does by branches instead of assertions."""
+    """Whether torch.distributions is checking its arguments, which it does by branches instead of assertions."""
     frame: FrameType | None = sys._getframe(1)
     outside = calling_frame()
     while frame is not None and frame is not outside:

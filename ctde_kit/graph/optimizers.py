@@ -11,14 +11,14 @@ from torch import Tensor
 
 from ctde_kit.graph.trace_error import TraceError
 
-# Without Python numbers of the step count, and without kernels that a compiler does not know.
+# The step count is a tensor instead of a Python number, and no kernel is one that a compiler does not know.
 _TRACEABLE = {"foreach": False, "fused": False, "capturable": True}
 # Traced, Adam divides by the learning rate: at 0 a weight without a gradient would become nan.
 _SMALLEST = 1e-30
 
 
 def learning_rates(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    """A scalar for each group of parameters, which the traced step reads, and ``read_learning_rates`` fills."""
+    """A float64 scalar for each group of parameters; the traced step reads it, ``read_learning_rates`` fills it."""
     return [
         torch.tensor(float(group["lr"]), dtype=torch.float64, device=group["params"][0].device)
         for group in optimizer.param_groups
@@ -26,7 +26,7 @@ def learning_rates(optimizer: torch.optim.Optimizer) -> list[Tensor]:
 
 
 def read_learning_rates(optimizer: torch.optim.Optimizer, scalars: Sequence[Tensor]) -> None:
-    """Fill ``scalars`` with the present learning rates."""
+    """Fill ``scalars`` with the current learning rates."""
     for group, scalar in zip(optimizer.param_groups, scalars, strict=True):
         scalar.fill_(max(float(group["lr"]), _SMALLEST))
 
@@ -37,7 +37,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> list[Tensor]:
 
 
 def calls_hooks(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether functions are registered that it calls before or after its step."""
+    """Whether the optimizer calls registered functions before or after its step."""
     return any(getattr(optimizer, f"_optimizer_step_{when}_hooks", None) for when in ("pre", "post"))
 
 
@@ -45,8 +45,8 @@ def traced_step(optimizer: torch.optim.Optimizer, scalars: Sequence[Tensor]) -> 
     """``optimizer.step()`` with the learning rates in ``scalars``, while a graph is traced.
 
     Raises:
-        TraceError: where the state does not exist yet, since the first step makes it; where the optimizer counts in
-            Python, or calls hooks.
+        TraceError: if the optimizer has no state yet, because the first step makes it; if it counts in Python, or calls
+            hooks.
     """
     if not optimizer.state:
         raise TraceError("the optimizer has made no step yet")
@@ -75,7 +75,7 @@ def _states(optimizer: torch.optim.Optimizer) -> list[dict[str, object]]:
 
 
 def _same_numbers(found: dict[str, object], expected: dict[str, object]) -> bool:
-    """Whether everything in a group of options but parameters and tensors is equal."""
+    """Whether all options but parameters and tensors are equal."""
     return all(
         found[name] == value
         for name, value in expected.items()
@@ -85,7 +85,7 @@ def _same_numbers(found: dict[str, object], expected: dict[str, object]) -> bool
 
 @contextmanager
 def _counting_in_float64(optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """Inside the block step counts are float64, as precise as Python's; with float32 RAdam keeps three digits."""
+    """Inside the block, step counts are float64, as precise as Python's; with float32, RAdam keeps three digits."""
     counts = [(state, step) for state in _states(optimizer) if isinstance(step := state.get("step"), Tensor)]
     for state, count in counts:
         state["step"] = count.double()
@@ -101,7 +101,7 @@ def _counting_in_float64(optimizer: torch.optim.Optimizer) -> Iterator[None]:
 
 @contextmanager
 def _says_that_it_compiles() -> Iterator[None]:
-    """Inside the block torch believes that it compiles: only then its optimizers count steps in tensors on a CPU."""
+    """Inside the block, torch believes that it compiles: only then do its optimizers count steps in CPU tensors."""
     compiler: Any = torch.compiler
     before = compiler._is_compiling_flag
     compiler._is_compiling_flag = True

@@ -41,7 +41,7 @@ class Layout:
         return torch.cat([tensordict.get(key).reshape(-1) for key, _, other in self.leaves if other == dtype])
 
     def unpack(self, packed: Sequence[Tensor], batch_size: Sequence[int] = ()) -> TensorDict:
-        """The leaves as views of ``[*batch_size, flat]``; their TensorDict keeps its own batch size behind that one."""
+        """The leaves as views of tensors ``[*batch_size, flat]``; their own batch size comes after ``batch_size``."""
         flat = dict(zip(self.dtypes, packed, strict=True))
         offsets = dict.fromkeys(flat, 0)
         result = TensorDict({}, [*batch_size, *self.empty.batch_size], device=self.empty.device)
@@ -56,7 +56,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class RowLayout:
-    """Like ``Layout``, with one row for each entry of the first dimension: ``[n, columns]``."""
+    """Like ``Layout``, but packed tensors have a row for each index of the first dimension: ``[n, columns]``."""
 
     leaves: tuple[tuple[NestedKey, torch.Size, torch.dtype], ...]
 

@@ -17,10 +17,10 @@ _IN_PLACE_OPERATORS = ("__iadd__", "__isub__", "__imul__", "__itruediv__", "__ia
 
 
 class Predicates:
-    """The conditions of the ``if`` blocks that a traced function is in, whose writes they undo where they are false.
+    """The conditions of the ``if`` blocks that a traced function is inside.
 
-    Such a condition asks whether something holds for any env of the batch. So an env's results depend on the other
-    envs, and the graph keeps this dependence.
+    Where a condition is false, what its block writes is undone. Such a condition asks whether something holds for any
+    env of the batch. So an env's results depend on the other envs, and the graph keeps this dependence.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class Predicates:
         """Guard the body of the ``if`` whose test ``frame`` evaluates.
 
         Raises:
-            TraceError: where it is no ``if``, or its body does more than write into tensors.
+            TraceError: if there is no ``if``, it has an ``else``, or its body does more than write into tensors.
         """
         block = _guarded_block(frame.f_code.co_filename, frame.f_lineno)
         if block is None:
@@ -39,7 +39,7 @@ class Predicates:
         self._blocks.append((frame, block, condition))
 
     def active(self, frame: FrameType | None) -> list[Tensor]:
-        """The conditions that hold where ``frame`` runs."""
+        """The conditions, true or false, of the ``if`` blocks that ``frame`` or its callers run."""
         conditions = []
         while frame is not None and self._blocks:
             conditions += [c for owner, block, c in self._blocks if owner is frame and frame.f_lineno in block]
@@ -73,7 +73,7 @@ def _guarded_block(filename: str, line: int) -> range | None:
 
 
 def _only_writes(statement: ast.stmt) -> bool:
-    """Whether a statement names values, writes into tensors, or loops and branches over such statements alone."""
+    """Whether a statement assigns names or items, calls something, or loops or branches over such statements."""
     if isinstance(statement, ast.Assign):
         return all(isinstance(target, (ast.Name, ast.Subscript)) for target in statement.targets)
     if isinstance(statement, ast.For):

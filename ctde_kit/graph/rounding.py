@@ -10,7 +10,7 @@ from torch._ops import OpOverload
 
 Dims = int | Sequence[int] | None
 aten = torch.ops.aten
-# Torch has these from vector libraries whose last bit differs from a compiler's.
+# Torch's kernels for these come from vector libraries, whose last bit differs from a compiler's.
 DIFFERENT = (
     aten.atan2.default,
     aten.cos.default,
@@ -25,11 +25,12 @@ DIFFERENT = (
     aten.sum.dim_IntList,
     aten.tanh.default,
 )
-LONGEST = 8
+# Over fewer entries than this, torch's kernel for the norm adds the squares one by one.
+LONG = 8
 
 
 def decompositions(exact: bool) -> dict[OpOverload, Callable[..., object]]:
-    """Inductor's decompositions, with norms that round as torch's; ``exact``: without those of ``DIFFERENT``."""
+    """Inductor's decompositions, with norms that round as torch's; if ``exact``, without those of ``DIFFERENT``."""
     from torch._inductor.decomposition import select_decomp_table
 
     table = dict(select_decomp_table())
@@ -45,9 +46,9 @@ def decompositions(exact: bool) -> dict[OpOverload, Callable[..., object]]:
 
 
 def _is_short(x: Tensor, ord: float, dim: Dims, dtype: torch.dtype | None) -> bool:
-    """Whether torch's CPU kernel runs over the last, dense dimension, which has a few entries."""
+    """Whether this is a float32 2-norm on a CPU over the last, dense dimension, which has few entries."""
     dims = [dim] if isinstance(dim, int) else dim
-    dense = x.ndim > 0 and x.stride(-1) == 1 and x.shape[-1] < LONGEST
+    dense = x.ndim > 0 and x.stride(-1) == 1 and x.shape[-1] < LONG
     usual = ord == 2 and x.dtype == torch.float32 and dtype is None and x.device.type == "cpu"
     return dense and usual and dims is not None and [d % x.ndim for d in dims] == [x.ndim - 1]
 

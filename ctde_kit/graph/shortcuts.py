@@ -1,4 +1,4 @@
-"""Branches on data that a graph need not take, since the general branch gives the same."""
+"""Branches on data that a graph can skip, since the general branch gives the same result."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ctde_kit.graph.torch_calls import TorchFunction
 
 
 class Shortcuts(Protocol):
-    """What is known of code that branches on ``any()`` or ``all()`` of a tensor.
+    """What is known about code that branches on ``any()`` or ``all()`` of a tensor.
 
     Such a branch is a shortcut where the branch for some rows, but not all, gives the right result for any rows. A
     graph always takes this branch: ``any()`` is true, ``all()`` is false.
@@ -64,7 +64,7 @@ _active: list[Shortcuts] = []
 
 @contextlib.contextmanager
 def taking_shortcuts(shortcuts: Shortcuts) -> Iterator[None]:
-    """A function that is traced inside the block may branch as ``shortcuts`` says; without a trace nothing changes."""
+    """A function that is traced inside the block may branch as ``shortcuts`` says; eager calls are not affected."""
     _active.append(shortcuts)
     try:
         yield

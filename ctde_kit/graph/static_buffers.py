@@ -1,4 +1,4 @@
-"""Compiled functions that keep their buffers, since getting new ones at each call takes longer than small graphs do."""
+"""Compiled functions that keep their buffers: allocating them at each call would take longer than a small graph."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ NEW, VIEW = "empty_strided_cpu", "reinterpret_tensor"
 
 
 def with_static_buffers(compiled: Compiled) -> Compiled:
-    """``compiled``, inductor's function for a CPU, with static buffers where its code asks for them as expected."""
+    """``compiled``, inductor's function for a CPU, with static buffers if it allocates them as is expected here."""
     call = getattr(compiled, "current_callable", None)
     namespace = getattr(getattr(call, "__func__", call), "__globals__", {})
     return StaticBuffers(compiled, namespace) if NEW in namespace and VIEW in namespace else compiled
 
 
 class StaticBuffers:
-    """Stands where ``compiled`` stands, and gives its new buffers and their views the same memory at each call.
+    """Calls ``compiled``, and gives its new buffers and their views the same memory at each call.
 
-    Inductor's code asks for them by two functions, in the same order at each call. What it returns is copied.
+    Inductor's code makes them by two functions, which it calls in the same order each time. Its outputs are copied,
+    since the next call overwrites the buffers.
 
     Args:
         compiled: takes a list of tensors; on a CPU, without branches.

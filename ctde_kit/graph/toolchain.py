@@ -1,4 +1,4 @@
-"""Whether this machine can compile."""
+"""Whether this machine can compile, with how many threads compiled code runs, and messages about compiling."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import shutil
 import sysconfig
 from pathlib import Path
 
+# With fewer rows than this, one thread is faster than several.
 FEW_ROWS = 300
+# Compiling MANY_OPERATIONS takes a minute.
 MANY_OPERATIONS, SECONDS_PER_OPERATION = 5_000, 0.012
 logger = logging.getLogger("ctde_kit")
 
@@ -23,7 +25,7 @@ def missing_toolchain() -> str | None:
 
 
 def useful_threads(rows: int) -> int | None:
-    """How many threads a compiled graph over so many rows should use; ``None`` for torch's own number.
+    """How many threads a compiled graph over ``rows`` rows should use; ``None`` for torch's own number.
 
     With few rows, threads lose more by waiting for each other than they gain.
     """
@@ -31,7 +33,7 @@ def useful_threads(rows: int) -> int | None:
 
 
 def report_long_compile(operations: int) -> None:
-    """Say in one line how long compiling takes, where that is a minute or more."""
+    """Log in one line how long compiling will take, if that is a minute or more."""
     if operations >= MANY_OPERATIONS:
         minutes = round(operations * SECONDS_PER_OPERATION / 60)
         logger.warning(
@@ -40,5 +42,5 @@ def report_long_compile(operations: int) -> None:
 
 
 def report_fallback(what: str, reason: object) -> None:
-    """Say in one line that ``what`` runs without being compiled, and why."""
+    """Log in one line that ``what`` runs without being compiled, and why."""
     logger.warning("%s is not compiled: %s", what, " ".join(str(reason).split()))

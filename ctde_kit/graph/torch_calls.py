@@ -1,4 +1,4 @@
-"""Types of the calls of torch that a traced function makes: functions, arguments and results may be of any kind."""
+"""Types of the calls of torch that a traced function makes; functions, arguments and results may be anything."""
 
 from __future__ import annotations
 

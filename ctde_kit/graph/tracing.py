@@ -1,4 +1,4 @@
-"""Tracing and compiling of functions, by interfaces that torch does not promise to keep."""
+"""Traces functions into graphs and compiles these, by interfaces that torch does not promise to keep."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from torch.fx.experimental.proxy_tensor import (
 )
 from torch.fx.graph import CodeGen
 
-from ctde_kit.graph.cpp_library import take_cpp_kernels
+from ctde_kit.graph.cpp_library import use_cpp_kernels
 from ctde_kit.graph.draws import DrawSpec, Source, current_source, draw_all
 from ctde_kit.graph.folding import fold_constants
 from ctde_kit.graph.mode import TracingMode
@@ -33,12 +33,14 @@ Function = Callable[[list[Tensor]], Sequence[Tensor]]
 
 @dataclass(frozen=True)
 class Graph:
-    """A function of tensors as a straight list of operations, none of which changes a tensor in place.
+    """A function of tensors as a straight list of operations.
+
+    It changes nothing in place but inputs and live tensors, and these only where the function itself does.
 
     Args:
         module: takes the inputs, the drawn numbers and the live tensors; gives the outputs as a tuple.
         draws: what to draw before each call, in this order.
-        live: tensors from elsewhere, whose value is read at each call.
+        live: tensors from elsewhere, which are read, and may be changed, at each call.
 
     >>> import torch
     >>> from ctde_kit.graph import trace
@@ -66,9 +68,9 @@ def trace(function: Function, inputs: Sequence[Tensor], live: Iterable[Tensor] =
     Args:
         function: of a list of tensors.
         inputs: an example; shapes, dtypes and devices are the graph's from then on.
-        live: what the function reads beside its inputs and what changes in place between calls, such as parameters;
-            any other tensor that it takes from elsewhere is a constant of the graph.
-        exact: keep torch's kernels where a compiler's own may differ in the last bit; slower.
+        live: the tensors other than inputs that the function reads and whose values change, in place, between calls,
+            such as parameters. Any other tensor from elsewhere is a constant of the graph.
+        exact: keep torch's kernels where a compiler's own may differ in the last bit, which is slower.
 
     Raises:
         TraceError: where it branches on data, turns data into Python values, or draws random numbers in a way that
@@ -145,7 +147,7 @@ def _observed(function: Function, draws: list[tuple[Source | None, DrawSpec]]) -
 
 
 class _Expressions:
-    """Numbers nodes so that two that compute the same thing have the same number."""
+    """Gives each node a number, the same to nodes that compute the same thing."""
 
     def __init__(self) -> None:
         self._of_node: dict[fx.Node, int] = {}
@@ -166,7 +168,7 @@ class _Expressions:
 
 
 def _lift_constants(module: fx.GraphModule, live: set[int]) -> tuple[list[Tensor], list[Tensor]]:
-    """Make placeholders, behind inputs and draws, of the tensors taken from elsewhere: live ones, then constants."""
+    """Turn tensors from elsewhere into placeholders after inputs and draws; returns the live ones and the constants."""
     graph = module.graph
     graph.set_codegen(CodeGen())
     nodes = [node for node in graph.nodes if node.op == "placeholder"]
@@ -203,8 +205,8 @@ def compile_graph(graph: Graph, *, threads: int | None = None, largest: int = 50
 
     Args:
         graph: of fixed shapes and devices.
-        threads: of the compiled loops on a CPU; ``None`` for torch's own number.
-        largest: operations.
+        threads: how many threads the compiled loops use on a CPU; ``None`` for torch's own number.
+        largest: the most operations that a graph may have.
 
     Raises:
         TraceError: where the graph has more operations than ``largest``, or no compiler is found.
@@ -226,9 +228,9 @@ def compile_graph(graph: Graph, *, threads: int | None = None, largest: int = 50
     if operations > largest:
         raise TraceError(f"its graph has {operations} operations, more than {largest}")
     report_long_compile(operations)
-    take_cpp_kernels(graph.module)
+    use_cpp_kernels(graph.module)
     placeholders = [node.meta["val"] for node in graph.module.graph.nodes if node.op == "placeholder"]
-    # tanh by way of exp is three times as fast as a vector library's, and as near.
+    # Tanh by way of exp is three times as fast as a vector library's, and as precise.
     options = {"cpp.threads": threads or -1, "triton.cudagraphs": True, "cpp.use_decompose_tanh": True}
     fake_mode = placeholders[0].fake_mode
     fake_mode.allow_non_fake_inputs = True  # the constants

@@ -1,7 +1,8 @@
 """Networks, actors, critics, mixers and channels between agents, as TensorDict modules.
 
 ``networks`` reads inputs and computes; ``communication`` lets agents talk; ``actors``, ``critics`` and ``mixers`` are
-built on them; ``normalization`` gives observations and rewards in units of their running statistics.
+built on them; ``normalization`` standardizes observations and scales rewards by running statistics;
+``export`` writes trained actors to files.
 """
 
 from ctde_kit.modules.actors.deterministic_actor import MultiAgentDeterministicActor

@@ -1,4 +1,4 @@
-"""Checks of what actors and critics are built from, with errors in the words of their arguments."""
+"""Checks of the arguments of actors and critics, with errors that name them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ctde_kit.specs import GroupSpec, TeamSpec
 
 
 def check_actor_arguments(owner: str, group: object, inputs: object, network: object, size: str) -> None:
-    """Raise ``UserError`` unless ``group``, ``inputs`` and ``network`` are what an actor is built from, in this order.
+    """Raise ``UserError`` unless ``group``, ``inputs`` and ``network`` are of the types that an actor needs.
 
     Args:
         owner: the actor's class.
@@ -47,14 +47,14 @@ def check_team_and_group(owner: str, team: object, group: object) -> None:
 def built_network(
     owner: str, make_network: Callable[[int, int, int], nn.Module], in_features: int, out_features: int, n_agents: int
 ) -> nn.Module:
-    """The network that ``make_network`` makes of these sizes.
+    """The network of these sizes that ``make_network`` returns.
 
     Raises:
-        UserError: for a network where what makes one is expected, or a function of other arguments.
+        UserError: if ``make_network`` is a network instead of a function, or takes other arguments.
     """
     advice = (
-        "give what makes the network, (in_features, out_features, n_agents) -> nn.Module, such as MultiAgentMLP or "
-        "functools.partial(MultiAgentMLP, num_cells=(64,))"
+        "give a function that makes the network, (in_features, out_features, n_agents) -> nn.Module, such as "
+        "MultiAgentMLP or functools.partial(MultiAgentMLP, num_cells=(64,))"
     )
     if isinstance(make_network, nn.Module) or not callable(make_network):
         raise UserError(f"{owner}: make_network is {_what(make_network)}: {advice}")
@@ -71,7 +71,7 @@ def built_network(
 
 
 def check_one_agent(tensordict: TensorDictBase, keys: Sequence[Key]) -> None:
-    """Raise ``UserError`` for a group's data where the policy of one agent reads its own, ``[*B, F]``."""
+    """Raise ``UserError`` if the policy of one agent, which reads ``[*B, F]``, is given a whole group's data."""
     value = tensordict.get(keys[0], None)
     if value is not None and value.ndim != tensordict.ndim + 1:
         raise UserError(

@@ -1,4 +1,4 @@
-"""The modules in torch's containers, which do not say what they hold, by their type."""
+"""Typed access to the modules in torch's containers, which do not say what kind of modules they hold."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Part = TypeVar("Part", bound=nn.Module)
 
 
 def all_of(modules: Iterable[nn.Module], kind: type[Part]) -> list[Part]:
-    """``modules``, each of which is a ``kind``.
+    """A list of ``modules``, each of which must be a ``kind``.
 
     >>> all_of(nn.ModuleList([nn.Linear(2, 3)]), nn.Linear)[0].out_features
     3

@@ -27,8 +27,9 @@ class AdvantageEstimator(nn.Module):
     Reads what the critic reads, at the root and under ``next`` (for a recurrent critic also ``is_init``); ``("next",
     group, "reward")`` ``[n_envs, T, n_agents, 1]``; ``done`` and ``terminated`` of the team and, where present, of the
     agents; and, where present, ``(group, "mask")``, and ``("collector", "mask")`` ``[n_envs, T]``, false in padding.
-    Writes under the group, all ``[n_envs, T, n_agents, 1]``: ``state_value`` (the critic's output, in its normalized
-    units), ``advantage`` (normalized under the masks) and ``value_target`` (in units of returns).
+    Writes under the group, all ``[n_envs, T, n_agents, 1]``: ``state_value`` (the critic's output, in normalized units
+    if there is a ``value_norm``), ``advantage`` (normalized under the masks as ``normalize`` says) and ``value_target``
+    (in units of returns). Also writes the hidden states of a recurrent critic.
 
     Values of next steps are exact: the critic reads ``("next", observation)``, the one before any reset. A recurrent
     critic is unrolled over the batch once, from its hidden state at the end of the last batch, and gives next values by
@@ -42,7 +43,8 @@ class AdvantageEstimator(nn.Module):
         lmbda: decay of the trace per step.
         value_norm: denormalizes the critic's outputs and learns the targets' statistics; ``None`` for neither.
         reward_norm: gives the rewards in the units that are learned; ``None``: as the env gave them.
-        normalize: over all agents' entries (``joint``), each ``agent``'s own, or ``none``.
+        normalize: advantages are normalized over the entries of all agents together (``joint``), of each ``agent`` by
+            itself, or not at all (``none``).
 
     >>> import ctde_kit as ck
     >>> env = ck.VmasEnv("navigation", num_envs=2, max_steps=5)
@@ -151,7 +153,7 @@ class AdvantageEstimator(nn.Module):
             )
 
     def _first_hidden(self, critic: RecurrentModule, batch: TensorDictBase) -> Tensor:
-        """The critic's state at the batch's first step, repeated along time as the module reads its first entry."""
+        """The critic's hidden state before the batch, repeated along time: the critic reads only the first step's."""
         if batch.ndim != 2:
             raise UserError(f"AdvantageEstimator: a recurrent critic reads [n_envs, T], found {list(batch.shape)}")
         is_init = batch.get(IS_INIT)
@@ -161,10 +163,10 @@ class AdvantageEstimator(nn.Module):
             self.critic_hidden = torch.zeros(shape)
         if self.critic_hidden.shape != shape:
             raise UserError(
-                f"advantages: the batch has {n_envs} envs, the critic's carried state {len(self.critic_hidden)}: "
-                "feed batches of the same envs in order"
+                f"AdvantageEstimator: the batch has {n_envs} envs, the critic's hidden state has "
+                f"{len(self.critic_hidden)}: feed batches of the same envs in order"
             )
-        # A checkpoint is read onto the CPU, and no module moves this state.
+        # A checkpoint is read onto the CPU, and Module.to does not move this state.
         first = self.critic_hidden.to(is_init.device).masked_fill(is_init[:, 0].unsqueeze(-1), 0)
         return first.unsqueeze(1).expand(n_envs, length, *shape[1:])
 

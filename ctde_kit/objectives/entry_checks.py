@@ -1,4 +1,4 @@
-"""The check of a batch against a table of entries, at the border of each loss."""
+"""Checks a batch against a loss's table of entries, before the loss computes anything from it."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from ctde_kit.keys import PADDING_MASK, Key
 
 Read = Callable[[Key], object]
 AxisSizes = dict[tuple[str, str], int]
-"""Sizes that no spec says, by group and axis: the first entry that has the axis says them."""
+"""Sizes that no spec gives, by group and axis; each is set by the first entry that has the axis."""
 
 
 class EntryCheck:
     """Raises ``UserError`` unless the entries of a batch are what a table says.
 
-    It compares shapes and dtypes. On a CPU it also looks for indices out of range; on another device that would wait
-    for the device. Nothing is checked inside ``torch.compile``; where the kit traces a graph, shapes and dtypes are
-    checked once.
+    It compares shapes and dtypes. On a CPU it also looks for indices out of range; on another device the program would
+    have to wait for the device. Nothing is checked inside ``torch.compile``; where the kit traces a graph, shapes and
+    dtypes are checked once.
 
     Args:
-        reader: the name of what reads the entries, for errors.
-        entries: the table; of several rows with the same key the first counts.
+        reader: the name of the loss that reads the entries, for errors.
+        entries: the table; if several rows have the same key, the first one counts.
         padding_mask: the key of the mask that is false where a sequence is padded; indices there may be anything.
 
     >>> import torch
@@ -90,7 +90,7 @@ def _reader(tensordict: TensorDictBase) -> Read:
 
     def read(key: Key) -> object:
         value = nodes[()](key) if isinstance(key, str) else node(key[:-1])(key[-1])
-        # Data that are no tensor are wrapped; a wrapped None is a missing entry.
+        # TensorDict wraps data that is no tensor; `get` unwraps it, and a wrapped None is a missing entry.
         return value if value is None or isinstance(value, Tensor) else tensordict.get(key, None)
 
     return read
@@ -154,18 +154,18 @@ def _name(dtype: torch.dtype) -> str:
 
 
 def _index_mistake(entry: Entry, read: Read, padding_mask: Key) -> str | None:
-    """What is wrong with living agents' indices; ``None`` where nothing is, or where looking would be slow."""
+    """What is wrong with living agents' indices; ``None`` if nothing is, or if they are not on the CPU."""
     value = read(entry.key)
     if not isinstance(value, Tensor) or value.device.type != "cpu" or value.numel() == 0:
         return None
-    alive = _counted(entry, read, value.ndim - len(entry.sizes), padding_mask)
+    valid = _valid_agents(entry, read, value.ndim - len(entry.sizes), padding_mask)
     if entry.dtype == "one-hot":
         wrong = value.sum(-1) != 1
-        if alive is not None:
-            wrong = wrong & alive
-        return "expected exactly one choice of each agent, found none or several" if bool(wrong.any()) else None
-    if alive is not None:
-        value = value.masked_fill(~alive.reshape(*alive.shape, *[1] * (value.ndim - alive.ndim)), 0)
+        if valid is not None:
+            wrong = wrong & valid
+        return "expected exactly one choice per agent, found none or several" if bool(wrong.any()) else None
+    if valid is not None:
+        value = value.masked_fill(~valid.reshape(*valid.shape, *[1] * (value.ndim - valid.ndim)), 0)
     columns = value.unbind(-1) if len(entry.n_values) > 1 else (value,)
     for column, n_values in zip(columns, entry.n_values, strict=True):
         low, high = (int(bound) for bound in torch.aminmax(column))
@@ -174,11 +174,11 @@ def _index_mistake(entry: Entry, read: Read, padding_mask: Key) -> str | None:
     return None
 
 
-def _counted(entry: Entry, read: Read, n_batch_axes: int, padding_mask: Key) -> Tensor | None:
-    """Whose indices count, bool ``[*B, n_agents]``: those of living agents in steps that are not padding."""
+def _valid_agents(entry: Entry, read: Read, n_batch_axes: int, padding_mask: Key) -> Tensor | None:
+    """Whose indices are checked, bool ``[*B, n_agents]``: those of living agents in steps that are not padding."""
     alive = None if entry.mask is None else read(entry.mask)
-    alive, valid = alive if isinstance(alive, Tensor) else None, read(padding_mask)
-    if not isinstance(valid, Tensor):
+    alive, real_steps = alive if isinstance(alive, Tensor) else None, read(padding_mask)
+    if not isinstance(real_steps, Tensor):
         return alive
-    valid = valid.reshape(*valid.shape[:n_batch_axes], 1)
-    return valid if alive is None else valid & alive
+    real_steps = real_steps.reshape(*real_steps.shape[:n_batch_axes], 1)
+    return real_steps if alive is None else real_steps & alive

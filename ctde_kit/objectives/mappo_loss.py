@@ -34,26 +34,28 @@ class MAPPOLoss(ModuleLoss):
     Yu et al. 2022, "The Surprising Effectiveness of PPO in Cooperative Multi-Agent Games", eqs. 1 and 2 (appendix A),
     with a log-probability, a ratio and an advantage for each agent. IPPO is the same loss with a decentralized critic.
 
-    Reads ``[*B, n_agents, ...]`` under the group: what actor and critic read (with it ``action_mask``, and ``is_init``
-    where they are recurrent), ``action``, ``action_log_prob`` ``[*B, n_agents]``, ``advantage``, ``value_target``
-    (units of returns) and ``state_value`` (the critic's units when the batch was fresh) ``[*B, n_agents, 1]``; ``mask``
-    ``[*B, n_agents]`` where agents die, and ``("collector", "mask")`` ``[*B]`` where sequences are padded: entries of
-    dead agents and of padding change nothing. Gives scalars ``loss_objective``, ``loss_critic``, ``loss_entropy``
-    (their sum is to be minimized) and, detached, ``entropy``, ``approx_kl``, ``clip_fraction``,
-    ``explained_variance``.
+    Reads what actor and critic read, including the group's ``action_mask`` where it has one, and ``is_init`` at the
+    root where they are recurrent. Of the group it reads ``action``; ``action_log_prob`` ``[*B, n_agents]``; and, each
+    ``[*B, n_agents, 1]``, ``advantage``, ``value_target`` (in units of returns) and ``state_value`` (in the units that
+    the critic had when the batch was fresh). Where agents die, it reads the group's ``mask`` ``[*B, n_agents]``, and
+    where sequences are padded, ``("collector", "mask")`` ``[*B]``: entries of dead agents and of padding change
+    nothing. Gives the scalars ``loss_objective``, ``loss_critic`` and ``loss_entropy``, whose sum is to be minimized,
+    and, detached, ``entropy``, ``approx_kl``, ``clip_fraction`` and ``explained_variance``.
 
     Args:
         actor: has ``get_dist``; writes the action.
         critic: writes ``state_value``.
         keys: the group's keys; ``set_keys`` changes single ones.
-        clip_epsilon: PPO's clip of the ratio.
+        clip_epsilon: the policy loss rewards no ratio that is further than this from 1.
         entropy_coeff: weight of the entropy bonus.
         critic_coeff: weight of the value loss.
         value_loss: ``huber`` (Huber loss with ``huber_delta``) or ``l2`` (half the squared error).
-        huber_delta: where Huber's loss turns linear, in normalized units.
-        clip_value: largest change of a value that the value loss rewards, in normalized units; ``None`` for no limit.
+        huber_delta: the error at which Huber's loss turns linear, in the critic's units.
+        clip_value: the largest change of a value that the value loss rewards, in the critic's units; ``None`` for no
+            limit.
         samples_mc_entropy: samples for the entropy of distributions without a closed form.
-        value_norm: normalizes the targets; the same object that the advantages were made with.
+        value_norm: normalizes the targets; give ``AdvantageEstimator`` the same object. ``None``: the critic learns in
+            units of returns.
 
     Raises:
         UserError: for clipped values of a critic that sees random orders, a missing entry, entries that would broadcast
@@ -119,8 +121,8 @@ class MAPPOLoss(ModuleLoss):
         check_critic_of_states("MAPPOLoss", critic)
         if clip_value is not None and order_keys(critic):
             raise UserError(
-                f"clip_value={clip_value}: stored values are of a fixed order of agents, this critic's of drawn ones; "
-                "use clip_value=None"
+                f"clip_value={clip_value}: stored values are of a fixed order of agents, but this critic sees "
+                "random orders; use clip_value=None"
             )
         self.actor_network, self.critic_network, self.value_norm = actor, critic, value_norm
         self.clip_epsilon, self.clip_value = clip_epsilon, clip_value

@@ -29,7 +29,7 @@ def masked_mean(x: Tensor, mask: Tensor | None) -> Tensor:
     return x.masked_fill(~mask, 0).sum() / mask.sum().clamp(min=1)
 
 
-# Sums of squares of as many as a batch has stay far below what float32 holds.
+# The squares of a batch's advantages up to this size have a sum far below float32's largest number.
 LARGEST_UNSCALED = 1e12
 
 
@@ -39,7 +39,8 @@ def normalize_advantage(
     """Advantages ``[*B, n_agents, 1]`` with mean 0 and deviation 1, over all entries or over each agent's own.
 
     Entries outside ``mask`` (bool, same shape) are in no statistic and become 0. Entries that are all equal become 0,
-    too, whatever their mean is rounded to; huge ones are scaled first, so that no square overflows.
+    too, even where rounding makes their mean differ from them. Huge entries are scaled first, so that no square
+    overflows.
 
     >>> import torch
     >>> from ctde_kit.objectives import normalize_advantage
@@ -60,7 +61,7 @@ def normalize_advantage(
     lowest = advantage.masked_fill(outside, math.inf).amin(dims, keepdim=True)
     highest = advantage.masked_fill(outside, -math.inf).amax(dims, keepdim=True)
     largest = kept.abs().amax(dims, keepdim=True)
-    # Division by one changes no bit of ordinary advantages.
+    # Ordinary advantages are divided by 1, which changes no bit.
     kept = kept / torch.where(largest > LARGEST_UNSCALED, largest, 1)
     count = keep.sum(dims, keepdim=True).clamp(min=1)
     mean = kept.sum(dims, keepdim=True) / count

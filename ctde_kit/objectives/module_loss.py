@@ -39,7 +39,7 @@ class ModuleLoss(LossModule):
     """
 
     returns_advice = ""
-    """What to use instead of a value estimator, for errors."""
+    """What errors advise to use instead of a value estimator."""
 
     def online_networks(self) -> nn.ModuleDict:
         """The networks that ``target_networks`` follow, by the same names."""

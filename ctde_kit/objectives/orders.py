@@ -17,9 +17,10 @@ def order_keys(critic: object) -> list[Key]:
 
 
 def with_orders(critics: Iterable[TensorDictModuleBase], tensordict: TensorDictBase) -> TensorDictBase:
-    """``tensordict`` with an order of each group for each sample, where a critic asks for one.
+    """``tensordict`` with a random order of each group's agents for each sample, where a critic asks for one.
 
-    Orders stand at the root and under ``next``: all critics and their targets see a sample in one order.
+    The order is written at the root and under ``next``, so that all critics and their targets see a sample in the same
+    order.
     """
     for critic in critics:
         if isinstance(critic, DrawsOrders):

@@ -1,4 +1,4 @@
-"""Checks that a loss was given the kind of critic or mixer that it learns from."""
+"""Checks that a loss was given actors, critics and mixers of the kinds that it learns."""
 
 from __future__ import annotations
 
@@ -24,7 +24,14 @@ class WritesKeys(Protocol):
 
 
 def check_groups(loss: str, argument: str, actors: object, advice: str) -> None:
-    """Raise ``UserError`` unless ``actors`` is a mapping from group names to actors that know these groups."""
+    """Raise ``UserError`` unless ``actors`` is a mapping from group names to actors that know these groups.
+
+    Args:
+        loss: the name of the loss, for errors.
+        argument: the name of its argument, for errors.
+        actors: what it was given.
+        advice: an actor that would fit.
+    """
     if not isinstance(actors, Mapping):
         raise UserError(
             f"{loss}: {argument} is a {type(actors).__name__}: expected a mapping by group's name, such as "
@@ -34,7 +41,7 @@ def check_groups(loss: str, argument: str, actors: object, advice: str) -> None:
         if not isinstance(actor, HasGroup):
             raise UserError(
                 f"{loss}: {argument}[{name!r}] is a {type(actor).__name__}, which knows no group: expected a part such "
-                f"as {advice} makes one of a module"
+                f"as {advice}"
             )
         if actor.group.name != name:
             raise UserError(f"{loss}: {argument}[{name!r}] is of group {actor.group.name!r}; use this name")
@@ -42,7 +49,7 @@ def check_groups(loss: str, argument: str, actors: object, advice: str) -> None:
 
 def check_q_actors(actors: Mapping[str, QActor]) -> None:
     """Raise ``UserError`` unless ``QMixLoss`` can learn these actors."""
-    check_groups("QMixLoss", "actors", actors, "MultiAgentQActor; as_q_actor(group, module)")
+    check_groups("QMixLoss", "actors", actors, "MultiAgentQActor, or as_q_actor(group, module)")
     for name, actor in actors.items():
         if actor.group.keys.action_value not in _keys(actor):
             raise UserError(
@@ -57,11 +64,11 @@ def check_learners(
     """Raise ``UserError`` unless ``loss`` can learn the actors of the groups with critics, and these critics.
 
     Args:
-        loss: the class, as errors call it.
+        loss: the name of the loss, for errors.
         actors: of every group.
         critics: of the groups that learn.
-        kind: the capability that their actors need.
-        advice: an actor that has it.
+        kind: the protocol that the actors of these groups must have.
+        advice: an actor that would fit.
     """
     _check_critics(loss, "critics", critics)
     unknown = sorted(critics.keys() - actors.keys())
@@ -77,7 +84,7 @@ def check_twin_critics(
     critics: Mapping[str, TensorDictModuleBase],
     twin_critics: Mapping[str, TensorDictModuleBase] | None,
 ) -> None:
-    """Raise ``UserError`` unless second critics, where they are given, are others of the same groups."""
+    """Raise ``UserError`` unless second critics, if given, are of the same groups and share no parameter."""
     if twin_critics is None:
         return
     _check_critics(loss, "twin_critics", twin_critics)
@@ -89,8 +96,8 @@ def check_twin_critics(
     first = {id(parameter) for critic in critics.values() for parameter in critic.parameters()}
     if any(id(parameter) in first for critic in twin_critics.values() for parameter in critic.parameters()):
         raise UserError(
-            f"{loss}: twin_critics have parameters of critics, so their smaller value is no more careful; build them "
-            "anew"
+            f"{loss}: twin_critics share parameters with critics, so the smaller of both values is no safer; build "
+            "them separately"
         )
 
 

@@ -6,11 +6,12 @@ from tensordict import TensorDictBase
 from tensordict.utils import NestedKey
 from torch import Tensor
 
+# Weight of a sequence's largest error in its priority; the mean error has the rest.
 MAX_SHARE = 0.9
 
 
 def importance_weight(tensordict: TensorDictBase, key: NestedKey, burn_in: int = 0) -> Tensor | float:
-    """The importance weight of each item, 1 where there are none, to multiply ``[*B, T, n, 1]`` after the burn-in."""
+    """The importance weights, in a shape that multiplies entries ``[*B, T, n, 1]`` after the burn-in; 1 without any."""
     weight = tensordict.get(key, None)
     if weight is None:
         return 1.0
@@ -21,9 +22,11 @@ def importance_weight(tensordict: TensorDictBase, key: NestedKey, burn_in: int =
 
 
 def write_priority(tensordict: TensorDictBase, error: Tensor, mask: Tensor, key: NestedKey) -> None:
-    """Write the mean of ``error`` ``[*B, T, n, 1]`` over agents; a sequence's is one number, written in every step.
+    """Write the priority of each transition or sequence at ``key``, from absolute errors ``[*B, T, n, 1]``.
 
-    That number is 0.9 times the largest step's and 0.1 times the mean (Kapturowski et al. 2019, section 2.3).
+    A transition's priority is the mean error over agents. A sequence's is one number, written in every step: 0.9 times
+    the largest of its steps' mean errors, plus 0.1 times their mean (Kapturowski et al. 2019, section 2.3). ``error``
+    is 0 where ``mask`` (bool, same shape) is false.
     """
     step = error.sum((-2, -1)) / mask.sum((-2, -1)).clamp(min=1)
     if tensordict.ndim == 1:

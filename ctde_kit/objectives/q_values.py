@@ -1,4 +1,4 @@
-"""Values of the chosen actions, per agent or mixed into the team's, out of every action's value."""
+"""Values of the chosen actions, per agent or mixed into the team's value, from the values of all actions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class QActor(Protocol):
 
     @property
     def out_keys(self) -> Sequence[NestedKey]:
-        """The keys that it writes."""
+        """The keys that it writes, ``(group, "action_value")`` among them."""
         ...
 
     @property
@@ -37,15 +37,15 @@ class QActor(Protocol):
         ...
 
     def greedy(self, tensordict: TensorDictBase, /) -> Tensor:
-        """Each agent's best allowed action, an index, by the action values that are there."""
+        """The index ``[*B, n_agents]`` of each agent's best allowed action, by the values in ``tensordict``."""
         ...
 
     def index(self, action: Tensor, /) -> Tensor:
-        """Actions as indices."""
+        """The indices ``[*B, n_agents]`` of actions in the env's form."""
         ...
 
     def encode(self, index: Tensor, /) -> Tensor:
-        """Indices as actions."""
+        """The actions, in the env's form, of indices ``[*B, n_agents]``."""
         ...
 
 

@@ -52,39 +52,42 @@ from ctde_kit.protocols import RewardScale
 class QMixLoss(ModuleLoss):
     """Double Q-learning on the team's mixed value, or on each agent's own where there is no mixer.
 
-    Rashid et al. 2018, "QMIX", eq. 6, with double Q-learning (van Hasselt et al. 2016): the best allowed actions by the
-    online networks, valued by the target networks, all agents' together through the target mixer. VDN, QPLEX and IQL
-    are the same loss with another mixer or none.
+    Rashid et al. 2018, "QMIX", eq. 6, with double Q-learning (van Hasselt et al. 2016): the online
+    networks choose the best allowed next actions, the target networks value them, and the target mixer mixes the
+    values. VDN, QPLEX and IQL are the same loss with another mixer or none.
 
-    Reads transitions ``[B]`` or sequences ``[*B, T]``: of every group what its actor reads, at the root and under
-    ``next``, ``action`` ``[*B, T, n_agents]`` (or one-hot), where they are ``action_mask`` and ``mask``; what the mixer
-    reads, likewise; ``done`` and ``terminated`` under ``next``; with a mixer ``("next", "reward")`` ``[*B, T, 1]``, as
-    ``TeamReward`` writes it, else each agent's reward. Where they are: ``("collector", "mask")`` bool ``[*B, T]``,
-    false where a sequence is padded, ``is_init`` bool ``[*B, T, 1]``, true where an episode begins, and
-    ``priority_weight``, the importance weight of each item. Flags and rewards of padded steps and entries of dead
-    agents change nothing. Writes ``td_error`` into what it read, for prioritized replay: its absolute value for a
-    transition; for a sequence 0.9 times the largest and 0.1 times the mean (Kapturowski et al. 2019, section 2.3), in
-    every step. Gives the scalar ``loss_qvalue`` and, detached, ``td_error``, ``chosen_action_value`` and
-    ``target_value``, means over valid entries.
+    Reads transitions ``[B]`` or sequences ``[*B, T]``. Of every group it reads what its actor reads, at the root and
+    under ``next``; ``action`` ``[*B, T, n_agents]`` (or one-hot); and ``action_mask`` and ``mask`` where the group has
+    them. It reads what the mixer reads, at the root and under ``next``; ``done`` and ``terminated`` under ``next``; and
+    ``("next", "reward")`` ``[*B, T, 1]``, as ``TeamReward`` writes it, or without a mixer each agent's reward. Where
+    they are present, it also reads ``("collector", "mask")`` bool ``[*B, T]``, false where a sequence is padded;
+    ``is_init`` bool ``[*B, T, 1]``, true where an episode begins; and ``priority_weight``, the importance weight of
+    each item. Flags and rewards of padded steps and entries of dead agents change nothing.
+
+    Writes ``td_error`` into the batch, for prioritized replay: for a transition the mean of the agents' (or the team's)
+    absolute error; for a sequence, in every step, 0.9 times the largest of these and 0.1 times their mean (Kapturowski
+    et al. 2019, section 2.3). Gives the scalar ``loss_qvalue`` and, detached, ``td_error``, ``chosen_action_value`` and
+    ``target_value``, which are means over valid entries.
 
     The target's state is ``("next", "state")``; next values of recurrent networks come from one batched step after an
     unroll of each network. The first ``burn_in`` steps only warm the hidden state up: they give no gradient and are in
     no mean. An agent that is gone after the step is not in the target's mix; the team bootstraps unless the root
     ``terminated`` says that nothing follows.
 
-    Differs from TorchRL's ``QMixerLoss``: double Q, masked and multi-step targets, several groups, sequences; modules
-    are held as they are, with plain copies as targets, which ``PolyakUpdate`` or ``HardUpdate`` moves.
+    Beyond TorchRL's ``QMixerLoss`` it has double Q-learning, masked and multi-step targets, several groups and
+    sequences. It holds modules as they are, with copies of them as target networks, which ``PolyakUpdate`` or
+    ``HardUpdate`` moves.
 
     Args:
         actors: of every group.
         mixer: writes ``chosen_action_value`` ``[*B, 1]`` at the root; with ``None`` every agent learns by itself (IQL).
         gamma: discount per step.
-        returns: the targets' form, TD(0) by default.
+        returns: which returns are the targets, TD(0) by default.
         value_loss: ``huber`` (with ``huber_delta``) or ``l2`` (half the squared error).
-        huber_delta: where Huber's loss turns linear, in units of returns.
+        huber_delta: the error at which Huber's loss turns linear, in units of returns.
         burn_in: steps at the start of a sequence that only warm the hidden state up.
         use_stored_hidden: recurrent networks start a sequence from the stored hidden state; else from zero.
-        use_target_networks: the target is valued by target networks; else by the online ones, as in PQN (Gallici et
+        use_target_networks: target networks value the next actions; else the online networks do, as in PQN (Gallici et
             al. 2025).
         reward_norm: gives the rewards in the units that are learned; ``None``: as the env gave them.
         central: Weighted QMIX's central value, which gives the targets, learns them by ``loss_central``, and weighs the
@@ -158,13 +161,13 @@ class QMixLoss(ModuleLoss):
         if self.central is not None:
             parts = {**self.central.of_groups(), "mixer": self.central.mixer}
             return nn.ModuleDict({central_name(name): part for name, part in parts.items()})
-        networks = nn.ModuleDict({f"actor_{name}": actor.agent_network for name, actor in self._groups.items()})
+        networks = nn.ModuleDict({f"actor_{name}": actor.agent_network for name, actor in self._actors.items()})
         if self.mixer is not None:
             networks["mixer"] = self.mixer
         return networks
 
     @property
-    def _groups(self) -> dict[str, QActor]:
+    def _actors(self) -> dict[str, QActor]:
         return cast("dict[str, QActor]", dict(self.actors.items()))
 
     def _forward_value_estimator_keys(self, **kwargs: NestedKey) -> None:
@@ -177,7 +180,7 @@ class QMixLoss(ModuleLoss):
         return self._check_entries.entries
 
     def _table(self) -> list[Entry]:
-        keys, actors, mixer = self.tensor_keys, self._groups.values(), self.mixer
+        keys, actors, mixer = self.tensor_keys, self._actors.values(), self.mixer
         groups = [actor.group for actor in actors]
         entries = team_flags()
         for actor in actors:
@@ -198,18 +201,18 @@ class QMixLoss(ModuleLoss):
 
     @property
     def stored_keys(self) -> list[NestedKey]:
-        """What a replay must keep: the entries that are read, those that may be missing among them."""
-        return stored_keys(self.in_keys, [actor.group for actor in self._groups.values()])
+        """What a replay must keep: ``in_keys``, and the flags that not all envs write."""
+        return stored_keys(self.in_keys, [actor.group for actor in self._actors.values()])
 
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
         self._check_entries(tensordict, parameter_dtype(self))
-        networks = [actor.agent_network for actor in self._groups.values()]
+        networks = [actor.agent_network for actor in self._actors.values()]
         check_sequences("QMixLoss", tensordict, networks, self.returns.needs_sequences, self.burn_in)
         data = tensordict.unsqueeze(-1) if tensordict.ndim == 1 else tensordict
         steps = data[..., self.burn_in :] if self.burn_in else data
         unrolled = {
             name: unroll(actor.agent_network, data, self.burn_in, self.use_stored_hidden)
-            for name, actor in self._groups.items()
+            for name, actor in self._actors.items()
         }
         current = self._chosen(steps, unrolled)
         with torch.no_grad():
@@ -229,9 +232,9 @@ class QMixLoss(ModuleLoss):
         if self.central is None or self.target_networks is None:
             return {"loss_qvalue": targets.loss(weight, self.value_loss, self.huber_delta)}
         mixed = self.tensor_keys.chosen_action_value
-        value = self.central.learned(self._groups, data, current, mixed)
+        value = self.central.learned(self._actors, data, current, mixed)
         learned = ValueTargets(value, targets.target, targets.mask)
-        weights = self.central.weights(self._groups, self.target_networks, data, current, targets, mixed)
+        weights = self.central.weights(self._actors, self.target_networks, data, current, targets, mixed)
         return {
             "loss_qvalue": targets.loss(weight * weights, self.value_loss, self.huber_delta),
             "loss_central": learned.loss(weight, self.value_loss, self.huber_delta),
@@ -248,7 +251,7 @@ class QMixLoss(ModuleLoss):
     def _chosen(self, steps: TensorDictBase, unrolled: Mapping[str, TensorDictBase]) -> TensorDictBase:
         """``steps`` with the online networks' values of the stored actions."""
         current = steps.copy()
-        for name, actor in self._groups.items():
+        for name, actor in self._actors.items():
             values = unrolled[name].get(actor.group.keys.action_value)
             write_values(actor, current, values, stored_choice(actor, steps, self.tensor_keys.padding_mask))
         return current
@@ -257,8 +260,8 @@ class QMixLoss(ModuleLoss):
         self, data: TensorDictBase, steps: TensorDictBase, unrolled: Mapping[str, TensorDictBase]
     ) -> TensorDictBase:
         """The entries under ``next`` with the target networks' values of the online networks' best actions."""
-        following = at_next([actor.group for actor in self._groups.values()], steps)
-        for name, actor in self._groups.items():
+        following = at_next([actor.group for actor in self._actors.values()], steps)
+        for name, actor in self._actors.items():
             key = actor.group.keys.action_value
             values = next_outputs(actor.agent_network, steps, unrolled[name]).get(key)
             index = actor.greedy(following.set(key, values))
@@ -275,11 +278,11 @@ class QMixLoss(ModuleLoss):
         """Values and targets of the team, or without a mixer of all groups' agents side by side."""
         keys, returns = self.tensor_keys, partial(self.returns, self.gamma)
         if self.reward_norm is not None:
-            own = [actor.group.keys.reward for actor in self._groups.values()]
-            steps = self.reward_norm.normalize(steps, read=own if self.mixer is None else [keys.reward])
+            agent_rewards = [actor.group.keys.reward for actor in self._actors.values()]
+            steps = self.reward_norm.normalize(steps, read=agent_rewards if self.mixer is None else [keys.reward])
         if self.mixer is None:
-            values, next_values = (chosen_values(self._groups, entries) for entries in (current, following))
-            groups = [actor.group for actor in self._groups.values()]
+            values, next_values = (chosen_values(self._actors, entries) for entries in (current, following))
+            groups = [actor.group for actor in self._actors.values()]
             targets = td_targets(returns, groups, steps, values, next_values, padding_mask=keys.padding_mask)
             return ValueTargets.concatenate(targets.values())
         value = team_value(self.mixer, current, keys.chosen_action_value)

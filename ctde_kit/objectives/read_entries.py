@@ -1,4 +1,4 @@
-"""Rows that the tables of several losses share: what modules read, and what envs, replays and samplers write."""
+"""Rows that the entry tables of several losses share: what modules read, and what envs and replays write."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ctde_kit.specs import GroupSpec
 
 
 class ReadsKeys(Protocol):
-    """Whatever says which keys it reads."""
+    """A module that says which keys it reads."""
 
     @property
     def in_keys(self) -> Sequence[NestedKey]:
@@ -39,7 +39,7 @@ def entries_read_by(module: ReadsKeys, groups: Iterable[GroupSpec] = ()) -> list
 
 
 def group_as_declared(module: TensorDictModuleBase, keys: GroupKeys) -> GroupEntries:
-    """The entries of a group whose spec is not known, of as many agents as ``module`` declares."""
+    """The entries of a group whose spec is not known; the number of agents is what ``module`` declares."""
     entries = module.in_entries if isinstance(module, DeclaresEntries) else ()
     known = (dict(entry.named_sizes).get("n_agents") for entry in entries if entry.group == keys.group)
     return GroupEntries(keys, n_agents=next((size for size in known if size is not None), None))
@@ -48,9 +48,10 @@ def group_as_declared(module: TensorDictModuleBase, keys: GroupKeys) -> GroupEnt
 def now_and_next(
     module: TensorDictModuleBase, groups: Iterable[GroupSpec] = (), without: Sequence[Key] = ()
 ) -> list[Entry]:
-    """What a module reads at the root and under ``next``, a recurrent one's hidden state at the root alone.
+    """What a module reads at the root and under ``next``; ``is_init`` and hidden states at the root alone.
 
-    Masks of living agents may be missing under ``next``.
+    Masks of living agents may be missing under ``next``. Entries at the keys ``without``, which the loss writes itself,
+    are left out.
     """
     entries = [entry for entry in entries_read_by(module, groups) if entry.key not in without]
     at_root = (hidden_key(module), IS_INIT)
@@ -59,7 +60,7 @@ def now_and_next(
 
 
 def masks_of(group: GroupSpec) -> list[Entry]:
-    """Which agents of a group are alive, before the step and, where the env says so, after it; none if none die."""
+    """The masks of a group's living agents, before and after the step; the latter may be missing. Empty if none die."""
     mask = GroupEntries.of(group).mask
     return [mask, mask.next().if_present()] if group.mask else []
 
@@ -70,7 +71,7 @@ def team_flags() -> list[Entry]:
 
 
 def replay_entries(padding_mask: NestedKey, priority_weight: NestedKey) -> list[Entry]:
-    """What replays and samplers add, where they do, and where episodes begin."""
+    """What replays and samplers may add to a batch, and ``is_init``, which says where episodes begin."""
     return [
         one_per_step(as_key(padding_mask), "bool"),
         one_per_step(as_key(priority_weight), "any float"),
@@ -89,6 +90,6 @@ def needed_keys(entries: Iterable[Entry]) -> list[NestedKey]:
 
 
 def stored_keys(in_keys: Iterable[NestedKey], groups: Iterable[GroupSpec]) -> list[NestedKey]:
-    """What a replay must keep: the keys that are read, and those of flags that may be missing."""
+    """What a replay must keep: ``in_keys``, the agents' own ``done`` and ``terminated``, and ``is_init``."""
     ends = [entry.key for group in groups for entry in GroupEntries.of(group).ends]
     return list(dict.fromkeys([*in_keys, *ends, IS_INIT]))

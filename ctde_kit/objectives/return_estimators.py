@@ -1,4 +1,4 @@
-"""The forms of returns that value losses can learn, as objects: n-step and TD(lambda)."""
+"""Objects that say which returns a value loss learns: n-step returns or TD(lambda) returns."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ctde_kit.objectives.returns import n_step_return, td_lambda_return
 
 
 class ReturnEstimator(Protocol):
-    """Targets from next values, rewards, ``done`` and ``terminated``, all ``[*B, T, n_agents, 1]``."""
+    """Computes targets from next values, rewards, ``done`` and ``terminated``, all ``[*B, T, n_agents, 1]``."""
 
     @property
     def needs_sequences(self) -> bool:
@@ -28,7 +28,8 @@ class ReturnEstimator(Protocol):
 class NStepReturn:
     """The discounted rewards of ``n`` steps and the value after them; ``n=1`` is TD(0).
 
-    The rewards are those of the stored behavior, exploration included, without a correction.
+    The rewards are those that the stored, exploring actions earned; nothing corrects for the difference from the
+    current policy.
 
     >>> import torch
     >>> from ctde_kit.objectives import NStepReturn

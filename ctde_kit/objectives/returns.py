@@ -40,7 +40,7 @@ def generalized_advantage_estimate(
     tensor([4.5000, 3.0000])
     """
     _check({"value": value, "next_value": next_value, "reward": reward}, {"done": done, "terminated": terminated})
-    # Filled, not multiplied: what stands behind an end may be anything, and 0 * nan is nan.
+    # Filled, not multiplied: the value after a termination may be NaN, and 0 * NaN is NaN.
     delta = reward + gamma * next_value.masked_fill(terminated, 0) - value
     advantage = torch.empty_like(delta)
     trace, ends = torch.zeros_like(delta.select(-3, 0)), done | terminated
@@ -75,7 +75,7 @@ def td_lambda_return(
 
 
 def n_step_return(gamma: float, n: int, next_value: Tensor, reward: Tensor, done: Tensor, terminated: Tensor) -> Tensor:
-    """Returns over ``n`` steps, fewer where the episode or the batch ends before, then bootstrapped.
+    """Returns over ``n`` steps, or fewer where the episode or the batch ends earlier, then bootstrapped.
 
     Shapes and errors as in ``generalized_advantage_estimate``; ``n`` in steps.
 
@@ -99,9 +99,9 @@ def n_step_return(gamma: float, n: int, next_value: Tensor, reward: Tensor, done
     return target
 
 
-def _check(value: dict[str, Tensor], flags: dict[str, Tensor]) -> None:
-    tensors = value | flags
-    check_dtypes("float", **value)
+def _check(floats: dict[str, Tensor], flags: dict[str, Tensor]) -> None:
+    tensors = floats | flags
+    check_dtypes("float", **floats)
     check_dtypes("bool", **flags)
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if len(set(shapes.values())) > 1 or len(next(iter(shapes.values()))) < 3:

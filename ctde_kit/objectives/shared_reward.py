@@ -1,4 +1,4 @@
-"""A weighted mean of each agent's own reward and its group's."""
+"""A weighted mean of each agent's own reward and its group's mean reward."""
 
 from __future__ import annotations
 

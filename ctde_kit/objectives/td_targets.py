@@ -42,11 +42,11 @@ def td_targets(
     padding_mask: NestedKey,
     team_weight: float = 0.0,
 ) -> dict[str, ValueTargets]:
-    """Each agent's targets, by group: from its own reward, cut and ended by its own and the team's flags.
+    """Each agent's targets, by group, from its own reward; its own and the team's flags end its returns.
 
     Args:
-        returns: targets of next values, rewards, ends of the trace and terminations.
-        groups: whose values they are.
+        returns: computes targets from next values, rewards, ends of the trace and terminations.
+        groups: the groups whose agents' values are learned.
         steps: ``[*B, T]``, with rewards and flags under ``next``.
         values: of each group, ``[*B, T, n_agents, 1]``.
         next_values: of the next observations, same shapes.
@@ -75,12 +75,12 @@ def team_td_targets(
     reward: NestedKey,
     padding_mask: NestedKey,
 ) -> ValueTargets:
-    """Targets of the team's value ``[*B, T, 1, 1]``, from the team's ``reward`` and flags; else as ``td_targets``."""
+    """Targets of the team's value ``[*B, T, 1, 1]``, from the team's ``reward`` and flags, as in ``td_targets``."""
     done, terminated = (
         required_entry(steps, (NEXT, flag), "the env must write it, shape [*B, 1]").unsqueeze(-2)
         for flag in (DONE, TERMINATED)
     )
-    rewards = required_entry(steps, (NEXT, reward), "TeamReward writes the team's").unsqueeze(-2)
+    rewards = required_entry(steps, (NEXT, reward), "TeamReward writes it").unsqueeze(-2)
     mask = valid_mask(steps, None, padding_mask)
     return _targets(returns, steps, value, next_value, rewards, (done, terminated), mask, padding_mask)
 

@@ -32,7 +32,7 @@ class TeamReward(nn.Module):
         reduction: ``mean`` or ``sum``.
 
     Raises:
-        UserError: for a missing reward, and for another word.
+        UserError: for a missing reward, or an unknown ``reduction``.
 
     >>> import torch
     >>> from tensordict import TensorDict

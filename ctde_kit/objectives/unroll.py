@@ -46,9 +46,9 @@ def unroll(
         with torch.no_grad():
             warm = network(_steps(inputs, 0, burn_in)).get(next_key(key)).select(time, -1)
         later = _steps(inputs, burn_in, None)
-        # An unroll takes its first step's hidden state as it is, so a reset just there is for us to do.
-        fresh = later.get(IS_INIT).select(time, 0).unsqueeze(-1)
-        warm = warm.masked_fill(fresh, 0).unsqueeze(time)
+        # An unroll takes the hidden state of its first step as it is, so a reset at that step must be done here.
+        is_reset = later.get(IS_INIT).select(time, 0).unsqueeze(-1)
+        warm = warm.masked_fill(is_reset, 0).unsqueeze(time)
         later.set(key, warm.expand_as(later.get(key)))
         return network(later)
 
@@ -64,14 +64,14 @@ def _steps(tensordict: TensorDictBase, start: int, stop: int | None) -> TensorDi
 def next_outputs(network: TensorDictModuleBase, tensordict: TensorDictBase, unrolled: TensorDictBase) -> TensorDictBase:
     """What ``network`` writes on the observations under ``next``, all steps at once, each from its own hidden state.
 
-    ``unrolled`` is what ``unroll`` gave for the same steps ``tensordict``. So each output is of the observation before
-    any reset; an unroll over T + 1 steps would take the one after.
+    ``unrolled`` is what ``unroll`` gave for the same steps ``tensordict``. Each output is computed from the observation
+    before any reset; an unroll over T + 1 steps would take the observation after it.
     """
     return single_steps(network, next_inputs(network, tensordict, unrolled))
 
 
 def single_steps(network: Callable[[TensorDictBase], TensorDictBase], tensordict: TensorDictBase) -> TensorDictBase:
-    """What ``network`` writes in one step on each item, though TorchRL's losses run in recurrent mode."""
+    """What ``network`` writes when each item is a single step, even inside TorchRL's recurrent mode."""
     with set_recurrent_mode(False):
         return network(tensordict)
 
@@ -93,7 +93,7 @@ def trace_ends(tensordict: TensorDictBase, done: Tensor, padding_mask: NestedKey
     """``done`` ``[*B, T, n, 1]``, also where the step after it begins an episode, or is padding.
 
     A checkpoint may reset an env in the middle of an episode, and TorchRL's ``split_trajectories`` pads what a batch
-    cut off: behind both stands no ``done``.
+    cut off: no ``done`` marks either.
     """
     is_init, valid = tensordict.get(IS_INIT, None), tensordict.get(padding_mask, None)
     if done.shape[-3] == 1:
@@ -111,7 +111,7 @@ def _one_step_later(flag: Tensor) -> Tensor:
 def check_sequences(
     loss: str, tensordict: TensorDictBase, networks: Iterable[TensorDictModuleBase], returns_need: bool, burn_in: int
 ) -> None:
-    """Raise ``UserError`` for single steps where sequences are needed, and unless a step is left after the burn-in."""
+    """Raise ``UserError`` for single steps where sequences are needed, or if no step is left after the burn-in."""
     recurrent = any(hidden_key(network) is not None for network in networks)
     if tensordict.ndim < 2 and (recurrent or returns_need or burn_in):
         reason = "recurrent networks learn" if recurrent else "these returns need"

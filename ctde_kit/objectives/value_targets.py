@@ -41,13 +41,13 @@ class ValueTargets:
         return (weight * distance).sum() / self.mask.sum().clamp(min=1)
 
     def metrics(self, value_name: str) -> dict[str, Tensor]:
-        """Means over valid entries; the value's own is called ``value_name``."""
+        """Means over valid entries; that of the value is called ``value_name``."""
         entries = {"td_error": self.delta.abs(), value_name: self.value, "target_value": self.target}
         return {name: masked_mean(entry, self.mask) for name, entry in entries.items()}
 
 
 def joint_metrics(targets: Mapping[str, ValueTargets], value_name: str) -> dict[str, Tensor]:
-    """The means over groups and, where there are several, each group's own under ``{group}/``."""
+    """The metrics' means over groups and, where there are several groups, each group's own under ``{group}/``."""
     by_group = {group: values.metrics(value_name) for group, values in targets.items()}
     names = next(iter(by_group.values()))
     metrics = {name: torch.stack([means[name] for means in by_group.values()]).mean() for name in names}

@@ -1,4 +1,4 @@
-"""Protocols of one group's policy, and of what losses ask of it."""
+"""Protocols of one group's policy, and of what losses need of it."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class LearnsActions(Capability, Protocol):
     """An actor that gives its actions with a gradient, such as ``MultiAgentDeterministicActor``."""
 
     def differentiable_vector(self, tensordict: TensorDictBase, /) -> Tensor:
-        """Actions as vectors ``[*B, n_agents, D]``, of the network's output in ``tensordict``."""
+        """Actions as vectors ``[*B, n_agents, D]``, from the network's output in ``tensordict``."""
         ...
 
 
@@ -94,16 +94,16 @@ class DrawsSubPolicies(Protocol):
 
 
 class PolicyBeliefs(Protocol):
-    """What each agent believes of the others' policies, such as ``InferredPolicies``."""
+    """Each agent's predictions of the others' policies, such as ``InferredPolicies``."""
 
     def __call__(self, tensordict: TensorDictBase, observer: str, other: str, /) -> Tensor:
-        """Logits, or actions before squashing, ``[*B, n_observers, n_others, D]``, of two groups by name."""
+        """Logits, or actions before squashing, ``[*B, n_observers, n_others, D]``; the groups are given by name."""
         ...
 
 
 @runtime_checkable
 class SamplesEntropy(Capability, Protocol):
-    """A distribution that estimates its entropy from samples, such as ``TanhNormal``, which knows no closed form."""
+    """A distribution that estimates its entropy from samples, such as ``TanhNormal``, which has no closed form."""
 
     def sampled_entropy(self, n_samples: int, /) -> Tensor:
         """The entropy ``[*B]``, from ``n_samples`` samples."""
@@ -120,13 +120,13 @@ class LearnsDistribution(Capability, Protocol):
         ...
 
     def build_dist_from_params(self, tensordict: TensorDictBase, /) -> Distribution:
-        """The distribution, batch ``[*B, n_agents]``, of the network's output and the action mask in ``tensordict``."""
+        """The distribution, batch ``[*B, n_agents]``, from the output and the action mask in ``tensordict``."""
         ...
 
 
 @runtime_checkable
 class SamplesWithLogProb(Capability, Protocol):
-    """A distribution that scores its own samples better than other values, such as ``TanhNormal``."""
+    """A distribution that knows the log-probability of its own samples more exactly, such as ``TanhNormal``."""
 
     def rsample_with_log_prob(self) -> tuple[Tensor, Tensor]:
         """A sample ``[*B, D]`` and its log-probability ``[*B]``, both with gradients."""

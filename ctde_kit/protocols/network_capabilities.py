@@ -41,7 +41,7 @@ class RecurrentModule(Protocol):
 class DeclaresEntries(Capability, Protocol):
     """A module that says what the entries that it reads look like, such as ``AgentNetwork``.
 
-    Losses check them before they run it. Of other modules they know the keys alone.
+    Losses check these entries before they run the module. Of other modules they know only the keys.
     """
 
     @property
@@ -52,7 +52,7 @@ class DeclaresEntries(Capability, Protocol):
 
 @runtime_checkable
 class HasForAgent(Capability, Protocol):
-    """A network that can be taken apart into one network per agent, such as ``MultiAgentMLP``."""
+    """A network that can be split into one network per agent, such as ``MultiAgentMLP``."""
 
     def for_agent(self, agent: int, /) -> nn.Module:
         """The network of one agent alone, on the same storage."""
@@ -91,7 +91,7 @@ class SaysDecentralized(Capability, Protocol):
 
 @runtime_checkable
 class SaysCentralized(Capability, Protocol):
-    """A network of TorchRL, which says the opposite: whether agents see each other's inputs."""
+    """A network of TorchRL that says the opposite of ``decentralized``: whether agents see each other's inputs."""
 
     @property
     def centralized(self) -> bool:
@@ -101,7 +101,7 @@ class SaysCentralized(Capability, Protocol):
 
 @runtime_checkable
 class DrawsOrders(Capability, Protocol):
-    """A critic that sees agents in drawn orders, such as ``RandomOrderCritic``."""
+    """A critic that sees agents in random orders, such as ``RandomOrderCritic``."""
 
     @property
     def order_keys(self) -> Sequence[Key]:
@@ -123,5 +123,5 @@ class SwapsOwnAction(Capability, Protocol):
         ...
 
     def own_action_values(self, tensordict: TensorDictBase, action: Tensor, /) -> Tensor:
-        """The value ``[*B, n_agents, 1]`` for each agent where it alone takes its action of ``action``."""
+        """Each agent's value ``[*B, n_agents, 1]`` if it alone takes its action in ``action`` ``[*B, n_agents, D]``."""
         ...

@@ -14,7 +14,7 @@ from ctde_kit.protocols.saved_state import Stateful
 
 
 class ReturnScale(Protocol):
-    """The units in which a critic learns returns; a module, so that its statistics are kept with its owner's."""
+    """The units in which a critic learns returns; a module, so that its statistics are saved with its owner."""
 
     def update(self, returns: Tensor, mask: Tensor | None = None, /) -> None:
         """Take in the returns where ``mask``, bool and of the same shape, is true."""
@@ -30,10 +30,10 @@ class ReturnScale(Protocol):
 
 
 class RewardScale(Protocol):
-    """The units in which losses read rewards, such as ``RewardNorm``; a module, whose statistics they keep."""
+    """The units in which losses read rewards, such as ``RewardNorm``; a module, saved with the loss that holds it."""
 
     def normalize(self, tensordict: TensorDictBase, /, *, read: Iterable[NestedKey]) -> TensorDictBase:
-        """A shallow copy with the rewards that are ``read`` in these units; an error where others are."""
+        """A shallow copy with rewards in these units; ``UserError`` if a key in ``read`` is not among them."""
         ...
 
 
@@ -51,5 +51,5 @@ class SharedWithTargets(Capability, Protocol):
 
     @property
     def shared_with_targets(self) -> bool:
-        """Whether a target network has this module itself, and no copy of it."""
+        """Whether a target network uses this very module instead of a copy of it."""
         ...

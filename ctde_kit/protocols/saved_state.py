@@ -32,7 +32,7 @@ class ReportsCapture(Capability, Protocol):
 
     @property
     def state_is_captured(self) -> bool:
-        """False where the state cannot be read: taking a checkpoint then ends the running episodes."""
+        """False if the state cannot be read; then taking a checkpoint ends the running episodes."""
         ...
 
 
@@ -44,7 +44,7 @@ class StateAccess(Protocol):
         ...
 
     def write(self, state: TensorDictBase, /) -> None:
-        """Take over a state."""
+        """Replace the env's state."""
         ...
 
 
@@ -54,7 +54,7 @@ class PureEnv(Stateful, Protocol):
 
     @property
     def tensor_state(self) -> StateAccess:
-        """Reads and writes its state; raises ``TraceError`` where that cannot be done."""
+        """What reads and writes its state; raises ``TraceError`` where that cannot be done."""
         ...
 
     def draw_initial_states(self, count: int, /) -> TensorDictBase:

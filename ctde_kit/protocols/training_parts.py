@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 class TargetRule(Stateful, Protocol):
     """Called after each gradient step: moves target networks, or changes the online networks once more.
 
-    Its state is what it counts; the networks' weights are saved with the loss that owns them.
+    Its state is its count of gradient steps; the networks' weights are saved with the loss that owns them.
     """
 
     def __call__(self) -> None:
-        """Take note of one more gradient step, and act where it is time."""
+        """Count one more gradient step, and act if it is time."""
         ...
 
 
@@ -53,7 +53,7 @@ class ExperienceCollector(Stateful, Protocol):
 
 
 class ExperienceBuffer(Protocol):
-    """What a training loop needs of a buffer; how samples are drawn is between the buffer and the update schedule."""
+    """What a training loop needs of a buffer; what else the update schedule needs to draw samples is up to that."""
 
     def extend(self, batch: TensorDictBase, /) -> object:
         """Store a batch ``[n_envs, T]``."""
@@ -73,7 +73,7 @@ class ReplayBuffer(ExperienceBuffer, Protocol):
         ...
 
     def update_priority(self, sampled: TensorDictBase, /) -> None:
-        """Take over the ``td_error`` that a loss wrote into a sample; does nothing without priorities."""
+        """Make the ``td_error`` that a loss wrote the priority of each item; does nothing without priorities."""
         ...
 
 

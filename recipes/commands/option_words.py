@@ -52,6 +52,8 @@ OPTION_WORDS: dict[str, dict[str, str]] = {
         "use QMixer or VDNMixer": "use mixer=qmix or mixer=vdn",
     },
     "inference:": {"^inference": "infer_policies=true", "inference=None": "infer_policies=false"},
+    "twin_critics:": {"twin_critics=None": "twin_critics=false"},
+    "smoothing:": {"^smoothing": "smoothing_deviation", "smoothing=None": "smoothing_deviation=null"},
     "team_weight=": {r"other_actions='(\w+)'": r"other_actions=\1"},
     "clip_value=": {"clip_value=None": "clip_value=null"},
     "Replay:": {

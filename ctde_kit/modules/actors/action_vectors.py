@@ -10,7 +10,7 @@ from ctde_kit.specs import ActionSpec, one_hot
 
 
 def as_action(spec: ActionSpec, vector: Tensor) -> Tensor:
-    """The action in the env's form, from a vector that ``spec.vector`` gave, or from logits: the best choices.
+    """The action in the env's form, from a vector as ``spec.vector`` gives it; of logits, the best choices.
 
     >>> as_action(ActionSpec("categorical", (3,)), torch.tensor([[0.0, 0.0, 1.0]]))
     tensor([2])
@@ -35,8 +35,11 @@ def straight_through(spec: ActionSpec, logits: Tensor, temperature: float) -> Te
     return hard(spec, logits) + (soft - soft.detach())
 
 
-def allowed(spec: ActionSpec, logits: Tensor, mask: Tensor | None) -> Tensor:
-    """``logits``, the lowest finite number where ``mask`` forbids a choice; choice 0, the no-op, if it forbids all."""
+def masked_logits(spec: ActionSpec, logits: Tensor, mask: Tensor | None) -> Tensor:
+    """``logits`` with the lowest finite number where ``mask`` forbids a choice.
+
+    Where it forbids all choices, choice 0, the no-op, stays allowed.
+    """
     if mask is None:
         return logits
     if mask.shape[-2:] != logits.shape[-2:]:

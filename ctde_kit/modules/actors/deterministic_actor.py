@@ -12,7 +12,7 @@ from torchrl.envs import TensorDictPrimer
 from torchrl.envs.utils import ExplorationType, exploration_type
 
 from ctde_kit.entry_tables import Entry, GroupEntries
-from ctde_kit.modules.actors.action_vectors import allowed, as_action, gumbel_like, hard, straight_through
+from ctde_kit.modules.actors.action_vectors import as_action, gumbel_like, hard, masked_logits, straight_through
 from ctde_kit.modules.actors.noise import ActionNoise
 from ctde_kit.modules.actors.sub_policy_draw import SubPolicyDraw
 from ctde_kit.modules.argument_checks import check_actor_arguments, check_one_agent
@@ -27,18 +27,18 @@ from ctde_kit.specs import GroupSpec
 class MultiAgentDeterministicActor(TensorDictModuleBase):
     """One action per agent from its own observation, with noise while exploring (Lowe et al. 2017, section 4.1).
 
-    Reads ``inputs`` and, if the group has one, the action mask. Continuous actions are ``(group, "loc")``
-    ``[*B, n_agents, D]`` squashed by tanh into the action's bounds; discrete actions are the best allowed choice by
-    ``(group, "logits")`` ``[*B, n_agents, N]``. Writes this output and ``(group, "action")`` as the env takes it. Under
-    ``ExplorationType.RANDOM``, which collectors set, it adds ``noise`` and clips the sum to the bounds: the action that
-    is written is the one that is executed.
+    Reads ``inputs`` and, if the group has one, the action mask. Writes the network's output, ``(group, "loc")``
+    ``[*B, n_agents, D]`` or ``(group, "logits")`` ``[*B, n_agents, N]``, and ``(group, "action")`` in the env's form.
+    Continuous actions are the output squashed by tanh into the action's bounds; discrete actions are the best allowed
+    choice by the logits. Under ``ExplorationType.RANDOM``, which collectors set, it adds ``noise`` and clips continuous
+    actions to the bounds: the action that is written is the one that is executed.
 
     Args:
         group: the group's spec.
         inputs: what each agent sees, usually ``own_observation(group)``.
         network: ``[*B, n_agents, F] -> [*B, n_agents, group.action.vector_dim]``.
         noise: ``GaussianNoise``, ``OrnsteinUhlenbeckNoise`` or ``GumbelNoise``; ``None``: the actor never explores.
-        temperature: of the softmax whose gradient discrete actions get in a loss.
+        temperature: of the softmax that gives discrete actions their gradient in a loss.
         sub_policies: draws which sub-policy of ``SubPolicies`` each agent follows; ``None``: each agent has one policy.
 
     >>> from ctde_kit.envs.vmas import VmasEnv
@@ -118,7 +118,7 @@ class MultiAgentDeterministicActor(TensorDictModuleBase):
         return tensordict.set(self.group.keys.action, as_action(self.group.action, output))
 
     def greedy_vector(self, tensordict: TensorDictBase) -> Tensor:
-        """Each agent's action without noise as a vector ``[*B, n_agents, vector_dim]``, hard where it is discrete."""
+        """Each agent's action without noise as a vector ``[*B, n_agents, vector_dim]``, one-hot if discrete."""
         output = self._output(tensordict)
         return hard(self.group.action, output) if self.group.action.discrete else self._squash(output)
 
@@ -136,7 +136,7 @@ class MultiAgentDeterministicActor(TensorDictModuleBase):
     def _output(self, tensordict: TensorDictBase) -> Tensor:
         output = entry(tensordict, self.output_key)
         mask = entry(tensordict, self.group.keys.action_mask) if self.group.action_mask else None
-        return allowed(self.group.action, output, mask)
+        return masked_logits(self.group.action, output, mask)
 
     def _squash(self, loc: Tensor) -> Tensor:
         return self.low + (self.high - self.low) / 2 * (loc.tanh() + 1)

@@ -19,7 +19,7 @@ from ctde_kit.specs import GroupSpec
 
 
 class ForeignNetwork(TensorDictModuleBase):
-    """A feed-forward module of another library in the place of an ``AgentNetwork``.
+    """A feed-forward module of another library that takes the place of an ``AgentNetwork``.
 
     Args:
         module: reads and writes any entries.
@@ -64,7 +64,7 @@ class ForeignCritic(TensorDictModuleBase):
 
 
 class ForeignQActor(MultiAgentQActor):
-    """A Q network of another library with ``MultiAgentQActor``'s choice; ``as_q_actor`` makes it."""
+    """A Q network of another library that chooses actions as ``MultiAgentQActor`` does; ``as_q_actor`` makes it."""
 
     def __init__(self, group: GroupSpec, module: TensorDictModuleBase, epsilon: float):
         TensorDictModuleBase.__init__(self)
@@ -108,8 +108,8 @@ class ForeignDeterministicActor(MultiAgentDeterministicActor):
 def as_q_actor(group: GroupSpec, module: TensorDictModuleBase, *, epsilon: float = 0.0) -> MultiAgentQActor:
     """A Q network of TorchRL as the actor of one group that ``QMixLoss`` learns.
 
-    The actor chooses as ``MultiAgentQActor`` does: an agent's own coin, masks, the dead take the no-op. What the module
-    itself writes as ``action`` is written over.
+    The actor chooses as ``MultiAgentQActor`` does: each agent explores by itself, none takes a forbidden action, and
+    dead agents take the no-op. If the module writes ``action`` itself, that is overwritten.
 
     Args:
         group: the group's spec.

@@ -1,4 +1,4 @@
-"""The scripted predators of tag games."""
+"""A scripted policy for the predators of tag games."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ctde_kit.errors import UserError
 from ctde_kit.modules.networks.inputs import entry
 from ctde_kit.specs import GroupSpec
 
-# What each action pushes along x and y. The particle games of MPE: nothing, left, right, down, up.
+# The push along x and y of each action in MPE's particle games: nothing, left, right, down, up.
 MPE_PUSHES = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
-# VMAS: the choice of x times that of y, each of nothing, backwards, forwards.
+# The same for VMAS: each choice along x with each along y, out of nothing, backwards, forwards.
 VMAS_PUSHES = tuple(product((0, -1, 1), repeat=2))
-PLANE = 2
+AXES = 2  # x and y
 
 
 class GreedyChase(TensorDictModuleBase):
@@ -54,9 +54,9 @@ class GreedyChase(TensorDictModuleBase):
     def __init__(self, group: GroupSpec, n_prey: int = 1, n_landmarks: int = 2):
         super().__init__()
         self.group = group
-        self.first = PLANE * (2 + n_landmarks + group.n_agents - 1)
+        self.first = AXES * (2 + n_landmarks + group.n_agents - 1)
         self.n_prey = n_prey
-        expected = self.first + 2 * PLANE * n_prey
+        expected = self.first + 2 * AXES * n_prey
         if group.observation_dim != expected:
             raise UserError(
                 f"GreedyChase: expected the {expected} features of a predator of simple_tag (n_prey={n_prey}, "
@@ -72,9 +72,9 @@ class GreedyChase(TensorDictModuleBase):
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         observation = entry(tensordict, self.group.keys.observation)
-        prey = observation[..., self.first : self.first + PLANE * self.n_prey].unflatten(-1, (self.n_prey, PLANE))
+        prey = observation[..., self.first : self.first + AXES * self.n_prey].unflatten(-1, (self.n_prey, AXES))
         nearest = prey.square().sum(-1).argmin(-1)
-        towards = prey.gather(-2, nearest[..., None, None].expand(*nearest.shape, 1, PLANE)).squeeze(-2)
+        towards = prey.gather(-2, nearest[..., None, None].expand(*nearest.shape, 1, AXES)).squeeze(-2)
         return tensordict.set(self.group.keys.action, self._action(towards))
 
     def _action(self, towards: Tensor) -> Tensor:
@@ -82,7 +82,7 @@ class GreedyChase(TensorDictModuleBase):
         if not action.discrete:
             direction = towards / towards.abs().amax(-1, keepdim=True).clamp(min=1e-8)
             forces = direction @ self.pushes.T
-            return forces if action.sizes[0] == PLANE else forces.clamp(min=0)
+            return forces if action.sizes[0] == AXES else forces.clamp(min=0)
         index = (towards @ self.pushes.T).argmax(-1)
         return torch.nn.functional.one_hot(index, action.sizes[0]) if action.kind == "one_hot" else index
 
@@ -99,7 +99,7 @@ class GreedyChase(TensorDictModuleBase):
 def _pushes(group: GroupSpec) -> tuple[tuple[int, ...], ...]:
     action = group.action
     size = action.sizes[0]
-    known = {5: MPE_PUSHES, 9: VMAS_PUSHES} if action.discrete else {5: MPE_PUSHES, PLANE: ((1, 0), (0, 1))}
+    known = {5: MPE_PUSHES, 9: VMAS_PUSHES} if action.discrete else {5: MPE_PUSHES, AXES: ((1, 0), (0, 1))}
     if action.kind == "multi_discrete" or size not in known:
         raise UserError(
             f"GreedyChase: group {group.name!r} has {action.kind} actions of size {size}: expected one of "

@@ -13,12 +13,13 @@ from ctde_kit.specs import TeamSpec
 
 
 class InferredPolicies(nn.Module):
-    """One network per pair of an observing agent and an observed one, of any group (Lowe et al. 2017, section 4.2).
+    """Each agent's predictions of all agents' policies, from the others' observations (Lowe et al. 2017, section 4.2).
 
     Args:
         team: all groups.
-        make_network: ``(in_features, out_features, n_agents) -> network``, feed-forward; with separate weights per
-            agent, each pair has its own.
+        make_network: ``(in_features, out_features, n_agents) -> network``, feed-forward. With separate weights per
+            agent, each pair of an observing and an observed agent has its own, as in the paper; with shared weights,
+            all pairs of the same two groups share them.
 
     >>> from functools import partial
     >>> import torch

@@ -37,7 +37,7 @@ class GaussianNoise(nn.Module):
 
     Args:
         group: the group's spec.
-        scale: at the beginning; 0 is no noise.
+        scale: the initial scale; 0 is no noise.
 
     Raises:
         UserError: for discrete actions.
@@ -62,7 +62,7 @@ class GaussianNoise(nn.Module):
         self.register_buffer("half_range", _half_range(group), persistent=False)
 
     def forward(self, tensordict: TensorDictBase, action: Tensor) -> Tensor:
-        """``action`` ``[*B, n_agents, D]`` plus noise, which may lead out of bounds."""
+        """``action`` ``[*B, n_agents, D]`` plus noise; the sum may be out of bounds."""
         return action + self.scale * self.half_range * _randn(action)
 
 
@@ -78,9 +78,9 @@ class OrnsteinUhlenbeckNoise(nn.Module):
 
     Args:
         group: the group's spec.
-        scale: at the beginning; 0 is no noise. A buffer, which a schedule may change.
+        scale: the initial scale; 0 is no noise. It is a buffer, which a schedule may change.
         theta: how fast the noise returns to zero, per unit of time.
-        sigma: its strength, per square root of a unit of time.
+        sigma: the noise's strength, per square root of a unit of time.
         dt: duration of a step.
 
     Raises:
@@ -108,7 +108,7 @@ class OrnsteinUhlenbeckNoise(nn.Module):
         self.register_buffer("half_range", _half_range(group), persistent=False)
 
     def forward(self, tensordict: TensorDictBase, action: Tensor) -> Tensor:
-        """``action`` ``[*B, n_agents, D]`` plus noise, which may lead out of bounds."""
+        """``action`` ``[*B, n_agents, D]`` plus noise; the sum may be out of bounds."""
         key = self.group.keys.noise
         state, is_init = tensordict.get(key, None), tensordict.get(IS_INIT, None)
         if state is None or is_init is None:
@@ -137,7 +137,7 @@ class GumbelNoise(nn.Module):
 
     Args:
         group: the group's spec.
-        scale: at the beginning; 0 is no noise. A buffer, which a schedule may change.
+        scale: the initial scale; 0 is no noise. It is a buffer, which a schedule may change.
 
     Raises:
         UserError: for continuous actions.

@@ -56,7 +56,7 @@ class RandomActor(TensorDictModuleBase):
         action = self.group.action
         if not action.discrete:
             share = torch.rand(*like.shape, action.sizes[0], device=like.device)
-            # Rounding may carry the sum past the bound.
+            # By rounding, the sum may exceed the bound.
             return torch.minimum(self.low + (self.high - self.low) * share, self.high)
         logits = torch.zeros(*like.shape, sum(action.sizes), device=like.device)
         if action.kind == "multi_discrete":

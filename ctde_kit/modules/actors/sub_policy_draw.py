@@ -16,13 +16,13 @@ from ctde_kit.specs import GroupSpec
 
 
 class SubPolicyDraw(TensorDictModuleBase):
-    """Draws each agent's sub-policy uniformly at an episode's start, and keeps it to the episode's end.
+    """Draws each agent's sub-policy uniformly at an episode's start, and keeps it until the episode ends.
 
     Lowe et al. 2017, "Multi-Agent Actor-Critic for Mixed Cooperative-Competitive Environments", section 4.3. Reads
     ``is_init`` bool ``[*B, 1]`` and ``(group, "sub_policy")`` int64 ``[*B, n_agents]``, the index of the step before.
     Writes the current index there and under ``next``. So each env has its own index, which the collector's checkpoints
-    save with the env's state. It draws at every step, needed or not, so that a compiled rollout draws the same
-    numbers.
+    save with the env's state. It draws numbers at every step, needed or not, so that eager and compiled rollouts
+    draw the same.
 
     Args:
         group: the group's spec.

@@ -8,7 +8,7 @@ from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor
 
-from ctde_kit.modules.actors.action_vectors import allowed, as_action
+from ctde_kit.modules.actors.action_vectors import as_action, masked_logits
 from ctde_kit.modules.networks.inputs import entry
 from ctde_kit.specs import GroupSpec
 
@@ -17,8 +17,9 @@ class ZeroActor(TensorDictModuleBase):
     """Zero as every action of one group: no force, or choice 0, which most envs have as "do nothing".
 
     Reads ``(group, "observation")`` ``[*B, n_agents, F]``, of which it uses only the shape, and, if the group has one,
-    the action mask bool ``[*B, n_agents, A]``; writes ``(group, "action")``. Where bounds leave zero out it takes the
-    bound that is nearest, where the mask forbids choice 0 the first allowed one. It has no parameters.
+    the action mask bool ``[*B, n_agents, A]``; writes ``(group, "action")``. Where zero is out of bounds, the
+    action is the bound nearest to it; where the mask forbids choice 0, the action is the first allowed choice. It has
+    no parameters.
 
     Args:
         group: the group's spec.
@@ -54,7 +55,7 @@ class ZeroActor(TensorDictModuleBase):
         mask = entry(tensordict, keys.action_mask) if self.group.action_mask else None
         vector = self.zero.expand(*shape, -1)
         if self.group.action.discrete:
-            vector = allowed(self.group.action, vector, mask)
+            vector = masked_logits(self.group.action, vector, mask)
         return tensordict.set(keys.action, as_action(self.group.action, vector).clone())
 
     def for_agent(self, agent: int) -> ZeroActor:

@@ -18,9 +18,9 @@ GATES = {"gru": 3, "lstm": 4}
 
 
 class BidirectionalRNN(nn.Module):
-    """A GRU or LSTM along the agent axis and another one against it: ``[*B, n, F] -> [*B, n, 2 * H]``.
+    """A GRU or LSTM along the agent axis and a second one in reverse order: ``[*B, n, F] -> [*B, n, 2 * H]``.
 
-    A dead agent leaves the state as it is, so it changes nothing for the living. It hears zeros itself.
+    A dead agent leaves the state as it is, so it changes nothing for the living; its own output is zeros.
     Both directions run at once, step by step: PyTorch's packed sequences branch on data, which a graph cannot.
 
     Args:
@@ -29,7 +29,7 @@ class BidirectionalRNN(nn.Module):
         cell: ``gru`` or ``lstm``, with PyTorch's gates.
 
     Raises:
-        UserError: for another ``cell``.
+        UserError: for an unknown ``cell``.
 
     >>> import torch
     >>> from ctde_kit.modules import BidirectionalRNN
@@ -98,8 +98,9 @@ class MultiAgentBiCNet(MultiAgentChannelNetwork):
     """BiCNet: agents that talk through a recurrent layer along the agent axis: ``[*B, n, F] -> [*B, n, G]``.
 
     Peng et al. 2017, "Multiagent Bidirectionally-Coordinated Nets", section 4: a ``MultiAgentChannelNetwork`` whose
-    channel is a ``BidirectionalRNN`` and whose linear head also reads the agent's own input. It is an actor of
-    observations, or a critic of observations and actions. Agents stand in an order, so they need not act alike.
+    channel is a ``BidirectionalRNN`` and whose linear head also reads the agent's own input. It serves as the
+    network of an actor, which reads observations, or of a critic, which also reads actions. The agents' order matters,
+    so two agents with equal inputs may give different outputs.
 
     Args:
         in_features: F.
@@ -112,7 +113,7 @@ class MultiAgentBiCNet(MultiAgentChannelNetwork):
         options: other options of the encoder: ``num_cells``, ``activation_class``, ``layer_norm``.
 
     Raises:
-        UserError: for an odd ``hidden_size``, another ``cell``, or a mask of another shape.
+        UserError: for an odd ``hidden_size``, an unknown ``cell``, or a mask of another shape.
 
     >>> import torch
     >>> from ctde_kit.modules import MultiAgentBiCNet

@@ -1,4 +1,4 @@
-"""The encoder that each agent has in front of a channel."""
+"""The network that encodes each agent's input before the agents communicate."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ctde_kit.modules.networks.sizes import NetworkOutput
 
 
 class EncoderOptions(TypedDict, total=False):
-    """What a ``ChannelEncoder`` may be given beside its sizes."""
+    """Optional arguments of ``ChannelEncoder``."""
 
     num_cells: Sequence[int]
     activation_class: Callable[[], nn.Module]
@@ -35,7 +35,8 @@ class ChannelEncoder(nn.Module):
         num_cells: widths of the layers before the last one, or before the GRU.
         activation_class: makes the activation between layers and after the last.
         layer_norm: as in ``MultiAgentMLP``.
-        out_gain: if given, weights are orthogonal, those of the last layer with gain ``sqrt(2)``.
+        out_gain: if given, whatever its value, weights are orthogonal with gain ``sqrt(2)``, as in ``MultiAgentMLP``
+            before its last layer.
 
     Raises:
         UserError: for a ``hidden_size`` below 1.
@@ -75,14 +76,14 @@ class ChannelEncoder(nn.Module):
         self.activation = activation_class()
 
     def forward(self, x: Tensor, *carried: Tensor) -> NetworkOutput:
-        """Encodings; of a GRU, with the hidden state and ``is_init``, also the hidden states after and before."""
+        """Encodings; a GRU, which also takes hidden state and ``is_init``, adds the hidden states after and before."""
         if not self.recurrent:
             return self.activation(self.network(x))
         encoded, after, before = self.network(x, *carried)
         return self.activation(encoded), after, before
 
     def unroll(self, x: Tensor, hidden: Tensor, is_init: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The same for all steps along time, as ``MultiAgentGRU.unroll`` does it."""
+        """Encodings of all steps along time, as ``MultiAgentGRU.unroll`` computes them."""
         assert isinstance(self.network, MultiAgentGRU)
         encoded, after, before = self.network.unroll(x, hidden, is_init)
         return self.activation(encoded), after, before

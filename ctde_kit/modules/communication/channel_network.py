@@ -1,4 +1,4 @@
-"""The network of agents that talk: an encoder, a channel between agents, a head."""
+"""A network of agents that communicate: an encoder, a channel between agents, and a head."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class MultiAgentChannelNetwork(nn.Module):
     the living.
 
     Args:
-        encoder: ``[*B, n, F] -> [*B, n, H]``. Behind a GRU the network has ``MultiAgentGRU``'s hidden state
-            ``[*B, n, H]``, ``is_init`` and ``unroll``.
+        encoder: ``[*B, n, F] -> [*B, n, H]``. If it is a GRU, the network takes a hidden state ``[*B, n, H]`` and
+            ``is_init``, and has ``unroll``, as ``MultiAgentGRU`` does.
         channel: ``(encodings [*B, n, H], mask) -> [*B, n, channel.out_features]``.
         out_features: G, of the linear head.
         head_sees_input: the head also reads each agent's own input.
@@ -71,7 +71,7 @@ class MultiAgentChannelNetwork(nn.Module):
             self.head.reset_parameters(out_gain)
 
     def forward(self, x: Tensor, *carried: Tensor, mask: Tensor | None = None) -> NetworkOutput:
-        """Outputs; behind a GRU, with the hidden state and ``is_init``, what ``MultiAgentGRU`` gives."""
+        """Outputs; with a GRU, which also takes hidden state and ``is_init``, what ``MultiAgentGRU`` returns."""
         x = zero_dead(x, mask)
         if not self.recurrent:
             return self._talk(self.encoder(x), x, mask)
@@ -81,7 +81,7 @@ class MultiAgentChannelNetwork(nn.Module):
     def unroll(
         self, x: Tensor, hidden: Tensor, is_init: Tensor, mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """All steps along time, as ``MultiAgentGRU.unroll`` does it; agents talk within each step."""
+        """All steps along time, as ``MultiAgentGRU.unroll`` computes them; agents talk within each step."""
         x = zero_dead(x, mask)
         encoded, after, before = self.encoder.unroll(x, hidden, is_init)
         return self._talk(encoded, x, mask), after, before

@@ -66,7 +66,7 @@ class MultiAgentCommNet(MultiAgentChannelNetwork):
 
     Sukhbaatar et al. 2016, "Learning Multiagent Communication with Backpropagation", section 2: a
     ``MultiAgentChannelNetwork`` whose channel is ``rounds`` of ``MeanMessages``. Agents are alike: permuted inputs give
-    permuted outputs. In the paper the state of the rounds is carried along time; in this class the encoder's is.
+    permuted outputs. In the paper the rounds' hidden state is carried along time; here it is the encoder's.
 
     Args:
         in_features: F.

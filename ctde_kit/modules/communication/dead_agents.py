@@ -1,4 +1,4 @@
-"""Zeros in place of what dead agents send and hear."""
+"""Replaces what dead agents send and hear by zeros."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ class TeamChannel(nn.Module):
         return GroupNetwork(self, name)
 
     def forward(self, group: str, x: Tensor, *carried: Tensor, mask: Tensor | None = None) -> NetworkOutput:
-        """Outputs of one group; behind GRUs also all agents' hidden states after and before the step."""
+        """Outputs of one group; with GRUs also all agents' hidden states after and before the step."""
         if not self.recurrent:
             encoded = [encoder(seen) for encoder, seen in self._encoders_and_inputs(x, mask)]
             return self._talk(group, encoded, x, mask)
@@ -104,7 +104,7 @@ class TeamChannel(nn.Module):
     def unroll(
         self, group: str, x: Tensor, hidden: Tensor, is_init: Tensor, mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The same for all steps along time, as ``MultiAgentGRU.unroll`` does it; agents talk within each step."""
+        """All steps along time, as ``MultiAgentGRU.unroll`` computes them; agents talk within each step."""
         steps = [
             encoder.unroll(seen, state, is_init)
             for (encoder, seen), state in zip(self._encoders_and_inputs(x, mask), self._by_group(hidden), strict=True)
@@ -112,7 +112,7 @@ class TeamChannel(nn.Module):
         return self._joined(group, steps, x, mask)
 
     def _by_group(self, rows: Tensor) -> Sequence[Tensor]:
-        """``[*B, N, ...]`` in parts ``[*B, n_agents, ...]``, one per group."""
+        """``rows`` ``[*B, N, ...]`` in parts ``[*B, n_agents, ...]``, one per group."""
         return rows.split(list(self.sizes.values()), -2)
 
     def _encoders_and_inputs(self, x: Tensor, mask: Tensor | None) -> list[tuple[ChannelEncoder, Tensor]]:
@@ -137,7 +137,7 @@ class TeamChannel(nn.Module):
 
 
 class GroupNetwork(nn.Module):
-    """The part of a ``TeamChannel`` that is one group's: ``[*B, N, F] -> [*B, n_agents, G]``.
+    """The network of one group in a ``TeamChannel``: ``[*B, N, F] -> [*B, n_agents, G]``.
 
     Args:
         team: the channel of all groups.
@@ -153,7 +153,7 @@ class GroupNetwork(nn.Module):
         self.recurrent, self.hidden_size = team.recurrent, team.hidden_size
 
     def forward(self, x: Tensor, *carried: Tensor, mask: Tensor | None = None) -> NetworkOutput:
-        """Outputs; behind a GRU, with the hidden state and ``is_init``, what ``MultiAgentGRU`` gives."""
+        """Outputs; with a GRU, which also takes hidden state and ``is_init``, what ``MultiAgentGRU`` returns."""
         return self.team(self.group, x, *carried, mask=mask)
 
     def unroll(

@@ -33,8 +33,8 @@ class ActionValueCritic(TensorDictModuleBase):
     Args:
         group: the group whose returns it predicts.
         agent_network: writes the value.
-        own_column: the column of agent 0's action among the features, the other agents' come after it; ``None`` if
-            agent i's value depends on agent i's action alone, or on the others' through a channel between agents.
+        own_column: the column of the features at which agent 0's action begins; the actions of the group's other agents
+            follow. ``None`` if agent i's features hold agent i's action alone.
         own_first: each agent's own action stands at ``own_column``.
         team: all groups whose actions it sees; ``None``: ``group`` alone.
 
@@ -104,7 +104,7 @@ class ActionValueCritic(TensorDictModuleBase):
         return output if inputs is tensordict else tensordict.update(output.select(*self.out_keys))
 
     def own_action_values(self, tensordict: TensorDictBase, action: Tensor) -> Tensor:
-        """The value ``[*B, n_agents, 1]`` for each agent if it alone takes another action ``[*B, n_agents, D]``.
+        """Each agent's value ``[*B, n_agents, 1]`` if it alone takes its action in ``action`` ``[*B, n_agents, D]``.
 
         The other agents' actions are those in ``tensordict``. The first layer reads the joint action once; each agent's
         own action is swapped in by its difference, so only the later layers run once per agent. A recurrent critic
@@ -212,7 +212,10 @@ Parts = list[tuple[Key, Key | None, int]]
 
 
 def _action_parts(team: TeamSpec, group: GroupSpec, sees: Sees, own_first: bool) -> tuple[Parts, int, int | None]:
-    """The actions that a critic sees, their features, and where agent 0's own begins; ``None`` without the others'."""
+    """The actions that a critic sees, how many features they are, and the column where agent 0's action begins.
+
+    The column is ``None`` if the critic sees no other agent's action.
+    """
     if sees == "observation":
         return [(group.keys.action_vector, _mask(group), 0)], group.action.vector_dim, None
     sizes = [other.n_agents * other.action.vector_dim for other in team]
@@ -225,7 +228,7 @@ def _mask(group: GroupSpec) -> Key | None:
 
 
 def _state_parts(team: TeamSpec, group: GroupSpec, sees: Sees) -> tuple[Parts, int, bool]:
-    """The parts that stand before the actions, their features, and whether they have an agent axis."""
+    """The parts before the actions, how many features they are, and whether they have an agent axis."""
     if sees == "team":
         return [(other.keys.observation, _mask(other), 2) for other in team], team.observation_dim, False
     if sees == "observation":

@@ -44,7 +44,7 @@ class AgentAttention(nn.Module):
             own: embeddings of the agents that attend, ``[*B, n, E]``; they may differ from those in ``team``.
             team: embeddings of all agents, ``[*B, N, E]``.
             alive: bool ``[*B, N]``; ``None``: all are alive.
-            first: the place in ``team`` of the first agent that attends.
+            first: the index in ``team`` of the first agent that attends.
         """
         n_agents, n_team = own.shape[-2], team.shape[-2]
         row, column = torch.arange(n_agents, device=own.device), torch.arange(n_team, device=own.device)
@@ -52,7 +52,7 @@ class AgentAttention(nn.Module):
         allowed = _allowed(is_own, alive)
         weight = self._weight(own, team, allowed)
         if alive is not None:
-            # A softmax over nothing would not be zero.
+            # Where an agent may attend to nobody, the softmax is not zero.
             weight = weight.masked_fill(~allowed.unsqueeze(-3), 0)
         values = self._heads(nn.functional.leaky_relu(self.value(team)))
         if alive is None and n_team > 1:

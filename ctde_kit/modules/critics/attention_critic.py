@@ -121,7 +121,7 @@ class AttentionCritic(TensorDictModuleBase):
         return tensordict.set(self.group.keys.attention_weight, weight.detach().mean(-3))
 
     def own_action_values(self, tensordict: TensorDictBase, action: Tensor) -> Tensor:
-        """The value ``[*B, n_agents, 1]`` for each agent if it alone takes another action ``[*B, n_agents, D]``.
+        """Each agent's value ``[*B, n_agents, 1]`` if it alone takes its action in ``action`` ``[*B, n_agents, D]``.
 
         No agent attends to itself, so only its own embedding differs: one pass serves all agents.
         """

@@ -18,7 +18,7 @@ from ctde_kit.specs import TeamSpec
 
 
 class RandomOrderCritic(TensorDictModuleBase):
-    """Shows ``critic`` the agents of each group in another order in each sample, so that it cannot rely on the order.
+    """Shows ``critic`` each group's agents in a new random order in each sample, so that it cannot rely on the order.
 
     Reads what ``critic`` reads and, if present, ``(group, "order")`` int64 ``[*B, n_agents]`` of every group: which
     agent stands in each place. Observations, actions and masks are stacked in this order, and the outputs are put back
@@ -26,11 +26,11 @@ class RandomOrderCritic(TensorDictModuleBase):
     id, belong to the agent in place k. With one network per agent, row i is agent i's in any order.
 
     ``draw_order`` writes the order at the root and under ``next``. Each sample gets one: each transition of ``[B]``,
-    and each sequence of ``[*B, T]``, because a recurrent critic remembers the places. ``MAPPOLoss`` and ``MADDPGLoss``
-    call it once for all critics and their target networks, so that in one sample Q and target Q, observations, actions
-    and next observations have the same order. Where no order was drawn, as when values are stored for advantages, the
-    agents keep their own order: the stored values are the same however often they are computed. Other losses must call
-    ``draw_order`` themselves.
+    and each sequence of ``[*B, T]``, because a recurrent critic remembers the places. The kit's losses call
+    it once for all critics and their target networks, so that in one sample Q and target Q, observations, actions and
+    next observations have the same order; other losses must call it themselves. Where no order was drawn, as when
+    values are stored for advantages, the agents keep their own order: the stored values are the same however often they
+    are computed.
 
     Args:
         team: all groups.
@@ -105,7 +105,7 @@ class RandomOrderCritic(TensorDictModuleBase):
         return tensordict
 
     def own_action_values(self, tensordict: TensorDictBase, action: Tensor) -> Tensor:
-        """The value ``[*B, n_agents, 1]`` for each agent if it alone takes another action ``[*B, n_agents, D]``."""
+        """Each agent's value ``[*B, n_agents, 1]`` if it alone takes its action in ``action`` ``[*B, n_agents, D]``."""
         critic = self.critic
         assert isinstance(critic, ActionValueCritic)
         order = tensordict.get(critic.group.keys.order, None)

@@ -1,4 +1,4 @@
-"""Actions as the vectors that critics of actions read, made of the stored ones where a batch has no vectors."""
+"""The action vectors that critics of actions read, computed from stored actions where a batch has no vectors."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ def groups_that_act(groups: Sequence[GroupSpec], in_keys: Sequence[Key]) -> list
 
 
 def with_action_vectors(groups: Sequence[GroupSpec], tensordict: TensorDictBase) -> TensorDictBase:
-    """``tensordict``, or where groups have no ``action_vector`` in it a copy with vectors of their ``action``.
+    """``tensordict`` or, if a group has no ``action_vector`` in it, a copy with the vectors of that group's ``action``.
 
-    The kit's losses write vectors, which carry a gradient where actions are discrete; TorchRL's ``DDPGLoss`` and
-    ``SACLoss`` know actions alone. Nothing is written into ``tensordict``: its next action may be another.
+    The kit's losses write vectors, which can carry a gradient where actions are discrete; TorchRL's ``DDPGLoss`` and
+    ``SACLoss`` write only actions. Nothing is written into ``tensordict``: a stored vector would stay when its action
+    is replaced.
     """
     missing = [group for group in groups if tensordict.get(group.keys.action_vector, None) is None]
     if not missing:

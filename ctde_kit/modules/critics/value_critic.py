@@ -70,7 +70,7 @@ def value_critic(
             ``heads="network"`` or an agent id. For a random order see ``RandomOrderCritic``.
 
     Raises:
-        UserError: where the env offers no such state, for an unknown ``sees`` or ``heads``, and for ``own_first``
+        UserError: where the env has no such state, for an unknown ``sees`` or ``heads``, and for ``own_first``
             without one row per agent.
 
     >>> from ctde_kit.envs.vmas import VmasEnv

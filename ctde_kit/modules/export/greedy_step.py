@@ -1,4 +1,4 @@
-"""One agent's greedy choice as a function of tensors, which can be exported."""
+"""One agent's greedy policy for one step, as a function of tensors that can be exported."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Port:
     """An input or output of an exported actor, ``[batch, ...]``.
 
     Args:
-        name: in the file.
-        shape: without the batch.
+        name: its name in the file.
+        shape: its shape without the batch axis.
         dtype: float32, int64 or bool.
-        meaning: in a sentence.
-        carried_from: the output that this input is at the next step; zeros at an episode's first step.
+        meaning: what it is, in a few words.
+        carried_from: for an input, the output of the step before that it takes; zeros at an episode's first step.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Port:
     carried_from: str | None = None
 
     def zeros(self, batch: int) -> Tensor:
-        """An input of which nothing is known: zeros, and for a mask ``True``, so that everything is allowed."""
+        """Default values of an input: zeros, and for a mask ``True``, so that everything is allowed."""
         values = torch.zeros(batch, *self.shape, dtype=getattr(torch, self.dtype))
         return ~values if self.dtype == "bool" else values
 
@@ -49,11 +49,11 @@ class Port:
 class GreedyStep(nn.Module):
     """One agent's greedy policy for one step: tensors ``[batch, ...]`` in and out, in the order of its ports.
 
-    Observations are the env's own: what normalizes them is inside, as are the agent's id and the action's bounds. The
+    Observations are the env's own: their normalization is inside, as are the agent's id and the action's bounds. The
     agent counts as alive. No output is a boolean, which ONNX Runtime would not take.
 
     Args:
-        actor: a group's policy that gives each agent its own, ``for_agent``.
+        actor: a group's policy, whose ``for_agent`` gives the policy of one agent.
         agent: the agent's index in the group.
 
     Raises:
@@ -106,17 +106,18 @@ class GreedyStep(nn.Module):
 
     def _keys(self) -> dict[str, Key]:
         keys = self.group.keys
-        found = {"observation": keys.observation, "last_action": keys.last_action, "sub_policy": keys.sub_policy}
-        return {port.name: found[port.name] for port in self.inputs if port.name in found}
+        key_of = {"observation": keys.observation, "last_action": keys.last_action, "sub_policy": keys.sub_policy}
+        return {port.name: key_of[port.name] for port in self.inputs if port.name in key_of}
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         scores, *hidden = self.scores(*tensors)
         return self._action(scores), *hidden
 
     def scores(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """What the action follows from, and the next hidden state: locations, or logits or values by choice.
+        """What the action is computed from, and the next hidden state of a recurrent network.
 
-        Choices that are not allowed have the lowest finite number.
+        The former are locations of continuous actions, or one logit or value per discrete choice; choices that are not
+        allowed have the lowest finite number.
         """
         given = dict(zip([port.name for port in self.inputs], tensors, strict=True))
         # Without a batch size: an exported graph takes any.
@@ -137,16 +138,16 @@ class GreedyStep(nn.Module):
         return scores, data.get(next_key(self.network.hidden_key)).squeeze(1)
 
     def state(self) -> dict[str, Tensor]:
-        """All that sets it apart from other agents' steps: parameters, statistics, its id and its bounds."""
-        found = {**dict(self.named_parameters()), **dict(self.named_buffers())}
-        return {name: value.detach() for name, value in found.items()}
+        """All that may differ from other agents' steps: parameters, statistics, the agent's id and the bounds."""
+        tensors = {**dict(self.named_parameters()), **dict(self.named_buffers())}
+        return {name: value.detach() for name, value in tensors.items()}
 
     def _action(self, scores: Tensor) -> Tensor:
         action = self.group.action
         if not action.discrete:
             squashed = self.low + (self.high - self.low) / 2 * (scores.tanh() + 1)
             return torch.minimum(torch.maximum(squashed, self.low), self.high)
-        # Where nothing is allowed all are the lowest number, and the first, the no-op, is chosen.
+        # Where nothing is allowed, all scores are equal, and the first choice, the no-op, is taken.
         choices = [part.argmax(-1) for part in scores.split(list(action.sizes), -1)]
         if action.kind == "multi_discrete":
             return torch.stack(choices, -1)
@@ -164,7 +165,9 @@ def _single(actor: GroupActor, agent: int) -> Exportable:
     except UserError as error:
         raise UserError(f"export: group {actor.group.name!r}: {str(error).removeprefix('for_agent: ')}") from error
     if not isinstance(single, Exportable):
-        raise UserError(f"export: group {actor.group.name!r} is played by {type(actor).__name__}, no network; leave it")
+        raise UserError(
+            f"export: group {actor.group.name!r} is played by {type(actor).__name__}, which is no network; leave it out"
+        )
     return single
 
 

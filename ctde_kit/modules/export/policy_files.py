@@ -1,4 +1,4 @@
-"""Writes one-step greedy policies as ONNX or ``torch.export`` files, and calls what was written."""
+"""Writes one-step greedy policies as ONNX or ``torch.export`` files, and loads what was written."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from ctde_kit.errors import UserError
 from ctde_kit.modules.export.greedy_step import GreedyStep
 
 FORMATS = ("onnx", "pt2")
-# Not 1: an exporter takes a size of 1 for one that never changes.
+# Not 1: an exporter would take a size of 1 as fixed.
 EXAMPLE_BATCH = 3
 
 Call = Callable[..., tuple[Tensor, ...]]
 
 
 def check_installed(form: str) -> None:
-    """Raise ``UserError`` where ``form`` is onnx and what it needs is missing."""
+    """Raise ``UserError`` if ``form`` is onnx and a package that it needs is missing."""
     if form != "onnx":
         return
     try:
@@ -37,10 +37,10 @@ def check_installed(form: str) -> None:
 
 
 def write_policy(step: GreedyStep, path: Path, form: str) -> Call:
-    """Write ``step`` to ``path``; returns the file as a function of tensors, as another program would call it.
+    """Write ``step`` to ``path``, and return the loaded file as a function of tensors, as other programs would call it.
 
     Args:
-        step: of any agent; its batch is of any size in the file.
+        step: the policy of one agent; the file takes batches of any size.
         path: of the file; its directory exists.
         form: onnx or pt2.
 
@@ -100,7 +100,7 @@ def _load_onnx(path: Path, names: Sequence[str]) -> Call:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps the exporter's warnings back: of packages that nothing here uses, and of its own deprecated parts."""
+    """Suppresses the exporter's warnings about packages that nothing here uses and about its own deprecated parts."""
     level = logging.getLogger("torch.onnx").level
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:

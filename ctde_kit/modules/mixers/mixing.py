@@ -1,4 +1,4 @@
-"""What every mixer reads: the values of all agents of all groups, and a state."""
+"""What mixers share: how they read the values and actions of all groups and a state, and their hypernetworks."""
 
 from __future__ import annotations
 
@@ -100,11 +100,14 @@ def team_actions(tensordict: TensorDictBase, team: TeamSpec) -> Tensor:
 def check_actions(group: GroupSpec) -> None:
     """Raise ``UserError`` unless an agent of the group picks one of N actions."""
     if group.action.kind not in ("categorical", "one_hot"):
-        raise UserError(f"mixer: group {group.name!r} has actions of kind {group.action.kind!r}; expected one choice")
+        raise UserError(
+            f"mixer: group {group.name!r} has actions of kind {group.action.kind!r}: expected one choice per agent, "
+            "categorical or one_hot; use another env"
+        )
 
 
 def hypernetwork(in_features: int, out_features: int, num_cells: Sequence[int]) -> nn.Sequential:
-    """A ReLU perceptron: one linear layer if ``num_cells`` is empty, and one more per width in it."""
+    """A ReLU perceptron with a hidden layer for each width in ``num_cells``, and a linear output layer."""
     layers: list[nn.Module] = []
     for width in num_cells:
         layers += [nn.Linear(in_features, width), nn.ReLU()]

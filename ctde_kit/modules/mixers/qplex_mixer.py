@@ -1,4 +1,4 @@
-"""QPLEX's mixer: any team value whose best joint action is made of each agent's best action."""
+"""QPLEX's mixer: any team value whose best joint action consists of each agent's best action."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class RecurrentNetwork(Protocol):
         ...
 
     def unroll(self, x: Tensor, hidden: Tensor, is_init: Tensor, /) -> tuple[Tensor, Tensor, Tensor]:
-        """The same along time."""
+        """All steps along time: the same three, each with a time axis."""
         ...
 
 
@@ -62,7 +62,7 @@ class SplitPerAgent(Protocol):
 
 
 def actor_hidden_key(keys: GroupKeys, inputs: Input | TeamInput) -> Key:
-    """Where a recurrent actor keeps its hidden state: at the root if the state also covers agents of other groups."""
+    """Where a recurrent actor keeps its hidden state: at the root if it includes the states of other groups' agents."""
     return keys.team_hidden("actor") if isinstance(inputs, TeamInput) else keys.hidden("actor")
 
 
@@ -91,9 +91,9 @@ class AgentNetwork(TensorDictModuleBase):
         inputs: what the network sees.
         network: ``[*B, n, F] -> [*B, n, G]``.
         out_keys: where to write.
-        hidden_key: where its hidden state stands; needed by a recurrent network.
-        split: turns the output into one tensor per key, if there are several keys.
-        output_size: what the network must give; ``None``: anything.
+        hidden_key: the key of its hidden state; a recurrent network needs one.
+        split: turns the output into one tensor per key; ``None``: the output itself is written at the only key.
+        output_size: the size that the output must have; ``None``: any.
 
     Raises:
         UserError: where ``is_init`` or the hidden state is missing: append ``torchrl.envs.InitTracker()`` and
@@ -199,7 +199,7 @@ class AgentNetwork(TensorDictModuleBase):
                 f"key {self.hidden_key} is missing: append the module's make_tensordict_primer() to the env"
             )
         if recurrent_mode():
-            # Stored states are inputs: a graph that they may bring belongs to the pass that collected them.
+            # Stored states are inputs: if they carry a gradient, it belongs to the pass that collected them.
             first = hidden.select(tensordict.ndim - 1, 0).detach()
             check_continues(tensordict, self.hidden_key, hidden, is_init)
             outputs, after, before = network.unroll(x, first, is_init, **options)

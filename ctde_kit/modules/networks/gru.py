@@ -84,7 +84,7 @@ class MultiAgentGRU(nn.Module):
         return self.after_first(self.first(x), hidden, is_init)
 
     def after_first(self, x: Tensor, hidden: Tensor, is_init: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """One step, from what the first layer gave."""
+        """One step, from the output of the first layer."""
         hidden = hidden.masked_fill(is_init.unsqueeze(-1), 0.0)
         next_hidden = gru_cell(self._input_gates(x), self.hidden_gates(hidden), hidden)
         return self.head(next_hidden), next_hidden, hidden
@@ -95,7 +95,7 @@ class MultiAgentGRU(nn.Module):
         ``hidden`` ``[*B, n_agents, H]`` is the state before the first step, whatever ``is_init`` says there: samplers
         mark the start of every slice, and the stored state of an episode's first step is zero anyway.
         """
-        # Time first: a step of all sequences is one block of memory.
+        # Time comes first, so that each step of all sequences is one block of memory.
         gates = self._input_gates(self.first(x.movedim(-3, 0)))
         resets = is_init.movedim(-2, 0).expand(gates.shape[:-1])
         weight, bias = self.hidden_gates.weights_and_biases()
@@ -129,5 +129,5 @@ class MultiAgentGRU(nn.Module):
 
 
 def _in_groups(rows: Tensor, groups: int) -> Tensor:
-    """``[T, *B, n_agents, F]`` as ``[groups, T, R, F]``: all rows in one group, or each agent's in one of its own."""
+    """Rows ``[T, *B, n_agents, F]`` as ``[groups, T, R, F]``: all of them in one group, or each agent's in its own."""
     return rows.reshape(len(rows), -1, groups, rows.shape[-1]).permute(2, 0, 1, 3)

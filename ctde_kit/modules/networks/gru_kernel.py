@@ -19,7 +19,7 @@ SOURCE = Path(__file__).with_name("gru_sequence.cpp")
 def gru_sequence_kernel(
     gates: Tensor, hidden: Tensor, resets: Tensor, weight: Tensor, bias: Tensor, keep: bool
 ) -> tuple[Tensor, Tensor]:
-    """``gru_sequence``."""
+    """``gru_sequence`` in C++."""
     results = empty_results(gates, hidden, keep)
     _call("forward", [gates, hidden, resets, weight, bias], results)
     return results
@@ -29,7 +29,7 @@ def gru_sequence_kernel(
 def gru_sequence_backward_kernel(
     grad: Tensor, hidden: Tensor, resets: Tensor, weight: Tensor, states: Tensor, kept: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """``gru_sequence_backward``."""
+    """``gru_sequence_backward`` in C++."""
     results = empty_gradients(grad, hidden)
     _call("backward", [grad, hidden, resets, weight, states, kept], results)
     return results
@@ -64,4 +64,4 @@ def _kernel_of(name: str) -> tuple[Any, CppKernel]:
 
 
 KERNELS = dict(map(_kernel_of, ("gru_sequence", "gru_sequence_backward")))
-"""What compiled graphs take in place of ``gru_sequence``'s operations."""
+"""The kernels that compiled graphs use instead of ``gru_sequence`` and ``gru_sequence_backward``."""

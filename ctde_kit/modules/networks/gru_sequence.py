@@ -16,7 +16,7 @@ from torch import Tensor
 def gru_states(gates: Tensor, hidden: Tensor, resets: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """The hidden states ``[G, T, R, H]`` of a GRU after each step.
 
-    Inside ``torch.func``'s transforms, which take no operation like ``gru_sequence``, it is a loop of single steps.
+    Inside ``torch.func``'s transforms, which do not accept ``gru_sequence``, it runs a loop of single steps.
 
     Args:
         gates: ``[G, T, R, 3 * H]``: what the inputs add to the gates (reset, update, new) of G groups of R rows.
@@ -37,7 +37,7 @@ def gru_states(gates: Tensor, hidden: Tensor, resets: Tensor, weight: Tensor, bi
 
 
 def step_by_step(gates: Tensor, hidden: Tensor, resets: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """``gru_states`` as a loop, which any transform or derivative goes through."""
+    """``gru_states`` as a loop of single steps, which supports every transform and derivative."""
     states: list[Tensor] = []
     for t, (gate, reset) in enumerate(zip(gates.unbind(1), resets.unsqueeze(-1).unbind(1), strict=True)):
         if t > 0:
@@ -61,13 +61,13 @@ def gru_cell(from_input: Tensor, from_hidden: Tensor, hidden: Tensor) -> Tensor:
 def gru_sequence(
     gates: Tensor, hidden: Tensor, resets: Tensor, weight: Tensor, bias: Tensor, keep: bool
 ) -> tuple[Tensor, Tensor]:
-    """The states that ``gru_states`` gives, and what ``gru_sequence_backward`` needs to know of the steps.
+    """The states that ``gru_states`` gives, and the activations that ``gru_sequence_backward`` needs.
 
     ``keep`` says whether there is to be a backward pass; without one, the second result is empty.
     """
     size = hidden.shape[-1]
     states, kept = empty_results(gates, hidden, keep)
-    # Whoever counts or looks at a program's calls of torch sees one, however many steps there are.
+    # A mode that counts or watches calls of torch sees this one call, however many steps there are.
     with torch._C.DisableTorchFunction():
         by_state, bias = weight.transpose(1, 2), bias.unsqueeze(1)
         product, activations = torch.empty_like(gates[:, 0]), gates.new_empty(*hidden.shape[:-1], 4 * size)
@@ -91,7 +91,7 @@ def gru_sequence_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of ``gates``, of what the hidden states add to them (also ``[G, T, R, 3 * H]``), and of ``hidden``.
 
-    Reads the gradient of ``states``, what ``gru_sequence`` read and what it gave.
+    Its arguments are the gradient of ``states``, and inputs and outputs of ``gru_sequence``.
     """
     with torch._C.DisableTorchFunction():
         reset, update, new, from_hidden = kept.chunk(4, -1)
@@ -117,13 +117,13 @@ def states_before(states: Tensor, hidden: Tensor, resets: Tensor) -> Tensor:
 
 
 def empty_results(gates: Tensor, hidden: Tensor, keep: bool) -> tuple[Tensor, Tensor]:
-    """Room for what ``gru_sequence`` gives."""
+    """Empty tensors for the results of ``gru_sequence``."""
     size = hidden.shape[-1]
     return gates.new_empty(*gates.shape[:-1], size), gates.new_empty(*gates.shape[:-1], 4 * size if keep else 0)
 
 
 def empty_gradients(grad: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Room for what ``gru_sequence_backward`` gives."""
+    """Empty tensors for the results of ``gru_sequence_backward``."""
     gates = (*grad.shape[:-1], 3 * grad.shape[-1])
     return grad.new_empty(gates), grad.new_empty(gates), grad.new_empty(hidden.shape)
 

@@ -17,7 +17,10 @@ from ctde_kit.specs import GroupSpec, TeamSpec, one_hot
 
 
 class Normalizers(nn.ModuleDict):
-    """What entries are read through, by name; target networks share it, also what is put in after they were copied."""
+    """The normalizers of entries, by name.
+
+    Target networks share this container, so they also get the normalizers that are added after they were copied.
+    """
 
     shared_with_targets = True
 
@@ -37,9 +40,9 @@ class Input(nn.Module):
         normalize: a ``LayerNorm`` without parameters on the features (Yu et al. 2022, section 5, "feature
             normalization").
         decentralized: whether agent i's features depend on its own data alone.
-        columns: int64 ``[n_agents, features]``: the column of the team's features for each place in each agent's row;
-            ``None``: the rows are in the team's order.
-        entries: what the entries look like, for the losses, which check them.
+        columns: int64 ``[n_agents, features]``: which column of the team's features stands at each place of each
+            agent's row; ``None``: the rows are in the team's order.
+        entries: the shapes and dtypes of the entries, which losses check.
 
     >>> import torch
     >>> from tensordict import TensorDict
@@ -84,11 +87,11 @@ class Input(nn.Module):
         return any(part[0] == key for part in self.parts)
 
     def normalizer(self, key: Key) -> nn.Module | None:
-        """What the entry at ``key`` is read through; ``None``: as it is."""
+        """The module that normalizes the entry at ``key``; ``None`` if it is read as it is."""
         return dict(self.normalizers.items()).get(entry_name(key))
 
     def normalize_entry(self, key: Key, normalizer: nn.Module) -> None:
-        """Read the entry at ``key`` through ``normalizer``, as ``ObservationNorm.attach`` has it."""
+        """Read the entry at ``key`` through ``normalizer``; ``ObservationNorm.attach`` calls this."""
         self.normalizers[entry_name(key)] = normalizer
 
     @property
@@ -103,7 +106,7 @@ class Input(nn.Module):
 
     def forward(self, tensordict: TensorDictBase) -> Tensor:
         parts = [_read(tensordict, *part, self.normalizer(part[0])) for part in self.parts]
-        # The team's features stand in every agent's row.
+        # The team's features are repeated in every agent's row.
         rows = max(part.shape[-2] for part in parts)
         x = torch.cat([part.expand(*part.shape[:-2], rows, part.shape[-1]) for part in parts], -1)
         if self.norm is not None:
@@ -167,8 +170,8 @@ def own_observation(
     Args:
         group: the group's spec.
         agent_id: append each agent's one-hot index.
-        last_action: append its action of the step before, one-hot, as ``envs.transforms.LastAction`` writes it.
-        sub_policies: append the index of its sub-policy among this many, one-hot, as ``SubPolicies`` needs it.
+        last_action: append the agent's action of the step before, one-hot, as ``envs.transforms.LastAction`` writes it.
+        sub_policies: append the index of the agent's sub-policy among this many, one-hot, as ``SubPolicies`` needs it.
         normalize: normalize the observation and the last action together.
 
     >>> import torch

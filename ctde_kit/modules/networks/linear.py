@@ -50,7 +50,7 @@ class AgentLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if len(self.weight) == 1:
-            # In two dimensions: inputs that are not contiguous would be traced as a batch of tiny products.
+            # Two dimensions, since inputs that are not contiguous would be traced as a batch of tiny products.
             rows = nn.functional.linear(x.reshape(-1, self.in_features), self.weight[0], self.bias[0])
             return rows.reshape(*x.shape[:-1], self.out_features)
         weight, bias = self.weights_and_biases()
@@ -66,11 +66,11 @@ class AgentLinear(nn.Module):
         return self.weight[index], self.bias[index]
 
     def swapped(self, output: Tensor, change: Tensor, column: int, *, same_column: bool = False) -> Tensor:
-        """What ``output`` ``[*B, n or 1, G]`` becomes if agent i alone changes D input features, for each agent i.
+        """The ``output`` ``[*B, n or 1, G]`` for each agent i, if agent i alone changes D of the input features.
 
-        ``change`` ``[*B, n, D]`` is the difference to agent i's features. They stand at ``column + i * D``, or with
-        ``same_column`` at ``column`` in every row. So n inputs, each with another action of one agent, cost one product
-        of the whole input and n small ones.
+        ``change`` ``[*B, n, D]`` is the difference that is added to agent i's features. They begin at column
+        ``column + i * D``, or with ``same_column`` at ``column`` in every row. So n inputs, each of which changes one
+        agent's action, cost one product of the whole input and n small ones.
 
         >>> layer, x = AgentLinear(4, 2, n_agents=1), torch.ones(1, 4)
         >>> rows = layer.swapped(layer(x), torch.ones(2, 1), column=2)
@@ -100,7 +100,7 @@ class AgentLinear(nn.Module):
 
 
 def use_layers_of_agent(single: nn.Module, network: nn.Module, agent: int) -> None:
-    """Give ``single``, a network for one agent, agent ``agent``'s layers of ``network``, on the same storage."""
+    """Give ``single``, a network of one agent, that agent's layers of ``network``, on the same storage."""
     for name, layer in network.named_modules():
         if isinstance(layer, AgentLinear):
             single.set_submodule(name, layer.for_agent(agent))

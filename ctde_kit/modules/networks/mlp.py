@@ -70,7 +70,7 @@ class MultiAgentMLP(nn.Module):
         return self.after_first(self.first(x))
 
     def after_first(self, x: Tensor) -> Tensor:
-        """Outputs, from what the first layer gave."""
+        """Outputs, from the output of the first layer."""
         for norm, layer in zip(self.norms, self.layers[1:], strict=True):
             x = layer(self.activation(norm(x)))
         return x

@@ -11,7 +11,7 @@ from ctde_kit.specs import GroupSpec, TeamSpec
 
 
 def own_first_columns(team: TeamSpec, group: GroupSpec, sections: Sequence[Sequence[int]]) -> Tensor:
-    """The columns of the team's features that make up each agent's row; in each section its own come first.
+    """The columns of the team's features that make up each agent's row, ``[n_agents, F]``; own columns come first.
 
     Args:
         team: all groups; each section has one block of features per agent, in the team's order.

@@ -1,4 +1,4 @@
-"""Env transforms that provide what a policy carries from step to step."""
+"""The env transform that provides what a policy carries from step to step."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ctde_kit.keys import Key
 
 
 def primer(specs: dict[Key, TensorSpec]) -> TensorDictPrimer:
-    """A primer of these entries; those of a group have the group's batch size, ``[*B, n_agents]``.
+    """A transform that provides these entries; those of a group have the group's batch size, ``[*B, n_agents]``.
 
     Args:
         specs: of each entry, without the env's batch dimensions; the first dimension of a group's entry is

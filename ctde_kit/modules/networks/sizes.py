@@ -1,4 +1,4 @@
-"""Checks that a network has the sizes that its actor or critic needs: one line instead of a silent broadcast."""
+"""Checks that a network has the sizes that its actor or critic needs, so that nothing broadcasts silently."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class HasFirstLayer(Protocol):
         ...
 
     def after_first(self, x: Tensor, /, *carried: Tensor) -> NetworkOutput:
-        """Outputs, from what the first layer gave."""
+        """Outputs, from the output of the first layer."""
         ...
 
 
 @dataclass(frozen=True)
 class OutputSize:
-    """What a network must give: ``[*B, n_agents, size]``.
+    """The shape that a network's output must have: ``[*B, n_agents, size]``.
 
     Args:
         n_agents: rows, one per agent, or 1 for the whole team.
@@ -59,7 +59,7 @@ class OutputSize:
 
 
 def check_input(network: nn.Module, n_agents: int, features: int) -> None:
-    """Raise ``UserError`` for a network of the kit that was built for other agents or features than it will get."""
+    """Raise ``UserError`` for a network of the kit that was built for other numbers of agents or features."""
     if not isinstance(network, HasFirstLayer) or not isinstance(network.first, AgentLinear):
         return
     first = network.first

@@ -1,4 +1,4 @@
-"""Networks that hold several sub-policies, of which each agent follows one per episode."""
+"""A network that holds several sub-policies, of which each agent follows one per episode."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class SubPolicies(nn.Module):
         super().__init__()
         if any(reads_mask(network) for network in networks):
             raise UserError(
-                "SubPolicies: through a channel agents would hear what others, who follow another sub-policy, never "
-                "say; give networks without a channel, such as MultiAgentMLP or MultiAgentGRU"
+                "SubPolicies: through a channel each agent would hear the others as if they followed its sub-policy, "
+                "too; give networks without a channel, such as MultiAgentMLP or MultiAgentGRU"
             )
         self.networks = nn.ModuleList(networks)
         first = networks[0]
@@ -47,14 +47,14 @@ class SubPolicies(nn.Module):
         self.hidden_size = first.hidden_size if is_recurrent(first) else 0
 
     def forward(self, x: Tensor, *carried: Tensor) -> NetworkOutput:
-        """The chosen outputs; of recurrent networks, with the hidden state and ``is_init``, also the hidden states."""
+        """The chosen outputs; recurrent networks, which also take hidden state and ``is_init``, add hidden states."""
         features, choice = self._split(x)
         if not self.recurrent:
             return _chosen([network(features) for network in self.networks], choice)
         return _chosen_steps([network(features, *carried) for network in self.networks], choice)
 
     def unroll(self, x: Tensor, hidden: Tensor, is_init: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """All steps of recurrent networks along time, as ``MultiAgentGRU.unroll`` does it."""
+        """All steps of recurrent networks along time, as ``MultiAgentGRU.unroll`` computes them."""
         features, choice = self._split(x)
         networks = [network for network in self.networks if is_recurrent(network)]
         return _chosen_steps([network.unroll(features, hidden, is_init) for network in networks], choice)

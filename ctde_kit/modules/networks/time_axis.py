@@ -1,4 +1,4 @@
-"""A check that what a recurrent network is to unroll really is a sequence."""
+"""Checks that what a recurrent network is asked to unroll really is a sequence."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def check_continues(tensordict: TensorDictBase, key: Key, hidden: Tensor, is_ini
 
     ``[*B, T]`` is always taken as sequences. One dimension may be one sequence ``[T]`` or shuffled steps ``[B]``. The
     stored hidden states tell them apart: in a sequence each step starts from the state that the step before left under
-    ``next``, or from zero where an episode begins. Steps without that entry are refused, and so are those in a graph,
-    which cannot look at data: ``unsqueeze(0)`` makes a sequence of them.
+    ``next``, or from zero where an episode begins. Steps without that entry are refused, and so are all in a graph,
+    which cannot look at data; ``unsqueeze(0)`` turns steps into one sequence.
     """
     if tensordict.ndim != 1 or tensordict.shape[0] == 1:
         return

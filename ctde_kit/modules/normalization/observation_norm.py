@@ -1,4 +1,4 @@
-"""Observations and states in units of their running mean and deviation."""
+"""Observations and states, standardized by their running mean and deviation."""
 
 from __future__ import annotations
 
@@ -85,11 +85,11 @@ class ObservationNorm(TensorDictModuleBase):
     def attach(self, *modules: nn.Module) -> None:
         """Let all networks in ``modules`` read their entries through these statistics.
 
-        Where there are no statistics yet, those that a module brings are taken over, such as those of an actor whose
-        state was loaded.
+        If this object has no statistics yet, it copies those that a module already reads through, such as those of an
+        actor whose state was loaded.
 
         Raises:
-            UserError: for a module that reads such an entry by itself, not by an ``Input``.
+            UserError: for a module that reads such an entry by itself instead of through an ``Input``.
         """
         for module in modules:
             for key, inputs in self._readers(module):
@@ -110,12 +110,12 @@ class ObservationNorm(TensorDictModuleBase):
             if not readers and key in read_keys and not is_normalized:
                 raise UserError(
                     f"ObservationNorm: {type(module).__name__} reads {key} by itself; make it read "
-                    f"{normalized_key(key)}, behind this norm in a TensorDictSequential(norm, network)"
+                    f"{normalized_key(key)}, after this norm in a TensorDictSequential(norm, network)"
                 )
             yield key, readers
 
     def update(self, batch: TensorDictBase) -> None:
-        """Take in the observations of living agents in a fresh batch ``[n_envs, T]``, where it is no padding."""
+        """Update the statistics with a fresh batch ``[n_envs, T]``, without dead agents and padding."""
         for key in self._keys:
             value = required_entry(batch, key)
             valid = batch.get(PADDING_MASK, None)

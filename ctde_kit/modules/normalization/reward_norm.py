@@ -1,4 +1,4 @@
-"""Rewards in units of the running deviation of discounted returns."""
+"""Rewards, divided by the running standard deviation of discounted returns."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ class RewardNorm(nn.Module):
     depends on the agents. TorchRL's ``VecNormV2`` subtracts it, too, and its ``RewardScaling`` has a fixed scale.
 
     Called on a fresh batch, as a step of ``Parts.prepare``, it takes the rewards in and returns the batch unchanged.
-    ``AdvantageEstimator``, ``QMixLoss`` and ``MADDPGLoss`` take it as ``reward_norm``, and read rewards through
-    ``normalize``. So a replay buffer holds the env's own rewards, all of which are read in the current unit. Logs and
-    evaluations also show the env's own rewards.
+    ``AdvantageEstimator``, ``QMixLoss``, ``MADDPGLoss`` and ``MASACLoss`` take it as ``reward_norm``, and read rewards
+    through ``normalize``. So a replay buffer holds the env's own rewards, all of which are read in the current unit.
+    Logs and evaluations also show the env's own rewards.
 
     Each group has a scale of its own. A mixer learns one reward of the whole team. For it ``of_team`` normalizes the
     team's reward, as ``TeamReward`` writes it; one scale per group would change which group's reward weighs more. Dead
@@ -88,7 +88,7 @@ class RewardNorm(nn.Module):
 
         Args:
             tensordict: with the rewards.
-            read: the keys below ``next`` of the rewards that are learned from.
+            read: the keys, under ``next``, of the rewards that the caller learns from.
 
         Raises:
             UserError: where one of them is not normalized here.
@@ -162,7 +162,7 @@ class RewardNorm(nn.Module):
                 f"RewardNorm: the batch has {len(zeros)} envs, the running sums {len(before)}: feed batches of the "
                 "same envs in order"
             )
-        # A checkpoint is read onto the CPU, and no module moves this state.
+        # A checkpoint is read onto the CPU, and Module.to does not move this state.
         return before.to(zeros.device)
 
     def get_extra_state(self) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ctde_kit.errors import UserError
 
-# Below float32's resolution, as a share of the squared mean, a variance is rounding.
+# A variance below this share of the squared mean is float32's rounding error.
 RESOLUTION = 1e-14
 
 
@@ -48,7 +48,7 @@ class RunningMoments(nn.Module):
 
     @torch.no_grad()
     def update(self, values: Tensor, mask: Tensor | None = None) -> None:
-        """Take in ``values`` ``[*B, size]`` where ``mask``, bool ``[*B]``, is true."""
+        """Update the statistics with ``values`` ``[*B, size]`` where ``mask``, bool ``[*B]``, is true."""
         if values.shape[-1:] != (self.size,) or (mask is not None and mask.shape != values.shape[:-1]):
             found = list(values.shape) if mask is None else f"{list(values.shape)} with a mask {list(mask.shape)}"
             raise UserError(f"RunningMoments: expected values [*B, {self.size}] and a mask [*B], found {found}")
@@ -56,7 +56,7 @@ class RunningMoments(nn.Module):
         drop = torch.zeros_like(values[..., :1], dtype=torch.bool)
         drop = drop if mask is None else ~mask.to(drop.device).unsqueeze(-1)
         count = (~drop).sum().to(self.count.dtype)
-        # Filled, not multiplied: what dead agents see may be anything, and 0 * nan is nan.
+        # Filled, not multiplied: dead agents' observations may be NaN, and 0 * NaN is NaN.
         mean = values.masked_fill(drop, 0).sum(dims) / count.clamp(min=1)
         square_sum = (values - mean).masked_fill(drop, 0).square().sum(dims)
         share, shift = count / (self.count + count).clamp(min=1), mean - self.mean

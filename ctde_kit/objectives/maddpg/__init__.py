@@ -1,4 +1,4 @@
-"""MADDPG: its loss and its parts, on some of which MASAC's loss stands, too."""
+"""MADDPG's loss and its parts, some of which MASAC's loss also uses."""
 
 from ctde_kit.objectives.maddpg.inference import PolicyInference
 from ctde_kit.objectives.maddpg.loss import MADDPGLoss

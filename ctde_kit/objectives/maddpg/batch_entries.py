@@ -1,4 +1,4 @@
-"""The entries that losses of joint actions read off a batch, and those that they add for critics."""
+"""The entries that MADDPG's and MASAC's losses read from a batch, and those that they add for their critics."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def entries_of_parts(
     mixer: TensorDictModuleBase | None = None,
     reward: NestedKey = REWARD,
 ) -> list[Entry]:
-    """What a loss of these parts reads off a batch, without the entries that it adds itself.
+    """What a loss with these parts reads from a batch, without the entries that it adds itself.
 
     Args:
         actors: of every group.
         learners: the groups that learn.
-        critics: all of them.
-        mixer: of their values; ``None``: rewards are each agent's own.
-        reward: the key of the team's reward, with a mixer.
+        critics: all of them, second ones included.
+        mixer: mixes the critics' values; ``None``: each agent learns from its own reward.
+        reward: the key of the team's reward, which is read only with a mixer.
     """
     groups = [actor.group for actor in actors.values()]
     entries = team_flags()
@@ -58,7 +58,7 @@ def entries_of_parts(
 
 
 def sub_policy_entries(learners: Iterable[DeterministicActor]) -> list[Entry]:
-    """Which sub-policy each agent followed, where actors have several."""
+    """The entries that say which sub-policy each agent followed, for actors that have several."""
     return [
         GroupEntries.of(actor.group).sub_policy(actor.sub_policies.size)
         for actor in learners
@@ -73,12 +73,12 @@ def _of_learner(actor: LearningActor, groups: Sequence[GroupSpec]) -> list[Entry
 
 
 def _of_opponent(opponent: Opponent, groups: Sequence[GroupSpec]) -> list[Entry]:
-    """It is called on the entries under ``next`` alone."""
+    """What an opponent reads: only entries under ``next``, because the loss calls it on those alone."""
     following = [entry.next() for entry in entries_read_by(opponent, groups) if entry.key != IS_INIT]
     return [entry.if_present() if entry.is_next_mask else entry for entry in following]
 
 
-def with_vectors(
+def with_critic_entries(
     groups: Mapping[str, GroupSpec],
     critics: Mapping[str, TensorDictModuleBase],
     tensordict: TensorDictBase,
@@ -86,7 +86,8 @@ def with_vectors(
 ) -> TensorDictBase:
     """A copy ``[*B, T]`` with the entries that critics read and no replay stores.
 
-    These are actions as vectors, the critics' hidden states (zero) and, where critics ask for them, drawn orders.
+    These are actions as vectors, the critics' hidden states (zero) and, where critics ask for them, random orders of
+    the agents.
     """
     data = (tensordict.unsqueeze(-1) if tensordict.ndim == 1 else tensordict).copy()
     for group in groups.values():

@@ -37,9 +37,9 @@ def check_parts(
 ) -> None:
     """Raise ``UserError`` unless the parts and options of ``MADDPGLoss`` fit together."""
     check_choice("MADDPGLoss", "other_actions", other_actions, OTHER_ACTIONS)
-    check_groups("MADDPGLoss", "actors", actors, "MultiAgentDeterministicActor; as_deterministic_actor(group, module)")
-    advice = "a MultiAgentDeterministicActor, or as_deterministic_actor(group, module)"
-    check_learners("MADDPGLoss", actors, critics, LearnsActions, advice)
+    advice = "MultiAgentDeterministicActor, or as_deterministic_actor(group, module)"
+    check_groups("MADDPGLoss", "actors", actors, advice)
+    check_learners("MADDPGLoss", actors, critics, LearnsActions, f"a {advice}")
     check_critics_of_actions("MADDPGLoss", critics)
     check_mixer("MADDPGLoss", mixer)
     mixed = [] if mixer is None else [key[0] for key in mixer.in_keys if key[-1] == CHOSEN_ACTION_VALUE]
@@ -50,17 +50,17 @@ def check_parts(
     if mixer is not None and (team_weight or other_actions != "replay"):
         raise UserError(
             f"team_weight={team_weight}, other_actions={other_actions!r}: with a mixer all agents learn from the "
-            "team's reward, among everyone's current actions; leave them 0 and replay"
+            "team's reward and with everyone's current actions; leave team_weight=0 and other_actions='replay'"
         )
     if mixer is not None and any(cast(DeterministicActor, actors[name]).sub_policies is not None for name in critics):
         raise UserError(
-            "mixer: one value of the team has no replay for each sub-policy of an agent; give actors without "
-            "sub_policies, or mixer=None"
+            "mixer: the team has one value per step, so it cannot be learned from each sub-policy's own steps; give "
+            "actors without sub_policies, or mixer=None"
         )
     if inference is not None and critics.keys() != actors.keys():
         raise UserError(
-            f"inference: expected a critic of every group of {sorted(actors)}, found {sorted(critics)}; an opponent's "
-            "policy cannot be compared with beliefs of it, so leave inference=None"
+            f"inference: expected a critic of every group of {sorted(actors)}, found {sorted(critics)}; beliefs cannot "
+            "be compared with the policy of an opponent, which has no critic, so leave inference=None"
         )
     if mixer is not None and any(key[-1] == "max_action_value" for key in mixer.in_keys):
         raise UserError(
@@ -69,7 +69,8 @@ def check_parts(
         )
     if sum(part is not None for part in (mixer, adversary, inference)) > 1:
         raise UserError(
-            "mixer, adversary, inference: each changes whose actions an agent's value is of; leave one only"
+            "mixer, adversary, inference: each changes the joint actions that critics value in its own way; give one "
+            "of them only"
         )
 
 
@@ -84,11 +85,12 @@ def check_matd3(
     check_twin_critics("MADDPGLoss", critics, twin_critics)
     if mixer is not None and twin_critics is not None:
         raise UserError(
-            "twin_critics: with a mixer what is learned is one value of the team, not one per critic; leave them None"
+            "twin_critics: with a mixer the loss learns one value of the team, not one per critic; leave "
+            "twin_critics=None"
         )
     discrete = [name for name in critics if actors[name].group.action.discrete]
     if smoothing is not None and discrete:
         raise UserError(
-            f"smoothing: the actions of group {discrete[0]!r} are discrete, and noise on a choice is another choice; "
-            "leave it None"
+            f"smoothing: the actions of group {discrete[0]!r} are discrete, so no noise can be added to them; leave "
+            "smoothing=None"
         )

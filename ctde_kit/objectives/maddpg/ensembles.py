@@ -14,7 +14,7 @@ from ctde_kit.objectives.masking import masked_mean
 
 
 def sub_policy_masks(actor: DeterministicActor, steps: TensorDictBase, mask: Tensor) -> list[Tensor]:
-    """For each sub-policy where ``mask`` holds and it was the one that acted, bool ``[*B, T, n_agents, 1]``.
+    """For each sub-policy, where ``mask`` is true and this sub-policy acted, bool ``[*B, T, n_agents, 1]``.
 
     For an actor without sub-policies the list is ``mask`` alone.
     """

@@ -1,4 +1,4 @@
-"""Beliefs of the other agents' policies: their loss, and the joint actions that agents believe in (MADDPG)."""
+"""Each agent's beliefs about the other agents' policies (MADDPG): their loss, and the joint actions they predict."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from ctde_kit.specs import GroupSpec
 
 
 class PolicyInference(nn.Module):
-    """Fits each agent's beliefs of the others' policies to their stored actions (Lowe et al. 2017, section 4.2).
+    """Fits each agent's beliefs about the others' policies to their stored actions (Lowe et al. 2017, section 4.2).
 
-    A belief's loss is minus the log-likelihood of the other's action, minus ``entropy_coeff`` times the belief's
+    A belief's loss is minus the log-likelihood of the other agent's action, minus ``entropy_coeff`` times the belief's
     entropy. Discrete beliefs are categorical; continuous ones are Gaussians of the stated ``deviation`` around the
     squashed output, whose entropy is constant. Actors squash and mask the beliefs' outputs as they do their own. Agents
-    have no beliefs of themselves.
+    have no beliefs about themselves.
 
     Args:
         networks: ``(tensordict, observer, other) -> [*B, n_observers, n_others, D]``, such as ``InferredPolicies``.
         entropy_coeff: weight of the entropy.
-        deviation: of Gaussian beliefs, in units of action.
+        deviation: the standard deviation of Gaussian beliefs, in units of the action.
 
     Raises:
         UserError: for a deviation that is not above 0.
@@ -57,7 +57,7 @@ class PolicyInference(nn.Module):
         policies: Mapping[str, TensorDictBase],
         masks: Mapping[str, Tensor],
     ) -> tuple[Tensor, Tensor]:
-        """The loss, and the divergence KL(policy, belief), as means over valid pairs of agents and steps.
+        """The loss and the divergence KL(policy, belief), as means over all steps and valid pairs of agents.
 
         Args:
             actors: of every group.
@@ -86,10 +86,10 @@ class PolicyInference(nn.Module):
         observer: GroupSpec,
         own_action: Tensor,
     ) -> dict[str, Tensor]:
-        """The joint action ``[*B, n_observers, n_others, D]`` of each group as each observer believes it to be.
+        """What each observer believes each group's action to be, ``[*B, n_observers, n_others, D]`` by group.
 
-        Each observer's own action is that of ``own_action`` ``[*B, n_observers, D]``. Reads observations and, where
-        groups have them, action masks and who is alive.
+        Each observer's own action is taken from ``own_action`` ``[*B, n_observers, D]``. Reads observations and, where
+        groups have them, action masks and masks of living agents.
         """
         rows = {}
         for name, actor in actors.items():
@@ -125,10 +125,10 @@ class PolicyInference(nn.Module):
     ) -> Tensor:
         """KL(policy, belief) ``[*B, T, n_observers, n_others, 1]``."""
         if not actor.group.action.discrete:
-            apart = actor.greedy_vector(policy).unsqueeze(-3) - self._greedy(actor, steps, output)
-            return 0.5 * (apart / self.deviation).square().sum(-1, keepdim=True)
-        true = _log_probs(actor, steps, policy.get(actor.output_key).unsqueeze(-3))
-        return (true.exp() * (true - _log_probs(actor, steps, output))).sum(-1, keepdim=True)
+            difference = actor.greedy_vector(policy).unsqueeze(-3) - self._greedy(actor, steps, output)
+            return 0.5 * (difference / self.deviation).square().sum(-1, keepdim=True)
+        log_probs = _log_probs(actor, steps, policy.get(actor.output_key).unsqueeze(-3))
+        return (log_probs.exp() * (log_probs - _log_probs(actor, steps, output))).sum(-1, keepdim=True)
 
 
 def _valid_pairs(observers: Tensor, others: Tensor, same_group: bool) -> Tensor:
@@ -144,7 +144,7 @@ def _mask(actor: DeterministicActor, tensordict: TensorDictBase) -> Tensor:
 
 
 def _log_probs(actor: DeterministicActor, steps: TensorDictBase, logits: Tensor) -> Tensor:
-    """Log-probabilities of every allowed choice ``[*B, T, n_observers, n_others, D]``; others are hugely negative."""
+    """Log-probabilities of all choices, ``[*B, T, n_observers, n_others, D]``; hugely negative where forbidden."""
     if actor.group.action_mask:
         logits = logits.masked_fill(~_mask(actor, steps).unsqueeze(-3), torch.finfo(logits.dtype).min)
     return torch.cat([part.log_softmax(-1) for part in logits.split(list(actor.group.action.sizes), -1)], -1)

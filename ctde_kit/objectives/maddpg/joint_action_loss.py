@@ -17,7 +17,7 @@ from ctde_kit.entry_tables import Entry
 from ctde_kit.errors import check_choice
 from ctde_kit.keys import PADDING_MASK, PRIORITY_WEIGHT, TD_ERROR
 from ctde_kit.objectives.entry_checks import EntryCheck, parameter_dtype
-from ctde_kit.objectives.maddpg.batch_entries import with_vectors
+from ctde_kit.objectives.maddpg.batch_entries import with_critic_entries
 from ctde_kit.objectives.maddpg.joint_actions import LearningActor, Opponent
 from ctde_kit.objectives.module_loss import ModuleLoss
 from ctde_kit.objectives.priorities import importance_weight, write_priority
@@ -35,14 +35,14 @@ Critics = Mapping[str, TensorDictModuleBase]
 
 @dataclass(frozen=True)
 class Unrolled:
-    """What the networks that learn read and write along a batch, by group.
+    """A batch, and what the networks that learn read and wrote along it.
 
     Args:
-        data: the batch with action vectors for critics.
-        steps: its steps after the burn-in, as all that follows.
-        outputs: of the actors' networks.
-        values: of the critics.
-        twin_values: of the second critics.
+        data: the whole batch ``[*B, burn_in + T]``, with the entries that are added for critics.
+        steps: its steps ``[*B, T]`` after the burn-in; all fields below are of these steps, by group.
+        outputs: what the actors' networks read and wrote.
+        values: what the critics read and wrote.
+        twin_values: what the second critics read and wrote; empty without second critics.
     """
 
     data: TensorDictBase
@@ -53,20 +53,20 @@ class Unrolled:
 
 
 class JointActionLoss(ModuleLoss):
-    """The critics' half of ``MADDPGLoss`` and ``MASACLoss``, and what TorchRL asks of a loss.
+    """The part that ``MADDPGLoss`` and ``MASACLoss`` share: their critics' loss, and what TorchRL asks of a loss.
 
     Args:
         actors: of every group.
         critics: of the groups that learn.
         twin_critics: second critics of the same groups, or ``None``.
         gamma: discount per step.
-        returns: the targets' form; ``None`` for TD(0).
+        returns: which returns are the targets; ``None`` for TD(0).
         team_weight: the share of the group's mean in each agent's reward.
         value_loss: the critics' loss.
-        huber_delta: where Huber's loss turns linear.
+        huber_delta: the error at which Huber's loss turns linear, in units of returns.
         burn_in: steps at the start of a sequence that only warm hidden states up.
-        use_stored_hidden: recurrent actors start a sequence from the stored hidden state.
-        reward_norm: gives the rewards in the units that are learned.
+        use_stored_hidden: recurrent actors start a sequence from the stored hidden state; else from zero.
+        reward_norm: gives the rewards in the units that are learned; ``None``: as the env gave them.
     """
 
     @dataclass
@@ -122,7 +122,7 @@ class JointActionLoss(ModuleLoss):
         return {name: actor.group for name, actor in self._actors.items()}
 
     def _critic_networks(self) -> dict[str, nn.Module]:
-        """All critics by the names that their target networks have, too."""
+        """All critics, by the names that their target networks also have."""
         networks: dict[str, nn.Module] = {f"critic_{name}": critic for name, critic in self._critics.items()}
         return networks | {f"twin_critic_{name}": critic for name, critic in self._twins.items()}
 
@@ -150,16 +150,16 @@ class JointActionLoss(ModuleLoss):
 
     @property
     def stored_keys(self) -> list[NestedKey]:
-        """What a replay must keep: the entries that are read, those that may be missing among them."""
+        """What a replay must keep: ``in_keys``, and the flags that not all envs write."""
         return stored_keys(self.in_keys, self._groups.values())
 
     def _unrolled(self, tensordict: TensorDictBase) -> Unrolled:
-        """Actors and critics along a batch, which is checked first."""
+        """Check a batch, and run the actors and critics that learn along it."""
         self._check_entries(tensordict, parameter_dtype(self))
         actors = {name: cast(LearningActor, self._actors[name]).agent_network for name in self._critics}
         networks = [*actors.values(), *self._critics.values()]
         check_sequences(type(self).__name__, tensordict, networks, self.returns.needs_sequences, self.burn_in)
-        data = with_vectors(self._groups, self._critics, tensordict, self._twins)
+        data = with_critic_entries(self._groups, self._critics, tensordict, self._twins)
         steps = data[..., self.burn_in :] if self.burn_in else data
         outputs = {name: unroll(actor, data, self.burn_in, self.use_stored_hidden) for name, actor in actors.items()}
         values, twin_values = (
@@ -175,7 +175,7 @@ class JointActionLoss(ModuleLoss):
     def _own_targets(
         self, steps: TensorDictBase, values: Mapping[str, Tensor], next_values: Mapping[str, Tensor]
     ) -> dict[str, ValueTargets]:
-        """Each agent's value and the target of its own reward, by group."""
+        """Each agent's value and its target, from the agent's own reward, by group."""
         learning = [self._groups[name] for name in values]
         if self.reward_norm is not None:
             steps = self.reward_norm.normalize(steps, read=[group.keys.reward for group in learning])
@@ -187,7 +187,10 @@ class JointActionLoss(ModuleLoss):
     def _critics_loss(
         self, tensordict: TensorDictBase, targets: Mapping[str, ValueTargets], twin_values: Mapping[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of all critics, and the first ones' metrics and priorities: the second learn the same targets."""
+        """The loss of all critics, and the first critics' metrics; writes the first critics' errors as priorities.
+
+        The second critics learn the same targets.
+        """
         weight = importance_weight(tensordict, self.tensor_keys.priority_weight, self.burn_in)
         twins = [ValueTargets(value, targets[name].target, targets[name].mask) for name, value in twin_values.items()]
         losses = [part.loss(weight, self.value_loss, self.huber_delta) for part in [*targets.values(), *twins]]
@@ -202,7 +205,7 @@ class JointActionLoss(ModuleLoss):
 
 
 def smaller(values: Mapping[str, Tensor], twin_values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The smaller of both critics' values, by group; the first's where there is no second."""
+    """The smaller of both critics' values, by group; the first critic's where there is no second."""
     return {
         name: torch.minimum(value, twin_values[name]) if name in twin_values else value
         for name, value in values.items()

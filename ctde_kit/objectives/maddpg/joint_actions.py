@@ -1,4 +1,4 @@
-"""Joint actions with one row per agent, in which that agent's own action differs, and a critic's values of them."""
+"""Joint actions in one row per agent, where row i changes only agent i's action, and a critic's values of them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ctde_kit.specs import GroupSpec
 
 
 class LearningActor(Protocol):
-    """What losses of joint actions use of any actor that learns."""
+    """What MADDPG's and MASAC's losses use of any actor that learns."""
 
     @property
     def group(self) -> GroupSpec:
@@ -28,7 +28,7 @@ class LearningActor(Protocol):
 
     @property
     def agent_network(self) -> TensorDictModuleBase:
-        """Writes what its actions follow from."""
+        """The network from whose output its actions are computed."""
         ...
 
 
@@ -46,16 +46,16 @@ class DeterministicActor(LearningActor, Protocol):
         ...
 
     def greedy_vector(self, tensordict: TensorDictBase, /) -> Tensor:
-        """Actions without noise, hard where discrete, of the network's output in ``tensordict``."""
+        """Actions ``[*B, n_agents, D]`` without noise, one-hot where discrete, from the output in ``tensordict``."""
         ...
 
     def differentiable_vector(self, tensordict: TensorDictBase, /) -> Tensor:
-        """Actions with a gradient, of the same output."""
+        """The same actions with a gradient; discrete ones are samples."""
         ...
 
 
 class Opponent(Protocol):
-    """What MADDPG's loss uses of the actor of a group that does not learn, such as ``FrozenActor``; a module."""
+    """What MADDPG's and MASAC's losses use of an actor that does not learn; a module, such as ``FrozenActor``."""
 
     @property
     def group(self) -> GroupSpec:
@@ -74,7 +74,7 @@ class Opponent(Protocol):
 
 @contextlib.contextmanager
 def frozen(*modules: nn.Module) -> Iterator[None]:
-    """Inside the block nothing that ``modules`` compute gives their parameters a gradient; their inputs get theirs."""
+    """Inside the block, gradients pass through ``modules`` to their inputs, but their parameters get none."""
     parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
     for parameter in parameters:
         parameter.requires_grad_(False)
@@ -103,10 +103,10 @@ def zero_dead(vector: Tensor, alive: Tensor | None) -> Tensor:
 def own_action_values(
     critic: TensorDictModuleBase, keys: GroupKeys, tensordict: TensorDictBase, own_action: Tensor
 ) -> Tensor:
-    """The value ``[*B, n_agents, 1]`` for each agent where it alone takes its ``own_action`` ``[*B, n_agents, D]``.
+    """Each agent's value ``[*B, n_agents, 1]`` when it alone takes its action in ``own_action`` ``[*B, n_agents, D]``.
 
-    By the critic's own ``own_action_values`` where it ``swaps_own_action``, else by ``values_of_rows``. A recurrent
-    critic takes one step from the hidden states in ``tensordict``.
+    It is computed by the critic's own ``own_action_values`` if the critic ``swaps_own_action``, else by
+    ``values_of_rows``. A recurrent critic takes one step from the hidden states in ``tensordict``.
     """
     if isinstance(critic, SwapsOwnAction) and critic.swaps_own_action:
         return critic.own_action_values(tensordict, own_action)
@@ -116,9 +116,10 @@ def own_action_values(
 
 
 def own_rows(vector: Tensor, own_action: Tensor) -> Tensor:
-    """``[*B, n_agents, n_agents, D]``: in row i agent i's action is of ``own_action``, the others' are of ``vector``.
+    """Joint actions ``[*B, n_agents, n_agents, D]``; row i has agent i's ``own_action``, and the others' ``vector``.
 
-    ``vector`` is ``[*B, n_agents, D]``, the same for every row, or has rows of its own.
+    ``own_action`` is ``[*B, n_agents, D]``. ``vector`` has the same shape and then serves every row, or it is
+    ``[*B, n_agents, n_agents, D]``, with one row per agent.
 
     >>> own_rows(torch.zeros(2, 1), torch.ones(2, 1)).squeeze(-1)
     tensor([[1., 0.],
@@ -132,13 +133,13 @@ def own_rows(vector: Tensor, own_action: Tensor) -> Tensor:
 def values_of_rows(
     critic: TensorDictModuleBase, keys: GroupKeys, tensordict: TensorDictBase, rows: Mapping[str, Tensor]
 ) -> Tensor:
-    """Agent i's value ``[*B, n_agents, 1]`` of the joint action in row i: works for any critic, on n times the data.
+    """Each agent's value ``[*B, n_agents, 1]`` of the joint action in its row; any critic will do, on n rows of data.
 
     Args:
         critic: writes ``(group, "state_action_value")`` ``[*B, n_agents, 1]``.
-        keys: of the group whose agents the rows are.
-        tensordict: the other entries that it reads.
-        rows: of each group whose actions differ from row to row, ``[*B, n_agents, n_others, D]``.
+        keys: the keys of the critic's group; each of its agents has a row.
+        tensordict: the other entries that the critic reads.
+        rows: the actions ``[*B, n_agents, n_others, D]`` of each group whose actions differ from row to row.
     """
     n_rows = next(iter(rows.values())).shape[-3]
     inputs = tensordict.select(*critic.in_keys, strict=False)

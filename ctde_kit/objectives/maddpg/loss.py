@@ -41,59 +41,63 @@ class MADDPGLoss(JointActionLoss):
 
     Lowe et al. 2017, "Multi-Agent Actor-Critic for Mixed Cooperative-Competitive Environments", section 4.1: the
     critics learn from targets with the target actors' next actions. Each actor maximizes its critic's value of its own
-    current action among the others' actions of the replay buffer. All agents of a group are one vectorized pass.
+    current action, given the other agents' stored actions. All agents of a group are computed in one pass.
 
     With a ``mixer`` it is FACMAC (Peng et al. 2021, "FACMAC: Factored Multi-Agent Centralised Policy Gradients"): the
     team's mixed value learns from the team's reward, and all actors maximize it together, with everyone's current
     actions.
 
-    Reads transitions ``[B]`` or sequences ``[*B, T]``: of every group what its actor and critic read, at the root and
-    under ``next``, ``action`` as it was executed; where they are ``action_mask`` and ``mask``; ``done`` and
-    ``terminated`` under ``next``, the root's and the groups'; each agent's reward or, with a mixer, ``("next",
-    "reward")`` ``[*B, T, 1]``, as ``TeamReward`` writes it. Where they are: ``("collector", "mask")`` bool ``[*B, T]``,
-    false where a sequence is padded, ``is_init`` bool ``[*B, T, 1]``, true where an episode begins, and
-    ``priority_weight``. Entries of padded steps and of dead agents change nothing. For the critics it makes ``(group,
-    "action_vector")`` float ``[*B, T, n_agents, D]``, one-hot where actions are discrete. Writes ``td_error`` into what
-    it read, for prioritized replay, as ``QMixLoss`` does. Gives the scalars ``loss_actor`` and ``loss_value`` and,
-    detached, ``td_error``, ``state_action_value`` and ``target_value``, with several groups ``{group}/...`` of each;
-    they are means over agents and steps, and sums over groups.
+    Reads transitions ``[B]`` or sequences ``[*B, T]``. Of every group it reads what actor and critic read, at the root
+    and under ``next``; ``action`` as it was executed; ``action_mask`` and ``mask`` where the group has them; and under
+    ``next`` each agent's ``reward``, and its ``done`` and ``terminated`` where the env writes them. At the root it
+    reads ``done`` and ``terminated`` under ``next``. With a mixer, ``("next", "reward")`` ``[*B, T, 1]``, as
+    ``TeamReward`` writes it, takes the place of the agents' rewards. Where they are present, it also reads
+    ``("collector", "mask")`` bool ``[*B, T]``, false where a sequence is padded; ``is_init`` bool ``[*B, T, 1]``, true
+    where an episode begins; and ``priority_weight``. Entries of padded steps and of dead agents change nothing. For the
+    critics it makes ``(group, "action_vector")`` float ``[*B, T, n_agents, D]``, one-hot where actions are discrete.
+
+    Writes ``td_error`` into the batch, for prioritized replay, as ``QMixLoss`` does. Gives the scalars ``loss_actor``
+    and ``loss_value``, each a mean over agents and steps, summed over groups; and, detached, ``td_error``,
+    ``state_action_value`` and ``target_value``, which are means over groups, too. With several groups and no mixer it
+    also gives each group's own metrics as ``{group}/...``; with ``inference``, ``loss_inference`` and
+    ``inference_kl``.
 
     Each agent bootstraps unless it, or the whole team, has ``terminated``. Next values of recurrent networks come from
-    one batched step after an unroll, as ``QMixLoss`` has it; critics' hidden states start from zero, and an actor's
-    gradient passes the critic at one step alone, whose hidden state is the replay's.
+    one batched step after an unroll, as in ``QMixLoss``. Critics' hidden states start from zero. An actor's gradient
+    passes through the critic at a single step, which starts from the hidden state that the stored actions led to.
 
-    Of an actor with sub-policies (section 4.3) each agent's action is, now and next, of the sub-policy that acted in
-    that transition, ``(group, "sub_policy")`` int64 ``[*B, T, n_agents]``, and ``loss_actor`` is the mean over
-    sub-policies of the mean over the transitions of each: those are its own replay.
+    If an actor has sub-policies (section 4.3), each agent's current and next actions come from the sub-policy that
+    acted in the transition, ``(group, "sub_policy")`` int64 ``[*B, T, n_agents]``. Each sub-policy learns from its own
+    transitions alone: ``loss_actor`` is the mean over sub-policies of the mean over each one's transitions.
 
-    Opponents learn nothing and have no target networks: their next action is what they do when they are called on the
-    entries under ``next``, a recurrent one from the hidden state that is stored there, and their current action is the
-    replay's, since they never change.
+    Opponents learn nothing and have no target networks. Their next action is what they do when they are called on the
+    entries under ``next``; a recurrent one starts from the hidden state that is stored there. Their current action is
+    the stored one.
 
-    Differs from TorchRL's ``DDPGLoss``: with a joint actor and critic, ``DDPGLoss`` moves every agent by every agent's
-    value. From the paper's code: losses are means over agents and not sums; one step updates actors and critics at
-    once.
+    Differs from TorchRL's ``DDPGLoss``, which with a joint actor and critic moves every agent by every agent's value.
+    Differs from the paper's code in two points: losses are means over agents instead of sums, and actors and critics
+    are updated in the same step.
 
     Args:
         actors: of every group. An actor without a critic is an opponent: any TensorDict module with a ``group`` that
             writes its action, such as a ``FrozenActor`` or ``RandomActor``.
-        critics: of the groups that learn, ``state_action_value`` ``[*B, n_agents, 1]`` each.
+        critics: of the groups that learn; each writes ``(group, "state_action_value")`` ``[*B, n_agents, 1]``.
         mixer: writes ``chosen_action_value`` ``[*B, 1]`` at the root; ``None`` for MADDPG.
-        twin_critics: second critics of the same groups, with parameters of their own (MATD3); ``None`` for one each;
-            not with a mixer. ``td_error`` and the other metrics are the first critics'.
+        twin_critics: second critics of the same groups, with parameters of their own (MATD3); ``None``: each group has
+            a single critic. Not with a mixer. ``td_error`` and the other metrics are the first critics'.
         smoothing: noise on target actors' continuous actions (MATD3); ``None`` for none.
         gamma: discount per step.
-        other_actions: in agent i's actor loss the others' are those of the ``replay``, or of their ``current``
-            policies, detached.
-        returns: the targets' form, TD(0) by default.
-        team_weight: the share of the group's mean in each agent's reward, from 0, its own alone, to 1; not with a
-            mixer.
+        other_actions: which actions the other agents take in agent i's actor loss: the stored ones (``replay``), or
+            those of their ``current`` policies, detached.
+        returns: which returns are the critics' targets, TD(0) by default.
+        team_weight: the share of the group's mean in each agent's reward, from 0 (its own reward alone) to 1; not with
+            a mixer.
         action_regularization: weight of the mean square of the actors' outputs (logits, or actions before squashing) in
             ``loss_actor``, as in the paper's code.
         value_loss: the critics' loss: ``l2`` (half the squared error) or ``huber`` (with ``huber_delta``).
-        huber_delta: where Huber's loss turns linear, in units of returns.
-        adversary: moves others' actions against each agent, in targets and actor losses (M3DDPG).
-        inference: each agent's beliefs of the others' policies; its targets take their next actions from them
+        huber_delta: the error at which Huber's loss turns linear, in units of returns.
+        adversary: moves the others' actions against each agent, in targets and actor losses (M3DDPG).
+        inference: each agent's beliefs about the others' policies, from which its targets take the others' next actions
             (section 4.2 of the paper).
         burn_in: steps at the start of a sequence that only warm hidden states up.
         use_stored_hidden: recurrent actors start a sequence from the stored hidden state; else from zero.
@@ -101,7 +105,7 @@ class MADDPGLoss(JointActionLoss):
 
     Raises:
         UserError: for a missing entry, entries that would broadcast over agents, single steps where sequences are
-            needed, a mixer of values that no critic gives, options that a mixer would ignore.
+            needed, a mixer of values that no critic gives, or options that do not fit together.
 
     >>> from ctde_kit.envs.vmas import VmasEnv
     >>> from ctde_kit.modules import (
@@ -170,7 +174,7 @@ class MADDPGLoss(JointActionLoss):
         self.set_keys()
 
     def online_networks(self) -> nn.ModuleDict:
-        """The networks that learn, the mixer among them; ``target_networks`` has their targets by the same names."""
+        """The networks that learn, including the mixer; ``target_networks`` has their targets by the same names."""
         learners = self._learners.items()
         networks: dict[str, nn.Module] = {f"actor_{name}": actor.agent_network for name, actor in learners}
         others = {"mixer": self.mixer, "inference": self.inference}
@@ -184,9 +188,10 @@ class MADDPGLoss(JointActionLoss):
     @property
     def out_keys(self) -> list[NestedKey]:
         names = ["td_error", "state_action_value", "target_value"]
-        several = [f"{group}/{name}" for group in self._critics for name in names]
+        per_group = [f"{group}/{name}" for group in self._critics for name in names]
         names += ["loss_inference", "inference_kl"] * (self.inference is not None)
-        return ["loss_actor", "loss_value", *names, *(several if self.mixer is None and len(self._critics) > 1 else [])]
+        gives_per_group = self.mixer is None and len(self._critics) > 1
+        return ["loss_actor", "loss_value", *names, *(per_group if gives_per_group else [])]
 
     def _table(self) -> list[Entry]:
         keys, critics = self.tensor_keys, [*self._critics.values(), *self._twins.values()]
@@ -195,11 +200,11 @@ class MADDPGLoss(JointActionLoss):
         return [*entries, *sub_policies, *replay_entries(keys.padding_mask, keys.priority_weight)]
 
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
-        learners, found = self._learners, self._unrolled(tensordict)
-        steps, values = found.steps, found.values
-        targets = self._targets(steps, self._values(values), self._next_values(found.data, steps))
-        loss_value, metrics = self._critics_loss(tensordict, targets, self._values(found.twin_values))
-        policies = self._policies(steps, found.outputs)
+        learners, unrolled = self._learners, self._unrolled(tensordict)
+        steps, values = unrolled.steps, unrolled.values
+        targets = self._targets(steps, self._values(values), self._next_values(unrolled.data, steps))
+        loss_value, metrics = self._critics_loss(tensordict, targets, self._values(unrolled.twin_values))
+        policies = self._policies(steps, unrolled.outputs)
         losses = {"loss_actor": self._policy_loss(steps, values, policies), "loss_value": loss_value}
         if self.inference is not None:
             valid = {name: self._valid_mask(steps, actor.group) for name, actor in learners.items()}

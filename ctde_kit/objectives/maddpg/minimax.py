@@ -1,4 +1,4 @@
-"""MADDPG with adversarial others (M3DDPG): their actions moved against each agent's value."""
+"""M3DDPG's adversary: it moves the other agents' actions against each agent's value."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class MinimaxAdversary:
 
     Li et al. 2019, "Robust Multi-Agent Reinforcement Learning via Minimax Deep Deterministic Policy Gradient" (M3DDPG),
     the one-step linear approximation: ``a_j - epsilon * dQ_i / da_j`` for every ``j != i``, in all
-    groups. The step has no gradient of its own, and is not kept within bounds. With ``epsilon`` 0 the formula is
-    MADDPG's.
+    groups. No gradient flows through the step, and the moved actions are not clipped to their bounds. With
+    ``epsilon`` 0 the formula is MADDPG's.
 
     Args:
-        epsilon: the step, in units of action per (return per action).
+        epsilon: the step size, in units of action per (return per action).
 
     Raises:
         UserError: for a negative step.
@@ -53,8 +53,8 @@ class MinimaxAdversary:
     ) -> dict[str, Tensor]:
         """The joint action ``[*B, n_agents, n_others, D]`` of each group that ``critic`` reads, one row per agent.
 
-        Row i has agent i's action of ``own_action`` ``[*B, n_agents, D]`` as it is; the others' are moved from those in
-        ``tensordict``.
+        Row i holds agent i's action from ``own_action`` ``[*B, n_agents, D]``, unchanged; the others' actions are those
+        in ``tensordict``, moved.
         """
         rows = {}
         for key in critic.in_keys:

@@ -41,7 +41,7 @@ def target_actions(
         learners: the actors of the groups that learn.
         target_actors: their target networks.
         data: the whole sequences ``[*B, burn_in + T]``.
-        steps: those after the burn-in.
+        steps: the steps after the burn-in.
         burn_in: steps that only warm hidden states up.
         use_stored_hidden: recurrent actors start from the stored hidden state.
         smoothing: noise on these actions; ``None`` for none.
@@ -73,7 +73,7 @@ def with_next_actions(
 
     Args:
         actors: of every group.
-        vectors: the next actions of those that learn; the others are asked for theirs.
+        vectors: the next actions of the groups that learn; opponents are called for theirs.
         steps: the steps that are learned from.
     """
     groups = [actor.group for actor in actors.values()]
@@ -114,7 +114,7 @@ def next_action_values(
         data: the whole sequences.
         following: the steps after the burn-in with the next actions.
         burn_in: steps that only warm hidden states up.
-        others: what gives each agent other actions of the others than the target actors'; ``None`` for nothing.
+        others: replaces the other agents' next actions in each agent's value; ``None``: the target actors give them.
     """
     values = {}
     for name, critic in critics.items():
@@ -135,6 +135,6 @@ def next_action_values(
 def inputs_at_next(
     critic: TensorDictModuleBase, data: TensorDictBase, following: TensorDictBase, burn_in: int
 ) -> TensorDictBase:
-    """What a critic reads of each step's next state and next actions, a recurrent one's hidden state among it."""
+    """What a critic reads of each step's next state and actions, including a recurrent critic's hidden state."""
     past = unroll(critic, data, burn_in, False) if hidden_key(critic) else following
     return next_inputs(critic, following, past)

@@ -31,17 +31,17 @@ def own_policy_loss(
     current: bool,
     adversary: MinimaxAdversary | None,
 ) -> Tensor:
-    """Minus each agent's value of its own current action among the others' (Lowe et al. 2017, section 4.1).
+    """Minus each agent's value of its current action, given the others' actions (Lowe et al. 2017, section 4.1).
 
     Args:
         critics: of the groups that learn.
-        groups: all of them.
-        steps: the entries that the critics read, ``[*B, T]``, with the actions of the replay.
+        groups: the specs of all groups.
+        steps: the entries that the critics read, ``[*B, T]``, with the stored actions.
         values: the entries that each critic wrote when it was unrolled over ``steps``.
         vectors: current actions ``[*B, T, n_agents, D]`` of the groups that learn, with their gradients.
-        masks: of each of them, ``sub_policy_masks``.
-        current: the others' actions are current ones, too, detached.
-        adversary: moves the others' actions.
+        masks: the ``sub_policy_masks`` of each of these groups.
+        current: use the others' current actions, detached, instead of the stored ones.
+        adversary: moves the others' actions; ``None``: they stay as they are.
     """
     losses = []
     for name, critic in critics.items():
@@ -74,11 +74,11 @@ def team_policy_loss(
     Args:
         critics: of every group.
         mixer: writes ``mixed`` at the root.
-        groups: all of them.
-        steps: as in ``own_policy_loss``, like ``values`` and ``vectors``.
-        values: the entries that each critic wrote.
-        vectors: current actions of the groups that learn.
-        mask: valid steps, bool ``[*B, T, 1, 1]``.
+        groups: the specs of all groups.
+        steps: as in ``own_policy_loss``.
+        values: as in ``own_policy_loss``.
+        vectors: as in ``own_policy_loss``.
+        mask: which steps are valid, bool ``[*B, T, 1, 1]``.
         mixed: the key of the team's value.
     """
     values_by_group = {}
@@ -93,7 +93,7 @@ def team_policy_loss(
 
 
 def critic_inputs(critic: TensorDictModuleBase, steps: TensorDictBase, values: TensorDictBase) -> TensorDictBase:
-    """The entries that a critic reads at each step, a recurrent one's hidden state before that step among them."""
+    """The entries that a critic reads at each step; for a recurrent one also its hidden state before that step."""
     inputs = steps.select(*critic.in_keys, strict=False)
     key = hidden_key(critic)
     if key is not None:
@@ -108,7 +108,7 @@ def mixed_value(
     values: Mapping[str, Tensor],
     mixed: NestedKey,
 ) -> Tensor:
-    """The team's value ``[*B, T, 1, 1]``, mixed of its groups' ``values`` ``[*B, T, n_agents, 1]``."""
+    """The team's value ``[*B, T, 1, 1]``, mixed from its groups' ``values`` ``[*B, T, n_agents, 1]``."""
     for name, value in values.items():
         tensordict.set(groups[name].keys.chosen_action_value, value)
     return team_value(mixer, tensordict, mixed)

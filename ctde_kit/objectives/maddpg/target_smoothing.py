@@ -13,15 +13,15 @@ from ctde_kit.specs import ActionSpec
 
 @dataclass(frozen=True)
 class TargetPolicySmoothing:
-    """TD3's noise on target actors' next actions, so that targets are alike for actions that are alike.
+    """TD3's noise on target actors' next actions, so that similar actions get similar targets.
 
     Fujimoto et al. 2018, "Addressing Function Approximation Error in Actor-Critic Methods", section 5.3, for each agent
-    of a group (Ackermann et al. 2019, MATD3): ``clip(mu'(o') + clip(noise, -limit, limit), low, high)``. It is for
+    of a group (Ackermann et al. 2019, MATD3): ``clip(mu'(o') + clip(noise, -limit, limit), low, high)``. Only for
     continuous actions.
 
     Args:
-        deviation: of the Gaussian noise, in halves of the action's range.
-        limit: its largest absolute value, in the same units.
+        deviation: the standard deviation of the Gaussian noise, in units of half the action's range.
+        limit: the noise's largest absolute value, in the same units.
 
     Raises:
         UserError: for a negative deviation or limit.

@@ -1,4 +1,4 @@
-"""MASAC: its loss, and what only this loss uses."""
+"""MASAC's loss, and the parts that only this loss uses."""
 
 from ctde_kit.objectives.masac.masac_loss import MASACLoss
 

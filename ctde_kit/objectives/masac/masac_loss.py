@@ -1,4 +1,4 @@
-"""MASAC's loss: stochastic actors that are paid for entropy, and critics of joint actions; ISAC is a variant."""
+"""MASAC's loss: stochastic actors with an entropy bonus, and critics of joint actions; ISAC is a variant."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class StochasticActor(LearningActor, Protocol):
     """What MASAC's loss uses of the actor of a group that learns, such as ``MultiAgentActor``."""
 
     def build_dist_from_params(self, tensordict: TensorDictBase, /) -> Distribution:
-        """The distribution of its actions, by its network's output and the action mask in ``tensordict``."""
+        """The distribution of its actions, from its network's output and the action mask in ``tensordict``."""
         ...
 
 
@@ -45,49 +45,53 @@ class MASACLoss(JointActionLoss):
     """Actor, critic and temperature losses of multi-agent soft actor-critic, and of ISAC (decentralized critics).
 
     Haarnoja et al. 2018, "Soft Actor-Critic", for each agent with a critic of the joint action, as in ``MADDPGLoss``:
-    critic i learns ``r_i + gamma E[min Q_i'(s', a') - alpha log pi_i(a_i'|o_i')]``, of the smaller target critic and of
-    next actions of the current policies; there are no target actors. Actor i minimizes
-    ``E[alpha log pi_i(a_i|o_i) - min Q_i(s, a)]`` by its own action; the others' are those of the replay, or of their
-    current policies. Continuous own actions are one reparameterized sample. Over discrete ones the expectations are
-    exact (Christodoulou 2019, "Soft Actor-Critic for Discrete Action Settings"): the critic values every choice of each
-    agent among the others' actions, which are sampled. Each group has a temperature alpha (``Temperature``).
+    critic i learns ``r_i + gamma E[min Q_i'(s', a') - alpha log pi_i(a_i'|o_i')]``; the minimum is over the target
+    critic and its twin, and next actions are those of the current policies: there are no target actors. Actor i
+    minimizes ``E[alpha log pi_i(a_i|o_i) - min Q_i(s, a)]`` by its own action; the others' actions are the stored ones,
+    or those of their current policies. The expectation over an agent's own continuous actions is one reparameterized
+    sample. Over discrete ones it is exact (Christodoulou 2019, "Soft Actor-Critic for Discrete Action Settings"): the
+    critic values every choice of each agent; the others' next actions are sampled. Each group has a temperature alpha
+    (``Temperature``).
 
-    Reads what ``MADDPGLoss`` reads, ``action`` as it was executed and each agent's ``reward`` among it, without
-    sub-policies: where they are ``action_mask``, ``mask``, ``("collector", "mask")``, ``is_init`` and
-    ``priority_weight``; ``done`` and ``terminated`` under ``next``, the root's and the groups'. It makes ``(group,
-    "action_vector")`` for critics and writes ``td_error``. Gives the scalars ``loss_actor``, ``loss_qvalue`` and, where
-    it learns, ``loss_alpha``, and detached ``alpha``, ``entropy``, ``td_error``, ``state_action_value`` and
-    ``target_value``, with several groups ``{group}/...`` of each. Entropies are in nats, of continuous actions in
-    halves of their range. Entries of padded steps and of dead agents change nothing. Episode ends, hidden states and
-    opponents are those of ``MADDPGLoss``.
+    Reads what ``MADDPGLoss`` reads without a mixer and without sub-policies. It makes ``(group, "action_vector")`` for
+    the critics and writes ``td_error`` into the batch. Gives the scalars ``loss_actor``, ``loss_qvalue`` and, if the
+    temperature is learned, ``loss_alpha``; and, detached, ``alpha``, ``entropy``, ``td_error``, ``state_action_value``
+    and ``target_value``. Losses are means over agents and steps, summed over groups; the others are means over groups,
+    too. With several groups it also gives each group's own metrics as ``{group}/...``. Entropies are in nats;
+    continuous actions are measured in units of half their range. Entries of padded steps and of dead agents change
+    nothing. Episode ends, hidden states and opponents are treated as in ``MADDPGLoss``.
 
-    Differs from TorchRL's ``SACLoss`` and ``DiscreteSACLoss``: with a joint actor, these move every agent by every
-    agent's value; log-probabilities are here those of unsquashed samples, and discrete critics take actions as inputs.
+    Differs from TorchRL's ``SACLoss`` and ``DiscreteSACLoss``, which with a joint actor move every agent by every
+    agent's value. Also, log-probabilities of continuous actions are computed from the samples before squashing, and
+    critics of discrete actions take the actions as inputs.
 
     Args:
         actors: of every group. An actor without a critic is an opponent, as in ``MADDPGLoss``.
-        critics: of the groups that learn, ``state_action_value`` ``[*B, n_agents, 1]`` each.
-        twin_critics: second critics of the same groups, with parameters of their own; ``None`` for one each.
+        critics: of the groups that learn; each writes ``(group, "state_action_value")`` ``[*B, n_agents, 1]``.
+        twin_critics: second critics of the same groups, with parameters of their own; ``None``: each group has a single
+            critic.
         gamma: discount per step.
-        other_actions: in agent i's actor loss the others' are those of the ``replay``, or of their ``current``
-            policies, detached.
-        alpha_init: the temperature at the beginning.
-        fixed_alpha: it stays there.
+        other_actions: which actions the other agents take in agent i's actor loss: the stored ones (``replay``), or
+            those of their ``current`` policies, detached.
+        alpha_init: the initial temperature, above 0.
+        fixed_alpha: keep the temperature at ``alpha_init`` instead of learning it.
         share_alpha: one temperature for all agents of a group; else one per agent.
-        target_entropy: of one agent, in nats; ``None``: minus the number of its action's dimensions, or
-            ``target_entropy_weight`` times the logarithm of the number of its allowed choices.
-        target_entropy_weight: for discrete actions.
-        returns: the targets' form, TD(0) by default. Longer ones have the bonus of the last step alone.
-        team_weight: the share of the group's mean in each agent's reward, from 0, its own alone, to 1.
+        target_entropy: the entropy of one agent's policy that the temperature aims at, in nats. ``None``: minus the
+            number of dimensions of its continuous action, or ``target_entropy_weight`` times the logarithm of the
+            number of its allowed discrete choices.
+        target_entropy_weight: the target as a share of the largest possible entropy, for discrete actions.
+        returns: which returns are the critics' targets, TD(0) by default. Longer returns contain the entropy bonus of
+            their last step alone.
+        team_weight: the share of the group's mean in each agent's reward, from 0 (its own reward alone) to 1.
         value_loss: the critics' loss: ``l2`` (half the squared error) or ``huber`` (with ``huber_delta``).
-        huber_delta: where Huber's loss turns linear, in units of returns.
+        huber_delta: the error at which Huber's loss turns linear, in units of returns.
         burn_in: steps at the start of a sequence that only warm hidden states up.
         use_stored_hidden: recurrent actors start a sequence from the stored hidden state; else from zero.
         reward_norm: gives the rewards in the units that are learned; ``None``: as the env gave them.
 
     Raises:
         UserError: for a missing entry, entries that would broadcast over agents, single steps where sequences are
-            needed, parts that do not fit.
+            needed, parts that do not fit together, or an ``alpha_init`` that is not above 0.
 
     >>> import ctde_kit as ck
     >>> env = ck.VmasEnv("navigation", num_envs=5)
@@ -169,8 +173,8 @@ class MASACLoss(JointActionLoss):
     @property
     def out_keys(self) -> list[NestedKey]:
         names = ["alpha", "entropy", "td_error", "state_action_value", "target_value"]
-        several = [f"{group}/{name}" for group in self._critics for name in names] if len(self._critics) > 1 else []
-        return ["loss_actor", "loss_qvalue", *["loss_alpha"] * (not self.fixed_alpha), *names, *several]
+        per_group = [f"{group}/{name}" for group in self._critics for name in names] if len(self._critics) > 1 else []
+        return ["loss_actor", "loss_qvalue", *["loss_alpha"] * (not self.fixed_alpha), *names, *per_group]
 
     def _table(self) -> list[Entry]:
         keys, critics = self.tensor_keys, [*self._critics.values(), *self._twins.values()]
@@ -178,9 +182,9 @@ class MASACLoss(JointActionLoss):
         return [*entries, *replay_entries(keys.padding_mask, keys.priority_weight)]
 
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
-        found = self._unrolled(tensordict)
-        steps, outputs, values, twins = found.steps, found.outputs, found.values, found.twin_values
-        targets = self._own_targets(steps, self._values(values), self._soft_next_values(found.data, steps, outputs))
+        unrolled = self._unrolled(tensordict)
+        steps, outputs, values, twins = unrolled.steps, unrolled.outputs, unrolled.values, unrolled.twin_values
+        targets = self._own_targets(steps, self._values(values), self._soft_next_values(unrolled.data, steps, outputs))
         loss_qvalue, metrics = self._critics_loss(tensordict, targets, self._values(twins))
 
         own, inputs = self._current_actions(steps, outputs)
@@ -193,7 +197,7 @@ class MASACLoss(JointActionLoss):
     def _soft_next_values(
         self, data: TensorDictBase, steps: TensorDictBase, outputs: Mapping[str, TensorDictBase]
     ) -> dict[str, Tensor]:
-        """``E[min Q'(s', a') - alpha log pi(a'|o')]`` of each agent ``[*B, T, n_agents, 1]``, by group."""
+        """``E[min Q'(s', a') - alpha log pi(a'|o')]`` for each agent, ``[*B, T, n_agents, 1]`` by group."""
         own: dict[str, OwnActions] = {}
         vectors: dict[str, Tensor] = {}
         for name, actor in self._learners.items():
@@ -216,7 +220,7 @@ class MASACLoss(JointActionLoss):
     def _next_values_of(
         self, critic: TensorDictModuleBase, name: str, own: OwnActions, data: TensorDictBase, following: TensorDictBase
     ) -> Tensor:
-        """A target critic's values ``[K, *B, T, n_agents, 1]`` of each agent's own next actions among the others'."""
+        """A target critic's values ``[K, *B, T, n_agents, 1]`` of each agent's own next actions, given the others'."""
         group = self._groups[name]
         inputs = inputs_at_next(critic, data, following, self.burn_in)
         if not group.action.discrete:  # the joint action is the sample that was drawn
@@ -227,7 +231,7 @@ class MASACLoss(JointActionLoss):
     def _current_actions(
         self, steps: TensorDictBase, outputs: Mapping[str, TensorDictBase]
     ) -> tuple[dict[str, OwnActions], TensorDictBase]:
-        """Each agent's current actions, by group, and ``steps`` with the others' among which it takes them."""
+        """Each agent's current actions, by group, and ``steps`` with the actions that the other agents take."""
         own: dict[str, OwnActions] = {}
         inputs = steps.copy()
         for name, actor in self._learners.items():
@@ -248,7 +252,10 @@ class MASACLoss(JointActionLoss):
         values: Mapping[str, TensorDictBase],
         twin_values: Mapping[str, TensorDictBase],
     ) -> Tensor:
-        """The mean of ``alpha log pi(a|o) - min Q(s, a)``, summed over groups; ``values`` hold hidden states."""
+        """The mean of ``alpha log pi(a|o) - min Q(s, a)``, summed over groups.
+
+        ``values`` and ``twin_values`` are read for the critics' hidden states.
+        """
         losses = []
         for name, actions in own.items():
             keys, alive = self._groups[name].keys, steps.get(self._groups[name].keys.mask, None)
@@ -274,11 +281,11 @@ class MASACLoss(JointActionLoss):
 
     @torch.no_grad()
     def _policy_metrics(self, steps: TensorDictBase, own: Mapping[str, OwnActions]) -> dict[str, Tensor]:
-        """The mean temperature and entropy, over groups and, where there are several, of each."""
+        """The mean temperature and entropy over groups and, where there are several, of each group."""
         alpha = {name: self.temperatures[name]().mean() for name in own}
         entropy = {name: masked_mean(a.entropy, self._valid_mask(steps, self._groups[name])) for name, a in own.items()}
         by_name = {"alpha": alpha, "entropy": entropy}
-        metrics = {name: torch.stack([*found.values()]).mean() for name, found in by_name.items()}
+        metrics = {name: torch.stack([*by_group.values()]).mean() for name, by_group in by_name.items()}
         if len(own) == 1:
             return metrics
         return metrics | {f"{group}/{name}": by_name[name][group] for group in own for name in by_name}

@@ -1,4 +1,4 @@
-"""The actions of each agent over which its policy's expectation is taken: one sample, or every choice."""
+"""The actions over which the expectation of an agent's policy is taken: one sample, or every choice."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from ctde_kit.specs import ActionSpec, one_hot
 
 @dataclass(frozen=True)
 class OwnActions:
-    """K actions of each agent, whose weighted mean is its policy's expectation.
+    """K actions of each agent; weighted by their probabilities, they give the expectation over its policy.
 
     Args:
         vector: the actions as vectors, ``[K, *B, n_agents, D]``.
         probability: of each action, ``[K, *B, n_agents, 1]``; over K they sum to 1.
-        log_prob: the logarithm of each one's probability, or of its density in halves of the action's range, same
-            shape; 0 where an action is impossible.
+        log_prob: the logarithm of each action's probability, or of its density where the action is measured in units of
+            half its range; same shape; 0 where an action is impossible.
     """
 
     vector: Tensor
@@ -44,7 +44,10 @@ class OwnActions:
     def values(
         self, critic: TensorDictModuleBase, keys: GroupKeys, tensordict: TensorDictBase, alive: Tensor | None
     ) -> Tensor:
-        """Each agent's value ``[K, *B, n_agents, 1]`` where it alone takes each of its actions; 0 is a dead agent's."""
+        """Each agent's values ``[K, *B, n_agents, 1]`` when it alone takes each of its K actions.
+
+        A dead agent's actions are set to 0.
+        """
         rows = tensordict.expand(len(self.vector), *tensordict.shape)
         return own_action_values(critic, keys, rows, zero_dead(self.vector, alive))
 
@@ -52,8 +55,8 @@ class OwnActions:
 def own_actions(spec: ActionSpec, dist: Distribution) -> OwnActions:
     """The actions for an expectation over ``dist``, batch ``[*B, n_agents]``.
 
-    Continuous actions are one reparameterized sample (Haarnoja et al. 2018, section 4.2), discrete ones are all
-    choices, in all combinations (Christodoulou 2019, section 4).
+    For continuous actions it is one reparameterized sample (Haarnoja et al. 2018, section 4.2); for discrete ones, all
+    combinations of all choices (Christodoulou 2019, section 4).
     """
     if not spec.discrete:
         action, log_prob = _reparameterized(dist)
@@ -84,13 +87,13 @@ def _reparameterized(dist: Distribution) -> tuple[Tensor, Tensor]:
 
 
 def _log_half_range(spec: ActionSpec, like: Tensor) -> Tensor:
-    """What turns a density per unit of action into one per half of its range, ``[n_agents]``."""
+    """The logarithm ``[n_agents]`` that is added to a log-density to measure actions in units of half their range."""
     low, high = (torch.tensor(bound, dtype=like.dtype, device=like.device) for bound in (spec.low, spec.high))
     return ((high - low) / 2).log().sum(-1)
 
 
 def _as_action(spec: ActionSpec, index: Tensor) -> Tensor:
-    """Choices ``[K, n_choices]`` as an env takes them."""
+    """The choices ``[K, n_choices]`` in the env's form."""
     if spec.kind == "multi_discrete":
         return index
     return one_hot(index[:, 0], spec.sizes[0]).long() if spec.kind == "one_hot" else index[:, 0]

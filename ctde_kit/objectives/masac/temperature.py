@@ -1,4 +1,4 @@
-"""The weight of a group's entropy, which learns to keep it at a target."""
+"""MASAC's temperature: the weight of a group's entropy bonus, learned so that the entropy stays near a target."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from ctde_kit.specs import GroupSpec
 
 
 class Temperature(nn.Module):
-    """The temperature alpha of one group, as its logarithm, one for all agents or one per agent.
+    """The temperature alpha of one group, for all agents together or one per agent; its logarithm is learned.
 
     Haarnoja et al. 2019, "Soft Actor-Critic Algorithms and Applications", section 5. Its loss is
-    ``log(alpha) * (H - target)``, of the policy's entropy H, as in TorchRL's ``SACLoss`` and the authors' code;
-    equation 18 has alpha in the place of its logarithm.
+    ``log(alpha) * (H - target)``, where H is the policy's entropy, as in TorchRL's ``SACLoss`` and the authors' code;
+    equation 18 of the paper has alpha in place of its logarithm.
 
     Args:
         group: the group's spec.
-        initial: alpha at the beginning.
-        learned: else it stays.
-        shared: one for all agents of the group; else one per agent.
-        target_entropy: in nats, of one agent; ``None``: minus the number of its action's dimensions, or
-            ``target_entropy_weight`` times the largest entropy of its choices.
-        target_entropy_weight: share of the largest entropy, for discrete actions.
+        initial: the initial alpha.
+        learned: whether alpha is learned; else it keeps its initial value.
+        shared: one alpha for all agents of the group; else one per agent.
+        target_entropy: of one agent's policy, in nats; ``None``: minus the number of dimensions of its continuous
+            action, or ``target_entropy_weight`` times the largest entropy of its allowed discrete choices.
+        target_entropy_weight: the target as a share of the largest entropy, for discrete actions.
         device: where alpha is kept.
 
     Raises:
@@ -56,18 +56,18 @@ class Temperature(nn.Module):
         return self.log_alpha.detach().exp()
 
     def loss(self, entropy: Tensor, action_mask: Tensor | None, valid: Tensor) -> Tensor:
-        """What the temperature minimizes.
+        """The loss that the temperature minimizes, a scalar.
 
         Args:
             entropy: of each agent's policy, ``[*B, n_agents, 1]``.
             action_mask: which choices are allowed, bool ``[*B, n_agents, N]``; ``None`` for all.
-            valid: bool, which entries count.
+            valid: which entries count, bool ``[*B, n_agents, 1]``.
         """
         gap = (entropy - self._target(entropy, action_mask)).detach()
         return masked_mean(self.log_alpha * gap, valid)
 
     def _target(self, like: Tensor, action_mask: Tensor | None) -> Tensor:
-        """The entropy that is aimed at; among fewer allowed choices it is lower."""
+        """The target entropy, in the shape of ``like``; with fewer allowed choices it is lower."""
         action = self.group.action
         if self.target_entropy is not None:
             return torch.full_like(like, self.target_entropy)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ctde_kit.graph import compile_graph, trace
-from ctde_kit.graph.cpp_library import take_cpp_kernels
+from ctde_kit.graph.cpp_library import use_cpp_kernels
 from ctde_kit.kernels import CPP_KERNELS
 from ctde_kit.modules import MultiAgentGRU
 from ctde_kit.modules.networks.gru_kernel import SOURCE, gru_sequence_backward_kernel, gru_sequence_kernel
@@ -203,7 +203,7 @@ def test_a_graph_takes_the_kernels(share: Any) -> None:
     graph = trace(function, given, gru.parameters())
     names = ["ctde_kit.gru_sequence", "ctde_kit.gru_sequence_backward"]
     assert operations(graph.module) == [f"{name}.default" for name in names]
-    take_cpp_kernels(graph.module)
+    use_cpp_kernels(graph.module)
     assert operations(graph.module) == [f"{name}_kernel.default" for name in names]
     for one, other in zip(graph(given), function(given), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
@@ -230,7 +230,7 @@ def test_other_numbers_and_what_no_compiler_takes_run_by_torch(
         graph = trace(lambda x, gru=gru: [gru.unroll(*x)[0]], given, gru.parameters())
         kernels = {name: replace(kernel, source=source) for name, kernel in CPP_KERNELS.items()}
         with mock.patch.dict(CPP_KERNELS, kernels), caplog.at_level(logging.WARNING, logger="ctde_kit"):
-            take_cpp_kernels(graph.module)
+            use_cpp_kernels(graph.module)
         assert operations(graph.module) == ["ctde_kit.gru_sequence.default"]
         messages = [record.getMessage() for record in caplog.records if record.name == "ctde_kit"]
         assert [message.startswith("bad.cpp is not compiled: ") for message in messages] == [True] * lines

@@ -383,9 +383,9 @@ def test_hubers_loss_is_linear_beyond_its_delta() -> None:
     [
         ({"other_actions": "none"}, "other_actions='none': expected one of replay, current"),
         ({"value_loss": "l1"}, "value_loss='l1'"),
-        ({"adversary": MinimaxAdversary(0.1), "mixer": True}, "leave one only"),
+        ({"adversary": MinimaxAdversary(0.1), "mixer": True}, "give one of them only"),
         ({"team_weight": 0.5, "mixer": True}, "team_weight=0.5, other_actions='replay': with a mixer"),
-        ({"other_actions": "current", "mixer": True}, "leave them 0 and replay"),
+        ({"other_actions": "current", "mixer": True}, "leave team_weight=0 and other_actions='replay'"),
     ],
 )
 def test_mistakes_are_named(options: dict[str, Any], message: str) -> None:
