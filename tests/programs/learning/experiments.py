@@ -64,6 +64,13 @@ TWO_STEP = ["task=matrix/two_step", *MATRIX, "total_frames=6400", "lr=0.005"]
 CLIMBING = ["task=matrix/climbing", *MATRIX, "total_frames=10000", "lr=0.003"]
 FIVE_SEEDS = (0, 1, 2, 3, 4)
 
+NAVIGATION = [
+    "task=vmas/navigation",
+    "total_frames=300000",
+    "evaluation.every_frames=30000",
+    "evaluation.episodes=500",
+]
+
 CHANNELS = ("bicnet", "commnet", "tarmac")
 
 BENCHMARL_QMIX = "BenchMARL 1.5.2 QMIX, training episodes, one seed"
@@ -347,12 +354,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     ),
     "maddpg_navigation": Experiment(
         "maddpg",
-        [
-            "task=vmas/navigation",
-            "total_frames=300000",
-            "evaluation.every_frames=30000",
-            "evaluation.episodes=500",
-        ],
+        NAVIGATION,
         "eval/return_mean",
         0.95,
         early=(150_000, 0.9),
@@ -360,6 +362,15 @@ EXPERIMENTS: dict[str, Experiment] = {
         reference=_points("24 -2.0,42 -.07,78 .71,114 .53,150 .88,204 .90,240 .94"),
         horizontals={"random": -0.60},
         page="maddpg",
+    ),
+    "matd3_navigation": Experiment(
+        "maddpg", ["preset=matd3", *NAVIGATION], "eval/return_mean", 0.95, horizontals={"random": -0.60}, page="maddpg"
+    ),
+    "masac_navigation": Experiment(
+        "masac", NAVIGATION, "eval/return_mean", 0.95, horizontals={"random": -0.60}, page="masac"
+    ),
+    "a2c_navigation": Experiment(
+        "a2c", NAVIGATION, "eval/return_mean", 0.8, horizontals={"random": -0.60}, page="mappo"
     ),
     # 90 % of what the true target policies give.
     "maddpg_inferred": Experiment(
