@@ -123,5 +123,8 @@ class SwapsOwnAction(Capability, Protocol):
         ...
 
     def own_action_values(self, tensordict: TensorDictBase, action: Tensor, /) -> Tensor:
-        """The value ``[*B, n_agents, 1]`` for each agent where it alone takes its action of ``action``."""
+        """The value ``[*K, *B, n_agents, 1]`` for each agent where it alone takes its action of ``action``.
+
+        ``action`` is ``[*K, *B, n_agents, D]``; the other agents' actions are those in ``tensordict`` ``[*B]``.
+        """
         ...

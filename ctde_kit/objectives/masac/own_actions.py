@@ -45,8 +45,7 @@ class OwnActions:
         self, critic: TensorDictModuleBase, keys: GroupKeys, tensordict: TensorDictBase, alive: Tensor | None
     ) -> Tensor:
         """Each agent's value ``[K, *B, n_agents, 1]`` where it alone takes each of its actions; 0 is a dead agent's."""
-        rows = tensordict.expand(len(self.vector), *tensordict.shape)
-        return own_action_values(critic, keys, rows, zero_dead(self.vector, alive))
+        return own_action_values(critic, keys, tensordict, zero_dead(self.vector, alive))
 
 
 def own_actions(spec: ActionSpec, dist: Distribution) -> OwnActions:
