@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from torchrl.data import Binary, Bounded, Categorical, Composite, MultiCategorical, MultiOneHot, OneHot, TensorSpec
-from torchrl.data.tensor_specs import StackedComposite
+from torchrl.data.tensor_specs import Stacked, StackedComposite
 from torchrl.envs import EnvBase
 
 from ctde_kit.errors import UserError
@@ -22,10 +22,22 @@ ActionKind = Literal["continuous", "categorical", "one_hot", "multi_discrete"]
 # Names of the root entries of a step; no group may have one of them.
 _ROOT = (NEXT, STATE, DONE, TERMINATED, TRUNCATED, IS_INIT)
 
+_LIKE_AGENTS = "pad them to one size, or split the group with `group_map`"
+
 
 def one_hot(index: Tensor, size: int) -> Tensor:
     """One-hot vectors, bool ``[..., size]``; torch's own ``one_hot`` reads the data, which no graph can."""
     return index.unsqueeze(-1) == torch.arange(size, device=index.device)
+
+
+def choice_sizes(name: str, spec: MultiCategorical) -> tuple[int, ...]:
+    """How many options each choice of an agent has; raises ``UserError``, by ``name``, where agents differ in it."""
+    sizes = torch.as_tensor(spec.nvec).reshape(-1, spec.shape[-1])
+    if (sizes != sizes[0]).any():
+        raise UserError(
+            f"{name}: expected as many options for all agents, found {sizes.unique(dim=0).tolist()}; {_LIKE_AGENTS}"
+        )
+    return tuple(int(n) for n in sizes[0])
 
 
 @dataclass(frozen=True)
@@ -210,11 +222,8 @@ def _group_spec(name: str, action: TensorSpec, observation_spec: Composite, batc
             f"{list(observation_spec.keys(True, True))}; rename it with the transform RenameTransform"
         )
     composite = observation_spec[name]
-    if isinstance(composite, StackedComposite) or not isinstance(action, TensorSpec) or -1 in action.shape:
-        raise UserError(
-            f"the agents of group {name!r} differ in their spaces: expected like agents; pad them to one size, or "
-            "split the group with `group_map`"
-        )
+    if isinstance(composite, StackedComposite) or not isinstance(action, TensorSpec) or isinstance(action, Stacked):
+        raise UserError(f"the agents of group {name!r} differ in their spaces: expected like agents; {_LIKE_AGENTS}")
     observation_dim = _flat_dim(observation_spec, keys.observation, batch_dims + 1)
     if observation_dim is None:
         raise UserError(
@@ -270,8 +279,7 @@ def _action_spec(name: str, spec: TensorSpec, batch_dims: int) -> ActionSpec:
     if isinstance(spec, OneHot):
         return ActionSpec("one_hot", (shape[-1],))
     if isinstance(spec, MultiCategorical):
-        sizes = torch.as_tensor(spec.nvec).reshape(-1, shape[-1])
-        return ActionSpec("multi_discrete", tuple(int(n) for n in sizes[0]))
+        return ActionSpec("multi_discrete", choice_sizes(f"the actions of group {name!r}", spec))
     if isinstance(spec, Bounded):
         first_env = (0,) * batch_dims
         space: Any = spec.space

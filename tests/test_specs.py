@@ -149,6 +149,18 @@ def test_actions_that_would_be_taken_for_others_are_refused(spec: TensorSpec, me
         TeamSpec.from_env(SpecOnlyEnv(spec))
 
 
+def test_agents_whose_choices_differ_are_refused() -> None:
+    several = MultiCategorical(torch.tensor([[2, 3], [2, 5], [2, 3]]).expand(5, 3, 2), shape=torch.Size([5, 3, 2]))
+    message = (
+        r"the actions of group 'agents': expected as many options for all agents, found \[\[2, 3\], \[2, 5\]\]; pad"
+    )
+    with pytest.raises(UserError, match=message):
+        TeamSpec.from_env(SpecOnlyEnv(several))
+    one: TensorSpec = torch.stack([Categorical(n, shape=(5,)) for n in (4, 6, 4)], 1)  # type: ignore[type-var]
+    with pytest.raises(UserError, match=r"'agents' differ in their spaces: .*pad them"):
+        TeamSpec.from_env(SpecOnlyEnv(one))
+
+
 def test_a_nested_state_is_refused() -> None:
     state = Composite({"positions": Unbounded((5, 3, 2))}, shape=(5, 3))
     with pytest.raises(UserError, match=r"'state'\): expected one tensor, found the entries \['positions'\]"):

@@ -123,5 +123,8 @@ class SwapsOwnAction(Capability, Protocol):
         ...
 
     def own_action_values(self, tensordict: TensorDictBase, action: Tensor, /) -> Tensor:
-        """Each agent's value ``[*B, n_agents, 1]`` if it alone takes its action in ``action`` ``[*B, n_agents, D]``."""
+        """Each agent's value ``[*K, *B, n_agents, 1]`` if it alone takes its action in ``action``.
+
+        ``action`` is ``[*K, *B, n_agents, D]``; the other agents' actions are those in ``tensordict`` ``[*B]``.
+        """
         ...

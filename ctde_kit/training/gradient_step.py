@@ -39,7 +39,8 @@ class GradientStep:
             eager; with ``every``, so are those until each loss has been learned from.
 
     Raises:
-        UserError: for a number in ``every`` that is not above 0, and at the first step for a name that no loss gives.
+        UserError: for a number in ``every`` that is not above 0, at the first step for a name that no loss gives, and
+            at a step at which all losses wait.
 
     >>> import torch
     >>> import ctde_kit as ck
@@ -131,12 +132,18 @@ class GradientStep:
         for group, loss in self.losses.items():
             for name, value in loss(minibatch).items():
                 metrics[self._prefix(group) + name] = value.detach()
+                if not name.startswith("loss_"):
+                    continue
                 given.add(name)
-                if name.startswith("loss_") and name not in waiting:
+                if name not in waiting:
                     total = total + value
         if not given.issuperset(self.every):
             unknown = min(self.every.keys() - given)
             raise UserError(f"GradientStep: every[{unknown!r}]: no loss gives it; expected one of {sorted(given)}")
+        if given and given <= waiting:
+            raise UserError(
+                f"GradientStep: every={self.every}: all losses wait at step {self.updates + 1}; leave one out"
+            )
         raw = torch.autograd.grad(total, self.parameters, allow_unused=True)
         gradients = {p: gradient for p, gradient in zip(self.parameters, raw, strict=True) if gradient is not None}
         for group, networks in self._networks.items():

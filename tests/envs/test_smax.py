@@ -118,6 +118,28 @@ def test_unknown_maps_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "value"), [("num_allies", 7), ("smacv2_position_generation", True), ("scenario", "3m")]
+)
+def test_arguments_that_the_map_overrides_are_refused(name: str, value: Any) -> None:
+    with pytest.raises(UserError, match=rf"{name}={value!r}: SMAX takes this from the map; leave it out"):
+        SmaxEnv(2, "3m", **{name: value})
+
+
+def test_continuous_actions_are_refused() -> None:
+    with pytest.raises(UserError, match=r"action_type='continuous': expected 'discrete'"):
+        SmaxEnv(2, "3m", action_type="continuous")
+
+
+def test_specs_are_of_jaxs_numbers() -> None:
+    torch.set_default_dtype(torch.float64)
+    try:
+        specs = SmaxEnv(2, "3m").observation_spec
+        assert {specs["state"].dtype, specs["agents", "observation"].dtype} == {torch.float32}
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize(
     "recipe", [lambda **options: MAPPOConfig(minibatch_frames=24, **options), QMIXConfig], ids=["mappo", "qmix"]
 )
 def test_recipes_train_on_it(recipe: Any) -> None:

@@ -234,7 +234,8 @@ class ActorAndCritic(nn.Module):
 
     def forward(self, minibatch: TensorDictBase) -> dict[str, Tensor]:
         parts = {"loss_actor": self.actor, "loss_value": self.critic}
-        return {name: (part(minibatch["x"]) - minibatch["y"]).square().mean() for name, part in parts.items()}
+        losses = {name: (part(minibatch["x"]) - minibatch["y"]).square().mean() for name, part in parts.items()}
+        return {**losses, "entropy": losses["loss_actor"].detach()}
 
 
 def delayed(compile: bool, every: int = 3) -> GradientStep:
@@ -279,6 +280,14 @@ def test_a_resumed_step_waits_as_long_as_the_one_that_never_stopped() -> None:
 def test_a_loss_that_nothing_gives_cannot_wait() -> None:
     step = GradientStep({"team": Squared()}, torch.optim.SGD([torch.zeros(1)]), 1.0, every={"loss_actor": 2})
     with pytest.raises(UserError, match=r"every\['loss_actor'\]: no loss gives it; expected one of \['loss_x'\]"):
+        step(minibatches(1)[0])
+    step = GradientStep({"team": ActorAndCritic()}, torch.optim.SGD([torch.zeros(1)]), 1.0, every={"entropy": 2})
+    with pytest.raises(
+        UserError, match=r"every\['entropy'\]: no loss gives it; expected one of \['loss_actor', 'loss_v"
+    ):
+        step(minibatches(1)[0])
+    step = GradientStep({"team": Squared()}, torch.optim.SGD([torch.zeros(1)]), 1.0, every={"loss_x": 2})
+    with pytest.raises(UserError, match=r"every=\{'loss_x': 2\}: all losses wait at step 1; leave one out"):
         step(minibatches(1)[0])
     with pytest.raises(UserError, match=r"every\['loss_x'\]=0: expected 1 or more"):
         GradientStep({"team": Squared()}, torch.optim.SGD([torch.zeros(1)]), 1.0, every={"loss_x": 0})

@@ -17,6 +17,9 @@ NEVER = 2**30
 """Steps after which SMAX itself would end a battle, out of reach: ``SmaxEnv`` has the limit, and truncates."""
 
 
+_OF_THE_MAP = ("num_allies", "num_enemies", "smacv2_position_generation", "smacv2_unit_type_generation", "scenario")
+
+
 class Seen(NamedTuple):
     """What a batch of battles shows; arrays of JAX.
 
@@ -43,7 +46,7 @@ class Battles:
         arguments: of JaxMARL's ``SMAX``.
 
     Raises:
-        UserError: for an unknown map.
+        UserError: for an unknown map, for arguments that SMAX takes from the map, and for continuous actions.
     """
 
     def __init__(self, map_name: str, arguments: dict[str, Any]):
@@ -51,6 +54,12 @@ class Battles:
             close = difflib.get_close_matches(map_name, MAP_NAME_TO_SCENARIO, n=3)
             hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(MAP_NAME_TO_SCENARIO)}"
             raise UserError(f"map_name={map_name!r}: SMAX has no such map; {hint}")
+        for name in _OF_THE_MAP:
+            if name in arguments:
+                raise UserError(f"{name}={arguments[name]!r}: SMAX takes this from the map; leave it out")
+        action_type = arguments.get("action_type", "discrete")
+        if action_type != "discrete":
+            raise UserError(f"action_type={action_type!r}: expected 'discrete', the actions that masks are for")
         self.env: Any = make(
             "HeuristicEnemySMAX", scenario=map_name_to_scenario(map_name), **{**arguments, "max_steps": NEVER}
         )

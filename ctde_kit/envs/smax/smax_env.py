@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,7 +51,8 @@ class SmaxEnv(EnvBase):
         arguments: of JaxMARL's ``SMAX``, such as ``see_enemy_actions``.
 
     Raises:
-        UserError: where ``jaxmarl`` is missing, and for an unknown map.
+        UserError: where ``jaxmarl`` is missing, for an unknown map, for arguments that SMAX takes from the map, and for
+            continuous actions.
     """
 
     def __init__(
@@ -77,16 +79,16 @@ class SmaxEnv(EnvBase):
         batch, group = self.batch_size[0], (self.batch_size[0], n_agents)
         n_actions = seen.action_mask.shape[-1]
         in_group: dict[str, TensorSpec] = {
-            "observation": Unbounded(torch.Size(seen.observation.shape)),
+            "observation": _float32(seen.observation.shape),
             "action_mask": Categorical(2, shape=torch.Size((*group, n_actions)), dtype=torch.bool),
-            INFO: Composite({"won": Unbounded(torch.Size((*group, 1)))}, shape=group),
+            INFO: Composite({"won": _float32((*group, 1))}, shape=group),
         }
         at_root: dict[str, TensorSpec] = {
             KEYS.group: Composite(in_group, shape=group),
-            STATE: Unbounded(torch.Size(seen.world_state.shape)),
+            STATE: _float32(seen.world_state.shape),
         }
         actions = Composite({"action": Categorical(n_actions, shape=torch.Size(group))}, shape=group)
-        rewards = Composite({"reward": Unbounded(torch.Size((*group, 1)))}, shape=group)
+        rewards = Composite({"reward": _float32((*group, 1))}, shape=group)
         flag = Categorical(2, shape=torch.Size((batch, 1)), dtype=torch.bool)
         self.observation_spec = Composite(at_root, shape=(batch,)).to(self.device)
         self.action_spec = Composite({KEYS.group: actions}, shape=(batch,)).to(self.device)
@@ -171,6 +173,11 @@ class SmaxEnv(EnvBase):
         group.batch_size = torch.Size([*self.batch_size, len(self.group_map[KEYS.group])])
         self._last = last
         self._offered(last)
+
+
+def _float32(shape: Sequence[int]) -> TensorSpec:
+    """The spec of JAX's numbers, whatever torch's default is."""
+    return Unbounded(torch.Size(shape), dtype=torch.float32)
 
 
 def _battles(map_name: str, arguments: dict[str, Any]) -> Battles:

@@ -15,7 +15,7 @@ from torchrl.envs.transforms import Transform
 
 from ctde_kit.errors import UserError
 from ctde_kit.keys import STATE, GroupKeys, Key
-from ctde_kit.specs import one_hot
+from ctde_kit.specs import choice_sizes, one_hot
 
 MOST_FEATURES = 20_000
 """The most features of one observation or state; a larger one is a picture, which no network here is made for."""
@@ -38,7 +38,8 @@ class FlatVectors(Transform):
         dtype: of the vectors; ``None``: PyTorch's default.
 
     Raises:
-        UserError: for an observation or state of more than 20,000 features.
+        UserError: for an observation or state of more than 20,000 features, and for choices of which agents have
+            different numbers of options.
 
     >>> from torchrl.envs import TransformedEnv, UnsqueezeTransform
     >>> from ctde_kit.envs.transforms import FlatVectors
@@ -67,7 +68,7 @@ class FlatVectors(Transform):
         }
         super().__init__(in_keys=observations, out_keys=observations, in_keys_inv=[*bounded], out_keys_inv=[*bounded])
         self.dtype = dtype
-        self._sizes: dict[Key, tuple[int, ...]] = {key: _choices(specs[key]) for key in observations}
+        self._sizes: dict[Key, tuple[int, ...]] = {key: _choices(key, specs[key]) for key in observations}
         self._actions = {key: (spec.shape[self._leading(key) :], spec.dtype) for key, spec in bounded.items()}
         self.changes = [*self._describe({key: specs[key] for key in observations}), *self._describe(bounded)]
         """What is changed, in words: a line per entry."""
@@ -77,7 +78,7 @@ class FlatVectors(Transform):
         return self._batch_dims + (not isinstance(key, str))
 
     def _is_vector(self, key: Key, spec: TensorSpec, dtype: torch.dtype) -> bool:
-        return len(spec.shape) == self._leading(key) + 1 and spec.dtype == dtype and not _choices(spec)
+        return len(spec.shape) == self._leading(key) + 1 and spec.dtype == dtype and not _choices(key, spec)
 
     def _describe(self, specs: dict[Key, Any]) -> Iterator[str]:
         for key, spec in specs.items():
@@ -93,7 +94,7 @@ class FlatVectors(Transform):
             yield f"{name}: {found} {own} as {count} floats"
 
     def _n_features(self, key: Key, spec: TensorSpec) -> int:
-        own, sizes = spec.shape[self._leading(key) :], _choices(spec)
+        own, sizes = spec.shape[self._leading(key) :], _choices(key, spec)
         if isinstance(spec, MultiCategorical):
             return prod(own[:-1]) * sum(sizes)
         return prod(own) * (sizes[0] if sizes else 1)
@@ -161,9 +162,9 @@ def _leaves(spec: Any) -> Iterator[tuple[Key, Any]]:
     return spec.items(True, True)
 
 
-def _choices(spec: Any) -> tuple[int, ...]:
+def _choices(key: Key, spec: Any) -> tuple[int, ...]:
     """How many options each choice has, where the entry is the number of one; flags are no choices."""
     if isinstance(spec, MultiCategorical):
-        return tuple(int(n) for n in torch.as_tensor(spec.nvec).reshape(-1, spec.shape[-1])[0])
+        return choice_sizes(f"key {key}", spec)
     is_number = isinstance(spec, Categorical) and not isinstance(spec, OneHot)
     return (int(spec.space.n),) if is_number and spec.dtype != torch.bool else ()

@@ -104,15 +104,15 @@ class ActionValueCritic(TensorDictModuleBase):
         return output if inputs is tensordict else tensordict.update(output.select(*self.out_keys))
 
     def own_action_values(self, tensordict: TensorDictBase, action: Tensor) -> Tensor:
-        """Each agent's value ``[*B, n_agents, 1]`` if it alone takes its action in ``action`` ``[*B, n_agents, D]``.
+        """Each agent's value ``[*K, *B, n_agents, 1]`` if it alone takes its action in ``action``.
 
-        The other agents' actions are those in ``tensordict``. The first layer reads the joint action once; each agent's
-        own action is swapped in by its difference, so only the later layers run once per agent. A recurrent critic
-        takes one step from the hidden states in ``tensordict``.
+        The other agents' actions are those in ``tensordict`` ``[*B]``. The first layer reads the joint action once;
+        each agent's own action is swapped in by its difference, so only the later layers run once per agent and per
+        action of K. A recurrent critic takes one step from the hidden states in ``tensordict``.
         """
         key = self.group.keys.action_vector
         if self.own_column is None:
-            changed = tensordict.copy().set(key, action)
+            changed = tensordict.expand(action.shape[:-2]).copy().set(key, action)
             with set_recurrent_mode(False):
                 return self.agent_network(changed).get(self.group.keys.state_action_value)
         network = self.agent_network.network
@@ -122,7 +122,8 @@ class ActionValueCritic(TensorDictModuleBase):
         carried: list[Tensor] = []
         if self.hidden_key is not None:
             hidden = tensordict.get(self.hidden_key)
-            carried = [hidden, torch.zeros(*hidden.shape[:-2], 1, dtype=torch.bool, device=hidden.device)]
+            hidden = hidden.expand(*rows.shape[:-2], *hidden.shape[-2:])
+            carried = [hidden, torch.zeros(*rows.shape[:-2], 1, dtype=torch.bool, device=hidden.device)]
         outputs = network.after_first(rows, *carried)
         values = outputs if isinstance(outputs, Tensor) else outputs[0]
         # With one head per agent, row i has agent i's action, and head i is agent i's.

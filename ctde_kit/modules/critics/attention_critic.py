@@ -121,10 +121,12 @@ class AttentionCritic(TensorDictModuleBase):
         return tensordict.set(self.group.keys.attention_weight, weight.detach().mean(-3))
 
     def own_action_values(self, tensordict: TensorDictBase, action: Tensor) -> Tensor:
-        """Each agent's value ``[*B, n_agents, 1]`` if it alone takes its action in ``action`` ``[*B, n_agents, D]``.
+        """Each agent's value ``[*K, *B, n_agents, 1]`` if it alone takes its action in ``action``.
 
-        No agent attends to itself, so only its own embedding differs: one pass serves all agents.
+        The other agents' actions are those in ``tensordict`` ``[*B]``. No agent attends to itself, so only its own
+        embedding differs: one pass serves all agents.
         """
+        tensordict = tensordict.expand(action.shape[:-2])
         embeddings = [self._embedded(tensordict, index) for index in range(len(self.encoders))]
         changed = tensordict.copy().set(self.group.keys.action_vector, action)
         return self._value(tensordict, self._embedded(changed, self._index), embeddings)[0]

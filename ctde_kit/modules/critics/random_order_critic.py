@@ -105,13 +105,18 @@ class RandomOrderCritic(TensorDictModuleBase):
         return tensordict
 
     def own_action_values(self, tensordict: TensorDictBase, action: Tensor) -> Tensor:
-        """Each agent's value ``[*B, n_agents, 1]`` if it alone takes its action in ``action`` ``[*B, n_agents, D]``."""
+        """Each agent's value ``[*K, *B, n_agents, 1]`` if it alone takes its action in ``action``.
+
+        ``action`` is ``[*K, *B, n_agents, D]``; the other agents' actions are those in ``tensordict`` ``[*B]``.
+        """
         critic = self.critic
         assert isinstance(critic, ActionValueCritic)
         order = tensordict.get(critic.group.keys.order, None)
-        ordered_action = action if order is None else _in_order(action, order)
-        values = critic.own_action_values(self._ordered(tensordict), ordered_action)
-        return self._to_agents(tensordict, values, critic.group.keys.state_action_value)
+        if order is None:
+            return critic.own_action_values(self._ordered(tensordict), action)
+        order = order.expand(action.shape[:-1])
+        values = critic.own_action_values(self._ordered(tensordict), _in_order(action, order))
+        return _in_order(values, order.argsort(-1))
 
     def _ordered(self, tensordict: TensorDictBase) -> TensorDictBase:
         """What ``critic`` reads, in the drawn order; hidden states belong to places, so they are not moved."""

@@ -164,3 +164,5 @@ def _no_second_derivative(*_: Any) -> Any:
 
 gru_sequence.register_autograd(_backward, setup_context=_save_for_backward)
 gru_sequence_backward.register_autograd(_no_second_derivative)
+for device in ("cpu", "cuda"):  # autocast gives gates of a lower precision than weights and states
+    gru_sequence.register_autocast(device, torch.float32)

@@ -103,16 +103,21 @@ def zero_dead(vector: Tensor, alive: Tensor | None) -> Tensor:
 def own_action_values(
     critic: TensorDictModuleBase, keys: GroupKeys, tensordict: TensorDictBase, own_action: Tensor
 ) -> Tensor:
-    """Each agent's value ``[*B, n_agents, 1]`` when it alone takes its action in ``own_action`` ``[*B, n_agents, D]``.
+    """Each agent's value ``[*K, *B, n_agents, 1]`` when it alone takes its action in ``own_action``.
 
     It is computed by the critic's own ``own_action_values`` if the critic ``swaps_own_action``, else by
     ``values_of_rows``. A recurrent critic takes one step from the hidden states in ``tensordict``.
+
+    Args:
+        critic: of the group's agents.
+        keys: of the group.
+        tensordict: the other entries that it reads, ``[*B]``.
+        own_action: ``[*B, n_agents, D]``, or several actions of each agent, ``[*K, *B, n_agents, D]``.
     """
     if isinstance(critic, SwapsOwnAction) and critic.swaps_own_action:
         return critic.own_action_values(tensordict, own_action)
-    return values_of_rows(
-        critic, keys, tensordict, {keys.group: own_rows(tensordict.get(keys.action_vector), own_action)}
-    )
+    inputs = tensordict.expand(own_action.shape[:-2])
+    return values_of_rows(critic, keys, inputs, {keys.group: own_rows(inputs.get(keys.action_vector), own_action)})
 
 
 def own_rows(vector: Tensor, own_action: Tensor) -> Tensor:

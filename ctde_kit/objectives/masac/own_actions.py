@@ -48,8 +48,7 @@ class OwnActions:
 
         A dead agent's actions are set to 0.
         """
-        rows = tensordict.expand(len(self.vector), *tensordict.shape)
-        return own_action_values(critic, keys, rows, zero_dead(self.vector, alive))
+        return own_action_values(critic, keys, tensordict, zero_dead(self.vector, alive))
 
 
 def own_actions(spec: ActionSpec, dist: Distribution) -> OwnActions:

@@ -136,6 +136,14 @@ def test_what_is_flat_already_stays() -> None:
     assert flat_vectors(env) is env
 
 
+def test_choices_of_which_agents_have_other_numbers_are_refused() -> None:
+    sizes = torch.tensor([[2, 3], [4, 3], [2, 3]]).expand(N_ENVS, N_AGENTS, 2)
+    with pytest.raises(
+        UserError, match=r"'observation'\): expected as many options for all agents, found \[\[2, 3\], \[4"
+    ):
+        flat_vectors(SpecEnv(MultiCategorical(sizes, torch.Size((N_ENVS, N_AGENTS, 2)))))
+
+
 def test_pictures_are_refused() -> None:
     with pytest.raises(UserError, match=r"at most 20000 features, found shape \[120, 60, 3\], 21600 of them"):
         flat_vectors(SpecEnv(Bounded(0, 255, (N_ENVS, N_AGENTS, 120, 60, 3), dtype=torch.uint8)))

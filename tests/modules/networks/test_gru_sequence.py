@@ -145,6 +145,21 @@ def test_torch_compile_takes_it_without_a_break() -> None:
     torch.testing.assert_close(torch.autograd.grad(compiled(*given), list(gru.parameters())), expected)
 
 
+@pytest.mark.parametrize("share", [True, False], ids=str)
+def test_autocast_gives_what_single_steps_give(share: Any) -> None:
+    gru, (x, hidden, is_init) = make_gru(share), unrolled(5)
+    exact = torch.autograd.grad(gru.unroll(x, hidden, is_init)[0].square().sum(), list(gru.parameters()))
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs, after, _ = gru.unroll(x, hidden, is_init)
+        for t in range(5):
+            output, hidden, _ = gru(x[:, t], hidden, is_init[:, t])
+            torch.testing.assert_close(outputs[:, t], output, rtol=0, atol=0.01)
+    torch.testing.assert_close(after[:, -1], hidden, rtol=0, atol=0.01)
+    gradients = torch.autograd.grad(outputs.float().square().sum(), list(gru.parameters()))
+    for one, other in zip(gradients, exact, strict=True):
+        assert (one - other).norm() < 0.05 * other.norm()
+
+
 def by_cpp(arguments: Inputs) -> list[Tensor]:
     """What ``gradients`` gives but for weights and biases, by the kernels alone."""
     gates, hidden, resets, weight, bias = arguments

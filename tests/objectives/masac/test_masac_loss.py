@@ -255,6 +255,16 @@ def test_a_choice_that_is_not_allowed_has_no_gradient_and_no_value() -> None:
     assert found["wolves/entropy"] == 0
 
 
+def test_first_layers_read_the_batch_once_for_all_choices() -> None:
+    team = herd("categorical")
+    loss, _, critics, _ = make(team)
+    rows: list[int] = []
+    for critic in (critics["wolves"], loss.target_networks["critic_wolves"]):
+        critic.agent_network.network.first.register_forward_hook(lambda _, x, __: rows.append(x[0][..., 0].numel()))
+    loss(transitions(team))
+    assert rows == [SIZE] * 3  # the value, and of all six choices the next values and those that are climbed
+
+
 def test_a_fixed_temperature_is_no_loss() -> None:
     team = herd("continuous")
     loss, _, _, _ = make(team, fixed_alpha=True)
