@@ -176,7 +176,7 @@ def test_the_doctor_finds_nothing(kind: str) -> None:
         ({"mixer": VDNMixer}, "twin_critics: with a mixer"),
         ({"twin_critics": {}}, r"twin_critics are of groups \[\]: expected those of critics, \['sheep', 'wolves'\]"),
         ({"twin_critics": []}, "twin_critics is a list: expected a mapping"),
-        ({"twin_critics": "same"}, "twin_critics have parameters of critics"),
+        ({"twin_critics": "same"}, "twin_critics share parameters with critics"),
     ],
 )
 def test_mistakes_are_named(options: dict[str, Any], message: str) -> None:
