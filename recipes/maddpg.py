@@ -134,7 +134,8 @@ class MADDPGConfig(RecipeConfig):
         if self.algorithm == "iddpg":
             check_decentralized("iddpg", self.critic)
         if self.algorithm == "facmac":
-            check_part("facmac", "mixer", self.mixer, not isinstance(self.mixer, NoMixer), "QMixerConfig()")
+            fits = not isinstance(self.mixer, NoMixer)
+            check_part("facmac", fits, expected="mixer=qmix", python="mixer=QMixerConfig()", found="mixer=none")
 
     def policy(self) -> DeterministicActorConfig:
         return DeterministicActorConfig(

@@ -41,7 +41,7 @@ class MASACConfig(RecipeConfig):
         share_alpha: one temperature per group; else one per agent.
         target_entropy: of one agent, in nats (of continuous actions in halves of their range); null: minus the number
             of its action's dimensions, or target_entropy_weight times the logarithm of the number of its choices.
-        target_entropy_weight: for discrete actions.
+        target_entropy_weight: for discrete actions, from 0 to 1.
         team_weight: share of the group's mean in each agent's reward, from 0 to 1.
         gamma: discount per step.
         lr: learning rate of the actors.
@@ -90,7 +90,8 @@ class MASACConfig(RecipeConfig):
 
     def __post_init__(self) -> None:
         self.check_run(("masac", "isac"))
-        check_ratio(gamma=self.gamma, team_weight=self.team_weight)
+        # More than the largest entropy is reached by no policy, and its temperature would rise for ever.
+        check_ratio(gamma=self.gamma, team_weight=self.team_weight, target_entropy_weight=self.target_entropy_weight)
         check_positive(
             updates_per_frame=self.updates_per_frame,
             alpha_init=self.alpha_init,
@@ -100,7 +101,7 @@ class MASACConfig(RecipeConfig):
             huber_delta=self.huber_delta,
             max_grad_norm=self.max_grad_norm,
         )
-        check_not_negative(learning_starts=self.learning_starts, target_entropy_weight=self.target_entropy_weight)
+        check_not_negative(learning_starts=self.learning_starts)
         check_choice("hidden_from", self.hidden_from, ("stored", "zero"))
         check_choice("other_actions", self.other_actions, ("replay", "current"))
         check_choice("value_loss", self.value_loss, ("huber", "l2"))

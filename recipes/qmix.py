@@ -106,9 +106,10 @@ class QMIXConfig(RecipeConfig):
         check_weighting(self.weighting, self.mixer)
         mixers = {"vdn": VDNMixerConfig, "iql": NoMixer, "qplex": QPLEXMixerConfig}
         if self.algorithm in mixers:
-            expected = mixers[self.algorithm]
-            fits = isinstance(self.mixer, expected)
-            check_part(self.algorithm, "mixer", self.mixer, fits, f"{expected.__name__}()")
+            kind, found = mixers[self.algorithm], type(self.mixer).__name__
+            option = f"mixer={'none' if kind is NoMixer else self.algorithm}"
+            python = f"mixer={kind.__name__}()"
+            check_part(self.algorithm, isinstance(self.mixer, kind), expected=option, python=python, found=found)
 
     def policy(self) -> QActorConfig:
         return QActorConfig(

@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ctde_kit.errors import NotFiniteError, RunStopped, UserError
 from ctde_kit.recipes.commands.arguments import HELP, MULTIRUN
+from ctde_kit.recipes.commands.help_text import option_lines
 from ctde_kit.recipes.commands.option_words import in_options
 from ctde_kit.recipes.commands.options import Options, options_of
 from ctde_kit.recipes.commands.schemas import register_schemas
@@ -144,9 +145,13 @@ def print_help(config_name: str, options: Options, overrides: list[str]) -> None
     template = cfg.hydra.help.template
     with open_dict(cfg):
         del cfg["hydra"]
-    template = template.replace("$CLASS", getattr(OmegaConf.get_type(cfg), "__name__", ""))
+    values = OmegaConf.to_container(cfg, resolve=False)
+    assert isinstance(values, dict)
+    named = (override.partition("=") for override in overrides)
+    chosen = {name: value for name, _, value in named if name in options.choices}
+    lines = option_lines(options.with_choices(chosen), {str(name): value for name, value in values.items()})
     template = template.replace("$CHOICES", "\n  ".join(_choices(options)))
-    print(template.replace("$CONFIG", OmegaConf.to_yaml(cfg)))
+    print(template.replace("$CONFIG", "\n".join(lines)))
 
 
 def _choices(options: Options) -> list[str]:
@@ -155,6 +160,8 @@ def _choices(options: Options) -> list[str]:
         option: dict.fromkeys(re.sub("/.*", "/*", name) for name in options_of(option.partition("@")[0]))
         for option in options.choices
     }
+    # Files of a user's own code, which `task=vmas/FILE.py:NAME` stands for.
+    families.get("task", {}).pop("own/*", None)
     if "opponents" in options.types:
         families["opponents.GROUP"] = dict.fromkeys([*scripted_policies(), "RUN_DIR"])
     width = max(map(len, families), default=0)

@@ -44,6 +44,12 @@ OPTIONS = {
     "replay_form": "replay",
     "opponent": "opponents.GROUP",
 }
+# What sets several options at once.
+BUNDLES = {
+    "layout": "A critic's layout and order of observations, several options under one name (MAPPO, MADDPG and MASAC)",
+    "preset": "An algorithm's setting, several options under one name (MADDPG)",
+    "study": "Many runs under one name; the command starts them, and resumes those that were stopped",
+}
 
 
 def overview() -> None:
@@ -121,12 +127,17 @@ def parts(arguments: list[str]) -> None:
         for name in options_of(folder):
             said = _comment(folder, name) or _first_line(classes[name])
             print(f"  {option}={name}  {said}")
+    for folder, meaning in BUNDLES.items():
+        print(f"{folder}  {meaning}")
+        for name in options_of(folder):
+            print(f"  {folder}={name}  {_comment(folder, name)}")
 
 
 def _comment(folder: str, name: str) -> str:
-    """The comment in the first line of a file of options."""
-    first, *_ = (CONF / folder / f"{name}.yaml").read_text().splitlines()
-    return first.removeprefix("# ") if first.startswith("#") else ""
+    """The comment at the head of a file of options."""
+    lines = (CONF / folder / f"{name}.yaml").read_text().splitlines()
+    said = [line for line in lines[:2] if line.startswith("# ") and "@package" not in line]
+    return said[0].removeprefix("# ") if said else ""
 
 
 def _first_line(config: type) -> str:

@@ -63,11 +63,14 @@ def described(task: TaskConfig) -> Iterator[str]:
 
 
 def border_changes(env: EnvBase) -> list[str]:
-    """What ``FlatVectors`` changes between an environment and its networks, in words."""
+    """What ``FlatVectors`` or workers change between an environment and its networks, in words."""
     from torchrl.envs import TransformedEnv
 
     from ctde_kit.envs.transforms import FlatVectors
+    from ctde_kit.envs.workers import WorkerEnv
 
+    if isinstance(env, WorkerEnv):
+        return env.changes
     transforms: Any = env.transform if isinstance(env, TransformedEnv) else ()
     parts = [transforms] if isinstance(transforms, FlatVectors) else [*transforms]
     return [change for part in parts if isinstance(part, FlatVectors) for change in part.changes]
@@ -103,13 +106,16 @@ def _played(task: TaskConfig, env: EnvBase, team: TeamSpec) -> Iterator[str]:
 def _interests(task: TaskConfig, returns: Returns) -> Iterator[str]:
     from ctde_kit.training.evaluations import OPPOSED
 
-    said = f"task.groups_compete={text(task.groups_compete)}"
+    nobody_said = task.groups_compete is None
+    said = "nobody has said whether they compete" if nobody_said else f"task.groups_compete={text(task.groups_compete)}"
+    opposed = False
     for (one, other), figure in returns.correlations().items():
         if math.isnan(figure):
             yield f"  interests  {one} and {other}: one of them earned the same in every episode ({said})"
             continue
         yield f"  interests  {one} and {other}: correlation of their returns {figure:.2f} ({said})"
         if figure < OPPOSED and not task.groups_compete:
+            opposed = True
             yield "    what one earns the other loses: give task.groups_compete=true, and each is reported on its own"
-    if task.groups_compete is None and len(returns.by_group) > 1:
-        yield "    nobody has said whether they compete: give task.groups_compete=true or task.groups_compete=false"
+    if nobody_said and not opposed and len(returns.by_group) > 1:
+        yield "    to train, give task.groups_compete=true, or task.groups_compete=false where all are one team"

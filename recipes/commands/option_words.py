@@ -51,9 +51,9 @@ OPTION_WORDS: dict[str, dict[str, str]] = {
         "give actors without sub_policies, or mixer=None": "leave ensemble_size=1, or use mixer=none",
         "use QMixer or VDNMixer": "use mixer=qmix or mixer=vdn",
     },
+    "twin_critics:": {"^twin_critics": "twin_critics=true", "leave twin_critics=None": "give twin_critics=false"},
+    "smoothing:": {"^smoothing": "smoothing_deviation", "leave smoothing=None": "give smoothing_deviation=null"},
     "inference:": {"^inference": "infer_policies=true", "inference=None": "infer_policies=false"},
-    "twin_critics:": {"twin_critics=None": "twin_critics=false"},
-    "smoothing:": {"^smoothing": "smoothing_deviation", "smoothing=None": "smoothing_deviation=null"},
     "team_weight=": {r"other_actions='(\w+)'": r"other_actions=\1"},
     "clip_value=": {"clip_value=None": "clip_value=null"},
     "Replay:": {

@@ -172,10 +172,21 @@ def check_ratio(**values: float) -> None:
             raise UserError(f"{name}={value}: expected a ratio from 0 to 1")
 
 
-def check_part(algorithm: str, name: str, value: object, fits: bool, expected: str) -> None:
-    """Raise ``UserError`` unless a part ``fits`` the ``algorithm``; with another part it is another algorithm."""
+def check_part(algorithm: str, fits: bool, *, expected: str, python: str, found: str) -> None:
+    """Raise ``UserError`` unless a part ``fits`` the ``algorithm``; with another part it is another algorithm.
+
+    Args:
+        algorithm: the recipe's.
+        fits: whether the part does.
+        expected: the option that gives the part.
+        python: the same from Python.
+        found: in its place.
+    """
     if not fits:
-        raise UserError(f"algorithm={algorithm}: expected {name}={expected}, found {type(value).__name__}; give it")
+        raise UserError(
+            f"algorithm={algorithm}: expected {expected} (from Python {python}), found {found}; give it, or run "
+            "another recipe"
+        )
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:

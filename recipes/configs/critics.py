@@ -194,7 +194,9 @@ def own_first_critic() -> ValueCriticConfig:
 def check_decentralized(algorithm: str, critic: CriticConfig) -> None:
     """Raise ``UserError`` where a recipe of decentralized critics has another one."""
     fits = isinstance(critic, ValueCriticConfig) and critic.sees == "observation"
-    check_part(algorithm, "critic", critic, fits, 'ValueCriticConfig(sees="observation")')
+    found = f"critic.sees={critic.sees}" if isinstance(critic, ValueCriticConfig) else type(critic).__name__
+    python = "critic=ValueCriticConfig(sees='observation')"
+    check_part(algorithm, fits, expected="critic=decentralized", python=python, found=found)
 
 
 def check_takes_actions(network: NetworkConfig) -> None:

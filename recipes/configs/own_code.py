@@ -74,8 +74,9 @@ def check_trust(config: object, records: Mapping[str, object], source: Path, *, 
     """
     for name, path in code_of(config).items():
         if not trust:
+            where = "" if name.startswith(str(path)) else f" in {path}"
             raise UserError(
-                f"{source} names code of its own, {name} in {path}: look at it, and give trust=true, or "
+                f"{source} names code of its own, {name}{where}: look at it, and give trust=true, or "
                 "load(RUN_DIR, trust=True), to have it run"
             )
         record = records.get(name)

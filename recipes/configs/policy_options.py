@@ -20,7 +20,7 @@ class PolicyOptions:
     Args:
         policy: of the groups that learned: greedy, sampled, or in their place random, zero or heuristic.
         checkpoint: last, best, best_GROUP where groups compete, or the frames of another one.
-        opponents: by group, who acts for it instead: ``ctde_kit.recipes.configs.opponents``.
+        opponents: by group, who acts for it instead: a run directory, random, zero, heuristic, greedy_chase.
         episodes: how many; null for as many as the run's own evaluations have.
         seed: chooses the evaluation seeds, as a run's seed does; null for the run's.
         device: auto, cpu or cuda.

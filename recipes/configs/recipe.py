@@ -85,10 +85,10 @@ class RecipeConfig(CheckedConfig):
 
     Args:
         algorithm: the recipe's name.
-        task: what to learn; small games have other defaults of total_frames and the like, see ``MatrixTask``.
+        task: what to learn; small games have other defaults of total_frames and the like.
         actor: the actors' network.
         logger: where metrics go beside metrics.csv.
-        opponents: by group, who acts for it without learning: ``ctde_kit.recipes.configs.opponents``.
+        opponents: by group, who acts for it without learning: a run directory, random, zero, heuristic, greedy_chase.
         initial: by group, the run directory whose policy it goes on from; critics and optimizers start anew.
         normalize_observations: networks read observations and states normalized by their running mean and deviation.
         normalize_rewards: losses read rewards divided by the running deviation of discounted returns; logged and

@@ -54,5 +54,6 @@ def check_sees_others(
     if any(asked.values()) and blind:
         name = next(name for name, is_asked in asked.items() if is_asked)
         raise UserError(
-            f"{name}: these critics do not see the others' actions; leave it out, or use critic=centralized"
+            f"{name}: these critics do not see the others' actions; leave it out, or use critic=centralized with "
+            "ctde-maddpg or ctde-masac"
         )

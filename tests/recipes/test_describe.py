@@ -41,6 +41,45 @@ def test_opposed_interests_that_are_known_need_no_word(tmp_path: Path) -> None:
     assert "give task.groups_compete=true" not in described(tmp_path, "task=vmas/simple_tag", "task.max_steps=30")
 
 
+OWN = """
+import numpy as np
+from gymnasium import spaces
+from pettingzoo import ParallelEnv
+
+class Rivals(ParallelEnv):
+    metadata = {"name": "rivals"}
+    possible_agents = ["cat_0", "cat_1", "dog_0"]
+
+    def observation_space(self, agent):
+        return spaces.MultiDiscrete([2, 3]) if agent == "dog_0" else spaces.Box(0, 9, (2, 2), np.int64)
+
+    def action_space(self, agent):
+        return spaces.Discrete(2)
+
+    def observe(self):
+        return {a: np.ones(2, int) if a == "dog_0" else np.ones((2, 2), np.int64) for a in self.agents}
+
+    def reset(self, seed=None, options=None):
+        self.agents = [*self.possible_agents]
+        return self.observe(), {a: {} for a in self.agents}
+
+    def step(self, actions):
+        no = dict.fromkeys(self.agents, False)
+        rewards = {a: float(actions["dog_0"]) * (1 if a == "dog_0" else -1) for a in self.agents}
+        return self.observe(), rewards, no, no, {a: {} for a in self.agents}
+"""
+
+
+def test_what_the_border_changes_and_what_is_to_be_said_of_groups(tmp_path: Path) -> None:
+    (tmp_path / "rivals.py").write_text(OWN)
+    task = ("task=pettingzoo/rivals.py:Rivals", "task.max_steps=5", "task.n_workers=1")
+    shown = described(tmp_path, *task)
+    assert "  border  cat observation: int64 [2, 2] as 4 floats\n" in shown
+    assert "  border  dog observation: MultiDiscrete([2 3]) as 5 floats\n" in shown
+    assert "correlation of their returns -1.00 (nobody has said whether they compete)\n" in shown
+    assert shown.count("task.groups_compete=") == 1  # one piece of advice
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -113,6 +113,33 @@ def test_mistakes_are_one_line_and_exit_code_2(arguments: list[str], message: st
     assert_one_line(call_here(tmp_path, "maddpg", *arguments, "total_frames=6000"), message, program="ctde-maddpg")
 
 
+@pytest.mark.parametrize(
+    ("recipe", "arguments", "message"),
+    [
+        ("facmac", ["preset=matd3"], "twin_critics=true: with a mixer what is learned is one value of the team"),
+        ("facmac", ["preset=matd3"], "give twin_critics=false"),
+        (
+            "maddpg",
+            ["preset=matd3", "task.continuous_actions=false", "exploration=gumbel"],
+            "smoothing_deviation: the actions of group 'agents' are discrete, and noise on a choice is another choice; "
+            "give smoothing_deviation=null",
+        ),
+        ("iddpg", ["other_actions=current"], "use critic=centralized with ctde-maddpg or ctde-masac"),
+        ("iddpg", ["critic=centralized"], "expected critic=decentralized (from Python "),
+        ("isac", ["critic=centralized"], "found critic.sees=team; give it, or run another recipe"),
+        ("isac", ["critic=attention"], "found AttentionCriticConfig"),
+        ("facmac", ["mixer=none"], "expected mixer=qmix (from Python mixer=QMixerConfig()), found mixer=none"),
+        ("vdn", ["mixer=qplex"], "expected mixer=vdn (from Python mixer=VDNMixerConfig()), found QPLEXMixerConfig"),
+        ("iql", ["mixer=vdn"], "expected mixer=none (from Python mixer=NoMixer())"),
+    ],
+)
+def test_what_another_recipe_is_for_is_said_in_options(
+    recipe: str, arguments: list[str], message: str, tmp_path: Path
+) -> None:
+    refused = call_here(tmp_path, recipe, *arguments, "total_frames=6000")
+    assert_one_line(refused, message, program=f"ctde-{recipe}")
+
+
 def test_the_preset_of_matd3_gives_its_parts() -> None:
     config = composed("maddpg", "preset=matd3")
     assert (config.twin_critics, config.smoothing_deviation, config.policy_every) == (True, 0.2, 2)

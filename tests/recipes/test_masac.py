@@ -153,7 +153,11 @@ def test_each_recipe_runs_and_says_which_it_is(recipe: str, tmp_path: Path, no_c
     ("make", "message"),
     [
         (lambda: small_masac_config(critic=OWN, other_actions="current").build(), "other_actions=current: these"),
-        (lambda: small_masac_config(algorithm="isac"), "algorithm=isac: expected critic="),
+        (lambda: small_masac_config(target_entropy_weight=1.5), "target_entropy_weight=1.5: expected a ratio"),
+        (
+            lambda: small_masac_config(algorithm="isac"),
+            "from Python critic=ValueCriticConfig(sees='observation')), found critic.sees=team",
+        ),
         (lambda: small_masac_config(alpha_init=0.0), "alpha_init=0.0: expected a number above 0"),
         (lambda: small_masac_config(target_entropy_weight=-1.0), "target_entropy_weight=-1.0"),
         (lambda: small_masac_config(team_weight=1.5), "team_weight=1.5: expected a ratio"),

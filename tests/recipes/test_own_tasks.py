@@ -212,7 +212,7 @@ def test_a_run_goes_on_from_another_directory(own: Path, tmp_path: Path) -> None
     assert call_here(own, "mappo", "task=vmas/mine.py:Scenario", *SMALL).returncode == 0
     refused = call_here(tmp_path, "mappo", "resume=own/run", "total_frames=80")
     assert refused.returncode == 2
-    assert f"names code of its own, {own / 'mine.py'}:Scenario" in refused.stderr
+    assert f"names code of its own, {own / 'mine.py'}:Scenario: look at it" in refused.stderr
     resumed = call_here(tmp_path, "mappo", "resume=own/run", "total_frames=80", "trust=true")
     assert resumed.returncode == 0, resumed.stderr
 

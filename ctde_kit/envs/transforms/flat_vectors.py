@@ -27,8 +27,9 @@ class FlatVectors(Transform):
     ``(group, "observation")`` and ``(group, "state")`` become ``[*B, n_agents, F]`` and the root ``state`` ``[*B, S]``:
     dimensions after the agents are flattened, a missing feature dimension is added, flags and whole numbers are cast
     as they are (a ``uint8`` picture has values up to 255), and choices (``Categorical``, ``MultiCategorical``) become
-    one-hot. A ``Bounded`` action is ``[*B, n_agents, D]`` to the policy, and of its own shape and dtype to the env.
-    Entries that are flat vectors of ``dtype`` already stay as they are.
+    one-hot. A ``Bounded`` action is ``[*B, n_agents, D]`` to the policy, and of its own shape and dtype to the env, as
+    are observations and states that the env reads in a step. Entries that are flat vectors of ``dtype`` already stay as
+    they are.
 
     TorchRL's ``FlattenObservation``, ``UnsqueezeTransform`` and ``DTypeCastTransform`` each do one of these, for keys
     and dtypes that the caller must know; ``UnsqueezeTransform`` does not reach nested actions.
@@ -66,10 +67,15 @@ class FlatVectors(Transform):
             and spec.dtype.is_floating_point
             and not self._is_vector(key, spec, dtype)
         }
-        super().__init__(in_keys=observations, out_keys=observations, in_keys_inv=[*bounded], out_keys_inv=[*bounded])
+        changed = [*observations, *bounded]
+        super().__init__(in_keys=observations, out_keys=observations, in_keys_inv=changed, out_keys_inv=changed)
         self.dtype = dtype
         self._sizes: dict[Key, tuple[int, ...]] = {key: _choices(key, specs[key]) for key in observations}
-        self._actions = {key: (spec.shape[self._leading(key) :], spec.dtype) for key, spec in bounded.items()}
+        self._own = {
+            key: (spec.shape[self._leading(key) :], spec.dtype)
+            for key, spec in [*((key, specs[key]) for key in observations), *bounded.items()]
+        }
+        self._actions = [*bounded]
         self.changes = [*self._describe({key: specs[key] for key in observations}), *self._describe(bounded)]
         """What is changed, in words: a line per entry."""
 
@@ -123,9 +129,10 @@ class FlatVectors(Transform):
         return self._call(tensordict_reset)
 
     def _inv_call(self, tensordict: TensorDictBase) -> TensorDictBase:
-        for key, (shape, dtype) in self._actions.items():
-            action = tensordict.get(key)
-            tensordict.set(key, action.reshape(*action.shape[:-1], *shape).to(dtype))
+        for key, (shape, dtype) in self._own.items():
+            value = tensordict.get(key, None)
+            if value is not None:  # the root of a step may hold the action alone
+                tensordict.set(key, _of_shape(value, shape, self._sizes.get(key, ())).to(dtype))
         return tensordict
 
     def transform_observation_spec(self, observation_spec: TensorSpec) -> TensorSpec:
@@ -142,6 +149,11 @@ class FlatVectors(Transform):
             shape = (*own.shape[: self._leading(key)], prod(own.shape[self._leading(key) :]))
             low, high = (bound.reshape(shape).to(self.dtype) for bound in (own.space.low, own.space.high))
             spec["full_action_spec"][key] = Bounded(low, high, torch.Size(shape), dtype=self.dtype, device=own.device)
+        read = [key for key, _ in _leaves(spec["full_state_spec"]) if key in self._sizes]
+        for key in read:
+            own = spec["full_state_spec"][key]
+            shape = (*own.shape[: self._leading(key)], self._n_features(key, own))
+            spec["full_state_spec"][key] = Unbounded(torch.Size(shape), dtype=self.dtype, device=own.device)
         return spec
 
 
@@ -156,6 +168,17 @@ def flat_vectors(env: EnvBase) -> EnvBase:
     """
     transform = FlatVectors(env)
     return TransformedEnv(env, transform, auto_unwrap=True) if transform.changes else env
+
+
+def _of_shape(vector: Tensor, shape: tuple[int, ...], sizes: tuple[int, ...]) -> Tensor:
+    """The entry that ``vector`` was made of: each agent's of ``shape``, the number of a choice where it is one-hot."""
+    leading = vector.shape[:-1]
+    if not sizes:
+        return vector.reshape(*leading, *shape)
+    if len(sizes) == 1:
+        return vector.reshape(*leading, *shape, sizes[0]).argmax(-1)
+    parts = vector.reshape(*leading, *shape[:-1], sum(sizes)).split(sizes, -1)
+    return torch.stack([part.argmax(-1) for part in parts], -1)
 
 
 def _leaves(spec: Any) -> Iterator[tuple[Key, Any]]:

@@ -99,6 +99,8 @@ class WorkerEnv(EnvBase):
     def __init__(self, pool: WorkerPool, layout: BlockLayout, seed: int | None, device: torch.device) -> None:
         super().__init__(device=device, batch_size=torch.Size((layout.n_envs,)))
         self.group_map = {group.name: list(group.agents) for group in layout.groups}
+        self.changes = [f"{group.name} {change}" for group in layout.groups for change in group.changes]
+        """What differs from the environment's own spaces, in words: a line per entry."""
         self.action_spec = action_specs(layout).to(device)
         self.observation_spec = observation_specs(layout).to(device)
         self.reward_spec = reward_specs(layout).to(device)

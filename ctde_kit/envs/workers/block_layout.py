@@ -28,11 +28,32 @@ Block = Mapping[Key, np.ndarray]
 
 @dataclass(frozen=True)
 class AgentDescription:
-    """What one agent sees and does."""
+    """What one agent sees and does.
+
+    Args:
+        observation_shape: of its entry of the block.
+        action_space: its own, of whatever actions.
+        has_action_mask: whether its actions are masked.
+        own_observation: its observation as its space has it, in words; empty for a ``float32`` vector.
+    """
 
     observation_shape: tuple[int, ...]
-    action_space: Space[Any]  # of whatever actions
+    action_space: Space[Any]
     has_action_mask: bool
+    own_observation: str
+
+    @property
+    def changes(self) -> list[str]:
+        """What its entries of the block are where they differ from its own spaces, in words."""
+        changes: list[str] = []
+        if self.own_observation:
+            changes.append(f"observation: {self.own_observation} as {prod(self.observation_shape)} floats")
+        space = self.action_space
+        if isinstance(space, Discrete) and space.start:
+            changes.append(f"action: numbers from {space.start} as numbers from 0")
+        elif not isinstance(space, Discrete) and len(space.shape or ()) != 1:
+            changes.append(f"action: {list(space.shape or ())} as a vector of {prod(space.shape or ())}")
+        return changes
 
     @property
     def n_choices(self) -> tuple[int, ...]:
@@ -95,6 +116,11 @@ class GroupLayout:
     def first(self) -> AgentDescription:
         """The agent whose shapes are those of the whole group."""
         return next(iter(self.agents.values()))
+
+    @property
+    def changes(self) -> list[str]:
+        """What entries of the block are that differ from the agents' own spaces, in words, once each."""
+        return [*dict.fromkeys(change for agent in self.agents.values() for change in agent.changes)]
 
     def fields(self, n_envs: int) -> dict[Key, tuple[tuple[int, ...], np.dtype]]:
         """Shape and dtype of every entry."""

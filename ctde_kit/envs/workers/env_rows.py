@@ -40,6 +40,7 @@ class ObservationReader:
         self._flatten = not isinstance(space, spaces.Box)
         shape = spaces.flatten_space(space).shape if self._flatten else space.shape
         self.shape: tuple[int, ...] = shape or (1,)
+        self.own = "" if space.dtype == np.float32 and space.shape and len(space.shape) == 1 else _in_words(space)
 
     def __call__(self, observation: Any) -> np.ndarray:  # whatever its space holds
         """The observation without its action mask; raises ``ValueError`` where the shape is not the space's."""
@@ -52,6 +53,13 @@ class ObservationReader:
         if (np.shape(observation) or (1,)) != self.shape:
             raise ValueError(f"expected an observation of shape {self.shape}, found {np.shape(observation)}")
         return observation
+
+
+def _in_words(space: AnySpace) -> str:
+    """A space, such as ``int64 [4, 4]``, ``Discrete(5)`` or ``Dict(position, speed)``."""
+    if isinstance(space, spaces.Box):
+        return f"{space.dtype} {list(space.shape)}"
+    return f"Dict({', '.join(space.spaces)})" if isinstance(space, spaces.Dict) else str(space)
 
 
 @runtime_checkable
@@ -110,7 +118,7 @@ def describe(env: AnyParallelEnv) -> EnvDescription:
                 f"action_space of {agent!r}: expected Discrete or MultiDiscrete where agents act in turn, found "
                 f"{action_space}; wrap the environment so that its actions are discrete"
             )
-        agents[agent] = AgentDescription(reader.shape, action_space, masked or turn_based)
+        agents[agent] = AgentDescription(reader.shape, action_space, masked or turn_based, reader.own)
     group_map = env.group_map if isinstance(env, NamesGroups) else None
     return EnvDescription(agents, _state_shape(env), turn_based, group_map)
 

@@ -33,12 +33,14 @@ class SpecEnv(EnvBase):
         reward = Composite({"reward": Unbounded((*shape, 1))}, shape=shape)
         self.reward_spec = Composite({"crew": reward}, shape=(N_ENVS,))
         self.taken: list[torch.Tensor] = []
+        self.read: torch.Tensor | None = None
 
     def _reset(self, tensordict: TensorDictBase | None = None) -> TensorDictBase:
         return self.observation_spec.rand().update(self.full_done_spec.zero())
 
     def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
         self.taken.append(tensordict.get(KEYS.action))
+        self.read = tensordict.get(KEYS.observation, None)
         return self._reset().update(self.full_reward_spec.zero())
 
     def _set_seed(self, seed: int | None) -> None:
@@ -129,6 +131,42 @@ def test_the_env_gets_actions_of_its_own_shape(shape: tuple[int, ...], dtype: to
     assert base.taken[-1].reshape(N_ENVS, N_AGENTS, -1).tolist() == action.tolist()
     assert torch.equal(stepped[KEYS.action], action)
     check_env_specs(env)
+
+
+@pytest.mark.parametrize("kind", ["uint8", "int64", "bool", "float64", "one_hot", "grid", "no features"])
+@pytest.mark.parametrize("declared", [True, False])
+def test_the_env_reads_its_own_observations_in_a_step(kind: str, declared: bool) -> None:
+    """An env without a state of its own steps from what it wrote, whether it says so in its ``state_spec`` or not."""
+    _check_reading(SpecEnv(spec(kind)), declared=declared)
+
+
+@pytest.mark.parametrize(
+    "observation",
+    [
+        spec("choice"),
+        Categorical(6, torch.Size((N_ENVS, N_AGENTS, 2, 3))),
+        spec("choices"),
+        MultiCategorical([2, 3], torch.Size((N_ENVS, N_AGENTS, 4, 2))),
+    ],
+)
+def test_the_env_reads_choices_as_numbers_in_a_step(observation: TensorSpec) -> None:
+    _check_reading(SpecEnv(observation), declared=True)
+
+
+def _check_reading(base: SpecEnv, *, declared: bool) -> None:
+    own = base.observation_spec[KEYS.observation]
+    if declared:
+        base.state_spec = base.observation_spec.clone()
+    env = flat_vectors(base)
+    check_env_specs(env)
+    wrote = base.observation_spec.rand()
+    root = env.transform(wrote.clone()).update(env.full_done_spec.zero())
+    stepped = env.step(env.rand_action(root))
+    assert base.read is not None
+    assert base.read.shape == own.shape
+    assert base.read.dtype == own.dtype
+    torch.testing.assert_close(base.read, wrote[KEYS.observation], rtol=1e-6, atol=1e-6)
+    assert stepped[KEYS.observation].dtype == torch.float32  # the root stays what networks saw
 
 
 def test_what_is_flat_already_stays() -> None:

@@ -216,6 +216,14 @@ def test_spaces_of_the_rarer_kinds(make: Make) -> None:
     data = env.step(data)["next"]
     assert data["boss_1", "observation"][2].tolist() == [[0, 1, 0, 3, 3, 3, 3]]
     assert data["walker", "observation"][1, :, 2].tolist() == [3, 0, 0]
+    assert env.changes == [
+        "walker action: numbers from 3 as numbers from 0",
+        "boss_1 observation: Dict(a, b) as 7 floats",
+    ]
+
+
+def test_what_stays_as_it_is_is_no_change(make: Make) -> None:
+    assert make(ToyEnv).changes == []
 
 
 def test_it_collects(make: Make) -> None:
