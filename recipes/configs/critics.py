@@ -51,7 +51,8 @@ class ValueCriticConfig(CriticConfig):
 
     Args:
         sees: each agent's own `observation`, all observations of the `team`, the root `state`, or `agent_state`.
-        heads: for team and state: `one` value for all, one output per `agent`, or one `network` per agent.
+        heads: for team and state: `one` value for all, one output per `agent`, or a `network` that gives each agent's
+            value from a row of its own; network.share_params says which agents share its weights.
         ordering: how a critic that sees the team stacks the agents: in a `fixed` order, each agent's `own_first`, or in
             a `random` order per sample in updates.
         build_state: for `agent_state` in tasks that write none: build it, from the global state (or all observations
