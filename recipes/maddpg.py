@@ -61,7 +61,8 @@ class MADDPGConfig(RecipeConfig):
         anneal_lr: move both to 0 in a straight line over total_frames.
         value_loss: of the critics: l2 or huber.
         huber_delta: where Huber's loss turns linear, in units of returns.
-        max_grad_norm: largest gradient norm, for all actors, all critics and the mixer separately.
+        max_grad_norm: largest gradient norm, for all actors, all first critics, all second ones, the mixer and the
+            beliefs separately.
 
     >>> from ctde_kit.recipes import MADDPGConfig, ReplayConfig, VmasTask, iterate
     >>> config = MADDPGConfig(

@@ -40,7 +40,8 @@ class MASACConfig(RecipeConfig):
         fixed_alpha: it stays there; else it learns to keep the entropy at its target.
         share_alpha: one temperature per group; else one per agent.
         target_entropy: of one agent, in nats (of continuous actions in halves of their range); null: minus the number
-            of its action's dimensions, or target_entropy_weight times the logarithm of the number of its choices.
+            of its action's dimensions, or target_entropy_weight times the logarithm of the number of its allowed
+            choices.
         target_entropy_weight: for discrete actions, from 0 to 1.
         team_weight: share of the group's mean in each agent's reward, from 0 to 1.
         gamma: discount per step.

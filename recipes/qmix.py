@@ -37,7 +37,8 @@ class QMIXConfig(RecipeConfig):
 
     Args:
         mixer: qmix, vdn, qplex or none.
-        weighting: of errors, none, optimistic (OW-QMIX) or central (CW-QMIX), with an unrestricted value beside it.
+        weighting: how errors are weighted: none, optimistic (OW-QMIX) or central (CW-QMIX); with one of the latter two,
+            an unrestricted value of the team is learned, too.
         replay: transitions, sequences or episodes, and where they are kept.
         returns: what values learn: n_step or td_lambda.
         target: how target networks follow: polyak or hard.
@@ -51,7 +52,7 @@ class QMIXConfig(RecipeConfig):
         anneal_lr: move it to 0 in a straight line over total_frames.
         value_loss: huber or l2.
         huber_delta: where Huber's loss turns linear, in units of returns.
-        max_grad_norm: largest gradient norm, for all actors and the mixer separately.
+        max_grad_norm: largest gradient norm, for all actors, the mixer and the unrestricted value separately.
         epsilon_start: probability of a random action at the beginning.
         epsilon_end: that probability after epsilon_frames.
         epsilon_frames: env transitions over which it goes from one to the other in a straight line.

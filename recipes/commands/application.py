@@ -123,7 +123,7 @@ def _conclude(program: str, paths: list[Path], errors: list[tuple[Path, Exceptio
 
 
 def _needs_exceptions() -> bool:
-    """Whether launcher or sweeper is another than hydra's default: only an exception tells it that a job failed."""
+    """Whether launcher or sweeper is not hydra's default: then only an exception tells it that a job failed."""
     choices = HydraConfig.get().runtime.choices
     return choices["hydra/launcher"] != "basic" or choices["hydra/sweeper"] != "basic"
 

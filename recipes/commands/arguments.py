@@ -93,7 +93,7 @@ def _checked_choice(program: str, options: Options, option: str, value: str) -> 
 
 
 def _other_choices(program: str, options: Options, option: str, value: str) -> str:
-    """The error text for an option that chooses and that this command does not have."""
+    """The error text for an option that would choose a part, where this command has no such option."""
     folder, _, package = option.partition("@")
     same = [other for other in options.choices if other.partition("@")[0] == folder]
     if same and value not in options_of(folder):

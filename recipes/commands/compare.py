@@ -20,11 +20,11 @@ Examples
   {PROGRAM} runs/mappo/vmas/navigation/SWEEP_DIR output=c
 
 Arguments
-  RUN_DIR ... directories of runs, or of directories of them, such as a sweep's
+  RUN_DIR ... run directories, or directories that hold them, such as a sweep's
   output      the directory of the page
 
-Runs that differ in their seed alone are one curve; its name is the recipe, and the options in which others of the
-recipe differ. Runs that have not ended are left out, and named. Several tasks on one page: `ctde report`.
+Runs that differ in their seed alone are one curve, named after the recipe and the options in which the recipe's runs
+differ. Runs that have not ended are left out, and named. Several tasks on one page: `ctde report`.
 """
 
 

@@ -1,4 +1,4 @@
-"""Cross-play: every saved policy of one group against every saved policy of another, as a table and a picture."""
+"""Cross-play: every policy given for one group against every policy given for the other, as a table and a picture."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def check_read(config: RecipeConfig, overrides: Iterable[str]) -> None:
     """Raise ``UserError`` for an option on the command line that this configuration never reads.
 
     Args:
-        config: composed from it.
+        config: composed from the command line.
         overrides: of the command line, ``NAME=VALUE``.
     """
     for override in overrides:

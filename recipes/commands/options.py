@@ -1,4 +1,4 @@
-"""The options of a command: their names, their types and what they can choose, read without hydra or torch."""
+"""The options of a command: names, types and choices, read from files and dataclasses; nothing is composed or built."""
 
 from __future__ import annotations
 

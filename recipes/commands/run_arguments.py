@@ -83,7 +83,7 @@ def read_arguments(program: str, config: type[Chosen], arguments: list[str]) -> 
     chosen = OmegaConf.to_object(compose(config_name, overrides))
     assert isinstance(chosen, config)
     if outputs:
-        # Not through hydra, which would read a path's own signs as its grammar.
+        # Not through hydra, in whose grammar some characters of a path have a meaning.
         chosen = dataclasses.replace(chosen, output=outputs[-1])
     return RunArguments(runs, chosen, (names or [None])[-1], changes)
 

@@ -48,7 +48,7 @@ def expand(argument: str) -> list[str]:
 
 
 def with_whole_numbers(argument: str) -> str:
-    """An argument whose whole numbers have no exponent, which hydra takes for a fraction.
+    """The argument with whole numbers written without an exponent, since hydra would take ``1e6`` for a fraction.
 
     >>> with_whole_numbers("total_frames=1e6"), with_whole_numbers("lr=1e-3")
     ('total_frames=1000000', 'lr=1e-3')

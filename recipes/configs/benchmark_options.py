@@ -1,4 +1,4 @@
-"""The options of ``ctde benchmark``: what a file of one says, and what its command line adds."""
+"""The options of ``ctde benchmark``: what a benchmark's file says, and what the command line adds."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class BenchmarkOptions:
 
     Args:
         recipes: names, or by label the command line of a variant: ``{slow: qmix lr=1e-4}``.
-        tasks: names, or by name options of its own: ``{vmas/navigation: task.params.n_agents=5}``.
+        tasks: names, or for each name the options of that task: ``{vmas/navigation: task.params.n_agents=5}``.
         seeds: of each recipe on each task.
         options: of all runs, ``NAME=VALUE``.
         output: the directory of all runs.
@@ -77,7 +77,7 @@ class BenchmarkOptions:
             raise UserError(f"seeds={self.seeds}: expected each once")
         cores = usable_cores()
         if self.jobs is not None and self.jobs > cores:
-            raise UserError(f"jobs={self.jobs}: expected at most one per core, and this machine gives us {cores}")
+            raise UserError(f"jobs={self.jobs}: expected at most one per core, and {cores} cores may be used here")
 
     @property
     def threads(self) -> int:
@@ -111,7 +111,7 @@ def _variants(value: Any) -> dict[str, list[str]]:
 
 
 def _line(label: Any, line: Any) -> list[str]:
-    """A variant's name and options; options alone are those of what the label names."""
+    """A variant's name and options; where the line holds options alone, the label is the name."""
     words = shlex.split("" if line is None else str(line))
     return [str(label), *words] if not words or "=" in words[0] else words
 

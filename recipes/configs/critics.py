@@ -23,7 +23,7 @@ class CriticConfig(CheckedConfig):
     """A critic of states (MAPPO) or of joint actions (MADDPG); this is the base of all critics' configurations.
 
     Args:
-        average_every: where each agent has a critic of its own: average their parameters after every this many updates;
+        average_every: where each agent has a critic of its own: updates from one averaging of parameters to the next;
             null for never.
         network: its network.
     """
@@ -51,12 +51,13 @@ class ValueCriticConfig(CriticConfig):
 
     Args:
         sees: each agent's own `observation`, all observations of the `team`, the root `state`, or `agent_state`.
-        heads: for team and state: `one` value for all, one output per `agent`, or one `network` per agent.
+        heads: for team and state: `one` value for all, one output per `agent`, or a `network` that gives each agent's
+            value from a row of its own; network.share_params says which agents share its weights.
         ordering: how a critic that sees the team stacks the agents: in a `fixed` order, each agent's `own_first`, or in
             a `random` order per sample in updates.
         build_state: for `agent_state` in tasks that write none: build it, from the global state (or all observations
             where there is none) and the agent's own observation.
-        average_every: where each agent has a critic of its own: average their parameters after every this many updates;
+        average_every: where each agent has a critic of its own: updates from one averaging of parameters to the next;
             null for never.
         network: its network.
 
@@ -134,7 +135,7 @@ class AttentionCriticConfig(CriticConfig):
     Args:
         embed_dim: features of each agent's embedding.
         n_heads: of the attention, a divisor of embed_dim.
-        average_every: where each agent has a critic of its own: average their parameters after every this many updates;
+        average_every: where each agent has a critic of its own: updates from one averaging of parameters to the next;
             null for never.
         network: what follows the attention, a perceptron; its share_params, agent_id and normalize hold for the
             encoders before it, too.

@@ -1,4 +1,4 @@
-"""A user's own code that a configuration names: recorded with its SHA-256, and run from a file only with trust."""
+"""A user's own code that a configuration names: recorded with its SHA-256; read from a run, it needs trust to run."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def digest(path: Path) -> str:
 def check_trust(config: object, records: Mapping[str, object], source: Path, *, trust: bool) -> None:
     """Raise ``UserError`` where a file's configuration names a user's own code and the caller does not trust it.
 
-    One warning tells of code that has changed since the run recorded it.
+    A warning tells of each piece of code that has changed since the run recorded it.
 
     Args:
         config: as read from ``source``.

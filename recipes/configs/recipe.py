@@ -95,7 +95,8 @@ class RecipeConfig(CheckedConfig):
             evaluated returns are the task's own.
         seed: of everything that is random.
         device: auto, cpu or cuda.
-        compile: rollouts and updates as compiled graphs: auto (where the run is long enough), on or off.
+        compile: rollouts and updates as compiled graphs: on, off, or auto (in a run that is long enough and has no
+            callbacks).
         threads: of the CPU that torch computes with; null for OMP_NUM_THREADS or, without it, one per core.
         total_frames: env transitions to collect.
         frames_per_batch: frames per iteration, a multiple of task.n_envs.

@@ -29,7 +29,7 @@ class WeightingConfig(CheckedConfig):
         return True
 
     def build(self, team: TeamSpec, networks: Mapping[str, TensorDictModuleBase], state: Input) -> CentralValue | None:
-        """The central value of these networks, one for each group that learns, and of what mixers see."""
+        """The central value: ``networks``, one for each group that learns, and a mixer that sees ``state``; or none."""
         raise NotImplementedError
 
 
@@ -106,9 +106,9 @@ class CentralWeighting(OptimisticWeighting):
 
 
 def check_weighting(weighting: WeightingConfig, mixer: MixerConfig) -> None:
-    """Raise ``UserError`` for a weighting of errors of another value than QMIX's."""
+    """Raise ``UserError`` where errors are weighted and the mixer is not QMIX's."""
     if weighting.has_central_value and not isinstance(mixer, QMixerConfig):
         raise UserError(
-            "weighting: only errors of QMIX's value are weighted, which is monotonic; use mixer=qmix (QMixerConfig()), "
-            "or leave weighting out"
+            "weighting: only errors of QMIX's value are weighted; use mixer=qmix (QMixerConfig()), or leave weighting "
+            "out"
         )

@@ -25,7 +25,7 @@ class WithBeliefs(Protocol):
 
 
 def policy_inference(cfg: WithBeliefs, team: TeamSpec, device: str) -> PolicyInference:
-    """A perceptron as wide as the actors for what each agent believes of each other one."""
+    """The inference of policies: for each pair of agents a perceptron with the widths and activation of the actors."""
     make_network = partial(
         MultiAgentMLP,
         share_params=False,

@@ -62,7 +62,7 @@ def _earlier_sessions(directory: RunDirectory) -> list[JsonObject]:
 
 
 def _compiled(parts: Parts) -> dict[str, bool]:
-    """What runs as compiled graphs; what cannot be compiled has said so by the end."""
+    """Whether rollouts and updates run as compiled graphs; what failed to compile has set its ``compile`` to False."""
     update = parts.update.update if isinstance(parts.update, UpdateWithTargets) else parts.update
     return {
         "rollouts": isinstance(parts.collector, RolloutCollector) and parts.collector.compile,

@@ -28,7 +28,7 @@ def mixer(cfg: WithMixer, learning: TeamSpec, device: str) -> TensorDictModuleBa
     names = [group.name for group in learning]
     if cfg.task.groups_compete and len(names) > 1 and not isinstance(cfg.mixer, NoMixer):
         raise UserError(
-            f"mixer: {', '.join(names)} compete in {cfg.task.name}, so no single value serves both; use mixer=none, "
+            f"mixer: {', '.join(names)} compete in {cfg.task.name}, so no single value serves all; use mixer=none, "
             f"or let one of them learn against another, such as opponents.{names[-1]}=random"
         )
     built = cfg.mixer.build(learning)

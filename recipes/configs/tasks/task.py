@@ -68,8 +68,8 @@ class TaskConfig(CheckedConfig):
         if self.groups_compete is None and len(groups) > 1:
             raise UserError(
                 f"task.groups_compete: {self.name} has the groups {', '.join(groups)}; say true where one loses what "
-                "another earns, and each is reported and mixed alone, or false where all are one team (`ctde describe` "
-                "shows what random play earns)"
+                "another earns (each is then reported alone, and no mixer joins them), or false where all are one team "
+                "(`ctde describe` shows what random play earns)"
             )
 
     @property

@@ -44,7 +44,7 @@ class PlannedRun:
     @property
     def name(self) -> str:
         """The path of the run's directory below ``output``."""
-        # A task from a file of the user's is named by its class alone, since the file's path may lead out of `output`.
+        # A task from a file of the user's is named by file and class, since the whole path may lead out of `output`.
         task = f"{self.task.partition('/')[0]}/{self.task.rpartition('/')[2]}" if ":" in self.task else self.task
         return f"{task}/{self.label}/seed_{self.seed}"
 
@@ -119,7 +119,7 @@ class Plan:
     output: Path = Path("benchmark")
 
     def runs(self) -> Iterator[PlannedRun]:
-        """All runs in the order in which they start: seed by seed, so that at any time all pairs have about as many."""
+        """All runs in the order in which they start: seed by seed, so that all recipes advance evenly on all tasks."""
         for seed in self.seeds:
             for task, task_options in self.tasks.items():
                 for label, (recipe, *recipe_options) in self.recipes.items():

@@ -9,7 +9,7 @@ from typing import TextIO
 
 from ctde_kit.recipes.studies.benchmark.plan import PlannedRun, Status
 
-HEAD = ("task", "recipe", "ended", "now", "failed", "mean return of the ended")
+HEAD = ("task", "recipe", "ended", "now", "failed", "mean return of ended runs")
 # Seconds between tables on a terminal.
 REDRAW = 1.0
 

@@ -69,7 +69,9 @@ def read_curves(directory: Path, study_options: StudyOptions) -> Curves:
         own = _comparable(config)
         if own != shared:
             differing = sorted(key for key in own | shared if own.get(key) != shared.get(key))
-            raise UserError(f"{run}: {differing[0]} is not what {example} has; compare runs that differ in critics")
+            raise UserError(
+                f"{run}: {differing[0]} is not what {example} has; compare runs that differ only in critic and seed"
+            )
     for name, runs in paths.items():
         if any(configs[run]["critic"] != configs[runs[0]]["critic"] for run in runs):
             raise UserError(f"runs={directory}: the runs of {name} have several critics; train them alike")

@@ -21,7 +21,7 @@ def read_by_settings(sources: Sequence[Path], read: Callable[[Path], JsonObject]
     A recipe whose runs all have the same options is labeled by its name alone.
 
     Args:
-        sources: directories of runs, or of directories of them.
+        sources: run directories, or directories that hold them.
         read: gives all options of the run in a directory.
 
     Raises:

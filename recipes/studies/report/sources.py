@@ -16,7 +16,7 @@ from ctde_kit.recipes.wiring.saved_runs import SavedRun
 from ctde_kit.training import read_evaluations, read_metrics
 from ctde_kit.training.reporting import RunCurve, is_marl_eval, read_marl_eval
 
-# Runs of one label may differ in these, which change nothing in what is learned.
+# Runs of one label may differ in their seed, and in the other options here, which change nothing in what is learned.
 MAY_DIFFER = ("seed", "device", "compile", "threads", "logger", "video", "checkpoint", "evaluation")
 # Runs of one task may differ in these.
 MAY_DIFFER_IN_TASK = ("n_envs", "n_workers", "continuous_actions")
