@@ -114,7 +114,7 @@ def lbf_parallel_env(env_id: str, max_steps: int = 50) -> LBFParallelEnv:
         env_id: as registered by ``lbforaging``, e.g. ``Foraging-8x8-2p-2f-coop-v3``.
         max_steps: the time limit, which truncates (``lbforaging`` reports a termination, after 50 steps in every task).
 
-    Raises ``UserError`` where ``lbforaging`` is missing, and for unknown ids.
+    Raises ``UserError`` where ``lbforaging`` is missing, for unknown ids, and for ``max_steps`` below 1.
 
     >>> env = lbf_parallel_env("Foraging-8x8-2p-2f-coop-v3")
     >>> observations, infos = env.reset(seed=0)

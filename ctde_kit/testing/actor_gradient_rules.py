@@ -16,7 +16,7 @@ from ctde_kit.testing.comparing import difference, garbage_like, gradients, move
 from ctde_kit.testing.deterministic_case import DeterministicCase
 from ctde_kit.testing.findings import NotApplicable, Violation, rule
 
-# Regularization is subtracted, which rounds.
+# The gradient of regularization is subtracted, which leaves rounding errors of up to this share.
 CLOSE = 1e-5
 
 
@@ -24,7 +24,7 @@ CLOSE = 1e-5
 def own_actor_alone(case: DeterministicCase) -> str:
     """The matrix of gradients, agents' values by agents' actions, is diagonal."""
     n_agents = case.n_agents
-    # A gradient without any value is regularization, of each agent's own output.
+    # Where no value passes a gradient on, the gradient that is left is that of regularization.
     without = _output_gradients(case, torch.zeros(n_agents, 1))
     rows = []
     for agent in range(n_agents):
@@ -49,7 +49,7 @@ def own_actor_alone(case: DeterministicCase) -> str:
 
 
 def _output_gradients(case: DeterministicCase, keep: Tensor) -> list[Tensor]:
-    """How the actor loss, by the kept agents' values, moves each output of an actor ``[*B, n_agents, ...]``."""
+    """The gradient of each actor output ``[*B, n_agents, ...]``, through the values of the agents in ``keep`` alone."""
     with recorded(case.actor_modules(), case.critic_modules(), keep, case) as outputs:
         total = case.total(case.batch, case.actor_losses)
     found = [output for output in outputs if output.requires_grad]

@@ -116,7 +116,7 @@ def termination_cuts(case: LossCase) -> str:
 
 
 def _target(case: LossCase) -> tuple[TensorDictBase, Callable[[TensorDictBase], Tensor]]:
-    """The fresh batch, and the value target, or else the advantage, that the estimator writes into it."""
+    """The fresh batch, and a function of a batch: the value target that the estimator writes, or else the advantage."""
     if case.prepared is None or case.fresh is None:
         raise NotApplicable("give the estimator that writes advantages and value targets")
     base, prepared = case.running(case.fresh), case.prepared

@@ -47,7 +47,7 @@ def largest_difference(first: object, second: object) -> tuple[float, str]:
 
 
 def garbage_like(value: Tensor) -> Tensor:
-    """Other values of the same kind: far ones for floats, shuffled ones for whole numbers, the opposite for flags."""
+    """Other values of the same kind: far ones for floats, randomly picked ones for integers, the opposite for flags."""
     if value.dtype == torch.bool:
         return ~value
     if value.is_floating_point():
@@ -57,7 +57,7 @@ def garbage_like(value: Tensor) -> Tensor:
 
 
 def moved(value: Tensor, scale: float = 1.0) -> Tensor:
-    """A float tensor with noise of the size of its own spread."""
+    """A float tensor plus normal noise, whose deviation is ``scale`` times (the tensor's own plus 0.5)."""
     spread = value.detach().std(correction=0) if value.numel() > 1 else torch.zeros(())
     return value + scale * (spread.item() + 0.5) * torch.randn_like(value)
 
@@ -71,7 +71,7 @@ def gradients(total: Tensor, parameters: Iterable[Tensor]) -> list[Tensor | None
 
 
 def size(gradient: Tensor | None) -> float:
-    """The largest entry of a gradient."""
+    """The largest absolute entry of a gradient; 0 where there is none."""
     return 0.0 if gradient is None or gradient.numel() == 0 else float(gradient.detach().abs().max())
 
 

@@ -1,4 +1,4 @@
-"""A loss of deterministic actors and critics of actions under examination."""
+"""A loss under examination that has actors and critics of actions, as the families of MADDPG and SAC have."""
 
 from __future__ import annotations
 

@@ -48,8 +48,8 @@ def check_deterministic_loss(
             differ.
         group: the group's name; ``None`` for a single agent, whose entries are at the root.
         keys: entries that stand elsewhere than at ``(group, name)``.
-        actor: the group's actor (a module; parameters alone skip the rules of the gradient matrix); ``None``: what the
-            loss holds.
+        actor: the group's actor (a module or its parameters; without a module, here or in the loss, ``own_actor_alone``
+            is skipped); ``None``: what the loss holds.
         critic: the group's critic, which writes ``state_action_value`` ``[*B, n_agents, 1]``; likewise.
         actor_losses: names of the losses that the actor learns from.
         critic_losses: names of those that the critic learns from.

@@ -21,7 +21,7 @@ CLEARLY = 0.2
 
 @rule("A loss with the wrong sign makes bad actions likelier; training then looks like a task that is too hard.")
 def advantage_is_followed(case: LossCase) -> str:
-    """With other advantages the gradient changes as the log-probabilities of the actions that they praise."""
+    """A step on the loss raises the log-probabilities of stored actions in proportion to their advantages."""
     advantage = case.batch.get(case.names["advantage"])
     random = torch.randn_like(advantage)
     rises, gradient = _gradients(case, random, case.actor_losses, lambda dist: _praised(case, dist, random))
@@ -58,7 +58,7 @@ def entropy_is_paid_for(case: LossCase) -> str:
 def _gradients(
     case: LossCase, advantage: Tensor, names: Sequence[str], wanted: Callable[[Distribution], Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """By the actor's parameters: the gradient of what is wanted of its distribution, and that of its losses."""
+    """Two gradients by the actor's parameters: of the mean of ``wanted``, and of the losses ``names``."""
     parameters = list(case.actor_parameters().values())
     batch: TensorDictBase = case.batch.clone().set(case.names["advantage"], advantage)
     with recorded_distributions(case) as distributions:

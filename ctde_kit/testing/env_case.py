@@ -56,7 +56,7 @@ class EnvCase:
     """What the rules of envs check: an env, and rollouts of it.
 
     Args:
-        env: the env, or a function that makes it, of a seed or of nothing.
+        env: the env, or a function that makes it and takes a seed or nothing.
         max_steps: steps of its time limit; ``None``: what the env says of itself.
         steps: how many steps to look at, at least.
         action_mask: the name of masks of allowed actions in a group.

@@ -40,8 +40,8 @@ def check_env(
     The env is seeded, stepped with random allowed actions and reset. An env that the doctor made itself is closed.
 
     Args:
-        env: any TorchRL env, with its transforms; or a function that makes one, of a seed (which may be ``None``) or
-            of nothing. Only a function of a seed shows whether unseeded copies differ.
+        env: any TorchRL env, with its transforms; or a function that makes one and takes a seed (or ``None``), or takes
+            nothing. Only a function that takes a seed shows whether unseeded copies differ.
         max_steps: steps after which an episode is truncated; ``None``: what the env or its ``StepCounter`` says.
         steps: how many steps to look at, at least; more than an episode where the time limit is known.
         action_mask: the name of masks of allowed actions in a group.

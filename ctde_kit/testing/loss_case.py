@@ -33,7 +33,7 @@ class LossCase:
         batch: a minibatch that it takes.
         names: where the entries are.
         actor: the policy's parameters; ``None``: those of ``loss`` whose name begins with ``actor``.
-        critic: the parameters of values; likewise.
+        critic: the parameters of values; ``None``: those of ``loss`` whose name begins with one of ``CRITICS``.
         actor_losses: names of the losses that the policy learns from.
         value_losses: names of those that values learn from; empty: everything whose name begins with ``loss``.
         prepared: writes entries that the loss reads into a fresh batch, such as advantages; ``None`` where the batch

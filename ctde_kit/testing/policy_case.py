@@ -62,7 +62,7 @@ class PolicyCase:
 
     @property
     def in_keys(self) -> list[tuple[str, ...]]:
-        """All that the policy reads, masks that stand in the data among them."""
+        """The keys of all that the policy reads."""
         return [as_tuple(key) for key in self.policy.in_keys]
 
     @cached_property

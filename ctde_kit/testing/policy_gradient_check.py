@@ -55,8 +55,8 @@ def check_policy_gradient_loss(
         minibatch: a prepared batch -> a minibatch, as the training loop makes it; ``None``: the batch itself.
         group: the group's name; ``None`` for a single agent, whose entries are at the root.
         keys: entries that stand elsewhere than at ``(group, name)``.
-        actor: the policy (a module or its parameters), and for the ratio a ``ProbabilisticActor``; ``None``: those of
-            ``loss`` whose name begins with ``actor``.
+        actor: the policy (a module or its parameters; the rules of ratio and direction need a ``ProbabilisticActor``,
+            here or in the loss); ``None``: the parameters of ``loss`` whose name begins with ``actor``.
         critic: the critic, likewise.
         actor_losses: names of the losses that the policy learns from.
         critic_losses: names of those that the critic learns from.

@@ -63,7 +63,7 @@ def _check_moves(
                 if other != agent and gap > CLOSE:
                     raise Violation(
                         f"agent {other}'s {key} moves by {number(gap)} with {what}, expected 0; pass "
-                        "decentralized=False if agents shall see it"
+                        "decentralized=False if agents are meant to see it"
                     )
 
 

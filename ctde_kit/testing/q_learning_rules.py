@@ -85,9 +85,9 @@ def target_is_detached(case: LossCase) -> str:
     share = _share_beside_values(case, one.detach())
     if share > 0.02:
         raise Violation(
-            f"{number(100 * share)} % of the gradient's change with 'next' passes the target: it is not detached"
+            f"{number(100 * share)} % of the gradient's change with 'next' goes through the target: it is not detached"
         )
-    return "gradients reach entries under 'next', and pass no parameter on the way"
+    return "gradients reach entries under 'next', and go through no parameter on the way"
 
 
 def one_step(batch: TensorDictBase) -> TensorDictBase:

@@ -14,9 +14,7 @@ from ctde_kit.testing.policy_case import PolicyCase
 CLOSE = 1e-5
 
 
-@rule(
-    "The policy is collected step by step and learns along sequences: where they differ it learns from another policy."
-)
+@rule("The policy acts step by step and learns along sequences: where the two differ, it learns from another policy.")
 def steps_equal_sequence(case: PolicyCase) -> str:
     """A sequence with resets inside gives what its steps give one by one."""
     case.need_recurrent()

@@ -46,7 +46,7 @@ def stored_action_is_not_in_the_target(case: LossCase) -> str:
 
 
 def _mixed(case: LossCase, gaps: list[float], changed: list[TensorDictBase]) -> float:
-    """How much more a change moves the gap beside another ``next``: 0 where it moves the value alone."""
+    """How much the effect of a change on the gap depends on ``next``: 0 where the change moves the value alone."""
     change = gaps[1] - gaps[0]
     after = _value_above_target(case, changed[0], gaps[0])
     return abs(_value_above_target(case, changed[1], after + change) - after - change)
@@ -65,7 +65,7 @@ def _with_other_action(case: LossCase, one: TensorDictBase) -> TensorDictBase:
 
 @torch.no_grad()
 def _value_above_target(case: LossCase, one: TensorDictBase, shift: float = 0.0) -> float:
-    """How much more reward would make one step's value its target: there the loss, of whatever form, is least.
+    """How much more reward would bring one step's target to its value; there a loss of any form is least.
 
     The search begins at ``shift``.
     """

@@ -73,7 +73,7 @@ class BestPolicy:
         self._policy = None
 
     def go_on(self, frames: int) -> None:
-        """Go on from a checkpoint at ``frames``; a policy that was found after it is dropped."""
+        """Go on from a checkpoint at ``frames``; a policy found after it, or by another metric, is dropped."""
         if not self.path.is_file():
             return
         content = self._read()

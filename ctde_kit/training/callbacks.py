@@ -36,7 +36,7 @@ def asks_to_end(answer: object) -> bool:
     """Whether what a callback returned ends the run.
 
     Raises:
-        UserError: for anything but ``True``, ``False`` and ``None``: a comparison of tensors would never end it.
+        UserError: for anything but ``True``, ``False`` and ``None``, such as a tensor that a comparison gave.
     """
     if answer is None or isinstance(answer, bool):
         return answer is True

@@ -17,7 +17,7 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from ctde_kit.keys import DONE, NEXT, TERMINATED, GroupKeys
 
-GREEDY = ExplorationType("deterministic")  # by its value: the attribute is declared as text
+GREEDY = ExplorationType("deterministic")  # made from its value, since type checkers take the attribute for a string
 INFO = "info"
 # A group, the name of what its env reports (none for its return), and whether that is a sum or the last value.
 Entry = tuple[str, str, str]
@@ -57,7 +57,7 @@ class Returns:
 
         ``{group}/return_mean`` and ``{group}/return_sum`` for each group; ``return_mean``, ``return_sum`` and
         ``return_std`` (the standard deviation over episodes of the mean over agents) for all agents together, which
-        are left out where groups compete; and ``episodes``, their number.
+        are left out where groups compete; and ``episodes``, the number of episodes.
         """
         metrics: dict[str, float] = {}
         for group, returns in self.by_group.items():

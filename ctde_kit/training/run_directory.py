@@ -30,9 +30,9 @@ NAMED_ROWS = 5
 class RunDirectory:
     """The files of one run under ``path``; creates the directories and writes metrics and summary.
 
-    ``path`` holds ``config.yaml``, ``facts.json``, ``metrics.csv``, ``evaluations.jsonl``, ``summary.json``,
-    ``checkpoints/``, ``plots/`` and ``videos/``. ``metrics.csv`` has one row per iteration: ``frames``, ``seconds``,
-    ``train/...``, ``eval/...``.
+    ``path`` holds ``config.yaml``, ``actors.yaml``, ``code.yaml`` (where a run uses a user's own code), ``facts.json``,
+    ``metrics.csv``, ``evaluations.jsonl``, ``summary.json``, ``checkpoints/``, ``plots/`` and ``videos/``.
+    ``metrics.csv`` has one row per iteration: ``frames``, ``seconds``, ``train/...``, ``eval/...``.
 
     Args:
         path: of the directory; created if it does not exist.
@@ -51,7 +51,7 @@ class RunDirectory:
 
     path: Path
     _columns: list[str] = field(default_factory=list)
-    # Frames and checksum of each row, in turn. The rows are in the file alone: a run's memory stays as it is.
+    # Frames and checksum of each row, in turn. The rows themselves are in the file alone, to save a long run's memory.
     _checksums: array[int] = field(default_factory=lambda: array("q"))
 
     def __post_init__(self) -> None:

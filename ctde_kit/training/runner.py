@@ -86,7 +86,7 @@ def run(parts: Parts, settings: Run, *, on_iteration: OnIteration | None = None)
     ``train/...`` (means over the iteration) and, after an evaluation, ``eval/...``.
 
     Args:
-        parts: of the recipe; it may be changed by ``on_iteration`` between iterations.
+        parts: of the recipe; ``on_iteration`` may change them between iterations.
         settings: of the run.
         on_iteration: called after each iteration with the parts, the iteration, and its row of ``metrics.csv`` together
             with the last evaluation. If it returns ``True``, the run ends as if all frames were collected, with an

@@ -24,7 +24,7 @@ END = -1
 
 
 class MatrixGameEnv(EnvBase):
-    """A matrix game in which all agents choose at once and all get the payoff of their joint action; without chance.
+    """A deterministic matrix game in which all agents choose at once and all get the payoff of their joint action.
 
     A game of one step has one table of payoffs. A game of several steps has one table per state and says which state
     follows, so that a choice decides which table is played next.

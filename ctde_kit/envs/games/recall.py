@@ -15,17 +15,20 @@ class RecallEnv(GuessingGame):
     """Each agent sees a cue at the first step and must name it at the last.
 
     Observation ``[n_envs, n_agents, n_cues + 1]``: the one-hot cue (zeros after the first step) and the elapsed share
-    of the episode. Action: a cue, int ``[n_envs, n_agents]``. Reward: 1 for an agent that names its cue at the last
-    step, else 0. So the mean return is the share of right answers, and a policy without memory stays at
-    ``1 / n_cues``. Episodes end (``terminated``) after ``length`` steps.
+    of the episode. Action: a cue, int ``[n_envs, n_agents]``. Reward ``[n_envs, n_agents, 1]``: 1 for an agent that
+    names its cue at the last step, else 0. So the mean return is the share of right answers, and a policy without
+    memory stays at ``1 / n_cues``. Episodes end (``terminated``) after ``length`` steps.
 
     Args:
         num_envs: environments in the batch.
         n_agents: agents, each with a cue of its own.
-        n_cues: how many cues there are.
+        n_cues: how many cues there are, at least 2.
         length: steps per episode, at least 2.
         seed: of the env's own generator.
         device: where the env lives.
+
+    Raises:
+        UserError: for fewer cues or steps.
 
     >>> from ctde_kit.envs.games import RecallEnv
     >>> env = RecallEnv(num_envs=3, n_agents=2, n_cues=4, length=5)

@@ -119,7 +119,7 @@ def _locations(package: str) -> list[str]:
 
 
 def _versioned_modules(package: str) -> dict[str, str]:
-    """By their names such as ``battle_v4``, the environments' modules in a package and in the packages inside it."""
+    """The environment modules in a package and in the packages inside it, by name, such as ``battle_v4``."""
     found: dict[str, str] = {}
     packages = [package]
     for place in packages:

@@ -35,8 +35,8 @@ class SmaxEnv(EnvBase):
       ``(group, "action_mask")`` ``[n_envs, n_agents, A]``, ``state`` ``[n_envs, S]`` (SMAX's ``world_state``), and
       ``(group, "info", "won")`` ``[n_envs, n_agents, 1]``, 1 at the step at which the battle is won, so that the mean
       over episodes of its sum is the win rate;
-    - written by ``step``: ``(group, "reward")`` ``[n_envs, n_agents, 1]``, the same for all: 1 for all damage that can
-      be done to the enemy, and ``won_battle_bonus``.
+    - written by ``step``: ``(group, "reward")`` ``[n_envs, n_agents, 1]``, the same for all: for damage to the enemy,
+      which sums to 1 where all enemies fall, and ``won_battle_bonus`` for a win.
 
     A battle ends (``terminated``) once one side is dead, and is ``truncated`` after ``max_steps`` (SMAX itself reports
     both as its end). As in SMAC, a fallen ally stays in the team: it can only stop, sees zeros, and earns what the team

@@ -18,7 +18,7 @@ from ctde_kit.keys import STATE, GroupKeys, Key
 from ctde_kit.specs import choice_sizes, one_hot
 
 MOST_FEATURES = 20_000
-"""The most features of one observation or state; a larger one is a picture, which no network here is made for."""
+"""The most features of one entry; a larger one is a picture, which no network here is made for."""
 
 
 class FlatVectors(Transform):
@@ -39,8 +39,8 @@ class FlatVectors(Transform):
         dtype: of the vectors; ``None``: PyTorch's default.
 
     Raises:
-        UserError: for an observation or state of more than 20,000 features, and for choices of which agents have
-            different numbers of options.
+        UserError: for an observation, state or action of more than 20,000 features, and for choices whose numbers of
+            options differ between agents.
 
     >>> from torchrl.envs import TransformedEnv, UnsqueezeTransform
     >>> from ctde_kit.envs.transforms import FlatVectors
@@ -186,7 +186,7 @@ def _leaves(spec: Any) -> Iterator[tuple[Key, Any]]:
 
 
 def _choices(key: Key, spec: Any) -> tuple[int, ...]:
-    """How many options each choice has, where the entry is the number of one; flags are no choices."""
+    """How many options each choice of an entry has, where choices are stored as indices; flags do not count."""
     if isinstance(spec, MultiCategorical):
         return choice_sizes(f"key {key}", spec)
     is_number = isinstance(spec, Categorical) and not isinstance(spec, OneHot)

@@ -18,7 +18,7 @@ class LastAction(Transform):
     the action of this step, which is the last action once the next observation is the current one.
 
     Args:
-        team: its groups have discrete actions.
+        team: its groups have categorical or one-hot actions.
 
     >>> from torchrl.envs import TransformedEnv
     >>> from ctde_kit.envs.games import MatrixGameEnv

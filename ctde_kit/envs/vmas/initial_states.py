@@ -14,7 +14,7 @@ from ctde_kit.envs.vmas.world_state import has_rows
 
 
 def draw_initial_states(simulation: VmasSimulation, state: TensorState, count: int) -> TensorDict:
-    """At least ``count`` states that VMAS's own full resets give, ``[m * n_envs]``; the world is left as it was."""
+    """At least ``count`` states ``[m * n_envs]`` of VMAS's own full resets; only the random stream is moved on."""
     n_envs = simulation.batch_size[0]
     # A reset may write into the tensors that it finds.
     saved = state.read().clone()

@@ -31,7 +31,7 @@ class TensorState:
 
     Raises:
         TraceError: where the scenario keeps changing state in Python, or in tensors for the whole batch that a reset
-            changes, or draws from Python's generators in a step; the message names it.
+            changes, or draws from Python's or numpy's generator in a step; the message names it.
     """
 
     def __init__(self, simulation: VmasSimulation, random_actions: Callable[[], Sequence[Tensor]]):

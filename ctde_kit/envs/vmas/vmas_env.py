@@ -228,7 +228,7 @@ class VmasEnv(TorchRLVmasEnv):
         return self
 
     def draw_initial_states(self, count: int) -> TensorDict:
-        """At least ``count`` fresh initial states, one per row; the env goes on as if nothing had happened."""
+        """At least ``count`` fresh initial states, one per row; only the env's random stream is moved on."""
         return draw_initial_states(self.simulation, self.tensor_state, count)
 
     @contextlib.contextmanager

@@ -27,7 +27,7 @@ ACTION_MASK = "action_mask"
 
 
 class ObservationReader:
-    """Reads one agent's observation as a float32 array, and its action mask where the observation carries it."""
+    """Reads one agent's observation as one array, without the action mask that it may carry."""
 
     def __init__(self, space: AnySpace) -> None:
         self.has_action_mask = isinstance(space, spaces.Dict) and ACTION_MASK in space.spaces
@@ -90,7 +90,7 @@ class NamesGroups(Capability, Protocol):
 def describe(env: AnyParallelEnv) -> EnvDescription:
     """What the parent needs to know of ``env`` before it makes the block; resets ``env`` once.
 
-    Every agent of a turn-based environment has an action mask, which says that it is not on turn.
+    Every agent of a turn-based environment has an action mask, which allows action 0 alone while it is not on turn.
 
     Raises ``UserError`` for an action space that is not ``Discrete``, ``MultiDiscrete`` or a ``Box`` of floats, for a
     ``Box`` where agents act in turn, and for an environment's action masks of actions that are not ``Discrete``.

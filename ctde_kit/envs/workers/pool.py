@@ -135,7 +135,7 @@ class WorkerPool:
             raise
         if not isinstance(picture, np.ndarray):
             raise UserError(
-                "render: the environment draws nothing; build it with render_mode='rgb_array', if it has it"
+                "render: the environment draws nothing; build it with render_mode='rgb_array', if it has that mode"
             )
         return picture
 

@@ -149,7 +149,7 @@ def _receive(pipe: Connection, parent: int) -> bytes:
     # Other workers hold copies of the pipe, so its end is no sure sign of the parent's death; its process id is.
     while not pipe.poll(_PARENT_CHECK):
         if os.getppid() != parent:
-            signal.alarm(0)  # the environments shall be closed; `_die_with` ends that, too
+            signal.alarm(0)  # leaves time to close the environments; `_die_with` still limits it
             return CLOSE
     try:
         return pipe.recv_bytes()

@@ -11,7 +11,7 @@ _FIELDS = 3
 
 
 class Pulse:
-    """A counter of what was begun, the env, and what is done with it, of every worker; made before they are forked."""
+    """For every worker: how many things it has begun, what it is doing and with which env; made before the forks."""
 
     def __init__(self, n_workers: int) -> None:
         self._values = memoryview(mmap.mmap(-1, n_workers * _FIELDS * 8)).cast("q")

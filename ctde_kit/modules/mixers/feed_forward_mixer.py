@@ -22,7 +22,7 @@ class FeedForwardMixer(TensorDictModule):
 
     A ReLU perceptron reads the agents' values beside the state, and a smaller one that reads the state alone is added.
     Each agent's best action need not be part of the best joint action, so it cannot choose actions: it is for the
-    central value of ``WeightedValue``. Reads ``(group, "chosen_action_value")`` ``[*B, n_agents, 1]`` of every group,
+    ``CentralValue`` of Weighted QMIX. Reads ``(group, "chosen_action_value")`` ``[*B, n_agents, 1]`` of every group,
     ``(group, "mask")`` if agents die, and the state; writes ``chosen_action_value`` ``[*B, 1]`` at the root. A dead
     agent's value counts as zero and gets no gradient.
 

@@ -151,7 +151,7 @@ def beside_frames(frames: Sequence[np.ndarray], record: WeightRecord) -> list[np
     Args:
         frames: uint8 ``[H, W, 3]``, one per step of the recorded episode; a further one, of its end, gets the last
             weights.
-        record: of that episode: an ``AttentionRecord``, or of agents that talk a ``ListeningRecord`` or a
+        record: of that episode: an ``AttentionRecord``, or, for agents that talk, a ``ListeningRecord`` or a
             ``HearingRecord``.
 
     >>> import numpy as np

@@ -20,7 +20,9 @@ RETURN, ABSOLUTE = "return", "absolute_metrics"
 
 
 def write_marl_eval(curves: Iterable[RunCurve], path: Path) -> Path:
-    """Write all runs to one file, and return ``path``; a run without an absolute metric gets its best evaluation's.
+    """Write all runs to one file, and return ``path``.
+
+    The absolute metric of a run that has none is the mean return of its best evaluation.
 
     >>> from pathlib import Path
     >>> import tempfile

@@ -26,7 +26,7 @@ class ProgressReport(Protocol):
 
 @contextmanager
 def reporting_progress(kind: Progress, total_frames: int, frames: int) -> Iterator[ProgressReport]:
-    """Inside the block, a function that reports on stderr how far the run is, which starts at ``frames``.
+    """Inside the block, a function that reports on stderr how far the run has come; it starts at ``frames``.
 
     >>> from ctde_kit.training.reporting.progress import reporting_progress
     >>> with reporting_progress("none", total_frames=600, frames=0) as report:
