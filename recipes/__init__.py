@@ -58,7 +58,6 @@ _NAMES = {
     "ctde_kit.recipes.configs.explorations": (
         "GaussianExploration",
         "GumbelExploration",
-        "OptimisticWeighting",
         "OrnsteinUhlenbeckExploration",
     ),
     "ctde_kit.recipes.configs.loggers": ("LoggerConfig",),

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ctde_kit.errors import UserError
+
 
 class Annealing:
     """Several annealing functions as one: they are called one after the other.
@@ -37,7 +39,7 @@ class LinearEpsilon:
         epsilons: the ``epsilon`` buffers of Q actors, or the ``scale`` buffers of noise modules; filled in place.
         start: epsilon, or noise scale, at frame 0.
         end: epsilon, or noise scale, after ``frames``.
-        frames: length of the change.
+        frames: length of the change, at least 1.
 
     >>> import torch
     >>> from ctde_kit.training import LinearEpsilon
@@ -48,6 +50,7 @@ class LinearEpsilon:
     """
 
     def __init__(self, epsilons: list[Tensor], start: float, end: float, frames: int):
+        _check_frames("LinearEpsilon", frames)
         self.epsilons, self.start, self.end, self.frames = epsilons, start, end, frames
 
     def __call__(self, frames: int) -> None:
@@ -64,7 +67,7 @@ class LinearLearningRate:
         optimizer: whose learning rate is set.
         start: learning rate at frame 0.
         end: learning rate after ``frames``.
-        frames: length of the change.
+        frames: length of the change, at least 1.
         group: index of the parameter group; ``None`` for all groups.
 
     >>> import torch
@@ -81,8 +84,16 @@ class LinearLearningRate:
     frames: int
     group: int | None = None
 
+    def __post_init__(self) -> None:
+        _check_frames("LinearLearningRate", self.frames)
+
     def __call__(self, frames: int) -> None:
         done = min(1.0, frames / self.frames)
         groups = self.optimizer.param_groups
         for group in groups if self.group is None else [groups[self.group]]:
             group["lr"] = self.start + done * (self.end - self.start)
+
+
+def _check_frames(schedule: str, frames: int) -> None:
+    if frames < 1:
+        raise UserError(f"{schedule}: frames={frames}: expected 1 or more; the change takes that long")

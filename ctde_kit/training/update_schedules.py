@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from tensordict import TensorDictBase
 
+from ctde_kit.errors import UserError
 from ctde_kit.protocols import ReplayBuffer, StateDict
 from ctde_kit.training.parts import Metrics, Update
 
@@ -20,6 +21,9 @@ class Epochs:
     Args:
         epochs: number of passes.
         target_kl: end the iteration once the mean ``approx_kl`` of an epoch exceeds this; ``None`` for never.
+
+    Raises:
+        UserError: in an iteration with ``target_kl``, if no metric of the update ends with ``approx_kl``.
 
     >>> import torch
     >>> from tensordict import TensorDict
@@ -41,6 +45,11 @@ class Epochs:
                 metrics = update(minibatch)
                 divergences += [value for name, value in metrics.items() if name.endswith("approx_kl")]
                 yield metrics
+            if self.target_kl is not None and not divergences:
+                raise UserError(
+                    f"Epochs: target_kl={self.target_kl}: no metric of the update ends with 'approx_kl'; leave "
+                    "target_kl None, or use a loss that gives it, such as MAPPOLoss"
+                )
             if self.target_kl is not None and torch.stack(divergences).mean() > self.target_kl:
                 return
 

@@ -218,3 +218,16 @@ def test_all_runs_together_have_one_core_each(monkeypatch: pytest.MonkeyPatch) -
     assert BenchmarkOptions(jobs=1).threads == 1
     with pytest.raises(UserError, match="expected each once"):
         BenchmarkOptions({"vdn": ["vdn"]}, {"t": []}, [1, 1], output=Path("b")).check()
+
+
+def test_own_code_is_trusted_again_and_two_tasks_never_share_a_directory(tmp_path: Path) -> None:
+    tasks: dict[str, list[str]] = {"vmas/a/tag.py:Scenario": [], "matrix/climbing": []}
+    own, plain = Plan({"vdn": ["vdn"]}, tasks, [0], [], tmp_path).runs()
+    for run in (own, plain):
+        checkpoint = run.directory / "checkpoints" / "frames_60.pt"
+        checkpoint.parent.mkdir(parents=True)
+        checkpoint.touch()
+    assert own.arguments == ["vdn", f"resume={own.directory}", "trust=true"]
+    assert plain.arguments == ["vdn", f"resume={plain.directory}"]
+    with pytest.raises(UserError, match=r"vmas/a/tag.py:Scenario and vmas/b/tag.py:Scenario would share the directory"):
+        Plan({"vdn": ["vdn"]}, {**tasks, "vmas/b/tag.py:Scenario": []}, [0], [], tmp_path)

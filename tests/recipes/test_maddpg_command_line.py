@@ -116,12 +116,12 @@ def test_mistakes_are_one_line_and_exit_code_2(arguments: list[str], message: st
 @pytest.mark.parametrize(
     ("recipe", "arguments", "message"),
     [
-        ("facmac", ["preset=matd3"], "twin_critics=true: with a mixer what is learned is one value of the team"),
+        ("facmac", ["preset=matd3"], "twin_critics=true: with a mixer the loss learns one value of the team"),
         ("facmac", ["preset=matd3"], "give twin_critics=false"),
         (
             "maddpg",
             ["preset=matd3", "task.continuous_actions=false", "exploration=gumbel"],
-            "smoothing_deviation: the actions of group 'agents' are discrete, and noise on a choice is another choice; "
+            "smoothing_deviation: the actions of group 'agents' are discrete, so no noise can be added to them; "
             "give smoothing_deviation=null",
         ),
         ("iddpg", ["other_actions=current"], "use critic=centralized with ctde-maddpg or ctde-masac"),

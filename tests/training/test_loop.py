@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tensordict import TensorDict
 
-from ctde_kit.errors import NotFiniteError
-from ctde_kit.training import iterate
+from ctde_kit.errors import NotFiniteError, UserError
+from ctde_kit.training import Epochs, LinearEpsilon, LinearLearningRate, iterate
 from ctde_kit.training.loop import summarize
 from tests.recipes.small import small_config
 
@@ -35,3 +36,15 @@ def test_only_losses_and_gradients_must_be_finite() -> None:
     assert summarize(history, 60)["loss_critic"] == 1.0
     with pytest.raises(NotFiniteError, match="grad_norm is inf in update 1 of 1 at 60 frames"):
         summarize([{"grad_norm": torch.tensor(float("inf"))}], 60)
+
+
+def test_schedules_that_cannot_be_followed_are_refused() -> None:
+    for schedule in (
+        lambda: LinearEpsilon([torch.tensor(1.0)], 1.0, 0.0, frames=0),
+        lambda: LinearLearningRate(torch.optim.Adam([torch.zeros(1, requires_grad=True)]), 1.0, 0.0, frames=0),
+    ):
+        with pytest.raises(UserError, match="frames=0: expected 1 or more"):
+            schedule()
+    minibatches = [TensorDict({}, [3])]
+    with pytest.raises(UserError, match="no metric of the update ends with 'approx_kl'"):
+        list(Epochs(2, target_kl=0.1)(minibatches, lambda _: {"loss_value": torch.zeros(())}))

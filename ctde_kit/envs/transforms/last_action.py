@@ -12,13 +12,13 @@ from ctde_kit.specs import TeamSpec
 
 
 class LastAction(Transform):
-    """Writes ``(group, "last_action")`` ``[n_envs, n_agents, A]``: the previous action, one-hot; zeros after a reset.
+    """Writes ``(group, "last_action")`` ``[n_envs, n_agents, A]``: the previous action, zeros after a reset.
 
-    Reads ``(group, "action")``, int ``[n_envs, n_agents]`` or one-hot ``[n_envs, n_agents, A]``. Under ``next`` stands
-    the action of this step, which is the last action once the next observation is the current one.
+    Reads ``(group, "action")`` in the environment's form. Choices are one-hot, several of one agent side by side. Under
+    ``next`` stands the action of this step, which is the last action once the next observation is the current one.
 
     Args:
-        team: its groups have categorical or one-hot actions.
+        team: whose actions they are.
 
     >>> from torchrl.envs import TransformedEnv
     >>> from ctde_kit.envs.games import MatrixGameEnv
@@ -39,24 +39,21 @@ class LastAction(Transform):
     def _reset(self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase) -> TensorDictBase:
         # After a partial reset TorchRL takes over only the rows that were reset.
         for group in self.groups:
-            shape = (*tensordict_reset.batch_size, group.n_agents, sum(group.action.sizes))
+            shape = (*tensordict_reset.batch_size, group.n_agents, group.action.vector_dim)
             device = tensordict_reset.get(group.keys.observation).device
             tensordict_reset.set(group.keys.last_action, torch.zeros(shape, device=device))
         return tensordict_reset
 
     def _step(self, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> TensorDictBase:
         for group in self.groups:
-            action = tensordict.get(group.keys.action)
-            if group.action.kind != "one_hot":
-                action = torch.nn.functional.one_hot(action, sum(group.action.sizes))
-            next_tensordict.set(group.keys.last_action, action.float())
+            next_tensordict.set(group.keys.last_action, group.action.vector(tensordict.get(group.keys.action)))
         return next_tensordict
 
     def transform_observation_spec(self, observation_spec: TensorSpec) -> TensorSpec:
         spec = observation_spec
         assert isinstance(spec, Composite)
         for group in self.groups:
-            shape = (*spec.shape, group.n_agents, sum(group.action.sizes))
+            shape = (*spec.shape, group.n_agents, group.action.vector_dim)
             key: Key = group.keys.last_action
             spec[key] = Unbounded(torch.Size(shape), device=spec.device)
         return spec

@@ -124,9 +124,11 @@ class WorkerPool:
     def render(self, env: int) -> np.ndarray:
         """A picture uint8 ``[H, W, 3]`` of the env ``env``, as its worker draws it.
 
-        Raises ``UserError`` where it draws none.
+        Raises ``UserError`` where it draws none, and for an env that is not there.
         """
-        worker = next(worker for worker, share in enumerate(self._shares) if env in share)
+        worker = next((worker for worker, share in enumerate(self._shares) if env in share), None)
+        if worker is None:
+            raise UserError(f"render: env {env}: expected one of the {sum(map(len, self._shares))} envs, from 0")
         try:
             self._pipes[worker].send_bytes(RENDER + str(env).encode())
             picture = self._collect([worker])[worker]

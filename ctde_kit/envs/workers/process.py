@@ -87,7 +87,7 @@ class Worker:
 
     def render(self, index: int) -> np.ndarray | None:
         """A picture of one environment, ``None`` where it draws none."""
-        self._current, self._doing = index, "render"
+        self._begin("render", index)
         env = self._envs[self._indices.index(index)]
         picture = env.render() if getattr(env, "render_mode", None) == "rgb_array" else None
         return None if picture is None else np.ascontiguousarray(picture, dtype=np.uint8)

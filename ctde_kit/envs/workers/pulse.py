@@ -6,7 +6,7 @@ import mmap
 from collections.abc import Sequence
 
 # What a worker can be doing.
-ACTIVITIES = ("nothing", "the factory", "the first reset", "sharing memory", "reset", "step", "close")
+ACTIVITIES = ("nothing", "the factory", "the first reset", "sharing memory", "reset", "step", "render", "close")
 _FIELDS = 3
 
 

@@ -154,7 +154,7 @@ def action_value_critic(
         sees: each agent's own ``observation``, all observations of the ``team``, the root ``state``, or the
             agent-specific ``agent_state``.
         heads: for ``team`` and ``state``: ``one`` value for all agents, one output per ``agent``, or one ``network``
-            per agent (with separate weights, or shared by clusters of agents, as ``make_network`` shares them).
+            per agent (with separate weights, or shared by clusters or all agents, as ``make_network`` shares them).
         agent_id: append the agent's index, with one forward pass per agent, instead of heads.
         own_first: as in ``value_critic``; each agent's own action is also the first of the actions.
 

@@ -12,6 +12,7 @@ from torchrl.envs import EnvBase
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from ctde_kit.keys import DONE, NEXT
+from ctde_kit.training.evaluation import evaluating
 
 
 @torch.no_grad()
@@ -52,7 +53,7 @@ def record_chosen(
     videos: dict[int, list[np.ndarray]] = {number: [] for number in chosen}
     unfinished = set(chosen)
     played = [0] * n_envs
-    with torch.random.fork_rng(), set_exploration_type(exploration):
+    with torch.random.fork_rng(), set_exploration_type(exploration), evaluating(policy):
         torch.manual_seed(seed)
         env.set_seed(seed)
         root = env.reset()

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
+from ctde_kit.errors import UserError
+
 # Matched by file name, so that looking at a run directory does not import torch.
 CHECKPOINTS = "checkpoints/frames_*.pt"
 
@@ -74,7 +76,9 @@ class PlannedRun:
     def arguments(self) -> list[str]:
         """The arguments of ``ctde`` that start the run, or resume it from its last checkpoint."""
         if self.status is Status.STOPPED or any(self.directory.glob(CHECKPOINTS)):
-            return [self.recipe, f"resume={self.directory}"]
+            # Who names code of their own on the benchmark's command line trusts it.
+            own_code = ":" in self.task or any(option.startswith("callbacks=") for option in self.options)
+            return [self.recipe, f"resume={self.directory}", *(["trust=true"] if own_code else [])]
         chosen = [f"task={self.task}", f"seed={self.seed}", f"hydra.run.dir={self.directory}"]
         return [self.recipe, *chosen, *self.options]
 
@@ -106,6 +110,9 @@ class Plan:
         options: options of all runs.
         output: the directory below which each run has its own.
 
+    Raises:
+        UserError: where two tasks would share a directory.
+
     >>> plan = Plan({"vdn": ["vdn"], "slow": ["vdn", "lr=1e-4"]}, {"matrix/climbing": []}, [7, 8], [], Path("b"))
     >>> [run.name for run in plan.runs()]  # doctest: +NORMALIZE_WHITESPACE
     ['matrix/climbing/vdn/seed_7', 'matrix/climbing/slow/seed_7',
@@ -117,6 +124,15 @@ class Plan:
     seeds: list[int]
     options: list[str] = field(default_factory=list)
     output: Path = Path("benchmark")
+
+    def __post_init__(self) -> None:
+        taken: dict[str, str] = {}
+        for run in self.runs():
+            if taken.setdefault(run.name, run.task) != run.task:
+                raise UserError(
+                    f"tasks: {taken[run.name]} and {run.task} would share the directory {run.name}; rename a file or "
+                    "class of one"
+                )
 
     def runs(self) -> Iterator[PlannedRun]:
         """All runs in the order in which they start: seed by seed, so that all recipes advance evenly on all tasks."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import torch
+from tensordict import TensorDict
 from torch.nn.functional import one_hot
 from torchrl.envs import TransformedEnv, check_env_specs
 
 from ctde_kit.envs.games import RecallEnv
 from ctde_kit.envs.transforms import LastAction
 from ctde_kit.specs import TeamSpec
+from tests.contracts.fakes import group_spec
 
 
 def make_env(num_envs: int = 3) -> TransformedEnv:
@@ -38,3 +40,13 @@ def test_a_partial_reset_keeps_the_others() -> None:
     assert not after[0].any()
     assert torch.equal(after[1:], before[1:])
     assert before.any()
+
+
+def test_several_choices_of_one_agent_stand_side_by_side() -> None:
+    spec = group_spec("agents", 3, "multi_discrete")
+    transform, data = LastAction(TeamSpec((spec,))), TensorDict({}, [4])
+    data["agents", "action"] = torch.stack([torch.randint(size, (4, 3)) for size in spec.action.sizes], -1)
+    following = transform._step(data, TensorDict({}, [4]))
+    first, second = data["agents", "action"].unbind(-1)
+    expected = torch.cat([one_hot(first, 2), one_hot(second, 6)], -1).float()
+    assert torch.equal(following["agents", "last_action"], expected)

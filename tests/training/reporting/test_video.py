@@ -1,4 +1,4 @@
-"""GIF files: frames, durations, colors and refusals."""
+"""Recorded episodes, and GIF files: frames, durations, colors and refusals."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from tensordict import TensorDictBase
+from torchrl.envs.utils import ExplorationType
 
+from ctde_kit.envs.vmas import VmasEnv
 from ctde_kit.errors import UserError
-from ctde_kit.training.reporting import write_gif
+from ctde_kit.training.reporting import record_chosen, write_gif
 
 
 def moving_square(count: int) -> list[np.ndarray]:
@@ -125,3 +129,19 @@ def test_a_rate_that_no_player_shows_is_a_user_error(tmp_path: Path, rate: float
 def test_a_frame_of_another_shape_or_dtype_is_a_user_error(tmp_path: Path, odd: np.ndarray) -> None:
     with pytest.raises(UserError, match=r"found frame 2 with .* after a first frame of \[40, 60, 3\]"):
         write_gif([*moving_square(2), odd], tmp_path / "episode.gif")
+
+
+def test_a_policy_is_recorded_in_the_mode_in_which_it_was_evaluated() -> None:
+    env = VmasEnv("navigation", num_envs=2, max_steps=3)
+    modes = []
+
+    class Still(torch.nn.Module):
+        def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+            modes.append(self.training)
+            return tensordict.set(("agents", "action"), torch.zeros(2, 4, 2))
+
+    policy: Any = Still()
+    picture = np.zeros((4, 4, 3), dtype=np.uint8)
+    record_chosen(env, policy, lambda _: picture, [0], seed=0, exploration=ExplorationType.DETERMINISTIC)
+    assert modes == [False] * 3
+    assert policy.training
