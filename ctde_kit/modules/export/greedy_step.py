@@ -31,7 +31,8 @@ class Port:
         shape: its shape without the batch axis.
         dtype: float32, int64 or bool.
         meaning: what it is, in a few words.
-        carried_from: for an input, the output of the step before that it takes; zeros at an episode's first step.
+        carried_from: for an input that takes an output of the step before, the name of that output, with zeros at an
+            episode's first step; ``None`` for all others.
     """
 
     name: str

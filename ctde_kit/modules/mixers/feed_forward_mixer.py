@@ -18,11 +18,11 @@ from ctde_kit.specs import TeamSpec
 
 
 class FeedForwardMixer(TensorDictModule):
-    """The team's value as an unrestricted function of its agents' values and the state (Rashid et al. 2020, 6.1).
+    """The team's value as an unrestricted function of agents' values and the state (Rashid et al. 2020, section 6.1).
 
     A ReLU perceptron reads the agents' values beside the state, and a smaller one that reads the state alone is added.
     Each agent's best action need not be part of the best joint action, so it cannot choose actions: it is for the
-    central value of ``WeightedValue``. Reads ``(group, "chosen_action_value")`` ``[*B, n_agents, 1]`` of every group,
+    ``CentralValue`` of Weighted QMIX. Reads ``(group, "chosen_action_value")`` ``[*B, n_agents, 1]`` of every group,
     ``(group, "mask")`` if agents die, and the state; writes ``chosen_action_value`` ``[*B, 1]`` at the root. A dead
     agent's value counts as zero and gets no gradient.
 
