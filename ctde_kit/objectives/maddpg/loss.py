@@ -58,10 +58,10 @@ class MADDPGLoss(JointActionLoss):
     float ``[*B, T, n_agents, D]``, one-hot where actions are discrete.
 
     Writes ``td_error`` into the batch, for prioritized replay, as ``QMixLoss`` does. Gives the scalars ``loss_actor``
-    and ``loss_value``, each a mean over agents and steps, summed over groups; and, detached, ``td_error``,
-    ``state_action_value`` and ``target_value``, which are means over groups, too. With several groups and no mixer it
-    also gives each group's own metrics as ``{group}/...``; with ``inference``, ``loss_inference`` and
-    ``inference_kl``.
+    and ``loss_value``, each a mean over agents and steps, summed over groups, and ``loss_value`` also over first and
+    second critics; and, detached, ``td_error``, ``state_action_value`` and ``target_value``, which are means over
+    groups, too. With several groups and no mixer it also gives each group's own metrics as ``{group}/...``; with
+    ``inference``, ``loss_inference`` and ``inference_kl``.
 
     Each agent bootstraps unless it, or the whole team, has ``terminated``. Next values of recurrent networks come from
     one batched step after an unroll, as in ``QMixLoss``. Critics' hidden states start from zero. An actor's gradient
