@@ -26,7 +26,7 @@ def required_entry(tensordict: TensorDictBase, key: NestedKey, advice: str | Non
     """
     value = tensordict.get(key, None)
     if value is None:
-        advice = advice or f"expected one of {sorted(map(str, tensordict.keys(True, True)))}"
+        advice = advice or f"found {sorted(map(str, tensordict.keys(True, True)))}"
         raise UserError(f"key {key!r} is missing: {advice}")
     return value
 

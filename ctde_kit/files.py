@@ -87,7 +87,7 @@ def replacing(path: Path, *, sealed: bool = False) -> Iterator[BinaryIO]:
 
 
 def seal_holds(file: BinaryIO) -> bool:
-    """Whether a file ends with the SHA-256 of all before it, as ``replacing`` writes it; then reading starts anew."""
+    """Whether a file ends with the SHA-256 of all before it, as ``replacing`` writes it; if so, leaves it at byte 0."""
     size = file.seek(0, os.SEEK_END) - SEAL_SIZE
     if size < 0:
         return False

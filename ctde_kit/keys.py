@@ -1,4 +1,4 @@
-"""Every tensordict key of the kit, in one place."""
+"""The tensordict keys that the packages of the kit share."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ class ActionSpec:
         return sum(self.sizes) if self.discrete else 2 * self.sizes[0]
 
     def tensor_spec(self, n_agents: int | None) -> TensorSpec:
-        """The spec of the actions ``[n_agents, ...]`` of a group, as TorchRL has it; of one agent's for ``None``.
+        """The spec of the actions ``[n_agents, ...]`` of a group, as TorchRL has it; ``None``: of one agent's action.
 
         >>> ActionSpec("categorical", (4,)).tensor_spec(3).shape
         torch.Size([3])

@@ -45,8 +45,8 @@ class CompiledRollout:
     ) -> tuple[TensorDictBase | None, TensorDictBase, float]:
         """One batch, what the policy reads next, and ``recent_resets`` for the next call.
 
-        Where more episodes ended than there were initial states, the batch is ``None``, and env, random generators and
-        root are as they were before the call.
+        Where more episodes ended than there were initial states, the batch is ``None``, and env, root and the random
+        generator of the CPU are as they were before the call.
 
         Args:
             root: what the policy reads first.

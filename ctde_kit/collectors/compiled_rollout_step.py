@@ -31,11 +31,11 @@ Result = TypeVar("Result")
 class CompiledRolloutStep:
     """One step of policy and env, and the partial reset before it, as a compiled function from tensors to tensors.
 
-    TensorDicts go in and out packed (``graph.Layout``). Inputs, in this order: the env's state, the root (what the
-    policy reads), one row of fresh initial states per env ``[n_envs, columns]``, the reset mask (bool ``[n_envs, 1]``),
-    and how many fresh states are used and available (``int64 []`` each). Outputs: the step as ``EnvBase.step`` returns
-    it, the next root, the next state, ``done`` ``[n_envs, 1]``, the row of the fresh state for each env's next reset
-    ``[n_envs]``, and how many fresh states are used by then.
+    TensorDicts go in and out packed, by a ``graph.packing.Layout``. Inputs, in this order: the env's state, the root
+    (what the policy reads), one row of fresh initial states per env ``[n_envs, columns]``, the reset mask (bool
+    ``[n_envs, 1]``), and how many fresh states are used and available (``int64 []`` each). Outputs: the step as
+    ``EnvBase.step`` returns it, the next root, the next state, ``done`` ``[n_envs, 1]``, the row of the fresh state for
+    each env's next reset ``[n_envs]``, and how many fresh states are used by then.
 
     Args:
         env: batch size ``[n_envs]``; its base env is a ``PureEnv``.

@@ -12,10 +12,11 @@ from ctde_kit.protocols import StateDict
 class Sequences:
     """Cuts each env's steps into sequences ``[burn_in + length]``, each with its stored hidden states.
 
-    Every step is trained on in exactly one sequence, which also holds the ``burn_in`` steps before its trained ones
-    (Kapturowski et al. 2019, section 3; their sequences overlap by half, these overlap by the burn-in). A sequence may
-    contain the end of an episode: networks reset their hidden state there, and returns stop there. Steps that do not
-    fill a sequence wait for the next batch, which must come from the same envs in the same order.
+    Every step but the first ``burn_in`` of each env is trained on in exactly one sequence, which also holds the
+    ``burn_in`` steps before its trained ones (Kapturowski et al. 2019, section 3; their sequences overlap by half,
+    these overlap by the burn-in). A sequence may contain the end of an episode: networks reset their hidden state
+    there, and returns stop there. Steps that do not fill a sequence wait for the next batch, which must come from the
+    same envs in the same order.
 
     Args:
         length: steps that are trained on.

@@ -25,10 +25,10 @@ class CentralValue(nn.Module):
     """The unrestricted value of the team that Weighted QMIX learns beside the monotonic one (Rashid et al. 2020).
 
     ``QMixLoss(..., central=CentralValue(...))`` takes its targets from this value's target networks, at the joint
-    action that the agents choose; both values learn these targets. Where the monotonic value cannot hold all of them,
-    its errors get the weight ``alpha`` instead of 1, except where they matter (eq. 8 and 9): with ``optimistic``, where
-    the monotonic value is below its target; with ``central``, where the stored joint action is the agents' best, or
-    where the target is above the central value of their best one.
+    action that the agents choose; both values learn these targets. The monotonic value may be unable to represent all
+    of them, so its errors get the weight ``alpha`` instead of 1, except where they matter (eq. 8 and 9): with
+    ``optimistic``, where the monotonic value is below its target; with ``central``, where the stored joint action is
+    the agents' best, or where the target is above the central value of their best one.
 
     Recurrent networks start each sequence from a hidden state of zero: the stored one is the actors'.
 
@@ -83,7 +83,7 @@ class CentralValue(nn.Module):
         """Raise ``UserError`` unless a loss of these parts can learn by this value."""
         if mixer is None or not use_target_networks:
             given = "mixer=None" if mixer is None else "use_target_networks=False"
-            raise UserError(f"QMixLoss: central is given with {given}: it needs a mixer, and targets of its own")
+            raise UserError(f"QMixLoss: central is given with {given}: it needs a mixer and target networks")
         if set(actors) != set(self.networks):
             raise UserError(
                 f"QMixLoss: central has networks of {', '.join(self.networks)}: expected one of every group that "

@@ -59,7 +59,7 @@ class MAPPOLoss(ModuleLoss):
 
     Raises:
         UserError: for clipped values of a critic that sees random orders, a missing entry, entries that would broadcast
-            over agents, or recurrent networks' single steps.
+            over agents, or single steps for recurrent networks.
 
     >>> import ctde_kit as ck
     >>> env = ck.VmasEnv("navigation", num_envs=2, continuous_actions=False)
@@ -141,7 +141,7 @@ class MAPPOLoss(ModuleLoss):
         )
 
     def _forward_value_estimator_keys(self, **kwargs: NestedKey) -> None:
-        """No value estimator is held: ``AdvantageEstimator`` or TorchRL's GAE writes the advantages."""
+        """Rebuild the check of batches after ``set_keys``: no value estimator is held that would need the keys."""
         self._check_entries = EntryCheck("MAPPOLoss", self._table(), self.tensor_keys.padding_mask)
 
     @property

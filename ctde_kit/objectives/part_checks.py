@@ -73,7 +73,10 @@ def check_learners(
     _check_critics(loss, "critics", critics)
     unknown = sorted(critics.keys() - actors.keys())
     if unknown or not critics:
-        raise UserError(f"critics: expected groups of {sorted(actors)}, found {unknown or 'none'}; give each an actor")
+        raise UserError(
+            f"critics: expected groups of {sorted(actors)}, found {unknown or 'none'}; give at least one "
+            "critic, and an actor of each critic's group"
+        )
     for name in critics:
         if not isinstance(actors[name], kind):
             raise UserError(f"{loss}: actors[{name!r}] is a {type(actors[name]).__name__}: expected {advice}")

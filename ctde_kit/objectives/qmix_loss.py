@@ -58,9 +58,10 @@ class QMixLoss(ModuleLoss):
 
     Reads transitions ``[B]`` or sequences ``[*B, T]``. Of every group it reads what its actor reads, at the root and
     under ``next``; ``action`` ``[*B, T, n_agents]`` (or one-hot); and ``action_mask`` and ``mask`` where the group has
-    them. It reads what the mixer reads, at the root and under ``next``; ``done`` and ``terminated`` under ``next``; and
-    ``("next", "reward")`` ``[*B, T, 1]``, as ``TeamReward`` writes it, or without a mixer each agent's reward. Where
-    they are present, it also reads ``("collector", "mask")`` bool ``[*B, T]``, false where a sequence is padded;
+    them. It reads what the mixer and the central value read, at the root and under ``next``; the team's ``done`` and
+    ``terminated`` under ``next`` and, without a mixer or where agents die, also the agents' own if the env writes them;
+    and ``("next", "reward")`` ``[*B, T, 1]``, as ``TeamReward`` writes it, or without a mixer each agent's reward.
+    Where they are present, it also reads ``("collector", "mask")`` bool ``[*B, T]``, false where a sequence is padded;
     ``is_init`` bool ``[*B, T, 1]``, true where an episode begins; and ``priority_weight``, the importance weight of
     each item. Flags and rewards of padded steps and entries of dead agents change nothing.
 
@@ -171,7 +172,7 @@ class QMixLoss(ModuleLoss):
         return cast("dict[str, QActor]", dict(self.actors.items()))
 
     def _forward_value_estimator_keys(self, **kwargs: NestedKey) -> None:
-        """No value estimator is held: ``returns`` reads no keys."""
+        """Rebuild the check of batches after ``set_keys``: no value estimator is held that would need the keys."""
         self._check_entries = EntryCheck("QMixLoss", self._table(), self.tensor_keys.padding_mask)
 
     @property

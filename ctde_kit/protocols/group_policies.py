@@ -40,7 +40,7 @@ class GroupActor(Capability, Protocol):
 
     @property
     def in_keys(self) -> Sequence[NestedKey]:
-        """The keys it reads; an actor that reads ``group.keys.hidden("actor")`` has ``make_tensordict_primer()``."""
+        """The keys it reads; an actor that reads a hidden state also has ``make_tensordict_primer()``."""
         ...
 
     @property

@@ -53,7 +53,7 @@ class ExperienceCollector(Stateful, Protocol):
 
 
 class ExperienceBuffer(Protocol):
-    """What a training loop needs of a buffer; what else the update schedule needs to draw samples is up to that."""
+    """What a training loop needs of a buffer; the update schedule states what it needs beyond this to draw samples."""
 
     def extend(self, batch: TensorDictBase, /) -> object:
         """Store a batch ``[n_envs, T]``."""

@@ -14,7 +14,7 @@ from ctde_kit.specs import GroupSpec
 
 
 class ZeroActor(TensorDictModuleBase):
-    """Zero as every action of one group: no force, or choice 0, which most envs have as "do nothing".
+    """Zero as every action of one group: no force, or choice 0, which in most envs means "do nothing".
 
     Reads ``(group, "observation")`` ``[*B, n_agents, F]``, of which it uses only the shape, and, if the group has one,
     the action mask bool ``[*B, n_agents, A]``; writes ``(group, "action")``. Where zero is out of bounds, the

@@ -52,7 +52,7 @@ class TargetedMessages(nn.Module):
         return hidden
 
     def first_weights(self, hidden: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Who listens to whom in the first round, ``[*B, n, n]``: one row per listener, which sums to 1."""
+        """Whom each agent hears in the first round, ``[*B, n, n]``: rows sum to 1; those of dead listeners are zero."""
         signature, query, _, _ = self.message(hidden).split(self.sizes, -1)
         return _attention(signature, query, mask)
 

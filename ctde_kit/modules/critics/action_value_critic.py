@@ -86,7 +86,8 @@ class ActionValueCritic(TensorDictModuleBase):
     def swaps_own_action(self) -> bool:
         """Whether ``own_action_values`` can be computed.
 
-        The network must have ``first`` and ``after_first``, or no channel between agents.
+        With an ``own_column`` the network must have ``first`` and ``after_first``; without one, the critic must be
+        ``decentralized``.
         """
         if self.own_column is None:
             return self.agent_network.decentralized

@@ -103,7 +103,7 @@ def check_own_first(own_first: bool, sees: str, heads: str, agent_id: bool) -> N
     """Raise ``UserError`` where there is no row per agent that could begin with its own observation."""
     if own_first and sees != "team":
         raise UserError(
-            f"own_first: a critic with sees={sees!r} stacks no observations; use sees='team', or leave it out"
+            f"own_first: a critic with sees={sees!r} stacks no observations; use sees='team', or own_first=False"
         )
     if own_first and heads != "network" and not agent_id:
         raise UserError(

@@ -31,7 +31,8 @@ class Port:
         shape: its shape without the batch axis.
         dtype: float32, int64 or bool.
         meaning: what it is, in a few words.
-        carried_from: for an input, the output of the step before that it takes; zeros at an episode's first step.
+        carried_from: for an input that takes an output of the step before, the name of that output, with zeros at an
+            episode's first step; ``None`` for all others.
     """
 
     name: str
@@ -50,7 +51,8 @@ class GreedyStep(nn.Module):
     """One agent's greedy policy for one step: tensors ``[batch, ...]`` in and out, in the order of its ports.
 
     Observations are the env's own: their normalization is inside, as are the agent's id and the action's bounds. The
-    agent counts as alive. No output is a boolean, which ONNX Runtime would not take.
+    agent counts as alive. Action masks are applied without selecting between booleans, which ONNX Runtime does not
+    support.
 
     Args:
         actor: a group's policy, whose ``for_agent`` gives the policy of one agent.

@@ -23,7 +23,8 @@ class PolicyInference(nn.Module):
     have no beliefs about themselves.
 
     Args:
-        networks: ``(tensordict, observer, other) -> [*B, n_observers, n_others, D]``, such as ``InferredPolicies``.
+        networks: ``(tensordict, observer, other) -> [*B, n_observers, n_others, D]``, such as ``InferredPolicies``;
+            ``observer`` and ``other`` are names of groups, which may be the same one.
         entropy_coeff: weight of the entropy.
         deviation: the standard deviation of Gaussian beliefs, in units of the action.
 

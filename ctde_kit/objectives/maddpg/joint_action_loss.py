@@ -136,7 +136,7 @@ class JointActionLoss(ModuleLoss):
         raise NotImplementedError
 
     def _forward_value_estimator_keys(self, **kwargs: NestedKey) -> None:
-        """No value estimator is held: ``returns`` reads no keys."""
+        """Rebuild the check of batches after ``set_keys``: no value estimator is held that would need the keys."""
         self._check_entries = EntryCheck(type(self).__name__, self._table(), self.tensor_keys.padding_mask)
 
     @property

@@ -138,7 +138,9 @@ def own_rows(vector: Tensor, own_action: Tensor) -> Tensor:
 def values_of_rows(
     critic: TensorDictModuleBase, keys: GroupKeys, tensordict: TensorDictBase, rows: Mapping[str, Tensor]
 ) -> Tensor:
-    """Each agent's value ``[*B, n_agents, 1]`` of the joint action in its row; any critic will do, on n rows of data.
+    """Each agent's value ``[*B, n_agents, 1]`` of the joint action in its row, with any critic.
+
+    The critic runs once, on a batch that holds everything ``n_agents`` times.
 
     Args:
         critic: writes ``(group, "state_action_value")`` ``[*B, n_agents, 1]``.

@@ -48,19 +48,20 @@ class MADDPGLoss(JointActionLoss):
     actions.
 
     Reads transitions ``[B]`` or sequences ``[*B, T]``. Of every group it reads what actor and critic read, at the root
-    and under ``next``; ``action`` as it was executed; ``action_mask`` and ``mask`` where the group has them; and under
-    ``next`` each agent's ``reward``, and its ``done`` and ``terminated`` where the env writes them. At the root it
-    reads ``done`` and ``terminated`` under ``next``. With a mixer, ``("next", "reward")`` ``[*B, T, 1]``, as
-    ``TeamReward`` writes it, takes the place of the agents' rewards. Where they are present, it also reads
-    ``("collector", "mask")`` bool ``[*B, T]``, false where a sequence is padded; ``is_init`` bool ``[*B, T, 1]``, true
-    where an episode begins; and ``priority_weight``. Entries of padded steps and of dead agents change nothing. For the
-    critics it makes ``(group, "action_vector")`` float ``[*B, T, n_agents, D]``, one-hot where actions are discrete.
+    and under ``next`` (what an opponent reads, under ``next`` alone); ``action`` as it was executed; ``action_mask``
+    and ``mask`` where the group has them; and under ``next`` the ``reward`` of each agent that learns, and each agent's
+    ``done`` and ``terminated`` where the env writes them. It reads the team's ``("next", "done")`` and ``("next",
+    "terminated")``. With a mixer, ``("next", "reward")`` ``[*B, T, 1]``, as ``TeamReward`` writes it, takes the place
+    of the agents' rewards. Where they are present, it also reads ``("collector", "mask")`` bool ``[*B, T]``, false
+    where a sequence is padded; ``is_init`` bool ``[*B, T, 1]``, true where an episode begins; and ``priority_weight``.
+    Entries of padded steps and of dead agents change nothing. For the critics it makes ``(group, "action_vector")``
+    float ``[*B, T, n_agents, D]``, one-hot where actions are discrete.
 
     Writes ``td_error`` into the batch, for prioritized replay, as ``QMixLoss`` does. Gives the scalars ``loss_actor``
-    and ``loss_value``, each a mean over agents and steps, summed over groups; and, detached, ``td_error``,
-    ``state_action_value`` and ``target_value``, which are means over groups, too. With several groups and no mixer it
-    also gives each group's own metrics as ``{group}/...``; with ``inference``, ``loss_inference`` and
-    ``inference_kl``.
+    and ``loss_value``, each a mean over agents and steps, summed over groups, and ``loss_value`` also over first and
+    second critics; and, detached, ``td_error``, ``state_action_value`` and ``target_value``, which are means over
+    groups, too. With several groups and no mixer it also gives each group's own metrics as ``{group}/...``; with
+    ``inference``, ``loss_inference`` and ``inference_kl``.
 
     Each agent bootstraps unless it, or the whole team, has ``terminated``. Next values of recurrent networks come from
     one batched step after an unroll, as in ``QMixLoss``. Critics' hidden states start from zero. An actor's gradient

@@ -24,8 +24,8 @@ class OwnActions:
     Args:
         vector: the actions as vectors, ``[K, *B, n_agents, D]``.
         probability: of each action, ``[K, *B, n_agents, 1]``; over K they sum to 1.
-        log_prob: the logarithm of each action's probability, or of its density where the action is measured in units of
-            half its range; same shape; 0 where an action is impossible.
+        log_prob: the logarithm of each action's probability, same shape; 0 where an action is impossible. For
+            continuous actions it is that of the density, with actions measured in units of half their range.
     """
 
     vector: Tensor
