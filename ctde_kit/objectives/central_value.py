@@ -26,7 +26,7 @@ class CentralValue(nn.Module):
 
     ``QMixLoss(..., central=CentralValue(...))`` takes its targets from this value's target networks, at the joint
     action that the agents choose; both values learn these targets. The monotonic value may be unable to represent all
-    of them, so its errors get the weight ``alpha`` instead of 1, except where they matter (eq. 8 and 9): with
+    of them, so its errors get the weight ``alpha`` instead of 1, except where they matter: with
     ``optimistic``, where the monotonic value is below its target; with ``central``, where the stored joint action is
     the agents' best, or where the target is above the central value of their best one.
 

@@ -16,7 +16,7 @@ from ctde_kit.training.parts import Metrics
 class PolyakUpdate:
     """Moves every target weight by the fraction ``tau`` towards the online weight (Lillicrap et al. 2016, algorithm 1).
 
-    TorchRL's ``SoftUpdate`` needs losses with functional parameters; this one takes ordinary modules and moves all
+    TorchRL's ``SoftUpdate`` takes a whole loss; this one takes any two modules of the same structure, and moves all
     weights in one fused operation.
 
     Args:
@@ -56,7 +56,7 @@ class PolyakUpdate:
 class HardUpdate:
     """Copies the online networks into the target networks every ``every`` gradient steps (Mnih et al. 2015).
 
-    TorchRL's ``HardUpdate`` needs a loss with functional parameters; this one takes ordinary modules and copies all
+    TorchRL's ``HardUpdate`` takes a whole loss; this one takes any two modules of the same structure, and copies all
     weights in one fused operation.
 
     Args:

@@ -522,6 +522,8 @@ def refusals() -> Iterator[tuple[str, Callable[[], Any]]]:
         "as_action_value_critic",
         lambda: ck.MADDPGLoss({"agents": make_deterministic()}, {"agents": torchrl_critic(True)}, gamma=0.9),
     )
+    yield r"for_agent\(0\): .* another library", lambda: ck.modules.as_q_actor(discrete, torchrl_q()).for_agent(0)
+    yield "make_tensordict_primer", lambda: ck.modules.as_q_actor(discrete, torchrl_q()).make_tensordict_primer()
     yield "writes .*expected .*action_value", lambda: ck.modules.as_q_actor(discrete, torchrl_actor())
     yield (
         "max_action_value.*use QMixer or VDNMixer there",

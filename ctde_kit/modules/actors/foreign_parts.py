@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 import torch
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
@@ -41,6 +43,28 @@ class ForeignNetwork(TensorDictModuleBase):
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         return self.module(tensordict)
+
+    def for_agent(self, agent: int) -> NoReturn:
+        """Refused: nothing is known of how the module keeps agents apart.
+
+        Raises:
+            UserError: always.
+        """
+        raise UserError(
+            f"for_agent({agent}): {type(self.module).__name__} is a module of another library, of which no part is known "
+            "to be one agent's; call it with all agents, or use an actor of the kit"
+        )
+
+    def make_tensordict_primer(self) -> NoReturn:
+        """Refused: the module is taken as feed-forward.
+
+        Raises:
+            UserError: always.
+        """
+        raise UserError(
+            f"make_tensordict_primer: {type(self.module).__name__}, a module of another library, has no hidden state "
+            "that the kit knows; use the primer of that library"
+        )
 
 
 class ForeignCritic(TensorDictModuleBase):

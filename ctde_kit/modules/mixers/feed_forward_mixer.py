@@ -18,7 +18,7 @@ from ctde_kit.specs import TeamSpec
 
 
 class FeedForwardMixer(TensorDictModule):
-    """The team's value as an unrestricted function of agents' values and the state (Rashid et al. 2020, section 6.1).
+    """The team's value as an unrestricted function of agents' values and the state (Rashid et al. 2020).
 
     A ReLU perceptron reads the agents' values beside the state, and a smaller one that reads the state alone is added.
     Each agent's best action need not be part of the best joint action, so it cannot choose actions: it is for the
