@@ -51,8 +51,8 @@ class ForeignNetwork(TensorDictModuleBase):
             UserError: always.
         """
         raise UserError(
-            f"for_agent({agent}): {type(self.module).__name__} is a module of another library, of which no part is known "
-            "to be one agent's; call it with all agents, or use an actor of the kit"
+            f"for_agent({agent}): {type(self.module).__name__} is a module of another library, of which no part is "
+            "known to be one agent's; call it with all agents, or use an actor of the kit"
         )
 
     def make_tensordict_primer(self) -> NoReturn:
