@@ -64,15 +64,15 @@ def described(task: TaskConfig) -> Iterator[str]:
 
 def border_changes(env: EnvBase) -> list[str]:
     """What ``FlatVectors`` or workers change between an environment and its networks, in words."""
-    from torchrl.envs import TransformedEnv
+    from torchrl.envs import Compose, TransformedEnv
 
     from ctde_kit.envs.transforms import FlatVectors
     from ctde_kit.envs.workers import WorkerEnv
 
     if isinstance(env, WorkerEnv):
         return env.changes
-    transforms: Any = env.transform if isinstance(env, TransformedEnv) else ()
-    parts = [transforms] if isinstance(transforms, FlatVectors) else [*transforms]
+    transform = env.transform if isinstance(env, TransformedEnv) else None
+    parts = [*transform] if isinstance(transform, Compose) else [transform]
     return [change for part in parts if isinstance(part, FlatVectors) for change in part.changes]
 
 

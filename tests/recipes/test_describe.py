@@ -6,7 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
+from torchrl.envs import Compose, InitTracker, StepCounter, TransformedEnv
 
+from ctde_kit.envs.games import RecallEnv
+from ctde_kit.recipes.commands.describe import border_changes
 from tests.recipes.command_line import call_here
 
 
@@ -94,3 +97,9 @@ def test_mistakes_are_one_line(arguments: tuple[str, ...], message: str, tmp_pat
     assert ended.returncode == 2
     assert message in ended.stderr
     assert len(ended.stderr.splitlines()) == 1
+
+
+def test_transforms_of_an_environments_own_change_nothing_at_the_border() -> None:
+    env = RecallEnv(3, n_agents=2, n_cues=4, length=3)
+    assert border_changes(env) == border_changes(TransformedEnv(env, StepCounter())) == []
+    assert border_changes(TransformedEnv(env, Compose(StepCounter(), InitTracker()))) == []
