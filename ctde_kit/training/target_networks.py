@@ -14,7 +14,7 @@ from ctde_kit.training.parts import Metrics
 
 
 class PolyakUpdate:
-    """Moves every target weight by the fraction ``tau`` towards the online weight (Lillicrap et al. 2016, algorithm 1).
+    """Moves every target weight by the fraction ``tau`` toward the online weight (Lillicrap et al. 2016, algorithm 1).
 
     TorchRL's ``SoftUpdate`` takes a whole loss; this one takes any two modules of the same structure, and moves all
     weights in one fused operation.

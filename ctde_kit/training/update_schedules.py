@@ -62,7 +62,7 @@ class UpdatesPerFrame:
 
     Args:
         updates_per_frame: may be less than one: 1000 updates per 6000 frames are ``1/6``.
-        learning_starts: frames to collect before the first update. These frames are never counted towards updates.
+        learning_starts: frames to collect before the first update. These frames are never counted toward updates.
 
     >>> import torch
     >>> from tensordict import TensorDict

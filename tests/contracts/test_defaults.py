@@ -21,7 +21,6 @@ OPTIONS = {
     (PolicyInference, "entropy_coeff"): "inference_entropy",
     (PolicyInference, "deviation"): "inference_deviation",
 }
-# What the recipe chooses by an object or another option.
 # What sets a recipe apart from the first one of its configuration.
 APART = {
     "ippo": {"critic"},
@@ -33,6 +32,7 @@ APART = {
     "facmac": {"critic", "mixer"},
     "isac": {"critic"},
 }
+# What the recipe chooses by an object or another option.
 OTHERWISE = {"value_norm", "mixer", "returns", "twin_critics"}
 
 

@@ -103,7 +103,7 @@ class Canvas:
         return x, y
 
     def _pixel_points(self, points: list[Point]) -> list[tuple[int, int]]:
-        # Pillow names a pixel by its center, and would truncate floats towards zero.
+        # Pillow names a pixel by its center, and would truncate floats toward zero.
         return [(round(x - 0.5), round(y - 0.5)) for x, y in map(self._project, points)]
 
     def _stroke_pixels(self, stroke: float) -> int:

@@ -22,12 +22,12 @@ AXES = 2  # x and y
 
 
 class GreedyChase(TensorDictModuleBase):
-    """A scripted policy: each agent of the group accelerates straight towards the prey that is nearest to it.
+    """A scripted policy: each agent of the group accelerates straight toward the prey that is nearest to it.
 
     Reads ``(group, "observation")`` ``[*B, n_agents, F]`` of a predator of ``simple_tag``, VMAS's or MPE2's: its
     velocity and position, then the relative positions of ``n_landmarks`` obstacles, of the other predators, and of the
     prey, then the prey's velocities. Writes ``(group, "action")``: the largest continuous forces, VMAS's two or MPE2's
-    five; or the discrete action whose push points most nearly towards the prey. It ignores the exploration type. It has
+    five; or the discrete action whose push points most nearly toward the prey. It ignores the exploration type. It has
     no parameters, so it is never trained.
 
     Args:
@@ -74,16 +74,16 @@ class GreedyChase(TensorDictModuleBase):
         observation = entry(tensordict, self.group.keys.observation)
         prey = observation[..., self.first : self.first + AXES * self.n_prey].unflatten(-1, (self.n_prey, AXES))
         nearest = prey.square().sum(-1).argmin(-1)
-        towards = prey.gather(-2, nearest[..., None, None].expand(*nearest.shape, 1, AXES)).squeeze(-2)
-        return tensordict.set(self.group.keys.action, self._action(towards))
+        toward = prey.gather(-2, nearest[..., None, None].expand(*nearest.shape, 1, AXES)).squeeze(-2)
+        return tensordict.set(self.group.keys.action, self._action(toward))
 
-    def _action(self, towards: Tensor) -> Tensor:
+    def _action(self, toward: Tensor) -> Tensor:
         action = self.group.action
         if not action.discrete:
-            direction = towards / towards.abs().amax(-1, keepdim=True).clamp(min=1e-8)
+            direction = toward / toward.abs().amax(-1, keepdim=True).clamp(min=1e-8)
             forces = direction @ self.pushes.T
             return forces if action.sizes[0] == AXES else forces.clamp(min=0)
-        index = (towards @ self.pushes.T).argmax(-1)
+        index = (toward @ self.pushes.T).argmax(-1)
         return torch.nn.functional.one_hot(index, action.sizes[0]) if action.kind == "one_hot" else index
 
     def for_agent(self, agent: int) -> TensorDictModuleBase:
