@@ -248,7 +248,7 @@ def test_masks_and_several_groups_train(task: Any, kind: str) -> None:
         ),
         (
             lambda: small_maddpg_config(mixer=QMixerConfig(), minimax_epsilon=0.1).build(),
-            "leave one only",
+            "give one of them only",
         ),
         (
             lambda: small_maddpg_config(critic=OWN, other_actions="current").build(),

@@ -59,8 +59,8 @@ class MASACLoss(JointActionLoss):
     and ``target_value``. Losses are means over agents and steps, summed over groups, and ``loss_qvalue`` also over
     first and second critics; the detached scalars are means over groups, too. With several groups it also gives each
     group's own metrics as ``{group}/...``. Entropies are in nats; continuous actions are measured in units of half
-    their range. Entries of padded steps and of dead agents change nothing. Episode ends, hidden states and opponents
-    are treated as in ``MADDPGLoss``.
+    their range. Entries of padded steps and of dead agents change nothing. Episode ends (``done`` and ``terminated``
+    under ``next``), hidden states and opponents are treated as in ``MADDPGLoss``.
 
     Differs from TorchRL's ``SACLoss`` and ``DiscreteSACLoss``, which with a joint actor move every agent by every
     agent's value. Also, log-probabilities of continuous actions are computed from the samples before squashing, and
