@@ -53,16 +53,16 @@ class MASACLoss(JointActionLoss):
     critic values every choice of each agent; the others' next actions are sampled. Each group has a temperature alpha
     (``Temperature``).
 
-    Reads what ``MADDPGLoss`` reads without a mixer and without sub-policies: what actors and critics read, ``action`` as
-    it was executed, and under ``next`` each agent's ``reward`` and the ``done`` and ``terminated`` of team and agents;
-    where they are present, ``action_mask``, ``mask``, ``("collector", "mask")``, ``is_init`` and ``priority_weight``. It
-    makes ``(group, "action_vector")`` for the critics and writes ``td_error`` into the batch. Gives the scalars ``loss_actor``, ``loss_qvalue`` and, if the
-    temperature is learned, ``loss_alpha``; and, detached, ``alpha``, ``entropy``, ``td_error``, ``state_action_value``
-    and ``target_value``. Losses are means over agents and steps, summed over groups, and ``loss_qvalue`` also over
-    first and second critics; the detached scalars are means over groups, too. With several groups it also gives each
-    group's own metrics as ``{group}/...``. Entropies are in nats; continuous actions are measured in units of half
-    their range. Entries of padded steps and of dead agents change nothing. Episode ends, hidden states and opponents
-    are treated as in ``MADDPGLoss``.
+    Reads what ``MADDPGLoss`` reads without a mixer and without sub-policies: what actors and critics read, ``action``
+    as it was executed, and under ``next`` each agent's ``reward`` and the ``done`` and ``terminated`` of team and
+    agents; where they are present, ``action_mask``, ``mask``, ``("collector", "mask")``, ``is_init`` and
+    ``priority_weight``. It makes ``(group, "action_vector")`` for the critics and writes ``td_error`` into the batch.
+    Gives the scalars ``loss_actor``, ``loss_qvalue`` and, if the temperature is learned, ``loss_alpha``; and,
+    detached, ``alpha``, ``entropy``, ``td_error``, ``state_action_value`` and ``target_value``. Losses are means over
+    agents and steps, summed over groups, and ``loss_qvalue`` also over first and second critics; the detached scalars
+    are means over groups, too. With several groups it also gives each group's own metrics as ``{group}/...``.
+    Entropies are in nats; continuous actions are measured in units of half their range. Entries of padded steps and of
+    dead agents change nothing. Episode ends, hidden states and opponents are treated as in ``MADDPGLoss``.
 
     Differs from TorchRL's ``SACLoss`` and ``DiscreteSACLoss``, which with a joint actor move every agent by every
     agent's value. Also, log-probabilities of continuous actions are computed from the samples before squashing, and
