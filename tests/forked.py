@@ -20,12 +20,14 @@ class Forked:
         self.pid = os.fork()
         if self.pid == 0:
             try:
-                os.close(from_child), os.close(to_child)
+                os.close(from_child)
+                os.close(to_child)
                 asked, told = os.fdopen(from_parent), os.fdopen(to_parent, "w", buffering=1)
                 work(lambda line: print(line, file=told), lambda: asked.readline().strip())
             finally:
                 os._exit(0)
-        os.close(to_parent), os.close(from_parent)
+        os.close(to_parent)
+        os.close(from_parent)
         self._said: TextIO = os.fdopen(from_child)
         self._tell: TextIO = os.fdopen(to_child, "w", buffering=1)
 
@@ -46,5 +48,6 @@ class Forked:
             time.sleep(0.01)
         if self.is_alive():
             os.kill(self.pid, signal.SIGKILL)
-        self._said.close(), self._tell.close()
+        self._said.close()
+        self._tell.close()
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torchrl.data import (
@@ -156,7 +158,8 @@ def test_agents_whose_choices_differ_are_refused() -> None:
     )
     with pytest.raises(UserError, match=message):
         TeamSpec.from_env(SpecOnlyEnv(several))
-    one: TensorSpec = torch.stack([Categorical(n, shape=(5,)) for n in (4, 6, 4)], 1)  # type: ignore[type-var]
+    choices: Any = [Categorical(n, shape=(5,)) for n in (4, 6, 4)]
+    one: Any = torch.stack(choices, 1)
     with pytest.raises(UserError, match=r"'agents' differ in their spaces: .*pad them"):
         TeamSpec.from_env(SpecOnlyEnv(one))
 

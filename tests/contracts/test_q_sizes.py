@@ -19,8 +19,9 @@ MIXERS: dict[str, Any] = {
     "vdn": VDNMixer,
     "qmix": lambda team: QMixer(team, embed_dim=9, hypernet_cells=(11,)),
     "qplex": lambda team: QPLEXMixer(team, n_heads=4, hypernet_cells=(11,)),
+    "ow_qmix": lambda team: QMixer(team, embed_dim=9, hypernet_cells=(11,)),
+    "cw_qmix": lambda team: QMixer(team, embed_dim=9, hypernet_cells=(11,)),
 }
-MIXERS |= {"ow_qmix": MIXERS["qmix"], "cw_qmix": MIXERS["qmix"]}
 
 
 def central_value(mixer: str, team: TeamSpec, recurrent: bool, share: Any = True) -> CentralValue | None:

@@ -180,7 +180,7 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(UserError, match="alpha=0: expected a weight above 0"):
         CentralValue(networks, mixer, alpha=0)
     with pytest.raises(UserError, match="weighting='pessimistic': expected one of optimistic, central"):
-        CentralValue(networks, mixer, "pessimistic")  # pyright: ignore[reportArgumentType]  # the mistake
+        CentralValue(networks, mixer, "pessimistic")
     central = CentralValue(networks, mixer)
     with pytest.raises(UserError, match="central is given with mixer=None"):
         QMixLoss(new_actors(), gamma=GAMMA, central=central)
