@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,7 +60,7 @@ def unusable_cache() -> str | None:
         UserError: where it belongs to another user.
     """
     try:
-        path = Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR") or Path.home() / ".cache" / "ctde_kit")
+        path = Path(_given_cache() or Path.home() / ".cache" / "ctde_kit")
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         owner = path.stat().st_uid
         if owner != os.getuid():
@@ -74,3 +75,10 @@ def unusable_cache() -> str | None:
         return f"{path} cannot be written"
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(path)
     return None
+
+
+def _given_cache() -> str | None:
+    """The directory that the user chose. Inductor, once imported, sets the variable itself, to one in ``/tmp``."""
+    given = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
+    inductor = sys.modules.get("torch._inductor.runtime.cache_dir_utils")
+    return None if inductor is not None and given == inductor.default_cache_dir() else given

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
 from ctde_kit.envs.vmas import VmasEnv
 from ctde_kit.errors import UserError
 from ctde_kit.recipes import VmasTask
 from ctde_kit.recipes.wiring import compiling
-from ctde_kit.recipes.wiring.compiling import WORTH_COMPILING, Compiling, resolve_compile
+from ctde_kit.recipes.wiring.compiling import WORTH_COMPILING, Compiling, resolve_compile, unusable_cache
 from ctde_kit.training import Parts, iterate, load_parts, read_checkpoint, save_checkpoint
 from tests.envs.scenarios import Drift
 from tests.recipes.small import NORMALIZED, small_config
@@ -179,3 +180,13 @@ def test_a_compiled_run_that_is_resumed_ends_as_the_one_that_never_stopped(
     for index, state in resumed.update.optimizer.state_dict()["state"].items():
         for name, value in state.items():
             assert torch.equal(value, expected["optimizer"]["state"][index][name]), (index, name)
+
+
+def test_a_cache_that_inductor_chose_is_not_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", default_cache_dir())
+    assert unusable_cache() is None
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / ".cache" / "ctde_kit")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "mine"))
+    assert unusable_cache() is None
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "mine")
