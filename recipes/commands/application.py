@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from ctde_kit.errors import NotFiniteError, RunStopped, UserError
-from ctde_kit.recipes.commands.arguments import HELP, MULTIRUN
+from ctde_kit.recipes.commands.arguments import HELP, MULTIRUN, several_jobs
 from ctde_kit.recipes.commands.help_text import option_lines
 from ctde_kit.recipes.commands.option_words import in_options
 from ctde_kit.recipes.commands.options import Options, options_of
@@ -67,7 +67,7 @@ def compose_and_run(
         print_help(config_name, options, [override for override in overrides if override not in HELP])
         return
     register_schemas()
-    multirun = any(override in MULTIRUN or override.startswith("study=") for override in overrides)
+    multirun = several_jobs(overrides)
     if multirun and any(override.startswith("hydra.run.dir=") for override in overrides):
         raise UserError("hydra.run.dir: several runs need several directories; use hydra.sweep.dir")
     paths: list[Path] = []
@@ -94,7 +94,7 @@ def compose_and_run(
     given = [override for override in overrides if override not in MULTIRUN]
     try:
         # `hydra.main` composes everything once more, only to find out whether there are several jobs.
-        with hydra.initialize_config_module("ctde_kit.recipes.conf", version_base="1.3"):
+        with _configuration_files():
             application = GlobalHydra.instance().hydra
             assert application is not None
             if multirun:
@@ -128,19 +128,24 @@ def _needs_exceptions() -> bool:
     return choices["hydra/launcher"] != "basic" or choices["hydra/sweeper"] != "basic"
 
 
+def _configuration_files() -> hydra.initialize_config_module:
+    """Inside this block hydra composes from ``recipes/conf``."""
+    return hydra.initialize_config_module("ctde_kit.recipes.conf", version_base="1.3")
+
+
 def compose(config_name: str, overrides: list[str]) -> DictConfig:
     """The configuration ``config_name`` with these overrides, inside a command or without one."""
     register_schemas()
     if GlobalHydra.instance().is_initialized():
         return hydra.compose(config_name, overrides)
-    with hydra.initialize_config_module("ctde_kit.recipes.conf", version_base="1.3"):
+    with _configuration_files():
         return hydra.compose(config_name, overrides)
 
 
 def print_help(config_name: str, options: Options, overrides: list[str]) -> None:
     """Print the options and their values; hydra's own help lists every folder of files first, which takes seconds."""
     register_schemas()
-    with hydra.initialize_config_module("ctde_kit.recipes.conf", version_base="1.3"):
+    with _configuration_files():
         cfg = hydra.compose(config_name, overrides, return_hydra_config=True)
     template = cfg.hydra.help.template
     with open_dict(cfg):

@@ -40,12 +40,16 @@ def check_arguments(program: str, options: Options, arguments: list[str]) -> Non
     # With -m, each job chooses one of several.
     several = max(map(len, chosen.values()), default=1)
     jobs = [{name: values[min(job, len(values) - 1)] for name, values in chosen.items()} for job in range(several)]
-    several_jobs = any(argument in MULTIRUN or argument.startswith("study=") for argument in arguments)
-    check = _ValueCheck(program, several_jobs)
+    check = _ValueCheck(program, several_jobs(arguments))
     for argument in given:
         for job in jobs:
             if argument.partition("=")[0] not in chosen:
                 check(options.with_choices(job), argument)
+
+
+def several_jobs(arguments: list[str]) -> bool:
+    """Whether a command line asks for several jobs, by a flag of hydra or by a study."""
+    return any(argument in MULTIRUN or argument.startswith("study=") for argument in arguments)
 
 
 def is_true(argument: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import ctde_kit as ck
 from ctde_kit.errors import UserError
@@ -23,11 +23,6 @@ if TYPE_CHECKING:
 class WeightingConfig(CheckedConfig):
     """How errors of the mixed value are weighted; this is the base of all weightings' configurations."""
 
-    @property
-    def has_central_value(self) -> bool:
-        """Whether a central value is learned beside the mixed one."""
-        return True
-
     def build(self, team: TeamSpec, networks: Mapping[str, TensorDictModuleBase], state: Input) -> CentralValue | None:
         """The central value: ``networks``, one for each group that learns, and a mixer that sees ``state``; or none."""
         raise NotImplementedError
@@ -41,10 +36,6 @@ class NoWeighting(WeightingConfig):
     >>> QMIXConfig().weighting == NoWeighting()
     True
     """
-
-    @property
-    def has_central_value(self) -> bool:
-        return False
 
     def build(self, team: TeamSpec, networks: Mapping[str, TensorDictModuleBase], state: Input) -> None:
         return None
@@ -64,6 +55,8 @@ class OptimisticWeighting(WeightingConfig):
     'optimistic'
     """
 
+    where: ClassVar[Literal["optimistic", "central"]] = "optimistic"
+
     alpha: float = 0.1
     num_cells: list[int] = field(default_factory=lambda: [256, 256, 256])
 
@@ -74,17 +67,8 @@ class OptimisticWeighting(WeightingConfig):
         check_positive(**{"weighting.alpha": self.alpha, **widths})
 
     def build(self, team: TeamSpec, networks: Mapping[str, TensorDictModuleBase], state: Input) -> CentralValue:
-        return self._central(team, networks, state, "optimistic")
-
-    def _central(
-        self,
-        team: TeamSpec,
-        networks: Mapping[str, TensorDictModuleBase],
-        state: Input,
-        weighting: Literal["optimistic", "central"],
-    ) -> CentralValue:
         mixer = ck.modules.FeedForwardMixer(team, state, num_cells=self.num_cells)
-        return ck.objectives.CentralValue(networks, mixer, weighting, alpha=self.alpha)
+        return ck.objectives.CentralValue(networks, mixer, self.where, alpha=self.alpha)
 
 
 @dataclass
@@ -101,13 +85,12 @@ class CentralWeighting(OptimisticWeighting):
     'central'
     """
 
-    def build(self, team: TeamSpec, networks: Mapping[str, TensorDictModuleBase], state: Input) -> CentralValue:
-        return self._central(team, networks, state, "central")
+    where: ClassVar[Literal["optimistic", "central"]] = "central"
 
 
 def check_weighting(weighting: WeightingConfig, mixer: MixerConfig) -> None:
     """Raise ``UserError`` where errors are weighted and the mixer is not QMIX's."""
-    if weighting.has_central_value and not isinstance(mixer, QMixerConfig):
+    if not isinstance(weighting, NoWeighting) and not isinstance(mixer, QMixerConfig):
         raise UserError(
             "weighting: only errors of QMIX's value are weighted; use mixer=qmix (QMixerConfig()), or leave weighting "
             "out"

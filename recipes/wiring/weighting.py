@@ -8,7 +8,7 @@ from typing import Protocol
 from ctde_kit.modules import MultiAgentQActor, QMixer
 from ctde_kit.objectives import CentralValue
 from ctde_kit.recipes.configs.actors import QActorConfig
-from ctde_kit.recipes.configs.weightings import WeightingConfig
+from ctde_kit.recipes.configs.weightings import NoWeighting, WeightingConfig
 from ctde_kit.recipes.wiring.team_channels import share_channel
 from ctde_kit.specs import TeamSpec
 
@@ -25,7 +25,7 @@ class WithWeighting(Protocol):
 
 def central_value(cfg: WithWeighting, learning: TeamSpec, mixer: object, device: str) -> CentralValue | None:
     """The central value of the groups that learn, which sees what ``mixer`` sees; ``None`` where there is none."""
-    if not cfg.weighting.has_central_value:
+    if isinstance(cfg.weighting, NoWeighting):
         return None
     assert isinstance(mixer, QMixer)
     actors = {group.name: cfg.policy().build(group, learning) for group in learning}

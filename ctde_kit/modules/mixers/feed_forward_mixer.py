@@ -6,18 +6,15 @@ from collections.abc import Sequence
 
 import torch
 from tensordict import TensorDictBase
-from tensordict.nn import TensorDictModule
-from torch import nn
 
-from ctde_kit.entry_tables import Entry
-from ctde_kit.keys import CHOSEN_ACTION_VALUE, Key
+from ctde_kit.keys import CHOSEN_ACTION_VALUE
 from ctde_kit.modules.keyword_calls import keyword_calls
-from ctde_kit.modules.mixers.mixing import hypernetwork, mixer_state, team_values, value_keys
+from ctde_kit.modules.mixers.mixing import StateMixer, hypernetwork, team_values
 from ctde_kit.modules.networks.inputs import Input
 from ctde_kit.specs import TeamSpec
 
 
-class FeedForwardMixer(TensorDictModule):
+class FeedForwardMixer(StateMixer):
     """The team's value as an unrestricted function of agents' values and the state (Rashid et al. 2020).
 
     A ReLU perceptron reads the agents' values beside the state, and a smaller one that reads the state alone is added.
@@ -44,22 +41,11 @@ class FeedForwardMixer(TensorDictModule):
     torch.Size([2, 1])
     """
 
-    in_keys: list[Key]
-    out_keys: list[Key]
-
     def __init__(self, team: TeamSpec, state: Input | None = None, *, num_cells: Sequence[int] = (256, 256, 256)):
-        super().__init__(nn.Identity(), in_keys=[CHOSEN_ACTION_VALUE], out_keys=[CHOSEN_ACTION_VALUE])
-        self.team, self.state = team, state or mixer_state(team)
-        n_agents, features = sum(group.n_agents for group in team), self.state.features
-        self.mixing = hypernetwork(features + n_agents, 1, num_cells)
+        super().__init__(team, state)
+        features = self.state.features
+        self.mixing = hypernetwork(features + self.n_agents, 1, num_cells)
         self.state_value = hypernetwork(features, 1, num_cells[:1])
-        self.in_keys = list(dict.fromkeys([*value_keys(team, [CHOSEN_ACTION_VALUE]), *self.state.in_keys]))
-        self.out_keys = [CHOSEN_ACTION_VALUE]
-
-    @property
-    def in_entries(self) -> Sequence[Entry]:
-        """The shapes and dtypes of the entries of its state."""
-        return self.state.in_entries
 
     @keyword_calls()
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:

@@ -7,10 +7,12 @@ from typing import Literal, get_args
 
 import torch
 from tensordict import TensorDictBase
+from tensordict.nn import TensorDictModule
 from torch import Tensor, nn
 
+from ctde_kit.entry_tables import Entry
 from ctde_kit.errors import UserError
-from ctde_kit.keys import Key
+from ctde_kit.keys import CHOSEN_ACTION_VALUE, Key
 from ctde_kit.modules.networks.inputs import Input, global_state, team_observation
 from ctde_kit.specs import GroupSpec, TeamSpec
 
@@ -50,6 +52,32 @@ def value_keys(team: TeamSpec, names: Sequence[str]) -> list[Key]:
     """The keys of the entries ``names`` of every group, and of its mask of living agents if it has one."""
     keys: list[Key] = [group.keys(name) for group in team for name in names]
     return [*keys, *(group.keys.mask for group in team if group.mask)]
+
+
+class StateMixer(TensorDictModule):
+    """The base of mixers that see a state: what they read, and the root ``chosen_action_value`` that they write.
+
+    Args:
+        team: all groups that are mixed.
+        state: what it sees beside the entries of groups; ``None``: ``mixer_state(team)``.
+        names: the entries of every group that it reads.
+    """
+
+    in_keys: list[Key]
+    out_keys: list[Key]
+
+    def __init__(self, team: TeamSpec, state: Input | None, names: Sequence[str] = (CHOSEN_ACTION_VALUE,)):
+        # TorchRL's QMixerLoss takes a TensorDictModule as it is, and wraps any other module anew.
+        super().__init__(nn.Identity(), in_keys=[CHOSEN_ACTION_VALUE], out_keys=[CHOSEN_ACTION_VALUE])
+        self.team, self.state = team, state or mixer_state(team)
+        self.n_agents = sum(group.n_agents for group in team)
+        self.in_keys = list(dict.fromkeys([*value_keys(team, names), *self.state.in_keys]))
+        self.out_keys = [CHOSEN_ACTION_VALUE]
+
+    @property
+    def in_entries(self) -> Sequence[Entry]:
+        """The shapes and dtypes of the entries of its state."""
+        return self.state.in_entries
 
 
 def team_values(tensordict: TensorDictBase, team: TeamSpec, name: str) -> Tensor:

@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tensordict import TensorDictBase
-from tensordict.nn import TensorDictModule
 from torch import nn
 
-from ctde_kit.entry_tables import Entry
-from ctde_kit.keys import CHOSEN_ACTION_VALUE, Key
+from ctde_kit.keys import CHOSEN_ACTION_VALUE
 from ctde_kit.modules.keyword_calls import keyword_calls
-from ctde_kit.modules.mixers.mixing import hypernetwork, mixer_state, team_values, value_keys
+from ctde_kit.modules.mixers.mixing import StateMixer, hypernetwork, team_values
 from ctde_kit.modules.networks.inputs import Input
 from ctde_kit.specs import TeamSpec
 
 
-class QMixer(TensorDictModule):
+class QMixer(StateMixer):
     """The team's value as a monotonic function of its agents' values (Rashid et al. 2018, section 4).
 
     TorchRL's ``QMixer`` mixes one group, needs a ``state`` and has hypernetworks of fixed depth; this one mixes several
@@ -49,9 +47,6 @@ class QMixer(TensorDictModule):
     torch.Size([2, 1])
     """
 
-    in_keys: list[Key]
-    out_keys: list[Key]
-
     def __init__(
         self,
         team: TeamSpec,
@@ -61,23 +56,13 @@ class QMixer(TensorDictModule):
         hypernet_cells: Sequence[int] = (),
         monotonic: bool = True,
     ):
-        # TorchRL's QMixerLoss takes a TensorDictModule as it is, and wraps any other module anew.
-        super().__init__(nn.Identity(), in_keys=[CHOSEN_ACTION_VALUE], out_keys=[CHOSEN_ACTION_VALUE])
-        self.monotonic = monotonic
-        self.team, self.state, self.embed_dim = team, state or mixer_state(team), embed_dim
-        self.n_agents = sum(group.n_agents for group in team)
+        super().__init__(team, state)
+        self.monotonic, self.embed_dim = monotonic, embed_dim
         features = self.state.features
         self.weight_1 = hypernetwork(features, self.n_agents * embed_dim, hypernet_cells)
         self.bias_1 = hypernetwork(features, embed_dim, ())
         self.weight_2 = hypernetwork(features, embed_dim, hypernet_cells)
         self.bias_2 = hypernetwork(features, 1, (embed_dim,))
-        self.in_keys = list(dict.fromkeys([*value_keys(team, [CHOSEN_ACTION_VALUE]), *self.state.in_keys]))
-        self.out_keys = [CHOSEN_ACTION_VALUE]
-
-    @property
-    def in_entries(self) -> Sequence[Entry]:
-        """The shapes and dtypes of the entries of its state."""
-        return self.state.in_entries
 
     @keyword_calls()
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:

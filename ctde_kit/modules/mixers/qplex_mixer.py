@@ -6,20 +6,17 @@ from collections.abc import Sequence
 
 import torch
 from tensordict import TensorDictBase
-from tensordict.nn import TensorDictModule
-from torch import Tensor, nn
+from torch import Tensor
 
-from ctde_kit.entry_tables import Entry
-from ctde_kit.keys import CHOSEN_ACTION_VALUE, Key
+from ctde_kit.keys import CHOSEN_ACTION_VALUE
 from ctde_kit.modules.keyword_calls import keyword_calls
 from ctde_kit.modules.mixers.mixing import (
+    StateMixer,
     check_actions,
     hypernetwork,
-    mixer_state,
     team_actions,
     team_alive,
     team_values,
-    value_keys,
 )
 from ctde_kit.modules.networks.inputs import Input
 from ctde_kit.specs import TeamSpec
@@ -27,7 +24,7 @@ from ctde_kit.specs import TeamSpec
 SMALLEST = 1e-6
 
 
-class QPLEXMixer(TensorDictModule):
+class QPLEXMixer(StateMixer):
     """The team's value from each agent's value and advantage, scaled by state and joint action (QPLEX).
 
     Wang et al. 2021, section 3. The state first scales and shifts each agent's value ``V_i = max_a Q_i`` and advantage
@@ -62,18 +59,13 @@ class QPLEXMixer(TensorDictModule):
     torch.Size([2, 1])
     """
 
-    in_keys: list[Key]
-    out_keys: list[Key]
-
     def __init__(
         self, team: TeamSpec, state: Input | None = None, *, n_heads: int = 10, hypernet_cells: Sequence[int] = (64,)
     ):
-        # TorchRL's QMixerLoss takes a TensorDictModule as it is, and wraps any other module anew.
-        super().__init__(nn.Identity(), in_keys=[CHOSEN_ACTION_VALUE], out_keys=[CHOSEN_ACTION_VALUE])
+        super().__init__(team, state, (CHOSEN_ACTION_VALUE, "max_action_value", "action"))
         for group in team:
             check_actions(group)
-        self.team, self.state, self.n_heads = team, state or mixer_state(team), n_heads
-        self.n_agents = sum(group.n_agents for group in team)
+        self.n_heads = n_heads
         features, per_agent = self.state.features, n_heads * self.n_agents
         choices = sum(group.n_agents * group.action.sizes[0] for group in team)
         self.scale = hypernetwork(features, self.n_agents, hypernet_cells)
@@ -81,14 +73,6 @@ class QPLEXMixer(TensorDictModule):
         self.head_keys = hypernetwork(features, n_heads, hypernet_cells)
         self.agent_attention = hypernetwork(features, per_agent, hypernet_cells)
         self.action_attention = hypernetwork(features + choices, per_agent, hypernet_cells)
-        names = [CHOSEN_ACTION_VALUE, "max_action_value", "action"]
-        self.in_keys = list(dict.fromkeys([*value_keys(team, names), *self.state.in_keys]))
-        self.out_keys = [CHOSEN_ACTION_VALUE]
-
-    @property
-    def in_entries(self) -> Sequence[Entry]:
-        """The shapes and dtypes of the entries of its state."""
-        return self.state.in_entries
 
     @keyword_calls()
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:

@@ -27,6 +27,7 @@ from ctde_kit.objectives.maddpg.next_values import with_next_actions
 from ctde_kit.specs import GroupSpec, TeamSpec
 from ctde_kit.training import GradientStep
 from tests.contracts.fakes import collect, endings, group_spec, make_actor, make_network, make_q_actor
+from tests.contracts.learning import assert_the_graph_gives_the_eager_gradients
 from tests.objectives.maddpg import formulas
 
 GAMMA, SIZE = 0.9, 7
@@ -227,11 +228,4 @@ def test_the_gradient_step_with_an_opponent_is_one_graph(opponent: str) -> None:
         with torch.no_grad():  # weights are read anew by each call
             for parameter in sheep.parameters():
                 parameter.mul_(-1.0)
-    torch.manual_seed(2)
-    metrics, gradients = next(iter(step._compiled.values())).compiled(minibatch.clone())
-    torch.manual_seed(2)
-    plain_metrics, plain_gradients = step.gradients(minibatch.clone())
-    for name, value in plain_metrics.items():
-        torch.testing.assert_close(metrics[name], value, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
-    for found, expected in zip(gradients, plain_gradients, strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
+    assert_the_graph_gives_the_eager_gradients(step, minibatch)
