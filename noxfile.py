@@ -126,12 +126,17 @@ def wheel(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Benchmarks, beside BenchMARL in an environment of its own; tables go to docs/benchmarks.md."""
     session.install("-e", ".[test]")
-    peer = Path(session.create_tmp()) / "benchmarl"
-    session.run("python", "-m", "venv", str(peer))
-    session.run(str(peer / "bin" / "pip"), "install", "-q", "benchmarl==1.5.2", "vmas", external=True)
-    session.env["BENCHMARL_PYTHON"] = str(peer / "bin" / "python")
+    _install_benchmarl(session)
     for part in ("plain_parts", "vmas_step", "training_speed", "compile_time", "memory", "page"):
         session.run("python", "-m", f"tests.programs.benchmarks.{part}")
+
+
+@nox.session
+def peers(session: nox.Session) -> None:
+    """BenchMARL on the tasks of `benchmark=vmas_small`: ``nox -s peers -- OUTPUT``, for ``ctde report``."""
+    session.install("-e", ".[report]")
+    _install_benchmarl(session)
+    session.run("python", "-m", "tests.programs.benchmarks.benchmarl_suite", *session.posargs)
 
 
 @nox.session
@@ -153,6 +158,14 @@ def reliability(session: nox.Session) -> None:
     """Kills, full disks, damaged and hostile files; the figures go to docs/reliability.md."""
     session.install("-e", ".[test]")
     session.run("python", "-m", "tests.reliability.measure", *session.posargs)
+
+
+def _install_benchmarl(session: nox.Session) -> None:
+    """Install BenchMARL in an environment of its own: it pins an older torchrl."""
+    peer = Path(session.create_tmp()) / "benchmarl"
+    session.run("python", "-m", "venv", str(peer))
+    session.run(str(peer / "bin" / "pip"), "install", "-q", "benchmarl==1.5.2", "vmas", external=True)
+    session.env["BENCHMARL_PYTHON"] = str(peer / "bin" / "python")
 
 
 def _install_wheel(session: nox.Session) -> Path:

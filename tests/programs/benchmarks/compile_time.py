@@ -30,7 +30,7 @@ def measure(task: str) -> dict[str, float]:
     from ctde_kit.recipes import LoggerConfig, MAPPOConfig, MLPNetwork, ValueCriticConfig, VmasTask
 
     torch.set_num_threads(2)
-    cells, arguments = CASES[task][1:]
+    cells, arguments = CASES[task]
     network = MLPNetwork(num_cells=cells)
     config = MAPPOConfig(
         task=VmasTask(name=f"vmas/{task}", params=arguments),

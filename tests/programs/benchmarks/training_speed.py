@@ -18,50 +18,21 @@ import statistics
 import subprocess
 import sys
 import time
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+from tests.programs.benchmarks.benchmarl_runs import benchmarl
 
 ROOT = Path(__file__).parents[3]
 RESULTS = ROOT / "docs" / "results" / "training_speed.json"
 FRAMES, ITERATIONS, ROUNDS = 6_000, 7, 2
-CASES: dict[str, tuple[str, list[int], dict[str, Any]]] = {
-    "balance": ("BALANCE", [256, 256], {"n_agents": 4, "package_mass": 5, "random_package_pos_on_line": True}),
-    "navigation": ("NAVIGATION", [256, 256], {"n_agents": 3, "shared_rew": False, "collisions": True}),
-    "simple_spread": ("SIMPLE_SPREAD", [64, 64], {}),
+CASES: dict[str, tuple[list[int], dict[str, Any]]] = {
+    "balance": ([256, 256], {"n_agents": 4, "package_mass": 5, "random_package_pos_on_line": True}),
+    "navigation": ([256, 256], {"n_agents": 3, "shared_rew": False, "collisions": True}),
+    "simple_spread": ([64, 64], {}),
 }
-
-BENCHMARL = """
-import os, sys, tempfile, time, torch
-from benchmarl.algorithms import MaddpgConfig, MappoConfig, QmixConfig
-from benchmarl.environments import VmasTask
-from benchmarl.experiment import Callback, Experiment, ExperimentConfig
-from benchmarl.models.mlp import MlpConfig
-algorithm, task, cells, iterations = sys.argv[1], sys.argv[2], eval(sys.argv[3]), int(sys.argv[4])
-torch.set_num_threads(2)
-class Clock(Callback):
-    last = None
-    def on_batch_collected(self, batch):
-        now = time.perf_counter()
-        if self.last is not None:
-            print("iteration", now - self.last, flush=True)
-        self.last = now
-config = ExperimentConfig.get_from_yaml()
-config.max_n_iters, config.max_n_frames = iterations, None
-config.evaluation = config.render = config.create_json = False
-config.loggers, config.save_folder = [], tempfile.mkdtemp()
-config.on_policy_n_envs_per_worker = config.off_policy_n_envs_per_worker = 60
-config.on_policy_collected_frames_per_batch = config.off_policy_collected_frames_per_batch = 6000
-config.on_policy_n_minibatch_iters, config.on_policy_minibatch_size = 10, 400
-config.off_policy_n_optimizer_steps, config.off_policy_train_batch_size = 100, 256
-config.prefer_continuous_actions = algorithm != "qmix"
-model = MlpConfig.get_from_yaml()
-model.num_cells = cells
-configs = {"mappo": MappoConfig, "qmix": QmixConfig, "maddpg": MaddpgConfig}
-Experiment(task=getattr(VmasTask, task).get_from_yaml(), algorithm_config=configs[algorithm].get_from_yaml(),
-    model_config=model, critic_model_config=model, seed=0, config=config, callbacks=[Clock()]).run()
-sys.stdout.flush()
-os._exit(0)
-"""
 
 
 def ours(algorithm: str, task: str, cells: list[int], compile: bool, iterations: int) -> None:
@@ -88,7 +59,7 @@ def ours(algorithm: str, task: str, cells: list[int], compile: bool, iterations:
     torch.set_num_threads(2)
     from_values = algorithm in ("qmix", "pqn")
     options: dict[str, Any] = {
-        "task": VmasTask(name=f"vmas/{task}", params=CASES[task][2], continuous_actions=not from_values),
+        "task": VmasTask(name=f"vmas/{task}", params=CASES[task][1], continuous_actions=not from_values),
         "actor": MLPNetwork(num_cells=cells, layer_norm=algorithm == "pqn"),
         "logger": LoggerConfig(),
         "total_frames": FRAMES * iterations,
@@ -134,26 +105,32 @@ def _seconds(command: list[str]) -> list[float]:
     return found[2:]
 
 
+def _seconds_of_benchmarl(algorithm: str, task: str, cells: list[int]) -> list[float]:
+    sizes: dict[str, Any] = {"num_cells": json.dumps(cells), "updates": 100, "batch_size": 256}
+    rows, _ = benchmarl(algorithm, task, iterations=ITERATIONS, threads=2, **sizes)
+    return [after["seconds"] - before["seconds"] for before, after in pairwise(rows)][2:]
+
+
 def compare(algorithm: str, task: str) -> dict[str, Any]:
     """Median frames per second of the four programs, over rounds in turn."""
-    name, cells, arguments = CASES[task]
+    cells, arguments = CASES[task]
     me = [sys.executable, "-m", "tests.programs.benchmarks.training_speed", "--ours", algorithm, task, str(cells)]
-    peer = [os.environ["BENCHMARL_PYTHON"], "-W", "ignore", "-c", BENCHMARL]
     torchrl = [sys.executable, "-m", "tests.programs.benchmarks.torchrl_plain"]
     programs = {
         "compiled": [*me, "1", str(ITERATIONS)],
         "plain": [*me, "0", str(ITERATIONS)],
-        "benchmarl": [*peer, algorithm, name, str(cells), str(ITERATIONS)],
         "torchrl": [*torchrl, algorithm, task, str(cells), json.dumps(arguments), str(ITERATIONS)],
     }
+    measured = {program: partial(_seconds, command) for program, command in programs.items()}
+    measured["benchmarl"] = partial(_seconds_of_benchmarl, algorithm, task, cells)
     if algorithm == "pqn":
-        programs = {name: programs[name] for name in ("compiled", "plain")}
-    times: dict[str, list[float]] = {program: [] for program in programs}
+        measured = {program: measured[program] for program in ("compiled", "plain")}
+    times: dict[str, list[float]] = {program: [] for program in measured}
     for _ in range(ROUNDS):
-        for program, command in programs.items():
-            times[program] += _seconds(command)
+        for program, seconds in measured.items():
+            times[program] += seconds()
     speed = {program: round(FRAMES / statistics.median(found)) for program, found in times.items()}
-    others = [program for program in programs if program != "compiled"]
+    others = [program for program in measured if program != "compiled"]
     return {
         "algorithm": algorithm,
         "task": task,

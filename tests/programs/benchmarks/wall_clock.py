@@ -13,10 +13,10 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 import sys
 from typing import Any
 
+from tests.programs.benchmarks.benchmarl_runs import benchmarl
 from tests.programs.benchmarks.training_speed import ROOT
 from tests.programs.learning.experiments import EXPERIMENTS
 from tests.programs.learning.measure import processor_seconds, run_experiment
@@ -24,56 +24,19 @@ from tests.programs.marked import write_between
 
 ITERATIONS, FRAMES = 40, 6_000
 EXPERIMENT = {"qmix": "qmix_navigation", "maddpg": "maddpg_navigation"}
-BENCHMARL = """
-import os, sys, tempfile, time, torch
-from benchmarl.algorithms import MaddpgConfig, QmixConfig
-from benchmarl.environments import VmasTask
-from benchmarl.experiment import Callback, Experiment, ExperimentConfig
-from benchmarl.models.mlp import MlpConfig
-algorithm, iterations = sys.argv[1], int(sys.argv[2])
-torch.set_num_threads(1)
-started = time.perf_counter()
-class Curve(Callback):
-    def on_batch_collected(self, batch):
-        returns = batch["next", "agents", "episode_reward"].mean(-2)
-        mean = returns[batch["next", "done"].expand_as(returns)].mean().item()
-        print("row", self.experiment.total_frames, time.perf_counter() - started, mean, flush=True)
-config = ExperimentConfig.get_from_yaml()
-config.max_n_iters, config.max_n_frames = iterations, None
-config.lr, config.gamma = 3e-4, 0.9
-config.evaluation = config.render = config.create_json = False
-config.loggers, config.save_folder = [], tempfile.mkdtemp()
-config.off_policy_n_envs_per_worker, config.off_policy_collected_frames_per_batch = 60, 6000
-config.off_policy_n_optimizer_steps, config.off_policy_train_batch_size = 1000, 128
-config.exploration_anneal_frames = iterations * 6000 // 2
-config.prefer_continuous_actions = algorithm == "maddpg"
-model = MlpConfig.get_from_yaml()
-model.num_cells = [256, 256]
-algorithms = {"maddpg": MaddpgConfig, "qmix": QmixConfig}
-Experiment(task=VmasTask.NAVIGATION.get_from_yaml(), algorithm_config=algorithms[algorithm].get_from_yaml(),
-    model_config=model, critic_model_config=model, seed=0, config=config, callbacks=[Curve()]).run()
-print("seconds", time.perf_counter() - started, flush=True)
-os._exit(0)
-"""
 
 
-def benchmarl(algorithm: str) -> dict[str, Any]:
-    """Its seconds, and ``[frames, seconds, mean return of training episodes]`` an iteration."""
+def of_benchmarl(algorithm: str) -> dict[str, Any]:
+    """Its seconds, and the rows that ``benchmarl_worker`` prints."""
     kept = ROOT / "runs" / "experiments" / f"benchmarl_{algorithm}.json"
     if kept.exists():
         return json.loads(kept.read_text())
-    command = [os.environ["BENCHMARL_PYTHON"], "-W", "ignore", "-c", BENCHMARL, algorithm, str(ITERATIONS)]
     before = processor_seconds()
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
-    seconds = re.search(r"^seconds (\S+)$", run.stdout, re.MULTILINE)
-    if seconds is None:
-        raise RuntimeError(run.stderr[-2000:])
-    rows = [[float(x) for x in line.split()[1:]] for line in run.stdout.splitlines() if line.startswith("row ")]
-    used = round(processor_seconds() - before)
+    rows, seconds = benchmarl(algorithm, "navigation", iterations=ITERATIONS, gamma=0.9)
     result = {
         "frames": ITERATIONS * FRAMES,
-        "seconds": round(float(seconds[1])),
-        "processor_seconds": used,
+        "seconds": round(seconds),
+        "processor_seconds": round(processor_seconds() - before),
         "rows": rows,
     }
     kept.parent.mkdir(parents=True, exist_ok=True)
@@ -86,7 +49,7 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     (algorithm,) = sys.argv[1:]
     name = EXPERIMENT[algorithm]
-    theirs = benchmarl(algorithm)
+    theirs = of_benchmarl(algorithm)
     print("BenchMARL", theirs["seconds"], "s", theirs["rows"][-1], flush=True)
     ours = run_experiment(name, EXPERIMENTS[name], ROOT / "runs" / "experiments")
     result = {
@@ -111,7 +74,7 @@ def write_page(algorithm: str, result: dict[str, Any]) -> None:
     lines = ["| | frames | seconds | processor seconds | return |", "|---|---|---|---|---|"]
     lines.append(
         f"| BenchMARL 1.5.2, seed 0 | {theirs['frames']:,} | {theirs['seconds']} | {theirs['processor_seconds']} | "
-        f"{theirs['rows'][-1][2]:.2f}, of its last training episodes |"
+        f"{theirs['rows'][-1]['return']:.2f}, of its last training episodes |"
     )
     frames = re.search(r"total_frames=(\d+)", ours["command"])
     assert frames is not None

@@ -15,7 +15,7 @@ class Experiment:
         figure: the metric that is reported, of ``summary.json``.
         bar: what every seed must reach; ``above`` says in which direction.
         early: ``(frames, bar)`` of an evaluation on the way.
-        sustained: the last share of the frames in which every evaluation must reach ``bar``, too.
+        sustained: ``(share, bar)`` of every evaluation in the last share of the frames.
         reference: ``(frames, return)`` of another library's training episodes, with ``reference_name``.
         horizontals: names and values to draw as lines.
         ylabel: of the plot.
@@ -29,7 +29,7 @@ class Experiment:
     bar: float
     above: bool = True
     early: tuple[int, float] | None = None
-    sustained: float = 0.0
+    sustained: tuple[float, float] | None = None
     seeds: tuple[int, ...] = (0, 1, 2)
     reference_name: str = ""
     reference: list[tuple[int, float]] = field(default_factory=list)
@@ -304,7 +304,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         ],
         "eval/return_sum",
         0.95,
-        sustained=0.2,
+        sustained=(0.2, 0.95),
         horizontals={"random": 0.001, "all food": 1.0},
         ylabel="greedy episode return, sum over agents",
         page="qmix",

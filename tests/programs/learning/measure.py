@@ -108,13 +108,11 @@ def evaluations_on_the_way(experiment: Experiment, directories: list[Path]) -> d
     if experiment.early is not None:
         frames, bar = experiment.early
         asked["early"] = {"frames": frames, "bar": bar, "figures": [round(seed[frames], 3) for seed in found]}
-    if experiment.sustained:
-        lowest = [
-            min(value for frames, value in seed.items() if frames >= max(seed) * (1 - experiment.sustained))
-            for seed in found
-        ]
+    if experiment.sustained is not None:
+        share, bar = experiment.sustained
+        lowest = [min(value for frames, value in seed.items() if frames >= max(seed) * (1 - share)) for seed in found]
         rounded = [round(value, 3) for value in lowest]
-        asked["sustained"] = {"share": experiment.sustained, "bar": experiment.bar, "figures": rounded}
+        asked["sustained"] = {"share": share, "bar": bar, "figures": rounded}
     return asked
 
 
