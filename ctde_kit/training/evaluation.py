@@ -252,7 +252,8 @@ def record_episode(
         env: an env that training does not use; it is seeded and reset.
         policy: writes the actions of all groups.
         render: returns an image uint8 ``[H, W, 3]`` of the env's current state; ``None`` to render nothing.
-        seed: seeds the env; the program's random state is restored afterwards.
+        seed: seeds the env and what the policy samples, such as a random opponent's actions; the program's random state
+            is restored afterwards.
         watch: called at each step with what the policy read and wrote.
 
     >>> import ctde_kit as ck
@@ -268,6 +269,7 @@ def record_episode(
     """
     frames = []
     with torch.random.fork_rng(), set_exploration_type(GREEDY), evaluating(policy):
+        torch.manual_seed(seed)
         env.set_seed(seed)
         next_root = env.reset()
         while True:

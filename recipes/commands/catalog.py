@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from ctde_kit.errors import UserError
@@ -86,17 +87,17 @@ def _describe(name: str) -> None:
     # Not before: it loads torch.
     from ctde_kit.specs import TeamSpec
 
-    env = task.build(seed=0, device="cpu", n_envs=1)
+    with closing(task.build(seed=0, device="cpu", n_envs=1)) as env:
+        team = TeamSpec.from_env(env)
     print(f"task={task.name}")
     for option, value in to_data(task).items():
         if option not in ("kind", "name"):
             parts = value.items() if isinstance(value, dict) else ()
             lines = {f"task.{option}.{part}": one for part, one in parts} or {f"task.{option}": value}
             print("\n".join(f"  {path}={text(one)}" for path, one in lines.items()))
-    for group in TeamSpec.from_env(env):
+    for group in team:
         kind = f"{'discrete' if group.action.discrete else 'continuous'}, of {sizes(group)}"
         print(f"  group {group.name}: {agents(group)}, observation {group.observation_dim}, action {kind}")
-    env.close()
 
 
 def agents(group: GroupSpec) -> str:

@@ -48,7 +48,7 @@ OPTION_WORDS: dict[str, dict[str, str]] = {
     },
     "mixer_state:": {"^mixer_state: ": "", r"sees='(\w+)'": r"mixer.sees=\1"},
     "mixer:": {
-        "give actors without sub_policies, or mixer=None": "leave ensemble_size=1, or use mixer=none",
+        "give actors without sub_policies, or mixer=None": "leave ensemble_size=1, or run ctde-maddpg with mixer=none",
         "use QMixer or VDNMixer": "use mixer=qmix or mixer=vdn",
     },
     "twin_critics:": {"^twin_critics": "twin_critics=true", "leave twin_critics=None": "give twin_critics=false"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import yaml
@@ -72,7 +73,7 @@ def start(config: RecipeConfig, path: str | Path) -> JsonObject:
     path = Path(path)
     check_loggers(config.logger)
     callbacks = Callbacks(imported(config.callbacks))
-    with guarded_run(config, path) as stop:
+    with guarded_run(config, path) as stop, ExitStack() as closing:
         if checkpoint_paths(path / "checkpoints"):
             raise UserError(f"{path} holds a run already: go on with resume={path}, or choose another hydra.run.dir")
         parts = config.build()
@@ -85,7 +86,7 @@ def start(config: RecipeConfig, path: str | Path) -> JsonObject:
             if code:
                 _write(code, directory.path / CODE_FILE)
             _write(to_data(config), directory.path / "config.yaml")
-            return _train(config, parts, callbacks, directory, 0.0, stop)
+            return _train(config, parts, callbacks, directory, 0.0, stop, closing)
         except BaseException:
             if not checkpoint_paths(directory.checkpoints):
                 directory.clear()
@@ -107,7 +108,7 @@ def resume(config: RecipeConfig, path: Path, *, trust: bool = False) -> JsonObje
     SavedRun(path).check_trust(config, trust=trust)
     check_loggers(config.logger)
     callbacks = Callbacks(imported(config.callbacks))
-    with guarded_run(config, path) as stop:
+    with guarded_run(config, path) as stop, ExitStack() as closing:
         directory = RunDirectory(path)
         content = read_checkpoint(latest_checkpoint(directory.checkpoints), algorithm=config.algorithm)
         finished = (path / "summary.json").exists()
@@ -122,7 +123,7 @@ def resume(config: RecipeConfig, path: Path, *, trust: bool = False) -> JsonObje
         seconds = directory.read_rows(frames, content["rows"].tolist())
         print(f"going on from {frames} frames, to {config.total_frames}")
         _write(to_data(config), directory.path / "config.yaml")
-        return _train(config, parts, callbacks, directory, seconds, stop)
+        return _train(config, parts, callbacks, directory, seconds, stop, closing)
 
 
 def go_on(config: RecipeConfig, path: Path) -> None:
@@ -167,13 +168,16 @@ def _train(
     directory: RunDirectory,
     seconds: float,
     stop: StopSignals,
+    closing: ExitStack,
 ) -> JsonObject:
+    """Train, evaluate and record; ``closing`` then closes the envs that evaluate and record."""
     task, device = config.task, resolve_device(config.device)
     team = TeamSpec.from_env(parts.collector.env)
     groups = [group.name for group in team]
     evaluations = run_evaluations(config, team, _policy(parts), directory, device)
+    closing.callback(evaluations.env.close)
     evaluations.go_on(parts.collector.frames)
-    record = _recording(config, parts, team, directory, evaluations.seed, device)
+    record = _recording(config, parts, team, directory, evaluations.seed, device, closing)
     session = Session(config, parts, directory)
     loggers = config.logger.build(directory.path, directory.path.name)
     settings = Run(
@@ -204,7 +208,6 @@ def _train(
             logger.close()
     if record is not None:
         record()
-    evaluations.env.close()
     session.end()
     _print_result(summary, directory)
     return summary
@@ -220,7 +223,13 @@ def _announce(config: RecipeConfig, directory: RunDirectory) -> None:
 
 
 def _recording(
-    config: RecipeConfig, parts: Parts, team: TeamSpec, directory: RunDirectory, seed: int, device: str
+    config: RecipeConfig,
+    parts: Parts,
+    team: TeamSpec,
+    directory: RunDirectory,
+    seed: int,
+    device: str,
+    closing: ExitStack,
 ) -> Callable[[], None] | None:
     """A function that records a greedy episode: as a video if asked for, and as a plot of what its critics attend to.
 
@@ -231,9 +240,9 @@ def _recording(
     if not config.video and not critics:
         return None
     env = with_transforms(config.task.build_rendered(seed=seed, device=device, episodes=1), team, _policy(parts))
+    closing.callback(env.close)
     render = config.task.renderer(env) if config.video else None
     if config.video and render is None:
-        env.close()
         raise UserError(f"video=true: {config.task.name} has no renderer; leave video=false")
 
     def record() -> None:
@@ -246,7 +255,6 @@ def _recording(
         if config.video:
             directory.videos.mkdir(exist_ok=True)
             write_gif(frames, directory.videos / "greedy_episode.gif")
-        env.close()
 
     return record
 

@@ -1,4 +1,4 @@
-"""The program that runs BenchMARL beside the kit chooses the better setting, keeps what has ended, and stops in time."""
+"""The program that runs BenchMARL chooses the better setting, keeps what has ended, and stops in time."""
 
 from __future__ import annotations
 

@@ -16,10 +16,14 @@ from torch import nn
 from torchrl.data import Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase
 
+from ctde_kit.envs.vmas import VmasEnv
 from ctde_kit.errors import UserError
+from ctde_kit.modules import RandomActor
 from ctde_kit.recipes import CheckpointConfig, EvaluationConfig, VmasTask
+from ctde_kit.recipes.commands import running
 from ctde_kit.recipes.commands.loading import read_config
 from ctde_kit.recipes.commands.running import resume, start
+from ctde_kit.specs import TeamSpec
 from ctde_kit.training import (
     BestPolicy,
     EvaluationLog,
@@ -114,6 +118,34 @@ def test_a_policy_is_evaluated_in_evaluation_mode_and_then_goes_on_as_before() -
     record_episode(CountingEnv(1), policy, None, seed=0)
     assert noting.modes == [False] * 4
     assert (noting.training, frozen.training) == (True, False)
+
+
+def test_the_same_seed_records_the_same_episode_of_a_policy_that_samples() -> None:
+    actions: list[torch.Tensor] = []
+    for state in (1, 2):
+        torch.manual_seed(state)
+        env = VmasEnv("navigation", num_envs=1, max_steps=4)
+        sampling = RandomActor(TeamSpec.from_env(env)["agents"])
+        record_episode(env, sampling, None, seed=5, watch=lambda step: actions.append(step["agents", "action"]))
+    first, second = torch.stack(actions).chunk(2)
+    assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("video", [False, True])
+def test_envs_of_evaluations_and_recordings_are_closed_when_training_fails(
+    video: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[int] = []
+    monkeypatch.setattr(VmasEnv, "close", lambda self, **_: closed.append(self.num_envs))
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("on purpose")
+
+    monkeypatch.setattr(running, "run", fail)
+    with pytest.raises(RuntimeError, match="on purpose"):
+        start(small_config(video=video), tmp_path / "run")
+    evaluating, recording = 4, 1  # envs; garbage collection may close those that train
+    assert [n_envs for n_envs in closed if n_envs != 6] == [recording] * video + [evaluating]
 
 
 def test_every_episode_of_every_evaluation_is_kept(tmp_path: Path) -> None:
