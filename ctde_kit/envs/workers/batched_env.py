@@ -14,6 +14,7 @@ from torchrl.envs import EnvBase
 
 from ctde_kit.cores import usable_cores
 from ctde_kit.envs.workers.block_layout import (
+    REPORTED,
     WENT_ON,
     Block,
     BlockLayout,
@@ -24,7 +25,7 @@ from ctde_kit.envs.workers.block_layout import (
 from ctde_kit.envs.workers.pool import WorkerPool
 from ctde_kit.envs.workers.worker_specs import action_specs, done_specs, observation_specs, reward_specs
 from ctde_kit.errors import UserError
-from ctde_kit.keys import GroupKeys, Key
+from ctde_kit.keys import DONE, GroupKeys, Key
 
 logger = logging.getLogger("ctde_kit")
 
@@ -71,7 +72,8 @@ class WorkerEnv(EnvBase):
       forbid continuous ones.
     - The action mask of a dead agent is all True. Random actions obey the masks.
     - ``(group, "observation")`` is always one float32 array: a dictionary's action mask is taken out, other spaces than
-      ``Box`` are flattened (``gymnasium.spaces.flatten``). Infos are dropped, their action masks apart.
+      ``Box`` are flattened (``gymnasium.spaces.flatten``). Of the infos it keeps action masks, and the numbers
+      that ``infos`` names.
     - ``Discrete`` actions count from 0, wherever the space starts. ``Box`` and ``MultiDiscrete`` actions are vectors
       here, and of the space's own shape to the environment. Observation specs are unbounded.
     - A default group whose agents differ is split, see :func:`~ctde_kit.envs.workers.block_layout.make_groups`.
@@ -106,6 +108,7 @@ class WorkerEnv(EnvBase):
         self.reward_spec = reward_specs(layout).to(device)
         self.done_spec = done_specs(layout).to(device)
         self._pool, self._warned = pool, False
+        self._unreported = list(layout.infos)
         self._everyone = np.ones(layout.n_envs, dtype=np.bool_)
         self._share(pool.attach(layout), layout)
         self._set_seed(seed)
@@ -114,6 +117,7 @@ class WorkerEnv(EnvBase):
     def _share(self, block: Block, layout: BlockLayout) -> None:
         tensors = {key: torch.from_numpy(array) for key, array in block.items()}
         self._went_on = {name: block[name, WENT_ON] for name in self.group_map}
+        self._reported, self._over = block.get(REPORTED), block[DONE]
         self._actions = {GroupKeys(group.name).action: tensors[GroupKeys(group.name).action] for group in layout.groups}
         at_reset = cast(TensorDict, self.observation_spec.zero().update(self.full_done_spec.zero()).to("cpu"))
         at_step = at_reset.copy().update(self.full_reward_spec.zero().to("cpu"))
@@ -147,6 +151,8 @@ class WorkerEnv(EnvBase):
         seeds = np.full(len(selected), -1, dtype=np.int64)
         for index in np.flatnonzero(selected & self._unseeded).tolist():
             seeds[index] = env_seed(self._seed, self._epoch, index)
+        if self._unreported and self._over[selected].any():
+            self._warn_of_unreported()
         self._unseeded = self._unseeded & ~selected
         self._pool.reset(selected, seeds)
         return self._read(self._at_reset)
@@ -175,6 +181,15 @@ class WorkerEnv(EnvBase):
             for name, agents in self.group_map.items()
             for position in np.flatnonzero(self._went_on[name].any(axis=0)).tolist()
         ]
+
+    def _warn_of_unreported(self) -> None:
+        """Say once, after an episode, which of the infos asked for no environment has reported."""
+        assert self._reported is not None
+        missing = [name for name, seen in zip(self._unreported, self._reported.any(axis=0), strict=True) if not seen]
+        if missing:
+            names = " and no ".join(missing)
+            logger.warning("infos: the environment has reported no %s in an episode, and 0 is kept", names)
+        self._unreported = []
 
     def _selected(self, tensordict: TensorDictBase | None, key: Key) -> np.ndarray:
         mask = None if tensordict is None else tensordict.get(key, None)
@@ -211,6 +226,7 @@ def worker_env(
     group_map: Mapping[str, Iterable[str]] | None = None,
     return_state: bool | None = None,
     flatten: bool = False,
+    infos: Iterable[str] = (),
     device: torch.device | str = "cpu",
     worker_timeout: float = 60.0,
 ) -> WorkerEnv:
@@ -233,6 +249,8 @@ def worker_env(
         return_state: whether ``state`` is written; default: where the environment has ``state()``, and it is a vector
             or a dictionary of numbers (whose entries are written one after the other), not a picture.
         flatten: observations and states of several dimensions are vectors, of up to 20,000 features.
+        infos: names of numbers that the environment reports of its agents, such as ``success``: float32, under
+            ``(group, "info", NAME)`` ``[n_envs, n_agents, 1]``, 0 in a step that does not report one.
         device: where the tensors that the env returns live.
         worker_timeout: seconds after which a worker that does not come back from one environment's step, reset or
             making is given up.
@@ -262,7 +280,7 @@ def worker_env(
             state_shape = None
         if flatten:
             description, state_shape = flat_description(description), state_shape and flat_shape("state", state_shape)
-        layout = BlockLayout(n_envs, make_groups(description, group_map), state_shape, max_steps)
+        layout = BlockLayout(n_envs, make_groups(description, group_map), state_shape, max_steps, tuple(infos))
         return WorkerEnv(pool, layout, seed, torch.device(device))
     except BaseException:
         pool.close()

@@ -21,6 +21,9 @@ SEED = "_seed"
 """``[n_envs]`` int64: the seed of an env's next reset; negative: go on with the env's own random stream."""
 WENT_ON = "_went_on"
 """``[n_envs, n_agents]`` bool, in each group: agents that went on after the environment had flagged their end."""
+INFO = "info"
+REPORTED = "_reported"
+"""``[n_envs, n_infos]`` bool: which of the infos asked for an env has reported of any agent so far."""
 
 _ALIGNMENT = 64
 Block = Mapping[Key, np.ndarray]
@@ -122,8 +125,8 @@ class GroupLayout:
         """What entries of the block are that differ from the agents' own spaces, in words, once each."""
         return [*dict.fromkeys(change for agent in self.agents.values() for change in agent.changes)]
 
-    def fields(self, n_envs: int) -> dict[Key, tuple[tuple[int, ...], np.dtype]]:
-        """Shape and dtype of every entry."""
+    def fields(self, n_envs: int, infos: tuple[str, ...] = ()) -> dict[Key, tuple[tuple[int, ...], np.dtype]]:
+        """Shape and dtype of every entry; ``infos`` are the names of what the environment reports."""
         keys, batch, flag = GroupKeys(self.name), (n_envs, len(self.agents)), np.dtype(np.bool_)
         space = self.first.action_space
         action_dtype = space.dtype if isinstance(space, Box) else np.dtype(np.int64)
@@ -137,6 +140,8 @@ class GroupLayout:
             keys.action: ((*batch, *self.first.action_shape), np.dtype(action_dtype)),
             (self.name, WENT_ON): (batch, flag),
         }
+        for name in infos:
+            fields[self.name, INFO, name] = ((*batch, 1), np.dtype(np.float32))
         if self.first.has_action_mask:
             fields[keys.action_mask] = ((*batch, sum(self.first.n_choices)), flag)
         return fields
@@ -150,6 +155,7 @@ class BlockLayout:
     groups: tuple[GroupLayout, ...]
     state_shape: tuple[int, ...] | None
     max_steps: int | None
+    infos: tuple[str, ...] = ()
 
     def fields(self) -> dict[Key, tuple[tuple[int, ...], np.dtype]]:
         """Shape and dtype of every entry, the processes' own included."""
@@ -161,8 +167,10 @@ class BlockLayout:
             fields[name] = ((self.n_envs, 1), np.dtype(np.bool_))
         if self.state_shape is not None:
             fields[STATE] = ((self.n_envs, *self.state_shape), np.dtype(np.float32))
+        if self.infos:
+            fields[REPORTED] = ((self.n_envs, len(self.infos)), np.dtype(np.bool_))
         for group in self.groups:
-            fields.update(group.fields(self.n_envs))
+            fields.update(group.fields(self.n_envs, self.infos))
         return fields
 
     @property

@@ -9,7 +9,7 @@ import torch
 from gymnasium.spaces import Box, Discrete, MultiDiscrete
 from torchrl.data import Bounded, Categorical, Composite, MultiCategorical, TensorSpec, Unbounded
 
-from ctde_kit.envs.workers.block_layout import BlockLayout, GroupLayout
+from ctde_kit.envs.workers.block_layout import INFO, BlockLayout, GroupLayout
 from ctde_kit.keys import DONE, STATE, TERMINATED, TRUNCATED, GroupKeys
 
 
@@ -34,7 +34,7 @@ def _action_spec(layout: BlockLayout, group: GroupLayout) -> TensorSpec:
 
 
 def observation_specs(layout: BlockLayout) -> Composite:
-    """Observations and states (float32, unbounded), masks and action masks (bool)."""
+    """Observations, states and infos (float32, unbounded), masks and action masks (bool)."""
     groups: dict[str, dict[str, TensorSpec]] = {}
     for group in layout.groups:
         keys, fields = GroupKeys(group.name), group.fields(layout.n_envs)
@@ -42,6 +42,9 @@ def observation_specs(layout: BlockLayout) -> Composite:
         for key in (keys.mask, keys.action_mask):
             if key in fields:
                 groups[group.name][key[-1]] = _flag(fields[key][0])
+        batch = layout.n_envs, len(group.agents)
+        if layout.infos:
+            groups[group.name][INFO] = Composite({name: _number((*batch, 1)) for name in layout.infos}, shape=batch)
     specs = _by_group(layout, groups)
     if layout.state_shape is not None:
         specs[STATE] = _number((layout.n_envs, *layout.state_shape))

@@ -35,6 +35,7 @@ class PettingZooTask(TaskConfig):
         max_steps: steps per episode.
         continuous_actions: for environments that offer both kinds; null for what the recipe needs, else discrete.
         return_state: write the env's global state; null: write it where the env has one.
+        infos: names of numbers that the environment reports of its agents, such as success; evaluations keep them.
         params: the environment's own arguments.
 
     >>> from ctde_kit.recipes import PettingZooTask
@@ -52,6 +53,7 @@ class PettingZooTask(TaskConfig):
     max_steps: int = 25
     continuous_actions: bool | None = None
     return_state: bool | None = None
+    infos: list[str] = field(default_factory=list)
     params: JsonObject = field(default_factory=dict)
 
     @property
@@ -67,6 +69,13 @@ class PettingZooTask(TaskConfig):
         return chosen_actions(self, continuous is True) if offers_both else self
 
     def build(self, *, seed: int, device: str, n_envs: int | None = None) -> EnvBase:
+        return self._build(seed, device, n_envs or self.n_envs, infos=[])
+
+    def build_evaluation(self, *, seed: int, device: str, episodes: int) -> EnvBase:
+        """The evaluation env, which also has what the environment reports of each agent under ``infos``."""
+        return self._build(seed, device, self.evaluation_envs(episodes), infos=self.infos)
+
+    def _build(self, seed: int, device: str, n_envs: int, infos: list[str]) -> EnvBase:
         from ctde_kit.envs.workers import worker_env
 
         params = dict(self.params)
@@ -75,13 +84,14 @@ class PettingZooTask(TaskConfig):
         with naming_params(self.name, params):
             return worker_env(
                 self._factory(params),
-                n_envs=n_envs or self.n_envs,
+                n_envs=n_envs,
                 n_workers=self.n_workers,
                 worker_timeout=self.worker_timeout,
                 max_steps=self.max_steps,
                 seed=seed,
                 return_state=self.return_state,
                 flatten=True,
+                infos=infos,
                 device=device,
             )
 
