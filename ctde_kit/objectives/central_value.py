@@ -146,9 +146,8 @@ def _joint_value(
 
 
 def _took(actors: Mapping[str, QActor], current: TensorDictBase, index: Mapping[str, Tensor]) -> Tensor:
-    """Where all agents that are alive took the actions ``index``, bool ``[*B, T, 1, 1]``."""
+    """Where all agents took the actions ``index``, bool ``[*B, T, 1, 1]``; of dead agents both are the no-op."""
     took = torch.ones(*current.shape, dtype=torch.bool, device=current.device)
     for name, actor in actors.items():
-        same = actor.index(current.get(actor.group.keys.action)) == index[name]
-        took = took & (same | ~current.get(actor.group.keys.mask) if actor.group.mask else same).all(-1)
+        took = took & (actor.index(current.get(actor.group.keys.action)) == index[name]).all(-1)
     return took.unsqueeze(-1).unsqueeze(-1)

@@ -16,7 +16,7 @@ from ctde_kit.objectives import CentralValue, QMixLoss
 from ctde_kit.specs import TeamSpec
 from tests.contracts.fakes import group_spec, make_network
 
-GAMMA, ALPHA, SIZE = 0.9, 0.3, 23
+GAMMA, ALPHA, SIZE = 0.9, 0.3, 61
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +54,7 @@ def make(weighting: Any, recurrent: bool = False, **options: Any) -> QMixLoss:
     loss = QMixLoss(new_actors(recurrent), QMixer(TEAM), gamma=GAMMA, value_loss="l2", central=central, **options)
     assert loss.target_networks is not None
     for parameter in loss.target_networks.parameters():
-        parameter.add_(0.2 * torch.randn_like(parameter))
+        parameter.add_(0.5 * torch.randn_like(parameter))
     return loss
 
 
@@ -131,9 +131,12 @@ def expected(loss: QMixLoss, data: TensorDictBase) -> tuple[Tensor, Tensor, Tens
 def test_losses_and_gradients_are_the_papers(weighting: str) -> None:
     torch.manual_seed(3)
     loss, data = make(weighting), transitions()
-    for name, actor in loss.actors.items():  # some joint actions are the best ones
-        best = greedy({n: a.agent_network(data.copy())[n, "action_value"] for n, a in loss.actors.items()}, data)[name]
-        data[name, "action"][:7] = actor.encode(best)[:7]
+    best = greedy({n: a.agent_network(data.copy())[n, "action_value"] for n, a in loss.actors.items()}, data)
+    alive, other = data["wolves", "mask"], (best["wolves"] + 1) % 6
+    best["wolves"] = best["wolves"].where(alive, other)
+    for name, actor in loss.actors.items():  # some joint actions are the best ones, apart from dead agents'
+        data[name, "action"][:29] = actor.encode(best[name])[:29]
+    assert not alive[:29].all()
     total, central, weight = expected(loss, data)
     parameters = [parameter for parameter in loss.parameters() if parameter.requires_grad]
     right = torch.autograd.grad(total + central, parameters)
