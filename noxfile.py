@@ -140,6 +140,21 @@ def peers(session: nox.Session) -> None:
 
 
 @nox.session
+def gpu(session: nox.Session) -> None:
+    """On a machine with a CUDA device and a CUDA build of torch: parity with the CPU, and speed."""
+    session.install("-e", ".[test]")
+    session.run("pytest", "-n", "0", "-m", "gpu", "tests/gpu/test_parity.py")
+    session.run("python", "-m", "tests.programs.benchmarks.gpu_speed", *session.posargs)
+
+
+@nox.session
+def gpu_rehearsal(session: nox.Session) -> None:
+    """Without a device, but with a CUDA build of torch: nothing leaves the device or waits for it."""
+    session.install("-e", ".[test]")
+    session.run("pytest", "-n", "0", "-m", "gpu", "tests/gpu/test_rehearsal.py")
+
+
+@nox.session
 def scenarios(session: nox.Session) -> None:
     """Every shipped VMAS scenario, compiled against plain; the table goes to docs/environments.md."""
     session.install("-e", ".[test]")

@@ -31,6 +31,14 @@ def required_entry(tensordict: TensorDictBase, key: NestedKey, advice: str | Non
     return value
 
 
+def device_of(tensordict: TensorDictBase) -> torch.device | None:
+    """Where the entries lie; a tensordict that was made from tensors knows it only if it was told."""
+    if tensordict.device is not None:
+        return tensordict.device
+    leaves = tensordict.values(include_nested=True, leaves_only=True)
+    return next((leaf.device for leaf in leaves), None)
+
+
 def check_same_shape(**tensors: Tensor) -> None:
     """Raise ``UserError`` unless all tensors have one shape: a silent broadcast over agents is a wrong loss."""
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}

@@ -7,6 +7,7 @@ from tensordict import TensorDictBase, cat
 from torch import Tensor
 
 from ctde_kit.data.tensordict_state import from_state, to_state
+from ctde_kit.entries import device_of
 from ctde_kit.errors import UserError
 from ctde_kit.keys import DONE, IS_INIT, NEXT, PADDING_MASK
 from ctde_kit.protocols import StateDict
@@ -52,7 +53,7 @@ class Episodes:
         if self._open is None:
             shape = (len(batch), self.max_steps)
             self._open = batch[:, :1].expand(*shape).clone().zero_()
-            self._length = torch.zeros(len(batch), dtype=torch.long, device=batch.device)
+            self._length = torch.zeros(len(batch), dtype=torch.long, device=device_of(batch))
         if len(self._open) != len(batch):
             raise UserError(f"Episodes: expected batches of the same {len(self._open)} envs, found {len(batch)}")
         finished = [item for t in range(batch.shape[1]) if (item := self._take(batch[:, t])) is not None]

@@ -8,6 +8,7 @@ import torch
 from tensordict import TensorDictBase
 from tensordict.utils import NestedKey
 
+from ctde_kit.entries import device_of
 from ctde_kit.errors import UserError
 
 
@@ -78,7 +79,7 @@ class OnPolicyBuffer:
         if self._items is None:
             raise UserError("the buffer is empty: call extend(batch) first")
         size = self.minibatch_frames // (self.sequence_length or 1)
-        order = torch.randperm(len(self._items), device=self._items.device)
+        order = torch.randperm(len(self._items), device=device_of(self._items))
         rows = order[: len(order) // size * size]
         # One gather per entry and pass, of which the minibatches are views; index_select is faster than indexing.
         shuffled = self._items.apply(

@@ -147,7 +147,7 @@ def _joint_value(
 
 def _took(actors: Mapping[str, QActor], current: TensorDictBase, index: Mapping[str, Tensor]) -> Tensor:
     """Where all agents took the actions ``index``, bool ``[*B, T, 1, 1]``; of dead agents both are the no-op."""
-    took = torch.ones(*current.shape, dtype=torch.bool, device=current.device)
-    for name, actor in actors.items():
-        took = took & (actor.index(current.get(actor.group.keys.action)) == index[name]).all(-1)
-    return took.unsqueeze(-1).unsqueeze(-1)
+    took = [
+        (actor.index(current.get(actor.group.keys.action)) == index[name]).all(-1) for name, actor in actors.items()
+    ]
+    return torch.stack(took).all(0).unsqueeze(-1).unsqueeze(-1)

@@ -8,6 +8,7 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
+from ctde_kit.entries import device_of
 from ctde_kit.errors import UserError
 from ctde_kit.graph import TraceError
 from ctde_kit.graph.toolchain import report_fallback
@@ -128,7 +129,7 @@ class GradientStep:
     def gradients(self, minibatch: TensorDictBase) -> tuple[Metrics, list[Tensor | None]]:
         """The metrics, and the clipped gradient of each of ``parameters``; ``None`` for one that no loss uses."""
         metrics: Metrics = {}
-        total, waiting, given = torch.zeros((), device=minibatch.device), self._waiting(), set[str]()
+        total, waiting, given = torch.zeros((), device=device_of(minibatch)), self._waiting(), set[str]()
         for group, loss in self.losses.items():
             for name, value in loss(minibatch).items():
                 metrics[self._prefix(group) + name] = value.detach()
