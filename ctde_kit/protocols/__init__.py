@@ -13,6 +13,7 @@ from ctde_kit.protocols.group_policies import (
     ProvidesPrimer,
     SamplesEntropy,
     SamplesWithLogProb,
+    SplitsIntoAgents,
 )
 from ctde_kit.protocols.network_capabilities import (
     DeclaresEntries,
@@ -67,6 +68,7 @@ __all__ = [
     "SharedWithTargets",
     "StateAccess",
     "StateDict",
+    "SplitsIntoAgents",
     "Stateful",
     "SwapsOwnAction",
     "TargetRule",
