@@ -36,10 +36,10 @@ class AdvantageEstimator(nn.Module):
     one batched step from each step's hidden state. So batches must come from the same envs in the same order, and the
     hidden state is part of ``state_dict``.
 
-    With ``of_team`` the group's agents maximize one reward together: its value is the mean of the critic's values (those
-    of a critic with one head are all the same), its reward the mean of all agents' rewards, dead ones' counting as 0,
-    and only the team's flags end it. There is one advantage and one target per step, written for each agent;
-    advantages are normalized over steps, whoever is dead.
+    With ``of_team`` the group's agents maximize one reward together: the mean of all agents' rewards, dead ones'
+    counting as 0. The value is the mean of the critic's values (those of a critic with one head are all the same), and
+    only the team's flags end it. There is one advantage and one target per step, written for each agent; advantages are
+    normalized over steps, whoever is dead.
 
     Args:
         critic: writes ``(group, "state_value")``.

@@ -96,6 +96,10 @@ class HAPPOLoss(MAPPOLoss):
         """The group's spec."""
         return self.actor_network.group
 
+    @property
+    def n_agents(self) -> int:
+        return self.group.n_agents
+
     def policy_entries(self, actor: ProbabilisticTensorDictSequential) -> list[Entry]:
         key, advice = as_key(self.tensor_keys.log_ratio_product), "HAPPOLoss.begin writes it"
         product = replace(self._group_entries(actor).action_log_prob, key=key, advice=advice)
@@ -125,9 +129,9 @@ class HAPPOLoss(MAPPOLoss):
         stored = batch.get(self.tensor_keys.sample_log_prob)
         return batch.set(self.tensor_keys.log_ratio_product, torch.zeros_like(stored))
 
-    def pass_on(self, batch: TensorDictBase, learner: AgentLearner, later: Sequence[int]) -> None:
-        """Multiply the product of the agents ``later`` by the ratio of the agent that has just learned from ``batch``."""
-        product = batch.get(self.tensor_keys.log_ratio_product)
+    def pass_on(self, batch: TensorDictBase, agent: int, later: Sequence[int]) -> None:
+        """Multiply the product of the agents ``later`` by the ratio of the one that has just learned from ``batch``."""
+        product, learner = batch.get(self.tensor_keys.log_ratio_product), self.for_agent(agent)
         product[..., list(later)] += learner.log_ratio(learner.select(batch))
 
     def log_ratio(self, tensordict: TensorDictBase, actor: ProbabilisticTensorDictSequential) -> Tensor:

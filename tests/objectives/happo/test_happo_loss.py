@@ -107,7 +107,7 @@ def test_each_agents_loss_and_gradient_are_the_papers(kind: str, recurrent: bool
             # Nobody else's parameters are in this agent's objective.
             assert not whole[[other for other in range(3) if other != agent]].any()
         clipped[agent] = found["clip_fraction"]
-        loss.pass_on(batch, learner, ORDER[place + 1 :])
+        loss.pass_on(batch, agent, ORDER[place + 1 :])
     assert 0.1 < clipped.mean() < 0.9  # some ratios are clipped, and some are not
 
 
@@ -118,7 +118,7 @@ def test_the_product_is_that_of_the_ratios_before(recurrent: bool) -> None:
     assert not batch["agents", "log_ratio_product"].any()
     for place, agent in enumerate(ORDER):
         move(loss.for_agent(agent))
-        loss.pass_on(batch, loss.for_agent(agent), ORDER[place + 1 :])
+        loss.pass_on(batch, agent, ORDER[place + 1 :])
     log_prob = dist_of(loss.actor_network, batch).log_prob(batch["agents", "action"]).detach()
     log_ratio = (log_prob - start).masked_fill(~batch["agents", "mask"], 0)
     expected = torch.stack([log_ratio[..., 2], log_ratio[..., 2] + log_ratio[..., 0], torch.zeros(4, 7)], -1)
@@ -165,7 +165,7 @@ def test_the_dead_change_nothing(kind: str, garbage: float) -> None:
             learner = loss.for_agent(agent)
             move(learner)
             found += [*learner(learner.select(batch)).values()]
-            loss.pass_on(batch, learner, ORDER[place + 1 :])
+            loss.pass_on(batch, agent, ORDER[place + 1 :])
         results.append(torch.stack([*found, batch["agents", "log_ratio_product"].sum()]))
     assert torch.equal(*results)
 
