@@ -219,6 +219,10 @@ class MAPPOLoss(ModuleLoss):
             "clip_fraction": clip_fraction,
         }
 
+    def log_ratio(self, tensordict: TensorDictBase, actor: ProbabilisticTensorDictSequential) -> Tensor:
+        """How far the logarithm of the stored actions' probability has moved, ``[*B, n_agents]``; 0 for the dead."""
+        return self._dist_and_log_ratio(tensordict, actor, self._alive(tensordict))[1]
+
     def _alive(self, tensordict: TensorDictBase) -> Tensor | None:
         """Whose actions count, bool ``[*B, n_agents]``; ``None`` for all."""
         keys = self.tensor_keys
@@ -236,10 +240,7 @@ class MAPPOLoss(ModuleLoss):
     def _dist_and_log_ratio(
         self, tensordict: TensorDictBase, actor: ProbabilisticTensorDictSequential, alive: Tensor | None
     ) -> tuple[torch.distributions.Distribution, Tensor]:
-        """The distribution of actions, and how far the logarithm of the stored actions' probability has moved.
-
-        The latter is ``[*B, n_agents]``, and 0 for dead agents and in padding.
-        """
+        """The distribution of actions, and their ``log_ratio``."""
         action = self._entry(tensordict, self.tensor_keys.action, alive)
         old_log_prob = self._entry(tensordict, self.tensor_keys.sample_log_prob, alive)
         dist = actor.get_dist(tensordict.copy())

@@ -23,10 +23,12 @@ class Turn:
     """One learner's turn.
 
     Args:
+        group: the learner's group.
         batch: what it learns from.
         agent: its index in its group; ``None`` for the critic.
     """
 
+    group: str
     batch: TensorDictBase
     agent: int | None
 
@@ -94,10 +96,10 @@ class SequentialUpdate:
             for place, agent in enumerate(order, 1):
                 learner = self._agents[name][agent]
                 self._step = self._named(self._agent_steps[name][agent], name, "actor")
-                yield Turn(learner.select(batch), agent)
+                yield Turn(name, learner.select(batch), agent)
                 loss.pass_on(batch, agent, order[place:])
             self._step = self._named(self._critic_steps[name], name, "critic")
-            yield Turn(self._critics[name].select(batch), None)
+            yield Turn(name, self._critics[name].select(batch), None)
         self._step = None
 
     def _named(self, step: GradientStep, group: str, network: str) -> Callable[[TensorDictBase], Metrics]:

@@ -13,7 +13,6 @@ from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModuleBas
 from tensordict.utils import NestedKey
 from torch import Tensor
 
-from ctde_kit.entries import valid_agents
 from ctde_kit.entry_tables import Entry, as_key
 from ctde_kit.errors import UserError
 from ctde_kit.keys import GroupKeys
@@ -38,7 +37,7 @@ class HAPPOLoss(MAPPOLoss):
     Reads what ``MAPPOLoss`` reads, and the group's ``log_ratio_product`` ``[*B, n_agents]``, the logarithm of each
     agent's M: ``begin`` writes zeros, and ``pass_on`` adds an agent's ratio for those after it. The ``advantage`` is
     the team's, the same for each agent (``AdvantageEstimator(..., of_team=True)``). The ratio of a dead agent is 1, and
-    it learns nothing; the value is the team's, and is learned whoever is dead.
+    it learns nothing. The value is the team's: each step in which anyone is alive counts once.
 
     Args:
         actor: a ``MultiAgentActor`` whose agents share no parameters.
@@ -69,6 +68,7 @@ class HAPPOLoss(MAPPOLoss):
         log_ratio_product: NestedKey = ("agents", "log_ratio_product")
 
     tensor_keys: _AcceptedKeys
+    _actors: list[ProbabilisticTensorDictSequential]
     default_keys = _AcceptedKeys
 
     def __init__(
@@ -110,14 +110,15 @@ class HAPPOLoss(MAPPOLoss):
         return product * super()._advantage(tensordict, alive)
 
     def _valued(self, tensordict: TensorDictBase) -> Tensor | None:
-        keys = self.tensor_keys
-        return valid_agents(tensordict, None, keys.padding_mask, keys.value_target)
+        living = super()._valued(tensordict)
+        # The team has one value: a step counts once, by the entry of its first living agent.
+        return None if living is None else living & (living.cumsum(-1) == 1)
 
     def for_agent(self, agent: int) -> AgentLearner:
         """The policy loss of one agent, on the same storage."""
         self.group.check_agent(agent)
         self._share_storage()
-        return AgentLearner(self, agent, self._actors[agent])
+        return AgentLearner(self, self.group, agent, self._actors[agent])
 
     def for_critic(self) -> CriticLearner:
         """The value loss alone."""
@@ -133,10 +134,6 @@ class HAPPOLoss(MAPPOLoss):
         """Multiply the product of the agents ``later`` by the ratio of the one that has just learned from ``batch``."""
         product, learner = batch.get(self.tensor_keys.log_ratio_product), self.for_agent(agent)
         product[..., list(later)] += learner.log_ratio(learner.select(batch))
-
-    def log_ratio(self, tensordict: TensorDictBase, actor: ProbabilisticTensorDictSequential) -> Tensor:
-        """How far the logarithm of the stored actions' probability has moved, ``[*B, n_agents]``; 0 for the dead."""
-        return self._dist_and_log_ratio(tensordict, actor, self._alive(tensordict))[1]
 
     def _check_unshared(self) -> None:
         owned = [{parameter.data_ptr() for parameter in actor.parameters()} for actor in self._actors]

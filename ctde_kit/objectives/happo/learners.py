@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import ProbabilisticTensorDictSequential
@@ -12,9 +10,8 @@ from torchrl.modules import set_recurrent_mode
 
 from ctde_kit.entry_tables import Entry
 from ctde_kit.objectives.entry_checks import EntryCheck, parameter_dtype
-
-if TYPE_CHECKING:
-    from ctde_kit.objectives.happo.happo_loss import HAPPOLoss
+from ctde_kit.objectives.mappo_loss import MAPPOLoss
+from ctde_kit.specs import GroupSpec
 
 
 class AgentLearner(nn.Module):
@@ -25,15 +22,18 @@ class AgentLearner(nn.Module):
 
     Args:
         whole: the group's loss.
+        group: the group's spec.
         agent: the agent's index in the group.
         actor: the policy of a group of this agent alone.
     """
 
-    def __init__(self, whole: HAPPOLoss, agent: int, actor: ProbabilisticTensorDictSequential):
+    _whole: MAPPOLoss
+
+    def __init__(self, whole: MAPPOLoss, group: GroupSpec, agent: int, actor: ProbabilisticTensorDictSequential):
         super().__init__()
         # Kept out of the module tree: the other agents' parameters are not this one's.
         self.__dict__["_whole"] = whole
-        self.agent, self.actor_network = agent, actor
+        self.group, self.agent, self.actor_network = group, agent, actor
         name = f"{type(whole).__name__}, agent {agent}"
         self._check_entries = EntryCheck(name, whole.policy_entries(actor), whole.tensor_keys.padding_mask)
 
@@ -52,7 +52,7 @@ class AgentLearner(nn.Module):
         return own
 
     def _has_agent_axis(self, entry: Entry) -> bool:
-        return entry.group == self._whole.group.name or entry.shape.startswith("*B n_agents")
+        return entry.group == self.group.name or entry.shape.startswith("*B n_agents")
 
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
         self._check_entries(tensordict, parameter_dtype(self))
@@ -74,7 +74,9 @@ class CriticLearner(nn.Module):
         whole: the group's loss.
     """
 
-    def __init__(self, whole: HAPPOLoss):
+    _whole: MAPPOLoss
+
+    def __init__(self, whole: MAPPOLoss):
         super().__init__()
         self.__dict__["_whole"] = whole
         self.critic_network, self.value_norm = whole.critic_network, whole.value_norm
