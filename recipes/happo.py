@@ -23,8 +23,12 @@ if TYPE_CHECKING:
 class HAPPOConfig(PPOConfig):
     """HAPPO (Kuba et al. 2022), as data: ``build`` gives the parts; see also ``PPOConfig``.
 
-    Each group is a team: its agents share one reward, the mean of their rewards, and one value. ``epochs`` are the
-    passes of each agent, and of the critic, over a batch.
+    Each group is a team: its agents share one reward, the mean of their rewards, and one value.
+
+    Args:
+        epochs: passes over a batch, of each agent in its turn, and of the critic after them.
+        normalize_advantage: joint or none.
+        target_kl: end an agent's turn once an epoch's KL exceeds this; null for never.
 
     >>> from ctde_kit.recipes import HAPPOConfig, VmasTask, iterate
     >>> task = VmasTask("vmas/balance", n_envs=2, max_steps=5)

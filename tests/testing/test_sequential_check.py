@@ -10,9 +10,9 @@ import torch
 
 from ctde_kit.objectives import HAPPOLoss
 from ctde_kit.objectives.happo import AgentLearner
-from ctde_kit.training import Parts
 from ctde_kit.recipes.commands.running import start
 from ctde_kit.testing import Report, check_policy_gradient_loss, check_sequential_update
+from ctde_kit.training import Parts
 from tests.objectives.happo.test_happo_loss import case
 from tests.recipes.small_happo import small_happo_config
 from tests.testing.test_doctor_command import doctor

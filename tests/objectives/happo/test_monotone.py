@@ -7,7 +7,7 @@ then an expectation, not an estimate. Returns come from the policies' tables.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import product
+from itertools import pairwise, product
 from typing import Any
 
 import pytest
@@ -128,7 +128,7 @@ def returns(game: Game, iterations: int, lr: float, steps: int, *, with_products
 
 
 def falls(found: list[float]) -> int:
-    return sum(after < before - 1e-9 for before, after in zip(found, found[1:], strict=False))
+    return sum(after < before - 1e-9 for before, after in pairwise(found))
 
 
 @pytest.mark.parametrize("clip_epsilon", [0.2, 5.0])
