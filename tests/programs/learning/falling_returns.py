@@ -76,7 +76,7 @@ def summary(returns: Sequence[float]) -> dict[str, float]:
 def write_page(result: dict[str, Any]) -> None:
     """The table between the page's marks."""
     lines = [
-        "| game | recipe | iterations in which the return fell, by seed | largest fall, by seed | last return, by seed |",
+        "| game | recipe | share of iterations in which it fell | largest fall | last return |",
         "|---|---|---|---|---|",
     ]
     for name, seeds in result["runs"].items():
