@@ -8,12 +8,14 @@ from functools import cached_property
 
 import torch
 from tensordict import TensorDictBase
+from tensordict.nn import ProbabilisticTensorDictSequential
 from torch import Tensor
 from torchrl.modules import set_recurrent_mode
 
 from ctde_kit.keys import PADDING_MASK, GroupKeys
 from ctde_kit.testing.comparing import number
-from ctde_kit.testing.findings import Violation, drawing_from, rule
+from ctde_kit.testing.findings import NotApplicable, Violation, drawing_from, rule
+from ctde_kit.testing.ratio_rules import HoldsActor
 from ctde_kit.training import SequentialUpdate
 
 STEPS, LEARNING_RATE = 3, 1e-3
@@ -79,7 +81,10 @@ class TurnCase:
 
     @torch.no_grad()
     def _moved(self, group: str) -> Tensor:
-        keys, actor = GroupKeys(group), self.update.losses[group].actor_network
+        keys, loss = GroupKeys(group), self.update.losses[group]
+        actor = loss.actor_network if isinstance(loss, HoldsActor) else None
+        if not isinstance(actor, ProbabilisticTensorDictSequential):
+            raise NotApplicable("the loss shows no actor_network that has get_dist")
         with set_recurrent_mode(True):
             log_prob = actor.get_dist(self.batch.copy()).log_prob(self.batch.get(keys.action))
         return (log_prob - self.batch.get(keys.action_log_prob)).masked_fill(~self._alive(group, log_prob), 0)
@@ -98,7 +103,7 @@ def each_learner_has_one_turn(case: TurnCase) -> str:
     for group, agent in case.learners:
         by_group.setdefault(group, []).append(agent)
     for group, (*agents, last) in by_group.items():
-        n_agents = case.update.losses[group].group.n_agents
+        n_agents = case.batch.get(GroupKeys(group).action_log_prob).shape[-1]
         if sorted(-1 if agent is None else agent for agent in agents) != list(range(n_agents)) or last is not None:
             raise Violation(
                 f"group {group!r} has the turns {[*agents, last]}, expected each agent once, then the critic"

@@ -86,8 +86,8 @@ class HAPPOLoss(MAPPOLoss):
             )
         super().__init__(actor, critic, keys=keys, **options)
         self.set_keys(log_ratio_product=(keys or GroupKeys()).log_ratio_product)
-        # Kept out of the module tree: these are other views of the actor's own parameters.
-        self.__dict__["_actors"] = [actor.group_of_one(agent) for agent in range(actor.group.n_agents)]
+        # In a plain list, so not in the module tree: these are other views of the actor's own parameters.
+        self._actors = [actor.group_of_one(agent) for agent in range(actor.group.n_agents)]
         self._check_unshared()
         self._addresses = self._found_addresses()
 
