@@ -109,7 +109,7 @@ def wheel(session: nox.Session) -> None:
         "minibatch_frames=100",
     ]
     with tempfile.TemporaryDirectory() as elsewhere, session.chdir(elsewhere):
-        for script in ("ctde-mappo", "ctde-ippo"):
+        for script in ("ctde-mappo", "ctde-ippo", "ctde-happo"):
             session.run(script, *quick)
         discrete = ["task.continuous_actions=false", *quick[:-1]]
         for script in ("ctde-qmix", "ctde-vdn", "ctde-iql", "ctde-qplex"):

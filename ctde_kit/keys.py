@@ -182,5 +182,10 @@ class GroupKeys:
         return self("advantage")
 
     @property
+    def log_ratio_product(self) -> tuple[str, str]:
+        """The logarithm of the product of the ratios of the agents that HAPPO updated before this one."""
+        return self("log_ratio_product")
+
+    @property
     def value_target(self) -> tuple[str, str]:
         return self("value_target")

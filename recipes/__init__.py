@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from ctde_kit.recipes.configs.tasks.torchrl_task import TorchRLTask
     from ctde_kit.recipes.configs.tasks.vmas_task import VmasTask
     from ctde_kit.recipes.configs.weightings import CentralWeighting, NoWeighting, OptimisticWeighting
+    from ctde_kit.recipes.happo import HAPPOConfig
     from ctde_kit.recipes.maddpg import MADDPGConfig
     from ctde_kit.recipes.mappo import MAPPOConfig
     from ctde_kit.recipes.masac import MASACConfig
@@ -83,6 +84,7 @@ _NAMES = {
     "ctde_kit.recipes.configs.tasks.torchrl_task": ("TorchRLTask",),
     "ctde_kit.recipes.configs.tasks.vmas_task": ("VmasTask",),
     "ctde_kit.recipes.configs.weightings": ("CentralWeighting", "NoWeighting", "OptimisticWeighting"),
+    "ctde_kit.recipes.happo": ("HAPPOConfig",),
     "ctde_kit.recipes.maddpg": ("MADDPGConfig",),
     "ctde_kit.recipes.mappo": ("MAPPOConfig",),
     "ctde_kit.recipes.masac": ("MASACConfig",),
@@ -104,6 +106,7 @@ __all__ = [
     "GaussianExploration",
     "GreedyChaseOpponent",
     "GumbelExploration",
+    "HAPPOConfig",
     "HardTarget",
     "HeuristicOpponent",
     "LbfTask",

@@ -75,15 +75,25 @@ class OnPolicyBuffer:
             )
         self._items = batch.reshape(n_envs * length // self.sequence_length, self.sequence_length)
 
-    def __iter__(self) -> Iterator[TensorDictBase]:
+    @property
+    def items(self) -> TensorDictBase:
+        """The stored batch: single steps ``[N]``, or slices ``[N, sequence_length]``."""
         if self._items is None:
             raise UserError("the buffer is empty: call extend(batch) first")
+        return self._items
+
+    def of(self, items: TensorDictBase) -> OnPolicyBuffer:
+        """A buffer of other entries of as many ``items``, with minibatches of the same size."""
+        other = OnPolicyBuffer(self.minibatch_frames, self.sequence_length)
+        other._items = items
+        return other
+
+    def __iter__(self) -> Iterator[TensorDictBase]:
+        items = self.items
         size = self.minibatch_frames // (self.sequence_length or 1)
-        order = torch.randperm(len(self._items), device=device_of(self._items))
+        order = torch.randperm(len(items), device=device_of(items))
         rows = order[: len(order) // size * size]
         # One gather per entry and pass, of which the minibatches are views; index_select is faster than indexing.
-        shuffled = self._items.apply(
-            lambda part: part.index_select(0, rows), batch_size=[len(rows), *self._items.batch_size[1:]]
-        )
+        shuffled = items.apply(lambda part: part.index_select(0, rows), batch_size=[len(rows), *items.batch_size[1:]])
         assert shuffled is not None
         yield from shuffled.split(size)

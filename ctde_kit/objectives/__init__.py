@@ -1,7 +1,8 @@
-"""Losses of MAPPO, QMIX, MADDPG and MASAC, advantages, and returns."""
+"""Losses of MAPPO, HAPPO, QMIX, MADDPG and MASAC, advantages, and returns."""
 
 from ctde_kit.objectives.advantage import AdvantageEstimator
 from ctde_kit.objectives.central_value import CentralValue
+from ctde_kit.objectives.happo import HAPPOLoss
 from ctde_kit.objectives.maddpg import MADDPGLoss, MinimaxAdversary, PolicyInference, TargetPolicySmoothing
 from ctde_kit.objectives.mappo_loss import MAPPOLoss
 from ctde_kit.objectives.masac import MASACLoss
@@ -15,6 +16,7 @@ from ctde_kit.objectives.team_reward import TeamReward
 __all__ = [
     "AdvantageEstimator",
     "CentralValue",
+    "HAPPOLoss",
     "MADDPGLoss",
     "MAPPOLoss",
     "MASACLoss",

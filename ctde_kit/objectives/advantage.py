@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ctde_kit.entries import agent_flags, check_same_shape, valid_agents
 from ctde_kit.entry_tables import Entry, one_per_step
 from ctde_kit.errors import UserError, check_choice
-from ctde_kit.keys import IS_INIT, PADDING_MASK, GroupKeys, next_key
+from ctde_kit.keys import DONE, IS_INIT, PADDING_MASK, TERMINATED, GroupKeys, next_key
 from ctde_kit.objectives.entry_checks import EntryCheck, parameter_dtype
 from ctde_kit.objectives.masking import NORMALIZATIONS, AdvantageNormalization, normalize_advantage
 from ctde_kit.objectives.read_entries import group_as_declared, now_and_next, team_flags
@@ -36,6 +36,11 @@ class AdvantageEstimator(nn.Module):
     one batched step from each step's hidden state. So batches must come from the same envs in the same order, and the
     hidden state is part of ``state_dict``.
 
+    With ``of_team`` the group's agents maximize one reward together: the mean of all agents' rewards, dead ones'
+    counting as 0. The value is the mean of the critic's values (those of a critic with one head are all the same), and
+    only the team's flags end it. There is one advantage and one target per step, written for each agent; advantages are
+    normalized over steps, whoever is dead.
+
     Args:
         critic: writes ``(group, "state_value")``.
         keys: the group's keys.
@@ -45,6 +50,7 @@ class AdvantageEstimator(nn.Module):
         reward_norm: gives the rewards in the units that are learned; ``None``: as the env gave them.
         normalize: advantages are normalized over the entries of all agents together (``joint``), of each ``agent`` by
             itself, or not at all (``none``).
+        of_team: estimate the advantage of the group's agents as one team, instead of each agent's own.
 
     >>> import ctde_kit as ck
     >>> env = ck.VmasEnv("navigation", num_envs=2, max_steps=5)
@@ -72,13 +78,14 @@ class AdvantageEstimator(nn.Module):
         value_norm: ReturnScale | None = None,
         reward_norm: RewardScale | None = None,
         normalize: AdvantageNormalization = "joint",
+        of_team: bool = False,
     ):
         super().__init__()
         # Kept out of the module tree: the critic's parameters belong to the loss.
         self.__dict__["critic"] = critic
         self.keys, self.gamma, self.lmbda = keys, gamma, lmbda
         self.normalize = check_choice("AdvantageEstimator", "normalize", normalize, NORMALIZATIONS)
-        self.value_norm, self.reward_norm = value_norm, reward_norm
+        self.value_norm, self.reward_norm, self.of_team = value_norm, reward_norm, of_team
         self.critic_hidden = None
         self._check_entries = EntryCheck("AdvantageEstimator", self._table())
 
@@ -96,7 +103,7 @@ class AdvantageEstimator(nn.Module):
             one_per_step(PADDING_MASK, "bool"),
             group.reward,
             *team_flags(),
-            *group.ends,
+            *([] if self.of_team else group.ends),
         ]
 
     @torch.no_grad()
@@ -114,7 +121,14 @@ class AdvantageEstimator(nn.Module):
         alive = valid_agents(tensordict, self.keys.mask, PADDING_MASK, reward_key)
         mask = None if alive is None else alive.unsqueeze(-1)
         check_same_shape(**{str(reward_key): reward, "state_value": value})
-        done, terminated = agent_flags(tensordict, self.keys, reward)
+        if self.of_team:
+            reward = reward if mask is None else reward.masked_fill(~mask, 0)
+            reward, value, next_value = (x.mean(-2, keepdim=True) for x in (reward, value, next_value))
+            steps = valid_agents(tensordict, None, PADDING_MASK, reward_key)
+            mask = None if steps is None else steps[..., :1].unsqueeze(-1)
+            done, terminated = (tensordict.get(next_key(flag)).unsqueeze(-2) for flag in (DONE, TERMINATED))
+        else:
+            done, terminated = agent_flags(tensordict, self.keys, reward)
         done = trace_ends(tensordict, done, PADDING_MASK)
         if mask is not None:
             reward, value, next_value = (x.masked_fill(~mask, 0) for x in (reward, value, next_value))
@@ -122,9 +136,10 @@ class AdvantageEstimator(nn.Module):
         target = advantage + value
         if self.value_norm is not None:
             self.value_norm.update(target, mask)
+        advantage = normalize_advantage(advantage, mask, self.normalize)
         tensordict.set(self.keys.state_value, raw_value)
-        tensordict.set(self.keys.value_target, target)
-        tensordict.set(self.keys.advantage, normalize_advantage(advantage, mask, self.normalize))
+        tensordict.set(self.keys.value_target, target.expand_as(raw_value).contiguous())
+        tensordict.set(self.keys.advantage, advantage.expand_as(raw_value).contiguous())
         return tensordict
 
     def _values(self, tensordict: TensorDictBase) -> tuple[Tensor, Tensor]:

@@ -23,6 +23,8 @@ from ctde_kit.objectives.read_entries import entries_read_by
 from ctde_kit.objectives.value_loss import VALUE_LOSSES, ValueLoss, distance_to_target
 from ctde_kit.protocols import HasGroup, ReturnScale, SamplesEntropy
 
+ESTIMATOR_ADVICE = "AdvantageEstimator writes it, or change its key with set_keys"
+
 
 class MAPPOLoss(ModuleLoss):
     """MAPPO's loss for one group: clipped policy loss, value loss on normalized values, and entropy bonus.
@@ -118,7 +120,7 @@ class MAPPOLoss(ModuleLoss):
         value_norm: ReturnScale | None = None,
     ):
         super().__init__()
-        check_critic_of_states("MAPPOLoss", critic)
+        check_critic_of_states(type(self).__name__, critic)
         if clip_value is not None and order_keys(critic):
             raise UserError(
                 f"clip_value={clip_value}: stored values are of a fixed order of agents, but this critic sees "
@@ -127,7 +129,7 @@ class MAPPOLoss(ModuleLoss):
         self.actor_network, self.critic_network, self.value_norm = actor, critic, value_norm
         self.clip_epsilon, self.clip_value = clip_epsilon, clip_value
         self.entropy_coeff, self.critic_coeff = entropy_coeff, critic_coeff
-        self.value_loss: ValueLoss = check_choice("MAPPOLoss", "value_loss", value_loss, VALUE_LOSSES)
+        self.value_loss: ValueLoss = check_choice(type(self).__name__, "value_loss", value_loss, VALUE_LOSSES)
         self.huber_delta = huber_delta
         self.samples_mc_entropy = samples_mc_entropy
         keys = keys or GroupKeys()
@@ -142,7 +144,7 @@ class MAPPOLoss(ModuleLoss):
 
     def _forward_value_estimator_keys(self, **kwargs: NestedKey) -> None:
         """Rebuild the check of batches after ``set_keys``: no value estimator is held that would need the keys."""
-        self._check_entries = EntryCheck("MAPPOLoss", self._table(), self.tensor_keys.padding_mask)
+        self._check_entries = EntryCheck(type(self).__name__, self._table(), self.tensor_keys.padding_mask)
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -150,19 +152,37 @@ class MAPPOLoss(ModuleLoss):
         return self._check_entries.entries
 
     def _table(self) -> list[Entry]:
-        keys, groups = self.tensor_keys, [self.actor_network.group] if isinstance(self.actor_network, HasGroup) else []
-        group = GroupEntries.of(groups[0]) if groups else GroupEntries(GroupKeys())
-        advice = "AdvantageEstimator writes it, or change its key with set_keys"
+        return [*self.policy_entries(self.actor_network), *self.value_entries()]
+
+    def policy_entries(self, actor: ProbabilisticTensorDictSequential) -> list[Entry]:
+        """What ``policy_terms`` reads for this actor."""
+        keys, group = self.tensor_keys, self._group_entries(actor)
         mask = group.mask.at(as_key(keys.mask))
         return [
-            *entries_read_by(self.actor_network, groups),
-            *entries_read_by(self.critic_network, groups),
-            mask if group.agents_die else mask.if_present(),
-            one_per_step(as_key(keys.padding_mask), "bool"),
+            *entries_read_by(actor, [actor.group] if isinstance(actor, HasGroup) else []),
+            *self._masks(group),
             replace(group.action, key=as_key(keys.action), mask=mask.key, advice="store the action that was taken"),
             replace(group.action_log_prob, key=as_key(keys.sample_log_prob), advice="the actor writes it"),
-            *(group.value(as_key(key), advice) for key in (keys.advantage, keys.value_target, keys.value)),
+            group.value(as_key(keys.advantage), ESTIMATOR_ADVICE),
         ]
+
+    def value_entries(self) -> list[Entry]:
+        """What ``value_terms`` reads."""
+        keys, actor = self.tensor_keys, self.actor_network
+        group = self._group_entries(actor)
+        return [
+            *entries_read_by(self.critic_network, [actor.group] if isinstance(actor, HasGroup) else []),
+            *self._masks(group),
+            *(group.value(as_key(key), ESTIMATOR_ADVICE) for key in (keys.value_target, keys.value)),
+        ]
+
+    def _masks(self, group: GroupEntries) -> list[Entry]:
+        mask = group.mask.at(as_key(self.tensor_keys.mask))
+        padding_mask = one_per_step(as_key(self.tensor_keys.padding_mask), "bool")
+        return [mask if group.agents_die else mask.if_present(), padding_mask]
+
+    def _group_entries(self, actor: ProbabilisticTensorDictSequential) -> GroupEntries:
+        return GroupEntries.of(actor.group) if isinstance(actor, HasGroup) else GroupEntries(GroupKeys())
 
     @property
     def in_keys(self) -> list[NestedKey]:
@@ -170,54 +190,76 @@ class MAPPOLoss(ModuleLoss):
 
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
         self._check_entries(tensordict, parameter_dtype(self))
-        keys = self.tensor_keys
         if tensordict.ndim < 2 and IS_INIT in self.in_keys:
             raise UserError(
-                f"MAPPOLoss: recurrent networks learn sequences [*B, T], found single steps {list(tensordict.shape)}; "
-                "give the buffer a sequence_length, or unsqueeze(0) a single sequence"
+                f"{type(self).__name__}: recurrent networks learn sequences [*B, T], found single steps "
+                f"{list(tensordict.shape)}; give the buffer a sequence_length, or unsqueeze(0) a single sequence"
             )
-        alive = valid_agents(tensordict, keys.mask, keys.padding_mask, keys.advantage)
-        advantage = self._entry(tensordict, keys.advantage, alive).squeeze(-1)
-        action = self._entry(tensordict, keys.action, alive)
-        old_log_prob = self._entry(tensordict, keys.sample_log_prob, alive)
+        terms = self.policy_terms(tensordict, self.actor_network) | self.value_terms(tensordict)
+        return TensorDict({name: terms[str(name)] for name in self.out_keys})
 
-        dist = self.actor_network.get_dist(tensordict.copy())
-        log_prob = dist.log_prob(action)
-        check_same_shape(log_prob=log_prob, sample_log_prob=old_log_prob, advantage=advantage)
-        log_ratio = log_prob - old_log_prob
-        if alive is not None:
-            log_ratio = log_ratio.masked_fill(~alive, 0)
+    def policy_terms(self, tensordict: TensorDictBase, actor: ProbabilisticTensorDictSequential) -> dict[str, Tensor]:
+        """``loss_objective``, ``loss_entropy`` and the policy's metrics, of the group whose policy ``actor`` is."""
+        alive = self._alive(tensordict)
+        advantage = self._advantage(tensordict, alive)
+        dist, log_ratio = self._dist_and_log_ratio(tensordict, actor, alive)
+        check_same_shape(log_ratio=log_ratio, advantage=advantage)
         ratio = log_ratio.exp()
         clipped = ratio.clamp(1 - self.clip_epsilon, 1 + self.clip_epsilon)
         gain = torch.minimum(ratio * advantage, clipped * advantage)
         entropy = masked_mean(self._entropy(dist), alive)
-
-        loss_critic, explained_variance = self._critic_loss(tensordict, alive)
         with torch.no_grad():
             approx_kl = masked_mean(ratio - 1 - log_ratio, alive)
             clip_fraction = masked_mean(((ratio - 1).abs() > self.clip_epsilon).to(ratio.dtype), alive)
-        return TensorDict(
-            {
-                "loss_objective": -masked_mean(gain, alive),
-                "loss_critic": self.critic_coeff * loss_critic,
-                "loss_entropy": -self.entropy_coeff * entropy,
-                "entropy": entropy.detach(),
-                "approx_kl": approx_kl,
-                "clip_fraction": clip_fraction,
-                "explained_variance": explained_variance,
-            }
-        )
+        return {
+            "loss_objective": -masked_mean(gain, alive),
+            "loss_entropy": -self.entropy_coeff * entropy,
+            "entropy": entropy.detach(),
+            "approx_kl": approx_kl,
+            "clip_fraction": clip_fraction,
+        }
 
-    def _critic_loss(self, tensordict: TensorDictBase, alive: Tensor | None) -> tuple[Tensor, Tensor]:
+    def log_ratio(self, tensordict: TensorDictBase, actor: ProbabilisticTensorDictSequential) -> Tensor:
+        """How far the logarithm of the stored actions' probability has moved, ``[*B, n_agents]``; 0 for the dead."""
+        return self._dist_and_log_ratio(tensordict, actor, self._alive(tensordict))[1]
+
+    def _alive(self, tensordict: TensorDictBase) -> Tensor | None:
+        """Whose actions count, bool ``[*B, n_agents]``; ``None`` for all."""
         keys = self.tensor_keys
-        target = self._entry(tensordict, keys.value_target, alive)
-        old_value = self._entry(tensordict, keys.value, alive)
+        return valid_agents(tensordict, keys.mask, keys.padding_mask, keys.advantage)
+
+    def _valued(self, tensordict: TensorDictBase) -> Tensor | None:
+        """Whose values count, likewise."""
+        keys = self.tensor_keys
+        return valid_agents(tensordict, keys.mask, keys.padding_mask, keys.value_target)
+
+    def _advantage(self, tensordict: TensorDictBase, alive: Tensor | None) -> Tensor:
+        """What each agent's ratio is multiplied with, ``[*B, n_agents]``."""
+        return self._entry(tensordict, self.tensor_keys.advantage, alive).squeeze(-1)
+
+    def _dist_and_log_ratio(
+        self, tensordict: TensorDictBase, actor: ProbabilisticTensorDictSequential, alive: Tensor | None
+    ) -> tuple[torch.distributions.Distribution, Tensor]:
+        """The distribution of actions, and their ``log_ratio``."""
+        action = self._entry(tensordict, self.tensor_keys.action, alive)
+        old_log_prob = self._entry(tensordict, self.tensor_keys.sample_log_prob, alive)
+        dist = actor.get_dist(tensordict.copy())
+        log_prob = dist.log_prob(action)
+        check_same_shape(log_prob=log_prob, sample_log_prob=old_log_prob)
+        log_ratio = log_prob - old_log_prob
+        return dist, log_ratio if alive is None else log_ratio.masked_fill(~alive, 0)
+
+    def value_terms(self, tensordict: TensorDictBase) -> dict[str, Tensor]:
+        """``loss_critic`` and ``explained_variance``."""
+        keys, valued = self.tensor_keys, self._valued(tensordict)
+        target = self._entry(tensordict, keys.value_target, valued)
+        old_value = self._entry(tensordict, keys.value, valued)
         inputs = with_orders([self.critic_network], tensordict.copy())
         value = self.critic_network(inputs).get(keys.value)
         check_same_shape(state_value=value, value_target=target, old_state_value=old_value)
         if self.value_norm is not None:
             target = self.value_norm.normalize(target)
-        mask = None if alive is None else alive.unsqueeze(-1)
+        mask = None if valued is None else valued.unsqueeze(-1)
         loss = self._distance(value, target)
         if self.clip_value is not None:
             near = old_value + (value - old_value).clamp(-self.clip_value, self.clip_value)
@@ -227,7 +269,10 @@ class MAPPOLoss(ModuleLoss):
             error = target - value
             unexplained = masked_mean((error - masked_mean(error, mask)).square(), mask)
             explained_variance = 1 - unexplained / spread.clamp(min=1e-8)
-        return masked_mean(loss, mask), explained_variance
+        return {
+            "loss_critic": self.critic_coeff * masked_mean(loss, mask),
+            "explained_variance": explained_variance,
+        }
 
     def _distance(self, value: Tensor, target: Tensor) -> Tensor:
         return distance_to_target(value - target, self.value_loss, self.huber_delta)

@@ -13,6 +13,7 @@ from ctde_kit.protocols.group_policies import (
     ProvidesPrimer,
     SamplesEntropy,
     SamplesWithLogProb,
+    SplitsIntoAgents,
 )
 from ctde_kit.protocols.network_capabilities import (
     DeclaresEntries,
@@ -31,8 +32,11 @@ from ctde_kit.protocols.saved_state import PureEnv, ReportsCapture, StateAccess,
 from ctde_kit.protocols.training_parts import (
     ExperienceBuffer,
     ExperienceCollector,
+    HoldsItems,
     HoldsLosses,
+    Learner,
     ReplayBuffer,
+    SequentialLoss,
     TargetRule,
 )
 
@@ -45,8 +49,10 @@ __all__ = [
     "GroupActor",
     "HasForAgent",
     "HasGroup",
+    "HoldsItems",
     "HoldsLosses",
     "KeepsHiddenState",
+    "Learner",
     "LearnsActions",
     "LearnsDistribution",
     "ObservationStatistics",
@@ -64,7 +70,9 @@ __all__ = [
     "SaysDecentralized",
     "SaysReadsMask",
     "SaysRecurrent",
+    "SequentialLoss",
     "SharedWithTargets",
+    "SplitsIntoAgents",
     "StateAccess",
     "StateDict",
     "Stateful",

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from tensordict import TensorDictBase
-from tensordict.nn import TensorDictModuleBase
+from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor, nn
 from torch.distributions import Distribution
@@ -26,6 +26,15 @@ class HasGroup(Capability, Protocol):
     @property
     def group(self) -> GroupSpec:
         """The group's spec."""
+        ...
+
+
+@runtime_checkable
+class SplitsIntoAgents(HasGroup, Protocol):
+    """A policy of a group that can be split into one policy per agent, such as ``MultiAgentActor``."""
+
+    def group_of_one(self, agent: int, /) -> ProbabilisticTensorDictSequential:
+        """The policy of a group of this agent alone, on the same storage; entries have an agent axis of size 1."""
         ...
 
 

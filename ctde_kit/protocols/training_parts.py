@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from tensordict import TensorDictBase
@@ -57,6 +57,52 @@ class ExperienceBuffer(Protocol):
 
     def extend(self, batch: TensorDictBase, /) -> object:
         """Store a batch ``[n_envs, T]``."""
+        ...
+
+
+class HoldsItems(ExperienceBuffer, Protocol):
+    """A buffer of one batch, which shows it and goes over parts of it in minibatches, such as ``OnPolicyBuffer``."""
+
+    @property
+    def items(self) -> TensorDictBase:
+        """What it splits into minibatches."""
+        ...
+
+    def of(self, items: TensorDictBase, /) -> Iterable[TensorDictBase]:
+        """A buffer of these items, with minibatches of the same size."""
+        ...
+
+
+class Learner(Protocol):
+    """A module that learns from a part of a batch's entries, such as one agent of a ``HAPPOLoss``."""
+
+    def select(self, batch: TensorDictBase, /) -> TensorDictBase:
+        """What it reads of a batch of all agents."""
+        ...
+
+
+class SequentialLoss(Protocol):
+    """A loss of a group whose agents learn one after the other, such as ``HAPPOLoss``."""
+
+    @property
+    def n_agents(self) -> int:
+        """How many agents there are."""
+        ...
+
+    def for_agent(self, agent: int, /) -> Learner:
+        """The loss of one agent, a module with the agent's own parameters."""
+        ...
+
+    def for_critic(self) -> Learner:
+        """The loss of the critic, likewise."""
+        ...
+
+    def begin(self, batch: TensorDictBase, /) -> TensorDictBase:
+        """Write what agents read of those before them, where there is none before."""
+        ...
+
+    def pass_on(self, batch: TensorDictBase, agent: int, later: Sequence[int], /) -> None:
+        """Write what the agents ``later`` read of this one, which has just learned."""
         ...
 
 

@@ -21,6 +21,7 @@ from ctde_kit.training.pairings import CrossPlay, cross_play
 from ctde_kit.training.parts import Iteration, Parts
 from ctde_kit.training.run_directory import RunDirectory, read_metrics
 from ctde_kit.training.runner import Run, run
+from ctde_kit.training.sequential_update import SequentialEpochs, SequentialUpdate
 from ctde_kit.training.target_networks import HardUpdate, PolyakUpdate, UpdateWithTargets
 from ctde_kit.training.update_schedules import Epochs, UpdatesPerFrame
 
@@ -43,6 +44,8 @@ __all__ = [
     "Returns",
     "Run",
     "RunDirectory",
+    "SequentialEpochs",
+    "SequentialUpdate",
     "UpdateWithTargets",
     "UpdatesPerFrame",
     "best_policies",

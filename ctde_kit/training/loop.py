@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
+from torch import Tensor
 
 from ctde_kit.errors import NotFiniteError
 from ctde_kit.finite import check_finite
@@ -42,10 +43,12 @@ def iterate(parts: Parts) -> Iterator[Iteration]:
 
 
 def summarize(history: list[Metrics], frames: int) -> dict[str, float]:
-    """Each metric's mean over the updates, and ``num_updates``; copied from the device in one transfer.
+    """Each metric's mean over the updates that have it, and ``num_updates``.
+
+    Metrics are copied from the device in one transfer for all updates that have the same ones.
 
     Args:
-        history: the metrics of each update.
+        history: the metrics of each update; updates of different learners have different names.
         frames: collected so far, for the error message.
 
     Raises:
@@ -53,15 +56,31 @@ def summarize(history: list[Metrics], frames: int) -> dict[str, float]:
     """
     if not history:
         return {"num_updates": 0}
-    names = list(history[0])
-    table = torch.stack([torch.stack([row[name].detach().float() for name in names]) for row in history]).cpu()
+    indices: dict[tuple[str, ...], list[int]] = {}
+    for index, row in enumerate(history):
+        indices.setdefault(tuple(row), []).append(index)
+    means: dict[str, float] = {}
+    counts: dict[str, int] = {}
+    for names, rows in indices.items():
+        table = torch.stack([torch.stack([history[i][name].detach().float() for name in names]) for i in rows]).cpu()
+        _check_finite(table, names, rows, len(history), frames)
+        for name, mean in zip(names, table.mean(0).tolist(), strict=True):
+            before, counts[name] = counts.get(name, 0), counts.get(name, 0) + len(rows)
+            means[name] = mean if before == 0 else (before * means[name] + len(rows) * mean) / counts[name]
+    return {**means, "num_updates": len(history)}
+
+
+def _check_finite(table: Tensor, names: Sequence[str], rows: Sequence[int], n_updates: int, frames: int) -> None:
+    """Raise ``NotFiniteError`` for a loss or a gradient norm.
+
+    ``rows`` says which of the ``n_updates`` updates each row of the ``table`` is.
+    """
     # Other metrics are diagnostics, which may overflow without harm.
     must_be_finite = torch.tensor([name.rsplit("/")[-1].startswith(("loss_", "grad_norm")) for name in names])
     acceptable = torch.isfinite(table) | ~must_be_finite
     if not acceptable.all():
         update, column = (~acceptable).nonzero()[0].tolist()
         raise NotFiniteError(
-            f"{names[column]} is {table[update, column].item()} in update {update + 1} of {len(history)} "
+            f"{names[column]} is {table[update, column].item()} in update {rows[update] + 1} of {n_updates} "
             f"at {frames} frames: lower the learning rate or the gradient clip, or check the env's rewards"
         )
-    return {**dict(zip(names, table.mean(0).tolist(), strict=True)), "num_updates": len(history)}

@@ -195,4 +195,7 @@ def _one_line(error: BaseException) -> str:
     if isinstance(error, HydraException) and isinstance(error.__cause__, OmegaConfBaseException):
         reason = str(error.__cause__).splitlines()[0]
         message = f"{message}: {reason}" if reason not in message else message
+    unfit = re.search(r"while composing config: Key '\w+' not in '(\w+)'.*full_key: ([\w.]+)", message)
+    if unfit:
+        return f"{unfit[2]}: this recipe sets it, and {unfit[1]} has no such option; choose another part"
     return message or type(error).__name__

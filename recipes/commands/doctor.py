@@ -106,6 +106,9 @@ def _examine_parts(parts: Any) -> Iterator[Report]:
         yield ck.testing.check_state(actor, lambda part, roots=roots: part(roots.clone()), raises=False)
     for name, loss in parts.update.losses.items():
         yield from _examine_loss(loss, name, parts, fresh, team)
+    if isinstance(parts.update, ck.training.SequentialUpdate):
+        parts.buffer.extend(parts.prepare(fresh.clone()))
+        yield ck.testing.check_sequential_update(parts.update, parts.buffer.items, raises=False)
 
 
 def _examine_loss(loss: Any, name: str, parts: Parts, fresh: TensorDictBase, team: TeamSpec) -> Iterator[Report]:
@@ -113,7 +116,7 @@ def _examine_loss(loss: Any, name: str, parts: Parts, fresh: TensorDictBase, tea
 
         def minibatch(prepared: TensorDictBase) -> TensorDictBase:
             buffer: Any = parts.buffer
-            buffer.extend(prepared)
+            buffer.extend(loss.begin(prepared) if isinstance(loss, ck.objectives.HAPPOLoss) else prepared)
             return next(iter(buffer))
 
         yield ck.testing.check_policy_gradient_loss(

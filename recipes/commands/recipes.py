@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ctde_kit.recipes.configs.recipe import RecipeConfig
+from ctde_kit.recipes.happo import HAPPOConfig
 from ctde_kit.recipes.maddpg import MADDPGConfig
 from ctde_kit.recipes.mappo import MAPPOConfig
 from ctde_kit.recipes.masac import MASACConfig
@@ -29,6 +30,7 @@ RECIPES = {
     "mappo": Recipe(MAPPOConfig, "PPO with a centralized critic"),
     "ippo": Recipe(MAPPOConfig, "PPO with a decentralized critic"),
     "a2c": Recipe(MAPPOConfig, "advantage actor-critic with a centralized critic: one gradient step per batch"),
+    "happo": Recipe(HAPPOConfig, "PPO of one agent after the other, each with the ratios of those before it"),
     "qmix": Recipe(QMIXConfig, "double Q-learning of a team value, mixed by a monotonic network"),
     "vdn": Recipe(QMIXConfig, "double Q-learning of the sum of the agents' values"),
     "iql": Recipe(QMIXConfig, "double Q-learning, each agent for itself"),

@@ -200,6 +200,20 @@ def check_decentralized(algorithm: str, critic: CriticConfig) -> None:
     check_part(algorithm, fits, expected="critic=decentralized", python=python, found=found)
 
 
+def check_one_value(algorithm: str, critic: CriticConfig) -> None:
+    """Raise ``UserError`` where a recipe whose agents have one value together has a critic with several."""
+    is_value = isinstance(critic, ValueCriticConfig)
+    check_part(
+        algorithm,
+        is_value and critic.heads == "one" and not critic.network.agent_id,
+        expected="critic.heads=one without critic.network.agent_id, one value per group",
+        python="critic=ValueCriticConfig(heads='one')",
+        found=f"critic.heads={critic.heads}, critic.network.agent_id={critic.network.agent_id}"
+        if is_value
+        else type(critic).__name__,
+    )
+
+
 def check_takes_actions(network: NetworkConfig) -> None:
     """Raise ``UserError`` where actions would be normalized."""
     if network.normalize:

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from ctde_kit.recipes.wiring.critic_parts import averaging, critics_of_actions, critics_team, keys_read
     from ctde_kit.recipes.wiring.normalization import observation_norm, one_after_the_other, reward_norm
     from ctde_kit.recipes.wiring.policies import learners_of, learning_team, team_policy
+    from ctde_kit.recipes.wiring.ppo_parts import PolicyGradient, policy_gradient
     from ctde_kit.recipes.wiring.recurrence import (
         check_burn_in,
         compiles_updates,
@@ -27,6 +28,7 @@ _NAMES = {
     "critic_parts": ("averaging", "critics_of_actions", "critics_team", "keys_read"),
     "team_mixer": ("mixer",),
     "normalization": ("observation_norm", "one_after_the_other", "reward_norm"),
+    "ppo_parts": ("PolicyGradient", "policy_gradient"),
     "policies": ("learners_of", "learning_team", "team_policy"),
     "recurrence": ("check_burn_in", "compiles_updates", "is_recurrent", "sequence_length", "slice_length"),
     "schedules": ("adam", "epsilon_and_learning_rate", "learning_rate", "learning_rates"),
@@ -34,6 +36,7 @@ _NAMES = {
 }
 
 __all__ = [
+    "PolicyGradient",
     "adam",
     "averaging",
     "begin",
@@ -54,6 +57,7 @@ __all__ = [
     "mixer",
     "observation_norm",
     "one_after_the_other",
+    "policy_gradient",
     "policy_inference",
     "reward_norm",
     "sequence_length",

@@ -32,6 +32,7 @@ from ctde_kit.modules import (
 )
 from ctde_kit.objectives import (
     AdvantageEstimator,
+    HAPPOLoss,
     MADDPGLoss,
     MAPPOLoss,
     MASACLoss,
@@ -79,17 +80,26 @@ def mappo(kind: str, group: str = "wolves", recurrent: bool = False, order: bool
     return Case(make)
 
 
+def happo(kind: str, group: str = "wolves", recurrent: bool = False) -> Case:
+    def make() -> HAPPOLoss:
+        team = herd(kind)
+        critic = value_critic(team, team[group], make_network(recurrent), heads="one")
+        return HAPPOLoss(make_actor(team[group], recurrent, share=False), critic, keys=team[group].keys)
+
+    return Case(make)
+
+
 def mappo_attention() -> MAPPOLoss:
     team = herd("categorical")
     critic = AttentionCritic(team, team["sheep"], make_network(False), embed_dim=12, n_heads=2)
     return MAPPOLoss(make_actor(team["sheep"]), critic, keys=team["sheep"].keys)
 
 
-def advantages(group: str = "wolves", recurrent: bool = False, **layout: Any) -> Case:
+def advantages(group: str = "wolves", recurrent: bool = False, of_team: bool = False, **layout: Any) -> Case:
     def make() -> AdvantageEstimator:
         team = herd("categorical")
         critic = value_critic(team, team[group], make_network(recurrent), **layout)
-        return AdvantageEstimator(critic, team[group].keys, gamma=0.9, lmbda=0.8)
+        return AdvantageEstimator(critic, team[group].keys, gamma=0.9, lmbda=0.8, of_team=of_team)
 
     return Case(make)
 
@@ -187,10 +197,17 @@ CASES: dict[str, Case] = {
     "MAPPO with random orders": mappo("categorical", order=True),
     "MAPPO with attention": Case(mappo_attention),
     "IPPO": mappo("one_hot", "sheep", sees="observation"),
+    "HAPPO": happo("categorical"),
+    "HAPPO with dead agents": happo("categorical", "sheep"),
+    "HAPPO continuous": happo("continuous"),
+    "HAPPO one-hot": happo("one_hot"),
+    "HAPPO multi-discrete": happo("multi_discrete", "sheep"),
+    "HAPPO recurrent": happo("categorical", recurrent=True),
     "advantages": advantages(),
     "advantages of a state": advantages("sheep", sees="state"),
     "advantages of agents' states": advantages("sheep", sees="agent_state"),
     "advantages, recurrent": advantages("sheep", recurrent=True),
+    "advantages of a team": advantages("sheep", heads="one", of_team=True),
     "IQL": q_learning(lambda team: None),
     "IQL, recurrent": q_learning(lambda team: None, recurrent=True, burn_in=2, returns=TDLambdaReturn(0.7)),
     "VDN": q_learning(VDNMixer),

@@ -11,7 +11,7 @@ import pytest
 
 from ctde_kit.errors import UserError
 from ctde_kit.objectives import AdvantageEstimator, MADDPGLoss, MAPPOLoss, MASACLoss, PolicyInference, QMixLoss
-from ctde_kit.recipes import MADDPGConfig, MAPPOConfig, MASACConfig, PQNConfig, QMIXConfig
+from ctde_kit.recipes import HAPPOConfig, MADDPGConfig, MAPPOConfig, MASACConfig, PQNConfig, QMIXConfig
 from ctde_kit.recipes.commands.recipes import RECIPES
 from tests.recipes.command_line import composed
 
@@ -74,6 +74,6 @@ def test_a_configuration_without_arguments_is_the_plain_command(name: str) -> No
 
 
 def test_without_arguments_a_configuration_builds_its_parts() -> None:
-    for config in (MAPPOConfig, QMIXConfig, MADDPGConfig, MASACConfig, PQNConfig):
+    for config in (MAPPOConfig, HAPPOConfig, QMIXConfig, MADDPGConfig, MASACConfig, PQNConfig):
         parts = config(device="cpu", compile="off").build()
         assert parts.collector.env.batch_size == (60,)

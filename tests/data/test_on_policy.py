@@ -116,3 +116,18 @@ def test_minibatches_have_the_wanted_entries_alone() -> None:
     for minibatch in buffer:
         assert set(minibatch.keys(True, True)) == {"a", ("agents", "b")}
         assert torch.equal(minibatch["a"], minibatch["agents", "b"])
+
+
+@pytest.mark.parametrize("length", [None, 3])
+def test_other_entries_are_split_as_the_batch_is(length: int | None) -> None:
+    buffer = OnPolicyBuffer(6, length)
+    with pytest.raises(UserError, match="the buffer is empty"):
+        _ = buffer.items
+    buffer.extend(TensorDict({"t": torch.arange(24).reshape(4, 6), "other": torch.zeros(4, 6)}, [4, 6]))
+    assert buffer.items.shape == ((24,) if length is None else (8, 3))
+    part = buffer.items.select("t")
+    shapes = {minibatch.shape for minibatch in buffer.of(part)}
+    assert shapes == {minibatch.shape for minibatch in buffer}
+    passed = torch.cat([minibatch["t"].flatten() for minibatch in buffer.of(part)])
+    assert passed.sort().values.tolist() == list(range(24))
+    assert "other" not in next(iter(buffer.of(part)))

@@ -324,3 +324,39 @@ def test_a_teams_reward_is_not_broadcast_over_agents() -> None:
     batch["next", "agents", "reward"] = batch["next", "agents", "reward"][:, :, :1]
     with pytest.raises(UserError, match="reward"):
         estimator_of(value_critic(TEAM, GROUP, make_network(False)))(batch)
+
+
+def test_a_team_has_one_advantage_that_no_dead_agent_ends() -> None:
+    flags = {"mask": [[1, 1], [1, 0], [0, 0]], "agent_done": [[0, 1], [1, 0], [0, 0]]}
+    flags["agent_terminated"] = flags["agent_done"]
+    # Rewards (2 + 4) / 2, then (2 + 0) / 2: the dead agent's 100 counts as 0. Then nobody is left, and nothing is paid.
+    rewards = [[2, 4], [2, 100], [100, 100]]
+    data = written([[1, 1], [4, 4], [6, 6]], [[4, 4], [6, 6], [8, 8]], rewards, **flags)
+    # A critic that sees no mask: its value is the team's. Deltas 3 + 0.5*4 - 1, 1 + 0.5*6 - 4, 0 + 0.5*8 - 6.
+    critic = identity_critic(identity_group())
+    estimator_of(critic, of_team=True)(data)
+    assert data["agents", "advantage"][0, :, :, 0].tolist() == [[3.5, 3.5], [-1.0, -1.0], [-2.0, -2.0]]
+    assert data["agents", "value_target"][0, :, :, 0].tolist() == [[4.5, 4.5], [3.0, 3.0], [4.0, 4.0]]
+    assert data["agents", "state_value"][0, :, 0, 0].tolist() == [1, 4, 6]
+
+
+def test_the_teams_flags_end_its_trace() -> None:
+    data = written([[2, 4], [3, 5]], [[10, 20], [6, 8]], [[1, 3], [2, 4]], done=[1, 0])
+    # Values are the agents' mean: 2 + 0.5*15 - 3, and 3 + 0.5*7 - 4.
+    assert advantages(data, of_team=True) == [[6.5, 6.5], [2.5, 2.5]]
+    data["next", "terminated"] = data["next", "done"]
+    assert advantages(data, of_team=True) == [[-1, -1], [2.5, 2.5]]
+
+
+@pytest.mark.parametrize("normalize", ["joint", "agent"])
+def test_a_teams_advantages_are_normalized_over_steps_whoever_is_dead(normalize: Any) -> None:
+    flags = {"mask": [[1, 1], [1, 0], [1, 0]]}
+    data = written([[0, 0]] * 3, [[0, 0]] * 3, [[2, 0], [4, 0], [12, 0]], **flags, done=[1, 1, 1])
+    found = advantages(data, of_team=True, normalize=normalize)
+    expected = (torch.tensor([1.0, 2.0, 6.0]) - 3) / torch.tensor([1.0, 2.0, 6.0]).std()
+    assert [row[0] for row in found] == pytest.approx(expected.tolist())
+    assert [row[1] for row in found] == [row[0] for row in found]
+    padded = written([[0, 0]] * 4, [[0, 0]] * 4, [[2, 0], [4, 0], [12, 0], [99, 99]], done=[1, 1, 1, 1])
+    padded["collector", "mask"] = torch.tensor([[True, True, True, False]])
+    found = advantages(padded, of_team=True, normalize=normalize)
+    assert [row[0] for row in found] == pytest.approx([*expected.tolist(), 0.0])

@@ -16,6 +16,7 @@ from ctde_kit.testing.env_check import ENV_RULES
 from ctde_kit.testing.mixer_check import MIXER_RULES
 from ctde_kit.testing.policy_check import POLICY_RULES
 from ctde_kit.testing.policy_gradient_check import POLICY_GRADIENT_RULES
+from ctde_kit.testing.sequential_check import TURN_RULES
 from ctde_kit.testing.soft_actor_critic_check import SOFT_ACTOR_CRITIC_RULES
 from ctde_kit.testing.state_check import STATE_RULES
 from ctde_kit.testing.value_check import VALUE_RULES
@@ -89,6 +90,7 @@ def test_the_page_has_every_rule() -> None:
         VALUE_RULES,
         DETERMINISTIC_RULES,
         SOFT_ACTOR_CRITIC_RULES,
+        TURN_RULES,
         MIXER_RULES,
         STATE_RULES,
     )

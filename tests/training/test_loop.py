@@ -38,6 +38,16 @@ def test_only_losses_and_gradients_must_be_finite() -> None:
         summarize([{"grad_norm": torch.tensor(float("inf"))}], 60)
 
 
+def test_each_metric_is_a_mean_over_the_updates_that_have_it() -> None:
+    one, two = torch.tensor(1.0), torch.tensor(2.0)
+    history = [{"kl": one, "loss_a": one}, {"loss_b": one}, {"kl": two, "loss_a": two}, {"kl": 4 * two, "loss_b": two}]
+    found = summarize(history, 60)
+    assert found == {"kl": pytest.approx(11 / 3), "loss_a": 1.5, "loss_b": 1.5, "num_updates": 4}
+    history[2]["loss_a"] = torch.tensor(float("nan"))
+    with pytest.raises(NotFiniteError, match="loss_a is nan in update 3 of 4 at 60 frames"):
+        summarize(history, 60)
+
+
 def test_schedules_that_cannot_be_followed_are_refused() -> None:
     for schedule in (
         lambda: LinearEpsilon([torch.tensor(1.0)], 1.0, 0.0, frames=0),

@@ -119,6 +119,20 @@ class MultiAgentActor(ProbabilisticActor):
         self.group.check_agent(agent)
         return SingleAgentActor(self, agent)
 
+    def group_of_one(self, agent: int, *, keep_axis: bool = True) -> MultiAgentActor:
+        """The policy of a group of this agent alone, on the same storage; every entry has an agent axis of size 1.
+
+        Args:
+            agent: its index in the group.
+            keep_axis: whether what the network sees has this axis, too; else it is ``[*B, F]``.
+
+        Raises:
+            UserError: as ``for_agent`` does.
+        """
+        single = self.agent_network.for_agent(agent, keep_axis=keep_axis)
+        scale = single.split if isinstance(single.split, LearnedScale) else None
+        return MultiAgentActor(self.group.for_agent(agent), single.inputs, single.network, scale)
+
 
 class SingleAgentActor(TensorDictModuleBase):
     """The policy of one agent of a ``MultiAgentActor``: every entry is without the agent axis.
@@ -135,9 +149,7 @@ class SingleAgentActor(TensorDictModuleBase):
 
     def __init__(self, actor: MultiAgentActor, agent: int):
         super().__init__()
-        single = actor.agent_network.for_agent(agent)
-        scale = single.split if isinstance(single.split, LearnedScale) else None
-        self.actor = MultiAgentActor(actor.group.for_agent(agent), single.inputs, single.network, scale)
+        self.actor = actor.group_of_one(agent, keep_axis=False)
         self.in_keys = self.actor.in_keys
         self._written = [key for key in self.actor.agent_network.out_keys if str(key[-1]).endswith("_hidden")]
         self.out_keys = [*self._written, actor.group.keys.action, actor.group.keys.action_log_prob]

@@ -215,8 +215,10 @@ class AgentNetwork(TensorDictModuleBase):
             return primer({})
         return primer({self.hidden_key: Unbounded(torch.Size(self.hidden_shape))})
 
-    def for_agent(self, agent: int) -> AgentNetwork:
-        """The network of one agent, on the same storage; it reads entries without the agent axis, ``[*B, F]``.
+    def for_agent(self, agent: int, *, keep_axis: bool = False) -> AgentNetwork:
+        """The network of one agent, on the same storage.
+
+        It reads entries without the agent axis, ``[*B, F]``; with ``keep_axis`` they have one of size 1.
 
         Raises:
             UserError: where an agent's output needs others' data.
@@ -229,7 +231,7 @@ class AgentNetwork(TensorDictModuleBase):
                 f"for_agent: {type(self.network).__name__} has no for_agent(agent); use MultiAgentMLP or MultiAgentGRU"
             )
         return AgentNetwork(
-            self.inputs.for_agent(agent),
+            self.inputs.for_agent(agent, keep_axis=keep_axis),
             self.network.for_agent(agent),
             self._written,
             hidden_key=self.hidden_key,

@@ -128,9 +128,13 @@ class Input(nn.Module):
         one_hot_index = one_hot(entry(tensordict, key).reshape(x.shape[:-1]), size)
         return torch.cat([x, one_hot_index.to(x.dtype)], -1)
 
-    def for_agent(self, agent: int) -> Input:
-        """The input of one agent: the same keys without the agent axis, ``[*B, F]``, and its id."""
-        single = Input([(key, mask, 1) for key, mask, _ in self.parts], 1, self.features, decentralized=True)
+    def for_agent(self, agent: int, *, keep_axis: bool = False) -> Input:
+        """The input of one agent: the same keys and its id.
+
+        Entries are without the agent axis, ``[*B, F]``; with ``keep_axis`` they have one of size 1.
+        """
+        dims = 0 if keep_axis else 1
+        single = Input([(key, mask, dims) for key, mask, _ in self.parts], 1, self.features, decentralized=True)
         single.norm, single.normalizers, single.index = self.norm, self.normalizers, self.index
         single.ids = None if self.ids is None else self.ids[agent : agent + 1]
         return single

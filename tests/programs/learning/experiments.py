@@ -125,6 +125,15 @@ EXPERIMENTS: dict[str, Experiment] = {
         reference=_points("36 -2.9,66 -.8,96 10.4,126 22.4,156 25.3,186 32.9,246 40.9,306 44.5,336 46.6,360 45.0"),
         horizontals={"random": -5.8, "VMAS heuristic": 14.3},
     ),
+    "happo_balance": Experiment(
+        "happo",
+        ["task=vmas/balance", "total_frames=300000", "evaluation.episodes=500"],
+        "eval/return_mean",
+        45.0,
+        seeds=(100, 101, 102),
+        horizontals={"random": -5.8, "VMAS heuristic": 14.3},
+        page="happo",
+    ),
     "mappo_simple_spread": Experiment(
         "mappo",
         [
