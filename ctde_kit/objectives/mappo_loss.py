@@ -10,16 +10,17 @@ from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModuleBas
 from tensordict.utils import NestedKey
 from torch import Tensor
 
-from ctde_kit.entries import check_same_shape, valid_agents
+from ctde_kit.entries import check_same_shape, valid_agents, valid_entry
 from ctde_kit.entry_tables import Entry, GroupEntries, as_key, one_per_step
 from ctde_kit.errors import UserError, check_choice
-from ctde_kit.keys import IS_INIT, PADDING_MASK, GroupKeys
+from ctde_kit.keys import PADDING_MASK, GroupKeys
 from ctde_kit.objectives.entry_checks import EntryCheck, parameter_dtype
 from ctde_kit.objectives.masking import masked_mean
 from ctde_kit.objectives.module_loss import ModuleLoss
 from ctde_kit.objectives.orders import order_keys, with_orders
 from ctde_kit.objectives.part_checks import check_critic_of_states
 from ctde_kit.objectives.read_entries import entries_read_by
+from ctde_kit.objectives.unroll import check_time_axis
 from ctde_kit.objectives.value_loss import VALUE_LOSSES, ValueLoss, distance_to_target
 from ctde_kit.protocols import HasGroup, ReturnScale, SamplesEntropy
 
@@ -171,15 +172,11 @@ class MAPPOLoss(ModuleLoss):
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
         self._check_entries(tensordict, parameter_dtype(self))
         keys = self.tensor_keys
-        if tensordict.ndim < 2 and IS_INIT in self.in_keys:
-            raise UserError(
-                f"MAPPOLoss: recurrent networks learn sequences [*B, T], found single steps {list(tensordict.shape)}; "
-                "give the buffer a sequence_length, or unsqueeze(0) a single sequence"
-            )
+        check_time_axis("MAPPOLoss", tensordict, self.in_keys)
         alive = valid_agents(tensordict, keys.mask, keys.padding_mask, keys.advantage)
-        advantage = self._entry(tensordict, keys.advantage, alive).squeeze(-1)
-        action = self._entry(tensordict, keys.action, alive)
-        old_log_prob = self._entry(tensordict, keys.sample_log_prob, alive)
+        advantage = valid_entry(tensordict, keys.advantage, alive).squeeze(-1)
+        action = valid_entry(tensordict, keys.action, alive)
+        old_log_prob = valid_entry(tensordict, keys.sample_log_prob, alive)
 
         dist = self.actor_network.get_dist(tensordict.copy())
         log_prob = dist.log_prob(action)
@@ -210,8 +207,8 @@ class MAPPOLoss(ModuleLoss):
 
     def _critic_loss(self, tensordict: TensorDictBase, alive: Tensor | None) -> tuple[Tensor, Tensor]:
         keys = self.tensor_keys
-        target = self._entry(tensordict, keys.value_target, alive)
-        old_value = self._entry(tensordict, keys.value, alive)
+        target = valid_entry(tensordict, keys.value_target, alive)
+        old_value = valid_entry(tensordict, keys.value, alive)
         inputs = with_orders([self.critic_network], tensordict.copy())
         value = self.critic_network(inputs).get(keys.value)
         check_same_shape(state_value=value, value_target=target, old_state_value=old_value)
@@ -240,9 +237,3 @@ class MAPPOLoss(ModuleLoss):
         except NotImplementedError:
             samples = dist.rsample((self.samples_mc_entropy,))
             return -dist.log_prob(samples).mean(0)
-
-    def _entry(self, tensordict: TensorDictBase, key: NestedKey, alive: Tensor | None) -> Tensor:
-        value = tensordict.get(key).detach()
-        if alive is None:
-            return value
-        return value.masked_fill(~alive.reshape(*alive.shape, *[1] * (value.ndim - alive.ndim)), 0)
