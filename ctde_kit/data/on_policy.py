@@ -74,15 +74,18 @@ class OnPolicyBuffer:
             )
         self._items = batch.reshape(n_envs * length // self.sequence_length, self.sequence_length)
 
-    def __iter__(self) -> Iterator[TensorDictBase]:
+    def whole(self) -> TensorDictBase:
+        """The stored batch in the form of one minibatch, in the order of its envs and steps."""
         if self._items is None:
             raise UserError("the buffer is empty: call extend(batch) first")
+        return self._items
+
+    def __iter__(self) -> Iterator[TensorDictBase]:
+        items = self.whole()
         size = self.minibatch_frames // (self.sequence_length or 1)
-        order = torch.randperm(len(self._items), device=self._items.device)
+        order = torch.randperm(len(items), device=items.device)
         rows = order[: len(order) // size * size]
         # One gather per entry and pass, of which the minibatches are views; index_select is faster than indexing.
-        shuffled = self._items.apply(
-            lambda part: part.index_select(0, rows), batch_size=[len(rows), *self._items.batch_size[1:]]
-        )
+        shuffled = items.apply(lambda part: part.index_select(0, rows), batch_size=[len(rows), *items.batch_size[1:]])
         assert shuffled is not None
         yield from shuffled.split(size)

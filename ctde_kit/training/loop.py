@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
+from torch import Tensor
 
 from ctde_kit.errors import NotFiniteError
 from ctde_kit.finite import check_finite
@@ -42,7 +43,7 @@ def iterate(parts: Parts) -> Iterator[Iteration]:
 
 
 def summarize(history: list[Metrics], frames: int) -> dict[str, float]:
-    """Each metric's mean over the updates, and ``num_updates``; copied from the device in one transfer.
+    """Each metric's mean over the updates that gave it, and ``num_updates``; copied from the device in one transfer.
 
     Args:
         history: the metrics of each update.
@@ -53,15 +54,29 @@ def summarize(history: list[Metrics], frames: int) -> dict[str, float]:
     """
     if not history:
         return {"num_updates": 0}
-    names = list(history[0])
-    table = torch.stack([torch.stack([row[name].detach().float() for name in names]) for row in history]).cpu()
+    kinds: dict[tuple[str, ...], list[int]] = {}
+    for index, row in enumerate(history):
+        kinds.setdefault(tuple(row), []).append(index)
+    flat = torch.cat([torch.stack([value.detach().float() for value in row.values()]) for row in history]).cpu()
+    rows = dict(enumerate(flat.split([len(row) for row in history])))
+    metrics: dict[str, float] = {}
+    for names, updates in kinds.items():
+        table = torch.stack([rows[update] for update in updates])
+        _check_metrics_finite(table, names, updates, len(history), frames)
+        metrics |= dict(zip(names, table.mean(0).tolist(), strict=True))
+    return {**metrics, "num_updates": len(history)}
+
+
+def _check_metrics_finite(
+    table: Tensor, names: Sequence[str], updates: Sequence[int], n_updates: int, frames: int
+) -> None:
+    """Raise ``NotFiniteError`` for a loss or gradient norm in ``table``, which has a row per update of ``updates``."""
     # Other metrics are diagnostics, which may overflow without harm.
     must_be_finite = torch.tensor([name.rsplit("/")[-1].startswith(("loss_", "grad_norm")) for name in names])
     acceptable = torch.isfinite(table) | ~must_be_finite
     if not acceptable.all():
-        update, column = (~acceptable).nonzero()[0].tolist()
+        row, column = (~acceptable).nonzero()[0].tolist()
         raise NotFiniteError(
-            f"{names[column]} is {table[update, column].item()} in update {update + 1} of {len(history)} "
+            f"{names[column]} is {table[row, column].item()} in update {updates[row] + 1} of {n_updates} "
             f"at {frames} frames: lower the learning rate or the gradient clip, or check the env's rewards"
         )
-    return {**dict(zip(names, table.mean(0).tolist(), strict=True)), "num_updates": len(history)}
