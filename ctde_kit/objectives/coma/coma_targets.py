@@ -19,20 +19,20 @@ from ctde_kit.objectives.coma.coma_critic_loss import COMACriticLoss
 from ctde_kit.objectives.coma.counterfactual import chosen_index
 from ctde_kit.objectives.entry_checks import EntryCheck, parameter_dtype
 from ctde_kit.objectives.q_values import at_next
-from ctde_kit.objectives.read_entries import ReadsKeys, entries_read_by, masks_of, now_and_next, team_flags, team_reward
+from ctde_kit.objectives.read_entries import entries_read_by, masks_of, now_and_next, team_flags, team_reward
 from ctde_kit.objectives.return_estimators import ReturnEstimator, TDLambdaReturn
 from ctde_kit.objectives.td_targets import valid_mask
 from ctde_kit.objectives.team_reward import REWARD
 from ctde_kit.objectives.unroll import single_steps, trace_ends
-from ctde_kit.protocols import HasGroup, RewardScale
+from ctde_kit.protocols import GroupActor, RewardScale
 from ctde_kit.specs import GroupSpec
 
 
-class ActsForAllGroups(ReadsKeys, Protocol):
+class ActsForAllGroups(Protocol):
     """What ``COMATargets`` uses of the policy of all groups, such as ``TeamPolicy``."""
 
     @property
-    def actors(self) -> Mapping[str, HasGroup]:
+    def actors(self) -> Mapping[str, GroupActor]:
         """The policy of each group, by name."""
         ...
 
@@ -113,7 +113,12 @@ class COMATargets(nn.Module):
         return self._check_entries.entries
 
     def _table(self) -> list[Entry]:
-        policies = [entry for entry in entries_read_by(self.policy, self.groups) if entry.key != IS_INIT]
+        policies = [
+            entry
+            for actor in self.policy.actors.values()
+            for entry in entries_read_by(actor, self.groups)
+            if entry.key != IS_INIT
+        ]
         chosen = [group.keys(name) for group in self.groups for name in ("action", "action_vector")]
         critics = [
             entry
@@ -158,8 +163,7 @@ class COMATargets(nn.Module):
     def _following(self, batch: TensorDictBase) -> TensorDictBase:
         """The entries under ``next``, with the joint action that followed, or that the policies choose there."""
         following = at_next(self.groups, batch)
-        if IS_INIT in batch:
-            following.set(IS_INIT, torch.zeros_like(batch.get(IS_INIT)))
+        following.set(IS_INIT, torch.zeros_like(batch.get((NEXT, DONE))))
         with set_exploration_type(ExplorationType.RANDOM):
             drawn = single_steps(self.policy, following.copy())
         time = batch.ndim - 1

@@ -137,7 +137,7 @@ class Scripted:
     """A policy of all groups that takes the given actions, whatever it sees."""
 
     def __init__(self, policy: TeamPolicy, actions: TensorDictBase):
-        self.actors, self.in_keys, self.actions = policy.actors, policy.in_keys, actions
+        self.actors, self.actions = policy.actors, actions
 
     def __call__(self, tensordict: TensorDictBase) -> TensorDictBase:
         return tensordict.update(self.actions)
