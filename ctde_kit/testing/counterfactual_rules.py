@@ -10,6 +10,7 @@ from tensordict import TensorDictBase
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from ctde_kit.protocols import GivesProbabilities
 from ctde_kit.testing.comparing import difference, garbage_like, gradients, number
 from ctde_kit.testing.findings import NotApplicable, Violation, rule
 from ctde_kit.testing.loss_case import LossCase
@@ -106,8 +107,8 @@ def counterfactual_advantage_is_followed(case: LossCase) -> str:
 
 
 def _advantage(dist: Distribution, values: Tensor, index: Tensor) -> Tensor:
-    probability = getattr(dist, "probs", None)
-    if not isinstance(probability, Tensor) or probability.shape != values.shape:
+    probability = dist.probs if isinstance(dist, GivesProbabilities) else None
+    if probability is None or probability.shape != values.shape:
         raise NotApplicable("the distribution has no probabilities, one per action")
     chosen = values.gather(-1, index.unsqueeze(-1)).squeeze(-1)
     return (chosen - (probability * values).sum(-1)).detach()

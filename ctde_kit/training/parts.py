@@ -45,7 +45,7 @@ class Parts:
     collector: ExperienceCollector
     prepare: Callable[[TensorDictBase], TensorDictBase]
     buffer: ExperienceBuffer
-    update_schedule: Callable[[Any, Update], Iterable[Metrics]]  # of this `buffer`, which no type can say
+    update_schedule: Callable[[Any, Any], Iterable[Metrics]]  # of this `buffer` and `update`, which no type can say
     update: Update
     policy: TensorDictModuleBase
     anneal: Callable[[int], None]

@@ -90,7 +90,7 @@ class MultiAgentActor(ProbabilisticActor):
             module,  # pyright: ignore[reportArgumentType]  # TorchRL takes any TensorDict module
             in_keys=in_keys,  # pyright: ignore[reportArgumentType]  # and a dict of keys
             out_keys=[keys.action],
-            distribution_class=distribution,  # pyright: ignore[reportArgumentType]  # or a function that makes one
+            distribution_class=distribution,
             distribution_kwargs=arguments,
             return_log_prob=True,
             log_prob_keys=[keys.action_log_prob],

@@ -11,6 +11,7 @@ from tensordict.utils import NestedKey
 
 from ctde_kit.entries import check_same_shape, valid_agents, valid_entry
 from ctde_kit.entry_tables import Entry, GroupEntries, as_key, one_per_step
+from ctde_kit.errors import UserError
 from ctde_kit.keys import PADDING_MASK
 from ctde_kit.objectives.coma.counterfactual import (
     check_critic,
@@ -23,6 +24,7 @@ from ctde_kit.objectives.masking import masked_mean
 from ctde_kit.objectives.module_loss import ModuleLoss
 from ctde_kit.objectives.read_entries import entries_read_by
 from ctde_kit.objectives.unroll import check_time_axis
+from ctde_kit.protocols import GivesProbabilities
 
 
 class COMAActorLoss(ModuleLoss):
@@ -122,6 +124,11 @@ class COMAActorLoss(ModuleLoss):
         alive = valid_agents(valued, keys.mask, keys.padding_mask, keys.action_value)
         action = valid_entry(tensordict, keys.action, alive)
         dist = self.actor_network.get_dist(tensordict.copy())
+        if not isinstance(dist, GivesProbabilities):
+            raise UserError(
+                f"COMAActorLoss: the actor's distribution {type(dist).__name__} has no probs, one per action; give a "
+                "MultiAgentActor whose agents pick one of N actions"
+            )
         log_prob = dist.log_prob(action)
         with torch.no_grad():
             values = valued.get(keys.action_value)

@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
-from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 
 from ctde_kit.entries import check_same_shape
 from ctde_kit.entry_tables import Entry
 from ctde_kit.errors import UserError
-from ctde_kit.keys import Key
 from ctde_kit.objectives.read_entries import entries_read_by
 from ctde_kit.protocols import HasGroup
 from ctde_kit.specs import GroupSpec
-
-
-class ValuesOwnActions(HasGroup, Protocol):
-    """What COMA's losses use of a critic, such as ``CounterfactualCritic``."""
-
-    @property
-    def in_keys(self) -> list[Key]:
-        """The keys that it reads."""
-        ...
-
-    def __call__(self, tensordict: TensorDictBase, /) -> TensorDictBase:
-        """Write ``(group, "action_value")`` ``[*B, n_agents, A]``; agent i's values are no function of its action."""
-        ...
 
 
 def counterfactual_advantage(action_value: Tensor, probability: Tensor, index: Tensor) -> Tensor:
