@@ -117,6 +117,7 @@ def wheel(session: nox.Session) -> None:
         for script in ("ctde-maddpg", "ctde-masac", "ctde-isac"):
             session.run(script, *quick[:-1], "updates_per_frame=0.02")
         session.run("ctde-pqn", *discrete, "minibatch_frames=100")
+        session.run("ctde-coma", *discrete, "minibatch_frames=100")
         sides = ["task=vmas/simple_tag", "adversary=[random,greedy_chase]", "agent=random"]
         session.run("ctde-cross-play", *sides, "episodes=4")
         session.run("ctde", "mappo", "--help", silent=True)

@@ -85,6 +85,14 @@ def valid_agents(
     return valid & alive if alive is not None else valid.expand(*tensordict.get(like).shape[:-1])
 
 
+def valid_entry(tensordict: TensorDictBase, key: NestedKey, valid: Tensor | None) -> Tensor:
+    """The entry at ``key`` without a gradient, 0 outside ``valid`` (bool ``[*B, n_agents]``; ``None``: all of it)."""
+    value = tensordict.get(key).detach()
+    if valid is None:
+        return value
+    return value.masked_fill(~valid.reshape(*valid.shape, *[1] * (value.ndim - valid.ndim)), 0)
+
+
 def agent_flags(tensordict: TensorDictBase, keys: GroupKeys, like: Tensor) -> tuple[Tensor, Tensor]:
     """``done`` and ``terminated`` of each agent after this step, in the shape of ``like`` ``[*B, n_agents, 1]``.
 

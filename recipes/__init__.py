@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 from ctde_kit.lazy import lazy_face
 
 if TYPE_CHECKING:
+    from ctde_kit.recipes.coma import COMAConfig
     from ctde_kit.recipes.commands.loading import LoadedRun, load
     from ctde_kit.recipes.commands.named_tasks import named_task
     from ctde_kit.recipes.commands.running import start
     from ctde_kit.recipes.configs.channel_networks import BiCNetNetwork, CommNetNetwork, TarMACNetwork
-    from ctde_kit.recipes.configs.critics import AttentionCriticConfig, ValueCriticConfig
+    from ctde_kit.recipes.configs.critics import AttentionCriticConfig, CounterfactualCriticConfig, ValueCriticConfig
     from ctde_kit.recipes.configs.explorations import (
         GaussianExploration,
         GumbelExploration,
@@ -51,11 +52,16 @@ if TYPE_CHECKING:
     from ctde_kit.training import iterate
 
 _NAMES = {
+    "ctde_kit.recipes.coma": ("COMAConfig",),
     "ctde_kit.recipes.commands.loading": ("LoadedRun", "load"),
     "ctde_kit.recipes.commands.named_tasks": ("named_task",),
     "ctde_kit.recipes.commands.running": ("start",),
     "ctde_kit.recipes.configs.channel_networks": ("BiCNetNetwork", "CommNetNetwork", "TarMACNetwork"),
-    "ctde_kit.recipes.configs.critics": ("AttentionCriticConfig", "ValueCriticConfig"),
+    "ctde_kit.recipes.configs.critics": (
+        "AttentionCriticConfig",
+        "CounterfactualCriticConfig",
+        "ValueCriticConfig",
+    ),
     "ctde_kit.recipes.configs.explorations": (
         "GaussianExploration",
         "GumbelExploration",
@@ -96,9 +102,11 @@ _NAMES = {
 __all__ = [
     "AttentionCriticConfig",
     "BiCNetNetwork",
+    "COMAConfig",
     "CentralWeighting",
     "CheckpointConfig",
     "CommNetNetwork",
+    "CounterfactualCriticConfig",
     "CueTask",
     "EpisodeForm",
     "EvaluationConfig",

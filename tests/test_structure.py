@@ -96,7 +96,17 @@ def test_no_two_files_or_classes_have_one_name() -> None:
 def test_the_top_of_recipes_holds_the_algorithms() -> None:
     top = {path.name for path in (ROOT / "recipes").iterdir() if path.name != "__pycache__"}
     packages = {"commands", "conf", "configs", "studies", "wiring"}
-    assert top == {"__init__.py", "mappo.py", "happo.py", "qmix.py", "maddpg.py", "masac.py", "pqn.py", *packages}
+    assert top == {
+        "__init__.py",
+        "mappo.py",
+        "happo.py",
+        "qmix.py",
+        "maddpg.py",
+        "masac.py",
+        "coma.py",
+        "pqn.py",
+        *packages,
+    }
 
 
 @pytest.mark.parametrize("face", FACES)

@@ -7,6 +7,7 @@ built on them; ``normalization`` standardizes observations and scales rewards by
 
 from ctde_kit.modules.actors.deterministic_actor import MultiAgentDeterministicActor
 from ctde_kit.modules.actors.distributions import MaskedCategorical, MaskedMultiCategorical, TanhNormal
+from ctde_kit.modules.actors.epsilon_floor import EpsilonFloor
 from ctde_kit.modules.actors.foreign_parts import as_action_value_critic, as_deterministic_actor, as_q_actor
 from ctde_kit.modules.actors.frozen_actor import FrozenActor
 from ctde_kit.modules.actors.greedy_chase import GreedyChase
@@ -26,6 +27,7 @@ from ctde_kit.modules.communication.tarmac import MultiAgentTarMAC, TargetedMess
 from ctde_kit.modules.communication.team_channel import TeamChannel
 from ctde_kit.modules.critics.action_value_critic import ActionValueCritic, action_value_critic
 from ctde_kit.modules.critics.attention_critic import AttentionCritic
+from ctde_kit.modules.critics.counterfactual_critic import CounterfactualCritic, counterfactual_critic
 from ctde_kit.modules.critics.random_order_critic import RandomOrderCritic
 from ctde_kit.modules.critics.value_critic import value_critic
 from ctde_kit.modules.critics.value_norm import ValueNorm
@@ -48,6 +50,8 @@ __all__ = [
     "AgentNetwork",
     "AttentionCritic",
     "BidirectionalRNN",
+    "CounterfactualCritic",
+    "EpsilonFloor",
     "FeedForwardMixer",
     "FrozenActor",
     "GaussianNoise",
@@ -90,6 +94,7 @@ __all__ = [
     "as_action_value_critic",
     "as_deterministic_actor",
     "as_q_actor",
+    "counterfactual_critic",
     "global_state",
     "mixer_state",
     "own_observation",

@@ -1,7 +1,8 @@
-"""Losses of MAPPO, HAPPO, QMIX, MADDPG and MASAC, advantages, and returns."""
+"""Losses of MAPPO, HAPPO, QMIX, MADDPG, MASAC and COMA, advantages, and returns."""
 
 from ctde_kit.objectives.advantage import AdvantageEstimator
 from ctde_kit.objectives.central_value import CentralValue
+from ctde_kit.objectives.coma import COMAActorLoss, COMACriticLoss, COMATargets, counterfactual_advantage
 from ctde_kit.objectives.happo import HAPPOLoss
 from ctde_kit.objectives.maddpg import MADDPGLoss, MinimaxAdversary, PolicyInference, TargetPolicySmoothing
 from ctde_kit.objectives.mappo_loss import MAPPOLoss
@@ -15,6 +16,9 @@ from ctde_kit.objectives.team_reward import TeamReward
 
 __all__ = [
     "AdvantageEstimator",
+    "COMAActorLoss",
+    "COMACriticLoss",
+    "COMATargets",
     "CentralValue",
     "HAPPOLoss",
     "MADDPGLoss",
@@ -27,6 +31,7 @@ __all__ = [
     "TDLambdaReturn",
     "TargetPolicySmoothing",
     "TeamReward",
+    "counterfactual_advantage",
     "generalized_advantage_estimate",
     "masked_mean",
     "n_step_return",

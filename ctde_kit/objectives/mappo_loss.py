@@ -10,16 +10,17 @@ from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModuleBas
 from tensordict.utils import NestedKey
 from torch import Tensor
 
-from ctde_kit.entries import check_same_shape, valid_agents
+from ctde_kit.entries import check_same_shape, valid_agents, valid_entry
 from ctde_kit.entry_tables import Entry, GroupEntries, as_key, one_per_step
 from ctde_kit.errors import UserError, check_choice
-from ctde_kit.keys import IS_INIT, PADDING_MASK, GroupKeys
+from ctde_kit.keys import PADDING_MASK, GroupKeys
 from ctde_kit.objectives.entry_checks import EntryCheck, parameter_dtype
 from ctde_kit.objectives.masking import masked_mean
 from ctde_kit.objectives.module_loss import ModuleLoss
 from ctde_kit.objectives.orders import order_keys, with_orders
 from ctde_kit.objectives.part_checks import check_critic_of_states
 from ctde_kit.objectives.read_entries import entries_read_by
+from ctde_kit.objectives.unroll import check_time_axis
 from ctde_kit.objectives.value_loss import VALUE_LOSSES, ValueLoss, distance_to_target
 from ctde_kit.protocols import HasGroup, ReturnScale, SamplesEntropy
 
@@ -190,11 +191,7 @@ class MAPPOLoss(ModuleLoss):
 
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
         self._check_entries(tensordict, parameter_dtype(self))
-        if tensordict.ndim < 2 and IS_INIT in self.in_keys:
-            raise UserError(
-                f"{type(self).__name__}: recurrent networks learn sequences [*B, T], found single steps "
-                f"{list(tensordict.shape)}; give the buffer a sequence_length, or unsqueeze(0) a single sequence"
-            )
+        check_time_axis(type(self).__name__, tensordict, self.in_keys)
         terms = self.policy_terms(tensordict, self.actor_network) | self.value_terms(tensordict)
         return TensorDict({name: terms[str(name)] for name in self.out_keys})
 
@@ -235,14 +232,14 @@ class MAPPOLoss(ModuleLoss):
 
     def _advantage(self, tensordict: TensorDictBase, alive: Tensor | None) -> Tensor:
         """What each agent's ratio is multiplied with, ``[*B, n_agents]``."""
-        return self._entry(tensordict, self.tensor_keys.advantage, alive).squeeze(-1)
+        return valid_entry(tensordict, self.tensor_keys.advantage, alive).squeeze(-1)
 
     def _dist_and_log_ratio(
         self, tensordict: TensorDictBase, actor: ProbabilisticTensorDictSequential, alive: Tensor | None
     ) -> tuple[torch.distributions.Distribution, Tensor]:
         """The distribution of actions, and their ``log_ratio``."""
-        action = self._entry(tensordict, self.tensor_keys.action, alive)
-        old_log_prob = self._entry(tensordict, self.tensor_keys.sample_log_prob, alive)
+        action = valid_entry(tensordict, self.tensor_keys.action, alive)
+        old_log_prob = valid_entry(tensordict, self.tensor_keys.sample_log_prob, alive)
         dist = actor.get_dist(tensordict.copy())
         log_prob = dist.log_prob(action)
         check_same_shape(log_prob=log_prob, sample_log_prob=old_log_prob)
@@ -252,8 +249,8 @@ class MAPPOLoss(ModuleLoss):
     def value_terms(self, tensordict: TensorDictBase) -> dict[str, Tensor]:
         """``loss_critic`` and ``explained_variance``."""
         keys, valued = self.tensor_keys, self._valued(tensordict)
-        target = self._entry(tensordict, keys.value_target, valued)
-        old_value = self._entry(tensordict, keys.value, valued)
+        target = valid_entry(tensordict, keys.value_target, valued)
+        old_value = valid_entry(tensordict, keys.value, valued)
         inputs = with_orders([self.critic_network], tensordict.copy())
         value = self.critic_network(inputs).get(keys.value)
         check_same_shape(state_value=value, value_target=target, old_state_value=old_value)
@@ -285,9 +282,3 @@ class MAPPOLoss(ModuleLoss):
         except NotImplementedError:
             samples = dist.rsample((self.samples_mc_entropy,))
             return -dist.log_prob(samples).mean(0)
-
-    def _entry(self, tensordict: TensorDictBase, key: NestedKey, alive: Tensor | None) -> Tensor:
-        value = tensordict.get(key).detach()
-        if alive is None:
-            return value
-        return value.masked_fill(~alive.reshape(*alive.shape, *[1] * (value.ndim - alive.ndim)), 0)

@@ -108,6 +108,15 @@ def _one_step_later(flag: Tensor) -> Tensor:
     return torch.cat([flag.narrow(-3, 1, flag.shape[-3] - 1), torch.zeros_like(flag.narrow(-3, 0, 1))], -3)
 
 
+def check_time_axis(loss: str, tensordict: TensorDictBase, in_keys: Iterable[NestedKey]) -> None:
+    """Raise ``UserError`` for single steps where a network is recurrent: then ``is_init`` is among ``in_keys``."""
+    if tensordict.ndim < 2 and IS_INIT in in_keys:
+        raise UserError(
+            f"{loss}: recurrent networks learn sequences [*B, T], found single steps {list(tensordict.shape)}; "
+            "give the buffer a sequence_length, or unsqueeze(0) a single sequence"
+        )
+
+
 def check_sequences(
     loss: str, tensordict: TensorDictBase, networks: Iterable[TensorDictModuleBase], returns_need: bool, burn_in: int
 ) -> None:

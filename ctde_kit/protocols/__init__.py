@@ -5,6 +5,7 @@ A protocol that extends ``Capability`` may be asked for with ``isinstance``; the
 
 from ctde_kit.protocols.group_policies import (
     DrawsSubPolicies,
+    GivesProbabilities,
     GroupActor,
     HasGroup,
     LearnsActions,
@@ -46,6 +47,7 @@ __all__ = [
     "DrawsSubPolicies",
     "ExperienceBuffer",
     "ExperienceCollector",
+    "GivesProbabilities",
     "GroupActor",
     "HasForAgent",
     "HasGroup",

@@ -120,6 +120,16 @@ class SamplesEntropy(Capability, Protocol):
 
 
 @runtime_checkable
+class GivesProbabilities(Capability, Protocol):
+    """A distribution that gives the probability of each choice, such as ``MaskedCategorical``."""
+
+    @property
+    def probs(self) -> Tensor:
+        """The probabilities ``[*B, A]``; 0 for choices that are not allowed."""
+        ...
+
+
+@runtime_checkable
 class LearnsDistribution(Capability, Protocol):
     """An actor that gives the distribution of its actions, such as ``MultiAgentActor``."""
 

@@ -63,6 +63,10 @@ class ExperienceBuffer(Protocol):
 class HoldsItems(ExperienceBuffer, Protocol):
     """A buffer of one batch, which shows it and goes over parts of it in minibatches, such as ``OnPolicyBuffer``."""
 
+    def __iter__(self) -> Iterator[TensorDictBase]:
+        """One pass over the batch in minibatches."""
+        ...
+
     @property
     def items(self) -> TensorDictBase:
         """What it splits into minibatches."""

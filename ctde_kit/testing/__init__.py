@@ -1,5 +1,6 @@
 """The doctor: checks anyone's parts against the rules of centralized training with decentralized execution."""
 
+from ctde_kit.testing.counterfactual_check import check_counterfactual_loss
 from ctde_kit.testing.deterministic_check import check_deterministic_loss
 from ctde_kit.testing.env_check import check_env
 from ctde_kit.testing.findings import Finding, Report, RuleBroken
@@ -15,6 +16,7 @@ __all__ = [
     "Finding",
     "Report",
     "RuleBroken",
+    "check_counterfactual_loss",
     "check_deterministic_loss",
     "check_env",
     "check_mixer",

@@ -12,6 +12,7 @@ from ctde_kit.training.checkpoint import (
     read_checkpoint,
     save_checkpoint,
 )
+from ctde_kit.training.critic_then_actor import CriticEpochs, CriticThenActor
 from ctde_kit.training.evaluation import Returns, evaluate, record_episode
 from ctde_kit.training.evaluation_log import EvaluationLog, read_evaluations
 from ctde_kit.training.evaluations import Evaluations
@@ -29,6 +30,8 @@ __all__ = [
     "Annealing",
     "BestPolicy",
     "Callbacks",
+    "CriticEpochs",
+    "CriticThenActor",
     "CrossPlay",
     "Epochs",
     "EvaluationLog",

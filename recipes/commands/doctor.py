@@ -104,11 +104,37 @@ def _examine_parts(parts: Any) -> Iterator[Report]:
         yield ck.testing.check_policy(actor, fresh, group=name, raises=False)
         roots = fresh[:, 0].select(*actor.in_keys, strict=False)
         yield ck.testing.check_state(actor, lambda part, roots=roots: part(roots.clone()), raises=False)
+    if isinstance(parts.update, ck.training.CriticThenActor):
+        yield from _examine_counterfactual(parts, fresh)
+        return
     for name, loss in parts.update.losses.items():
         yield from _examine_loss(loss, name, parts, fresh, team)
     if isinstance(parts.update, ck.training.SequentialUpdate):
         parts.buffer.extend(parts.prepare(fresh.clone()))
         yield ck.testing.check_sequential_update(parts.update, parts.buffer.items, raises=False)
+
+
+def _examine_counterfactual(parts: Any, fresh: TensorDictBase) -> Iterator[Report]:
+    for name, actor_loss in parts.update.actor.losses.items():
+        critic_loss = parts.update.critic.losses[name]
+
+        def losses(batch: TensorDictBase, critic_loss: Any = critic_loss, actor_loss: Any = actor_loss) -> Any:
+            return {**critic_loss(batch), **actor_loss(batch)}
+
+        def whole(prepared: TensorDictBase) -> TensorDictBase:
+            parts.buffer.extend(prepared)
+            return parts.buffer.items
+
+        yield ck.testing.check_counterfactual_loss(
+            losses,
+            fresh,
+            critic=critic_loss.critic_network,
+            actor=actor_loss.actor_network,
+            estimator=parts.prepare,
+            minibatch=whole,
+            group=name,
+            raises=False,
+        )
 
 
 def _examine_loss(loss: Any, name: str, parts: Parts, fresh: TensorDictBase, team: TeamSpec) -> Iterator[Report]:

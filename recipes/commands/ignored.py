@@ -7,7 +7,7 @@ from typing import Any
 
 from ctde_kit.errors import UserError
 from ctde_kit.recipes.configs.mixers import NoMixer
-from ctde_kit.recipes.configs.recipe import RecipeConfig
+from ctde_kit.recipes.configs.recipe import RecipeConfig, has_field
 
 # By option, whether a configuration reads it, and what would make it so.
 READ: dict[str, tuple[Callable[[Any], bool], str]] = {  # of a configuration that has the option
@@ -28,7 +28,10 @@ READ: dict[str, tuple[Callable[[Any], bool], str]] = {  # of a configuration tha
         lambda config: not config.fixed_alpha and config.target_entropy is None and not config.task.continuous,
         "discrete actions, without fixed_alpha and target_entropy",
     ),
-    "team_reward": (lambda config: not isinstance(config.mixer, NoMixer), "a mixer, such as mixer=vdn"),
+    "team_reward": (
+        lambda config: not has_field(type(config), "mixer") or not isinstance(config.mixer, NoMixer),
+        "a mixer, such as mixer=vdn",
+    ),
 }
 
 

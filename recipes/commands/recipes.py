@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ctde_kit.recipes.coma import COMAConfig
 from ctde_kit.recipes.configs.recipe import RecipeConfig
 from ctde_kit.recipes.happo import HAPPOConfig
 from ctde_kit.recipes.maddpg import MADDPGConfig
@@ -41,4 +42,5 @@ RECIPES = {
     "facmac": Recipe(MADDPGConfig, "deterministic actors, decentralized critics whose values are mixed"),
     "masac": Recipe(MASACConfig, "stochastic actors that are paid for entropy, critics of joint actions"),
     "isac": Recipe(MASACConfig, "stochastic actors that are paid for entropy, decentralized critics"),
+    "coma": Recipe(COMAConfig, "policy gradients with a counterfactual baseline, from critics of every action"),
 }

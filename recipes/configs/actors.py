@@ -67,9 +67,11 @@ class StochasticActorConfig(NetworkActorConfig):
         normalize_observations: it reads observations normalized by running statistics, which are part of it.
         state_dependent_scale: whether the network outputs the deviation of continuous actions; false: it is a parameter
             of its own; null: like true, and groups with discrete actions are allowed, too.
+        epsilon: share of a uniform choice among the allowed actions at the beginning; null: no such share.
     """
 
     state_dependent_scale: bool | None = False
+    epsilon: float | None = None
 
     def build_actor(self, group: GroupSpec, team: TeamSpec) -> GroupActor:
         action, state_dependent = group.action, self.state_dependent_scale is not False
@@ -84,7 +86,8 @@ class StochasticActorConfig(NetworkActorConfig):
         scale = None
         if not action.discrete and not state_dependent:
             scale = ck.modules.LearnedScale(action.sizes[0], group.n_agents, self.network.weight_sharing)
-        return ck.MultiAgentActor(group, *actor_network(team, group, self.network, outputs), scale)
+        floor = None if self.epsilon is None else ck.modules.EpsilonFloor(group, self.epsilon)
+        return ck.MultiAgentActor(group, *actor_network(team, group, self.network, outputs), scale, floor)
 
 
 @dataclass
@@ -102,9 +105,8 @@ class QActorConfig(NetworkActorConfig):
     epsilon: float = 1.0
 
     def build_actor(self, group: GroupSpec, team: TeamSpec) -> GroupActor:
-        from ctde_kit.modules.actors.q_actor import check_discrete
 
-        check_discrete(group)
+        group.check_one_choice("MultiAgentQActor", "QMIX")
         network = actor_network(
             team, group, self.network, lambda one: one.action.sizes[0], last_action=self.last_action
         )

@@ -11,7 +11,12 @@ from ctde_kit.recipes.configs.actors import (
     StochasticActorConfig,
 )
 from ctde_kit.recipes.configs.channel_networks import BiCNetNetwork, CommNetNetwork, TarMACNetwork
-from ctde_kit.recipes.configs.critics import AttentionCriticConfig, CriticConfig, ValueCriticConfig
+from ctde_kit.recipes.configs.critics import (
+    AttentionCriticConfig,
+    CounterfactualCriticConfig,
+    CriticConfig,
+    ValueCriticConfig,
+)
 from ctde_kit.recipes.configs.explorations import (
     ExplorationConfig,
     GaussianExploration,
@@ -62,7 +67,11 @@ CHOICES: Mapping[type, Mapping[str, type]] = {
         "commnet": CommNetNetwork,
         "tarmac": TarMACNetwork,
     },
-    CriticConfig: {"value": ValueCriticConfig, "attention": AttentionCriticConfig},
+    CriticConfig: {
+        "value": ValueCriticConfig,
+        "attention": AttentionCriticConfig,
+        "counterfactual": CounterfactualCriticConfig,
+    },
     MixerConfig: {"none": NoMixer, "vdn": VDNMixerConfig, "qmix": QMixerConfig, "qplex": QPLEXMixerConfig},
     WeightingConfig: {"none": NoWeighting, "optimistic": OptimisticWeighting, "central": CentralWeighting},
     ReplayForm: {"transitions": TransitionForm, "sequences": SequenceForm, "episodes": EpisodeForm},

@@ -13,7 +13,7 @@ from ctde_kit.recipes.configs.networks import MLPNetwork, NetworkConfig
 if TYPE_CHECKING:
     from tensordict.nn import TensorDictModuleBase
 
-    from ctde_kit.modules import AttentionCritic
+    from ctde_kit.modules import AttentionCritic, CounterfactualCritic
     from ctde_kit.modules.networks.sharing import ShareParams
     from ctde_kit.specs import GroupSpec, TeamSpec
 
@@ -88,8 +88,7 @@ class ValueCriticConfig(CriticConfig):
         shared = self.network.weight_sharing is True
         if self.sees in ("team", "state") and self.heads != "network" and not shared and not self.network.agent_id:
             raise UserError("critic.network.share_params: one network serves all agents here; use critic.heads=network")
-        if self.build_state and self.sees != "agent_state":
-            raise UserError(f"critic.build_state=true: it is for critic=agent_state, found critic.sees={self.sees}")
+        check_builds_state(self.build_state, self.sees)
         check_ordering(self.ordering, self.sees, self.heads, self.network.agent_id)
         check_averaging(self.average_every, self.network.weight_sharing)
         if self.heads == "network" and shared and not self.network.agent_id and self.ordering != "own_first":
@@ -187,6 +186,77 @@ class AttentionCriticConfig(CriticConfig):
         )
 
 
+@dataclass
+class CounterfactualCriticConfig(CriticConfig):
+    """A critic of every action of each agent, given the other agents' actions (COMA): each agent has a row of its own.
+
+    Args:
+        sees: all observations of the `team`, the root `state`, or `agent_state`; and always the others' actions.
+        ordering: how a critic that sees the team stacks the agents: in a `fixed` order, or each agent's `own_first`.
+        build_state: for `agent_state` in tasks that write none: build it, from the global state (or all observations
+            where there is none) and the agent's own observation.
+        average_every: where each agent has a critic of its own: updates from one averaging of parameters to the next;
+            null for never.
+        network: its network, a perceptron.
+
+    >>> import ctde_kit as ck
+    >>> from ctde_kit.recipes import CounterfactualCriticConfig
+    >>> env = ck.VmasEnv("navigation", num_envs=2, continuous_actions=False)
+    >>> team = ck.TeamSpec.from_env(env)
+    >>> critic = CounterfactualCriticConfig().build_counterfactual(team, team["agents"])
+    >>> critic(env.rollout(1)[:, 0])["agents", "action_value"].shape
+    torch.Size([2, 4, 9])
+    """
+
+    sees: str = "team"
+    ordering: str = "fixed"
+    build_state: bool = False
+    network: NetworkConfig = field(default_factory=lambda: MLPNetwork(activation="relu", agent_id=True))
+
+    @property
+    def builds_state(self) -> bool:
+        return self.build_state
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("critic.sees", self.sees, ("team", "state", "agent_state"))
+        check_choice("critic.ordering", self.ordering, ("fixed", "own_first"))
+        check_ordering(self.ordering, self.sees, "network", self.network.agent_id)
+        check_builds_state(self.build_state, self.sees)
+        check_averaging(self.average_every, self.network.weight_sharing)
+        check_takes_actions(self.network)
+        if not isinstance(self.network, MLPNetwork):
+            raise UserError(
+                "critic=counterfactual: expected a feed-forward network without a channel; use "
+                "network@critic.network=mlp"
+            )
+        told_apart = self.network.agent_id or self.ordering == "own_first" or self.sees == "agent_state"
+        if self.network.weight_sharing is not False and not told_apart:
+            raise UserError(
+                "critic.network.agent_id=false: agents that share a critic's weights must be told apart; use "
+                "critic.network.agent_id=true, critic.network.share_params=false or critic.ordering=own_first"
+            )
+
+    def build(self, team: TeamSpec, group: GroupSpec) -> TensorDictModuleBase:
+        """Refused: it is no critic of states."""
+        raise UserError("critic=counterfactual: this recipe learns values of states; use critic=centralized")
+
+    def build_action_value(self, team: TeamSpec, group: GroupSpec) -> TensorDictModuleBase:
+        """Refused: it does not value the joint action that it sees."""
+        raise UserError("critic=counterfactual: this recipe learns values of joint actions; use critic=centralized")
+
+    def build_counterfactual(self, team: TeamSpec, group: GroupSpec) -> CounterfactualCritic:
+        """The critic of the actions of ``group``."""
+        return ck.modules.counterfactual_critic(
+            team,
+            group,
+            self.network.build,
+            sees=self.sees,  # pyright: ignore[reportArgumentType]  # a checked choice
+            agent_id=self.network.agent_id,
+            own_first=self.ordering == "own_first",
+        )
+
+
 def own_first_critic() -> ValueCriticConfig:
     """One shared critic that sees the team, each agent's own observation and action first."""
     return ValueCriticConfig(heads="network", ordering="own_first", network=MLPNetwork(activation="relu"))
@@ -218,6 +288,12 @@ def check_takes_actions(network: NetworkConfig) -> None:
     """Raise ``UserError`` where actions would be normalized."""
     if network.normalize:
         raise UserError("critic.network.normalize=true: a critic of actions takes them as they are; leave it out")
+
+
+def check_builds_state(build_state: bool, sees: str) -> None:
+    """Raise ``UserError`` where a state would be built that the critic does not see."""
+    if build_state and sees != "agent_state":
+        raise UserError(f"critic.build_state=true: it is for critic=agent_state, found critic.sees={sees}")
 
 
 def check_averaging(average_every: int | None, share_params: ShareParams) -> None:

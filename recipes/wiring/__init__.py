@@ -6,7 +6,13 @@ from ctde_kit.lazy import lazy_face
 
 if TYPE_CHECKING:
     from ctde_kit.recipes.wiring.beliefs import check_sees_others, policy_inference
-    from ctde_kit.recipes.wiring.critic_parts import averaging, critics_of_actions, critics_team, keys_read
+    from ctde_kit.recipes.wiring.critic_parts import (
+        averaging,
+        counterfactual_critics,
+        critics_of_actions,
+        critics_team,
+        keys_read,
+    )
     from ctde_kit.recipes.wiring.normalization import observation_norm, one_after_the_other, reward_norm
     from ctde_kit.recipes.wiring.policies import learners_of, learning_team, team_policy
     from ctde_kit.recipes.wiring.ppo_parts import PolicyGradient, policy_gradient
@@ -17,21 +23,27 @@ if TYPE_CHECKING:
         sequence_length,
         slice_length,
     )
-    from ctde_kit.recipes.wiring.schedules import adam, epsilon_and_learning_rate, learning_rate, learning_rates
+    from ctde_kit.recipes.wiring.schedules import (
+        adam,
+        epsilon,
+        epsilon_and_learning_rate,
+        learning_rate,
+        learning_rates,
+    )
     from ctde_kit.recipes.wiring.setting import begin, collector
-    from ctde_kit.recipes.wiring.team_mixer import mixer
+    from ctde_kit.recipes.wiring.team_mixer import check_one_team, mixer
     from ctde_kit.recipes.wiring.weighting import central_value
 
 _NAMES = {
     "beliefs": ("check_sees_others", "policy_inference"),
     "weighting": ("central_value",),
-    "critic_parts": ("averaging", "critics_of_actions", "critics_team", "keys_read"),
-    "team_mixer": ("mixer",),
+    "critic_parts": ("averaging", "counterfactual_critics", "critics_of_actions", "critics_team", "keys_read"),
+    "team_mixer": ("check_one_team", "mixer"),
     "normalization": ("observation_norm", "one_after_the_other", "reward_norm"),
     "ppo_parts": ("PolicyGradient", "policy_gradient"),
     "policies": ("learners_of", "learning_team", "team_policy"),
     "recurrence": ("check_burn_in", "compiles_updates", "is_recurrent", "sequence_length", "slice_length"),
-    "schedules": ("adam", "epsilon_and_learning_rate", "learning_rate", "learning_rates"),
+    "schedules": ("adam", "epsilon", "epsilon_and_learning_rate", "learning_rate", "learning_rates"),
     "setting": ("begin", "collector"),
 }
 
@@ -42,11 +54,14 @@ __all__ = [
     "begin",
     "central_value",
     "check_burn_in",
+    "check_one_team",
     "check_sees_others",
     "collector",
     "compiles_updates",
+    "counterfactual_critics",
     "critics_of_actions",
     "critics_team",
+    "epsilon",
     "epsilon_and_learning_rate",
     "is_recurrent",
     "keys_read",

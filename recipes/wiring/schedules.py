@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ctde_kit.modules import MultiAgentQActor
 from ctde_kit.training import Annealing, LinearEpsilon, LinearLearningRate
@@ -56,6 +56,9 @@ def epsilon_and_learning_rate(
     cfg: WithEpsilon, actors: Iterable[MultiAgentQActor], optimizer: torch.optim.Optimizer
 ) -> Annealing:
     """The schedules of a recipe whose ``actors`` choose by action values."""
-    epsilons = [actor.epsilon for actor in actors]
-    epsilon = LinearEpsilon(epsilons, cfg.epsilon_start, cfg.epsilon_end, cfg.epsilon_frames)
-    return Annealing(epsilon, learning_rate(cfg, optimizer))
+    return Annealing(epsilon(cfg, [actor.epsilon for actor in actors]), learning_rate(cfg, optimizer))
+
+
+def epsilon(cfg: WithEpsilon, epsilons: list[Tensor]) -> LinearEpsilon:
+    """The schedule of the actors' ``epsilons``."""
+    return LinearEpsilon(epsilons, cfg.epsilon_start, cfg.epsilon_end, cfg.epsilon_frames)

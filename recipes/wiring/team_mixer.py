@@ -25,11 +25,24 @@ def mixer(cfg: WithMixer, learning: TeamSpec, device: str) -> TensorDictModuleBa
     Raises:
         UserError: where it would make one team of groups that compete.
     """
-    names = [group.name for group in learning]
-    if cfg.task.groups_compete and len(names) > 1 and not isinstance(cfg.mixer, NoMixer):
-        raise UserError(
-            f"mixer: {', '.join(names)} compete in {cfg.task.name}, so no single value serves all; use mixer=none, "
-            f"or let one of them learn against another, such as opponents.{names[-1]}=random"
-        )
+    if not isinstance(cfg.mixer, NoMixer):
+        check_one_team(cfg.task, learning, "mixer", "use mixer=none, or ")
     built = cfg.mixer.build(learning)
     return None if built is None else built.to(device)
+
+
+def check_one_team(task: TaskConfig, learning: TeamSpec, option: str, other_way: str = "") -> None:
+    """Raise ``UserError`` where several groups that learn compete, though ``option`` makes one team of them.
+
+    Args:
+        task: that they learn.
+        learning: the groups that learn.
+        option: the recipe's option, for the error.
+        other_way: what else than an opponent would do, for the error.
+    """
+    names = [group.name for group in learning]
+    if task.groups_compete and len(names) > 1:
+        raise UserError(
+            f"{option}: {', '.join(names)} compete in {task.name}, so no single value serves all; {other_way}let one "
+            f"of them learn against another, such as opponents.{names[-1]}=random"
+        )

@@ -24,14 +24,19 @@ from ctde_kit.modules import (
     RandomOrderCritic,
     SubPolicies,
     SubPolicyDraw,
+    TeamPolicy,
     ValueNorm,
     VDNMixer,
     action_value_critic,
+    counterfactual_critic,
     own_observation,
     value_critic,
 )
 from ctde_kit.objectives import (
     AdvantageEstimator,
+    COMAActorLoss,
+    COMACriticLoss,
+    COMATargets,
     HAPPOLoss,
     MADDPGLoss,
     MAPPOLoss,
@@ -153,6 +158,20 @@ def masac(kind: str, recurrent: bool = False, masked: bool = True, **options: An
     return Case(make, BATCH if recurrent else BATCH[:1])
 
 
+def coma(part: str, kind: str = "categorical", group: str = "wolves", recurrent: bool = False, **layout: Any) -> Case:
+    """``critic``, ``actor`` or ``targets``."""
+
+    def make() -> Reader:
+        team = herd(kind)
+        losses = {g.name: COMACriticLoss(counterfactual_critic(team, g, make_network(False), **layout)) for g in team}
+        actors = {g.name: make_actor(g, recurrent) for g in team}
+        if part == "targets":
+            return COMATargets(TeamPolicy(actors), losses, gamma=0.9)
+        return losses[group] if part == "critic" else COMAActorLoss(actors[group], losses[group].critic_network)
+
+    return Case(make)
+
+
 def maddpg_ensembles() -> MADDPGLoss:
     team = herd("categorical")
     actors, critics = {}, {}
@@ -235,6 +254,14 @@ CASES: dict[str, Case] = {
     "MASAC one-hot": masac("one_hot"),
     "MASAC multi-discrete": masac("multi_discrete", team_weight=0.5),
     "MASAC recurrent": masac("categorical", recurrent=True, burn_in=2),
+    "COMA, critic": coma("critic"),
+    "COMA, critic of a state": coma("critic", "one_hot", "sheep", sees="state"),
+    "COMA, critic of agents' states": coma("critic", group="sheep", sees="agent_state"),
+    "COMA, actor": coma("actor"),
+    "COMA, actor with dead agents": coma("actor", "one_hot", "sheep"),
+    "COMA, recurrent actor": coma("actor", group="sheep", recurrent=True, sees="state"),
+    "COMA, targets": coma("targets", own_first=True),
+    "COMA, targets with recurrent actors": coma("targets", "one_hot", recurrent=True, sees="state"),
     "FACMAC": maddpg(mixer=lambda team: QMixer(team, embed_dim=9)),
     "team reward without masks": Case(lambda: TeamReward(herd("categorical", masked=False), "sum")),
     "team reward": Case(lambda: TeamReward(herd("categorical"), "sum")),

@@ -15,7 +15,7 @@ import torch
 from ctde_kit.errors import UserError
 from ctde_kit.recipes.commands.option_words import in_options
 from ctde_kit.recipes.commands.options import options_of
-from ctde_kit.training import Parts, UpdateWithTargets
+from ctde_kit.training import CriticThenActor, Parts, UpdateWithTargets
 from tests.contracts.tiny_env import TinyTask
 from tests.recipes.command_line import composed
 
@@ -43,16 +43,28 @@ LAYOUTS: dict[str, list[str]] = {
     ],
     "centralized, random order": ["critic=centralized", "critic.ordering=random"],
 }
+# Those of COMA, which has critics of its own.
+COUNTERFACTUAL: dict[str, list[str]] = {
+    "counterfactual": [],
+    "counterfactual, own observation first": ["critic.ordering=own_first"],
+    "counterfactual, the global state": ["critic.sees=state"],
+    "counterfactual, agent_state": ["critic.sees=agent_state", "critic.build_state=true"],
+    "counterfactual, one network per agent, averaged": ["critic.network.share_params=false", "critic.average_every=2"],
+    "counterfactual, gru": ["network@critic.network=gru"],
+    "counterfactual, commnet": ["network@critic.network=commnet"],
+}
 LOSSES = {
     "mappo": "MAPPO: actors, critics of states",
     "maddpg": "MADDPG: actors, critics of actions",
     "facmac": "FACMAC: actors, critics of actions, with `mixer=qmix`",
+    "coma": "COMA: actors, critics of every action",
 }
 SIZES = {
     "mappo": ["frames_per_batch=24", "minibatch_frames=12", "sequence_length=null"],
     "maddpg": ["frames_per_batch=24", "replay=sequences", "replay.form.length=3", "replay.batch_size=4"],
     "qmix": ["frames_per_batch=24", "replay=sequences", "replay.form.length=3", "replay.batch_size=4"],
 }
+SIZES["coma"] = SIZES["mappo"]
 SIZES["facmac"] = SIZES["maddpg"]
 
 
@@ -61,9 +73,12 @@ def names(group: str) -> list[str]:
     return options_of(group)
 
 
-def critics() -> dict[str, list[str]]:
-    """The overrides of each critic: every configuration, more layouts, and other networks."""
-    found = {name: LAYOUTS.get(name, [f"critic={name}"]) for name in names("critic")}
+def critics(algorithm: str) -> dict[str, list[str]]:
+    """The overrides of each critic of a loss: every configuration, more layouts, and other networks."""
+    if algorithm == "coma":
+        return COUNTERFACTUAL
+    configurations = [name for name in names("critic") if name != "counterfactual"]
+    found = {name: LAYOUTS.get(name, [f"critic={name}"]) for name in configurations}
     found |= LAYOUTS
     for network in names("network"):
         if network != "mlp":
@@ -92,8 +107,18 @@ def learn(parts: Parts) -> dict[str, torch.Tensor]:
     parts.buffer.extend(parts.prepare(parts.collector.rollout()))
     minibatch = parts.buffer.sample() if hasattr(parts.buffer, "sample") else next(iter(parts.buffer))
     parts.update(minibatch)
-    update: Any = parts.update.update if isinstance(parts.update, UpdateWithTargets) else parts.update
-    learned = {name: p for name, p in update.losses.named_parameters() if p.requires_grad}
+    if isinstance(parts.update, CriticThenActor):
+        critics, update = gradients(parts.update.critic.losses), parts.update.actor
+        parts.update.step_actor(parts.buffer.items)  # type: ignore[attr-defined]
+        actors = {name: value for name, value in gradients(update.losses).items() if "actor_network" in name}
+        return critics | actors
+    whole: Any = parts.update.update if isinstance(parts.update, UpdateWithTargets) else parts.update
+    return gradients(whole.losses)
+
+
+def gradients(losses: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The gradient of every parameter that learns, zeros where it got none."""
+    learned = {name: p for name, p in losses.named_parameters() if p.requires_grad}
     return {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in learned.items()}
 
 
@@ -104,16 +129,16 @@ def outcome(algorithm: str, actor: str, *overrides: str) -> str:
         AssertionError: where a part that learns has no gradient, or one that is not finite.
     """
     torch.manual_seed(0)
-    continuous = algorithm in LOSSES
+    continuous = algorithm in LOSSES and algorithm != "coma"
     try:
         parts = build(algorithm, actor, *overrides, continuous=continuous)
-        gradients = learn(parts)
+        learned = learn(parts)
     except UserError as error:
         refusal = in_options(str(error))
         if "\n" in refusal:
             raise AssertionError(f"{algorithm} {actor} {overrides}: more than one line: {refusal}") from error
         return refusal
-    for name, gradient in gradients.items():
+    for name, gradient in learned.items():
         assert gradient.isfinite().all(), f"{algorithm} {actor} {overrides}: {name}"
         assert gradient.any(), f"{algorithm} {actor} {overrides}: {name} has no gradient"
     return FITS
@@ -122,7 +147,7 @@ def outcome(algorithm: str, actor: str, *overrides: str) -> str:
 def pairs() -> Iterator[tuple[str, str, str, list[str]]]:
     """Algorithm, row of its table, actor network, overrides."""
     for algorithm in LOSSES:
-        for row, overrides in critics().items():
+        for row, overrides in critics(algorithm).items():
             for actor in names("network"):
                 yield algorithm, row, actor, overrides
     for mixer in names("mixer"):

@@ -10,8 +10,17 @@ from typing import Any
 import pytest
 
 from ctde_kit.errors import UserError
-from ctde_kit.objectives import AdvantageEstimator, MADDPGLoss, MAPPOLoss, MASACLoss, PolicyInference, QMixLoss
-from ctde_kit.recipes import HAPPOConfig, MADDPGConfig, MAPPOConfig, MASACConfig, PQNConfig, QMIXConfig
+from ctde_kit.objectives import (
+    AdvantageEstimator,
+    COMAActorLoss,
+    COMACriticLoss,
+    MADDPGLoss,
+    MAPPOLoss,
+    MASACLoss,
+    PolicyInference,
+    QMixLoss,
+)
+from ctde_kit.recipes import COMAConfig, HAPPOConfig, MADDPGConfig, MAPPOConfig, MASACConfig, PQNConfig, QMIXConfig
 from ctde_kit.recipes.commands.recipes import RECIPES
 from tests.recipes.command_line import composed
 
@@ -45,6 +54,8 @@ OTHERWISE = {"value_norm", "mixer", "returns", "twin_critics"}
         (MADDPGLoss, MADDPGConfig, 5),
         (PolicyInference, MADDPGConfig, 2),
         (MASACLoss, MASACConfig, 9),
+        (COMACriticLoss, COMAConfig, 2),
+        (COMAActorLoss, COMAConfig, 1),
     ],
 )
 def test_a_part_and_its_recipe_have_the_same_defaults(part: Any, config: Any, count: int) -> None:
@@ -74,6 +85,6 @@ def test_a_configuration_without_arguments_is_the_plain_command(name: str) -> No
 
 
 def test_without_arguments_a_configuration_builds_its_parts() -> None:
-    for config in (MAPPOConfig, HAPPOConfig, QMIXConfig, MADDPGConfig, MASACConfig, PQNConfig):
+    for config in (MAPPOConfig, HAPPOConfig, QMIXConfig, MADDPGConfig, MASACConfig, PQNConfig, COMAConfig):
         parts = config(device="cpu", compile="off").build()
         assert parts.collector.env.batch_size == (60,)

@@ -15,7 +15,17 @@ from torch import Tensor
 
 from ctde_kit.entry_tables import Entry
 from ctde_kit.errors import UserError
-from ctde_kit.objectives import AdvantageEstimator, MADDPGLoss, MAPPOLoss, MASACLoss, QMixLoss, TeamReward
+from ctde_kit.objectives import (
+    AdvantageEstimator,
+    COMAActorLoss,
+    COMACriticLoss,
+    COMATargets,
+    MADDPGLoss,
+    MAPPOLoss,
+    MASACLoss,
+    QMixLoss,
+    TeamReward,
+)
 from tests.contracts.entries_page import PAGE, page, table
 from tests.contracts.entry_cases import CASES, batch_of, run
 
@@ -134,7 +144,20 @@ def test_the_page_of_entries_is_that_of_the_tables() -> None:
 OF_MODULES = ("observation", "state", "last_action", "actor_hidden", "GROUP_critic_hidden", "order")
 
 
-@pytest.mark.parametrize("reader", [AdvantageEstimator, MADDPGLoss, MAPPOLoss, MASACLoss, QMixLoss, TeamReward])
+READERS = [
+    AdvantageEstimator,
+    COMAActorLoss,
+    COMACriticLoss,
+    COMATargets,
+    MADDPGLoss,
+    MAPPOLoss,
+    MASACLoss,
+    QMixLoss,
+    TeamReward,
+]
+
+
+@pytest.mark.parametrize("reader", READERS)
 def test_docstrings_name_every_entry_that_a_loss_itself_reads(reader: type) -> None:
     documentation = inspect.getdoc(reader) or ""
     for key, *_ in table(reader.__name__):

@@ -14,6 +14,7 @@ import pytest
 from ctde_kit.envs.vmas import shipped_scenarios
 from ctde_kit.errors import UserError
 from ctde_kit.recipes import (
+    COMAConfig,
     EvaluationConfig,
     HAPPOConfig,
     MADDPGConfig,
@@ -117,7 +118,7 @@ def test_a_part_of_another_type_is_named(options: dict, message: str) -> None:
 
 
 def test_configurations_are_made_by_keyword() -> None:
-    for config in (MAPPOConfig, HAPPOConfig, QMIXConfig, PQNConfig, MADDPGConfig, MASACConfig):
+    for config in (MAPPOConfig, HAPPOConfig, QMIXConfig, PQNConfig, MADDPGConfig, MASACConfig, COMAConfig):
         with pytest.raises(TypeError, match="takes 1 positional argument but 2 were given"):
             config(VmasTask())
     with pytest.raises(TypeError, match="missing 1 required positional argument: 'directory'"):

@@ -8,9 +8,10 @@ from unittest import mock
 
 import pytest
 
-from ctde_kit.recipes import MAPPOConfig, VmasTask
+from ctde_kit.recipes import COMAConfig, MAPPOConfig, VmasTask
 from ctde_kit.recipes.commands.main import main
 from ctde_kit.recipes.commands.running import start
+from ctde_kit.testing.counterfactual_check import COUNTERFACTUAL_RULES
 from ctde_kit.testing.deterministic_check import DETERMINISTIC_RULES
 from ctde_kit.testing.env_check import ENV_RULES
 from ctde_kit.testing.mixer_check import MIXER_RULES
@@ -45,6 +46,14 @@ def test_a_broken_rule_is_exit_code_1(capsys: pytest.CaptureFixture[str]) -> Non
     shown = capsys.readouterr().out
     assert "time_limit_is_truncation              broken   after 6 steps, the time limit, 0 of" in shown
     assert shown.endswith("broken: 1\n")
+
+
+def test_a_coma_run_breaks_no_rule(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    task = VmasTask("vmas/simple_spread", n_envs=4, max_steps=6)
+    start(COMAConfig(task=task, frames_per_batch=28, total_frames=28, epochs=1, device="cpu"), tmp_path / "run")
+    capsys.readouterr()
+    assert doctor(str(tmp_path / "run")) == 0, capsys.readouterr().out
+    assert "check_counterfactual_loss: losses" in capsys.readouterr().out
 
 
 def test_a_run_is_examined_as_its_checkpoint_left_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,6 +100,7 @@ def test_the_page_has_every_rule() -> None:
         DETERMINISTIC_RULES,
         SOFT_ACTOR_CRITIC_RULES,
         TURN_RULES,
+        COUNTERFACTUAL_RULES,
         MIXER_RULES,
         STATE_RULES,
     )

@@ -94,6 +94,9 @@ class MaskedCategorical(Distribution):
         logits: ``[*B, N]``.
         mask: bool ``[*B, N]``; ``None`` if all actions are allowed.
         one_hot: actions are one-hot ``[*B, N]`` instead of indices ``[*B]``.
+        epsilon: the share of a uniform choice among the allowed actions: none has a probability below ``epsilon`` over
+            their number (Foerster et al. 2018, "Counterfactual Multi-Agent Policy Gradients", section 5); ``None`` for
+            the softmax of the logits alone.
 
     >>> import torch
     >>> from ctde_kit.modules import MaskedCategorical
@@ -104,12 +107,17 @@ class MaskedCategorical(Distribution):
 
     arg_constraints: dict[str, Constraint] = {}  # noqa: RUF012
 
-    def __init__(self, logits: Tensor, mask: Tensor | None = None, one_hot: bool = False):
+    def __init__(
+        self, logits: Tensor, mask: Tensor | None = None, one_hot: bool = False, epsilon: Tensor | None = None
+    ):
+        allowed = None
         if mask is not None:
             no_op = torch.zeros_like(mask)
             no_op[..., 0] = True
             allowed = torch.where(mask.any(-1, keepdim=True), mask, no_op)
             logits = logits.masked_fill(~allowed, torch.finfo(logits.dtype).min)
+        if epsilon is not None:
+            logits = _with_floor(logits, allowed, epsilon.to(logits.dtype))
         self.base = Categorical(logits=logits, validate_args=False)
         self.one_hot = one_hot
         event_shape = logits.shape[-1:] if one_hot else torch.Size()
@@ -143,6 +151,13 @@ class MaskedCategorical(Distribution):
     @property
     def mode(self) -> Tensor:
         return self.deterministic_sample
+
+
+def _with_floor(logits: Tensor, allowed: Tensor | None, epsilon: Tensor) -> Tensor:
+    """The logits of the softmax mixed with a uniform choice among what is ``allowed``."""
+    count = logits.new_tensor(logits.shape[-1]) if allowed is None else allowed.sum(-1, keepdim=True).to(logits.dtype)
+    mixed = torch.logaddexp(logits.log_softmax(-1) + (-epsilon).log1p(), epsilon.log() - count.log())
+    return mixed if allowed is None else mixed.masked_fill(~allowed, torch.finfo(logits.dtype).min)
 
 
 class MaskedMultiCategorical(Distribution):

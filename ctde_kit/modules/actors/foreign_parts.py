@@ -14,7 +14,7 @@ from ctde_kit.entry_tables import Entry
 from ctde_kit.errors import UserError
 from ctde_kit.keys import Key
 from ctde_kit.modules.actors.deterministic_actor import MultiAgentDeterministicActor
-from ctde_kit.modules.actors.q_actor import MultiAgentQActor, check_discrete
+from ctde_kit.modules.actors.q_actor import MultiAgentQActor
 from ctde_kit.modules.keyword_calls import keyword_calls
 from ctde_kit.protocols import SaysDecentralized
 from ctde_kit.specs import GroupSpec
@@ -92,7 +92,7 @@ class ForeignQActor(MultiAgentQActor):
 
     def __init__(self, group: GroupSpec, module: TensorDictModuleBase, epsilon: float):
         TensorDictModuleBase.__init__(self)
-        check_discrete(group)
+        group.check_one_choice("MultiAgentQActor", "QMIX")
         keys = group.keys
         self.group, self.agent_network = group, ForeignNetwork(module)
         self.register_buffer("epsilon", torch.tensor(float(epsilon)))

@@ -12,7 +12,6 @@ from torchrl.envs import TensorDictPrimer
 from torchrl.envs.utils import ExplorationType, exploration_type
 
 from ctde_kit.entry_tables import Entry, GroupEntries
-from ctde_kit.errors import UserError
 from ctde_kit.modules.argument_checks import check_actor_arguments, check_one_agent
 from ctde_kit.modules.keyword_calls import keyword_calls
 from ctde_kit.modules.networks.agent_network import AgentNetwork, actor_hidden_key
@@ -59,7 +58,7 @@ class MultiAgentQActor(TensorDictModuleBase):
     def __init__(self, group: GroupSpec, inputs: Input | TeamInput, network: nn.Module, epsilon: float = 0.0):
         super().__init__()
         check_actor_arguments("MultiAgentQActor", group, inputs, network, "n_parameters")
-        check_discrete(group)
+        group.check_one_choice("MultiAgentQActor", "QMIX")
         keys = group.keys
         self.group = group
         hidden_key = actor_hidden_key(keys, inputs)
@@ -186,18 +185,3 @@ class SingleAgentQActor(TensorDictModuleBase):
             is_hidden = str(key[-1]).endswith("_hidden")
             tensordict.set(key, value if is_hidden else value.squeeze(tensordict.ndim))
         return tensordict
-
-
-def check_discrete(group: GroupSpec) -> None:
-    """Raise ``UserError`` unless an agent of the group picks one of N actions."""
-    kind = group.action.kind
-    if kind == "continuous":
-        raise UserError(
-            f"MultiAgentQActor: group {group.name!r} has continuous actions: QMIX needs discrete actions; use an env "
-            "that has them"
-        )
-    if kind not in ("categorical", "one_hot"):
-        raise UserError(
-            f"MultiAgentQActor: group {group.name!r} has actions of kind {kind!r}: QMIX needs one choice per agent, "
-            "categorical or one_hot; use another env, or MultiAgentActor"
-        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from ctde_kit.entry_tables import Entry, GroupEntries
 from ctde_kit.errors import UserError
 from ctde_kit.keys import Key
 from ctde_kit.modules.actors.distributions import MaskedCategorical, MaskedMultiCategorical, TanhNormal
+from ctde_kit.modules.actors.epsilon_floor import EpsilonFloor
 from ctde_kit.modules.actors.learned_scale import LearnedScale
 from ctde_kit.modules.argument_checks import check_actor_arguments, check_one_agent
 from ctde_kit.modules.keyword_calls import keyword_calls
@@ -42,6 +44,7 @@ class MultiAgentActor(ProbabilisticActor):
         network: ``[*B, n_agents, F] -> [*B, n_agents, group.action.n_parameters]``, or ``[..., D]`` with ``scale``.
         scale: the standard deviation of continuous actions as a learned parameter; ``None``: the network gives
             location and standard deviation (through softplus).
+        floor: mixes the softmax of discrete actions with a uniform choice; ``None``: the softmax alone.
 
     >>> from ctde_kit.envs.vmas import VmasEnv
     >>> from ctde_kit.modules import MultiAgentActor, MultiAgentMLP, own_observation
@@ -56,7 +59,12 @@ class MultiAgentActor(ProbabilisticActor):
     """
 
     def __init__(
-        self, group: GroupSpec, inputs: Input | TeamInput, network: nn.Module, scale: LearnedScale | None = None
+        self,
+        group: GroupSpec,
+        inputs: Input | TeamInput,
+        network: nn.Module,
+        scale: LearnedScale | None = None,
+        floor: EpsilonFloor | None = None,
     ):
         check_actor_arguments("MultiAgentActor", group, inputs, network, "n_parameters")
         keys = group.keys
@@ -77,7 +85,7 @@ class MultiAgentActor(ProbabilisticActor):
             module = AgentNetwork(
                 inputs, network, [keys.loc, keys.scale], hidden_key=hidden_key, split=split, output_size=size
             )
-        distribution, arguments, in_keys = _distribution(group)
+        distribution, arguments, in_keys = _distribution(group, floor)
         super().__init__(
             module,  # pyright: ignore[reportArgumentType]  # TorchRL takes any TensorDict module
             in_keys=in_keys,  # pyright: ignore[reportArgumentType]  # and a dict of keys
@@ -88,7 +96,7 @@ class MultiAgentActor(ProbabilisticActor):
             log_prob_keys=[keys.action_log_prob],
             spec=group.action_spec,
         )
-        self.group = group
+        self.group, self.floor = group, floor
 
     @property
     def agent_network(self) -> AgentNetwork:
@@ -131,7 +139,7 @@ class MultiAgentActor(ProbabilisticActor):
         """
         single = self.agent_network.for_agent(agent, keep_axis=keep_axis)
         scale = single.split if isinstance(single.split, LearnedScale) else None
-        return MultiAgentActor(self.group.for_agent(agent), single.inputs, single.network, scale)
+        return MultiAgentActor(self.group.for_agent(agent), single.inputs, single.network, scale, self.floor)
 
 
 class SingleAgentActor(TensorDictModuleBase):
@@ -161,7 +169,7 @@ class SingleAgentActor(TensorDictModuleBase):
 
     def get_dist(self, tensordict: TensorDictBase) -> Distribution:
         """The distribution of the agent's action, batch ``[*B]``."""
-        distribution, arguments, in_keys = _distribution(self.actor.group)
+        distribution, arguments, in_keys = _distribution(self.actor.group, self.actor.floor)
         output = self.actor.agent_network(self._with_agent_axis(tensordict))
         parameters = {name: output.get(key).squeeze(tensordict.ndim) for name, key in in_keys.items()}
         bounds = {name: bound[0] for name, bound in arguments.items() if name in ("low", "high")}
@@ -185,7 +193,9 @@ class SingleAgentActor(TensorDictModuleBase):
         return tensordict
 
 
-def _distribution(group: GroupSpec) -> tuple[type[Distribution], dict[str, Any], dict[str, Key]]:
+def _distribution(
+    group: GroupSpec, floor: EpsilonFloor | None
+) -> tuple[Callable[..., Distribution], dict[str, Any], dict[str, Key]]:
     """The distribution of the group's actions, its constant arguments, and the keys of the others."""
     keys, action = group.keys, group.action
     if not action.discrete:
@@ -194,6 +204,8 @@ def _distribution(group: GroupSpec) -> tuple[type[Distribution], dict[str, Any],
     in_keys: dict[str, Key] = {"logits": keys.logits}
     if group.action_mask:
         in_keys["mask"] = keys.action_mask
+    if floor is not None:
+        return floor.distribution, {}, in_keys
     if action.kind == "multi_discrete":
         return MaskedMultiCategorical, {"sizes": action.sizes}, in_keys
     return MaskedCategorical, {"one_hot": action.kind == "one_hot"}, in_keys

@@ -10,16 +10,15 @@ from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 from torchrl.modules import set_recurrent_mode
 
-from ctde_kit.entry_tables import Entry, GroupEntries, state_entry
+from ctde_kit.entry_tables import Entry
 from ctde_kit.errors import UserError
-from ctde_kit.keys import STATE, Key
+from ctde_kit.keys import Key
 from ctde_kit.modules.argument_checks import built_network, check_team_and_group
+from ctde_kit.modules.critics.joint_action_input import joint_action_input
 from ctde_kit.modules.critics.stored_actions import groups_that_act, with_action_vectors
 from ctde_kit.modules.critics.value_critic import Heads, Sees, ValuePerAgent, check_own_first
 from ctde_kit.modules.keyword_calls import keyword_calls
 from ctde_kit.modules.networks.agent_network import AgentNetwork, NetworkFactory
-from ctde_kit.modules.networks.inputs import Input
-from ctde_kit.modules.networks.own_first import own_first_columns
 from ctde_kit.modules.networks.sizes import HasFirstLayer, OutputSize
 from ctde_kit.specs import GroupSpec, TeamSpec
 
@@ -177,27 +176,16 @@ def action_value_critic(
         if value not in words:
             raise UserError(f"action_value_critic: {name}={value!r}, expected one of {', '.join(words)}")
     check_own_first(own_first, sees, heads, agent_id)
-    state_parts, features, per_agent = _state_parts(team, group, sees)
-    per_agent = per_agent or heads == "network" or agent_id
-    actions, n_actions, own_offset = _action_parts(team, group, sees, own_first)
-    own_column = None if own_offset is None else features + own_offset
-    n_rows = group.n_agents if per_agent else 1
-    parts = [*state_parts, *actions]
-    columns = None
-    if own_first:
-        widths = [[other.observation_dim for other in team], [other.action.vector_dim for other in team]]
-        columns = own_first_columns(team, group, widths)
-    entries = [entry for other in team for entry in GroupEntries.of(other).by_key().values()]
-    entries += [] if team.state_dim is None else [state_entry(STATE, team.state_dim)]
-    inputs = Input(
-        parts,
-        n_rows,
-        features + n_actions,
+    inputs, own_column = joint_action_input(
+        "action_value_critic",
+        team,
+        group,
+        sees,
+        per_agent=heads == "network" or agent_id,
         agent_id=agent_id,
-        decentralized=sees == "observation",
-        columns=columns,
-        entries=entries,
+        own_first=own_first,
     )
+    n_rows = inputs.n_agents
     outputs = group.n_agents if n_rows == 1 and heads == "agent" else 1
     network = AgentNetwork(
         inputs,
@@ -208,40 +196,3 @@ def action_value_critic(
         output_size=OutputSize(n_rows, outputs, "one value per head"),
     )
     return ActionValueCritic(group, network, own_column, own_first=own_first, team=team)
-
-
-Parts = list[tuple[Key, Key | None, int]]
-
-
-def _action_parts(team: TeamSpec, group: GroupSpec, sees: Sees, own_first: bool) -> tuple[Parts, int, int | None]:
-    """The actions that a critic sees, how many features they are, and the column where agent 0's action begins.
-
-    The column is ``None`` if the critic sees no other agent's action.
-    """
-    if sees == "observation":
-        return [(group.keys.action_vector, _mask(group), 0)], group.action.vector_dim, None
-    sizes = [other.n_agents * other.action.vector_dim for other in team]
-    before = 0 if own_first else sum(sizes[: team.groups.index(group)])
-    return [(other.keys.action_vector, _mask(other), 2) for other in team], sum(sizes), before
-
-
-def _mask(group: GroupSpec) -> Key | None:
-    return group.keys.mask if group.mask else None
-
-
-def _state_parts(team: TeamSpec, group: GroupSpec, sees: Sees) -> tuple[Parts, int, bool]:
-    """The parts before the actions, how many features they are, and whether they have an agent axis."""
-    if sees == "team":
-        return [(other.keys.observation, _mask(other), 2) for other in team], team.observation_dim, False
-    if sees == "observation":
-        return [(group.keys.observation, _mask(group), 0)], group.observation_dim, True
-    if sees == "state":
-        if team.state_dim is None:
-            raise UserError("action_value_critic: sees='state': this env writes no root key 'state'; use sees='team'")
-        return [(STATE, None, 1)], team.state_dim, False
-    if group.state_dim is None:
-        raise UserError(
-            f"action_value_critic: sees='agent_state': this env writes no key {group.keys.state}; append "
-            "envs.transforms.AgentState to it, or use sees='team'"
-        )
-    return [(group.keys.state, _mask(group), 0)], group.state_dim, True

@@ -76,6 +76,13 @@ def reads_mask(network: nn.Module) -> TypeGuard[ChannelNetwork]:
     return isinstance(network, SaysReadsMask) and network.reads_mask
 
 
+def mixes_agents(network: nn.Module) -> bool:
+    """Whether a network says that agent i's output depends on other agents' rows of its input."""
+    if isinstance(network, SaysDecentralized):
+        return not network.decentralized
+    return isinstance(network, SaysCentralized) and network.centralized
+
+
 class AgentNetwork(TensorDictModuleBase):
     """Runs ``network`` on what ``inputs`` reads, and writes ``out_keys`` ``[*B, n_agents, ...]``.
 
@@ -161,11 +168,7 @@ class AgentNetwork(TensorDictModuleBase):
     @property
     def decentralized(self) -> bool:
         """Whether agent i's output depends on agent i's own data alone."""
-        if not self.inputs.decentralized:
-            return False
-        if isinstance(self.network, SaysDecentralized):
-            return self.network.decentralized
-        return not (isinstance(self.network, SaysCentralized) and self.network.centralized)
+        return self.inputs.decentralized and not mixes_agents(self.network)
 
     @property
     def hidden_shape(self) -> tuple[int, int]:

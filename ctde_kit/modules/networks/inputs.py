@@ -42,6 +42,8 @@ class Input(nn.Module):
         decentralized: whether agent i's features depend on its own data alone.
         columns: int64 ``[n_agents, features]``: which column of the team's features stands at each place of each
             agent's row; ``None``: the rows are in the team's order.
+        hidden: bool ``[n_agents, features]``: the places of each agent's row that are 0, whatever the entries say;
+            ``None`` for none.
         entries: the shapes and dtypes of the entries, which losses check.
 
     >>> import torch
@@ -54,6 +56,7 @@ class Input(nn.Module):
 
     ids: Tensor | None
     columns: Tensor | None
+    hidden: Tensor | None
 
     def __init__(
         self,
@@ -66,6 +69,7 @@ class Input(nn.Module):
         normalize: bool = False,
         decentralized: bool = False,
         columns: Tensor | None = None,
+        hidden: Tensor | None = None,
         entries: Sequence[Entry] = (),
     ):
         super().__init__()
@@ -76,6 +80,7 @@ class Input(nn.Module):
         self.normalizers = Normalizers()
         self.register_buffer("ids", torch.eye(n_agents) if agent_id else None, persistent=False)
         self.register_buffer("columns", columns, persistent=False)
+        self.register_buffer("hidden", hidden, persistent=False)
 
     @property
     def in_keys(self) -> list[Key]:
@@ -120,6 +125,8 @@ class Input(nn.Module):
                 f"key {self.parts[0][0]}: expected [*B, n_agents={self.n_agents}, F], found features of shape "
                 f"{list(x.shape)}; expand it over the agents first"
             )
+        if self.hidden is not None:
+            x = x.masked_fill(self.hidden, 0)
         if self.ids is not None:
             x = torch.cat([x, self.ids.to(x.dtype).expand(*x.shape[:-1], self.ids.shape[-1])], -1)
         if self.index is None:

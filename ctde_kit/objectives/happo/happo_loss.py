@@ -13,6 +13,7 @@ from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModuleBas
 from tensordict.utils import NestedKey
 from torch import Tensor
 
+from ctde_kit.entries import valid_entry
 from ctde_kit.entry_tables import Entry, as_key
 from ctde_kit.errors import UserError
 from ctde_kit.keys import GroupKeys
@@ -106,7 +107,7 @@ class HAPPOLoss(MAPPOLoss):
         return [*super().policy_entries(actor), product]
 
     def _advantage(self, tensordict: TensorDictBase, alive: Tensor | None) -> Tensor:
-        product = self._entry(tensordict, self.tensor_keys.log_ratio_product, alive).exp()
+        product = valid_entry(tensordict, self.tensor_keys.log_ratio_product, alive).exp()
         return product * super()._advantage(tensordict, alive)
 
     def _valued(self, tensordict: TensorDictBase) -> Tensor | None:

@@ -62,6 +62,17 @@ MATRIX = [
 ]
 TWO_STEP = ["task=matrix/two_step", *MATRIX, "total_frames=6400", "lr=0.005"]
 CLIMBING = ["task=matrix/climbing", *MATRIX, "total_frames=10000", "lr=0.003"]
+COMA_GAME = [
+    "actor.num_cells=[64]",
+    "actor.agent_id=true",
+    "critic.network.num_cells=[64]",
+    "frames_per_batch=160",
+    "total_frames=20000",
+    "epsilon_frames=10000",
+    "lr=0.005",
+]
+COMA_TWO_STEP = ["task=matrix/two_step", *COMA_GAME]
+COMA_PENALTY = ["task=matrix/penalty", *COMA_GAME]
 FIVE_SEEDS = (0, 1, 2, 3, 4)
 
 # The commands as typed, with the seeds of `ctde benchmark benchmark=vmas_small`, whose runs these are.
@@ -375,6 +386,36 @@ EXPERIMENTS: dict[str, Experiment] = {
     ),
     "masac_navigation": Experiment(
         "masac", NAVIGATION, "eval/return_mean", 0.95, horizontals={"random": -0.60}, page="masac"
+    ),
+    "coma_two_step": Experiment("coma", COMA_TWO_STEP, "eval/return_mean", 8.0, seeds=FIVE_SEEDS, page="coma"),
+    # A joint action of 10 is beside two of -100: what is safe is 2.
+    "coma_penalty": Experiment("coma", COMA_PENALTY, "eval/return_mean", 2.0, seeds=FIVE_SEEDS, page="coma"),
+    "coma_foraging": Experiment(
+        "coma",
+        [
+            "task=lbf/foraging_8x8_2p_2f_coop",
+            "task.n_envs=20",
+            "frames_per_batch=500",
+            "team_reward=sum",
+            "normalize_rewards=true",
+            "entropy_coeff=0.01",
+            "gamma=0.98",
+            "lr=0.001",
+            "actor.num_cells=[128,128]",
+            "actor.agent_id=true",
+            "critic.network.num_cells=[128,128]",
+            "epsilon_frames=100000",
+            "total_frames=2000000",
+            "evaluation.every_frames=100000",
+            "checkpoint.every_frames=500000",
+            "evaluation.episodes=500",
+        ],
+        "eval/return_sum",
+        0.5,
+        seeds=(100, 101, 102),
+        horizontals={"random": 0.001, "all food": 1.0},
+        ylabel="greedy episode return, sum over agents",
+        page="coma",
     ),
     "a2c_navigation": Experiment(
         "a2c", NAVIGATION, "eval/return_mean", 0.8, horizontals={"random": -0.60}, page="mappo"
