@@ -38,7 +38,7 @@ def move(module: nn.Module, mode: FakeTensorMode) -> None:
             if parameter is not None and parameter.device.type != "cuda":
                 if parameter not in moved:
                     moved[parameter] = nn.Parameter(of(parameter), requires_grad=parameter.requires_grad)
-                part._parameters[name] = moved[parameter]  # pyright: ignore[reportArgumentType]
+                part._parameters[name] = moved[parameter]
         for name, buffer in part._buffers.items():
             if buffer is not None:
                 part._buffers[name] = of(buffer)

@@ -78,10 +78,9 @@ def test_losses_and_gradients_are_those_of_the_cpu(case: str) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_compiled_runs_train(case: str) -> None:
     parts = CASES[case](device=DEVICE, compile="on").build()
-    for iteration in iterate(parts):
-        assert iteration.batch.device is not None
-        assert iteration.batch.device.type == DEVICE
-    assert iteration.frames == 240
+    iterations = list(iterate(parts))
+    assert iterations[-1].frames == 240
+    assert {str(iteration.batch.device).partition(":")[0] for iteration in iterations} == {DEVICE}
 
 
 @pytest.mark.parametrize("compiled", ["off", "on"])

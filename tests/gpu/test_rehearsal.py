@@ -89,4 +89,4 @@ def test_a_wait_and_a_mixture_are_seen() -> None:
         with pytest.raises(Exception, match="_local_scalar_dense"):
             number.sum().item()
         with pytest.raises(Exception, match="devices"):
-            number + torch.ones(3)
+            _ = number + torch.ones(3)

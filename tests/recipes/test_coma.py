@@ -71,7 +71,8 @@ def test_critics_learn_first_and_actors_once_by_the_critics_that_have_learned() 
     batch = next(iter(parts.collector))
     parts.buffer.extend(parts.prepare(batch))
     actors, critics = ([p.clone() for p in part.parameters()] for part in (parts.policy, update.critic.losses))
-    rows = []
+    rows: list[Any] = []
+    expected = torch.zeros(())
     for metrics in parts.update_schedule(parts.buffer, update):
         rows.append(metrics)
         moved = any(not torch.equal(a, b) for a, b in zip(actors, parts.policy.parameters(), strict=True))

@@ -185,7 +185,7 @@ class WorkerEnv(EnvBase):
     def _warn_of_unreported(self) -> None:
         """Say once, after an episode, which of the infos asked for no environment has reported."""
         assert self._reported is not None
-        missing = [name for name, seen in zip(self._unreported, self._reported.any(axis=0), strict=True) if not seen]
+        missing = [name for column, name in enumerate(self._unreported) if not self._reported[:, column].any()]
         if missing:
             names = " and no ".join(missing)
             logger.warning("infos: the environment has reported no %s in an episode, and 0 is kept", names)

@@ -33,7 +33,7 @@ from benchmarl.models.mlp import MlpConfig  # pyright: ignore[reportMissingImpor
 ALGORITHMS = {"mappo": MappoConfig, "qmix": QmixConfig, "maddpg": MaddpgConfig, "masac": MasacConfig}
 
 
-class Rows(Callback):
+class Rows(Callback):  # pyright: ignore[reportUntypedBaseClass]
     """Prints a line per iteration, before its updates."""
 
     def __init__(self) -> None:
