@@ -17,6 +17,7 @@ from ctde_kit.modules.actors.q_actor import MultiAgentQActor
 from ctde_kit.modules.actors.random_actor import RandomActor
 from ctde_kit.modules.actors.stochastic_actor import MultiAgentActor
 from ctde_kit.modules.actors.sub_policy_draw import SubPolicyDraw
+from ctde_kit.modules.actors.team_latent import TeamLatent
 from ctde_kit.modules.actors.team_policy import TeamPolicy
 from ctde_kit.modules.actors.zero_actor import ZeroActor
 from ctde_kit.modules.communication.bicnet import BidirectionalRNN, MultiAgentBiCNet
@@ -81,6 +82,7 @@ __all__ = [
     "TanhNormal",
     "TargetedMessages",
     "TeamChannel",
+    "TeamLatent",
     "TeamPolicy",
     "VDNMixer",
     "ValueNorm",

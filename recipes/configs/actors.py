@@ -67,9 +67,11 @@ class StochasticActorConfig(NetworkActorConfig):
         normalize_observations: it reads observations normalized by running statistics, which are part of it.
         state_dependent_scale: whether the network outputs the deviation of continuous actions; false: it is a parameter
             of its own; null: like true, and groups with discrete actions are allowed, too.
+        latent_dim: size of the latent that the team shares while it trains, whose mean it reads otherwise; 0 for none.
     """
 
     state_dependent_scale: bool | None = False
+    latent_dim: int = 0
 
     def build_actor(self, group: GroupSpec, team: TeamSpec) -> GroupActor:
         action, state_dependent = group.action, self.state_dependent_scale is not False
@@ -84,7 +86,8 @@ class StochasticActorConfig(NetworkActorConfig):
         scale = None
         if not action.discrete and not state_dependent:
             scale = ck.modules.LearnedScale(action.sizes[0], group.n_agents, self.network.weight_sharing)
-        return ck.MultiAgentActor(group, *actor_network(team, group, self.network, outputs), scale)
+        network = actor_network(team, group, self.network, outputs, latent_dim=self.latent_dim)
+        return ck.MultiAgentActor(group, *network, scale)
 
 
 @dataclass
