@@ -5,6 +5,7 @@ built on them; ``normalization`` standardizes observations and scales rewards by
 ``export`` writes trained actors to files.
 """
 
+from ctde_kit.modules.actors.action_predictors import ActionPredictors
 from ctde_kit.modules.actors.deterministic_actor import MultiAgentDeterministicActor
 from ctde_kit.modules.actors.distributions import MaskedCategorical, MaskedMultiCategorical, TanhNormal
 from ctde_kit.modules.actors.foreign_parts import as_action_value_critic, as_deterministic_actor, as_q_actor
@@ -45,6 +46,7 @@ from ctde_kit.modules.normalization.reward_norm import RewardNorm
 from ctde_kit.modules.normalization.running_moments import RunningMoments
 
 __all__ = [
+    "ActionPredictors",
     "ActionValueCritic",
     "AgentNetwork",
     "AttentionCritic",

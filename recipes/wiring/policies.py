@@ -26,8 +26,8 @@ Actor = TypeVar("Actor", bound=nn.Module)
 def team_policy(cfg: RecipeConfig, team: TeamSpec, device: str, *, latent_dim: int = 0) -> TeamPolicy:
     """The policy of all groups: opponents where ``cfg.opponents`` has them, else actors that ``cfg.policy()`` builds.
 
-    The parameters of groups in ``cfg.initial`` are an earlier run's. With ``latent_dim``, all groups share a latent of this
-    size while they collect.
+    The parameters of groups in ``cfg.initial`` are an earlier run's. With ``latent_dim``, all groups share a latent of
+    this size while they collect.
 
     Raises:
         UserError: for groups that the team lacks or that are given twice, when nothing is left to train, and for runs
