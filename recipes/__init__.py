@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         GumbelExploration,
         OrnsteinUhlenbeckExploration,
     )
+    from ctde_kit.recipes.configs.information_bounds import NoMutualInformation, VariationalInformation
     from ctde_kit.recipes.configs.loggers import LoggerConfig
     from ctde_kit.recipes.configs.mixers import NoMixer, QMixerConfig, QPLEXMixerConfig, VDNMixerConfig
     from ctde_kit.recipes.configs.networks import GRUNetwork, MLPNetwork
@@ -60,6 +61,7 @@ _NAMES = {
         "GumbelExploration",
         "OrnsteinUhlenbeckExploration",
     ),
+    "ctde_kit.recipes.configs.information_bounds": ("NoMutualInformation", "VariationalInformation"),
     "ctde_kit.recipes.configs.loggers": ("LoggerConfig",),
     "ctde_kit.recipes.configs.mixers": ("NoMixer", "QMixerConfig", "QPLEXMixerConfig", "VDNMixerConfig"),
     "ctde_kit.recipes.configs.networks": ("GRUNetwork", "MLPNetwork"),
@@ -116,6 +118,7 @@ __all__ = [
     "MatrixTask",
     "NStepReturns",
     "NoMixer",
+    "NoMutualInformation",
     "NoWeighting",
     "OptimisticWeighting",
     "OrnsteinUhlenbeckExploration",
@@ -138,6 +141,7 @@ __all__ = [
     "TransitionForm",
     "VDNMixerConfig",
     "ValueCriticConfig",
+    "VariationalInformation",
     "VmasTask",
     "ZeroOpponent",
     "iterate",

@@ -7,6 +7,7 @@ from ctde_kit.lazy import lazy_face
 if TYPE_CHECKING:
     from ctde_kit.recipes.wiring.beliefs import check_sees_others, policy_inference
     from ctde_kit.recipes.wiring.critic_parts import averaging, critics_of_actions, critics_team, keys_read
+    from ctde_kit.recipes.wiring.information import mutual_information
     from ctde_kit.recipes.wiring.normalization import observation_norm, one_after_the_other, reward_norm
     from ctde_kit.recipes.wiring.policies import learners_of, learning_team, team_policy
     from ctde_kit.recipes.wiring.recurrence import (
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 _NAMES = {
     "beliefs": ("check_sees_others", "policy_inference"),
     "weighting": ("central_value",),
+    "information": ("mutual_information",),
     "critic_parts": ("averaging", "critics_of_actions", "critics_team", "keys_read"),
     "team_mixer": ("mixer",),
     "normalization": ("observation_norm", "one_after_the_other", "reward_norm"),
@@ -52,6 +54,7 @@ __all__ = [
     "learning_rates",
     "learning_team",
     "mixer",
+    "mutual_information",
     "observation_norm",
     "one_after_the_other",
     "policy_inference",

@@ -62,9 +62,11 @@ class MASACLoss(JointActionLoss):
     Reads what ``MADDPGLoss`` reads without a mixer and without sub-policies: what actors and critics read, ``action``
     as it was executed, and under ``next`` each agent's ``reward`` and the ``done`` and ``terminated`` of team and
     agents; where they are present, ``action_mask``, ``mask``, ``("collector", "mask")``, ``is_init`` and
-    ``priority_weight``. It makes ``(group, "action_vector")`` for the critics and writes ``td_error`` into the batch.
-    Gives the scalars ``loss_actor``, ``loss_qvalue`` and, if the temperature is learned, ``loss_alpha``; and,
-    detached, ``alpha``, ``entropy``, ``td_error``, ``state_action_value`` and ``target_value``. Losses are means over
+    ``priority_weight``. Where actors share a latent, it reads the stored ``latent`` and draws the next one. It makes
+    ``(group, "action_vector")`` for the critics and writes ``td_error`` into the batch. Gives the scalars
+    ``loss_actor``, ``loss_qvalue`` and, if the temperature is learned, ``loss_alpha``; and, detached, ``alpha``,
+    ``entropy``, ``td_error``, ``state_action_value`` and ``target_value``; with ``mutual_information`` also
+    ``loss_prediction`` and, detached, the bound ``mutual_information``. Losses are means over
     agents and steps, summed over groups, and ``loss_qvalue`` also over first and second critics; the detached scalars
     are means over groups, too. With several groups it also gives each group's own metrics as ``{group}/...``.
     Entropies are in nats; continuous actions are measured in units of half their range. Entries of padded steps and of
