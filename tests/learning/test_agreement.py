@@ -1,4 +1,4 @@
-"""Mutual information in a game in which agreement alone pays, at a temperature that keeps independent agents undecided."""
+"""Mutual information in a game in which agreement alone pays, too hot for independent agents to agree."""
 
 from __future__ import annotations
 

@@ -100,7 +100,8 @@ EPISODES = 200
 def information(joint: Tensor) -> float:
     """The exact mutual information, in nats, of two choices with this joint distribution ``[N, N]``."""
     independent = joint.sum(1, keepdim=True) * joint.sum(0, keepdim=True)
-    return torch.xlogy(joint, joint / independent).sum().item()
+    # Rounded probabilities can leave it a little below 0.
+    return max(0.0, torch.xlogy(joint, joint / independent).sum().item())
 
 
 def train_game(weight: float, seed: int) -> dict[str, float]:
@@ -118,8 +119,7 @@ def figures_of_game(parts: Parts, n_points: int = 64) -> dict[str, float]:
     policy: Any = parts.policy.actors["agents"]  # type: ignore[union-attr]
     quantiles = torch.distributions.Normal(0.0, 1.0).icdf((torch.arange(n_points) + 0.5) / n_points)
     latents = torch.cartesian_prod(quantiles, quantiles)
-    root = parts.collector.env.reset()[:1]  # type: ignore[attr-defined]
-    root = root.select(("agents", "observation"))
+    root = parts.collector.env.reset()[:1].select(("agents", "observation"))  # type: ignore[attr-defined]
     over_all = policy.get_dist(root.expand(len(latents)).clone().set("latent", latents)).probs.double()
     joint = torch.einsum("zi,zj->ij", over_all[:, 0], over_all[:, 1]) / len(latents)
     first, second = policy.get_dist(root).probs[0].double()  # without a latent, as in execution
