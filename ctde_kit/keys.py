@@ -13,6 +13,7 @@ TERMINATED = "terminated"
 TRUNCATED = "truncated"
 IS_INIT = "is_init"
 STATE = "state"
+LATENT = "latent"
 NEXT = "next"
 CHOSEN_ACTION_VALUE = "chosen_action_value"
 PADDING_MASK = ("collector", "mask")

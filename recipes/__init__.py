@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         GumbelExploration,
         OrnsteinUhlenbeckExploration,
     )
+    from ctde_kit.recipes.configs.information_bounds import NoMutualInformation, VariationalInformation
     from ctde_kit.recipes.configs.loggers import LoggerConfig
     from ctde_kit.recipes.configs.mixers import NoMixer, QMixerConfig, QPLEXMixerConfig, VDNMixerConfig
     from ctde_kit.recipes.configs.networks import GRUNetwork, MLPNetwork
@@ -67,6 +68,7 @@ _NAMES = {
         "GumbelExploration",
         "OrnsteinUhlenbeckExploration",
     ),
+    "ctde_kit.recipes.configs.information_bounds": ("NoMutualInformation", "VariationalInformation"),
     "ctde_kit.recipes.configs.loggers": ("LoggerConfig",),
     "ctde_kit.recipes.configs.mixers": ("NoMixer", "QMixerConfig", "QPLEXMixerConfig", "VDNMixerConfig"),
     "ctde_kit.recipes.configs.networks": ("GRUNetwork", "MLPNetwork"),
@@ -127,6 +129,7 @@ __all__ = [
     "MatrixTask",
     "NStepReturns",
     "NoMixer",
+    "NoMutualInformation",
     "NoWeighting",
     "OptimisticWeighting",
     "OrnsteinUhlenbeckExploration",
@@ -149,6 +152,7 @@ __all__ = [
     "TransitionForm",
     "VDNMixerConfig",
     "ValueCriticConfig",
+    "VariationalInformation",
     "VmasTask",
     "ZeroOpponent",
     "iterate",

@@ -10,6 +10,7 @@ from ctde_kit.recipes import wiring
 from ctde_kit.recipes.configs.actors import StochasticActorConfig
 from ctde_kit.recipes.configs.checks import check_choice, check_not_negative, check_positive, check_ratio
 from ctde_kit.recipes.configs.critics import CriticConfig, check_decentralized, own_first_critic
+from ctde_kit.recipes.configs.information_bounds import MutualInformationConfig, NoMutualInformation
 from ctde_kit.recipes.configs.networks import MLPNetwork, NetworkConfig
 from ctde_kit.recipes.configs.recipe import RecipeConfig
 from ctde_kit.recipes.configs.replays import ReplayConfig
@@ -32,6 +33,7 @@ class MASACConfig(RecipeConfig):
         replay: transitions, sequences or episodes, and where they are kept.
         returns: what critics learn: n_step or td_lambda.
         target: how target critics follow: polyak or hard.
+        mutual_information: what it earns that agents' actions tell of each other: none, or variational (VM3-AC).
         updates_per_frame: gradient steps for each frame collected.
         learning_starts: frames before the first gradient step.
         hidden_from: recurrent actors start a sequence from the stored hidden state (stored) or from zero.
@@ -51,8 +53,8 @@ class MASACConfig(RecipeConfig):
         anneal_lr: move all of them to 0 in a straight line over total_frames.
         value_loss: of the critics: l2 or huber.
         huber_delta: where Huber's loss turns linear, in units of returns.
-        max_grad_norm: largest gradient norm, for all actors, all first critics, all second ones and the temperatures
-            separately.
+        max_grad_norm: largest gradient norm, for all actors, all first critics, all second ones, the temperatures and
+            the predictors of actions separately.
 
     >>> from ctde_kit.recipes import MASACConfig, ReplayConfig, VmasTask, iterate
     >>> config = MASACConfig(
@@ -70,6 +72,7 @@ class MASACConfig(RecipeConfig):
     replay: ReplayConfig = field(default_factory=ReplayConfig)
     returns: ReturnConfig = field(default_factory=NStepReturns)
     target: TargetConfig = field(default_factory=PolyakTarget)
+    mutual_information: MutualInformationConfig = field(default_factory=NoMutualInformation)
     updates_per_frame: float = 1 / 12
     learning_starts: int = 0
     hidden_from: str = "stored"
@@ -110,19 +113,25 @@ class MASACConfig(RecipeConfig):
             check_decentralized("isac", self.critic)
 
     def policy(self) -> StochasticActorConfig:
-        return StochasticActorConfig(self.actor, None, normalize_observations=self.normalize_observations)
+        return StochasticActorConfig(
+            self.actor,
+            None,
+            normalize_observations=self.normalize_observations,
+            latent_dim=self.mutual_information.latent_size,
+        )
 
     def build(self) -> Parts:
         run = wiring.begin(self, updates_per_frame=self.updates_per_frame)
         team = wiring.critics_team(run.env, self.critic)
-        policy = wiring.team_policy(self, team, run.device)
+        policy = wiring.team_policy(self, team, run.device, latent_dim=self.mutual_information.latent_size)
         actors = wiring.learners_of(policy, ck.MultiAgentActor)
         learning = wiring.learning_team(team, policy)
         critics = wiring.critics_of_actions(self.critic, team, learning, run.device)
         twins = wiring.critics_of_actions(self.critic, team, learning, run.device) if self.twin_critics else {}
         all_critics = [*critics.values(), *twins.values()]
         wiring.check_sees_others(critics.values(), other_actions=self.other_actions)
-        observation_norm = wiring.observation_norm(self, team, policy, run.device, *all_critics)
+        information = wiring.mutual_information(self, learning, run.device)
+        observation_norm = wiring.observation_norm(self, team, policy, run.device, *all_critics, information)
         reward_norm = wiring.reward_norm(self, learning, run.device)
         loss = ck.objectives.MASACLoss(
             policy.actors,
@@ -142,6 +151,7 @@ class MASACConfig(RecipeConfig):
             burn_in=self.replay.form.burn_in_steps,
             use_stored_hidden=self.hidden_from == "stored",
             reward_norm=reward_norm,
+            mutual_information=information,
         )
         recurrent = wiring.is_recurrent(*actors.values(), *critics.values())
         wiring.check_burn_in(self.replay, recurrent)
@@ -149,6 +159,11 @@ class MASACConfig(RecipeConfig):
             (actors.values(), self.lr),
             (all_critics, self.critic_lr or self.lr),
             *([] if self.fixed_alpha else [([loss.temperatures], self.alpha_lr or self.lr)]),
+            *(
+                []
+                if information is None
+                else [([information], self.mutual_information.rate(self.critic_lr or self.lr))]
+            ),
         )
         compiles = wiring.compiles_updates(run, *actors.values(), *critics.values())
         step = ck.GradientStep({"team": loss}, optimizer, self.max_grad_norm, compile=compiles)

@@ -5,6 +5,7 @@ built on them; ``normalization`` standardizes observations and scales rewards by
 ``export`` writes trained actors to files.
 """
 
+from ctde_kit.modules.actors.action_predictors import ActionPredictors
 from ctde_kit.modules.actors.deterministic_actor import MultiAgentDeterministicActor
 from ctde_kit.modules.actors.distributions import MaskedCategorical, MaskedMultiCategorical, TanhNormal
 from ctde_kit.modules.actors.epsilon_floor import EpsilonFloor
@@ -18,6 +19,7 @@ from ctde_kit.modules.actors.q_actor import MultiAgentQActor
 from ctde_kit.modules.actors.random_actor import RandomActor
 from ctde_kit.modules.actors.stochastic_actor import MultiAgentActor
 from ctde_kit.modules.actors.sub_policy_draw import SubPolicyDraw
+from ctde_kit.modules.actors.team_latent import TeamLatent
 from ctde_kit.modules.actors.team_policy import TeamPolicy
 from ctde_kit.modules.actors.zero_actor import ZeroActor
 from ctde_kit.modules.communication.bicnet import BidirectionalRNN, MultiAgentBiCNet
@@ -46,6 +48,7 @@ from ctde_kit.modules.normalization.reward_norm import RewardNorm
 from ctde_kit.modules.normalization.running_moments import RunningMoments
 
 __all__ = [
+    "ActionPredictors",
     "ActionValueCritic",
     "AgentNetwork",
     "AttentionCritic",
@@ -85,6 +88,7 @@ __all__ = [
     "TanhNormal",
     "TargetedMessages",
     "TeamChannel",
+    "TeamLatent",
     "TeamPolicy",
     "VDNMixer",
     "ValueNorm",

@@ -6,7 +6,7 @@ from ctde_kit.objectives.coma import COMAActorLoss, COMACriticLoss, COMATargets,
 from ctde_kit.objectives.happo import HAPPOLoss
 from ctde_kit.objectives.maddpg import MADDPGLoss, MinimaxAdversary, PolicyInference, TargetPolicySmoothing
 from ctde_kit.objectives.mappo_loss import MAPPOLoss
-from ctde_kit.objectives.masac import MASACLoss
+from ctde_kit.objectives.masac import MASACLoss, MutualInformation
 from ctde_kit.objectives.masking import masked_mean, normalize_advantage
 from ctde_kit.objectives.qmix_loss import QMixLoss
 from ctde_kit.objectives.return_estimators import NStepReturn, TDLambdaReturn
@@ -25,6 +25,7 @@ __all__ = [
     "MAPPOLoss",
     "MASACLoss",
     "MinimaxAdversary",
+    "MutualInformation",
     "NStepReturn",
     "PolicyInference",
     "QMixLoss",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 
 from ctde_kit.entry_tables import Entry, GroupEntries, as_key, one_per_step, root_entry, unknown_entry
-from ctde_kit.keys import DONE, IS_INIT, NEXT, TERMINATED, GroupKeys, Key, next_key
+from ctde_kit.keys import DONE, IS_INIT, LATENT, NEXT, TERMINATED, GroupKeys, Key, next_key
 from ctde_kit.objectives.orders import order_keys
 from ctde_kit.objectives.unroll import hidden_key
 from ctde_kit.protocols import DeclaresEntries
@@ -48,13 +49,16 @@ def group_as_declared(module: TensorDictModuleBase, keys: GroupKeys) -> GroupEnt
 def now_and_next(
     module: TensorDictModuleBase, groups: Iterable[GroupSpec] = (), without: Sequence[Key] = ()
 ) -> list[Entry]:
-    """What a module reads at the root and under ``next``; ``is_init`` and hidden states at the root alone.
+    """What a module reads at the root and under ``next``; at the root alone ``is_init``, hidden states and a latent.
 
-    Masks of living agents may be missing under ``next``. Entries at the keys ``without``, which the loss writes itself,
-    are left out.
+    A team's latent, without which networks read its mean, must be there. Masks of living agents may be missing under
+    ``next``. Entries at the keys ``without``, which the loss writes itself, are left out.
     """
     entries = [entry for entry in entries_read_by(module, groups) if entry.key not in without]
-    at_root = (hidden_key(module), IS_INIT)
+    entries = [
+        replace(e, optional=False, advice="store what TeamLatent drew") if e.key == LATENT else e for e in entries
+    ]
+    at_root = (hidden_key(module), IS_INIT, LATENT)
     following = [entry.next() for entry in entries if entry.key not in at_root]
     return [*entries, *(entry.if_present() if entry.is_next_mask else entry for entry in following)]
 

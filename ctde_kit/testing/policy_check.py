@@ -15,6 +15,7 @@ POLICY_RULES = (
     policy_rules.own_data_alone,
     policy_rules.batch_shapes,
     policy_rules.no_noise_in_evaluation,
+    policy_rules.no_shared_latent_in_execution,
     policy_rules.actions_in_spec,
     policy_rules.log_prob_again,
     policy_rules.for_agent_is_the_slice,

@@ -13,7 +13,7 @@ from tensordict.utils import NestedKey
 from torch import Tensor
 from torchrl.modules import set_recurrent_mode
 
-from ctde_kit.keys import STATE
+from ctde_kit.keys import LATENT, STATE
 from ctde_kit.testing.comparing import difference, moved, number
 from ctde_kit.testing.entry_names import as_tuple
 from ctde_kit.testing.findings import NotApplicable, Violation, rule
@@ -124,6 +124,30 @@ def no_noise_in_evaluation(case: PolicyCase) -> str:
     if gap > 0:
         raise Violation(f"the same input gave actions that differ by {number(gap)} in evaluation, expected 0")
     return "the same action twice"
+
+
+@rule("What a team draws together is known in training alone: an agent that needed it could not be run by itself.")
+def no_shared_latent_in_execution(case: PolicyCase) -> str:
+    """Without the root key ``latent`` the policy acts as with the latent's mean, zero, and repeats itself."""
+    if (LATENT,) not in case.in_keys:
+        raise NotApplicable(f"the policy reads no root key {LATENT!r}")
+    inputs, key = case.inputs(7).exclude(LATENT), case.names["action"]
+    actions = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        try:
+            actions.append(case.act(inputs).get(key))
+        except Exception as error:
+            raise Violation(f"without {LATENT!r} it raises {type(error).__name__}, expected an action") from error
+    if (gap := difference(*actions)) > 0:
+        raise Violation(f"without {LATENT!r} actions differ by {number(gap)} from draw to draw, expected 0")
+    stored = case.data.get(LATENT, None)
+    if stored is None:
+        return "the same action twice without it"
+    gap = difference(actions[0], case.act(inputs.set(LATENT, stored.new_zeros(7, stored.shape[-1]))).get(key))
+    if gap > CLOSE:
+        raise Violation(f"without {LATENT!r} actions are {number(gap)} off those with its mean, expected 0")
+    return "the action without it is the one with its mean"
 
 
 @rule("An action outside the spec is clipped or refused by the env, and is not the one that is learned from.")

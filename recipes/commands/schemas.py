@@ -14,6 +14,7 @@ from ctde_kit.recipes.configs.choices import CHOICES
 from ctde_kit.recipes.configs.command_options import CriticLayoutsConfig, CrossPlayConfig
 from ctde_kit.recipes.configs.critics import CriticConfig
 from ctde_kit.recipes.configs.explorations import ExplorationConfig
+from ctde_kit.recipes.configs.information_bounds import MutualInformationConfig
 from ctde_kit.recipes.configs.loggers import LoggerConfig
 from ctde_kit.recipes.configs.mixers import MixerConfig
 from ctde_kit.recipes.configs.networks import NetworkConfig
@@ -32,6 +33,7 @@ FOLDERS = {
     CriticConfig: "critic",
     MixerConfig: "mixer",
     WeightingConfig: "weighting",
+    MutualInformationConfig: "mutual_information",
     ReplayForm: "replay_form",
     ReturnConfig: "returns",
     TargetConfig: "target",

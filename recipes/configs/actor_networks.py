@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import ctde_kit as ck
@@ -24,6 +25,7 @@ def actor_network(
     outputs: Callable[[GroupSpec], int],
     *,
     last_action: bool = False,
+    latent_dim: int = 0,
 ) -> tuple[Input | TeamInput, nn.Module]:
     """The input and the network of one group's actor.
 
@@ -36,14 +38,21 @@ def actor_network(
         network: its configuration.
         outputs: how many outputs an agent of a group has.
         last_action: agents see their last action.
+        latent_dim: size of the latent that the team shares while it trains; 0 for none.
     """
-    options = {"agent_id": network.agent_id, "last_action": last_action, "normalize": network.normalize}
+    inputs_of_group = partial(
+        ck.own_observation,
+        agent_id=network.agent_id,
+        last_action=last_action,
+        normalize=network.normalize,
+        latent_dim=latent_dim,
+    )
     if not isinstance(network, ChannelNetworkConfig) or not network.across_groups:
-        inputs = ck.own_observation(group, **options)
+        inputs = inputs_of_group(group)
         return inputs, network.build(inputs.features, outputs(group), group.n_agents)
     from ctde_kit.modules.networks.team_input import TeamInput
 
-    inputs_of = {one.name: ck.own_observation(one, **options) for one in team}
+    inputs_of = {one.name: inputs_of_group(one) for one in team}
     sizes = {one.name: outputs(one) for one in team}
     channel = ck.modules.TeamChannel(inputs_of, sizes, network.build_channel(), **network.encoder_options())
     return TeamInput(inputs_of), channel.for_group(group.name)

@@ -68,10 +68,12 @@ class StochasticActorConfig(NetworkActorConfig):
         state_dependent_scale: whether the network outputs the deviation of continuous actions; false: it is a parameter
             of its own; null: like true, and groups with discrete actions are allowed, too.
         epsilon: share of a uniform choice among the allowed actions at the beginning; null: no such share.
+        latent_dim: size of the latent that the team shares while it trains, whose mean it reads otherwise; 0 for none.
     """
 
     state_dependent_scale: bool | None = False
     epsilon: float | None = None
+    latent_dim: int = 0
 
     def build_actor(self, group: GroupSpec, team: TeamSpec) -> GroupActor:
         action, state_dependent = group.action, self.state_dependent_scale is not False
@@ -87,7 +89,8 @@ class StochasticActorConfig(NetworkActorConfig):
         if not action.discrete and not state_dependent:
             scale = ck.modules.LearnedScale(action.sizes[0], group.n_agents, self.network.weight_sharing)
         floor = None if self.epsilon is None else ck.modules.EpsilonFloor(group, self.epsilon)
-        return ck.MultiAgentActor(group, *actor_network(team, group, self.network, outputs), scale, floor)
+        network = actor_network(team, group, self.network, outputs, latent_dim=self.latent_dim)
+        return ck.MultiAgentActor(group, *network, scale, floor)
 
 
 @dataclass

@@ -23,6 +23,11 @@ from ctde_kit.recipes.configs.explorations import (
     GumbelExploration,
     OrnsteinUhlenbeckExploration,
 )
+from ctde_kit.recipes.configs.information_bounds import (
+    MutualInformationConfig,
+    NoMutualInformation,
+    VariationalInformation,
+)
 from ctde_kit.recipes.configs.mixers import MixerConfig, NoMixer, QMixerConfig, QPLEXMixerConfig, VDNMixerConfig
 from ctde_kit.recipes.configs.networks import GRUNetwork, MLPNetwork, NetworkConfig
 from ctde_kit.recipes.configs.opponents import (
@@ -74,6 +79,7 @@ CHOICES: Mapping[type, Mapping[str, type]] = {
     },
     MixerConfig: {"none": NoMixer, "vdn": VDNMixerConfig, "qmix": QMixerConfig, "qplex": QPLEXMixerConfig},
     WeightingConfig: {"none": NoWeighting, "optimistic": OptimisticWeighting, "central": CentralWeighting},
+    MutualInformationConfig: {"none": NoMutualInformation, "variational": VariationalInformation},
     ReplayForm: {"transitions": TransitionForm, "sequences": SequenceForm, "episodes": EpisodeForm},
     ReturnConfig: {"n_step": NStepReturns, "td_lambda": TDLambdaReturns},
     TargetConfig: {"polyak": PolyakTarget, "hard": HardTarget},

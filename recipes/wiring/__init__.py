@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         critics_team,
         keys_read,
     )
+    from ctde_kit.recipes.wiring.information import mutual_information
     from ctde_kit.recipes.wiring.normalization import observation_norm, one_after_the_other, reward_norm
     from ctde_kit.recipes.wiring.policies import learners_of, learning_team, team_policy
     from ctde_kit.recipes.wiring.ppo_parts import PolicyGradient, policy_gradient
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 _NAMES = {
     "beliefs": ("check_sees_others", "policy_inference"),
     "weighting": ("central_value",),
+    "information": ("mutual_information",),
     "critic_parts": ("averaging", "counterfactual_critics", "critics_of_actions", "critics_team", "keys_read"),
     "team_mixer": ("check_one_team", "mixer"),
     "normalization": ("observation_norm", "one_after_the_other", "reward_norm"),
@@ -70,6 +72,7 @@ __all__ = [
     "learning_rates",
     "learning_team",
     "mixer",
+    "mutual_information",
     "observation_norm",
     "one_after_the_other",
     "policy_gradient",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ctde_kit.errors import UserError
-from ctde_kit.modules import RunningMoments, TeamPolicy
+from ctde_kit.modules import RunningMoments, TeamLatent, TeamPolicy
 from ctde_kit.protocols import GroupActor
 from ctde_kit.recipes.configs.actors import ActorConfig
 from ctde_kit.recipes.configs.opponents import FrozenActorConfig, OpponentConfig, RunOpponent
@@ -23,10 +23,11 @@ from ctde_kit.specs import GroupSpec, TeamSpec
 Actor = TypeVar("Actor", bound=nn.Module)
 
 
-def team_policy(cfg: RecipeConfig, team: TeamSpec, device: str) -> TeamPolicy:
+def team_policy(cfg: RecipeConfig, team: TeamSpec, device: str, *, latent_dim: int = 0) -> TeamPolicy:
     """The policy of all groups: opponents where ``cfg.opponents`` has them, else actors that ``cfg.policy()`` builds.
 
-    The parameters of groups in ``cfg.initial`` are an earlier run's.
+    The parameters of groups in ``cfg.initial`` are an earlier run's. With ``latent_dim``, all groups share a latent of
+    this size while they collect.
 
     Raises:
         UserError: for groups that the team lacks or that are given twice, when nothing is left to train, and for runs
@@ -47,7 +48,7 @@ def team_policy(cfg: RecipeConfig, team: TeamSpec, device: str) -> TeamPolicy:
             _take_parameters(actor, Path(cfg.initial[group.name]), group, team, cfg.task)
         actors[group.name] = actor.to(device)
     share_channel(actors)
-    return TeamPolicy(actors)
+    return TeamPolicy(actors, TeamLatent(latent_dim) if latent_dim else None)
 
 
 def learning_team(team: TeamSpec, policy: TeamPolicy) -> TeamSpec:

@@ -14,6 +14,7 @@ from torchrl.objectives.common import LossModule
 from ctde_kit.entry_tables import Entry
 from ctde_kit.keys import next_key
 from ctde_kit.modules import (
+    ActionPredictors,
     AttentionCritic,
     FrozenActor,
     InferredPolicies,
@@ -42,6 +43,7 @@ from ctde_kit.objectives import (
     MAPPOLoss,
     MASACLoss,
     MinimaxAdversary,
+    MutualInformation,
     PolicyInference,
     QMixLoss,
     TargetPolicySmoothing,
@@ -147,13 +149,17 @@ def maddpg(
     return Case(make, BATCH if recurrent else BATCH[:1])
 
 
-def masac(kind: str, recurrent: bool = False, masked: bool = True, **options: Any) -> Case:
+def masac(kind: str, recurrent: bool = False, masked: bool = True, information: bool = False, **options: Any) -> Case:
     def make() -> MASACLoss:
         team = herd(kind, masked)
-        actors = {group.name: make_actor(group, recurrent) for group in team}
+        actors = {group.name: make_actor(group, recurrent, latent_dim=4 * information) for group in team}
         network = make_network(recurrent)
         critics, twins = ({g.name: action_value_critic(team, g, network) for g in team} for _ in range(2))
-        return MASACLoss(actors, critics, twins, gamma=0.9, **options)
+        parts = {**options}
+        if information:
+            predictors = ActionPredictors(team, make_network(False))
+            parts["mutual_information"] = MutualInformation(predictors, weight=0.3, latent_samples=2)
+        return MASACLoss(actors, critics, twins, gamma=0.9, **parts)
 
     return Case(make, BATCH if recurrent else BATCH[:1])
 
@@ -254,6 +260,7 @@ CASES: dict[str, Case] = {
     "MASAC one-hot": masac("one_hot"),
     "MASAC multi-discrete": masac("multi_discrete", team_weight=0.5),
     "MASAC recurrent": masac("categorical", recurrent=True, burn_in=2),
+    "MASAC with mutual information": masac("categorical", information=True),
     "COMA, critic": coma("critic"),
     "COMA, critic of a state": coma("critic", "one_hot", "sheep", sees="state"),
     "COMA, critic of agents' states": coma("critic", group="sheep", sees="agent_state"),

@@ -59,10 +59,15 @@ def make_network(recurrent: bool, share: Any = True) -> Any:
 
 
 def make_actor(
-    group: GroupSpec, recurrent: bool = False, share: Any = True, agent_id: bool = False, learned_scale: bool = False
+    group: GroupSpec,
+    recurrent: bool = False,
+    share: Any = True,
+    agent_id: bool = False,
+    learned_scale: bool = False,
+    latent_dim: int = 0,
 ) -> MultiAgentActor:
     """A small actor; with ``learned_scale`` the deviation of its continuous actions is a parameter."""
-    inputs = own_observation(group, agent_id=agent_id)
+    inputs = own_observation(group, agent_id=agent_id, latent_dim=latent_dim)
     outputs = group.action.sizes[0] if learned_scale else group.action.n_parameters
     network = make_network(recurrent, share)(inputs.features, outputs, group.n_agents)
     scale = LearnedScale(outputs, group.n_agents, sharing(share, group.n_agents)) if learned_scale else None

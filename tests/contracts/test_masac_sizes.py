@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from ctde_kit.modules import AttentionCritic, RandomOrderCritic, action_value_critic
-from ctde_kit.objectives import MASACLoss, TDLambdaReturn
+from ctde_kit.modules import ActionPredictors, AttentionCritic, RandomOrderCritic, action_value_critic
+from ctde_kit.objectives import MASACLoss, MutualInformation, TDLambdaReturn
 from ctde_kit.specs import TeamSpec
 from ctde_kit.training import GradientStep
 from tests.contracts.fakes import KINDS, LENGTH, N_ENVS, collect, endings, group_spec, make_actor, make_network
@@ -20,7 +20,8 @@ def make(kind: str, layout: str, recurrent: bool, share: Any, **options: Any) ->
     wolves = group_spec("wolves", 3, kind, action_mask=kind != "continuous", state_dim=11)
     sheep = group_spec("sheep", 2, kind, observation_dim=8, mask=True, state_dim=13)
     team = TeamSpec((wolves, sheep), 10)
-    actors = {group.name: make_actor(group, recurrent, share) for group in team}
+    information = options.pop("information", False)
+    actors = {group.name: make_actor(group, recurrent, share, latent_dim=4 * information) for group in team}
 
     def critic(group: Any) -> Any:
         if layout == "attention":
@@ -31,6 +32,10 @@ def make(kind: str, layout: str, recurrent: bool, share: Any, **options: Any) ->
 
     critics, twins = ({group.name: critic(group) for group in team} for _ in range(2))
     batch = collect(team, actors, *endings())[0]
+    if information:
+        batch.set("latent", torch.randn(*batch.shape, 4))
+        predictors = ActionPredictors(team, make_network(False, False))
+        options["mutual_information"] = MutualInformation(predictors, weight=0.3, latent_samples=2)
     return MASACLoss(actors, critics, twins, gamma=0.9, **options), batch
 
 
@@ -55,6 +60,24 @@ def test_actors_and_critics_fit(kind: str, layout: str, recurrent: bool, share: 
 
 
 @pytest.mark.parametrize("recurrent", [False, True])
+@pytest.mark.parametrize("kind", ["continuous", "categorical"])
+def test_mutual_information_fits(kind: str, recurrent: bool) -> None:
+    options = {"burn_in": 2, "returns": TDLambdaReturn(0.7)} if recurrent else {}
+    loss, batch = make(kind, "networks", recurrent, False, information=True, **options)
+    losses = loss(batch)
+    assert set(losses.keys()) == set(loss.out_keys)
+    names = ("loss_actor", "loss_qvalue", "loss_alpha", "loss_prediction")
+    torch.stack([losses[name] for name in names]).sum().backward()
+    assert_every_parameter_learns(loss)
+    torch.manual_seed(1)
+    expected = loss(batch.clone())
+    torch.manual_seed(1)
+    found = loss(batch.select(*loss.in_keys))
+    for name, value in expected.items():
+        assert torch.equal(found[name], value), name
+
+
+@pytest.mark.parametrize("recurrent", [False, True])
 def test_in_keys_are_all_that_is_needed(recurrent: bool) -> None:
     loss, batch = make("categorical", "state", recurrent, False)
     torch.manual_seed(1)
@@ -67,8 +90,9 @@ def test_in_keys_are_all_that_is_needed(recurrent: bool) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["continuous", "categorical"])
-def test_the_gradient_step_is_one_graph(kind: str, graphs: None) -> None:
-    loss, batch = make(kind, "team", False, False)
+@pytest.mark.parametrize("information", [False, True])
+def test_the_gradient_step_is_one_graph(kind: str, information: bool, graphs: None) -> None:
+    loss, batch = make(kind, "team", False, False, information=information)
     minibatch = batch.reshape(-1)
     step = GradientStep({"team": loss}, torch.optim.SGD(loss.parameters(), lr=0.0), 1.0, compile=True)
     step(minibatch.clone())

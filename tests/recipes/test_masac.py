@@ -12,7 +12,14 @@ import torch
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from ctde_kit.errors import UserError
-from ctde_kit.recipes import HardTarget, PettingZooTask, RandomOpponent, ValueCriticConfig, VmasTask
+from ctde_kit.recipes import (
+    HardTarget,
+    PettingZooTask,
+    RandomOpponent,
+    ValueCriticConfig,
+    VariationalInformation,
+    VmasTask,
+)
 from ctde_kit.recipes.commands.loading import load
 from ctde_kit.training import iterate
 from tests.recipes.command_line import assert_one_line, call_here
@@ -22,6 +29,7 @@ from tests.recipes.small_masac import small_masac_config
 from tests.recipes.test_maddpg_command_line import SMALL
 
 OWN = ValueCriticConfig(sees="observation", network=network("mlp"))
+INFORMATION = VariationalInformation(weight=0.3, latent_dim=3, latent_samples=2, num_cells=[9])
 BUILDS: dict[str, Build] = {
     "transitions": lambda: small_masac_config(share_alpha=False, alpha_lr=0.1, anneal_lr=True).build(),
     "discrete": lambda: small_masac_config(
@@ -29,9 +37,13 @@ BUILDS: dict[str, Build] = {
     ).build(),
     "sequences": lambda: small_masac_config("gru", "sequences").build(),
     "episodes": lambda: small_masac_config("gru", "episodes", continuous=False, target=HardTarget(every=3)).build(),
+    "information": lambda: small_masac_config(mutual_information=INFORMATION, compile="off").build(),
+    "information sequences": lambda: small_masac_config(
+        "gru", "sequences", continuous=False, mutual_information=INFORMATION, **NORMALIZED
+    ).build(),
     "averages": lambda: small_masac_config(critic=averaged(3), twin_critics=False).build(),
 }
-SLOW = ("discrete", "sequences", "episodes", "averages")
+SLOW = ("discrete", "sequences", "episodes", "information", "information sequences", "averages")
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in BUILDS])

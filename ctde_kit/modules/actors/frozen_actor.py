@@ -13,6 +13,7 @@ from torchrl.envs import TensorDictPrimer
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from ctde_kit.entry_tables import Entry
+from ctde_kit.modules.networks.inputs import Input
 from ctde_kit.protocols import DeclaresEntries, GroupActor, ProvidesPrimer
 from ctde_kit.specs import GroupSpec
 
@@ -23,7 +24,8 @@ class FrozenActor(TensorDictModuleBase):
     """A copy of one group's actor that does not learn, such as an opponent in a ``TeamPolicy``.
 
     It always acts with its own exploration type, whatever the collector sets, and in evaluation mode. Reads and writes
-    what the actor does, including the hidden state ``[*B, n_agents, H]`` of a recurrent one.
+    what the actor does, including the hidden state ``[*B, n_agents, H]`` of a recurrent one. A latent that the actor's
+    own team shared while it trained is at its mean: the root's latent is that of those who learn.
 
     Args:
         actor: the policy of one group; it is copied, so the original may continue to learn.
@@ -48,6 +50,9 @@ class FrozenActor(TensorDictModuleBase):
         super().__init__()
         self.actor = deepcopy(actor).requires_grad_(False).eval()
         self.exploration = exploration
+        for part in self.actor.modules():
+            if isinstance(part, Input):
+                part.uses_mean_latent = True
         self.in_keys, self.out_keys = list(self.actor.in_keys), list(self.actor.out_keys)
 
     @property

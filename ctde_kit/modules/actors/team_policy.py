@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase, TensorDictSequential
 
 from ctde_kit.errors import UserError
+from ctde_kit.modules.actors.team_latent import TeamLatent
 from ctde_kit.protocols import GroupActor
 
 
@@ -22,6 +24,7 @@ class TeamPolicy(TensorDictSequential):
 
     Args:
         actors: the policy of each group, in the env's order.
+        latent: draws what all groups share while training, before they act; ``None``: nothing.
 
     >>> from ctde_kit.envs.vmas import VmasEnv
     >>> from ctde_kit.modules import GreedyChase, MultiAgentActor, MultiAgentMLP, TeamPolicy, own_observation
@@ -34,9 +37,14 @@ class TeamPolicy(TensorDictSequential):
     ['agent']
     """
 
-    def __init__(self, actors: Mapping[str, GroupActor]):
+    def __init__(self, actors: Mapping[str, GroupActor], latent: TeamLatent | None = None):
         super().__init__([*actors.values()])
-        self.groups = list(actors)
+        self.groups, self.latent = list(actors), latent
+
+    def forward(self, tensordict: TensorDictBase, *args: Any, **kwargs: Any) -> TensorDictBase:
+        if self.latent is not None and isinstance(tensordict, TensorDictBase):  # tensors by keyword are execution's
+            tensordict = self.latent(tensordict)
+        return super().forward(tensordict, *args, **kwargs)
 
     @property
     def actors(self) -> dict[str, GroupActor]:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from ctde_kit.entries import required_entry as entry
 from ctde_kit.entry_tables import Entry, GroupEntries, state_entry
 from ctde_kit.errors import UserError
-from ctde_kit.keys import STATE, GroupKeys, Key
+from ctde_kit.keys import LATENT, STATE, GroupKeys, Key
+from ctde_kit.modules.networks.columns import latent_columns, latent_entry, part_columns
 from ctde_kit.modules.networks.own_first import own_first_columns
 from ctde_kit.specs import GroupSpec, TeamSpec, one_hot
 
@@ -34,8 +35,10 @@ class Input(nn.Module):
         parts: ``(key, mask key or None, dims)`` for each entry; the last ``dims`` dimensions are flattened into
             features. Entries of dead agents are set to zero, so nothing in them matters.
         n_agents: size of the agent axis, along which team features are repeated; 1 for one row per team.
-        features: F, without the agent id and the index.
+        features: F, without the agent id, the latent and the index.
         agent_id: append each agent's one-hot index.
+        latent_dim: append the team's latent ``[*B, latent_dim]`` of the root key ``latent``; where that is missing, as
+            in execution, zeros, its mean.
         index: the key of an entry int64 ``[*B, n_agents]`` and its number of values; appended last, one-hot.
         normalize: a ``LayerNorm`` without parameters on the features (Yu et al. 2022, section 5, "feature
             normalization").
@@ -65,6 +68,7 @@ class Input(nn.Module):
         features: int,
         *,
         agent_id: bool = False,
+        latent_dim: int = 0,
         index: tuple[Key, int] | None = None,
         normalize: bool = False,
         decentralized: bool = False,
@@ -73,9 +77,10 @@ class Input(nn.Module):
         entries: Sequence[Entry] = (),
     ):
         super().__init__()
-        self.in_entries = tuple(entries)
+        self.in_entries = (*entries, *([latent_entry(latent_dim)] if latent_dim else []))
         self.parts, self.n_agents, self.decentralized, self.index = parts, n_agents, decentralized, index
-        self.features = features + (n_agents if agent_id else 0) + (0 if index is None else index[1])
+        self.latent_dim, self.uses_mean_latent = latent_dim, False
+        self.features = features + (n_agents if agent_id else 0) + latent_dim + (0 if index is None else index[1])
         self.norm = nn.LayerNorm(features, elementwise_affine=False) if normalize else None
         self.normalizers = Normalizers()
         self.register_buffer("ids", torch.eye(n_agents) if agent_id else None, persistent=False)
@@ -85,6 +90,7 @@ class Input(nn.Module):
     @property
     def in_keys(self) -> list[Key]:
         keys = [key for part in self.parts for key in part[:2] if key is not None]
+        keys += [LATENT] if self.latent_dim else []
         return keys if self.index is None else [*keys, self.index[0]]
 
     def reads(self, key: Key) -> bool:
@@ -110,7 +116,7 @@ class Input(nn.Module):
         return None if key is None else entry(tensordict, key)
 
     def forward(self, tensordict: TensorDictBase) -> Tensor:
-        parts = [_read(tensordict, *part, self.normalizer(part[0])) for part in self.parts]
+        parts = [part_columns(tensordict, *part, self.normalizer(part[0])) for part in self.parts]
         # The team's features are repeated in every agent's row.
         rows = max(part.shape[-2] for part in parts)
         x = torch.cat([part.expand(*part.shape[:-2], rows, part.shape[-1]) for part in parts], -1)
@@ -129,6 +135,8 @@ class Input(nn.Module):
             x = x.masked_fill(self.hidden, 0)
         if self.ids is not None:
             x = torch.cat([x, self.ids.to(x.dtype).expand(*x.shape[:-1], self.ids.shape[-1])], -1)
+        if self.latent_dim:
+            x = torch.cat([x, latent_columns(tensordict, x, self.latent_dim, use_mean=self.uses_mean_latent)], -1)
         if self.index is None:
             return x
         key, size = self.index
@@ -143,6 +151,7 @@ class Input(nn.Module):
         dims = 0 if keep_axis else 1
         single = Input([(key, mask, dims) for key, mask, _ in self.parts], 1, self.features, decentralized=True)
         single.norm, single.normalizers, single.index = self.norm, self.normalizers, self.index
+        single.latent_dim, single.uses_mean_latent = self.latent_dim, self.uses_mean_latent
         single.ids = None if self.ids is None else self.ids[agent : agent + 1]
         return single
 
@@ -152,27 +161,12 @@ def entry_name(key: Key) -> str:
     return key if isinstance(key, str) else "/".join(key)
 
 
-def _read(
-    tensordict: TensorDictBase, key: Key, mask_key: Key | None, dims: int, normalizer: nn.Module | None
-) -> Tensor:
-    value = entry(tensordict, key)
-    if normalizer is not None:
-        value = normalizer(value)
-    if mask_key is not None:
-        mask = entry(tensordict, mask_key)
-        if mask.shape != value.shape[:-1]:
-            raise UserError(f"key {mask_key}: expected {list(value.shape[:-1])} like {key}, found {list(mask.shape)}")
-        value = value.masked_fill(~mask.unsqueeze(-1), 0)
-    if dims == 0:
-        return value
-    return value.flatten(-dims).unsqueeze(-2)
-
-
 def own_observation(
     group: GroupSpec,
     *,
     agent_id: bool = False,
     last_action: bool = False,
+    latent_dim: int = 0,
     sub_policies: int | None = None,
     normalize: bool = False,
 ) -> Input:
@@ -182,6 +176,7 @@ def own_observation(
         group: the group's spec.
         agent_id: append each agent's one-hot index.
         last_action: append the agent's action of the step before, one-hot, as ``envs.transforms.LastAction`` writes it.
+        latent_dim: append the team's latent, as ``TeamLatent`` draws it; zeros where there is none.
         sub_policies: append the index of the agent's sub-policy among this many, one-hot, as ``SubPolicies`` needs it.
         normalize: normalize the observation and the last action together.
 
@@ -207,6 +202,7 @@ def own_observation(
         group.n_agents,
         features,
         agent_id=agent_id,
+        latent_dim=latent_dim,
         index=index,
         normalize=normalize,
         decentralized=True,

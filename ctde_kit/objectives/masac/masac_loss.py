@@ -3,42 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol, cast
+from typing import cast
 
 import torch
 from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor, nn
-from torch.distributions import Distribution
 
 from ctde_kit.entry_tables import Entry
 from ctde_kit.errors import check_choice
-from ctde_kit.keys import next_key
+from ctde_kit.keys import LATENT, NEXT, next_key
 from ctde_kit.objectives.maddpg.batch_entries import entries_of_parts
 from ctde_kit.objectives.maddpg.compatibility import OTHER_ACTIONS, OtherActions
 from ctde_kit.objectives.maddpg.joint_action_loss import JointActionLoss, smaller
-from ctde_kit.objectives.maddpg.joint_actions import LearningActor, Opponent, frozen, zero_dead
-from ctde_kit.objectives.maddpg.next_values import inputs_at_next, next_policy, with_next_actions
+from ctde_kit.objectives.maddpg.joint_actions import Opponent, frozen
+from ctde_kit.objectives.maddpg.next_values import inputs_at_next, with_next_actions
 from ctde_kit.objectives.maddpg.policy_losses import critic_inputs
-from ctde_kit.objectives.masac.own_actions import OwnActions, own_actions, sampled_vector
+from ctde_kit.objectives.masac.group_policy import (
+    StochasticActor,
+    alive_at_next,
+    current_policies,
+    next_policies,
+    policy_metrics,
+    samples,
+    with_current_actions,
+)
+from ctde_kit.objectives.masac.mutual_information import MutualInformation, check_read_latent
+from ctde_kit.objectives.masac.own_actions import OwnActions
 from ctde_kit.objectives.masac.temperature import Temperature
 from ctde_kit.objectives.masking import masked_mean
 from ctde_kit.objectives.module_loss import target_copy
-from ctde_kit.objectives.part_checks import check_critics_of_actions, check_groups, check_learners, check_twin_critics
+from ctde_kit.objectives.part_checks import (
+    check_critics_of_actions,
+    check_groups,
+    check_learners,
+    check_twin_critics,
+)
 from ctde_kit.objectives.read_entries import replay_entries
 from ctde_kit.objectives.return_estimators import ReturnEstimator
-from ctde_kit.objectives.unroll import single_steps
+from ctde_kit.objectives.unroll import next_inputs, single_steps
 from ctde_kit.objectives.value_loss import ValueLoss
 from ctde_kit.protocols import LearnsDistribution, RewardScale
-
-
-class StochasticActor(LearningActor, Protocol):
-    """What MASAC's loss uses of the actor of a group that learns, such as ``MultiAgentActor``."""
-
-    def build_dist_from_params(self, tensordict: TensorDictBase, /) -> Distribution:
-        """The distribution of its actions, from its network's output and the action mask in ``tensordict``."""
-        ...
 
 
 class MASACLoss(JointActionLoss):
@@ -56,9 +62,11 @@ class MASACLoss(JointActionLoss):
     Reads what ``MADDPGLoss`` reads without a mixer and without sub-policies: what actors and critics read, ``action``
     as it was executed, and under ``next`` each agent's ``reward`` and the ``done`` and ``terminated`` of team and
     agents; where they are present, ``action_mask``, ``mask``, ``("collector", "mask")``, ``is_init`` and
-    ``priority_weight``. It makes ``(group, "action_vector")`` for the critics and writes ``td_error`` into the batch.
-    Gives the scalars ``loss_actor``, ``loss_qvalue`` and, if the temperature is learned, ``loss_alpha``; and,
-    detached, ``alpha``, ``entropy``, ``td_error``, ``state_action_value`` and ``target_value``. Losses are means over
+    ``priority_weight``. Where actors share a latent, it reads the stored ``latent`` and draws the next one. It makes
+    ``(group, "action_vector")`` for the critics and writes ``td_error`` into the batch. Gives the scalars
+    ``loss_actor``, ``loss_qvalue`` and, if the temperature is learned, ``loss_alpha``; and, detached, ``alpha``,
+    ``entropy``, ``td_error``, ``state_action_value`` and ``target_value``; with ``mutual_information`` also
+    ``loss_prediction`` and, detached, the bound ``mutual_information``. Losses are means over
     agents and steps, summed over groups, and ``loss_qvalue`` also over first and second critics; the detached scalars
     are means over groups, too. With several groups it also gives each group's own metrics as ``{group}/...``.
     Entropies are in nats; continuous actions are measured in units of half their range. Entries of padded steps and of
@@ -90,6 +98,8 @@ class MASACLoss(JointActionLoss):
         huber_delta: the error at which Huber's loss turns linear, in units of returns.
         burn_in: steps at the start of a sequence that only warm hidden states up.
         use_stored_hidden: recurrent actors start a sequence from the stored hidden state; else from zero.
+        mutual_information: adds a bound of the mutual information between agents' actions to the values; ``None``:
+            nothing.
         reward_norm: gives the rewards in the units that are learned; ``None``: as the env gave them.
 
     Raises:
@@ -128,6 +138,7 @@ class MASACLoss(JointActionLoss):
         burn_in: int = 0,
         use_stored_hidden: bool = True,
         reward_norm: RewardScale | None = None,
+        mutual_information: MutualInformation | None = None,
     ):
         check_groups("MASACLoss", "actors", actors, "MultiAgentActor")
         check_learners("MASACLoss", actors, critics, LearnsDistribution, "a MultiAgentActor")
@@ -161,7 +172,10 @@ class MASACLoss(JointActionLoss):
                 for name, critic in self._critics.items()
             }
         )
-        self.fixed_alpha = fixed_alpha
+        self.fixed_alpha, self.mutual_information = fixed_alpha, mutual_information
+        self._reads_latent = any(LATENT in actor.agent_network.in_keys for actor in self._learners.values())
+        if mutual_information is not None:
+            check_read_latent(self._learners)
         self.target_networks = target_copy(self.online_networks())
         self.set_keys()
 
@@ -176,8 +190,11 @@ class MASACLoss(JointActionLoss):
     @property
     def out_keys(self) -> list[NestedKey]:
         names = ["alpha", "entropy", "td_error", "state_action_value", "target_value"]
+        names += ["mutual_information"] * (self.mutual_information is not None)
+        losses = ["loss_actor", "loss_qvalue", *["loss_alpha"] * (not self.fixed_alpha)]
+        losses += ["loss_prediction"] * (self.mutual_information is not None)
         per_group = [f"{group}/{name}" for group in self._critics for name in names] if len(self._critics) > 1 else []
-        return ["loss_actor", "loss_qvalue", *["loss_alpha"] * (not self.fixed_alpha), *names, *per_group]
+        return [*losses, *names, *per_group]
 
     def _table(self) -> list[Entry]:
         keys, critics = self.tensor_keys, [*self._critics.values(), *self._twins.values()]
@@ -190,34 +207,54 @@ class MASACLoss(JointActionLoss):
         targets = self._own_targets(steps, self._values(values), self._soft_next_values(unrolled.data, steps, outputs))
         loss_qvalue, metrics = self._critics_loss(tensordict, targets, self._values(twins))
 
-        own, inputs = self._current_actions(steps, outputs)
-        losses = {"loss_actor": self._policy_loss(inputs, own, values, twins), "loss_qvalue": loss_qvalue}
+        current = self.other_actions == "current"
+        draws = current or self.mutual_information is not None
+        policies = current_policies(self._learners, steps, outputs, draws=draws)
+        inputs = with_current_actions(policies, steps) if current else steps
+        own, losses = {name: policy.own for name, policy in policies.items()}, {}
+        valid = {name: self._valid_mask(steps, self._groups[name]) for name in own}
+        bounds: dict[str, Tensor] = {}
+        if (information := self.mutual_information) is not None:
+            networks = {name: policy.actor.agent_network for name, policy in policies.items()}
+            reads = {name: critic_inputs(network, steps, outputs[name]) for name, network in networks.items()}
+            acting = information.acting(policies, reads, valid)
+            bounds, losses["loss_prediction"] = information(steps, acting), information.loss(steps, acting)
+        losses |= {"loss_actor": self._policy_loss(inputs, own, bounds, values, twins), "loss_qvalue": loss_qvalue}
         if not self.fixed_alpha:
             losses["loss_alpha"] = self._alpha_loss(steps, own)
-        return TensorDict({**losses, **self._policy_metrics(steps, own), **metrics})
+        alpha = {name: self.temperatures[name]().mean() for name in own}
+        return TensorDict({**losses, **policy_metrics(alpha, own, bounds, valid), **metrics})
 
     @torch.no_grad()
     def _soft_next_values(
         self, data: TensorDictBase, steps: TensorDictBase, outputs: Mapping[str, TensorDictBase]
     ) -> dict[str, Tensor]:
-        """``E[min Q'(s', a') - alpha log pi(a'|o')]`` for each agent, ``[*B, T, n_agents, 1]`` by group."""
-        own: dict[str, OwnActions] = {}
-        vectors: dict[str, Tensor] = {}
-        for name, actor in self._learners.items():
-            dist = actor.build_dist_from_params(next_policy(actor, actor.agent_network, steps, outputs[name]))
-            own[name] = own_actions(actor.group.action, dist)
-            vectors[name] = sampled_vector(actor.group.action, dist, own[name])
-        following = with_next_actions(self._actors, vectors, steps)
+        """``E[min Q'(s', a') - alpha log pi(a'|o')]`` for each agent, ``[*B, T, n_agents, 1]`` by group.
+
+        Policies act under a latent of their own there. With mutual information, its bounds are added.
+        """
+        if self._reads_latent:
+            steps = steps.copy().set(next_key(LATENT), torch.randn_like(steps.get(LATENT)))
+        policies = next_policies(self._learners, steps, outputs)
+        following = with_next_actions(self._actors, samples(policies), steps)
         first, second = (
             {
-                name: self._next_values_of(critic, name, own[name], data, following)
+                name: self._next_values_of(critic, name, policies[name].own, data, following)
                 for name, critic in self._targets_of(kind).items()
             }
             for kind in ("critic", "twin_critic")
         )
+        values = smaller(first, second)
+        if (information := self.mutual_information) is not None:
+            networks = {name: policy.actor.agent_network for name, policy in policies.items()}
+            reads = {name: next_inputs(network, steps, outputs[name]) for name, network in networks.items()}
+            bounds = information(
+                following.get(NEXT), information.acting(policies, reads, alive_at_next(policies, following))
+            )
+            values = {name: value + information.weight * bounds[name] for name, value in values.items()}
         return {
-            name: own[name].mean(value - self.temperatures[name]() * own[name].log_prob)
-            for name, value in smaller(first, second).items()
+            name: policies[name].own.mean(value - self.temperatures[name]() * policies[name].own.log_prob)
+            for name, value in values.items()
         }
 
     def _next_values_of(
@@ -231,33 +268,18 @@ class MASACLoss(JointActionLoss):
         alive = following.get(next_key(group.keys.mask)) if group.mask else None
         return own.values(critic, group.keys, inputs, alive)
 
-    def _current_actions(
-        self, steps: TensorDictBase, outputs: Mapping[str, TensorDictBase]
-    ) -> tuple[dict[str, OwnActions], TensorDictBase]:
-        """Each agent's current actions, by group, and ``steps`` with the actions that the other agents take."""
-        own: dict[str, OwnActions] = {}
-        inputs = steps.copy()
-        for name, actor in self._learners.items():
-            group, policy = actor.group, outputs[name].copy()
-            if group.action_mask:
-                policy.set(group.keys.action_mask, steps.get(group.keys.action_mask))
-            dist = actor.build_dist_from_params(policy)
-            own[name] = own_actions(group.action, dist)
-            if self.other_actions == "current":
-                vector = sampled_vector(group.action, dist, own[name])
-                inputs.set(group.keys.action_vector, zero_dead(vector, steps.get(group.keys.mask, None)))
-        return own, inputs
-
     def _policy_loss(
         self,
         steps: TensorDictBase,
         own: Mapping[str, OwnActions],
+        bounds: Mapping[str, Tensor],
         values: Mapping[str, TensorDictBase],
         twin_values: Mapping[str, TensorDictBase],
     ) -> Tensor:
         """The mean of ``alpha log pi(a|o) - min Q(s, a)``, summed over groups.
 
-        ``values`` and ``twin_values`` are read for the critics' hidden states.
+        ``bounds`` of the mutual information are added to the values, by group. ``values`` and ``twin_values`` are read
+        for the critics' hidden states.
         """
         losses = []
         for name, actions in own.items():
@@ -270,6 +292,8 @@ class MASACLoss(JointActionLoss):
                     for critic, written in parts
                 ]
             value = torch.stack(valued).amin(0)
+            if self.mutual_information is not None:
+                value = value + self.mutual_information.weight * bounds[name]
             loss = actions.mean(self.temperatures[name]() * actions.log_prob - value)
             losses.append(masked_mean(loss, self._valid_mask(steps, self._groups[name])))
         return torch.stack(losses).sum()
@@ -281,14 +305,3 @@ class MASACLoss(JointActionLoss):
             allowed = steps.get(group.keys.action_mask) if group.action_mask else None
             losses.append(temperature.loss(actions.entropy, allowed, self._valid_mask(steps, group)))
         return torch.stack(losses).sum()
-
-    @torch.no_grad()
-    def _policy_metrics(self, steps: TensorDictBase, own: Mapping[str, OwnActions]) -> dict[str, Tensor]:
-        """The mean temperature and entropy over groups and, where there are several, of each group."""
-        alpha = {name: self.temperatures[name]().mean() for name in own}
-        entropy = {name: masked_mean(a.entropy, self._valid_mask(steps, self._groups[name])) for name, a in own.items()}
-        by_name = {"alpha": alpha, "entropy": entropy}
-        metrics = {name: torch.stack([*by_group.values()]).mean() for name, by_group in by_name.items()}
-        if len(own) == 1:
-            return metrics
-        return metrics | {f"{group}/{name}": by_name[name][group] for group in own for name in by_name}

@@ -78,6 +78,14 @@ def sampled_vector(spec: ActionSpec, dist: Distribution, own: OwnActions) -> Ten
     return spec.vector(dist.sample()) if spec.discrete else own.vector[0].detach()
 
 
+def action_of_vector(spec: ActionSpec, vector: Tensor) -> Tensor:
+    """The action in the env's form, from a vector ``[*B, n_agents, D]`` that is one-hot where it is discrete."""
+    if not spec.discrete:
+        return vector
+    choices = torch.stack([part.argmax(-1) for part in vector.split(list(spec.sizes), -1)], -1)
+    return _as_action(spec, choices)
+
+
 def _reparameterized(dist: Distribution) -> tuple[Tensor, Tensor]:
     if isinstance(dist, SamplesWithLogProb):
         return dist.rsample_with_log_prob()
@@ -92,10 +100,10 @@ def _log_half_range(spec: ActionSpec, like: Tensor) -> Tensor:
 
 
 def _as_action(spec: ActionSpec, index: Tensor) -> Tensor:
-    """The choices ``[K, n_choices]`` in the env's form."""
+    """The choices ``[*B, n_choices]`` in the env's form."""
     if spec.kind == "multi_discrete":
         return index
-    return one_hot(index[:, 0], spec.sizes[0]).long() if spec.kind == "one_hot" else index[:, 0]
+    return one_hot(index[..., 0], spec.sizes[0]).long() if spec.kind == "one_hot" else index[..., 0]
 
 
 def _device(dist: Distribution) -> torch.device:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from ctde_kit.objectives.masac import masac_loss
+from ctde_kit.objectives.masac import group_policy
+from ctde_kit.objectives.masac.own_actions import OwnActions
 from ctde_kit.testing import check_soft_actor_critic_loss
 from ctde_kit.testing.deterministic_case import DeterministicCase
 from ctde_kit.testing.entry_names import EntryNames
@@ -39,15 +40,15 @@ def test_an_actor_may_learn_from_either_critic() -> None:
 def test_next_actions_of_the_replay_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     team = herd("continuous")
     loss, _, _, _ = make(team)
-    own_actions = masac_loss.own_actions
+    own_actions = group_policy.own_actions
 
     def stale(spec: Any, dist: Any) -> Any:
         found = own_actions(spec, dist)
         if torch.is_grad_enabled():
             return found
-        return masac_loss.OwnActions(torch.zeros_like(found.vector), found.probability, 0 * found.log_prob)
+        return OwnActions(torch.zeros_like(found.vector), found.probability, 0 * found.log_prob)
 
-    monkeypatch.setattr(masac_loss, "own_actions", stale)
+    monkeypatch.setattr(group_policy, "own_actions", stale)
     losses = {"actor_losses": ["loss_actor"], "value_losses": ["loss_qvalue"]}
     case = DeterministicCase(loss, transitions(team), EntryNames("wolves", None), **losses)
     report = examine("loss", (targets_of_the_current_policy,), case, False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,9 +36,11 @@ def herd(kind: str) -> TeamSpec:
     return TeamSpec((group_spec("wolves", 3, kind, **masks), group_spec("sheep", 2, kind, observation_dim=8)))
 
 
-def make(team: TeamSpec, critic: dict[str, Any] | None = None, twins: bool = True, **options: Any) -> Any:
+def make(
+    team: TeamSpec, critic: dict[str, Any] | None = None, twins: bool = True, latent_dim: int = 0, **options: Any
+) -> Any:
     """The loss, actors, critics and twins; targets are other networks, and temperatures are all different."""
-    actors = {group.name: make_actor(group, share=False) for group in team}
+    actors = {group.name: make_actor(group, share=False, latent_dim=latent_dim) for group in team}
     pairs = [
         {group.name: action_value_critic(team, group, make_network(False), **(critic or {})) for group in team}
         for _ in range(2)
@@ -134,8 +136,23 @@ def target_entropy(group: Any, batch: TensorDictBase) -> Tensor:
     return result
 
 
-def plain_losses(loss: Any, actors: Any, critics: Any, twins: Any, batch: TensorDictBase) -> tuple[Tensor, ...]:
-    """The losses of actors, critics and temperatures: means over the living, sums over groups and both critics."""
+Bonus = Callable[[Mapping[str, Own], TensorDictBase, Mapping[str, Tensor]], Mapping[str, list[Tensor]]]
+
+
+def no_bonus(
+    policies: Mapping[str, Own], seen: TensorDictBase, living: Mapping[str, Tensor]
+) -> dict[str, list[Tensor]]:
+    """What is added to the value of each candidate of each group: nothing."""
+    return {name: [torch.zeros(SIZE, 3)] * len(policy.candidates) for name, policy in policies.items()}
+
+
+def plain_losses(
+    loss: Any, actors: Any, critics: Any, twins: Any, batch: TensorDictBase, bonus: Bonus = no_bonus
+) -> tuple[Tensor, ...]:
+    """The losses of actors, critics and temperatures: means over the living, sums over groups and both critics.
+
+    ``bonus`` gives what is added to the values of candidates, from policies, observations and who is alive.
+    """
     pairs = [(critics, "critic")] + ([(twins, "twin_critic")] if loss.twin_critics is not None else [])
     current = loss.other_actions == "current"
     did = {name: actor.group.action.vector(batch[name, "action"]) for name, actor in actors.items()}
@@ -145,9 +162,14 @@ def plain_losses(loss: Any, actors: Any, critics: Any, twins: Any, batch: Tensor
     seen_next["wolves", "mask"] = next_alive | (alive & done & ~ended)
     ends = {"wolves": ended | (~next_alive & ~done), "sheep": ended.expand(SIZE, 2)}
     living = {"wolves": alive, "sheep": torch.ones(SIZE, 2, dtype=torch.bool)}
+    bootstrapped = {**living, "wolves": seen_next["wolves", "mask"]}
     with torch.no_grad():
+        if "latent" in batch.keys():  # noqa: SIM118
+            seen_next["latent"] = torch.randn_like(batch["latent"])
         following = {name: own(actor, seen_next, True) for name, actor in actors.items()}
-    now = {name: own(actor, batch, current) for name, actor in actors.items()}
+        next_bonus = bonus(following, seen_next, bootstrapped)
+    now = {name: own(actor, batch, current or bonus is not no_bonus) for name, actor in actors.items()}
+    now_bonus = bonus(now, batch, living)
     next_joint = {name: part.sample for name, part in following.items()}
     others = {name: part.sample.detach() for name, part in now.items()} if current else did
 
@@ -168,8 +190,8 @@ def plain_losses(loss: Any, actors: Any, critics: Any, twins: Any, batch: Tensor
             alpha = log_alpha.exp().detach()
             of_target = [loss.target_networks[f"{kind}_{name}"] for _, kind in pairs]
             soft = [
-                p[:, i] * (q(of_target, name, seen_next, next_joint, i, action) - alpha * log_prob[:, i])
-                for action, log_prob, p in following[name].candidates
+                p[:, i] * (q(of_target, name, seen_next, next_joint, i, action) - alpha * log_prob[:, i] + extra[:, i])
+                for (action, log_prob, p), extra in zip(following[name].candidates, next_bonus[name], strict=True)
             ]
             y = batch["next", name, "reward"][:, i, 0] + GAMMA * ~ends[name][:, i] * torch.stack(soft).sum(0)
             for networks, _ in pairs:
@@ -177,8 +199,8 @@ def plain_losses(loss: Any, actors: Any, critics: Any, twins: Any, batch: Tensor
                 values.append((0.5 * error.square() * weight).sum())
             online = [networks[name] for networks, _ in pairs]
             gains = [
-                p[:, i] * (alpha * log_prob[:, i] - q(online, name, batch, others, i, action))
-                for action, log_prob, p in now[name].candidates
+                p[:, i] * (alpha * log_prob[:, i] - q(online, name, batch, others, i, action) - extra[:, i])
+                for (action, log_prob, p), extra in zip(now[name].candidates, now_bonus[name], strict=True)
             ]
             policies.append((torch.stack(gains).sum(0) * weight).sum())
             expected = torch.stack([p[:, i] * log_prob[:, i] for _, log_prob, p in now[name].candidates]).sum(0)
