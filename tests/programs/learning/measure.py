@@ -142,7 +142,8 @@ def write_page(name_of_page: str) -> None:
         if early := result.get("early"):
             on_the_way = f" After {early['frames']} frames: {_listed(early)}; asked for >= {early['bar']}."
         if sustained := result.get("sustained"):
-            on_the_way += f" Lowest of the last {sustained['share']:.0%} of the frames: {_listed(sustained)}."
+            on_the_way += f" Lowest of the last {sustained['share']:.0%} of the frames: {_listed(sustained)}; "
+            on_the_way += f"asked for >= {sustained['bar']}."
         lines += [
             f"### {name.replace('_', ' ')}",
             "",
