@@ -25,7 +25,7 @@ class CriticThenActor:
         actor: the actors' gradient step.
 
     >>> from ctde_kit.recipes import COMAConfig, MatrixTask
-    >>> parts = COMAConfig(task=MatrixTask(n_envs=2)).build()
+    >>> parts = COMAConfig(task=MatrixTask(n_envs=2), compile="off").build()
     >>> type(parts.update).__name__, list(parts.update.losses)
     ('CriticThenActor', ['critic', 'actor'])
     """
@@ -63,7 +63,8 @@ class CriticEpochs:
         epochs: number of passes.
 
     >>> from ctde_kit.recipes import COMAConfig, MatrixTask
-    >>> parts = COMAConfig(task=MatrixTask(n_envs=2), frames_per_batch=12, minibatch_frames=6, epochs=3).build()
+    >>> sizes = dict(frames_per_batch=12, minibatch_frames=6, epochs=3)
+    >>> parts = COMAConfig(task=MatrixTask(n_envs=2), **sizes, compile="off").build()
     >>> parts.buffer.extend(parts.prepare(next(iter(parts.collector))))
     >>> names = [sorted(row)[0] for row in parts.update_schedule(parts.buffer, parts.update)]
     >>> len(names), names[0], names[-1]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-_CRITIC_OF_TEAM = {"sees='team'": "critic=centralized"}
 _AGENT_STATE = {"append envs.transforms.AgentState to it": "use critic.build_state=true, which appends it to the env"}
 _OTHER_INPUT = {"team_observation, or sees='team' of a critic": "critic=centralized"}
 
@@ -12,10 +11,10 @@ _OTHER_INPUT = {"team_observation, or sees='team' of a critic": "critic=centrali
 OPTION_WORDS: dict[str, dict[str, str]] = {
     "global_state:": {"^global_state": "critic=state", **_OTHER_INPUT},
     "agent_state:": {"^agent_state": "critic=agent_state", **_AGENT_STATE, **_OTHER_INPUT},
-    "action_value_critic: sees=": {
-        "^action_value_critic: sees='(agent_state|state)'": r"critic=\1",
+    "critic of actions: sees=": {
+        "^critic of actions: sees='(agent_state|state)'": r"critic.sees=\1",
         **_AGENT_STATE,
-        **_CRITIC_OF_TEAM,
+        "sees='team'": "critic.sees=team",
     },
     "RandomOrderCritic:": {
         "^RandomOrderCritic": "critic.ordering=random",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +133,8 @@ def test_a_run_shows_what_its_critics_attend_to(
     assert attention_critics(parts)["agents"] is learned
     monkeypatch.setattr(running, "write_gif", lambda frames, path: shown.append((frames, path)))
     shown: list[Any] = []
-    running._train(config, parts, Callbacks({}), RunDirectory(tmp_path / "run"), 0.0, StopSignals())
+    with ExitStack() as closing:
+        running._train(config, parts, Callbacks({}), RunDirectory(tmp_path / "run"), 0.0, StopSignals(), closing)
     assert (tmp_path / "run" / "plots" / "attention.png").stat().st_size > 5000
     ((frames, _),) = shown
     assert len(frames) == 7

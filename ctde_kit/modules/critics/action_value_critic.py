@@ -177,7 +177,6 @@ def action_value_critic(
             raise UserError(f"action_value_critic: {name}={value!r}, expected one of {', '.join(words)}")
     check_own_first(own_first, sees, heads, agent_id)
     inputs, own_column = joint_action_input(
-        "action_value_critic",
         team,
         group,
         sees,

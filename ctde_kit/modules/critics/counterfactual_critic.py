@@ -124,7 +124,6 @@ def counterfactual_critic(
         raise UserError(f"counterfactual_critic: sees={sees!r}, expected one of {', '.join(LAYOUTS)}")
     check_own_first(own_first, sees, "network", agent_id)
     inputs, _ = joint_action_input(
-        "counterfactual_critic",
         team,
         group,
         sees,

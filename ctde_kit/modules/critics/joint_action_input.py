@@ -17,7 +17,6 @@ Parts = list[tuple[Key, Key | None, int]]
 
 
 def joint_action_input(
-    owner: str,
     team: TeamSpec,
     group: GroupSpec,
     sees: Sees,
@@ -32,7 +31,6 @@ def joint_action_input(
     The actions of the group's other agents follow. The column is ``None`` if the critic sees no other agent's action.
 
     Args:
-        owner: the function that builds the critic, for errors.
         team: all groups.
         group: the group whose returns it predicts.
         sees: whose data it sees; with ``observation`` each agent's own action is the only one.
@@ -41,7 +39,7 @@ def joint_action_input(
         own_first: each agent's own observation and action are the first of theirs.
         hide_own_action: each agent's own action is 0 in its row.
     """
-    state_parts, features, has_rows = _state_parts(owner, team, group, sees)
+    state_parts, features, has_rows = _state_parts(team, group, sees)
     actions, n_actions, own_offset = _action_parts(team, group, sees, own_first)
     own_column = None if own_offset is None else features + own_offset
     n_rows = group.n_agents if has_rows or per_agent else 1
@@ -92,7 +90,7 @@ def _mask(group: GroupSpec) -> Key | None:
     return group.keys.mask if group.mask else None
 
 
-def _state_parts(owner: str, team: TeamSpec, group: GroupSpec, sees: Sees) -> tuple[Parts, int, bool]:
+def _state_parts(team: TeamSpec, group: GroupSpec, sees: Sees) -> tuple[Parts, int, bool]:
     """The parts before the actions, how many features they are, and whether they have an agent axis."""
     if sees == "team":
         return [(other.keys.observation, _mask(other), 2) for other in team], team.observation_dim, False
@@ -100,11 +98,11 @@ def _state_parts(owner: str, team: TeamSpec, group: GroupSpec, sees: Sees) -> tu
         return [(group.keys.observation, _mask(group), 0)], group.observation_dim, True
     if sees == "state":
         if team.state_dim is None:
-            raise UserError(f"{owner}: sees='state': this env writes no root key 'state'; use sees='team'")
+            raise UserError("critic of actions: sees='state': this env writes no root key 'state'; use sees='team'")
         return [(STATE, None, 1)], team.state_dim, False
     if group.state_dim is None:
         raise UserError(
-            f"{owner}: sees='agent_state': this env writes no key {group.keys.state}; append "
+            f"critic of actions: sees='agent_state': this env writes no key {group.keys.state}; append "
             "envs.transforms.AgentState to it, or use sees='team'"
         )
     return [(group.keys.state, _mask(group), 0)], group.state_dim, True
