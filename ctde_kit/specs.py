@@ -144,17 +144,17 @@ class GroupSpec:
         if not 0 <= agent < self.n_agents:
             raise UserError(f"for_agent({agent}): group {self.name!r} has agents 0 to {self.n_agents - 1}")
 
-    def check_one_choice(self, owner: str, algorithm: str) -> None:
-        """Raise ``UserError`` unless each agent picks one of N actions, as ``owner``, a part of an algorithm, needs."""
+    def check_one_choice(self, algorithm: str) -> None:
+        """Raise ``UserError`` unless each agent picks one of N actions, as an algorithm needs."""
         kind = self.action.kind
         if kind == "continuous":
             raise UserError(
-                f"{owner}: group {self.name!r} has continuous actions: {algorithm} needs discrete actions; use an env "
+                f"group {self.name!r} has continuous actions: {algorithm} needs discrete actions; use an env "
                 "that has them"
             )
         if kind == "multi_discrete":
             raise UserError(
-                f"{owner}: group {self.name!r} has actions of kind {kind!r}: {algorithm} needs one choice per agent, "
+                f"group {self.name!r} has actions of kind {kind!r}: {algorithm} needs one choice per agent, "
                 "categorical or one_hot; use another env, or MultiAgentActor"
             )
 

@@ -246,13 +246,17 @@ class MAPPOLoss(ModuleLoss):
         log_ratio = log_prob - old_log_prob
         return dist, log_ratio if alive is None else log_ratio.masked_fill(~alive, 0)
 
+    def _value_of(self, value: Tensor) -> Tensor:
+        """What learns the target, of the critic's values ``[*B, n_agents, 1]``, in the same shape."""
+        return value
+
     def value_terms(self, tensordict: TensorDictBase) -> dict[str, Tensor]:
         """``loss_critic`` and ``explained_variance``."""
         keys, valued = self.tensor_keys, self._valued(tensordict)
         target = valid_entry(tensordict, keys.value_target, valued)
         old_value = valid_entry(tensordict, keys.value, valued)
         inputs = with_orders([self.critic_network], tensordict.copy())
-        value = self.critic_network(inputs).get(keys.value)
+        value = self._value_of(self.critic_network(inputs).get(keys.value))
         check_same_shape(state_value=value, value_target=target, old_state_value=old_value)
         if self.value_norm is not None:
             target = self.value_norm.normalize(target)

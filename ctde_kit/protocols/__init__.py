@@ -13,7 +13,7 @@ from ctde_kit.protocols.group_policies import (
     PolicyBeliefs,
     ProvidesPrimer,
     SamplesEntropy,
-    SamplesWithLogProb,
+    SamplesUnsquashed,
     SplitsIntoAgents,
 )
 from ctde_kit.protocols.network_capabilities import (
@@ -67,7 +67,7 @@ __all__ = [
     "ReturnScale",
     "RewardScale",
     "SamplesEntropy",
-    "SamplesWithLogProb",
+    "SamplesUnsquashed",
     "SaysCentralized",
     "SaysDecentralized",
     "SaysReadsMask",

@@ -144,9 +144,17 @@ class LearnsDistribution(Capability, Protocol):
 
 
 @runtime_checkable
-class SamplesWithLogProb(Capability, Protocol):
-    """A distribution that knows the log-probability of its own samples more exactly, such as ``TanhNormal``."""
+class SamplesUnsquashed(Capability, Protocol):
+    """A distribution that scores its samples more exactly before they are squashed, such as ``TanhNormal``."""
 
-    def rsample_with_log_prob(self) -> tuple[Tensor, Tensor]:
-        """A sample ``[*B, D]`` and its log-probability ``[*B]``, both with gradients."""
+    def rsample_unsquashed(self) -> Tensor:
+        """A sample ``[*B, D]`` before squashing, with a gradient."""
+        ...
+
+    def squash(self, x: Tensor, /) -> Tensor:
+        """The action that has the unsquashed value ``x``."""
+        ...
+
+    def log_prob_of_unsquashed(self, x: Tensor, /) -> Tensor:
+        """The log-probability ``[*B]`` of that action."""
         ...

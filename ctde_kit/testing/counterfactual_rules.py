@@ -27,21 +27,22 @@ def own_action_is_hidden(case: LossCase) -> str:
     """The critic's values for agent i move with the other agents' stored actions, and not with agent i's."""
     n_agents, before = case.names.several_agents(case.batch), _values(case, case.batch)
     axis, key = case.batch.ndim, case.names["action"]
+    stored = case.batch.get(key)
+    others = _other(stored, before.shape[-1], one_hot=stored.ndim == before.ndim)
     moves = torch.zeros(n_agents, n_agents)
     for agent in range(n_agents):
-        changed = case.batch.clone()
-        action = changed.get(key).clone()
-        action.select(axis, agent).copy_(_other(action.select(axis, agent)))
-        after = _values(case, changed.set(key, action))
+        action = stored.clone()
+        action.select(axis, agent).copy_(others.select(axis, agent))
+        after = _values(case, case.batch.clone().set(key, action))
         for row in range(n_agents):
             moves[row, agent] = difference(before.select(axis, row), after.select(axis, row))
-    own, others = moves.diagonal(), moves - moves.diagonal().diag()
+    own, of_others = moves.diagonal(), moves - moves.diagonal().diag()
     if own.max() > CLOSE:
         agent = int(own.argmax())
         raise Violation(
             f"agent {agent}'s values move by {number(float(own[agent]))} with its own stored action, expected 0"
         )
-    if not others.any():
+    if not of_others.any():
         raise Violation("no value moves with another agent's stored action: nothing is kept as it was")
     return f"{n_agents} agents, values move with the others' actions alone"
 
@@ -114,10 +115,9 @@ def _advantage(dist: Distribution, values: Tensor, index: Tensor) -> Tensor:
     return (chosen - (probability * values).sum(-1)).detach()
 
 
-def _other(action: Tensor) -> Tensor:
-    """The actions of other rows, or the choices in another order."""
-    flat = action.reshape(-1, *action.shape[-1:]) if action.ndim > 1 else action
-    return flat.roll(1, 0).reshape(action.shape)
+def _other(action: Tensor, n_choices: int, *, one_hot: bool) -> Tensor:
+    """Another choice than each of these, which are indices or one-hot."""
+    return action.roll(1, -1) if one_hot else (action + 1) % n_choices
 
 
 def _critic(case: LossCase) -> nn.Module:

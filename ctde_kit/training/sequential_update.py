@@ -90,17 +90,24 @@ class SequentialUpdate:
         Args:
             batch: of all agents, ``[N]`` or ``[N, T]``; the products of ratios are written into it.
         """
-        for name, loss in self._losses.items():
-            loss.begin(batch)
-            order = torch.randperm(loss.n_agents).tolist()
-            for place, agent in enumerate(order, 1):
-                learner = self._agents[name][agent]
-                self._step = self._named(self._agent_steps[name][agent], name, "actor")
-                yield Turn(name, learner.select(batch), agent)
+        try:
+            for name in self._losses:
+                yield from self._turns_of(name, batch)
+        finally:
+            self._step = None
+
+    def _turns_of(self, name: str, batch: TensorDictBase) -> Iterator[Turn]:
+        loss = self._losses[name]
+        loss.begin(batch)
+        order = torch.randperm(loss.n_agents).tolist()
+        for place, agent in enumerate(order, 1):
+            learner = self._agents[name][agent]
+            self._step = self._named(self._agent_steps[name][agent], name, "actor")
+            yield Turn(name, learner.select(batch), agent)
+            if order[place:]:
                 loss.pass_on(batch, agent, order[place:])
-            self._step = self._named(self._critic_steps[name], name, "critic")
-            yield Turn(name, self._critics[name].select(batch), None)
-        self._step = None
+        self._step = self._named(self._critic_steps[name], name, "critic")
+        yield Turn(name, self._critics[name].select(batch), None)
 
     def _named(self, step: GradientStep, group: str, network: str) -> Callable[[TensorDictBase], Metrics]:
         """The step with the names of its metrics."""

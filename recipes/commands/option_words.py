@@ -25,8 +25,7 @@ OPTION_WORDS: dict[str, dict[str, str]] = {
         "^AgentNetwork: ": "",
         "sees='observation' or 'agent_state' of a critic": "critic=decentralized or critic=agent_state",
     },
-    "MultiAgentQActor:": {
-        "^MultiAgentQActor: ": "",
+    "group '": {
         "use an env that has them": "use task.continuous_actions=false where the task has it",
         "use another env, or MultiAgentActor": "use another task, or ctde-mappo",
     },

@@ -109,6 +109,17 @@ def test_a_step_without_a_turn_is_refused() -> None:
         parts.update(parts.prepare(next(iter(parts.collector))))
 
 
+def test_turns_that_are_broken_off_leave_nobody_in_turn() -> None:
+    parts = small_happo_config().build()
+    assert isinstance(parts.update, SequentialUpdate)
+    parts.buffer.extend(parts.prepare(next(iter(parts.collector))))
+    turns = parts.update.turns(parts.buffer.items)
+    batch = next(turns).batch
+    turns.close()
+    with pytest.raises(UserError, match="no learner has its turn"):
+        parts.update(batch)
+
+
 OWN = ValueCriticConfig(sees="observation", network=network("mlp"))
 
 

@@ -41,12 +41,13 @@ class TanhNormal(Distribution):
         self.half = (self.high - self.low) / 2
         super().__init__(loc.shape[:-1], loc.shape[-1:], validate_args=False)
 
-    def _squash(self, x: Tensor) -> Tensor:
+    def squash(self, x: Tensor) -> Tensor:
+        """The action that has the unsquashed value ``x``."""
         action = self.low + self.half * (x.tanh() + 1)
         return torch.minimum(torch.maximum(action, self.low), self.high)
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        return self._squash(self.base.rsample(torch.Size(sample_shape)))
+        return self.squash(self.base.rsample(torch.Size(sample_shape)))
 
     def log_prob(self, value: Tensor) -> Tensor:
         x = ((value - self.low) / self.half - 1).clamp(-_INSIDE, _INSIDE).atanh()
@@ -61,18 +62,21 @@ class TanhNormal(Distribution):
         x = self.base.rsample(torch.Size((n_samples,)))
         return (self.base.entropy() + _log_slope(x).mean(0) + self.half.log()).sum(-1)
 
-    def rsample_with_log_prob(self) -> tuple[Tensor, Tensor]:
-        """A sample ``[*B, D]`` and its log-probability ``[*B]``, both with gradients.
+    def rsample_unsquashed(self) -> Tensor:
+        """A sample ``[*B, D]`` before squashing, with a gradient."""
+        return self.base.rsample()
 
-        It scores the sample by its unsquashed value, for the reason that ``sampled_entropy`` gives.
+    def log_prob_of_unsquashed(self, x: Tensor) -> Tensor:
+        """The log-probability ``[*B]`` of the action that has the unsquashed value ``x``.
+
+        Where tanh saturates, the action alone no longer tells its unsquashed value.
         """
-        x = self.base.rsample()
-        return self._squash(x), (self.base.log_prob(x) - _log_slope(x) - self.half.log()).sum(-1)
+        return (self.base.log_prob(x) - _log_slope(x) - self.half.log()).sum(-1)
 
     @property
     def deterministic_sample(self) -> Tensor:
         """The squashed location, the greedy action."""
-        return self._squash(self.base.loc)
+        return self.squash(self.base.loc)
 
     @property
     def mode(self) -> Tensor:
@@ -116,6 +120,7 @@ class MaskedCategorical(Distribution):
             no_op[..., 0] = True
             allowed = torch.where(mask.any(-1, keepdim=True), mask, no_op)
             logits = logits.masked_fill(~allowed, torch.finfo(logits.dtype).min)
+        self._scores = logits
         if epsilon is not None:
             logits = _with_floor(logits, allowed, epsilon.to(logits.dtype))
         self.base = Categorical(logits=logits, validate_args=False)
@@ -146,7 +151,7 @@ class MaskedCategorical(Distribution):
 
     @property
     def deterministic_sample(self) -> Tensor:
-        return self._encode(self.base.logits.argmax(-1))
+        return self._encode(self._scores.argmax(-1))
 
     @property
     def mode(self) -> Tensor:

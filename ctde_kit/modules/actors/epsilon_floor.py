@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ctde_kit.errors import UserError
 from ctde_kit.modules.actors.distributions import MaskedCategorical
 from ctde_kit.specs import GroupSpec
 
@@ -22,7 +23,7 @@ class EpsilonFloor(nn.Module):
         epsilon: the share of the uniform choice, from 0 to 1.
 
     Raises:
-        UserError: where actions are neither categorical nor one-hot.
+        UserError: where actions are neither categorical nor one-hot, or for an ``epsilon`` outside 0 to 1.
 
     >>> import torch
     >>> from ctde_kit.modules import EpsilonFloor
@@ -37,7 +38,9 @@ class EpsilonFloor(nn.Module):
 
     def __init__(self, group: GroupSpec, epsilon: float):
         super().__init__()
-        group.check_one_choice("EpsilonFloor", "COMA")
+        group.check_one_choice("COMA")
+        if not 0 <= epsilon <= 1:
+            raise UserError(f"EpsilonFloor: epsilon={epsilon}: expected a ratio from 0 to 1")
         self.one_hot = group.action.kind == "one_hot"
         self.register_buffer("epsilon", torch.tensor(float(epsilon)))
 

@@ -57,7 +57,7 @@ class CounterfactualCritic(TensorDictModuleBase):
 
     def __init__(self, group: GroupSpec, agent_network: AgentNetwork, *, team: TeamSpec | None = None):
         super().__init__()
-        group.check_one_choice("CounterfactualCritic", "COMA")
+        group.check_one_choice("COMA")
         if agent_network.recurrent or mixes_agents(agent_network.network):
             reason = (
                 "is recurrent" if agent_network.recurrent else "lets agents hear of each other's actions, their own"
@@ -119,7 +119,7 @@ def counterfactual_critic(
     torch.Size([2, 3, 4])
     """
     check_team_and_group("counterfactual_critic", team, group)
-    group.check_one_choice("counterfactual_critic", "COMA")
+    group.check_one_choice("COMA")
     if sees not in LAYOUTS:
         raise UserError(f"counterfactual_critic: sees={sees!r}, expected one of {', '.join(LAYOUTS)}")
     check_own_first(own_first, sees, "network", agent_id)

@@ -59,5 +59,5 @@ def check_critic(loss: str, critic: object) -> GroupSpec:
             f"{loss}: critic is a {type(critic).__name__} and writes no {group.keys.action_value}, the value of every "
             "action of each agent; give counterfactual_critic(...)"
         )
-    group.check_one_choice(loss, "COMA")
+    group.check_one_choice("COMA")
     return group

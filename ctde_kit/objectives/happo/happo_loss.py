@@ -115,6 +115,10 @@ class HAPPOLoss(MAPPOLoss):
         # The team has one value: a step counts once, by the entry of its first living agent.
         return None if living is None else living & (living.cumsum(-1) == 1)
 
+    def _value_of(self, value: Tensor) -> Tensor:
+        # Of a critic with several heads the team's value is their mean, as `AdvantageEstimator(of_team=True)` has it.
+        return value.mean(-2, keepdim=True).expand_as(value)
+
     def for_agent(self, agent: int) -> AgentLearner:
         """The policy loss of one agent, on the same storage."""
         self.group.check_agent(agent)

@@ -15,7 +15,7 @@ from ctde_kit.errors import UserError
 from ctde_kit.keys import LATENT
 from ctde_kit.objectives.maddpg.joint_actions import frozen
 from ctde_kit.objectives.masac.group_policy import GroupPolicy, StochasticActor
-from ctde_kit.objectives.masac.own_actions import OwnActions, action_of_vector
+from ctde_kit.objectives.masac.own_actions import OwnActions, log_prob_of
 from ctde_kit.objectives.unroll import single_steps
 from ctde_kit.specs import GroupSpec
 
@@ -23,6 +23,19 @@ from ctde_kit.specs import GroupSpec
 SMALLEST_DEVIATION = 0.05
 # The logarithm that stands for that of an impossible action, whose true one, minus infinity, has no gradient.
 LOWEST = -1e30
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Actions as vectors, and before squashing where they are squashed (``OwnActions.unsquashed``), same shape."""
+
+    vector: Tensor
+    unsquashed: Tensor | None
+
+    def unsqueeze(self, dim: int) -> Drawn:
+        """The same with one more axis of size 1."""
+        unsquashed = None if self.unsquashed is None else self.unsquashed.unsqueeze(dim)
+        return Drawn(self.vector.unsqueeze(dim), unsquashed)
 
 
 @dataclass(frozen=True)
@@ -43,10 +56,16 @@ class ActingGroup:
     parameters: TensorDictBase
     valid: Tensor
 
-    def log_prob(self, vector: Tensor) -> Tensor:
+    @property
+    def drawn(self) -> Drawn:
+        """The actions that were drawn, without a gradient."""
+        unsquashed = self.own.unsquashed
+        return Drawn(self.sample, None if unsquashed is None else unsquashed[0].detach())
+
+    def log_prob(self, actions: Drawn) -> Tensor:
         """Of actions ``[K, *B, T, n_agents, D]``, whatever the latent: the mean of their probabilities under all M."""
-        dist, spec = self.actor.build_dist_from_params(self.parameters), self.actor.group.action
-        each = dist.log_prob(action_of_vector(spec, vector.unsqueeze(1))).clamp(min=LOWEST)
+        dist, many = self.actor.build_dist_from_params(self.parameters), actions.unsqueeze(1)
+        each = log_prob_of(dist, self.actor.group.action, many.vector, many.unsquashed).clamp(min=LOWEST)
         return each.logsumexp(1) - math.log(each.shape[1])
 
 
@@ -139,16 +158,17 @@ class MutualInformation(nn.Module):
             acting: of each group.
         """
         with frozen(self.predictors):
-            surprise = {name: -group.log_prob(group.own.vector) for name, group in acting.items()}
+            own = {name: Drawn(group.own.vector, group.own.unsquashed) for name, group in acting.items()}
+            surprise = {name: -group.log_prob(own[name]) for name, group in acting.items()}
             with torch.no_grad():
                 of_sample = {
-                    name: -group.log_prob(group.sample.unsqueeze(0)).squeeze(0) for name, group in acting.items()
+                    name: -group.log_prob(group.drawn.unsqueeze(0)).squeeze(0) for name, group in acting.items()
                 }
             bounds = {name: torch.zeros_like(value) for name, value in surprise.items()}
             for mine, theirs in self._pairs(acting):
                 me, them = acting[mine], acting[theirs]
-                of_me = self._log_prob(tensordict, them, them.sample, me, me.own.vector)
-                of_them = self._log_prob(tensordict, me, me.own.vector, them, them.sample).transpose(-1, -2)
+                of_me = self._log_prob(tensordict, them, them.drawn, me, own[mine])
+                of_them = self._log_prob(tensordict, me, own[mine], them, them.drawn).transpose(-1, -2)
                 bound = surprise[mine].unsqueeze(-2) + of_me + of_sample[theirs].unsqueeze(-1) + of_them
                 bounds[mine] = bounds[mine] + 0.5 * bound.masked_fill(~_valid_pairs(them, me), 0).sum(-2)
         # Actions that a mask forbids have the probability 0, and no bound.
@@ -163,7 +183,7 @@ class MutualInformation(nn.Module):
         for given, predicted in self._pairs(acting):
             them, me = acting[given], acting[predicted]
             pairs = _valid_pairs(them, me)
-            log_prob = self._log_prob(tensordict, them, them.sample, me, me.sample)
+            log_prob = self._log_prob(tensordict, them, them.drawn, me, me.drawn)
             losses.append(-log_prob.masked_fill(~pairs, 0).sum())
             counts.append(pairs.sum())
         return torch.stack(losses).sum() / torch.stack(counts).sum().clamp(min=1)
@@ -176,20 +196,22 @@ class MutualInformation(nn.Module):
                     yield one, other
 
     def _log_prob(
-        self, tensordict: TensorDictBase, given: ActingGroup, action: Tensor, predicted: ActingGroup, vector: Tensor
+        self, tensordict: TensorDictBase, given: ActingGroup, taken: Drawn, predicted: ActingGroup, actions: Drawn
     ) -> Tensor:
-        """log q of the predicted group's ``vector``, given ``action``: ``[*K, *B, T, n_given, n_predicted]``.
+        """log q of the predicted group's ``actions``, given those ``taken``: ``[*K, *B, T, n_given, n_predicted]``.
 
         Either of both may have leading dimensions ``K``.
         """
         group = predicted.actor.group
-        output = self.predictors(tensordict, given.actor.group.name, group.name, action)
+        output = self.predictors(tensordict, given.actor.group.name, group.name, taken.vector)
         parameters = TensorDict(self._by_key(group, output), output.shape[:-2])
         if group.action_mask:
             mask = predicted.parameters.get(group.keys.action_mask)[0].unsqueeze(-3)
             parameters.set(group.keys.action_mask, mask.expand(*output.shape[:-2], *mask.shape[-2:]))
         dist = predicted.actor.build_dist_from_params(parameters)
-        return dist.log_prob(action_of_vector(group.action, vector.unsqueeze(-3))).clamp(min=LOWEST)
+        predicted_actions = actions.unsqueeze(-3)
+        scored = log_prob_of(dist, group.action, predicted_actions.vector, predicted_actions.unsquashed)
+        return scored.clamp(min=LOWEST)
 
     def _by_key(self, group: GroupSpec, output: Tensor) -> dict[tuple[str, str], Tensor]:
         if group.action.discrete:

@@ -13,7 +13,7 @@ from torch.distributions import Distribution
 
 from ctde_kit.keys import GroupKeys
 from ctde_kit.objectives.maddpg.joint_actions import own_action_values, zero_dead
-from ctde_kit.protocols import SamplesWithLogProb
+from ctde_kit.protocols import SamplesUnsquashed
 from ctde_kit.specs import ActionSpec, one_hot
 
 
@@ -26,11 +26,14 @@ class OwnActions:
         probability: of each action, ``[K, *B, n_agents, 1]``; over K they sum to 1.
         log_prob: the logarithm of each action's probability, same shape; 0 where an action is impossible. For
             continuous actions it is that of the density, with actions measured in units of half their range.
+        unsquashed: continuous actions before they were squashed into their range, same shape as ``vector``; ``None``
+            where the distribution has no such values.
     """
 
     vector: Tensor
     probability: Tensor
     log_prob: Tensor
+    unsquashed: Tensor | None = None
 
     def mean(self, x: Tensor) -> Tensor:
         """The expectation ``[*B, n_agents, 1]`` of ``x`` ``[K, *B, n_agents, 1]``."""
@@ -58,9 +61,10 @@ def own_actions(spec: ActionSpec, dist: Distribution) -> OwnActions:
     combinations of all choices (Christodoulou 2019, section 4).
     """
     if not spec.discrete:
-        action, log_prob = _reparameterized(dist)
+        action, log_prob, x = _reparameterized(dist)
         log_prob = (log_prob + _log_half_range(spec, log_prob)).unsqueeze(-1).unsqueeze(0)
-        return OwnActions(action.unsqueeze(0), torch.ones_like(log_prob), log_prob)
+        unsquashed = None if x is None else x.unsqueeze(0)
+        return OwnActions(action.unsqueeze(0), torch.ones_like(log_prob), log_prob, unsquashed)
     choices: Any = [torch.arange(size, device=_device(dist)) for size in spec.sizes]
     index = torch.cartesian_prod(*choices).reshape(-1, len(spec.sizes))
     action = _as_action(spec, index)
@@ -86,11 +90,20 @@ def action_of_vector(spec: ActionSpec, vector: Tensor) -> Tensor:
     return _as_action(spec, choices)
 
 
-def _reparameterized(dist: Distribution) -> tuple[Tensor, Tensor]:
-    if isinstance(dist, SamplesWithLogProb):
-        return dist.rsample_with_log_prob()
+def log_prob_of(dist: Distribution, spec: ActionSpec, vector: Tensor, unsquashed: Tensor | None) -> Tensor:
+    """The log-probability of actions as vectors, from their unsquashed values where ``dist`` can score those."""
+    if unsquashed is not None and isinstance(dist, SamplesUnsquashed):
+        return dist.log_prob_of_unsquashed(unsquashed)
+    return dist.log_prob(action_of_vector(spec, vector))
+
+
+def _reparameterized(dist: Distribution) -> tuple[Tensor, Tensor, Tensor | None]:
+    """A sample, its log-probability, and the sample before squashing where ``dist`` squashes."""
+    if isinstance(dist, SamplesUnsquashed):
+        x = dist.rsample_unsquashed()
+        return dist.squash(x), dist.log_prob_of_unsquashed(x), x
     action = dist.rsample()
-    return action, dist.log_prob(action)
+    return action, dist.log_prob(action), None
 
 
 def _log_half_range(spec: ActionSpec, like: Tensor) -> Tensor:

@@ -56,6 +56,19 @@ def test_the_greedy_action_is_that_of_the_softmax_and_samples_are_of_the_mixture
     torch.testing.assert_close(sampled["agents", "action_log_prob"], chosen.log())
 
 
+def test_with_uniform_choices_alone_the_greedy_action_is_still_that_of_the_softmax() -> None:
+    floor = EpsilonFloor(group_spec(), 1.0)
+    assert floor.distribution(torch.tensor([[0.0, 3.0, 1.0]])).mode.tolist() == [1]
+    masked = floor.distribution(torch.tensor([[0.0, 3.0, 1.0]]), torch.tensor([[True, False, True]]))
+    assert masked.deterministic_sample.tolist() == [2]
+
+
+@pytest.mark.parametrize("epsilon", [-0.1, 1.5, float("nan")])
+def test_a_share_is_a_ratio(epsilon: float) -> None:
+    with pytest.raises(UserError, match=f"EpsilonFloor: epsilon={epsilon}: expected a ratio from 0 to 1"):
+        EpsilonFloor(group_spec(), epsilon)
+
+
 def test_epsilon_is_saved_annealed_in_place_and_shared_with_single_agents() -> None:
     actor = make_floored(group_spec(n_agents=2), epsilon=0.5)
     assert [name for name in actor.state_dict() if name.endswith("epsilon")] == ["floor.epsilon"]
@@ -72,5 +85,5 @@ def test_epsilon_is_saved_annealed_in_place_and_shared_with_single_agents() -> N
 
 @pytest.mark.parametrize(("kind", "message"), [("continuous", "continuous actions"), ("multi_discrete", "one choice")])
 def test_other_actions_are_refused(kind: str, message: str) -> None:
-    with pytest.raises(UserError, match=f"EpsilonFloor: group 'agents' has .*{message}"):
+    with pytest.raises(UserError, match=f"group 'agents' has .*{message}"):
         EpsilonFloor(group_spec(kind=kind), 0.1)

@@ -17,7 +17,11 @@ from tests.objectives.coma.cases import GAMMA, herd, make, rollout
 Advantage = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-def examine(kind: str = "categorical", change: Callable[[Any], None] = lambda targets: None) -> Any:
+def examine(
+    kind: str = "categorical",
+    change: Callable[[Any], None] = lambda targets: None,
+    prepare: Callable[[Any], None] = lambda batch: None,
+) -> Any:
     torch.manual_seed(0)
     team = herd(kind)
     policy, losses = make(team)
@@ -26,13 +30,15 @@ def examine(kind: str = "categorical", change: Callable[[Any], None] = lambda ta
     actor_loss = COMAActorLoss(actor, critic_loss.critic_network, entropy_coeff=0.1)
     targets = COMATargets(policy, losses, gamma=GAMMA)
     change(critic_loss)
+    batch = rollout(team, policy)
+    prepare(batch)
 
     def both(batch: Any) -> dict[str, Tensor]:
         return {**critic_loss(batch), **actor_loss(batch)}
 
     return check_counterfactual_loss(
         both,
-        rollout(team, policy),
+        batch,
         critic=critic_loss.critic_network,
         actor=actor,
         estimator=targets,
@@ -73,6 +79,14 @@ def wrong_sign(values: Tensor, probability: Tensor, index: Tensor) -> Tensor:
 def test_other_baselines_are_found(advantage: Advantage, rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(coma_actor_loss, "counterfactual_advantage", advantage)
     assert rule in [finding.rule for finding in examine().broken]
+
+
+def test_the_doctor_finds_nothing_where_all_did_the_same() -> None:
+    def same(batch: Any) -> None:
+        for group in ("wolves", "sheep"):
+            batch[group, "action"].zero_()
+
+    assert not examine(prepare=same).broken
 
 
 def test_a_critic_that_sees_the_own_action_is_found() -> None:

@@ -151,6 +151,20 @@ def test_the_teams_value_counts_each_step_once_whoever_is_dead() -> None:
     assert {id(p) for p in learner.parameters()} == {id(p) for p in loss.critic_network.parameters()}
 
 
+def test_every_head_of_a_critic_learns_the_teams_value_though_the_first_agent_lives() -> None:
+    loss, batch = case("categorical")
+    loss.critic_network = value_critic(TeamSpec((loss.group,)), loss.group, make_network(False), heads="agent")
+    batch["agents", "mask"][..., 0] = True
+    learner = loss.for_critic()
+    value = loss.critic_network(batch.copy())["agents", "state_value"].mean(-2).squeeze(-1)
+    expected = 0.5 * (value - batch["agents", "value_target"][..., 0, 0]).square().mean()
+    found = learner(learner.select(batch))["loss_critic"]
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=0)
+    last = [parameter for parameter in loss.critic_network.parameters() if parameter.shape[-1] == 3][0]
+    (gradient,) = torch.autograd.grad(found, last)
+    assert (gradient.reshape(-1, 3).abs().sum(0) > 0).all()
+
+
 @pytest.mark.parametrize("garbage", [1e30, torch.inf, torch.nan])
 @pytest.mark.parametrize("kind", ["continuous", "categorical"])
 def test_the_dead_change_nothing(kind: str, garbage: float) -> None:

@@ -315,12 +315,12 @@ def test_opponents_act_in_targets() -> None:
     assert set(loss(batch).keys()) == set(loss.out_keys)
 
 
-def test_rsample_with_log_prob_is_the_distributions_own() -> None:
+def test_a_sample_is_scored_by_its_unsquashed_value() -> None:
     dist = TanhNormal(torch.tensor([[0.3, -0.2]]), torch.tensor([[0.5, 0.8]]), torch.tensor([-1.0, 0.0]), 4.0)
-    action, log_prob = dist.rsample_with_log_prob()
-    torch.testing.assert_close(log_prob, dist.log_prob(action))
+    x = dist.rsample_unsquashed()
+    torch.testing.assert_close(dist.log_prob_of_unsquashed(x), dist.log_prob(dist.squash(x)))
     far = TanhNormal(torch.full((1,), 30.0), torch.ones(1))  # where tanh is rounded to 1
-    assert far.rsample_with_log_prob()[1].item() > 50
+    assert far.log_prob_of_unsquashed(far.rsample_unsquashed()).item() > 50
     assert far.log_prob(far.rsample()).item() < 50
 
 

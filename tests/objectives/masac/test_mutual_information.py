@@ -336,6 +336,52 @@ def test_the_bound_of_gaussian_actions_is_that_of_their_correlation() -> None:
     assert each.mean().item() == pytest.approx(exact, abs=4 * error + 0.01)
 
 
+@pytest.mark.parametrize("location", [3.0, 9.0, 30.0])
+def test_actions_that_saturate_tell_nothing_of_each_other_and_are_not_driven_further(location: float) -> None:
+    group, deviation = group_spec("agents", 2, "continuous"), 0.5
+    actor = make_actor(group, latent_dim=1)
+    network = actor.agent_network
+    network.network = Constant(location, deviation)
+    bound = MutualInformation(Exactly(network.network), weight=1.0)
+    data = TensorDict({"agents": {"observation": torch.zeros(20, 1, 2, 5)}, "latent": torch.randn(20, 1, 1)}, [20, 1])
+    policies = current_policies({"agents": actor}, data, {"agents": network(data.copy())}, draws=True)
+    acting = bound.acting(
+        policies, {"agents": data.select(*network.in_keys)}, {"agents": torch.ones(20, 1, 2, 1).bool()}
+    )
+    found = bound(data, acting)["agents"]
+    torch.testing.assert_close(found, torch.zeros_like(found), rtol=0, atol=1e-9)
+    (gradient,) = torch.autograd.grad(found.sum(), network.network.location)
+    # What is left is the noise of the estimate: without the unsquashed values, 7 per action at 9.
+    assert gradient.abs() / 40 < 3 / deviation
+
+
+class Constant(nn.Module):
+    """One location before squashing and one deviation, whatever the latent."""
+
+    recurrent = False
+
+    def __init__(self, location: float, deviation: float):
+        super().__init__()
+        self.location = nn.Parameter(torch.tensor(location))
+        self.register_buffer("raw", inverse_scale(torch.tensor(deviation)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        shape = (*x.shape[:-1], 2)
+        return torch.cat([self.location.expand(shape), self.raw.expand(shape)], -1)
+
+
+class Exactly(nn.Module):
+    """Predicts what the policy does, whatever the other agent did."""
+
+    def __init__(self, network: Constant):
+        super().__init__()
+        self.network = network
+
+    def forward(self, tensordict: TensorDictBase, given: str, predicted: str, action: Tensor) -> Tensor:
+        output = self.network(action).detach()
+        return output.unsqueeze(-2).expand(*output.shape[:-1], 2, 4)
+
+
 def inverse_scale(scale: Tensor) -> Tensor:
     """What ``NormalParamExtractor`` turns into ``scale``."""
     return (scale - 0.01).expm1().log() - math.log(math.expm1(0.99))

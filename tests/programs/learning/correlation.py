@@ -50,12 +50,14 @@ WEIGHTS = (0.0, 0.5, 1.0, 2.0)
 def game(weight: float, seed: int) -> MASACConfig:
     """Two agents who observe nothing and get 1 where they choose the same of three, at a temperature that is kept.
 
-    Above 1/3 it keeps agents who act independently undecided: no common choice is worth the entropy that it costs. The
-    last layer's large gain lets policies begin with choices that depend on the latent, which the bound may keep.
+    Above 1 / (4 log 2), about 0.361, no common choice of agents who act independently is worth the entropy that it
+    costs: with rewards alone, indifference is best. Agents have networks of their own, so that nothing but the latent
+    makes them alike. The last layer's large gain lets policies begin with choices that depend on the latent, which the
+    bound may keep.
     """
     return MASACConfig(
         task=MatrixTask(name="matrix/agreement", payoff=torch.eye(3).tolist(), n_envs=20),
-        actor=MLPNetwork(num_cells=[32], activation="relu", out_gain=12.0),
+        actor=MLPNetwork(num_cells=[32], activation="relu", out_gain=12.0, share_params=False),
         critic=ValueCriticConfig(network=MLPNetwork(num_cells=[32], activation="relu")),
         mutual_information=VariationalInformation(weight=weight, latent_dim=2, num_cells=[32], lr=0.03),
         replay=ReplayConfig(capacity=800, batch_size=128),
@@ -69,7 +71,7 @@ def game(weight: float, seed: int) -> MASACConfig:
         max_grad_norm=10.0,
         frames_per_batch=200,
         updates_per_frame=0.25,
-        total_frames=800,
+        total_frames=4_000,
         compile="off",
         device="cpu",
         seed=seed,
@@ -173,6 +175,7 @@ def play_game(folder: Path) -> None:
         "agreement": "agreement",
         "information_at_the_mean": "I at the mean latent",
         "agreement_at_the_mean": "agreement at the mean latent",
+        "greedy_agreement_at_the_mean": "greedy agreement at the mean latent, as in execution",
     }
     write_table("correlation", "Agreement of two agents", names, rows, "correlation")
 
