@@ -33,7 +33,7 @@ class MASACConfig(RecipeConfig):
         replay: transitions, sequences or episodes, and where they are kept.
         returns: what critics learn: n_step or td_lambda.
         target: how target critics follow: polyak or hard.
-        mutual_information: what it earns that agents' actions tell of each other: none, or variational (VM3-AC).
+        mutual_information: bonus for mutual information between agents' actions: none, or variational (VM3-AC).
         updates_per_frame: gradient steps for each frame collected.
         learning_starts: frames before the first gradient step.
         hidden_from: recurrent actors start a sequence from the stored hidden state (stored) or from zero.

@@ -15,7 +15,7 @@ from ctde_kit.training.target_networks import UpdateWithTargets
 
 
 class CriticThenActor:
-    """Two gradient steps apart, of critics and of actors, which ``CriticEpochs`` makes one after the other.
+    """Two separate gradient steps, the critics' and the actors', which ``CriticEpochs`` makes one after the other.
 
     Called with a minibatch it makes the critics' step. Metrics are those of the step that is made; ``grad_norm``
     becomes ``grad_norm_critic`` or ``grad_norm_actor``.

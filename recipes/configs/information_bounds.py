@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class MutualInformationConfig(CheckedConfig):
-    """What mutual information between agents' actions earns; this is the base of all its configurations."""
+    """The bonus for mutual information between agents' actions; this is the base of its configurations."""
 
     @property
     def latent_size(self) -> int:
@@ -48,7 +48,9 @@ class NoMutualInformation(MutualInformationConfig):
 
 @dataclass
 class VariationalInformation(MutualInformationConfig):
-    """A variational bound of it is added to agents' values, and the team shares a latent (Kim et al. 2020, VM3-AC).
+    """A variational lower bound of the mutual information is added to agents' values (Kim et al. 2020, VM3-AC).
+
+    The team shares a latent while it trains.
 
     Args:
         weight: of the bound, in units of reward per nat; 0 only measures it.

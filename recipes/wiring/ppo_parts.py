@@ -1,4 +1,4 @@
-"""What the recipes of PPO's family have in common, wired: all parts but the update and its schedules."""
+"""Builds what MAPPO and HAPPO share: environment, policies, losses, estimators of advantages, and buffer."""
 
 from __future__ import annotations
 

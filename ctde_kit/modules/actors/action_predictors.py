@@ -19,7 +19,8 @@ class ActionPredictors(nn.Module):
 
     It is the variational distribution q(a_i|a_j, s) of Kim et al. 2020, "A Maximum Mutual Information Framework for
     Multi-Agent Reinforcement Learning". Actions of policies that read their own observation and a latent of the team
-    depend on nothing else of the state, so both observations are all that the prediction needs.
+    depend on nothing else of the state, so both observations are all that the prediction needs; those of recurrent
+    policies and of agents that talk depend on more.
 
     Args:
         team: the groups whose agents predict each other.

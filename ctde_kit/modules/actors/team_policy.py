@@ -9,6 +9,7 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase, TensorDictSequential
 
 from ctde_kit.errors import UserError
+from ctde_kit.keys import LATENT
 from ctde_kit.modules.actors.team_latent import TeamLatent
 from ctde_kit.protocols import GroupActor
 
@@ -40,6 +41,9 @@ class TeamPolicy(TensorDictSequential):
     def __init__(self, actors: Mapping[str, GroupActor], latent: TeamLatent | None = None):
         super().__init__([*actors.values()])
         self.groups, self.latent = list(actors), latent
+        if latent is not None:  # it draws what the actors read
+            self.in_keys = [key for key in self.in_keys if key != LATENT]
+            self.out_keys = [LATENT, *self.out_keys]
 
     def forward(self, tensordict: TensorDictBase, *args: Any, **kwargs: Any) -> TensorDictBase:
         if self.latent is not None and isinstance(tensordict, TensorDictBase):  # tensors by keyword are execution's

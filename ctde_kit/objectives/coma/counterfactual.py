@@ -1,4 +1,4 @@
-"""What an agent's action is worth beside what its policy would do, and what COMA's losses share."""
+"""What an agent's action is worth compared with what its policy would do, and what COMA's losses share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What current policies may do at each step of a batch, and at the states after it."""
+"""Samples and distributions of the current policies, at each step of a batch and at the states after it."""
 
 from __future__ import annotations
 

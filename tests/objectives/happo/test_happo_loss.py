@@ -160,7 +160,7 @@ def test_every_head_of_a_critic_learns_the_teams_value_though_the_first_agent_li
     expected = 0.5 * (value - batch["agents", "value_target"][..., 0, 0]).square().mean()
     found = learner(learner.select(batch))["loss_critic"]
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=0)
-    last = [parameter for parameter in loss.critic_network.parameters() if parameter.shape[-1] == 3][0]
+    last = next(parameter for parameter in loss.critic_network.parameters() if parameter.shape[-1] == 3)
     (gradient,) = torch.autograd.grad(found, last)
     assert (gradient.reshape(-1, 3).abs().sum(0) > 0).all()
 
