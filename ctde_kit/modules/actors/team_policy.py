@@ -42,8 +42,9 @@ class TeamPolicy(TensorDictSequential):
         super().__init__([*actors.values()])
         self.groups, self.latent = list(actors), latent
         if latent is not None:  # it draws what the actors read
-            self.in_keys = [key for key in self.in_keys if key != LATENT]
-            self.out_keys = [LATENT, *self.out_keys]
+            read: Any = [key for key in self.in_keys if key != LATENT]
+            written: Any = [LATENT, *self.out_keys]
+            self.in_keys, self.out_keys = read, written
 
     def forward(self, tensordict: TensorDictBase, *args: Any, **kwargs: Any) -> TensorDictBase:
         if self.latent is not None and isinstance(tensordict, TensorDictBase):  # tensors by keyword are execution's
