@@ -99,7 +99,7 @@ def test_an_opponent_from_the_command_line(tmp_path: Path) -> None:
     [
         (["task.continuous_actions=false"], "exploration=gumbel"),
         (["exploration=gumbel"], "exploration=gaussian"),
-        (["critic=state"], "use critic=centralized"),
+        (["critic=state"], "use critic.sees=team"),
         (["replay=sequences", "replay.form.burn_in=2"], "replay.form.burn_in: these networks are feed-forward"),
         (["exploration=gausian"], "did you mean gaussian"),
         (["preset=none_such"], "there is no such preset"),
