@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -14,8 +13,6 @@ from ctde_kit.recipes.configs.networks import MLPNetwork, NetworkConfig
 from ctde_kit.recipes.configs.ppo import PPOConfig
 
 if TYPE_CHECKING:
-    import torch
-
     from ctde_kit import Parts
 
 
@@ -57,13 +54,9 @@ class HAPPOConfig(PPOConfig):
         check_choice("normalize_advantage", self.normalize_advantage, ("joint", "none"))
 
     def build(self) -> Parts:
-        import torch
-
-        def adam(parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
-            return torch.optim.Adam(parameters, lr=self.lr, eps=1e-5, fused=True)
-
         wired = wiring.policy_gradient(self, ck.objectives.HAPPOLoss, of_team=True)
-        update = ck.training.SequentialUpdate(wired.losses, adam, self.max_grad_norm, compile=wired.compiles_updates)
+        compiles = wired.compiles_updates
+        update = ck.training.SequentialUpdate(wired.losses, self.adam, self.max_grad_norm, compile=compiles)
         return wired.parts(
             update,
             ck.training.SequentialEpochs(self.epochs, self.target_kl),

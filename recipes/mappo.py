@@ -48,8 +48,7 @@ class MAPPOConfig(PPOConfig):
 
         wired = wiring.policy_gradient(self, ck.MAPPOLoss)
         losses = list(wired.losses.values())
-        parameters = torch.nn.ModuleList(losses).parameters()
-        optimizer = torch.optim.Adam(parameters, lr=self.lr, eps=1e-5, fused=True)
+        optimizer = self.adam(torch.nn.ModuleList(losses).parameters())
         step = ck.GradientStep(wired.losses, optimizer, self.max_grad_norm, compile=wired.compiles_updates)
         averages = wiring.averaging(self.critic, [loss.critic_network for loss in losses], optimizer)
         return wired.parts(

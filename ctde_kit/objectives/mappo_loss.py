@@ -14,7 +14,7 @@ from ctde_kit.entries import check_same_shape, valid_agents, valid_entry
 from ctde_kit.entry_tables import Entry, GroupEntries, as_key, one_per_step
 from ctde_kit.errors import UserError, check_choice
 from ctde_kit.keys import PADDING_MASK, GroupKeys
-from ctde_kit.objectives.entry_checks import EntryCheck, parameter_dtype
+from ctde_kit.objectives.entry_checks import parameter_dtype
 from ctde_kit.objectives.masking import masked_mean
 from ctde_kit.objectives.module_loss import ModuleLoss
 from ctde_kit.objectives.orders import order_keys, with_orders
@@ -143,15 +143,6 @@ class MAPPOLoss(ModuleLoss):
             mask=keys.mask,
         )
 
-    def _forward_value_estimator_keys(self, **kwargs: NestedKey) -> None:
-        """Rebuild the check of batches after ``set_keys``: no value estimator is held that would need the keys."""
-        self._check_entries = EntryCheck(type(self).__name__, self._table(), self.tensor_keys.padding_mask)
-
-    @property
-    def entries(self) -> tuple[Entry, ...]:
-        """What it reads of a batch: each batch is checked against this table."""
-        return self._check_entries.entries
-
     def _table(self) -> list[Entry]:
         return [*self.policy_entries(self.actor_network), *self.value_entries()]
 
@@ -184,10 +175,6 @@ class MAPPOLoss(ModuleLoss):
 
     def _group_entries(self, actor: ProbabilisticTensorDictSequential) -> GroupEntries:
         return GroupEntries.of(actor.group) if isinstance(actor, HasGroup) else GroupEntries(GroupKeys())
-
-    @property
-    def in_keys(self) -> list[NestedKey]:
-        return [entry.key for entry in self.entries if not entry.optional]
 
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
         self._check_entries(tensordict, parameter_dtype(self))

@@ -11,7 +11,10 @@ from tensordict.utils import NestedKey
 from torch import nn
 from torchrl.objectives.common import LossModule
 
+from ctde_kit.entry_tables import Entry
 from ctde_kit.errors import UserError
+from ctde_kit.objectives.entry_checks import EntryCheck
+from ctde_kit.objectives.read_entries import needed_keys
 from ctde_kit.protocols import SharedWithTargets
 
 ONLINE, TARGETS = "networks_params", "target_networks_params"
@@ -40,6 +43,24 @@ class ModuleLoss(LossModule):
 
     returns_advice = ""
     """What errors advise to use instead of a value estimator."""
+
+    def _table(self) -> list[Entry]:
+        """The rows of ``entries``."""
+        raise NotImplementedError
+
+    def _forward_value_estimator_keys(self, **kwargs: NestedKey) -> None:
+        """Rebuild the check of batches after ``set_keys``: no value estimator is held that would need the keys."""
+        keys: Any = self.tensor_keys  # of the loss's own class, in which each has this key
+        self._check_entries = EntryCheck(type(self).__name__, self._table(), keys.padding_mask)
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """What it reads of a batch: each batch is checked against this table."""
+        return self._check_entries.entries
+
+    @property
+    def in_keys(self) -> list[NestedKey]:
+        return needed_keys(self.entries)
 
     def online_networks(self) -> nn.ModuleDict:
         """The networks that ``target_networks`` follow, by the same names."""

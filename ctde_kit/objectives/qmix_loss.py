@@ -17,7 +17,7 @@ from ctde_kit.entry_tables import Entry, GroupEntries
 from ctde_kit.errors import check_choice
 from ctde_kit.keys import CHOSEN_ACTION_VALUE, PADDING_MASK, PRIORITY_WEIGHT, TD_ERROR
 from ctde_kit.objectives.central_value import CentralValue, central_name
-from ctde_kit.objectives.entry_checks import EntryCheck, parameter_dtype
+from ctde_kit.objectives.entry_checks import parameter_dtype
 from ctde_kit.objectives.masking import masked_mean
 from ctde_kit.objectives.module_loss import ModuleLoss, target_copy
 from ctde_kit.objectives.part_checks import check_mixer, check_q_actors
@@ -33,7 +33,6 @@ from ctde_kit.objectives.q_values import (
     written_keys,
 )
 from ctde_kit.objectives.read_entries import (
-    needed_keys,
     now_and_next,
     replay_entries,
     stored_keys,
@@ -171,15 +170,6 @@ class QMixLoss(ModuleLoss):
     def _actors(self) -> dict[str, QActor]:
         return cast("dict[str, QActor]", dict(self.actors.items()))
 
-    def _forward_value_estimator_keys(self, **kwargs: NestedKey) -> None:
-        """Rebuild the check of batches after ``set_keys``: no value estimator is held that would need the keys."""
-        self._check_entries = EntryCheck("QMixLoss", self._table(), self.tensor_keys.padding_mask)
-
-    @property
-    def entries(self) -> tuple[Entry, ...]:
-        """What it reads of a batch: each batch is checked against this table."""
-        return self._check_entries.entries
-
     def _table(self) -> list[Entry]:
         keys, actors, mixer = self.tensor_keys, self._actors.values(), self.mixer
         groups = [actor.group for actor in actors]
@@ -195,10 +185,6 @@ class QMixLoss(ModuleLoss):
                 entries += now_and_next(part, groups, written)
             entries.append(team_reward(keys.reward))
         return [*entries, *replay_entries(keys.padding_mask, keys.priority_weight)]
-
-    @property
-    def in_keys(self) -> list[NestedKey]:
-        return needed_keys(self.entries)
 
     @property
     def stored_keys(self) -> list[NestedKey]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 
 import torch
 from tensordict import TensorDictBase
@@ -11,7 +12,7 @@ from torch import nn
 from ctde_kit.testing import bootstrapping_rules, counterfactual_rules, loss_rules
 from ctde_kit.testing.entry_names import EntryNames, Keys
 from ctde_kit.testing.findings import Report, drawing_from, examine, part_name
-from ctde_kit.testing.loss_case import LossCase, Losses, Parameters, unchanged
+from ctde_kit.testing.loss_case import LossCase, Losses, Parameters, Prepare, prepared_minibatch
 
 COUNTERFACTUAL_RULES = (
     counterfactual_rules.own_action_is_hidden,
@@ -35,8 +36,8 @@ def check_counterfactual_loss(
     *,
     critic: nn.Module,
     actor: Parameters = None,
-    estimator: Callable[[TensorDictBase], TensorDictBase] | None = None,
-    minibatch: Callable[[TensorDictBase], TensorDictBase] | None = None,
+    estimator: Prepare | None = None,
+    minibatch: Prepare | None = None,
     group: str | None = "agents",
     keys: Keys | None = None,
     actor_losses: Sequence[str] = ("loss_actor", "loss_entropy"),
@@ -80,23 +81,19 @@ def check_counterfactual_loss(
     """
     names, batch = EntryNames(group, keys), batch.detach()
     prepare = None if estimator is None else _drawing_alike(estimator)
-    prepared = batch.clone()
-    if prepare is None:
-        with drawing_from(0):
-            action_like = prepared.get(names["action"])
-            shape = (*prepared.shape, *action_like.shape[prepared.ndim : prepared.ndim + (group is not None)], 1)
-            prepared.set(names["value_target"], torch.randn(shape))
-    else:
-        with unchanged(estimator), torch.no_grad():
-            prepared = prepare(prepared)
-    prepared = prepared if minibatch is None else minibatch(prepared)
-    case = LossCase(
-        loss, prepared.detach(), names, actor, critic, actor_losses, critic_losses, prepared=prepare, fresh=batch
-    )
+    fill = partial(_with_random_targets, names=names) if prepare is None else prepare
+    prepared = prepared_minibatch(batch, fill, minibatch, estimator=estimator)
+    case = LossCase(loss, prepared, names, actor, critic, actor_losses, critic_losses, prepared=prepare, fresh=batch)
     return examine(f"check_counterfactual_loss: {part_name(loss)}", COUNTERFACTUAL_RULES, case, raises)
 
 
-def _drawing_alike(estimator: Callable[[TensorDictBase], TensorDictBase]) -> Callable[[TensorDictBase], TensorDictBase]:
+def _with_random_targets(batch: TensorDictBase, names: EntryNames) -> TensorDictBase:
+    action_like = batch.get(names["action"])
+    shape = (*batch.shape, *action_like.shape[batch.ndim : batch.ndim + (names.group is not None)], 1)
+    return batch.set(names["value_target"], torch.randn(shape))
+
+
+def _drawing_alike(estimator: Prepare) -> Prepare:
     """The same estimator, with the same random numbers in each call: it may draw the actions that it bootstraps."""
 
     def estimate(batch: TensorDictBase) -> TensorDictBase:

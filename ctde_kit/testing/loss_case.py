@@ -19,6 +19,7 @@ from ctde_kit.testing.entry_names import FLAGS, EntryNames, as_tuple, leaves
 from ctde_kit.testing.findings import NotApplicable, drawing_from
 
 Losses = Callable[[TensorDictBase], object]
+Prepare = Callable[[TensorDictBase], TensorDictBase]
 Parameters = nn.Module | Iterable[Tensor] | None
 ACTORS = ("actor",)
 CRITICS = ("critic", "value_network", "qvalue", "mixer")
@@ -178,6 +179,16 @@ def _once(named: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, parameter in named.items():
         first.setdefault(id(parameter), (name, parameter))
     return dict(first.values())
+
+
+def prepared_minibatch(
+    batch: TensorDictBase, prepare: Prepare, minibatch: Prepare | None, *, estimator: object
+) -> TensorDictBase:
+    """What a loss is called on, from a fresh batch; the state of ``estimator``, which prepares it, stays as it is."""
+    with drawing_from(0):
+        with unchanged(estimator), torch.no_grad():
+            prepared = prepare(batch.clone())
+        return (prepared if minibatch is None else minibatch(prepared)).detach()
 
 
 @contextmanager

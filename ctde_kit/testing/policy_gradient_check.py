@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 
 import torch
 from tensordict import TensorDictBase
@@ -10,10 +11,9 @@ from torchrl.objectives import PPOLoss
 
 from ctde_kit.testing import bootstrapping_rules, direction_rules, loss_rules, ratio_rules
 from ctde_kit.testing.entry_names import EntryNames, Keys
-from ctde_kit.testing.findings import Report, drawing_from, examine, part_name
-from ctde_kit.testing.loss_case import LossCase, Losses, Parameters, unchanged
+from ctde_kit.testing.findings import Report, examine, part_name
+from ctde_kit.testing.loss_case import LossCase, Losses, Parameters, Prepare, prepared_minibatch
 
-Prepare = Callable[[TensorDictBase], TensorDictBase]
 POLICY_GRADIENT_RULES = (
     ratio_rules.first_ratio,
     ratio_rules.first_kl,
@@ -81,17 +81,9 @@ def check_policy_gradient_loss(
     """
     names, batch = EntryNames(group, keys), batch.detach()
     prepare = _own_estimator(loss) if estimator is None else estimator
-    with drawing_from(0):
-        prepared = batch.clone()
-        if prepare is None:
-            prepared = _with_random_targets(prepared, names)
-        else:
-            with unchanged(prepare), torch.no_grad():
-                prepared = prepare(prepared)
-        prepared = prepared if minibatch is None else minibatch(prepared)
-    case = LossCase(
-        loss, prepared.detach(), names, actor, critic, actor_losses, critic_losses, prepared=prepare, fresh=batch
-    )
+    fill = partial(_with_random_targets, names=names) if prepare is None else prepare
+    prepared = prepared_minibatch(batch, fill, minibatch, estimator=prepare)
+    case = LossCase(loss, prepared, names, actor, critic, actor_losses, critic_losses, prepared=prepare, fresh=batch)
     return examine(f"check_policy_gradient_loss: {part_name(loss)}", POLICY_GRADIENT_RULES, case, raises)
 
 

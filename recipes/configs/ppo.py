@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
@@ -18,6 +19,9 @@ from ctde_kit.recipes.configs.critics import CriticConfig, ValueCriticConfig
 from ctde_kit.recipes.configs.recipe import RecipeConfig
 
 if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
     from ctde_kit import AdvantageEstimator, GroupSpec, MAPPOLoss, MultiAgentActor, RewardNorm, TeamSpec
 
     Loss = TypeVar("Loss", bound=MAPPOLoss)
@@ -101,6 +105,12 @@ class PPOConfig(RecipeConfig):
         return StochasticActorConfig(
             self.actor, self.state_dependent_scale, normalize_observations=self.normalize_observations
         )
+
+    def adam(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Adam:
+        """The optimizer of one learner's parameters."""
+        import torch
+
+        return torch.optim.Adam(parameters, lr=self.lr, eps=1e-5, fused=True)
 
     def objective(
         self,

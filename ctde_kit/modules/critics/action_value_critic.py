@@ -6,24 +6,20 @@ from typing import get_args
 
 import torch
 from tensordict import TensorDictBase
-from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 from torchrl.modules import set_recurrent_mode
 
-from ctde_kit.entry_tables import Entry
 from ctde_kit.errors import UserError
-from ctde_kit.keys import Key
 from ctde_kit.modules.argument_checks import built_network, check_team_and_group
 from ctde_kit.modules.critics.joint_action_input import joint_action_input
-from ctde_kit.modules.critics.stored_actions import groups_that_act, with_action_vectors
+from ctde_kit.modules.critics.stored_actions import CriticOfActions
 from ctde_kit.modules.critics.value_critic import Heads, Sees, ValuePerAgent, check_own_first
-from ctde_kit.modules.keyword_calls import keyword_calls
 from ctde_kit.modules.networks.agent_network import AgentNetwork, NetworkFactory
 from ctde_kit.modules.networks.sizes import HasFirstLayer, OutputSize
 from ctde_kit.specs import GroupSpec, TeamSpec
 
 
-class ActionValueCritic(TensorDictModuleBase):
+class ActionValueCritic(CriticOfActions):
     """A critic of joint actions: it writes ``(group, "state_action_value")`` ``[*B, n_agents, 1]``.
 
     ``action_value_critic`` makes the common ones. Reads what ``agent_network`` reads, including actions as vectors:
@@ -51,9 +47,6 @@ class ActionValueCritic(TensorDictModuleBase):
     torch.Size([2, 3, 1])
     """
 
-    in_keys: list[Key]
-    out_keys: list[Key]
-
     def __init__(
         self,
         group: GroupSpec,
@@ -63,12 +56,8 @@ class ActionValueCritic(TensorDictModuleBase):
         own_first: bool = False,
         team: TeamSpec | None = None,
     ):
-        super().__init__()
-        self.group, self.agent_network = group, agent_network
+        super().__init__(group, agent_network, team)
         self.own_column, self.own_first = own_column, own_first
-        self.acting = groups_that_act(team.groups if team is not None else (group,), agent_network.in_keys)
-        self.in_keys = [*agent_network.in_keys, *(other.keys.action for other in self.acting)]
-        self.out_keys = agent_network.out_keys
         self.hidden_key = agent_network.hidden_key
 
     @property
@@ -91,17 +80,6 @@ class ActionValueCritic(TensorDictModuleBase):
         if self.own_column is None:
             return self.agent_network.decentralized
         return isinstance(self.agent_network.network, HasFirstLayer)
-
-    @property
-    def in_entries(self) -> list[Entry]:
-        """The shapes and dtypes of the entries that it reads."""
-        return self.agent_network.in_entries
-
-    @keyword_calls()
-    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
-        inputs = with_action_vectors(self.acting, tensordict)
-        output = self.agent_network(inputs)
-        return output if inputs is tensordict else tensordict.update(output.select(*self.out_keys))
 
     def own_action_values(self, tensordict: TensorDictBase, action: Tensor) -> Tensor:
         """Each agent's value ``[*K, *B, n_agents, 1]`` if it alone takes its action in ``action``.

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from tensordict import TensorDictBase
-from tensordict.nn import TensorDictModuleBase
-
-from ctde_kit.entry_tables import Entry
 from ctde_kit.errors import UserError
 from ctde_kit.keys import Key
 from ctde_kit.modules.argument_checks import built_network, check_team_and_group
 from ctde_kit.modules.critics.joint_action_input import joint_action_input
-from ctde_kit.modules.critics.stored_actions import groups_that_act, with_action_vectors
+from ctde_kit.modules.critics.stored_actions import CriticOfActions
 from ctde_kit.modules.critics.value_critic import Sees, check_own_first
-from ctde_kit.modules.keyword_calls import keyword_calls
 from ctde_kit.modules.networks.agent_network import AgentNetwork, NetworkFactory, mixes_agents
 from ctde_kit.modules.networks.sizes import OutputSize
 from ctde_kit.specs import GroupSpec, TeamSpec
@@ -20,7 +15,7 @@ from ctde_kit.specs import GroupSpec, TeamSpec
 LAYOUTS: tuple[Sees, ...] = ("team", "state", "agent_state")
 
 
-class CounterfactualCritic(TensorDictModuleBase):
+class CounterfactualCritic(CriticOfActions):
     """A critic that values each agent's alternatives: it writes ``(group, "action_value")`` ``[*B, n_agents, A]``.
 
     Foerster et al. 2018, "Counterfactual Multi-Agent Policy Gradients", figure 1c: entry ``[i, a]`` is
@@ -51,12 +46,10 @@ class CounterfactualCritic(TensorDictModuleBase):
     tensor([ True, False, False])
     """
 
-    in_keys: list[Key]
-    out_keys: list[Key]
     hidden_key: Key | None = None
 
     def __init__(self, group: GroupSpec, agent_network: AgentNetwork, *, team: TeamSpec | None = None):
-        super().__init__()
+        super().__init__(group, agent_network, team)
         group.check_one_choice("COMA")
         if agent_network.recurrent or mixes_agents(agent_network.network):
             reason = (
@@ -64,21 +57,6 @@ class CounterfactualCritic(TensorDictModuleBase):
             )
             name = type(agent_network.network).__name__
             raise UserError(f"CounterfactualCritic: the network {name} {reason}; give one such as MultiAgentMLP")
-        self.group, self.agent_network = group, agent_network
-        self.acting = groups_that_act(team.groups if team is not None else (group,), agent_network.in_keys)
-        self.in_keys = [*agent_network.in_keys, *(other.keys.action for other in self.acting)]
-        self.out_keys = agent_network.out_keys
-
-    @property
-    def in_entries(self) -> list[Entry]:
-        """The shapes and dtypes of the entries that it reads."""
-        return self.agent_network.in_entries
-
-    @keyword_calls()
-    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
-        inputs = with_action_vectors(self.acting, tensordict)
-        output = self.agent_network(inputs)
-        return output if inputs is tensordict else tensordict.update(output.select(*self.out_keys))
 
 
 def counterfactual_critic(

@@ -19,7 +19,7 @@ from ctde_kit.objectives.coma.counterfactual import (
     counterfactual_advantage,
     critic_entries,
 )
-from ctde_kit.objectives.entry_checks import EntryCheck, parameter_dtype
+from ctde_kit.objectives.entry_checks import parameter_dtype
 from ctde_kit.objectives.masking import masked_mean
 from ctde_kit.objectives.module_loss import ModuleLoss
 from ctde_kit.objectives.read_entries import entries_read_by
@@ -91,15 +91,6 @@ class COMAActorLoss(ModuleLoss):
         keys = self.group.keys
         self.set_keys(action=keys.action, action_value=keys.action_value, mask=keys.mask)
 
-    def _forward_value_estimator_keys(self, **kwargs: NestedKey) -> None:
-        """Rebuild the check of batches after ``set_keys``: no value estimator is held that would need the keys."""
-        self._check_entries = EntryCheck("COMAActorLoss", self._table(), self.tensor_keys.padding_mask)
-
-    @property
-    def entries(self) -> tuple[Entry, ...]:
-        """What it reads of a batch: each batch is checked against this table."""
-        return self._check_entries.entries
-
     def _table(self) -> list[Entry]:
         keys, group = self.tensor_keys, GroupEntries.of(self.group)
         mask = group.mask.at(as_key(keys.mask))
@@ -110,10 +101,6 @@ class COMAActorLoss(ModuleLoss):
             replace(group.action, key=as_key(keys.action), mask=mask.key, advice="store the action that was taken"),
             *critic_entries(self.critic_network),
         ]
-
-    @property
-    def in_keys(self) -> list[NestedKey]:
-        return [entry.key for entry in self.entries if not entry.optional]
 
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
         self._check_entries(tensordict, parameter_dtype(self))

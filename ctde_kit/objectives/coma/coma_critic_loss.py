@@ -15,7 +15,7 @@ from ctde_kit.entry_tables import Entry, GroupEntries, as_key, one_per_step
 from ctde_kit.errors import check_choice
 from ctde_kit.keys import PADDING_MASK
 from ctde_kit.objectives.coma.counterfactual import check_critic, chosen_index, critic_entries
-from ctde_kit.objectives.entry_checks import EntryCheck, parameter_dtype
+from ctde_kit.objectives.entry_checks import parameter_dtype
 from ctde_kit.objectives.module_loss import ModuleLoss, target_copy
 from ctde_kit.objectives.value_loss import VALUE_LOSSES, ValueLoss
 from ctde_kit.objectives.value_targets import ValueTargets
@@ -90,15 +90,6 @@ class COMACriticLoss(ModuleLoss):
         assert isinstance(critic, TensorDictModuleBase)
         return critic
 
-    def _forward_value_estimator_keys(self, **kwargs: NestedKey) -> None:
-        """Rebuild the check of batches after ``set_keys``: no value estimator is held that would need the keys."""
-        self._check_entries = EntryCheck("COMACriticLoss", self._table(), self.tensor_keys.padding_mask)
-
-    @property
-    def entries(self) -> tuple[Entry, ...]:
-        """What it reads of a batch: each batch is checked against this table."""
-        return self._check_entries.entries
-
     def _table(self) -> list[Entry]:
         keys, group = self.tensor_keys, GroupEntries.of(self.group)
         mask = group.mask.at(as_key(keys.mask))
@@ -109,10 +100,6 @@ class COMACriticLoss(ModuleLoss):
             group.value(as_key(keys.value_target), "COMATargets writes it, or change its key with set_keys"),
             *critic_entries(self.critic_network),
         ]
-
-    @property
-    def in_keys(self) -> list[NestedKey]:
-        return [entry.key for entry in self.entries if not entry.optional]
 
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
         self._check_entries(tensordict, parameter_dtype(self))

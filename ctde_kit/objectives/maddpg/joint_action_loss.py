@@ -13,15 +13,14 @@ from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor, nn
 
-from ctde_kit.entry_tables import Entry
 from ctde_kit.errors import check_choice
 from ctde_kit.keys import PADDING_MASK, PRIORITY_WEIGHT, TD_ERROR
-from ctde_kit.objectives.entry_checks import EntryCheck, parameter_dtype
+from ctde_kit.objectives.entry_checks import parameter_dtype
 from ctde_kit.objectives.maddpg.batch_entries import with_critic_entries
 from ctde_kit.objectives.maddpg.joint_actions import LearningActor, Opponent
 from ctde_kit.objectives.module_loss import ModuleLoss
 from ctde_kit.objectives.priorities import importance_weight, write_priority
-from ctde_kit.objectives.read_entries import needed_keys, stored_keys
+from ctde_kit.objectives.read_entries import stored_keys
 from ctde_kit.objectives.return_estimators import NStepReturn, ReturnEstimator
 from ctde_kit.objectives.td_targets import td_targets, valid_mask
 from ctde_kit.objectives.unroll import check_sequences, unroll
@@ -130,23 +129,6 @@ class JointActionLoss(ModuleLoss):
         """The target networks of one ``kind``, such as ``critic``, by group; empty where there are none."""
         networks = cast("dict[str, TensorDictModuleBase]", dict(self.target_networks.items()))
         return {name: networks[f"{kind}_{name}"] for name in self._critics if f"{kind}_{name}" in networks}
-
-    def _table(self) -> list[Entry]:
-        """The rows of ``entries``."""
-        raise NotImplementedError
-
-    def _forward_value_estimator_keys(self, **kwargs: NestedKey) -> None:
-        """Rebuild the check of batches after ``set_keys``: no value estimator is held that would need the keys."""
-        self._check_entries = EntryCheck(type(self).__name__, self._table(), self.tensor_keys.padding_mask)
-
-    @property
-    def entries(self) -> tuple[Entry, ...]:
-        """What it reads of a batch: each batch is checked against this table."""
-        return self._check_entries.entries
-
-    @property
-    def in_keys(self) -> list[NestedKey]:
-        return needed_keys(self.entries)
 
     @property
     def stored_keys(self) -> list[NestedKey]:
