@@ -38,6 +38,7 @@ FACES = [
     "ctde_kit.envs.games",
     "ctde_kit.envs.transforms",
     "ctde_kit.testing",
+    "ctde_kit.distributed",
 ]
 # Modules that need a package of an extra to be imported; their faces do not.
 EXTRAS = {"ctde_kit.envs.smax.battles": "jaxmarl", "ctde_kit.envs.smax.exchange": "jaxmarl"}

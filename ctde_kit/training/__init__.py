@@ -20,6 +20,7 @@ from ctde_kit.training.gradient_step import GradientStep
 from ctde_kit.training.loop import iterate
 from ctde_kit.training.pairings import CrossPlay, cross_play
 from ctde_kit.training.parts import Iteration, Parts
+from ctde_kit.training.random_state import random_state, restore_random_state
 from ctde_kit.training.run_directory import RunDirectory, read_metrics
 from ctde_kit.training.runner import Run, run
 from ctde_kit.training.sequential_update import SequentialEpochs, SequentialUpdate
@@ -58,11 +59,13 @@ __all__ = [
     "iterate",
     "latest_checkpoint",
     "load_parts",
+    "random_state",
     "read_checkpoint",
     "read_evaluations",
     "read_metrics",
     "record_episode",
     "reporting",
+    "restore_random_state",
     "run",
     "save_checkpoint",
 ]

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import random
 import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from ctde_kit.errors import UserError
 from ctde_kit.files import replacing, seal_holds
 from ctde_kit.protocols import StateDict, Stateful
 from ctde_kit.training.parts import Parts
+from ctde_kit.training.random_state import random_state, restore_random_state
 
 FORMAT = 2
 # Other files in the directory of checkpoints, the best policies' and a user's own, are left alone.
@@ -66,7 +65,7 @@ def save_checkpoint(
         "frames": frames,
         "rows": torch.tensor(rows, dtype=torch.int64).reshape(-1, 2),
         "parts": states,
-        "random": _random_state(),
+        "random": random_state(),
     }
     if isinstance(on_iteration, Stateful):
         content[ON_ITERATION] = on_iteration.state_dict()
@@ -185,7 +184,7 @@ def load_parts(content: StateDict, parts: Parts, *, on_iteration: object = None)
         except (RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:
             first_line = " ".join(str(error).split())[:300]
             raise UserError(f"the checkpoint's {name!r} does not fit this run: {first_line}") from error
-    _restore_random_state(content["random"])
+    restore_random_state(content["random"])
     return content["frames"]
 
 
@@ -230,22 +229,3 @@ def latest_checkpoint(directory: Path) -> Path:
 def _stateful(parts: Parts) -> dict[str, Stateful]:
     values = {field.name: getattr(parts, field.name) for field in dataclasses.fields(parts)}
     return {name: value for name, value in values.items() if isinstance(value, Stateful)}
-
-
-def _random_state() -> StateDict:
-    kind, keys, *rest = np.random.get_state()
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "numpy": (kind, torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest),
-        "python": random.getstate(),
-    }
-
-
-def _restore_random_state(state: StateDict) -> None:
-    torch.set_rng_state(state["torch"])
-    if state["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
-    kind, keys, *rest = state["numpy"]
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
-    random.setstate(state["python"])

@@ -1,0 +1,110 @@
+"""Objects that live in processes of their own and answer calls: what collectors and members are run by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from ctde_kit.protocols import StateDict
+from ctde_kit.training.random_state import random_state, restore_random_state
+
+
+class ProcessLost(RuntimeError):
+    """A process died or does not answer; the message says which it was and what is known, in one line."""
+
+
+class Answer(Protocol):
+    """What a call will return."""
+
+    def get(self) -> Any:  # whatever the method returns
+        """Wait for it.
+
+        Raises:
+            ProcessLost: where the process is gone. What the method raised is raised here as it was there.
+        """
+        ...
+
+
+class HostedObject(Protocol):
+    """An object in a process of its own. It answers calls in the order in which they were asked."""
+
+    def ask(self, method: str, *arguments: object) -> Answer:
+        """Call a method; what it returns is there later."""
+        ...
+
+    def end(self) -> None:
+        """End its process, if there still is one."""
+        ...
+
+
+class Processes(Protocol):
+    """Where objects can be hosted."""
+
+    def start(self, make: Callable[[], object], name: str) -> HostedObject:
+        """Host what ``make`` returns, called there; ``name`` is for messages."""
+        ...
+
+    def share(self, value: object) -> object:
+        """A value that several calls take as an argument, sent once; there they get the value."""
+        ...
+
+    def close(self) -> None:
+        """End all processes that were started here, and nothing else."""
+        ...
+
+
+class LocalProcesses:
+    """Hosts objects in this process: for tests, a debugger, and machines without Ray.
+
+    Each object has random streams of its own, as it would in another process. A call is answered when it is asked, so
+    nothing runs side by side.
+
+    >>> from ctde_kit.distributed import LocalProcesses
+    >>> hosted = LocalProcesses().start(lambda: [3, 1, 2], "a list")
+    >>> hosted.ask("index", 2).get()
+    2
+    """
+
+    def start(self, make: Callable[[], object], name: str) -> LocalObject:
+        return LocalObject(make)
+
+    def share(self, value: object) -> object:
+        return value
+
+    def close(self) -> None:
+        """There is nothing to end."""
+
+
+class LocalObject:
+    """An object in this process, with random streams of its own."""
+
+    def __init__(self, make: Callable[[], object]) -> None:
+        self._streams: StateDict | None = None
+        self._object: object = None
+        self._object = self._apart(make)
+
+    def ask(self, method: str, *arguments: object) -> Answered:
+        return Answered(self._apart(lambda: getattr(self._object, method)(*arguments)))
+
+    def end(self) -> None:
+        self._object = None
+
+    def _apart(self, call: Callable[[], object]) -> object:
+        outside = random_state()
+        if self._streams is not None:
+            restore_random_state(self._streams)
+        try:
+            return call()
+        finally:
+            self._streams = random_state()
+            restore_random_state(outside)
+
+
+class Answered:
+    """An answer that is there already."""
+
+    def __init__(self, value: object) -> None:
+        self._value = value
+
+    def get(self) -> Any:
+        return self._value

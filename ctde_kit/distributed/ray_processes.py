@@ -1,0 +1,161 @@
+"""Objects in processes of a Ray cluster; the only file that knows Ray."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pickle
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from ctde_kit.cores import usable_cores
+from ctde_kit.distributed.processes import ProcessLost
+from ctde_kit.errors import UserError
+
+# How often a process that has not answered yet is asked whether it is alive, in seconds.
+ASK_EVERY = 5.0
+
+
+class RayProcesses:
+    """Hosts objects in processes of a Ray cluster: one that it starts on this machine, or the user's own.
+
+    A cluster that was running before stays running: nothing is ended but what was started here.
+
+    Args:
+        address: ``local`` to start one here, ``auto`` for the one that runs on this machine, or ``HOST:PORT``.
+        timeout: seconds after which a process that gives no sign of life is taken for lost.
+
+    Raises:
+        UserError: where Ray is not installed, or no cluster answers.
+
+    >>> from ctde_kit.distributed import RayProcesses
+    >>> RayProcesses(timeout=0)
+    Traceback (most recent call last):
+        ...
+    ctde_kit.errors.UserError: RayProcesses: timeout=0: expected seconds above 0
+    """
+
+    def __init__(self, address: str = "local", *, timeout: float = 60.0) -> None:
+        if not timeout > 0:
+            raise UserError(f"RayProcesses: timeout={timeout}: expected seconds above 0")
+        if importlib.util.find_spec("ray") is None:
+            raise UserError('Ray is not installed; run pip install "ctde-kit[ray]"')
+        self.address, self.timeout = address, timeout
+        self._hosted: list[RayObject] = []
+        self._owns = _connect(address)
+
+    def start(self, make: Callable[[], object], name: str) -> RayObject:
+        import ray
+        from ray import cloudpickle
+
+        actor = ray.remote(num_cpus=0, concurrency_groups={"alive": 1})(_Host).remote(sys.path)
+        actor.build.remote(cloudpickle.dumps(make))
+        hosted = RayObject(actor, name, self.timeout)
+        self._hosted.append(hosted)
+        return hosted
+
+    def share(self, value: object) -> object:
+        import ray
+
+        return ray.put(value)
+
+    def close(self) -> None:
+        import ray
+
+        for hosted in self._hosted:
+            hosted.end()
+        self._hosted = []
+        if self._owns:
+            ray.shutdown()
+
+
+class RayObject:
+    """An object in a Ray actor."""
+
+    def __init__(self, actor: Any, name: str, timeout: float) -> None:
+        self._actor, self.name, self.timeout = actor, name, timeout
+
+    def ask(self, method: str, *arguments: object) -> RayAnswer:
+        # Arguments that are references of Ray are resolved where they arrive, if they stand by themselves.
+        return RayAnswer(self._actor.call.remote(method, *arguments), self)
+
+    def is_alive(self) -> bool:
+        """Whether its process answers within ``timeout``."""
+        import ray
+
+        sign = self._actor.alive.options(concurrency_group="alive").remote()
+        answered, _ = ray.wait([sign], timeout=self.timeout)
+        return bool(answered)
+
+    def end(self) -> None:
+        import ray
+
+        ray.kill(self._actor)
+
+
+class RayAnswer:
+    """What a call of a Ray actor will return."""
+
+    def __init__(self, reference: Any, hosted: RayObject) -> None:
+        self._reference, self._hosted = reference, hosted
+
+    def get(self) -> Any:
+        import ray
+        from ray.exceptions import RayError, RayTaskError
+
+        hosted = self._hosted
+        while not ray.wait([self._reference], timeout=ASK_EVERY)[0]:
+            if not hosted.is_alive():
+                raise ProcessLost(f"{hosted.name} gave no sign of life for {hosted.timeout:g} s")
+        try:
+            return ray.get(self._reference)
+        except RayTaskError as error:
+            raise error.cause from None
+        except RayError as error:
+            raise ProcessLost(f"{hosted.name} was lost ({type(error).__name__})") from error
+
+
+class _Host:
+    """What runs in the actor."""
+
+    def __init__(self, path: list[str]) -> None:
+        # What the program that starts it can import, it can.
+        sys.path.extend(entry for entry in path if entry not in sys.path)
+        self._object: object = None
+
+    def build(self, made: bytes) -> None:
+        try:
+            self._object = pickle.loads(made)()
+        except BaseException as error:
+            self._failure = error
+            raise
+
+    def call(self, method: str, *arguments: object) -> object:
+        if self._object is None:
+            raise self._failure
+        return getattr(self._object, method)(*arguments)
+
+    def alive(self) -> int:
+        return os.getpid()
+
+
+def _connect(address: str) -> bool:
+    """Connect to a cluster; whether it was started here."""
+    import ray
+
+    if ray.is_initialized():
+        return False
+    quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False, "configure_logging": False}
+    if address == "local":
+        ray.init(address="local", include_dashboard=False, num_cpus=usable_cores(), **quiet)
+        return True
+    try:
+        ray.init(address=address, **quiet)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"distributed.address={address}: no Ray cluster answers ({reason}); start one with `ray start --head`, or "
+            "leave distributed.address=local"
+        ) from error
+    return True
