@@ -9,7 +9,7 @@ from ctde_kit.protocols import StateDict
 from ctde_kit.training.random_state import random_state, restore_random_state
 
 
-class ProcessLost(RuntimeError):
+class ProcessLostError(RuntimeError):
     """A process died or does not answer; the message says which it was and what is known, in one line."""
 
 
@@ -20,7 +20,7 @@ class Answer(Protocol):
         """Wait for it.
 
         Raises:
-            ProcessLost: where the process is gone. What the method raised is raised here as it was there.
+            ProcessLostError: where the process is gone. What the method raised is raised here as it was there.
         """
         ...
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ctde_kit.cores import usable_cores
-from ctde_kit.distributed.processes import ProcessLost
+from ctde_kit.distributed.processes import ProcessLostError
 from ctde_kit.errors import UserError
 
 # How often a process that has not answered yet is asked whether it is alive, in seconds.
@@ -107,13 +107,13 @@ class RayAnswer:
         hosted = self._hosted
         while not ray.wait([self._reference], timeout=ASK_EVERY)[0]:
             if not hosted.is_alive():
-                raise ProcessLost(f"{hosted.name} gave no sign of life for {hosted.timeout:g} s")
+                raise ProcessLostError(f"{hosted.name} gave no sign of life for {hosted.timeout:g} s")
         try:
             return ray.get(self._reference)
         except RayTaskError as error:
             raise error.cause from None
         except RayError as error:
-            raise ProcessLost(f"{hosted.name} was lost ({type(error).__name__})") from error
+            raise ProcessLostError(f"{hosted.name} was lost ({type(error).__name__})") from error
 
 
 class _Host:

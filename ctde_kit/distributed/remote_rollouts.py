@@ -15,7 +15,7 @@ from torchrl.envs import EnvBase
 from ctde_kit.collectors import RolloutCollector
 from ctde_kit.distributed.hosted_collector import Collected, CollectorState, HostedCollector
 from ctde_kit.distributed.messages import Message, from_state, to_arrays, to_state, unpack
-from ctde_kit.distributed.processes import Answer, HostedObject, Processes, ProcessLost
+from ctde_kit.distributed.processes import Answer, HostedObject, Processes, ProcessLostError
 from ctde_kit.distributed.seeds import rank_seed
 from ctde_kit.errors import UserError, WorkerError
 from ctde_kit.protocols import StateDict
@@ -26,7 +26,7 @@ logger = logging.getLogger("ctde_kit")
 
 @dataclass
 class _Asked:
-    """A batch that is asked for: with which weights and random states, and by rank the answer or the rows themselves."""
+    """A batch that is asked for: with which weights and random states, and by rank the answer or the rows it gave."""
 
     weights: object
     random: list[StateDict | None]
@@ -40,9 +40,9 @@ class RemoteRollouts:
     draws its random numbers from this process's generators, which go there with the weights and come back with the
     batch, so that one collector alone equals a ``RolloutCollector`` here, bit for bit.
 
-    With ``delay=k`` batch ``t`` is collected with the weights after ``t - k`` updates, always, while this process learns
-    from those before it; rank 0 has a stream of its own then. What is in flight is part of ``state_dict``, so that such
-    a run is as deterministic as one without, and resumes bit for bit.
+    With ``delay=k`` batch ``t`` is always collected with the weights from before batch ``t - k`` was learned from, while
+    this process learns from the batches before it; rank 0 then has a random stream of its own. Batches in flight are
+    part of ``state_dict``, so such a run is as deterministic as one without delay, and resumes bit for bit.
 
     A process that is lost is started again from the state after its last batch, with one warning, and the run goes on
     as if nothing had happened. Where an env's state cannot be captured, its episodes begin anew.
@@ -56,7 +56,7 @@ class RemoteRollouts:
         collectors: how many.
         frames_per_batch: frames (env transitions) of all collectors together per batch.
         total_frames: stop once this many frames are collected; -1: never.
-        delay: how many updates the weights of a batch are behind.
+        delay: how many batches are collected ahead, and so how many iterations a batch's weights are behind.
         seed: of the run.
         threads: of the CPU that torch computes with in each collector; ``None`` for its default.
         restarts: how often lost processes are started again, all together.
@@ -70,10 +70,12 @@ class RemoteRollouts:
     >>> from ctde_kit.distributed import LocalProcesses, RemoteRollouts, rank_seed
     >>> def build(rank):
     ...     env = ck.VmasEnv("navigation", num_envs=2, max_steps=5, seed=rank_seed(0, rank))
-    ...     return ck.RolloutCollector(env, ck.modules.RandomActor(ck.TeamSpec.from_env(env)["agents"]), frames_per_batch=6)
+    ...     policy = ck.modules.RandomActor(ck.TeamSpec.from_env(env)["agents"])
+    ...     return ck.RolloutCollector(env, policy, frames_per_batch=6)
     >>> local = build(0)
     >>> rollouts = RemoteRollouts(
-    ...     build, local.policy, local.env, processes=LocalProcesses, collectors=3, frames_per_batch=18, total_frames=36,
+    ...     build, local.policy, local.env, processes=LocalProcesses, collectors=3, frames_per_batch=18,
+    ...     total_frames=36,
     ... )
     >>> [batch.shape for batch in rollouts], rollouts.frames
     ([torch.Size([6, 3]), torch.Size([6, 3])], 36)
@@ -96,7 +98,8 @@ class RemoteRollouts:
     ) -> None:
         if collectors < 1 or delay < 0 or restarts < 0:
             raise UserError(
-                f"RemoteRollouts: collectors={collectors}, delay={delay}, restarts={restarts}: expected at least 1, 0 and 0"
+                f"RemoteRollouts: collectors={collectors}, delay={delay}, restarts={restarts}: expected at least 1, 0 "
+                "and 0"
             )
         self.make, self.policy, self.env = make, policy, env
         self.collectors, self.delay, self.seed = collectors, delay, seed
@@ -157,12 +160,12 @@ class RemoteRollouts:
                 return answer
             try:
                 collected: Collected = answer.get()
-            except ProcessLost as loss:
+            except ProcessLostError as loss:
                 self._restart(rank, loss)
             else:
                 asked.answers[rank], self._after[rank] = collected.batch, collected.after
 
-    def _restart(self, rank: int, loss: ProcessLost) -> None:
+    def _restart(self, rank: int, loss: ProcessLostError) -> None:
         """Host a lost collector again, and ask for what it had not answered."""
         if self.restarted == self.restarts:
             raise WorkerError(f"{loss}; restarts={self.restarts} allows no further one: see what ends it") from loss
@@ -205,7 +208,7 @@ class RemoteRollouts:
         while True:
             try:
                 return self._hosts[rank].ask("state").get()
-            except ProcessLost as loss:
+            except ProcessLostError as loss:
                 self._restart(rank, loss)
 
     def load_state_dict(self, state_dict: StateDict) -> None:
