@@ -141,6 +141,13 @@ def peers(session: nox.Session) -> None:
 
 
 @nox.session
+def distributed(session: nox.Session) -> None:
+    """Collectors and learners in processes of Ray: the same numbers as in one process, faults, nothing left behind."""
+    session.install("-e", ".[test,ray]")
+    session.run("pytest", "-n", "0", "-m", "ray", "tests/distributed", *session.posargs)
+
+
+@nox.session
 def gpu(session: nox.Session) -> None:
     """On a machine with a CUDA device and a CUDA build of torch: parity with the CPU, and speed."""
     session.install("-e", ".[test]")

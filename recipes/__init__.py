@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ctde_kit.recipes.commands.running import start
     from ctde_kit.recipes.configs.channel_networks import BiCNetNetwork, CommNetNetwork, TarMACNetwork
     from ctde_kit.recipes.configs.critics import AttentionCriticConfig, CounterfactualCriticConfig, ValueCriticConfig
+    from ctde_kit.recipes.configs.distributed_options import OneProcess, RayDistribution
     from ctde_kit.recipes.configs.explorations import (
         GaussianExploration,
         GumbelExploration,
@@ -63,6 +64,7 @@ _NAMES = {
         "CounterfactualCriticConfig",
         "ValueCriticConfig",
     ),
+    "ctde_kit.recipes.configs.distributed_options": ("OneProcess", "RayDistribution"),
     "ctde_kit.recipes.configs.explorations": (
         "GaussianExploration",
         "GumbelExploration",
@@ -131,6 +133,7 @@ __all__ = [
     "NoMixer",
     "NoMutualInformation",
     "NoWeighting",
+    "OneProcess",
     "OptimisticWeighting",
     "OrnsteinUhlenbeckExploration",
     "PQNConfig",
@@ -140,6 +143,7 @@ __all__ = [
     "QMixerConfig",
     "QPLEXMixerConfig",
     "RandomOpponent",
+    "RayDistribution",
     "RecallTask",
     "RecipeConfig",
     "ReplayConfig",

@@ -58,6 +58,7 @@ class COMAConfig(RecipeConfig):
     """
 
     continuous: ClassVar[bool | None] = False
+    learns_from_older: ClassVar[bool] = False
 
     algorithm: str = "coma"
     actor: NetworkConfig = field(default_factory=lambda: MLPNetwork(activation="relu"))

@@ -51,6 +51,7 @@ class PQNConfig(RecipeConfig):
     """
 
     continuous: ClassVar[bool | None] = False
+    learns_from_older: ClassVar[bool] = False
 
     algorithm: str = "pqn"
     actor: NetworkConfig = field(default_factory=lambda: MLPNetwork(activation="relu", layer_norm=True))

@@ -40,9 +40,9 @@ class RemoteRollouts:
     draws its random numbers from this process's generators, which go there with the weights and come back with the
     batch, so that one collector alone equals a ``RolloutCollector`` here, bit for bit.
 
-    With ``delay=k`` batch ``t`` is always collected with the weights from before batch ``t - k`` was learned from, while
-    this process learns from the batches before it; rank 0 then has a random stream of its own. Batches in flight are
-    part of ``state_dict``, so such a run is as deterministic as one without delay, and resumes bit for bit.
+    With ``delay=k`` batch ``t`` is always collected with the weights from before batch ``t - k`` was learned from,
+    while this process learns from the batches before it; rank 0 then has a random stream of its own. Batches in flight
+    are part of ``state_dict``, so such a run is as deterministic as one without delay, and resumes bit for bit.
 
     A process that is lost is started again from the state after its last batch, with one warning, and the run goes on
     as if nothing had happened. Where an env's state cannot be captured, its episodes begin anew.

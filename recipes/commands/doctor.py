@@ -99,7 +99,7 @@ def examine_run(directory: Path, *, trust: bool = False) -> Iterator[Report]:
 
 def _examine_parts(parts: Any) -> Iterator[Report]:
     team = ck.TeamSpec.from_env(parts.collector.env)
-    fresh = parts.collector.rollout()
+    fresh = _rollout(parts.collector, parts.policy)
     for name, actor in parts.policy.learners.items():
         yield ck.testing.check_policy(actor, fresh, group=name, raises=False)
         roots = fresh[:, 0].select(*actor.in_keys, strict=False)
@@ -112,6 +112,14 @@ def _examine_parts(parts: Any) -> Iterator[Report]:
     if isinstance(parts.update, ck.training.SequentialUpdate):
         parts.buffer.extend(parts.prepare(fresh.clone()))
         yield ck.testing.check_sequential_update(parts.update, parts.buffer.items, raises=False)
+
+
+def _rollout(collector: Any, policy: Any) -> TensorDictBase:
+    """A batch that is collected in this process, wherever the run collects."""
+    if isinstance(collector, ck.RolloutCollector):
+        return collector.rollout()
+    steps = collector.frames_per_batch // collector.collectors
+    return ck.RolloutCollector(collector.env, policy, frames_per_batch=steps).rollout()
 
 
 def _examine_counterfactual(parts: Any, fresh: TensorDictBase) -> Iterator[Report]:

@@ -13,6 +13,7 @@ from ctde_kit.recipes.commands.recipes import RECIPES
 from ctde_kit.recipes.configs.choices import CHOICES
 from ctde_kit.recipes.configs.command_options import CriticLayoutsConfig, CrossPlayConfig
 from ctde_kit.recipes.configs.critics import CriticConfig
+from ctde_kit.recipes.configs.distributed_options import DistributionConfig
 from ctde_kit.recipes.configs.explorations import ExplorationConfig
 from ctde_kit.recipes.configs.information_bounds import MutualInformationConfig
 from ctde_kit.recipes.configs.loggers import LoggerConfig
@@ -34,6 +35,7 @@ FOLDERS = {
     MixerConfig: "mixer",
     WeightingConfig: "weighting",
     MutualInformationConfig: "mutual_information",
+    DistributionConfig: "distributed",
     ReplayForm: "replay_form",
     ReturnConfig: "returns",
     TargetConfig: "target",

@@ -17,6 +17,7 @@ from ctde_kit.recipes.configs.critics import (
     CriticConfig,
     ValueCriticConfig,
 )
+from ctde_kit.recipes.configs.distributed_options import DistributionConfig, OneProcess, RayDistribution
 from ctde_kit.recipes.configs.explorations import (
     ExplorationConfig,
     GaussianExploration,
@@ -80,6 +81,7 @@ CHOICES: Mapping[type, Mapping[str, type]] = {
     MixerConfig: {"none": NoMixer, "vdn": VDNMixerConfig, "qmix": QMixerConfig, "qplex": QPLEXMixerConfig},
     WeightingConfig: {"none": NoWeighting, "optimistic": OptimisticWeighting, "central": CentralWeighting},
     MutualInformationConfig: {"none": NoMutualInformation, "variational": VariationalInformation},
+    DistributionConfig: {"none": OneProcess, "ray": RayDistribution},
     ReplayForm: {"transitions": TransitionForm, "sequences": SequenceForm, "episodes": EpisodeForm},
     ReturnConfig: {"n_step": NStepReturns, "td_lambda": TDLambdaReturns},
     TargetConfig: {"polyak": PolyakTarget, "hard": HardTarget},

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ctde_kit.errors import UserError
 from ctde_kit.recipes.configs.checks import PATH, CheckedConfig, check_choice, check_positive, check_types
+from ctde_kit.recipes.configs.distributed_options import DistributionConfig, OneProcess
 from ctde_kit.recipes.configs.loggers import LoggerConfig
 from ctde_kit.recipes.configs.networks import MLPNetwork, NetworkConfig
 from ctde_kit.recipes.configs.opponents import OpponentConfig
@@ -88,6 +89,7 @@ class RecipeConfig(CheckedConfig):
         task: what to learn; small games have other defaults of total_frames and the like.
         actor: the actors' network.
         logger: where metrics go beside metrics.csv.
+        distributed: none for one process, ray for collectors in processes of a Ray cluster.
         opponents: by group, who acts for it without learning: a run directory, random, zero, heuristic, greedy_chase.
         initial: by group, the run directory whose policy it goes on from; critics and optimizers start anew.
         normalize_observations: networks read observations and states normalized by their running mean and deviation.
@@ -99,7 +101,7 @@ class RecipeConfig(CheckedConfig):
             callbacks).
         threads: of the CPU that torch computes with; null for OMP_NUM_THREADS or, without it, one per core.
         total_frames: env transitions to collect.
-        frames_per_batch: frames per iteration, a multiple of task.n_envs.
+        frames_per_batch: frames per iteration, a multiple of task.n_envs (of all collectors, where there are several).
         evaluation: greedy evaluation, how often and how long.
         checkpoint: how often.
         video: write a GIF of a greedy episode at the end.
@@ -114,6 +116,8 @@ class RecipeConfig(CheckedConfig):
 
     # The kind of action that its policies need, where a task offers both; none for the task's own.
     continuous: ClassVar[bool | None] = None
+    # Whether it may learn from batches that policies some iterations older have collected.
+    learns_from_older: ClassVar[bool] = True
     # Names of the options that an object was made with.
     _given: ClassVar[frozenset[str]] = frozenset()
 
@@ -121,6 +125,7 @@ class RecipeConfig(CheckedConfig):
     task: TaskConfig = field(default_factory=default_task)
     actor: NetworkConfig = field(default_factory=MLPNetwork)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
+    distributed: DistributionConfig = field(default_factory=OneProcess)
     opponents: dict[str, OpponentConfig] = field(default_factory=dict)
     initial: dict[str, str] = field(default_factory=dict, metadata=PATH)
     normalize_observations: bool = False
@@ -175,6 +180,11 @@ class RecipeConfig(CheckedConfig):
         check_choice("device", self.device, ("auto", "cpu", "cuda"))
         check_choice("compile", self.compile, ("auto", "on", "off"))
         check_positive(total_frames=self.total_frames, frames_per_batch=self.frames_per_batch, threads=self.threads)
+        if self.distributed.delayed and not self.learns_from_older:
+            raise UserError(
+                f"distributed.delay={self.distributed.delayed}: {self.algorithm} learns only from what its current "
+                "policy has collected; leave it out"
+            )
         if not 0 <= self.seed < 2**32:
             raise UserError(f"seed={self.seed}: expected 0 to {2**32 - 1}")
 

@@ -6,6 +6,7 @@ from ctde_kit.lazy import lazy_face
 
 if TYPE_CHECKING:
     from ctde_kit.recipes.wiring.beliefs import check_sees_others, policy_inference
+    from ctde_kit.recipes.wiring.collecting import collector
     from ctde_kit.recipes.wiring.critic_parts import (
         averaging,
         counterfactual_critics,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
         learning_rate,
         learning_rates,
     )
-    from ctde_kit.recipes.wiring.setting import begin, collector
+    from ctde_kit.recipes.wiring.setting import begin
     from ctde_kit.recipes.wiring.team_mixer import check_one_team, mixer
     from ctde_kit.recipes.wiring.weighting import central_value
 
@@ -46,7 +47,8 @@ _NAMES = {
     "policies": ("learners_of", "learning_team", "team_policy"),
     "recurrence": ("check_burn_in", "compiles_updates", "is_recurrent", "sequence_length", "slice_length"),
     "schedules": ("adam", "epsilon", "epsilon_and_learning_rate", "learning_rate", "learning_rates"),
-    "setting": ("begin", "collector"),
+    "setting": ("begin",),
+    "collecting": ("collector",),
 }
 
 __all__ = [

@@ -11,11 +11,12 @@ import torch
 from ctde_kit.data import OnPolicyBuffer
 from ctde_kit.modules import MultiAgentActor
 from ctde_kit.recipes.configs.ppo import PPOConfig
+from ctde_kit.recipes.wiring.collecting import collector
 from ctde_kit.recipes.wiring.critic_parts import critics_team, keys_read
 from ctde_kit.recipes.wiring.normalization import observation_norm, one_after_the_other, reward_norm
 from ctde_kit.recipes.wiring.policies import learners_of, learning_team, team_policy
 from ctde_kit.recipes.wiring.recurrence import compiles_updates, is_recurrent, sequence_length
-from ctde_kit.recipes.wiring.setting import begin, collector
+from ctde_kit.recipes.wiring.setting import begin
 from ctde_kit.training import Parts
 from ctde_kit.training.parts import Metrics, Update
 

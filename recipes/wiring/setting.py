@@ -1,4 +1,4 @@
-"""What every recipe sets up first: seeds, device, environment and what is compiled; and its collector."""
+"""What every recipe sets up first: seeds, device, environment and what is compiled."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ import numpy as np
 import torch
 from torchrl.envs import EnvBase
 
-from ctde_kit.collectors import RolloutCollector
-from ctde_kit.modules import TeamPolicy
+from ctde_kit.errors import UserError
 from ctde_kit.recipes.configs.recipe import RecipeConfig
 from ctde_kit.recipes.wiring.compiling import Compiling, resolve_compile
 from ctde_kit.recipes.wiring.devices import resolve_device
-from ctde_kit.recipes.wiring.transforms import with_transforms
 from ctde_kit.specs import TeamSpec
 
 
@@ -48,15 +46,16 @@ def begin(cfg: RecipeConfig, *, updates_per_frame: float) -> Setting:
     # A graph keeps the values that it was traced with, and callbacks may change them.
     compile = "off" if cfg.callbacks and cfg.compile == "auto" else cfg.compile
     compiling = resolve_compile(compile, env, total_frames=cfg.total_frames, updates_per_frame=updates_per_frame)
-    return Setting(env, device, compiling, cfg.frames_per_batch // env.batch_size[0])
+    return Setting(env, device, compiling, _steps_per_batch(cfg, env.batch_size[0] * cfg.distributed.n_collectors))
 
 
-def collector(cfg: RecipeConfig, run: Setting, team: TeamSpec, policy: TeamPolicy) -> RolloutCollector:
-    """The collector of a recipe's rollouts."""
-    return RolloutCollector(
-        with_transforms(run.env, team, policy),
-        policy,
-        frames_per_batch=cfg.frames_per_batch,
-        total_frames=cfg.total_frames,
-        compile=run.compiling.rollouts,
-    )
+def _steps_per_batch(cfg: RecipeConfig, n_envs: int) -> int:
+    """T of batches of ``n_envs`` environments, those of all collectors."""
+    n_collectors = cfg.distributed.n_collectors
+    if n_collectors > 1 and cfg.frames_per_batch % n_envs:
+        several = max(1, round(cfg.frames_per_batch / n_envs)) * n_envs
+        raise UserError(
+            f"frames_per_batch={cfg.frames_per_batch}: expected a multiple of the {n_envs} environments of all "
+            f"{n_collectors} collectors, such as {several}"
+        )
+    return cfg.frames_per_batch // n_envs

@@ -1,0 +1,61 @@
+"""The collector of a run: in this process, or several in processes of their own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+import torch
+
+from ctde_kit.collectors import RolloutCollector
+from ctde_kit.distributed import RayProcesses, RemoteRollouts, rank_seed
+from ctde_kit.modules import TeamPolicy
+from ctde_kit.protocols import ExperienceCollector
+from ctde_kit.recipes.configs.distributed_options import OneProcess, RayDistribution
+from ctde_kit.recipes.configs.recipe import RecipeConfig
+from ctde_kit.recipes.wiring.setting import Setting, begin
+from ctde_kit.recipes.wiring.transforms import with_transforms
+from ctde_kit.specs import TeamSpec
+
+
+def collector(cfg: RecipeConfig, run: Setting, team: TeamSpec, policy: TeamPolicy) -> ExperienceCollector:
+    """The collector of a recipe's rollouts."""
+    where = cfg.distributed
+    if not isinstance(where, RayDistribution):
+        return _in_this_process(cfg, run, team, policy)
+    each = replace(
+        cfg,
+        distributed=OneProcess(),
+        frames_per_batch=cfg.frames_per_batch // where.collectors,
+        total_frames=max(cfg.total_frames // where.collectors, 1),
+    )
+    # They share what this process computes with; with a delay it computes beside them.
+    sharing = where.collectors + (1 if where.delay else 0)
+    return RemoteRollouts(
+        partial(_of_rank, each, team, policy),
+        policy,
+        with_transforms(run.env, team, policy),
+        processes=partial(RayProcesses, where.address, timeout=where.timeout),
+        collectors=where.collectors,
+        frames_per_batch=cfg.frames_per_batch,
+        total_frames=cfg.total_frames,
+        delay=where.delay,
+        seed=cfg.seed,
+        threads=max(torch.get_num_threads() // sharing, 1),
+        restarts=where.restarts,
+    )
+
+
+def _of_rank(cfg: RecipeConfig, team: TeamSpec, policy: TeamPolicy, rank: int) -> RolloutCollector:
+    """The collector of one rank, in its own process: what it builds has the seed of that rank."""
+    return _in_this_process(cfg, begin(replace(cfg, seed=rank_seed(cfg.seed, rank)), updates_per_frame=0), team, policy)
+
+
+def _in_this_process(cfg: RecipeConfig, run: Setting, team: TeamSpec, policy: TeamPolicy) -> RolloutCollector:
+    return RolloutCollector(
+        with_transforms(run.env, team, policy),
+        policy,
+        frames_per_batch=cfg.frames_per_batch,
+        total_frames=cfg.total_frames,
+        compile=run.compiling.rollouts,
+    )
