@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
+from ctde_kit.capability import Capability
 from ctde_kit.protocols import StateDict
 from ctde_kit.training.random_state import random_state, restore_random_state
 
@@ -15,6 +16,14 @@ class ProcessLostError(RuntimeError):
 
 class Answer(Protocol):
     """What a call will return."""
+
+    def is_there(self, seconds: float) -> bool:
+        """Whether ``get`` has nothing to wait for, asked for at most so long.
+
+        Raises:
+            ProcessLostError: where the process gives no sign of life.
+        """
+        ...
 
     def get(self) -> Any:  # whatever the method returns
         """Wait for it.
@@ -65,14 +74,29 @@ class LocalProcesses:
     2
     """
 
+    def __init__(self) -> None:
+        self._hosted: list[LocalObject] = []
+
     def start(self, make: Callable[[], object], name: str) -> LocalObject:
-        return LocalObject(make)
+        self._hosted.append(LocalObject(make))
+        return self._hosted[-1]
 
     def share(self, value: object) -> object:
         return value
 
     def close(self) -> None:
-        """There is nothing to end."""
+        for hosted in self._hosted:
+            hosted.end()
+        self._hosted = []
+
+
+@runtime_checkable
+class Closes(Capability, Protocol):
+    """An object that has something to end, where no process ends with it."""
+
+    def close(self) -> object:
+        """End it."""
+        ...
 
 
 class LocalObject:
@@ -87,6 +111,8 @@ class LocalObject:
         return Answered(self._apart(lambda: getattr(self._object, method)(*arguments)))
 
     def end(self) -> None:
+        if isinstance(self._object, Closes):
+            self._object.close()
         self._object = None
 
     def _apart(self, call: Callable[[], object]) -> object:
@@ -105,6 +131,9 @@ class Answered:
 
     def __init__(self, value: object) -> None:
         self._value = value
+
+    def is_there(self, seconds: float) -> bool:
+        return True
 
     def get(self) -> Any:
         return self._value
