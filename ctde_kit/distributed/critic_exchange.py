@@ -23,8 +23,9 @@ class CriticExchange:
     Args:
         meetings: where members meet.
         schedule: when.
-        score: the figures of the policy as it is now; members must score the same episodes.
-        judged: by the name of each figure, the groups whose critics the best member by that figure gives to the others.
+        score: of these parts, as they are now: figures by name, of the same episodes in all members; more is better.
+        judged: of these parts: by the name of each figure, the groups whose critics the best member by that figure
+            gives to the others.
         moments: what the optimizer remembers of critics that are taken over: ``keep`` this member's own, ``reset``
             it, or ``copy`` the best member's.
 
@@ -32,7 +33,9 @@ class CriticExchange:
     >>> from ctde_kit.recipes import MADDPGConfig, VmasTask, iterate
     >>> config = MADDPGConfig(task=VmasTask("vmas/navigation", n_envs=2), frames_per_batch=20, total_frames=40)
     >>> meetings = Meetings()
-    >>> exchange = CriticExchange(meetings, SyncSchedule(20, 40), lambda: {"return": 0.5}, {"return": ["agents"]})
+    >>> exchange = CriticExchange(
+    ...     meetings, SyncSchedule(20, 40), lambda parts: {"return": 0.5}, lambda parts: {"return": ["agents"]}
+    ... )
     >>> parts = config.build()
     >>> exchange.on_start(parts, 0)
     >>> meetings.answers.put({})  # this member is the best one
@@ -47,8 +50,8 @@ class CriticExchange:
         self,
         meetings: Meetings,
         schedule: SyncSchedule,
-        score: Callable[[], Mapping[str, float]],
-        judged: Mapping[str, Sequence[str]],
+        score: Callable[[Parts], Mapping[str, float]],
+        judged: Callable[[Parts], Mapping[str, Sequence[str]]],
         *,
         moments: Moments = "keep",
     ) -> None:
@@ -70,8 +73,10 @@ class CriticExchange:
         is_last = iteration.frames >= self.schedule.total_frames
         if is_last or not self.schedule.is_due(iteration.frames, self.updates):
             return
-        ours = {figure: {group: self._packed(group) for group in groups} for figure, groups in self.judged.items()}
-        theirs = self.meetings.exchange(Scored(iteration.frames, self.updates, self.score(), ours))
+        ours = {
+            figure: {group: self._packed(group) for group in groups} for figure, groups in self.judged(parts).items()
+        }
+        theirs = self.meetings.exchange(Scored(iteration.frames, self.updates, self.score(parts), ours))
         for critics in theirs.values():
             for group, state in critics.items():
                 self._critics[group].take(_unpacked(state), self.moments)

@@ -9,6 +9,7 @@ from typing import Any
 from ctde_kit.distributed.meeting_room import Exchange, MeetingRoom, Saved, Scored
 from ctde_kit.distributed.member import Ended, HostedMember, Meetings
 from ctde_kit.distributed.processes import Answer, HostedObject, Processes
+from ctde_kit.errors import CallbackError, NotFiniteError, UserError, WorkerError
 from ctde_kit.files import JsonObject
 
 # How long one member's answer is waited for before the others are asked, in seconds.
@@ -58,7 +59,7 @@ class Population:
             if run is None:
                 self.room.leave_for_good(rank)
             else:
-                name = f"member {rank + 1} of {len(train)}"
+                name = f"member {rank} of {len(train)}"
                 self._hosts[rank] = processes.start(partial(HostedMember, run), name)
 
     def run(self) -> dict[int, JsonObject]:
@@ -89,7 +90,14 @@ class Population:
     def _arrived(self) -> list[tuple[int, Scored | Saved | Ended]]:
         """Who has come to a meeting, or to the end of its run, since the last call."""
         there = [rank for rank, answer in self._answers.items() if answer.is_there(PATIENCE / len(self._answers))]
-        return [(rank, self._answers.pop(rank).get()) for rank in there]
+        return [(rank, self._came(rank)) for rank in there]
+
+    def _came(self, rank: int) -> Scored | Saved | Ended:
+        try:
+            return self._answers.pop(rank).get()
+        except (UserError, NotFiniteError, WorkerError, CallbackError) as error:
+            error.args = (f"member {rank}: {error}",)
+            raise
 
     def _meet(self) -> None:
         came = dict(sorted(self.room.present.items()))

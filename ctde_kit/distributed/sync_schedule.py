@@ -27,7 +27,7 @@ class SyncSchedule:
     >>> from ctde_kit.distributed import SyncSchedule
     >>> schedule = SyncSchedule(every=100, total_frames=1000, end_every=400)
     >>> [frames for frames in range(50, 1001, 50) if schedule.is_due(frames, updates=0)]
-    [150, 350, 650, 950]
+    [150, 400, 750]
     """
 
     def __init__(self, every: int, total_frames: int, *, end_every: int | None = None, unit: Unit = "frames") -> None:

@@ -153,5 +153,5 @@ class HoldsCritics(Capability, Protocol):
     """A loss that shows what judges each group's actions, such as ``MADDPGLoss``."""
 
     def critics_by_group(self) -> Mapping[str, nn.ModuleDict]:
-        """By group its critics, their target networks, a mixer, and statistics of what they learn; nothing of actors."""
+        """By group its critics, their targets, a mixer, and statistics of what they learn; nothing of actors."""
         ...
