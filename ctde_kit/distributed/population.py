@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -69,7 +70,8 @@ class Population:
             ProcessLostError: where a member's process is gone. All others must be ended then, by closing the processes.
         """
         summaries: dict[int, JsonObject] = {}
-        self._answers = {rank: host.ask("begin") for rank, host in self._hosts.items()}
+        for rank in self._hosts:
+            self._ask(rank, "begin")
         while self._answers:
             for rank, came in self._arrived():
                 if isinstance(came, Ended):
@@ -92,12 +94,13 @@ class Population:
         there = [rank for rank, answer in self._answers.items() if answer.is_there(PATIENCE / len(self._answers))]
         return [(rank, self._came(rank)) for rank in there]
 
+    def _ask(self, rank: int, method: str, *arguments: Any) -> None:
+        with _naming(rank):
+            self._answers[rank] = self._hosts[rank].ask(method, *arguments)
+
     def _came(self, rank: int) -> Scored | Saved | Ended:
-        try:
+        with _naming(rank):
             return self._answers.pop(rank).get()
-        except (UserError, NotFiniteError, WorkerError, CallbackError) as error:
-            error.args = (f"member {rank}: {error}",)
-            raise
 
     def _meet(self) -> None:
         came = dict(sorted(self.room.present.items()))
@@ -115,4 +118,14 @@ class Population:
 
     def _go_on(self, critics: dict[int, dict[str, Any]]) -> None:
         for rank, theirs in critics.items():
-            self._answers[rank] = self._hosts[rank].ask("go_on", tuple(theirs), *theirs.values())
+            self._ask(rank, "go_on", tuple(theirs), *theirs.values())
+
+
+@contextlib.contextmanager
+def _naming(rank: int) -> Iterator[None]:
+    """Inside the block an error that is one line says which member has it."""
+    try:
+        yield
+    except (UserError, NotFiniteError, WorkerError, CallbackError) as error:
+        error.args = (f"member {rank}: {error}",)
+        raise

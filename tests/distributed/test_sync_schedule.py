@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from ctde_kit.distributed import SyncSchedule
@@ -38,7 +40,7 @@ def test_the_interval_moves_in_a_straight_line_in_either_direction(every: int, e
         before = every + (end_every - every) * (at - 100) / TOTAL
         assert at - 100 - last < before
         last = at
-    gaps = [after - before for before, after in zip(found, found[1:], strict=False)]
+    gaps = [after - before for before, after in itertools.pairwise(found)]
     assert gaps == sorted(gaps, reverse=every > end_every)
     assert len(found) > 10
 
