@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -69,7 +70,8 @@ class LocalProcesses:
         return LocalObject(make)
 
     def share(self, value: object) -> object:
-        return value
+        # Elsewhere it would not change with what it was made of, either.
+        return copy.deepcopy(value)
 
     def close(self) -> None:
         """There is nothing to end."""

@@ -49,7 +49,9 @@ class RayProcesses:
         import ray
         from ray import cloudpickle
 
-        actor = ray.remote(num_cpus=0, concurrency_groups={"alive": 1})(_Host).remote(sys.path)
+        # Placed one machine after the other; without a share of their processors, which are the user's to give.
+        options: dict[str, Any] = {"num_cpus": 0, "concurrency_groups": {"alive": 1}, "scheduling_strategy": "SPREAD"}
+        actor = ray.remote(**options)(_Host).remote(sys.path)
         actor.build.remote(cloudpickle.dumps(make))
         hosted = RayObject(actor, name, self.timeout)
         self._hosted.append(hosted)
@@ -111,7 +113,9 @@ class RayAnswer:
         try:
             return ray.get(self._reference)
         except RayTaskError as error:
-            raise error.cause from None
+            cause = error.cause
+            cause.add_note(str(error))
+            raise cause from None
         except RayError as error:
             raise ProcessLostError(f"{hosted.name} was lost ({type(error).__name__})") from error
 
@@ -123,6 +127,7 @@ class _Host:
         # What the program that starts it can import, it can.
         sys.path.extend(entry for entry in path if entry not in sys.path)
         self._object: object = None
+        self._failure: BaseException | None = None
 
     def build(self, made: bytes) -> None:
         try:
@@ -132,7 +137,7 @@ class _Host:
             raise
 
     def call(self, method: str, *arguments: object) -> object:
-        if self._object is None:
+        if self._failure is not None:
             raise self._failure
         return getattr(self._object, method)(*arguments)
 
@@ -155,7 +160,6 @@ def _connect(address: str) -> bool:
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"distributed.address={address}: no Ray cluster answers ({reason}); start one with `ray start --head`, or "
-            "leave distributed.address=local"
+            f"address={address}: no Ray cluster answers ({reason}); start one with `ray start --head`, or choose local"
         ) from error
     return True
