@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import pickle
@@ -46,25 +47,21 @@ class RayProcesses:
         self._owns = _connect(address)
 
     def start(self, make: Callable[[], object], name: str) -> RayObject:
-        import ray
-        from ray import cloudpickle
-
+        ray = _ray()
         # Placed one machine after the other; without a share of their processors, which are the user's to give.
         options: dict[str, Any] = {"num_cpus": 0, "concurrency_groups": {"alive": 1}, "scheduling_strategy": "SPREAD"}
         actor = ray.remote(**options)(_Host).remote(sys.path)
-        actor.build.remote(cloudpickle.dumps(make))
+        actor.build.remote(ray.cloudpickle.dumps(make))
         hosted = RayObject(actor, name, self.timeout)
         self._hosted.append(hosted)
         return hosted
 
     def share(self, value: object) -> object:
-        import ray
-
+        ray = _ray()
         return ray.put(value)
 
     def close(self) -> None:
-        import ray
-
+        ray = _ray()
         for hosted in self._hosted:
             hosted.end()
         self._hosted = []
@@ -84,15 +81,13 @@ class RayObject:
 
     def is_alive(self) -> bool:
         """Whether its process answers within ``timeout``."""
-        import ray
-
+        ray = _ray()
         sign = self._actor.alive.options(concurrency_group="alive").remote()
         answered, _ = ray.wait([sign], timeout=self.timeout)
         return bool(answered)
 
     def end(self) -> None:
-        import ray
-
+        ray = _ray()
         ray.kill(self._actor)
 
 
@@ -103,20 +98,18 @@ class RayAnswer:
         self._reference, self._hosted = reference, hosted
 
     def get(self) -> Any:
-        import ray
-        from ray.exceptions import RayError, RayTaskError
-
+        ray = _ray()
         hosted = self._hosted
         while not ray.wait([self._reference], timeout=ASK_EVERY)[0]:
             if not hosted.is_alive():
                 raise ProcessLostError(f"{hosted.name} gave no sign of life for {hosted.timeout:g} s")
         try:
             return ray.get(self._reference)
-        except RayTaskError as error:
+        except ray.exceptions.RayTaskError as error:
             cause = error.cause
             cause.add_note(str(error))
             raise cause from None
-        except RayError as error:
+        except ray.exceptions.RayError as error:
             raise ProcessLostError(f"{hosted.name} was lost ({type(error).__name__})") from error
 
 
@@ -145,10 +138,14 @@ class _Host:
         return os.getpid()
 
 
+def _ray() -> Any:
+    """The package, which is an extra."""
+    return importlib.import_module("ray")
+
+
 def _connect(address: str) -> bool:
     """Connect to a cluster; whether it was started here."""
-    import ray
-
+    ray = _ray()
     if ray.is_initialized():
         return False
     quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False, "configure_logging": False}
