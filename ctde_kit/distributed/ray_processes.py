@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import os
 import pickle
+import socket
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -153,8 +154,12 @@ def _connect(address: str) -> bool:
         ray.init(address="local", include_dashboard=False, num_cpus=usable_cores(), **quiet)
         return True
     try:
+        if ":" in address:
+            # Ray itself asks for minutes.
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host, int(port)), timeout=10).close()
         ray.init(address=address, **quiet)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
             f"address={address}: no Ray cluster answers ({reason}); start one with `ray start --head`, or choose local"

@@ -38,6 +38,11 @@ class CriticThenActor:
         """The critics' losses by group, and the actors' losses by group."""
         return nn.ModuleDict({"critic": self.critic.losses, "actor": self.actor.losses})
 
+    @property
+    def compile(self) -> bool:
+        """Whether both gradient steps run as compiled graphs."""
+        return self.critic.compile and self.actor.compile
+
     def __call__(self, minibatch: TensorDictBase) -> Metrics:
         return _renamed(self.critic(minibatch), "critic")
 

@@ -98,7 +98,8 @@ class RewardNorm(nn.Module):
             if key not in known:
                 raise UserError(
                     f"reward_norm: the loss learns from {key}, and this RewardNorm has {known}; make it with "
-                    "of_team=True for a loss with a mixer, else without, and leave the loss's reward key as it is"
+                    "of_team=True for a loss with a mixer or COMATargets, else without, and leave the loss's reward "
+                    "key as it is"
                 )
         normalized = tensordict.copy()
         for name in self.moments:
