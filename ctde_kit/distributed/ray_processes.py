@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 import os
 import pickle
 import socket
@@ -149,6 +150,9 @@ def _connect(address: str) -> bool:
     ray = _ray()
     if ray.is_initialized():
         return False
+    # What it says of its token, which is as it should be, would stand beside a run's own lines.
+    messages = logging.getLogger("ray._private.authentication.authentication_token_setup")
+    messages.addFilter(_is_no_token_in_use)
     quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False, "configure_logging": False}
     if address == "local":
         ray.init(address="local", include_dashboard=False, num_cpus=usable_cores(), **quiet)
@@ -165,3 +169,7 @@ def _connect(address: str) -> bool:
             f"address={address}: no Ray cluster answers ({reason}); start one with `ray start --head`, or choose local"
         ) from error
     return True
+
+
+def _is_no_token_in_use(record: logging.LogRecord) -> bool:
+    return "Token authentication is enabled" not in record.getMessage()
