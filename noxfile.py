@@ -171,7 +171,7 @@ def scenarios(session: nox.Session) -> None:
 
 @nox.session
 def agreement(session: nox.Session) -> None:
-    """Five seeds compiled and five plain; results go to docs/results."""
+    """Ten seeds compiled and ten eager; results go to docs/results."""
     session.install("-e", ".[test]")
     session.run("python", "-m", "tests.programs.learning.compile_agreement")
 

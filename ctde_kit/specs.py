@@ -13,14 +13,14 @@ from torchrl.data.tensor_specs import Stacked, StackedComposite
 from torchrl.envs import EnvBase
 
 from ctde_kit.errors import UserError
-from ctde_kit.keys import DONE, IS_INIT, NEXT, STATE, TERMINATED, TRUNCATED, GroupKeys
+from ctde_kit.keys import DONE, IS_INIT, LATENT, NEXT, PADDING_MASK, STATE, TERMINATED, TRUNCATED, GroupKeys
 
 __all__ = ["ActionSpec", "GroupSpec", "TeamSpec"]
 
 ActionKind = Literal["continuous", "categorical", "one_hot", "multi_discrete"]
 
 # Names of the root entries of a step; no group may have one of them.
-_ROOT = (NEXT, STATE, DONE, TERMINATED, TRUNCATED, IS_INIT)
+_ROOT = (NEXT, STATE, DONE, TERMINATED, TRUNCATED, IS_INIT, LATENT, PADDING_MASK[0], "reward")
 
 _LIKE_AGENTS = "pad them to one size, or split the group with `group_map`"
 

@@ -34,6 +34,7 @@ PAGES = [
     "docs/critics.md",
     "docs/doctor.md",
     "docs/normalization.md",
+    "docs/scale_out.md",
     pytest.param("docs/policies.md", marks=pytest.mark.slow),
 ]
 

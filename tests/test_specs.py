@@ -121,13 +121,15 @@ def test_unbounded_and_empty_bounds_are_refused() -> None:
         TeamSpec.from_env(SpecOnlyEnv(Unbounded((5, 3, 2))))
 
 
-@pytest.mark.parametrize("name", ["next", "state", "done", "is_init", "team.red", "team/red"])
+@pytest.mark.parametrize(
+    "name", ["next", "state", "done", "is_init", "latent", "collector", "reward", "team.red", "team/red"]
+)
 def test_a_group_has_no_name_of_another_entry(name: str) -> None:
     with pytest.raises(UserError, match=rf"group '{name}': expected a name that is none of next, state, .*rename"):
         TeamSpec.from_env(SpecOnlyEnv(Categorical(4, shape=(5, 3)), name))
 
 
-@pytest.mark.parametrize("name", ["0", "17", "agent-1", "red team", "reward"])
+@pytest.mark.parametrize("name", ["0", "17", "agent-1", "red team", "action"])
 def test_groups_may_be_called_almost_anything(name: str) -> None:
     assert [group.name for group in TeamSpec.from_env(SpecOnlyEnv(Categorical(4, shape=(5, 3)), name))] == [name]
 

@@ -28,10 +28,11 @@ class CollectorState:
 
 @dataclass(frozen=True)
 class Collected:
-    """A batch, and what the collector goes on from after it."""
+    """A batch, what the collector goes on from after it, and whether its steps are compiled."""
 
     batch: Message
     after: CollectorState
+    compiled: bool
 
 
 class HostedCollector:
@@ -69,7 +70,7 @@ class HostedCollector:
             restore_random_state(random)
         batch = pack(next(self._batches))
         state = self.collector.state_dict() if self._is_captured else None
-        return Collected(batch, CollectorState(state, random_state()))
+        return Collected(batch, CollectorState(state, random_state()), self.collector.compile)
 
     def state(self) -> CollectorState:
         """For a checkpoint; it ends all episodes of an env whose state cannot be captured."""

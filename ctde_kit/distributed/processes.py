@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
@@ -82,7 +83,8 @@ class LocalProcesses:
         return self._hosted[-1]
 
     def share(self, value: object) -> object:
-        return value
+        # Elsewhere it would not change with what it was made of, either.
+        return copy.deepcopy(value)
 
     def close(self) -> None:
         for hosted in self._hosted:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import logging
 import os
 import pickle
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -47,23 +50,21 @@ class RayProcesses:
         self._owns = _connect(address)
 
     def start(self, make: Callable[[], object], name: str) -> RayObject:
-        import ray
-        from ray import cloudpickle
-
-        actor = ray.remote(num_cpus=0, concurrency_groups={"alive": 1})(_Host).remote(sys.path)
-        actor.build.remote(cloudpickle.dumps(make))
+        ray = _ray()
+        # Placed one machine after the other; without a share of their processors, which are the user's to give.
+        options: dict[str, Any] = {"num_cpus": 0, "concurrency_groups": {"alive": 1}, "scheduling_strategy": "SPREAD"}
+        actor = ray.remote(**options)(_Host).remote(sys.path)
+        actor.build.remote(ray.cloudpickle.dumps(make))
         hosted = RayObject(actor, name, self.timeout)
         self._hosted.append(hosted)
         return hosted
 
     def share(self, value: object) -> object:
-        import ray
-
+        ray = _ray()
         return ray.put(value)
 
     def close(self) -> None:
-        import ray
-
+        ray = _ray()
         for hosted in self._hosted:
             hosted.end()
         self._hosted = []
@@ -83,15 +84,13 @@ class RayObject:
 
     def is_alive(self) -> bool:
         """Whether its process answers within ``timeout``."""
-        import ray
-
+        ray = _ray()
         sign = self._actor.alive.options(concurrency_group="alive").remote()
         answered, _ = ray.wait([sign], timeout=self.timeout)
         return bool(answered)
 
     def end(self) -> None:
-        import ray
-
+        ray = _ray()
         ray.kill(self._actor)
 
 
@@ -115,17 +114,17 @@ class RayAnswer:
         return False
 
     def get(self) -> Any:
-        import ray
-        from ray.exceptions import RayError, RayTaskError
-
+        ray = _ray()
         hosted = self._hosted
         while not self.is_there(ASK_EVERY):
             pass
         try:
             return ray.get(self._reference)
-        except RayTaskError as error:
-            raise error.cause from None
-        except RayError as error:
+        except ray.exceptions.RayTaskError as error:
+            cause = error.cause
+            cause.add_note(str(error))
+            raise cause from None
+        except ray.exceptions.RayError as error:
             raise ProcessLostError(f"{hosted.name} was lost ({type(error).__name__})") from error
 
 
@@ -136,6 +135,7 @@ class _Host:
         # What the program that starts it can import, it can.
         sys.path.extend(entry for entry in path if entry not in sys.path)
         self._object: object = None
+        self._failure: BaseException | None = None
 
     def build(self, made: bytes) -> None:
         try:
@@ -145,7 +145,7 @@ class _Host:
             raise
 
     def call(self, method: str, *arguments: object) -> object:
-        if self._object is None:
+        if self._failure is not None:
             raise self._failure
         return getattr(self._object, method)(*arguments)
 
@@ -153,22 +153,36 @@ class _Host:
         return os.getpid()
 
 
+def _ray() -> Any:
+    """The package, which is an extra."""
+    return importlib.import_module("ray")
+
+
 def _connect(address: str) -> bool:
     """Connect to a cluster; whether it was started here."""
-    import ray
-
+    ray = _ray()
     if ray.is_initialized():
         return False
+    # What it says of its token, which is as it should be, would stand beside a run's own lines.
+    messages = logging.getLogger("ray._private.authentication.authentication_token_setup")
+    messages.addFilter(_is_no_token_in_use)
     quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False, "configure_logging": False}
     if address == "local":
         ray.init(address="local", include_dashboard=False, num_cpus=usable_cores(), **quiet)
         return True
     try:
+        if ":" in address:
+            # Ray itself asks for minutes.
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host, int(port)), timeout=10).close()
         ray.init(address=address, **quiet)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"distributed.address={address}: no Ray cluster answers ({reason}); start one with `ray start --head`, or "
-            "leave distributed.address=local"
+            f"address={address}: no Ray cluster answers ({reason}); start one with `ray start --head`, or choose local"
         ) from error
     return True
+
+
+def _is_no_token_in_use(record: logging.LogRecord) -> bool:
+    return "Token authentication is enabled" not in record.getMessage()

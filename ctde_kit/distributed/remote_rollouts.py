@@ -105,6 +105,7 @@ class RemoteRollouts:
         self.collectors, self.delay, self.seed = collectors, delay, seed
         self.frames_per_batch, self.total_frames, self.frames = frames_per_batch, total_frames, 0
         self.threads, self.restarts, self.restarted = threads, restarts, 0
+        self.compile = False
         self._open, self._processes = processes, None
         self._hosts: list[HostedObject] = []
         self._asked: deque[_Asked] = deque()
@@ -164,6 +165,7 @@ class RemoteRollouts:
                 self._restart(rank, loss)
             else:
                 asked.answers[rank], self._after[rank] = collected.batch, collected.after
+                self.compile = collected.compiled
 
     def _restart(self, rank: int, loss: ProcessLostError) -> None:
         """Host a lost collector again, and ask for what it had not answered."""

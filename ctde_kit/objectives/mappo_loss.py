@@ -10,7 +10,7 @@ from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModuleBas
 from tensordict.utils import NestedKey
 from torch import Tensor, nn
 
-from ctde_kit.entries import check_same_shape, valid_agents, valid_entry
+from ctde_kit.entries import check_same_shape, required_entry, valid_agents, valid_entry
 from ctde_kit.entry_tables import Entry, GroupEntries, as_key, one_per_step
 from ctde_kit.errors import UserError, check_choice
 from ctde_kit.keys import PADDING_MASK, GroupKeys
@@ -249,7 +249,8 @@ class MAPPOLoss(ModuleLoss):
         """``loss_critic`` and ``explained_variance``."""
         keys, valued = self.tensor_keys, self._valued(tensordict)
         target = valid_entry(tensordict, keys.value_target, valued)
-        old_value = valid_entry(tensordict, keys.value, valued)
+        stored = required_entry(tensordict, keys.value)
+        old_value = valid_entry(tensordict.copy().set(keys.value, self._value_of(stored)), keys.value, valued)
         inputs = with_orders([self.critic_network], tensordict.copy())
         value = self._value_of(self.critic_network(inputs).get(keys.value))
         check_same_shape(state_value=value, value_target=target, old_state_value=old_value)

@@ -44,6 +44,11 @@ class CriticThenActor:
         """The critics', then the actors'."""
         return [*self.critic.optimizers, *self.actor.optimizers]
 
+    @property
+    def compile(self) -> bool:
+        """Whether both gradient steps run as compiled graphs."""
+        return self.critic.compile and self.actor.compile
+
     def __call__(self, minibatch: TensorDictBase) -> Metrics:
         return _renamed(self.critic(minibatch), "critic")
 

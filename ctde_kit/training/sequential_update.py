@@ -79,6 +79,12 @@ class SequentialUpdate:
         self._step: Callable[[TensorDictBase], Metrics] | None = None
 
     @property
+    def compile(self) -> bool:
+        """Whether all gradient steps run as compiled graphs."""
+        steps = [step for agents in self._agent_steps.values() for step in agents]
+        return all(step.compile for step in (*steps, *self._critic_steps.values()))
+
+    @property
     def optimizers(self) -> list[torch.optim.Optimizer]:
         """Those of all agents, group by group, then those of the critics."""
         agents = [step.optimizer for steps in self._agent_steps.values() for step in steps]

@@ -118,6 +118,11 @@ class UpdateWithTargets:
         return self.update.losses
 
     @property
+    def compile(self) -> bool:
+        """Whether the gradient step runs as a compiled graph."""
+        return self.update.compile
+
+    @property
     def optimizer(self) -> torch.optim.Optimizer:
         """The optimizer of the gradient step."""
         return self.update.optimizer

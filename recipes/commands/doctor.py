@@ -114,7 +114,7 @@ def _examine_parts(parts: Any) -> Iterator[Report]:
         yield ck.testing.check_sequential_update(parts.update, parts.buffer.items, raises=False)
 
 
-def _rollout(collector: Any, policy: Any) -> TensorDictBase:
+def _rollout(collector: Any, policy: Any) -> Any:
     """A batch that is collected in this process, wherever the run collects."""
     if isinstance(collector, ck.RolloutCollector):
         return collector.rollout()

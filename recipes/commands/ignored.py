@@ -19,6 +19,8 @@ READ: dict[str, tuple[Callable[[Any], bool], str]] = {  # of a configuration tha
     "logger.tracking_uri": (lambda config: config.logger.name == "mlflow", "logger=mlflow"),
     "logger.offline": (lambda config: config.logger.name == "wandb", "logger=wandb"),
     "huber_delta": (lambda config: config.value_loss == "huber", "value_loss=huber"),
+    "hidden_from": (lambda config: config.actor.recurrent, "a recurrent network, such as network@actor=gru"),
+    "samples_mc_entropy": (lambda config: config.task.continuous is not False, "continuous actions"),
     "inference_entropy": (lambda config: config.infer_policies, "infer_policies=true"),
     "inference_deviation": (lambda config: config.infer_policies, "infer_policies=true"),
     "smoothing_limit": (lambda config: config.smoothing_deviation is not None, "smoothing_deviation=0.2"),

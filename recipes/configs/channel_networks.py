@@ -61,11 +61,15 @@ class ChannelNetworkConfig(NetworkConfig):
         """What lets agents talk: ``[*B, n_agents, hidden_size] -> [*B, n_agents, hidden_size]``."""
         raise NotImplementedError
 
+    @property
+    def recurrent(self) -> bool:
+        return self.encoder == "gru"
+
     def encoder_options(self) -> NetworkOptions:
         """The options that networks within a group and across groups have in common."""
         return {
             "hidden_size": self.hidden_size,
-            "recurrent": self.encoder == "gru",
+            "recurrent": self.recurrent,
             "num_cells": self.num_cells,
             "activation_class": activation_class(self.activation),
             "layer_norm": self.layer_norm,

@@ -84,7 +84,10 @@ class ValueCriticConfig(CriticConfig):
         check_choice("critic.sees", self.sees, ("observation", "team", "state", "agent_state"))
         check_choice("critic.heads", self.heads, ("one", "agent", "network"))
         if self.sees in ("observation", "agent_state") and self.heads != "agent":
-            raise UserError(f"critic.heads={self.heads}: it is for critics that see team or state; leave it out")
+            raise UserError(
+                f"critic.heads={self.heads}: it is for critics that see team or state; use "
+                "critic=centralized or critic=state, or critic.heads=agent"
+            )
         shared = self.network.weight_sharing is True
         if self.sees in ("team", "state") and self.heads != "network" and not shared and not self.network.agent_id:
             raise UserError("critic.network.share_params: one network serves all agents here; use critic.heads=network")
@@ -316,7 +319,8 @@ def check_ordering(ordering: str, sees: str, heads: str, agent_id: bool) -> None
         )
     if ordering == "own_first" and heads != "network" and not agent_id:
         raise UserError(
-            f"critic.ordering=own_first: with critic.heads={heads} one row serves all agents; use critic.heads=network"
+            f"critic.ordering=own_first: with critic.heads={heads} one row serves all agents; use critic.heads=network "
+            "or critic.ordering=fixed"
         )
     if ordering == "random" and heads == "network" and agent_id:
         raise UserError(

@@ -48,6 +48,11 @@ class NetworkConfig(CheckedConfig):
         """Which agents have the same weights: true for all, false for none, or the parameter set of each."""
         return True
 
+    @property
+    def recurrent(self) -> bool:
+        """Whether it remembers earlier steps."""
+        return False
+
     def build(self, in_features: int, out_features: int, n_agents: int, /) -> nn.Module:
         """The network."""
         raise NotImplementedError
@@ -121,6 +126,10 @@ class GRUNetwork(NetworkConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive(hidden_size=self.hidden_size)
+
+    @property
+    def recurrent(self) -> bool:
+        return True
 
     @property
     def weight_sharing(self) -> ShareParams:

@@ -48,7 +48,7 @@ def reward_norm(cfg: WithNormalization, learning: TeamSpec, device: str, *, of_t
         cfg: the recipe's configuration.
         learning: the groups that learn.
         device: cpu or cuda.
-        of_team: of the team's reward, which a mixer learns.
+        of_team: of the team's reward, which mixers and COMA learn.
     """
     return RewardNorm(learning, gamma=cfg.gamma, of_team=of_team).to(device) if cfg.normalize_rewards else None
 

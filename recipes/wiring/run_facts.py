@@ -7,11 +7,19 @@ import json
 import time
 
 from ctde_kit.collectors import RolloutCollector
+from ctde_kit.distributed import RemoteRollouts
 from ctde_kit.files import JsonObject, replacing
 from ctde_kit.recipes.configs.data import to_data
 from ctde_kit.recipes.configs.recipe import RecipeConfig
 from ctde_kit.recipes.wiring.devices import resolve_device
-from ctde_kit.training import GradientStep, Parts, RunDirectory, UpdateWithTargets
+from ctde_kit.training import (
+    CriticThenActor,
+    GradientStep,
+    Parts,
+    RunDirectory,
+    SequentialUpdate,
+    UpdateWithTargets,
+)
 from ctde_kit.training.facts import software_and_machine
 
 
@@ -63,8 +71,8 @@ def _earlier_sessions(directory: RunDirectory) -> list[JsonObject]:
 
 def _compiled(parts: Parts) -> dict[str, bool]:
     """Whether rollouts and updates run as compiled graphs; what failed to compile has set its ``compile`` to False."""
-    update = parts.update.update if isinstance(parts.update, UpdateWithTargets) else parts.update
+    updates = (GradientStep, UpdateWithTargets, SequentialUpdate, CriticThenActor)
     return {
-        "rollouts": isinstance(parts.collector, RolloutCollector) and parts.collector.compile,
-        "updates": isinstance(update, GradientStep) and update.compile,
+        "rollouts": isinstance(parts.collector, (RolloutCollector, RemoteRollouts)) and parts.collector.compile,
+        "updates": isinstance(parts.update, updates) and parts.update.compile,
     }

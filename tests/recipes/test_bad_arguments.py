@@ -75,6 +75,8 @@ from tests.recipes.command_line import assert_one_line, call_here, composed
         ("maddpg", "smoothing_limit=0.1", "it is for smoothing_deviation=0.2"),
         ("masac", "fixed_alpha=true alpha_lr=0.1", "it is for fixed_alpha=false"),
         ("masac", "target_entropy_weight=0.5", "it is for discrete actions"),
+        ("maddpg", "hidden_from=zero", "it is for a recurrent network, such as network@actor=gru"),
+        ("mappo", "task.continuous_actions=false samples_mc_entropy=4", "it is for continuous actions"),
         ("iql", "team_reward=sum", "it is for a mixer, such as mixer=vdn"),
         ("pqn", "+mixer.monotonic=false", "options need no plus sign"),
     ],

@@ -100,6 +100,13 @@ def test_a_page_with_figures_and_every_seed(runs: Path, tmp_path: Path) -> None:
     assert next(run for run in again if run.label == "vdn").episodes[0] == (-0.5, 0.5)
 
 
+def test_a_report_beside_its_runs_is_no_source_of_the_next(runs: Path, tmp_path: Path) -> None:
+    for _ in range(2):
+        result = call_here(tmp_path, "report", "b", "output=b/report")
+        assert result.returncode == 0, result.stderr
+    assert len(read_sources([runs]).curves) == 8
+
+
 def test_benchmarls_runs_stand_beside_ours(runs: Path, tmp_path: Path) -> None:
     steps = {f"step_{i}": {"step_count": frames, "return": [3.0, 5.0]} for i, frames in enumerate(FRAMES)}
     steps["absolute_metrics"] = {"return": [9.0]}

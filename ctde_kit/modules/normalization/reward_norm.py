@@ -41,14 +41,14 @@ class RewardNorm(nn.Module):
     depends on the agents. TorchRL's ``VecNormV2`` subtracts it, too, and its ``RewardScaling`` has a fixed scale.
 
     Called on a fresh batch, as a step of ``Parts.prepare``, it takes the rewards in and returns the batch unchanged.
-    ``AdvantageEstimator``, ``QMixLoss``, ``MADDPGLoss`` and ``MASACLoss`` take it as ``reward_norm``, and read rewards
-    through ``normalize``. So a replay buffer holds the env's own rewards, all of which are read in the current unit.
-    Logs and evaluations also show the env's own rewards.
+    ``AdvantageEstimator``, ``QMixLoss``, ``MADDPGLoss``, ``MASACLoss`` and ``COMATargets`` take it as ``reward_norm``,
+    and read rewards through ``normalize``. So a replay buffer holds the env's own rewards, all of which are read in the
+    current unit. Logs and evaluations also show the env's own rewards.
 
-    Each group has a scale of its own. A mixer learns one reward of the whole team. For it ``of_team`` normalizes the
-    team's reward, as ``TeamReward`` writes it; one scale per group would change which group's reward weighs more. Dead
-    agents and padding are left out. Where batches are padded, each row begins a new sum. Otherwise sums go on from one
-    batch to the next, so batches must hold the same envs in the same order.
+    Each group has a scale of its own. Mixers and COMA learn one reward of the whole team. For them ``of_team``
+    normalizes the team's reward, as ``TeamReward`` writes it; one scale per group would change which group's reward
+    weighs more. Dead agents and padding are left out. Where batches are padded, each row begins a new sum. Otherwise
+    sums go on from one batch to the next, so batches must hold the same envs in the same order.
 
     Args:
         team: the groups that learn.
@@ -98,7 +98,8 @@ class RewardNorm(nn.Module):
             if key not in known:
                 raise UserError(
                     f"reward_norm: the loss learns from {key}, and this RewardNorm has {known}; make it with "
-                    "of_team=True for a loss with a mixer, else without, and leave the loss's reward key as it is"
+                    "of_team=True for a loss with a mixer or COMATargets, else without, and leave the loss's reward "
+                    "key as it is"
                 )
         normalized = tensordict.copy()
         for name in self.moments:

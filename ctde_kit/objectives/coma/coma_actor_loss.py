@@ -24,7 +24,7 @@ from ctde_kit.objectives.masking import masked_mean
 from ctde_kit.objectives.module_loss import ModuleLoss
 from ctde_kit.objectives.read_entries import entries_read_by
 from ctde_kit.objectives.unroll import check_time_axis
-from ctde_kit.protocols import GivesProbabilities
+from ctde_kit.protocols import GivesProbabilities, HasGroup
 
 
 class COMAActorLoss(ModuleLoss):
@@ -86,6 +86,11 @@ class COMAActorLoss(ModuleLoss):
     ):
         super().__init__()
         self.group = check_critic("COMAActorLoss", critic)
+        if isinstance(actor, HasGroup) and actor.group.name != self.group.name:
+            raise UserError(
+                f"COMAActorLoss: expected the critic of the actor's group {actor.group.name!r}, found one of "
+                f"{self.group.name!r}; give each group its own"
+            )
         self.actor_network, self.critic_network = actor, critic
         self.entropy_coeff = entropy_coeff
         keys = self.group.keys

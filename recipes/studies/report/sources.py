@@ -86,7 +86,9 @@ def _read(source: Path, found: Found, earlier: set[str]) -> Iterator[RunCurve]:
             found.frames_per_second[key] = summary["frames_per_second"]
             yield curve
     for path in sorted(source.rglob("*.json")):
-        if not any(path.is_relative_to(run) for run in runs) and is_marl_eval(path):
+        # A report of these runs may lie beside them; its file has them once more.
+        is_report = (path.parent / "report.html").exists()
+        if not is_report and not any(path.is_relative_to(run) for run in runs) and is_marl_eval(path):
             yield from map(named, read_marl_eval(path))
 
 

@@ -255,3 +255,10 @@ def test_other_critics_are_refused(make_critic: Any, message: str) -> None:
         COMACriticLoss(critic)
     with pytest.raises(UserError, match=f"COMAActorLoss: {message}"):
         COMAActorLoss(make_floored(team["sheep"]), critic)
+
+
+def test_an_actor_has_the_critic_of_its_own_group() -> None:
+    team = herd()
+    policy, losses = make(team)
+    with pytest.raises(UserError, match="expected the critic of the actor's group 'sheep', found one of 'wolves'"):
+        COMAActorLoss(policy.actors["sheep"], losses["wolves"].critic_network)

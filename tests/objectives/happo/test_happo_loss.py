@@ -165,6 +165,20 @@ def test_every_head_of_a_critic_learns_the_teams_value_though_the_first_agent_li
     assert (gradient.reshape(-1, 3).abs().sum(0) > 0).all()
 
 
+def test_a_clipped_value_is_the_teams_value_then_and_now() -> None:
+    loss, batch = case("categorical")
+    loss.critic_network = value_critic(TeamSpec((loss.group,)), loss.group, make_network(False), heads="agent")
+    loss.clip_value = 0.05
+    batch["agents", "mask"][..., 0] = True
+    now = loss.critic_network(batch.copy())["agents", "state_value"].mean(-2).squeeze(-1)
+    batch["agents", "state_value"] = torch.randn_like(batch["agents", "state_value"])
+    then, target = batch["agents", "state_value"].mean(-2).squeeze(-1), batch["agents", "value_target"][..., 0, 0]
+    near = torch.minimum(torch.maximum(now, then - 0.05), then + 0.05)
+    expected = 0.5 * torch.maximum((now - target).square(), (near - target).square()).mean()
+    learner = loss.for_critic()
+    torch.testing.assert_close(learner(learner.select(batch))["loss_critic"], expected, rtol=1e-9, atol=0)
+
+
 @pytest.mark.parametrize("garbage", [1e30, torch.inf, torch.nan])
 @pytest.mark.parametrize("kind", ["continuous", "categorical"])
 def test_the_dead_change_nothing(kind: str, garbage: float) -> None:

@@ -92,6 +92,26 @@ BENCHMARL_MADDPG = "BenchMARL 1.5.2 MADDPG, training episodes, one seed"
 BENCHMARL = "BenchMARL 1.5.2 MAPPO, training episodes, one seed"
 
 
+# BenchMARL's arguments; its issue 251 has MAPPO learn nothing in ten million frames.
+DISPERSION = [
+    "task=vmas/dispersion",
+    "task.params.n_agents=4",
+    "task.params.n_food=4",
+    "task.params.share_reward=true",
+    "task.params.food_radius=0.02",
+    "task.n_envs=600",
+    "frames_per_batch=30000",
+    "minibatch_frames=3000",
+    "entropy_coeff=0",
+    "critic.heads=one",
+    "actor.num_cells=[128,64]",
+    "critic.network.num_cells=[128,64]",
+    "total_frames=8100000",
+    "evaluation.every_frames=300000",
+    "evaluation.episodes=500",
+    "checkpoint.every_frames=900000",
+]
+
 CUE = ["task=communication/cue", "frames_per_batch=1200", "total_frames=30000", "evaluation.episodes=500"]
 CUE_OPTIONS = {
     "mappo": [],
@@ -144,6 +164,25 @@ EXPERIMENTS: dict[str, Experiment] = {
         seeds=(100, 101, 102),
         horizontals={"random": -5.8, "VMAS heuristic": 14.3},
         page="happo",
+    ),
+    "mappo_dispersion": Experiment(
+        "mappo",
+        [*DISPERSION, "actor.agent_id=true"],
+        "eval/return_mean",
+        3.0,
+        seeds=REPORTED_SEEDS[:3],
+        horizontals={"all food": 4.0},
+        page="dispersion",
+    ),
+    "mappo_dispersion_without_id": Experiment(
+        "mappo",
+        DISPERSION,
+        "eval/return_mean",
+        3.0,
+        above=False,
+        seeds=REPORTED_SEEDS[:1],
+        horizontals={"all food": 4.0},
+        page="dispersion",
     ),
     "mappo_simple_spread": Experiment(
         "mappo",
