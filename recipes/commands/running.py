@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
@@ -15,6 +16,7 @@ from ctde_kit.modules import TeamPolicy
 from ctde_kit.recipes.commands.loading import read_config
 from ctde_kit.recipes.commands.run_guard import guarded_run
 from ctde_kit.recipes.configs.data import to_data
+from ctde_kit.recipes.configs.distributed_options import OneProcess, PopulationMember
 from ctde_kit.recipes.configs.own_callbacks import imported
 from ctde_kit.recipes.configs.own_code import code_of, recorded
 from ctde_kit.recipes.configs.recipe import RecipeConfig
@@ -116,6 +118,9 @@ def resume(config: RecipeConfig, path: Path, *, trust: bool = False, member: Mem
     SavedRun(path).check_trust(config, trust=trust)
     check_loggers(config.logger)
     callbacks = _callbacks(config, member)
+    if member is None and isinstance(config.distributed, PopulationMember):
+        # It goes on alone, without the other members.
+        config = replace(config, distributed=OneProcess())
     with guarded_run(config, path) as stop, ExitStack() as closing:
         directory = RunDirectory(path)
         content = read_checkpoint(latest_checkpoint(directory.checkpoints), algorithm=config.algorithm)
@@ -125,7 +130,6 @@ def resume(config: RecipeConfig, path: Path, *, trust: bool = False, member: Mem
                 f"total_frames={config.total_frames}: {path} has {content['frames']} frames already; ask for more"
             )
         if member is None:
-            # One that was a member of a population goes on alone.
             content.get(ON_ITERATION, {}).pop(EXCHANGE, None)
         parts = as_saved(config, SavedRun(path)).build()
         frames = load_parts(content, parts, on_iteration=callbacks)

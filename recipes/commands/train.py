@@ -70,7 +70,7 @@ def _start(name: str, cfg: DictConfig, path: Path) -> float | None:
         check_read(config, HydraConfig.get().overrides.task)
     in_study = HydraConfig.get().runtime.choices.get("study") is not None
     # Not before: what follows loads torch.
-    from ctde_kit.recipes.commands.population import go_on_with_population, start_population
+    from ctde_kit.recipes.commands.population_runs import go_on_with_population, start_population
     from ctde_kit.recipes.commands.running import go_on, start
 
     with worker_errors(path):
@@ -117,7 +117,7 @@ def _resume(name: str, arguments: list[str]) -> None:
     if config.algorithm != name:
         raise UserError(f"{directory} is a run of {config.algorithm!r}: resume it with ctde-{config.algorithm}")
     config = _overridden(config, values)
-    from ctde_kit.recipes.commands.population import resume_population
+    from ctde_kit.recipes.commands.population_runs import resume_population
     from ctde_kit.recipes.commands.running import resume
 
     with worker_errors(directory):

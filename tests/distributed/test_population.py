@@ -28,7 +28,7 @@ from ctde_kit.recipes import (
     start_population,
 )
 from ctde_kit.recipes.commands.loading import read_population
-from ctde_kit.recipes.commands.population import resume_population
+from ctde_kit.recipes.commands.population_runs import resume_population
 from ctde_kit.recipes.commands.running import resume
 from ctde_kit.recipes.wiring.evaluating import SCORING_SEED
 from ctde_kit.recipes.wiring.membership import judged

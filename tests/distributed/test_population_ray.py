@@ -15,7 +15,7 @@ import pytest
 from ctde_kit.distributed import LocalProcesses, RayProcesses
 from ctde_kit.recipes import MADDPGConfig, OneProcess, start, start_population
 from ctde_kit.recipes.commands.loading import read_population
-from ctde_kit.recipes.commands.population import resume_population
+from ctde_kit.recipes.commands.population_runs import resume_population
 from ctde_kit.recipes.wiring.population_directory import PopulationDirectory
 from tests.distributed.populations import content, small_population
 from tests.recipes.command_line import command

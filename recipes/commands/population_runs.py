@@ -139,13 +139,18 @@ class _Driver:
         began = time.monotonic()
         print(f"run directory: {self.directory.path.absolute()}", flush=True)
         with reporting_progress("bar" if sys.stderr.isatty() else "lines", self.config.total_frames, 0) as report:
-            for restarts in range(where.restarts + 1):
-                try:
-                    summaries = self._attempt(where, report)
-                    break
-                except ProcessLostError as loss:
-                    self._after_loss(loss, where, restarts)
+            summaries = self._attempts(where, report)
         return conclude(self.config, self.directory, summaries, time.monotonic() - began)
+
+    def _attempts(self, where: RayDistribution, report: ProgressReport) -> dict[int, JsonObject]:
+        """Train to the end, as often as it takes and is allowed; returns the members' summaries by rank."""
+        restarts = 0
+        while True:
+            try:
+                return self._attempt(where, report)
+            except ProcessLostError as loss:
+                self._after_loss(loss, where, restarts)
+                restarts += 1
 
     def _attempt(self, where: RayDistribution, report: ProgressReport) -> dict[int, JsonObject]:
         """Train from the last common checkpoint to the end; returns the members' summaries by rank."""
