@@ -132,6 +132,7 @@ class _Driver:
     directory: PopulationDirectory
     processes: OpenProcesses | None
     stop: StopSignals
+    reported: int = 0
 
     def train(self) -> JsonObject:
         where = self.config.distributed
@@ -208,8 +209,10 @@ class _Driver:
     def _wait(self, report: ProgressReport) -> None:
         if self.stop.at_boundary():
             raise KeyboardInterrupt
-        frames = [self.directory.frames(rank) for rank in range(self.config.distributed.n_members)]
-        report(min(frames), f"{len(frames)} members")
+        frames = min(self.directory.frames(rank) for rank in range(self.config.distributed.n_members))
+        if frames > self.reported:
+            report(frames, f"each of {self.config.distributed.n_members} members")
+        self.reported = frames
 
     def _after_loss(self, loss: ProcessLostError, where: RayDistribution, restarts: int) -> None:
         """Say that all members go on from their last common checkpoint, where another restart is allowed."""
