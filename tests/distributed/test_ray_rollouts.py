@@ -36,6 +36,7 @@ RECIPES = {
 }
 FORAGING = [
     "task=lbf/foraging_8x8_2p_2f_coop",
+    "replay=sequences",
     "task.n_envs=4",
     "task.n_workers=2",
     "network@actor=gru",
