@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ctde_kit.recipes.coma import COMAConfig
     from ctde_kit.recipes.commands.loading import LoadedRun, load
     from ctde_kit.recipes.commands.named_tasks import named_task
+    from ctde_kit.recipes.commands.population_runs import start_population
     from ctde_kit.recipes.commands.running import start
     from ctde_kit.recipes.configs.channel_networks import BiCNetNetwork, CommNetNetwork, TarMACNetwork
     from ctde_kit.recipes.configs.critics import AttentionCriticConfig, CounterfactualCriticConfig, ValueCriticConfig
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
         RunOpponent,
         ZeroOpponent,
     )
+    from ctde_kit.recipes.configs.populations import SyncConfig
     from ctde_kit.recipes.configs.recipe import CheckpointConfig, EvaluationConfig, RecipeConfig
     from ctde_kit.recipes.configs.replays import EpisodeForm, ReplayConfig, SequenceForm, TransitionForm
     from ctde_kit.recipes.configs.return_forms import NStepReturns, TDLambdaReturns
@@ -57,6 +59,7 @@ _NAMES = {
     "ctde_kit.recipes.coma": ("COMAConfig",),
     "ctde_kit.recipes.commands.loading": ("LoadedRun", "load"),
     "ctde_kit.recipes.commands.named_tasks": ("named_task",),
+    "ctde_kit.recipes.commands.population_runs": ("start_population",),
     "ctde_kit.recipes.commands.running": ("start",),
     "ctde_kit.recipes.configs.channel_networks": ("BiCNetNetwork", "CommNetNetwork", "TarMACNetwork"),
     "ctde_kit.recipes.configs.critics": (
@@ -81,6 +84,7 @@ _NAMES = {
         "RunOpponent",
         "ZeroOpponent",
     ),
+    "ctde_kit.recipes.configs.populations": ("SyncConfig",),
     "ctde_kit.recipes.configs.recipe": ("CheckpointConfig", "EvaluationConfig", "RecipeConfig"),
     "ctde_kit.recipes.configs.replays": ("EpisodeForm", "ReplayConfig", "SequenceForm", "TransitionForm"),
     "ctde_kit.recipes.configs.return_forms": ("NStepReturns", "TDLambdaReturns"),
@@ -150,6 +154,7 @@ __all__ = [
     "RunOpponent",
     "SequenceForm",
     "SmaxTask",
+    "SyncConfig",
     "TDLambdaReturns",
     "TarMACNetwork",
     "TorchRLTask",
@@ -163,6 +168,7 @@ __all__ = [
     "load",
     "named_task",
     "start",
+    "start_population",
 ]
 
 __getattr__, __dir__ = lazy_face(__name__, {name: module for module, names in _NAMES.items() for name in names})

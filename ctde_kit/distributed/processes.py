@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
+from ctde_kit.capability import Capability
 from ctde_kit.protocols import StateDict
 from ctde_kit.training.random_state import random_state, restore_random_state
 
@@ -16,6 +17,14 @@ class ProcessLostError(RuntimeError):
 
 class Answer(Protocol):
     """What a call will return."""
+
+    def is_there(self, seconds: float) -> bool:
+        """Whether ``get`` has nothing to wait for, asked for at most so long.
+
+        Raises:
+            ProcessLostError: where the process gives no sign of life.
+        """
+        ...
 
     def get(self) -> Any:  # whatever the method returns
         """Wait for it.
@@ -66,15 +75,30 @@ class LocalProcesses:
     2
     """
 
+    def __init__(self) -> None:
+        self._hosted: list[LocalObject] = []
+
     def start(self, make: Callable[[], object], name: str) -> LocalObject:
-        return LocalObject(make)
+        self._hosted.append(LocalObject(make))
+        return self._hosted[-1]
 
     def share(self, value: object) -> object:
         # Elsewhere it would not change with what it was made of, either.
         return copy.deepcopy(value)
 
     def close(self) -> None:
-        """There is nothing to end."""
+        for hosted in self._hosted:
+            hosted.end()
+        self._hosted = []
+
+
+@runtime_checkable
+class Closes(Capability, Protocol):
+    """An object that has something to end, where no process ends with it."""
+
+    def close(self) -> object:
+        """End it."""
+        ...
 
 
 class LocalObject:
@@ -89,6 +113,8 @@ class LocalObject:
         return Answered(self._apart(lambda: getattr(self._object, method)(*arguments)))
 
     def end(self) -> None:
+        if isinstance(self._object, Closes):
+            self._object.close()
         self._object = None
 
     def _apart(self, call: Callable[[], object]) -> object:
@@ -107,6 +133,9 @@ class Answered:
 
     def __init__(self, value: object) -> None:
         self._value = value
+
+    def is_there(self, seconds: float) -> bool:
+        return True
 
     def get(self) -> Any:
         return self._value

@@ -9,6 +9,7 @@ import os
 import pickle
 import socket
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -98,13 +99,25 @@ class RayAnswer:
 
     def __init__(self, reference: Any, hosted: RayObject) -> None:
         self._reference, self._hosted = reference, hosted
+        self._alive_at = time.monotonic()
+
+    def is_there(self, seconds: float) -> bool:
+        import ray
+
+        if ray.wait([self._reference], timeout=seconds)[0]:
+            return True
+        hosted = self._hosted
+        if time.monotonic() - self._alive_at >= ASK_EVERY:
+            if not hosted.is_alive():
+                raise ProcessLostError(f"{hosted.name} gave no sign of life for {hosted.timeout:g} s")
+            self._alive_at = time.monotonic()
+        return False
 
     def get(self) -> Any:
         ray = _ray()
         hosted = self._hosted
-        while not ray.wait([self._reference], timeout=ASK_EVERY)[0]:
-            if not hosted.is_alive():
-                raise ProcessLostError(f"{hosted.name} gave no sign of life for {hosted.timeout:g} s")
+        while not self.is_there(ASK_EVERY):
+            pass
         try:
             return ray.get(self._reference)
         except ray.exceptions.RayTaskError as error:

@@ -8,7 +8,7 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModuleBase
 from tensordict.utils import NestedKey
-from torch import Tensor
+from torch import Tensor, nn
 
 from ctde_kit.entries import check_same_shape, required_entry, valid_agents, valid_entry
 from ctde_kit.entry_tables import Entry, GroupEntries, as_key, one_per_step
@@ -142,6 +142,14 @@ class MAPPOLoss(ModuleLoss):
             value=keys.state_value,
             mask=keys.mask,
         )
+
+    def critics_by_group(self) -> dict[str, nn.ModuleDict]:
+        """The critic, and the units in which it learns returns."""
+        actor = self.actor_network
+        parts: dict[str, nn.Module] = {"critic": self.critic_network}
+        if isinstance(self.value_norm, nn.Module):
+            parts["value_norm"] = self.value_norm
+        return {actor.group.name if isinstance(actor, HasGroup) else GroupKeys().group: nn.ModuleDict(parts)}
 
     def _table(self) -> list[Entry]:
         return [*self.policy_entries(self.actor_network), *self.value_entries()]

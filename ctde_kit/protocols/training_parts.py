@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from tensordict import TensorDictBase
@@ -12,6 +12,7 @@ from ctde_kit.capability import Capability
 from ctde_kit.protocols.saved_state import Stateful
 
 if TYPE_CHECKING:
+    import torch
     from torchrl.envs import EnvBase
 
 
@@ -143,4 +144,23 @@ class HoldsLosses(Capability, Protocol):
     @property
     def losses(self) -> nn.Module:
         """All losses, with the networks that they train."""
+        ...
+
+
+@runtime_checkable
+class HoldsOptimizers(Capability, Protocol):
+    """An update that shows its optimizers, such as ``GradientStep``."""
+
+    @property
+    def optimizers(self) -> Sequence[torch.optim.Optimizer]:
+        """Those of all parameters that it trains."""
+        ...
+
+
+@runtime_checkable
+class HoldsCritics(Capability, Protocol):
+    """A loss that shows what judges each group's actions, such as ``MADDPGLoss``."""
+
+    def critics_by_group(self) -> Mapping[str, nn.ModuleDict]:
+        """By group its critics, their targets, a mixer, and statistics of what they learn; nothing of actors."""
         ...

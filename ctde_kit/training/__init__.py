@@ -18,6 +18,7 @@ from ctde_kit.training.evaluation import Returns, evaluate, record_episode
 from ctde_kit.training.evaluation_log import EvaluationLog, read_evaluations
 from ctde_kit.training.evaluations import Evaluations
 from ctde_kit.training.gradient_step import GradientStep
+from ctde_kit.training.group_critics import GroupCritics, group_critics
 from ctde_kit.training.loop import iterate
 from ctde_kit.training.pairings import CrossPlay, cross_play
 from ctde_kit.training.parts import Iteration, Parts
@@ -39,6 +40,7 @@ __all__ = [
     "EvaluationLog",
     "Evaluations",
     "GradientStep",
+    "GroupCritics",
     "HardUpdate",
     "Iteration",
     "LinearEpsilon",
@@ -57,6 +59,7 @@ __all__ = [
     "checkpoint_paths",
     "cross_play",
     "evaluate",
+    "group_critics",
     "iterate",
     "latest_checkpoint",
     "load_parts",

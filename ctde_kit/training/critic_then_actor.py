@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
 from tensordict import TensorDictBase
 from torch import nn
 
@@ -37,6 +38,11 @@ class CriticThenActor:
     def losses(self) -> nn.ModuleDict:
         """The critics' losses by group, and the actors' losses by group."""
         return nn.ModuleDict({"critic": self.critic.losses, "actor": self.actor.losses})
+
+    @property
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        """The critics', then the actors'."""
+        return [*self.critic.optimizers, *self.actor.optimizers]
 
     @property
     def compile(self) -> bool:

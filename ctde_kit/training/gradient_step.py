@@ -84,6 +84,11 @@ class GradientStep:
             if steps < 1:
                 raise UserError(f"GradientStep: every[{name!r}]={steps}: expected 1 or more")
 
+    @property
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        """The optimizer."""
+        return [self.optimizer]
+
     def __call__(self, minibatch: TensorDictBase) -> Metrics:
         metrics = self._step(minibatch)
         self.updates += 1

@@ -48,6 +48,7 @@ class Run:
         progress: a ``bar``, ``lines`` (one per minute), or ``none``.
         stop: whether a signal has asked to stop.
         before_checkpoint: called before each checkpoint is written.
+        after_checkpoint: called after each checkpoint with its frames; a last one that an error leaves is left out.
         conclude: called at the end; what it returns is added to ``summary.json``.
 
     >>> import tempfile
@@ -76,6 +77,7 @@ class Run:
     progress: Progress = "bar"
     stop: StopSignals = field(default_factory=StopSignals)
     before_checkpoint: Callable[[], None] = lambda: None
+    after_checkpoint: Callable[[int], None] = lambda frames: None
     conclude: Callable[[], JsonObject] = dict
 
 
@@ -138,6 +140,7 @@ def run(parts: Parts, settings: Run, *, on_iteration: OnIteration | None = None)
             stopping = settings.stop.at_boundary()
             if stopping or is_last or frames - last_checkpoint >= settings.checkpoint_every_frames:
                 checkpoint(parts, settings, frames, on_iteration)
+                settings.after_checkpoint(frames)
                 last_checkpoint = frames
             if stopping and not is_last:
                 parts.collector.shutdown()

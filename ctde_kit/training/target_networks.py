@@ -127,6 +127,11 @@ class UpdateWithTargets:
         """The optimizer of the gradient step."""
         return self.update.optimizer
 
+    @property
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        """The optimizer of the gradient step."""
+        return self.update.optimizers
+
     def __call__(self, minibatch: TensorDictBase) -> Metrics:
         metrics: Metrics = self.update(minibatch)
         for rule in self.rules.values():

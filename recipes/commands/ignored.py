@@ -10,6 +10,7 @@ from ctde_kit.recipes.configs.mixers import NoMixer
 from ctde_kit.recipes.configs.recipe import RecipeConfig, has_field
 
 # By option, whether a configuration reads it, and what would make it so.
+_EXCHANGE = "distributed.sync.what=best_critic"
 READ: dict[str, tuple[Callable[[Any], bool], str]] = {  # of a configuration that has the option
     "replay.alpha": (lambda config: config.replay.prioritized, "replay.prioritized=true"),
     "replay.beta": (lambda config: config.replay.prioritized, "replay.prioritized=true"),
@@ -30,6 +31,10 @@ READ: dict[str, tuple[Callable[[Any], bool], str]] = {  # of a configuration tha
         lambda config: not config.fixed_alpha and config.target_entropy is None and not config.task.continuous,
         "discrete actions, without fixed_alpha and target_entropy",
     ),
+    **{
+        f"distributed.sync.{name}": (lambda config: config.distributed.sync.exchanges, _EXCHANGE)
+        for name in ("every", "unit", "end_every", "moments", "episodes")
+    },
     "team_reward": (
         lambda config: not has_field(type(config), "mixer") or not isinstance(config.mixer, NoMixer),
         "a mixer, such as mixer=vdn",

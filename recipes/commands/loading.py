@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import ctde_kit as ck
 from ctde_kit.errors import UserError
+from ctde_kit.files import JsonObject
 from ctde_kit.recipes.commands.recipes import RECIPES
 from ctde_kit.recipes.configs.data import from_data
 from ctde_kit.recipes.configs.recipe import RecipeConfig
 from ctde_kit.recipes.configs.replays import ReplayConfig
+from ctde_kit.recipes.wiring.population_directory import POPULATION_FILE, PopulationDirectory
 from ctde_kit.recipes.wiring.saved_runs import SavedRun, as_saved
 
 if TYPE_CHECKING:
@@ -120,8 +122,25 @@ def read_config(directory: Path) -> RecipeConfig:
     Raises:
         UserError: where there is none, or it is damaged.
     """
-    data, path = SavedRun(directory).config, directory / "config.yaml"
-    algorithm = data["algorithm"]
+    return _to_config(SavedRun(directory).config, directory / "config.yaml")
+
+
+def read_population(directory: PopulationDirectory) -> RecipeConfig:
+    """The configuration of a population.
+
+    Raises:
+        UserError: where there is none, or it is damaged.
+    """
+    return _to_config(directory.config, directory.path / POPULATION_FILE)
+
+
+def _to_config(data: JsonObject, path: Path) -> RecipeConfig:
+    """The configuration that ``data``, read from the file ``path``, is.
+
+    Raises:
+        UserError: where it is none of a recipe.
+    """
+    algorithm = data.get("algorithm")
     if not isinstance(algorithm, str) or algorithm not in RECIPES:
         raise UserError(f"{path}: expected `algorithm` to be one of {', '.join(RECIPES)}, found {algorithm!r}")
     return from_data(RECIPES[algorithm].config, data, str(path))

@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ctde_kit.errors import CallbackError, RunStopped, UserError
+from ctde_kit.recipes.configs.distributed_options import PopulationMember
 from ctde_kit.recipes.configs.own_code import code_of
 from ctde_kit.recipes.configs.recipe import RecipeConfig
+from ctde_kit.recipes.wiring.population_directory import PopulationDirectory
 from ctde_kit.training import checkpoint_paths
 from ctde_kit.training.run_lock import sole_writer
 from ctde_kit.training.stop_signals import StopSignals
@@ -67,11 +69,13 @@ def how_to_go_on(config: RecipeConfig, path: Path, trust: bool) -> str:
     """The command that goes on with the run in ``path``, for a shell in any directory.
 
     Args:
-        config: of the run.
+        config: of the run; a member goes on with its whole population.
         path: of its directory.
         trust: whether it runs code of the user's own.
     """
-    if not checkpoint_paths(path / "checkpoints"):
+    if isinstance(config.distributed, PopulationMember):
+        path = path.parents[1]
+    if not checkpoint_paths(path / "checkpoints") and not PopulationDirectory(path).has_version:
         return "start it again: there was no checkpoint yet"
     command = [f"ctde-{config.algorithm}", f"resume={path.absolute()}", *(["trust=true"] if trust else [])]
     return f"go on with {shlex.join(command)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
@@ -15,12 +16,14 @@ from ctde_kit.modules import TeamPolicy
 from ctde_kit.recipes.commands.loading import read_config
 from ctde_kit.recipes.commands.run_guard import guarded_run
 from ctde_kit.recipes.configs.data import to_data
+from ctde_kit.recipes.configs.distributed_options import OneProcess, PopulationMember
 from ctde_kit.recipes.configs.own_callbacks import imported
 from ctde_kit.recipes.configs.own_code import code_of, recorded
 from ctde_kit.recipes.configs.recipe import RecipeConfig
 from ctde_kit.recipes.wiring.attending import attention_critics
 from ctde_kit.recipes.wiring.devices import resolve_device
 from ctde_kit.recipes.wiring.logger_checks import check_loggers
+from ctde_kit.recipes.wiring.membership import EXCHANGE, Member
 from ctde_kit.recipes.wiring.policies import actor_configs
 from ctde_kit.recipes.wiring.run_evaluations import absolute_metric, run_evaluations
 from ctde_kit.recipes.wiring.run_facts import Session
@@ -39,6 +42,7 @@ from ctde_kit.training import (
     record_episode,
     run,
 )
+from ctde_kit.training.checkpoint import ON_ITERATION
 from ctde_kit.training.reporting import (
     AttentionRecord,
     beside_frames,
@@ -49,7 +53,7 @@ from ctde_kit.training.reporting import (
 from ctde_kit.training.stop_signals import StopSignals
 
 
-def start(config: RecipeConfig, path: str | Path) -> JsonObject:
+def start(config: RecipeConfig, path: str | Path, *, member: Member | None = None) -> JsonObject:
     """Train ``config`` in the new run directory ``path``, as the command line does, and return the run's summary.
 
     It evaluates, and writes metrics, checkpoints and curves. Where it ends before its first checkpoint nothing is left
@@ -58,6 +62,7 @@ def start(config: RecipeConfig, path: str | Path) -> JsonObject:
     Args:
         config: of the recipe.
         path: the run directory, which holds no run yet.
+        member: what the run does as a member of a population; ``None``: it is none.
 
     Raises:
         UserError: where ``path`` holds a run already or is in use, and for mistakes in the configuration.
@@ -72,7 +77,7 @@ def start(config: RecipeConfig, path: str | Path) -> JsonObject:
     """
     path = Path(path)
     check_loggers(config.logger)
-    callbacks = Callbacks(imported(config.callbacks))
+    callbacks = _callbacks(config, member)
     with guarded_run(config, path) as stop, ExitStack() as closing:
         if checkpoint_paths(path / "checkpoints"):
             raise UserError(f"{path} holds a run already: go on with resume={path}, or choose another hydra.run.dir")
@@ -86,20 +91,25 @@ def start(config: RecipeConfig, path: str | Path) -> JsonObject:
             if code:
                 _write(code, directory.path / CODE_FILE)
             _write(to_data(config), directory.path / "config.yaml")
-            return _train(config, parts, callbacks, directory, 0.0, stop, closing)
+            return _train(config, parts, callbacks, directory, 0.0, stop, closing, member)
         except BaseException:
             if not checkpoint_paths(directory.checkpoints):
                 directory.clear()
             raise
 
 
-def resume(config: RecipeConfig, path: Path, *, trust: bool = False) -> JsonObject:
+def _callbacks(config: RecipeConfig, member: Member | None) -> Callbacks:
+    return Callbacks({**imported(config.callbacks), **(member.callbacks if member is not None else {})})
+
+
+def resume(config: RecipeConfig, path: Path, *, trust: bool = False, member: Member | None = None) -> JsonObject:
     """Go on with the run in ``path``; rows of ``metrics.csv`` past its checkpoint are dropped.
 
     Args:
         config: of the run; total_frames, device, compile, threads and logger may be other ones.
         path: of its directory.
         trust: whether a user's own code that the run names may be imported and run.
+        member: what the run does as a member of a population; ``None``: it is none, or goes on alone.
 
     Raises:
         UserError: where ``path`` is in use or holds no whole checkpoint, where nothing is left to do, and where rows
@@ -107,7 +117,10 @@ def resume(config: RecipeConfig, path: Path, *, trust: bool = False) -> JsonObje
     """
     SavedRun(path).check_trust(config, trust=trust)
     check_loggers(config.logger)
-    callbacks = Callbacks(imported(config.callbacks))
+    callbacks = _callbacks(config, member)
+    if member is None and isinstance(config.distributed, PopulationMember):
+        # It goes on alone, without the other members.
+        config = replace(config, distributed=OneProcess())
     with guarded_run(config, path) as stop, ExitStack() as closing:
         directory = RunDirectory(path)
         content = read_checkpoint(latest_checkpoint(directory.checkpoints), algorithm=config.algorithm)
@@ -116,6 +129,8 @@ def resume(config: RecipeConfig, path: Path, *, trust: bool = False) -> JsonObje
             raise UserError(
                 f"total_frames={config.total_frames}: {path} has {content['frames']} frames already; ask for more"
             )
+        if member is None:
+            content.get(ON_ITERATION, {}).pop(EXCHANGE, None)
         parts = as_saved(config, SavedRun(path)).build()
         frames = load_parts(content, parts, on_iteration=callbacks)
         # The schedule may be another one now: with more total_frames the learning rate falls more slowly.
@@ -123,7 +138,7 @@ def resume(config: RecipeConfig, path: Path, *, trust: bool = False) -> JsonObje
         seconds = directory.read_rows(frames, content["rows"].tolist())
         print(f"going on from {frames} frames, to {config.total_frames}")
         _write(to_data(config), directory.path / "config.yaml")
-        return _train(config, parts, callbacks, directory, seconds, stop, closing)
+        return _train(config, parts, callbacks, directory, seconds, stop, closing, member)
 
 
 def go_on(config: RecipeConfig, path: Path) -> None:
@@ -169,6 +184,7 @@ def _train(
     seconds: float,
     stop: StopSignals,
     closing: ExitStack,
+    member: Member | None,
 ) -> JsonObject:
     """Train, evaluate and record; ``closing`` then closes the envs that evaluate and record."""
     task, device = config.task, resolve_device(config.device)
@@ -195,7 +211,10 @@ def _train(
         progress="bar" if sys.stderr.isatty() else "lines",
         stop=stop,
         before_checkpoint=evaluations.keep,
+        # Where a callback ends this run, the other members go on without it.
+        after_checkpoint=lambda frames: None if member is None or callbacks.ended_by else member.saved(frames),
         conclude=lambda: {
+            **(member.conclude(parts) if member is not None else {}),
             **(absolute_metric(config, team, evaluations, device) if config.evaluation.absolute else {}),
             **({"ended_by": callbacks.ended_by} if callbacks.ended_by else {}),
         },

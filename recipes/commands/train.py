@@ -14,13 +14,14 @@ from ctde_kit.errors import UserError
 from ctde_kit.recipes.commands.application import compose_and_run
 from ctde_kit.recipes.commands.arguments import check_arguments, is_true
 from ctde_kit.recipes.commands.ignored import check_read
-from ctde_kit.recipes.commands.loading import read_config
+from ctde_kit.recipes.commands.loading import read_config, read_population
 from ctde_kit.recipes.commands.options import Options
 from ctde_kit.recipes.commands.own_tasks import with_own_task
 from ctde_kit.recipes.commands.recipes import RECIPES
 from ctde_kit.recipes.commands.short_forms import expand, with_whole_numbers
 from ctde_kit.recipes.commands.worker_errors import worker_errors
 from ctde_kit.recipes.configs.recipe import RecipeConfig, has_field
+from ctde_kit.recipes.wiring.population_directory import PopulationDirectory
 
 OVERRIDABLE_ON_RESUME = ("total_frames", "device", "compile", "threads", "logger")
 
@@ -69,10 +70,14 @@ def _start(name: str, cfg: DictConfig, path: Path) -> float | None:
         check_read(config, HydraConfig.get().overrides.task)
     in_study = HydraConfig.get().runtime.choices.get("study") is not None
     # Not before: what follows loads torch.
+    from ctde_kit.recipes.commands.population_runs import go_on_with_population, start_population
     from ctde_kit.recipes.commands.running import go_on, start
 
     with worker_errors(path):
-        if in_study and (path / "config.yaml").exists():
+        if config.distributed.n_members > 1:
+            going_on = in_study and PopulationDirectory(path).exists
+            (go_on_with_population if going_on else start_population)(config, path)
+        elif in_study and (path / "config.yaml").exists():
             go_on(config, path)
         else:
             start(config, path)
@@ -107,14 +112,16 @@ def _resume(name: str, arguments: list[str]) -> None:
     if not values["resume"]:
         raise UserError("resume=: expected the directory that the run printed, resume=RUN_DIR")
     directory, trust = Path(values.pop("resume")).absolute(), is_true(f"trust={values.pop('trust', 'false')}")
-    config = read_config(directory)
+    population = PopulationDirectory(directory)
+    config = read_population(population) if population.exists else read_config(directory)
     if config.algorithm != name:
         raise UserError(f"{directory} is a run of {config.algorithm!r}: resume it with ctde-{config.algorithm}")
     config = _overridden(config, values)
+    from ctde_kit.recipes.commands.population_runs import resume_population
     from ctde_kit.recipes.commands.running import resume
 
     with worker_errors(directory):
-        resume(config, directory, trust=trust)
+        (resume_population if population.exists else resume)(config, directory, trust=trust)
 
 
 def _overridden(config: RecipeConfig, values: dict[str, str]) -> RecipeConfig:

@@ -17,7 +17,12 @@ from ctde_kit.recipes.configs.critics import (
     CriticConfig,
     ValueCriticConfig,
 )
-from ctde_kit.recipes.configs.distributed_options import DistributionConfig, OneProcess, RayDistribution
+from ctde_kit.recipes.configs.distributed_options import (
+    DistributionConfig,
+    OneProcess,
+    PopulationMember,
+    RayDistribution,
+)
 from ctde_kit.recipes.configs.explorations import (
     ExplorationConfig,
     GaussianExploration,
@@ -81,7 +86,7 @@ CHOICES: Mapping[type, Mapping[str, type]] = {
     MixerConfig: {"none": NoMixer, "vdn": VDNMixerConfig, "qmix": QMixerConfig, "qplex": QPLEXMixerConfig},
     WeightingConfig: {"none": NoWeighting, "optimistic": OptimisticWeighting, "central": CentralWeighting},
     MutualInformationConfig: {"none": NoMutualInformation, "variational": VariationalInformation},
-    DistributionConfig: {"none": OneProcess, "ray": RayDistribution},
+    DistributionConfig: {"none": OneProcess, "ray": RayDistribution, "member": PopulationMember},
     ReplayForm: {"transitions": TransitionForm, "sequences": SequenceForm, "episodes": EpisodeForm},
     ReturnConfig: {"n_step": NStepReturns, "td_lambda": TDLambdaReturns},
     TargetConfig: {"polyak": PolyakTarget, "hard": HardTarget},

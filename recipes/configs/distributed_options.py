@@ -1,4 +1,4 @@
-"""In which processes a run collects, as configurations."""
+"""In which processes a run collects and learns, as configurations."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 
 from ctde_kit.errors import UserError
 from ctde_kit.recipes.configs.checks import PATH, CheckedConfig, check_not_negative, check_positive
+from ctde_kit.recipes.configs.populations import InPopulation, SyncConfig, check_exchange
 
 
 @dataclass
 class DistributionConfig(CheckedConfig):
-    """In which processes a run collects; this is the base of all such configurations."""
+    """In which processes a run collects and learns; this is the base of all such configurations."""
 
     @property
     def n_collectors(self) -> int:
@@ -21,6 +22,19 @@ class DistributionConfig(CheckedConfig):
     def delayed(self) -> int:
         """How many iterations behind the weights of a batch are."""
         return 0
+
+    @property
+    def n_members(self) -> int:
+        """How many whole learners there are."""
+        return 1
+
+    def check_recipe(self, config: InPopulation, *, has_critic: bool) -> None:
+        """Raise ``UserError`` for a recipe that cannot be distributed so.
+
+        Args:
+            config: of the recipe.
+            has_critic: whether the recipe has critics.
+        """
 
 
 @dataclass
@@ -34,13 +48,32 @@ class OneProcess(DistributionConfig):
 
 
 @dataclass
+class PopulationMember(OneProcess):
+    """A run in one process that was a member of a population; kept with the run, for comparisons.
+
+    Args:
+        members: how many there were.
+        sync: what they exchanged.
+
+    >>> from ctde_kit.recipes.configs.distributed_options import PopulationMember
+    >>> PopulationMember(members=4).n_members
+    1
+    """
+
+    members: int = 1
+    sync: SyncConfig = field(default_factory=SyncConfig)
+
+
+@dataclass
 class RayDistribution(DistributionConfig):
-    """Collectors in processes of a Ray cluster, while the run's own process learns.
+    """Processes of a Ray cluster: collectors, while the run's own process learns, or members, each a whole learner.
 
     Args:
         address: of the cluster: local to start one on this machine, auto for the one that runs here, or HOST:PORT.
         collectors: how many, each with task.n_envs environments; frames_per_batch counts the frames of all.
         delay: batches collected ahead while this process learns, each with weights that many iterations old.
+        members: whole learners, each with a seed and a run directory of its own, of which the best counts.
+        sync: what members exchange, and when.
         restarts: how often lost processes are started again, all together, before the run ends.
         timeout: seconds after which a process that gives no sign of life is taken for lost.
 
@@ -52,15 +85,28 @@ class RayDistribution(DistributionConfig):
     address: str = field(default="local", metadata=PATH)
     collectors: int = 1
     delay: int = 0
+    members: int = 1
+    sync: SyncConfig = field(default_factory=SyncConfig)
     restarts: int = 3
     timeout: float = 60.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive(**{"distributed.collectors": self.collectors, "distributed.timeout": self.timeout})
+        check_positive(
+            **{
+                "distributed.collectors": self.collectors,
+                "distributed.members": self.members,
+                "distributed.timeout": self.timeout,
+            }
+        )
         check_not_negative(**{"distributed.delay": self.delay, "distributed.restarts": self.restarts})
         if self.address not in ("local", "auto") and not self.address.rpartition(":")[2].isdigit():
             raise UserError(f"distributed.address={self.address}: expected local, auto or HOST:PORT")
+        if self.members > 1 and (self.collectors, self.delay) != (1, 0):
+            raise UserError(
+                f"distributed.members={self.members}: each member collects in its own process, found "
+                f"distributed.collectors={self.collectors} and distributed.delay={self.delay}; leave these out"
+            )
 
     @property
     def n_collectors(self) -> int:
@@ -69,3 +115,10 @@ class RayDistribution(DistributionConfig):
     @property
     def delayed(self) -> int:
         return self.delay
+
+    @property
+    def n_members(self) -> int:
+        return self.members
+
+    def check_recipe(self, config: InPopulation, *, has_critic: bool) -> None:
+        check_exchange(config, self.sync, self.members, has_critic=has_critic)

@@ -89,7 +89,8 @@ class RecipeConfig(CheckedConfig):
         task: what to learn; small games have other defaults of total_frames and the like.
         actor: the actors' network.
         logger: where metrics go beside metrics.csv.
-        distributed: none for one process, ray for collectors in processes of a Ray cluster.
+        distributed: none for one process, ray for collectors or whole learners in processes of a Ray
+            cluster.
         opponents: by group, who acts for it without learning: a run directory, random, zero, heuristic, greedy_chase.
         initial: by group, the run directory whose policy it goes on from; critics and optimizers start anew.
         normalize_observations: networks read observations and states normalized by their running mean and deviation.
@@ -185,6 +186,7 @@ class RecipeConfig(CheckedConfig):
                 f"distributed.delay={self.distributed.delayed}: {self.algorithm} learns only from what its current "
                 "policy has collected; leave it out"
             )
+        self.distributed.check_recipe(self, has_critic=has_field(type(self), "critic"))
         if not 0 <= self.seed < 2**32:
             raise UserError(f"seed={self.seed}: expected 0 to {2**32 - 1}")
 

@@ -9,6 +9,7 @@ import torch
 
 from ctde_kit.collectors import RolloutCollector
 from ctde_kit.distributed import RayProcesses, RemoteRollouts, rank_seed
+from ctde_kit.errors import UserError
 from ctde_kit.modules import TeamPolicy
 from ctde_kit.protocols import ExperienceCollector
 from ctde_kit.recipes.configs.distributed_options import OneProcess, RayDistribution
@@ -23,6 +24,11 @@ def collector(cfg: RecipeConfig, run: Setting, team: TeamSpec, policy: TeamPolic
     where = cfg.distributed
     if not isinstance(where, RayDistribution):
         return _in_this_process(cfg, run, team, policy)
+    if where.members > 1:
+        raise UserError(
+            f"distributed.members={where.members}: these are {where.members} runs, each with parts of its own; train "
+            "them with the command line, or with start_population(config, path)"
+        )
     each = replace(
         cfg,
         distributed=OneProcess(),

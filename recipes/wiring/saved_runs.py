@@ -17,6 +17,7 @@ from ctde_kit.recipes.configs.opponents import RunOpponent
 from ctde_kit.recipes.configs.own_code import check_trust, code_of, identified, recorded
 from ctde_kit.recipes.configs.recipe import RecipeConfig
 from ctde_kit.recipes.configs.tasks.task import TaskConfig
+from ctde_kit.recipes.wiring.population_directory import PopulationDirectory
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,6 +49,8 @@ class SavedRun:
             UserError: where there is no such run.
         """
         path = self.directory / "config.yaml"
+        if PopulationDirectory(self.directory).exists and not path.is_file():
+            raise UserError(f"{self.directory} is a population: give the run of a member, {self.directory}/members/0")
         data = read_data(path)
         mappings = (data.get("task"), data.get("opponents", {}))
         if "algorithm" not in data or not all(isinstance(value, dict) for value in mappings):

@@ -83,6 +83,10 @@ class COMACriticLoss(ModuleLoss):
         """The critic; ``target_networks`` has its copy by the same name."""
         return nn.ModuleDict({"critic": self.critic_network})
 
+    def critics_by_group(self) -> dict[str, nn.ModuleDict]:
+        """The critic and its target."""
+        return {self.group.name: nn.ModuleDict({"critic": self.critic_network, "target_critic": self.target_critic})}
+
     @property
     def target_critic(self) -> TensorDictModuleBase:
         """The copy of the critic from which targets are computed."""

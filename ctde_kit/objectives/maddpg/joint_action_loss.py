@@ -130,6 +130,21 @@ class JointActionLoss(ModuleLoss):
         networks = cast("dict[str, TensorDictModuleBase]", dict(self.target_networks.items()))
         return {name: networks[f"{kind}_{name}"] for name in self._critics if f"{kind}_{name}" in networks}
 
+    def critics_by_group(self) -> dict[str, nn.ModuleDict]:
+        """By group its critics and their targets, and the mixer, without which they are no value of the team."""
+        kinds = ("critic", "twin_critic")
+        online = dict(zip(kinds, (self._critics, self._twins), strict=True))
+        parts = {name: nn.ModuleDict(self._shared_critic_parts()) for name in self._critics}
+        for kind in kinds:
+            for prefix, networks in (("", online[kind]), ("target_", self._targets_of(kind))):
+                for name, network in networks.items():
+                    parts[name][f"{prefix}{kind}"] = network
+        return parts
+
+    def _shared_critic_parts(self) -> dict[str, nn.Module]:
+        """What turns all groups' critics into one value."""
+        return {}
+
     @property
     def stored_keys(self) -> list[NestedKey]:
         """What a replay must keep: ``in_keys``, and the flags that not all envs write."""

@@ -182,6 +182,9 @@ class MADDPGLoss(JointActionLoss):
         networks |= self._critic_networks()
         return nn.ModuleDict(networks | {name: module for name, module in others.items() if module is not None})
 
+    def _shared_critic_parts(self) -> dict[str, nn.Module]:
+        return {} if self.mixer is None else {"mixer": self.mixer, "target_mixer": self.target_networks["mixer"]}
+
     @property
     def _learners(self) -> dict[str, DeterministicActor]:
         return {name: cast(DeterministicActor, self._actors[name]) for name in self._critics}
