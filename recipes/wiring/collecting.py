@@ -39,7 +39,8 @@ def collector(cfg: RecipeConfig, run: Setting, team: TeamSpec, policy: TeamPolic
     if where.learners > 1:
         return Learners(
             _endless(_in_this_process(each, run, team, policy)),
-            partial(_parts_of_rank, each),
+            # Its schedules count the frames of all, which its collector tells it.
+            partial(_parts_of_rank, replace(each, total_frames=cfg.total_frames)),
             processes=partial(RayProcesses, where.address, timeout=where.timeout),
             learners=where.learners,
             total_frames=cfg.total_frames,
