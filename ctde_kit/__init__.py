@@ -2,7 +2,7 @@
 
 ``import ctde_kit as ck`` gives the names below; each is imported when it is first used. The packages hold more:
 ``ck.modules``, ``ck.objectives``, ``ck.envs``, ``ck.collectors``, ``ck.data``, ``ck.training``, ``ck.graph``,
-``ck.testing``.
+``ck.distributed``, ``ck.testing``.
 """
 
 from typing import TYPE_CHECKING
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ctde_kit.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from ctde_kit import collectors, data, envs, graph, modules, objectives, testing, training
+    from ctde_kit import collectors, data, distributed, envs, graph, modules, objectives, testing, training
     from ctde_kit.collectors import RolloutCollector
     from ctde_kit.data import OnPolicyBuffer, Replay
     from ctde_kit.envs.vmas import VmasEnv
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_PACKAGES = ("collectors", "data", "envs", "graph", "modules", "objectives", "testing", "training")
+_PACKAGES = ("collectors", "data", "distributed", "envs", "graph", "modules", "objectives", "testing", "training")
 _NAMES = {
     "ctde_kit.collectors": ("RolloutCollector",),
     "ctde_kit.data": ("OnPolicyBuffer", "Replay"),
@@ -106,6 +106,7 @@ __all__ = [
     "action_value_critic",
     "collectors",
     "data",
+    "distributed",
     "envs",
     "evaluate",
     "graph",

@@ -1,6 +1,8 @@
 """Collectors and whole learners in processes of their own, on one machine or several, with Ray."""
 
 from ctde_kit.distributed.critic_exchange import CriticExchange
+from ctde_kit.distributed.gradients import AverageGradients, average_gradients, free_address
+from ctde_kit.distributed.learners import Learners
 from ctde_kit.distributed.meeting_room import Exchange, MeetingRoom, Saved, Scored
 from ctde_kit.distributed.member import Meetings
 from ctde_kit.distributed.population import Population
@@ -11,8 +13,10 @@ from ctde_kit.distributed.seeds import rank_seed
 from ctde_kit.distributed.sync_schedule import SyncSchedule
 
 __all__ = [
+    "AverageGradients",
     "CriticExchange",
     "Exchange",
+    "Learners",
     "LocalProcesses",
     "MeetingRoom",
     "Meetings",
@@ -24,5 +28,7 @@ __all__ = [
     "Saved",
     "Scored",
     "SyncSchedule",
+    "average_gradients",
+    "free_address",
     "rank_seed",
 ]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ctde_kit.entries import check_mask
 from ctde_kit.errors import check_choice
+from ctde_kit.shards import largest_of_all, mean_of_all, sum_of_all
 
 AdvantageNormalization = Literal["joint", "agent", "none"]
 NORMALIZATIONS: tuple[AdvantageNormalization, ...] = get_args(AdvantageNormalization)
@@ -17,6 +18,9 @@ NORMALIZATIONS: tuple[AdvantageNormalization, ...] = get_args(AdvantageNormaliza
 
 def masked_mean(x: Tensor, mask: Tensor | None) -> Tensor:
     """The mean of ``x`` where ``mask`` (bool, same shape) is true; 0 where it is true nowhere.
+
+    Where several learners hold a part of a batch each (``ctde_kit.shards``), the mean over learners of what this
+    returns is the mean over the whole batch.
 
     >>> import torch
     >>> from ctde_kit.objectives import masked_mean
@@ -26,7 +30,7 @@ def masked_mean(x: Tensor, mask: Tensor | None) -> Tensor:
     if mask is None:
         return x.mean()
     check_mask(mask, x=x)
-    return x.masked_fill(~mask, 0).sum() / mask.sum().clamp(min=1)
+    return mean_of_all(x.masked_fill(~mask, 0).sum(), mask.sum())
 
 
 # The squares of a batch's advantages up to this size have a sum far below float32's largest number.
@@ -58,13 +62,13 @@ def normalize_advantage(
     keep = advantage.new_ones(advantage.shape) if mask is None else mask.to(advantage.dtype)
     kept = advantage if mask is None else advantage.masked_fill(~mask, 0)
     outside = keep == 0
-    lowest = advantage.masked_fill(outside, math.inf).amin(dims, keepdim=True)
-    highest = advantage.masked_fill(outside, -math.inf).amax(dims, keepdim=True)
-    largest = kept.abs().amax(dims, keepdim=True)
+    lowest = -largest_of_all(-advantage.masked_fill(outside, math.inf).amin(dims, keepdim=True))
+    highest = largest_of_all(advantage.masked_fill(outside, -math.inf).amax(dims, keepdim=True))
+    largest = largest_of_all(kept.abs().amax(dims, keepdim=True))
     # Ordinary advantages are divided by 1, which changes no bit.
     kept = kept / torch.where(largest > LARGEST_UNSCALED, largest, 1)
-    count = keep.sum(dims, keepdim=True).clamp(min=1)
-    mean = kept.sum(dims, keepdim=True) / count
+    count = sum_of_all(keep.sum(dims, keepdim=True)).clamp(min=1)
+    mean = sum_of_all(kept.sum(dims, keepdim=True)) / count
     centered = ((kept - mean) * keep).masked_fill(lowest == highest, 0)
-    deviation = (centered.square().sum(dims, keepdim=True) / (count - 1).clamp(min=1)).sqrt()
+    deviation = (sum_of_all(centered.square().sum(dims, keepdim=True)) / (count - 1).clamp(min=1)).sqrt()
     return centered / (deviation + epsilon)

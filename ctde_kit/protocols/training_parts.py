@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from tensordict import TensorDictBase
 from torch import nn
@@ -50,6 +50,15 @@ class ExperienceCollector(Stateful, Protocol):
 
     def shutdown(self) -> None:
         """Release the env."""
+        ...
+
+
+@runtime_checkable
+class JoinsParts(Capability, Protocol):
+    """A collector that works together with the parts of a run, such as that of several learners."""
+
+    def join(self, parts: Any, /) -> None:
+        """Called with the parts, ``training.Parts``, before the first batch of a loop over them."""
         ...
 
 

@@ -11,6 +11,7 @@ from ctde_kit.training.checkpoint import (
     load_parts,
     read_checkpoint,
     save_checkpoint,
+    stateful_parts,
 )
 from ctde_kit.training.critic_then_actor import CriticEpochs, CriticThenActor
 from ctde_kit.training.evaluation import Returns, evaluate, record_episode
@@ -71,4 +72,5 @@ __all__ = [
     "restore_random_state",
     "run",
     "save_checkpoint",
+    "stateful_parts",
 ]

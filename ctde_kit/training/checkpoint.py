@@ -58,7 +58,7 @@ def save_checkpoint(
     >>> latest_checkpoint(directory).name
     'frames_0.pt'
     """
-    states = {name: part.state_dict() for name, part in _stateful(parts).items()}
+    states = {name: part.state_dict() for name, part in stateful_parts(parts).items()}
     content = {
         "format": FORMAT,
         "algorithm": algorithm,
@@ -168,7 +168,7 @@ def load_parts(content: StateDict, parts: Parts, *, on_iteration: object = None)
     >>> load_parts(read_checkpoint(path, algorithm="qmix"), config.build())
     600
     """
-    stateful = _stateful(parts)
+    stateful = stateful_parts(parts)
     if stateful.keys() != content["parts"].keys():
         raise UserError(
             f"the checkpoint has the parts {sorted(content['parts'])}, this run {sorted(stateful)}: "
@@ -226,6 +226,13 @@ def latest_checkpoint(directory: Path) -> Path:
     return paths[-1]
 
 
-def _stateful(parts: Parts) -> dict[str, Stateful]:
+def stateful_parts(parts: Parts) -> dict[str, Stateful]:
+    """The parts that a checkpoint saves, by their names.
+
+    >>> from ctde_kit.recipes import MatrixTask, QMIXConfig
+    >>> from ctde_kit.training import stateful_parts
+    >>> list(stateful_parts(QMIXConfig(task=MatrixTask(n_envs=2)).build()))
+    ['collector', 'prepare', 'buffer', 'update_schedule', 'update', 'policy']
+    """
     values = {field.name: getattr(parts, field.name) for field in dataclasses.fields(parts)}
     return {name: value for name, value in values.items() if isinstance(value, Stateful)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from tensordict import TensorDictBase
@@ -39,6 +39,9 @@ class GradientStep:
             altogether, and one warning says why. The first step of a new optimizer, which creates its state, is always
             eager; with ``every``, so are those until each loss has been learned from.
 
+        average: takes the gradient of each parameter, before clipping, and returns the mean over several learners,
+            such as ``distributed.AverageGradients``; steps are eager then.
+
     Raises:
         UserError: for a number in ``every`` that is not above 0, at the first step for a name that no loss gives, and
             at a step at which all losses wait.
@@ -64,10 +67,11 @@ class GradientStep:
         *,
         every: Mapping[str, int] | None = None,
         compile: bool = False,
+        average: Callable[[list[Tensor | None]], list[Tensor | None]] | None = None,
     ):
         self.losses = nn.ModuleDict(dict(losses))
         self.optimizer, self.max_grad_norm = optimizer, max_grad_norm
-        self.compile = compile
+        self.compile, self.average = compile and average is None, average
         self.parameters = list(dict.fromkeys(_trainable(self.losses)))
         self._networks = {
             group: [params for child in loss.children() if (params := _trainable(child))]
@@ -151,6 +155,7 @@ class GradientStep:
                 f"GradientStep: every={self.every}: all losses wait at step {self.updates + 1}; leave one out"
             )
         raw = torch.autograd.grad(total, self.parameters, allow_unused=True)
+        raw = [*raw] if self.average is None else self.average([*raw])
         gradients = {p: gradient for p, gradient in zip(self.parameters, raw, strict=True) if gradient is not None}
         for group, networks in self._networks.items():
             used = [[p for p in network if p in gradients] for network in networks]

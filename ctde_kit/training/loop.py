@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ctde_kit.errors import NotFiniteError
 from ctde_kit.finite import check_finite
+from ctde_kit.protocols import JoinsParts
 from ctde_kit.training.parts import Iteration, Metrics, Parts
 
 
@@ -29,6 +30,8 @@ def iterate(parts: Parts) -> Iterator[Iteration]:
     12 1
     24 1
     """
+    if isinstance(parts.collector, JoinsParts):
+        parts.collector.join(parts)
     for batch in parts.collector:
         check_finite(batch, parts.collector.frames)
         parts.buffer.extend(parts.prepare(batch))

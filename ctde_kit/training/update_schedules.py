@@ -11,6 +11,7 @@ from tensordict import TensorDictBase
 
 from ctde_kit.errors import UserError
 from ctde_kit.protocols import ReplayBuffer, StateDict
+from ctde_kit.shards import average_of_all
 from ctde_kit.training.parts import Metrics, Update
 
 
@@ -50,7 +51,7 @@ class Epochs:
                     f"Epochs: target_kl={self.target_kl}: no metric of the update ends with 'approx_kl'; leave "
                     "target_kl None, or use a loss that gives it, such as MAPPOLoss"
                 )
-            if self.target_kl is not None and torch.stack(divergences).mean() > self.target_kl:
+            if self.target_kl is not None and average_of_all(torch.stack(divergences).mean()) > self.target_kl:
                 return
 
 

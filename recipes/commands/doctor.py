@@ -92,14 +92,14 @@ def examine_run(directory: Path, *, trust: bool = False) -> Iterator[Report]:
     parts = config.build()
     ck.training.load_parts(content, parts)
     try:
-        yield from _examine_parts(parts)
+        yield from _examine_parts(parts, config.frames_per_batch // config.distributed.n_collectors)
     finally:
         parts.collector.env.close()
 
 
-def _examine_parts(parts: Any) -> Iterator[Report]:
+def _examine_parts(parts: Any, frames_per_batch: int) -> Iterator[Report]:
     team = ck.TeamSpec.from_env(parts.collector.env)
-    fresh = _rollout(parts.collector, parts.policy)
+    fresh = _rollout(parts.collector, parts.policy, frames_per_batch)
     for name, actor in parts.policy.learners.items():
         yield ck.testing.check_policy(actor, fresh, group=name, raises=False)
         roots = fresh[:, 0].select(*actor.in_keys, strict=False)
@@ -114,12 +114,11 @@ def _examine_parts(parts: Any) -> Iterator[Report]:
         yield ck.testing.check_sequential_update(parts.update, parts.buffer.items, raises=False)
 
 
-def _rollout(collector: Any, policy: Any) -> Any:
+def _rollout(collector: Any, policy: Any, frames_per_batch: int) -> Any:
     """A batch that is collected in this process, wherever the run collects."""
     if isinstance(collector, ck.RolloutCollector):
         return collector.rollout()
-    steps = collector.frames_per_batch // collector.collectors
-    return ck.RolloutCollector(collector.env, policy, frames_per_batch=steps).rollout()
+    return ck.RolloutCollector(collector.env, policy, frames_per_batch=frames_per_batch).rollout()
 
 
 def _examine_counterfactual(parts: Any, fresh: TensorDictBase) -> Iterator[Report]:

@@ -72,6 +72,8 @@ class RayDistribution(DistributionConfig):
         address: of the cluster: local to start one on this machine, auto for the one that runs here, or HOST:PORT.
         collectors: how many, each with task.n_envs environments; frames_per_batch counts the frames of all.
         delay: batches collected ahead while this process learns, each with weights that many iterations old.
+        learners: how many share every gradient step, each with task.n_envs environments, a buffer and minibatches of
+            its own; frames_per_batch counts the frames of all.
         members: whole learners, each with a seed and a run directory of its own, of which the best counts.
         sync: what members exchange, and when.
         restarts: how often lost processes are started again, all together, before the run ends.
@@ -85,6 +87,7 @@ class RayDistribution(DistributionConfig):
     address: str = field(default="local", metadata=PATH)
     collectors: int = 1
     delay: int = 0
+    learners: int = 1
     members: int = 1
     sync: SyncConfig = field(default_factory=SyncConfig)
     restarts: int = 3
@@ -95,6 +98,7 @@ class RayDistribution(DistributionConfig):
         check_positive(
             **{
                 "distributed.collectors": self.collectors,
+                "distributed.learners": self.learners,
                 "distributed.members": self.members,
                 "distributed.timeout": self.timeout,
             }
@@ -102,15 +106,18 @@ class RayDistribution(DistributionConfig):
         check_not_negative(**{"distributed.delay": self.delay, "distributed.restarts": self.restarts})
         if self.address not in ("local", "auto") and not self.address.rpartition(":")[2].isdigit():
             raise UserError(f"distributed.address={self.address}: expected local, auto or HOST:PORT")
-        if self.members > 1 and (self.collectors, self.delay) != (1, 0):
-            raise UserError(
-                f"distributed.members={self.members}: each member collects in its own process, found "
-                f"distributed.collectors={self.collectors} and distributed.delay={self.delay}; leave these out"
-            )
+        alone = {"collectors": self.collectors, "delay": self.delay + 1, "learners": self.learners}
+        for name, count in (("members", self.members), ("learners", self.learners)):
+            others = [f"distributed.{other}" for other, found in alone.items() if found > 1 and other != name]
+            if count > 1 and others:
+                raise UserError(
+                    f"distributed.{name}={count}: each of them collects and learns in a process of its own; leave out "
+                    f"{' and '.join(others)}"
+                )
 
     @property
     def n_collectors(self) -> int:
-        return self.collectors
+        return max(self.collectors, self.learners)
 
     @property
     def delayed(self) -> int:

@@ -1,4 +1,4 @@
-"""The collector of a run: in this process, or several in processes of their own."""
+"""The collector of a run: in this process or in others, alone or beside other learners."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import partial
 import torch
 
 from ctde_kit.collectors import RolloutCollector
-from ctde_kit.distributed import RayProcesses, RemoteRollouts, rank_seed
+from ctde_kit.distributed import Learners, RayProcesses, RemoteRollouts, rank_seed
 from ctde_kit.errors import UserError
 from ctde_kit.modules import TeamPolicy
 from ctde_kit.protocols import ExperienceCollector
@@ -17,6 +17,7 @@ from ctde_kit.recipes.configs.recipe import RecipeConfig
 from ctde_kit.recipes.wiring.setting import Setting, begin
 from ctde_kit.recipes.wiring.transforms import with_transforms
 from ctde_kit.specs import TeamSpec
+from ctde_kit.training import Parts
 
 
 def collector(cfg: RecipeConfig, run: Setting, team: TeamSpec, policy: TeamPolicy) -> ExperienceCollector:
@@ -32,9 +33,20 @@ def collector(cfg: RecipeConfig, run: Setting, team: TeamSpec, policy: TeamPolic
     each = replace(
         cfg,
         distributed=OneProcess(),
-        frames_per_batch=cfg.frames_per_batch // where.collectors,
-        total_frames=max(cfg.total_frames // where.collectors, 1),
+        frames_per_batch=cfg.frames_per_batch // where.n_collectors,
+        total_frames=max(cfg.total_frames // where.n_collectors, 1),
     )
+    if where.learners > 1:
+        return Learners(
+            _endless(_in_this_process(each, run, team, policy)),
+            # Its schedules count the frames of all, which its collector tells it.
+            partial(_parts_of_rank, replace(each, total_frames=cfg.total_frames)),
+            processes=partial(RayProcesses, where.address, timeout=where.timeout),
+            learners=where.learners,
+            total_frames=cfg.total_frames,
+            threads=max(torch.get_num_threads() // where.learners, 1),
+            timeout=where.timeout,
+        )
     # They share what this process computes with; with a delay it computes beside them.
     sharing = where.collectors + (1 if where.delay else 0)
     return RemoteRollouts(
@@ -50,6 +62,19 @@ def collector(cfg: RecipeConfig, run: Setting, team: TeamSpec, policy: TeamPolic
         threads=max(torch.get_num_threads() // sharing, 1),
         restarts=where.restarts,
     )
+
+
+def _parts_of_rank(cfg: RecipeConfig, rank: int) -> Parts:
+    """The parts of a learner of one rank, in its own process, with the seed of that rank."""
+    parts = replace(cfg, seed=rank_seed(cfg.seed, rank)).build()
+    assert isinstance(parts.collector, RolloutCollector)
+    return replace(parts, collector=_endless(parts.collector))
+
+
+def _endless(collector: RolloutCollector) -> RolloutCollector:
+    """The same collector; whoever takes its batches knows when to stop."""
+    collector.total_frames = -1
+    return collector
 
 
 def _of_rank(cfg: RecipeConfig, team: TeamSpec, policy: TeamPolicy, rank: int) -> RolloutCollector:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ctde_kit.errors import UserError
+from ctde_kit.shards import sum_of_all
 
 
 class ValueNorm(nn.Module):
@@ -50,12 +51,12 @@ class ValueNorm(nn.Module):
             raise UserError(
                 f"ValueNorm: expected a mask of the returns' shape {list(returns.shape)}, found {list(mask.shape)}"
             )
-        count = mask.sum()
+        count = sum_of_all(mask.sum())
         kept = returns.masked_fill(~mask, 0)
         share = torch.where(count > 0, 1 - self.decay, 0.0)
         count = count.clamp(min=1)
-        self.mean_sum += share * (kept.sum() / count - self.mean_sum)
-        self.square_sum += share * (kept.square().sum() / count - self.square_sum)
+        self.mean_sum += share * (sum_of_all(kept.sum()) / count - self.mean_sum)
+        self.square_sum += share * (sum_of_all(kept.square().sum()) / count - self.square_sum)
         self.weight += share * (1 - self.weight)
 
     def _moments(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

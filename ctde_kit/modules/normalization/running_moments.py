@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ctde_kit.errors import UserError
+from ctde_kit.shards import sum_of_all
 
 # A variance below this share of the squared mean is float32's rounding error.
 RESOLUTION = 1e-14
@@ -55,10 +56,10 @@ class RunningMoments(nn.Module):
         values, dims = values.to(self.mean), tuple(range(values.ndim - 1))
         drop = torch.zeros_like(values[..., :1], dtype=torch.bool)
         drop = drop if mask is None else ~mask.to(drop.device).unsqueeze(-1)
-        count = (~drop).sum().to(self.count.dtype)
+        count = sum_of_all((~drop).sum().to(self.count.dtype))
         # Filled, not multiplied: dead agents' observations may be NaN, and 0 * NaN is NaN.
-        mean = values.masked_fill(drop, 0).sum(dims) / count.clamp(min=1)
-        square_sum = (values - mean).masked_fill(drop, 0).square().sum(dims)
+        mean = sum_of_all(values.masked_fill(drop, 0).sum(dims)) / count.clamp(min=1)
+        square_sum = sum_of_all((values - mean).masked_fill(drop, 0).square().sum(dims))
         share, shift = count / (self.count + count).clamp(min=1), mean - self.mean
         self.square_sum += square_sum + shift.square() * self.count * share
         self.mean += shift * share

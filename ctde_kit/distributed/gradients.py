@@ -1,0 +1,115 @@
+"""Gradients and statistics of a batch that several learners hold a part of, added up through gloo."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from ctde_kit.errors import UserError, WorkerError
+from ctde_kit.training import CriticThenActor, GradientStep, Parts, UpdateWithTargets
+
+
+class AverageGradients:
+    """What learners add up: the gradient of each step in one all-reduce, and the statistics of batches.
+
+    It is the ``average`` of a ``GradientStep``, and the ``Shards`` of ``ctde_kit.shards.sharing``. Each loss divides
+    the sum over this learner's living agents by their number in the whole batch, so the mean over learners is the
+    gradient of the whole batch, however many agents live in each part.
+
+    Args:
+        address: ``HOST:PORT`` where rank 0 listens.
+        rank: of this learner.
+        count: how many there are.
+        timeout: seconds that it waits for the others.
+
+    Raises:
+        WorkerError: where another learner is gone.
+
+    >>> import torch
+    >>> from ctde_kit.distributed import AverageGradients, free_address
+    >>> alone = AverageGradients(free_address(), rank=0, count=1)
+    >>> alone([torch.ones(2), None])
+    [tensor([1., 1.]), None]
+    """
+
+    def __init__(self, address: str, *, rank: int, count: int, timeout: float = 60.0) -> None:
+        host, _, port = address.rpartition(":")
+        self.rank, self.count = rank, count
+        wait = timedelta(seconds=timeout)
+        try:
+            store = dist.TCPStore(host, int(port), count, is_master=rank == 0, timeout=wait, wait_for_workers=False)
+            self._group = dist.ProcessGroupGloo(store, rank, count, wait)
+        except RuntimeError as error:
+            raise _lost(error) from error
+
+    def __call__(self, gradients: list[Tensor | None]) -> list[Tensor | None]:
+        given = [gradient for gradient in gradients if gradient is not None]
+        flat = self._reduced(torch.cat([gradient.reshape(-1) for gradient in given]), dist.ReduceOp.SUM) / self.count
+        parts = iter(flat.split([gradient.numel() for gradient in given]))
+        return [None if gradient is None else next(parts).view_as(gradient) for gradient in gradients]
+
+    def sum(self, values: Tensor) -> Tensor:
+        return self._reduced(values.detach().clone(), dist.ReduceOp.SUM)
+
+    def max(self, values: Tensor) -> Tensor:
+        return self._reduced(values.detach().clone(), dist.ReduceOp.MAX)
+
+    def _reduced(self, values: Tensor, operation: dist.ReduceOp.RedOpType) -> Tensor:
+        options = dist.AllreduceOptions()
+        options.reduceOp = operation
+        try:
+            self._group.allreduce([values], options).wait()
+        except RuntimeError as error:
+            raise _lost(error) from error
+        return values
+
+
+def _lost(error: Exception) -> WorkerError:
+    reason = " ".join(str(error).split())[:160]
+    return WorkerError(f"a learner was lost while gradients were added up ({reason}): go on from the last checkpoint")
+
+
+def free_address() -> str:
+    """``HOST:PORT`` of this machine, at a port that is free now."""
+    with socket.socket() as server:
+        server.bind(("", 0))
+        return f"{_own_host()}:{server.getsockname()[1]}"
+
+
+def _own_host() -> str:
+    """The address by which other machines reach this one; the loopback where it has no other."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # nothing is sent
+            return probe.getsockname()[0]
+        except OSError:
+            return "127.0.0.1"
+
+
+def average_gradients(parts: Parts, average: AverageGradients) -> None:
+    """Let every gradient step of ``parts`` learn from the mean over all learners, eagerly.
+
+    Raises:
+        UserError: for an update whose steps cannot be told, such as HAPPO's, which draws an order of its own.
+    """
+    for step in _gradient_steps(parts.update):
+        step.average, step.compile = average, False
+
+
+def _gradient_steps(update: object) -> Iterator[GradientStep]:
+    if isinstance(update, GradientStep):
+        yield update
+    elif isinstance(update, UpdateWithTargets):
+        yield update.update
+    elif isinstance(update, CriticThenActor):
+        yield from (update.critic.update, update.actor)
+    else:
+        raise UserError(
+            f"Learners: several learners cannot share a {type(update).__name__}: expected a GradientStep, "
+            "UpdateWithTargets or CriticThenActor; use one learner"
+        )

@@ -1,0 +1,58 @@
+"""The rollouts of one of several learners, which count the frames of all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from tensordict import TensorDictBase
+from torchrl.envs import EnvBase
+
+from ctde_kit.protocols import ExperienceCollector, StateDict
+from ctde_kit.training import Parts
+
+
+class ShardRollouts:
+    """A collector whose ``frames`` are those of ``count`` learners that each collect as much.
+
+    Args:
+        collector: of this learner.
+        count: how many learners there are.
+    """
+
+    def __init__(self, collector: ExperienceCollector, count: int) -> None:
+        self.collector, self.count = collector, count
+
+    @classmethod
+    def of(cls, parts: Parts, count: int) -> Parts:
+        """``parts`` with their collector as one of ``count``."""
+        return replace(parts, collector=cls(parts.collector, count))
+
+    @property
+    def env(self) -> EnvBase:
+        """Of this learner."""
+        return self.collector.env
+
+    @property
+    def frames(self) -> int:
+        """Env transitions that all learners have collected."""
+        return self.collector.frames * self.count
+
+    def __iter__(self) -> Iterator[TensorDictBase]:
+        return iter(self.collector)
+
+    def update_policy_weights_(self) -> None:
+        """Act with the current weights from the next batch on."""
+        self.collector.update_policy_weights_()
+
+    def shutdown(self) -> None:
+        """Close the env."""
+        self.collector.shutdown()
+
+    def state_dict(self) -> StateDict:
+        """Of the collector."""
+        return self.collector.state_dict()
+
+    def load_state_dict(self, state_dict: StateDict) -> None:
+        """Restore what ``state_dict`` returned."""
+        self.collector.load_state_dict(state_dict)

@@ -1,0 +1,90 @@
+"""Statistics over a batch of which several learners hold a part each.
+
+Means under a mask, normalized advantages and running statistics are those of the whole batch then: each learner sums
+its own part, and the sums are added up before anything is divided. Without other learners nothing here does anything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import Protocol
+
+from torch import Tensor
+
+__all__ = ["Shards", "average_of_all", "largest_of_all", "mean_of_all", "sharing", "sum_of_all"]
+
+
+class Shards(Protocol):
+    """The learners among which a batch is split; all of them call these in the same order."""
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        ...
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum over all learners of what each gives, without a gradient."""
+        ...
+
+    def max(self, values: Tensor) -> Tensor:
+        """The largest of what the learners give, entry by entry, without a gradient."""
+        ...
+
+
+# Of this thread.
+_current: ContextVar[Shards | None] = ContextVar("shards", default=None)
+
+
+@contextlib.contextmanager
+def sharing(shards: Shards) -> Iterator[None]:
+    """Inside the block batches are parts of a larger one.
+
+    >>> from ctde_kit.shards import sharing, sum_of_all
+    >>> class Doubled:
+    ...     count = 2
+    ...     def sum(self, values):
+    ...         return 2 * values
+    >>> import torch
+    >>> with sharing(Doubled()):
+    ...     sum_of_all(torch.tensor(3))
+    tensor(6)
+    """
+    before = _current.get()
+    _current.set(shards)
+    try:
+        yield
+    finally:
+        _current.set(before)
+
+
+def sum_of_all(values: Tensor) -> Tensor:
+    """The sum of a statistic over all learners; ``values`` itself where there is one."""
+    shards = _current.get()
+    return values if shards is None else shards.sum(values)
+
+
+def largest_of_all(values: Tensor) -> Tensor:
+    """The largest of a statistic over all learners; ``values`` itself where there is one."""
+    shards = _current.get()
+    return values if shards is None else shards.max(values)
+
+
+def mean_of_all(total: Tensor, count: Tensor) -> Tensor:
+    """A share of a mean: the mean over learners of what this returns is all totals divided by all counts.
+
+    Args:
+        total: the sum over this learner's entries; it may have a gradient.
+        count: how many they are.
+    """
+    shards = _current.get()
+    if shards is None:
+        return total / count.clamp(min=1)
+    return total * shards.count / shards.sum(count).clamp(min=1)
+
+
+def average_of_all(values: Tensor) -> Tensor:
+    """The mean over learners of what each gives, such as a metric by which all of them decide."""
+    shards = _current.get()
+    return values if shards is None else shards.sum(values) / shards.count

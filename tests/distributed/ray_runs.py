@@ -1,0 +1,78 @@
+"""Runs with processes of Ray, which tests disturb."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+from ctde_kit.training import read_metrics
+from tests.recipes.command_line import ENVIRONMENT, command
+
+MARK = "CTDE_KIT_TEST_RUN"
+
+
+class RayRun:
+    """A command that runs; all of its processes, those of Ray too, have a mark in their environment."""
+
+    def __init__(self, cwd: Path, *arguments: str) -> None:
+        self.mark = f"{MARK}={uuid.uuid4().hex}"
+        environment = {**ENVIRONMENT, **dict([self.mark.split("=")])}
+        pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+        self.process = subprocess.Popen(command(*arguments), cwd=cwd, env=environment, text=True, **pipes)
+
+    def processes(self) -> list[int]:
+        """All that run."""
+        found = []
+        for entry in Path("/proc").glob("[0-9]*"):
+            try:
+                if self.mark.encode() in (entry / "environ").read_bytes().split(b"\0"):
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+        return sorted(found)
+
+    def hosts(self) -> list[int]:
+        """Those that host an object, by their order of starting; Ray shows the class in their titles."""
+        return [pid for pid in self.processes() if _title(pid).startswith("ray::_Host")]
+
+    def end(self, seconds: float = 300) -> str:
+        """Wait for the end; what was written to standard error."""
+        _, errors = self.process.communicate(timeout=seconds)
+        deadline = time.monotonic() + 15
+        while self.processes() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return errors
+
+    def kill(self) -> None:
+        for pid in self.processes():
+            os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+
+
+StartRun = Callable[..., RayRun]
+
+
+def rows(run: Path) -> list[dict[str, float]]:
+    """Of ``metrics.csv``, without the seconds."""
+    found = list(read_metrics(run / "metrics.csv"))
+    assert found
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in found]
+
+
+def wait_for(path: Path, pattern: str, seconds: float = 240) -> None:
+    deadline = time.monotonic() + seconds
+    while not list(path.glob(pattern)):
+        assert time.monotonic() < deadline, f"no {pattern} in {path}"
+        time.sleep(0.05)
+
+
+def _title(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""

@@ -1,0 +1,57 @@
+"""Learners in processes of Ray that share every gradient step: the same weights in all, resuming, and a lost one."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from ctde_kit.training import latest_checkpoint, read_checkpoint
+from tests.distributed.ray_runs import StartRun, rows, wait_for
+from tests.distributed.test_ray_rollouts import RECIPES
+from tests.recipes.command_line import call
+
+pytest.importorskip("ray")
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+
+LEARNERS = ["distributed=ray", "distributed.learners=2"]
+
+
+def test_all_learners_have_the_same_weights_and_resume_bit_for_bit(tmp_path: Path, started: StartRun) -> None:
+    options = ["mappo", *RECIPES["mappo"], *LEARNERS, "normalize_observations=true"]
+    whole = call(tmp_path, *options, "hydra.run.dir=whole")
+    assert whole.returncode == 0, whole.stderr
+    killed = started(*options, "hydra.run.dir=killed")
+    wait_for(tmp_path / "killed" / "checkpoints", "frames_1000.pt")
+    killed.kill()
+    assert not (tmp_path / "killed" / "summary.json").exists(), "the run ended before it was killed"
+    resumed = call(tmp_path, "mappo", "resume=killed")
+    assert resumed.returncode == 0, resumed.stderr
+    assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
+
+    content = read_checkpoint(latest_checkpoint(tmp_path / "whole" / "checkpoints"), algorithm="mappo")["parts"]
+    (other,) = content["collector"]["learners"]
+    for part in ("update", "policy", "prepare", "observation_norm"):
+        ours, theirs = (torch.utils._pytree.tree_leaves(state[part]) for state in (content, other["parts"]))
+        tensors = [pair for pair in zip(ours, theirs, strict=True) if isinstance(pair[0], torch.Tensor)]
+        assert tensors
+        assert all(torch.equal(*pair) for pair in tensors), part
+    seen = [state["collector"]["next_root"]["agents/observation"] for state in (content["collector"], other["parts"])]
+    assert not torch.equal(*seen)
+
+
+def test_a_lost_learner_ends_the_run_with_one_line(tmp_path: Path, started: StartRun) -> None:
+    run = started("maddpg", *RECIPES["maddpg"], "total_frames=1000000", *LEARNERS, "hydra.run.dir=run")
+    wait_for(tmp_path / "run" / "checkpoints", "frames_500.pt")
+    (host,) = run.hosts()
+    os.kill(host, signal.SIGKILL)
+    errors = run.end(120)
+    assert run.process.returncode == 2, errors
+    (line,) = errors.strip().splitlines()
+    assert line.startswith("ctde-maddpg: error: ")
+    assert "lost" in line
+    assert "go on from the last checkpoint" in line
+    assert not run.processes()
