@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import logging
 import os
 import pickle
+import signal
 import socket
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ctde_kit.cores import usable_cores
@@ -47,7 +50,8 @@ class RayProcesses:
             raise UserError('Ray is not installed; run pip install "ctde-kit[ray]"')
         self.address, self.timeout = address, timeout
         self._hosted: list[RayObject] = []
-        self._owns = _connect(address)
+        with _own_signals():
+            self._owns = _connect(address)
 
     def start(self, make: Callable[[], object], name: str) -> RayObject:
         ray = _ray()
@@ -156,6 +160,20 @@ class _Host:
 def _ray() -> Any:
     """The package, which is an extra."""
     return importlib.import_module("ray")
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """After the block signals do what they did before: Ray's handlers would end a run that is stopping by itself."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                # Set again where Python still knows it, too: beneath Python, Ray has put its own in its place.
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def _connect(address: str) -> bool:
