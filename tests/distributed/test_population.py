@@ -136,6 +136,8 @@ def test_the_summary_has_the_best_member_and_all_others(genetic: Path) -> None:
 def test_a_member_is_an_ordinary_run(genetic: Path, tmp_path: Path) -> None:
     loaded = load(genetic / "members" / "1")
     assert loaded.frames == 180
+    # A callback of the configuration would switch `compile=auto` off.
+    assert loaded.config.callbacks == []
     with pytest.raises(UserError, match="is a population: give the run of a member"):
         load(genetic)
 

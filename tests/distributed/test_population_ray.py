@@ -130,15 +130,19 @@ def test_a_killed_member_sends_all_back_and_the_numbers_are_the_same(undisturbed
     assert_nothing_is_left(processes)
 
 
-def test_ctrl_c_leaves_nothing_behind_and_the_population_goes_on(undisturbed: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_nothing_behind_and_the_population_goes_on(
+    undisturbed: Path, tmp_path: Path, number: signal.Signals
+) -> None:
     path = tmp_path / "population"
     program = prepared(path)
     wait_for_version(path, 600, program)
     processes = descendants(program.pid)
     assert process_of(path, 0) in processes
-    os.killpg(program.pid, signal.SIGINT)
+    # A terminal sends it to all processes of its group.
+    os.killpg(program.pid, number) if number == signal.SIGINT else os.kill(program.pid, number)
     _, stderr = program.communicate(timeout=60)
-    assert program.returncode == 130, stderr
+    assert program.returncode == 128 + number, stderr
     assert f"go on with ctde-maddpg resume={path}" in stderr
     assert_nothing_is_left(processes)
     assert PopulationDirectory(path).version(2).frames < FRAMES
