@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-__all__ = ["CallbackError", "NotFiniteError", "RunStopped", "UserError", "WorkerError"]
+__all__ = ["CallbackError", "LearnerLostError", "NotFiniteError", "RunStopped", "UserError", "WorkerError"]
 
 Word = TypeVar("Word", bound=str)
 
@@ -24,6 +24,10 @@ class UserError(ValueError):
 
 class WorkerError(RuntimeError):
     """A worker process raised, died or hangs; the message is one line, the worker's traceback is a note."""
+
+
+class LearnerLostError(WorkerError):
+    """One of several learners that share gradients is gone; a run can go on from its last checkpoint."""
 
 
 class CallbackError(RuntimeError):

@@ -9,8 +9,9 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]  # documented
 
-from ctde_kit.errors import UserError, WorkerError
+from ctde_kit.errors import LearnerLostError, UserError
 from ctde_kit.training import CriticThenActor, GradientStep, Parts, UpdateWithTargets
 
 
@@ -28,7 +29,7 @@ class AverageGradients:
         timeout: seconds that it waits for the others.
 
     Raises:
-        WorkerError: where another learner is gone.
+        LearnerLostError: where another learner is gone.
 
     >>> import torch
     >>> from ctde_kit.distributed import AverageGradients, free_address
@@ -42,7 +43,7 @@ class AverageGradients:
         self.rank, self.count = rank, count
         wait = timedelta(seconds=timeout)
         try:
-            store = dist.TCPStore(host, int(port), count, is_master=rank == 0, timeout=wait, wait_for_workers=False)
+            store = TCPStore(host, int(port), count, is_master=rank == 0, timeout=wait, wait_for_workers=False)
             self._group = dist.ProcessGroupGloo(store, rank, count, wait)
         except RuntimeError as error:
             raise _lost(error) from error
@@ -61,17 +62,17 @@ class AverageGradients:
 
     def _reduced(self, values: Tensor, operation: dist.ReduceOp.RedOpType) -> Tensor:
         options = dist.AllreduceOptions()
-        options.reduceOp = operation
+        options.reduceOp = dist.ReduceOp(operation)
         try:
-            self._group.allreduce([values], options).wait()
+            self._group.allreduce([values], options).wait()  # pyright: ignore[reportAttributeAccessIssue]  # its stub
         except RuntimeError as error:
             raise _lost(error) from error
         return values
 
 
-def _lost(error: Exception) -> WorkerError:
+def _lost(error: Exception) -> LearnerLostError:
     reason = " ".join(str(error).split())[:160]
-    return WorkerError(f"a learner was lost while gradients were added up ({reason}): go on from the last checkpoint")
+    return LearnerLostError(f"a learner was lost while gradients were added up ({reason})")
 
 
 def free_address() -> str:

@@ -12,7 +12,7 @@ from ctde_kit.distributed.gradients import AverageGradients, average_gradients, 
 from ctde_kit.distributed.hosted_learner import HostedLearner
 from ctde_kit.distributed.processes import Answer, HostedObject, Processes, ProcessLostError
 from ctde_kit.distributed.shard_rollouts import ShardRollouts
-from ctde_kit.errors import UserError, WorkerError
+from ctde_kit.errors import LearnerLostError, UserError
 from ctde_kit.protocols import ExperienceCollector, StateDict
 from ctde_kit.shards import sharing
 from ctde_kit.training import Parts, stateful_parts
@@ -28,7 +28,7 @@ class Learners:
     this yields is rank 0's own, and ``frames`` counts those of all.
 
     It is the collector of rank 0, in this process, and works in ``iterate``, which lets it ``join`` the other parts:
-    gradient steps are eager then. A learner that is lost ends the run, which goes on from its last checkpoint.
+    gradient steps are eager then. Where a learner is lost none can go on: the run does so from its last checkpoint.
 
     Args:
         collector: of rank 0, without an end.
@@ -42,7 +42,7 @@ class Learners:
 
     Raises:
         UserError: for fewer than two learners.
-        WorkerError: while it learns, for a learner that is lost.
+        LearnerLostError: while it learns, for a learner that is gone.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Learners:
         self.own, self.make = ShardRollouts(collector, learners), make
         self.learners, self.total_frames = learners, total_frames
         self.threads, self.timeout = threads, timeout
-        self._open, self._processes = processes, None
+        self._open, self._processes, self._is_closed = processes, None, False
         self._hosts: list[HostedObject] = []
         self._average: AverageGradients | None = None
         # Of the other ranks, once a checkpoint was read.
@@ -116,7 +116,9 @@ class Learners:
         if self._processes is not None:
             self._processes.close()
         self._processes, self._hosts, self._average = None, [], None
-        self.own.shutdown()
+        if not self._is_closed:
+            self._is_closed = True
+            self.own.shutdown()
 
     def state_dict(self) -> StateDict:
         """Of rank 0's collector, and of all parts of the other learners."""
@@ -139,4 +141,4 @@ def _wait(answer: Answer) -> StateDict:
     try:
         return answer.get()
     except ProcessLostError as loss:
-        raise WorkerError(f"{loss}: go on from the last checkpoint") from loss
+        raise LearnerLostError(str(loss)) from loss

@@ -106,9 +106,7 @@ class RayAnswer:
         self._alive_at = time.monotonic()
 
     def is_there(self, seconds: float) -> bool:
-        import ray
-
-        if ray.wait([self._reference], timeout=seconds)[0]:
+        if _ray().wait([self._reference], timeout=seconds)[0]:
             return True
         hosted = self._hosted
         if time.monotonic() - self._alive_at >= ASK_EVERY:

@@ -106,7 +106,7 @@ class RemoteRollouts:
         self.frames_per_batch, self.total_frames, self.frames = frames_per_batch, total_frames, 0
         self.threads, self.restarts, self.restarted = threads, restarts, 0
         self.compile = False
-        self._open, self._processes = processes, None
+        self._open, self._processes, self._is_closed = processes, None, False
         self._hosts: list[HostedObject] = []
         self._asked: deque[_Asked] = deque()
         # After the last batch that a collector answered with; where it is None it begins.
@@ -193,7 +193,9 @@ class RemoteRollouts:
         if self._processes is not None:
             self._processes.close()
         self._processes, self._hosts = None, []
-        self.env.close()
+        if not self._is_closed:
+            self._is_closed = True
+            self.env.close()
 
     def state_dict(self) -> StateDict:
         """Frames, what each collector goes on from, and the batches in flight, for which it waits.

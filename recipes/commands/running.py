@@ -10,6 +10,7 @@ from pathlib import Path
 
 import yaml
 
+from ctde_kit.collectors import RolloutCollector
 from ctde_kit.errors import UserError
 from ctde_kit.files import JsonObject, replacing
 from ctde_kit.modules import TeamPolicy
@@ -82,6 +83,7 @@ def start(config: RecipeConfig, path: str | Path, *, member: Member | None = Non
         if checkpoint_paths(path / "checkpoints"):
             raise UserError(f"{path} holds a run already: go on with resume={path}, or choose another hydra.run.dir")
         parts = config.build()
+        closing.callback(_release, parts)
         # A run that was killed before its first checkpoint may have left rows.
         RunDirectory(path).clear()
         directory = RunDirectory(path)
@@ -132,6 +134,7 @@ def resume(config: RecipeConfig, path: Path, *, trust: bool = False, member: Mem
         if member is None:
             content.get(ON_ITERATION, {}).pop(EXCHANGE, None)
         parts = as_saved(config, SavedRun(path)).build()
+        closing.callback(_release, parts)
         frames = load_parts(content, parts, on_iteration=callbacks)
         # The schedule may be another one now: with more total_frames the learning rate falls more slowly.
         parts.anneal(frames)
@@ -139,6 +142,12 @@ def resume(config: RecipeConfig, path: Path, *, trust: bool = False, member: Mem
         print(f"going on from {frames} frames, to {config.total_frames}")
         _write(to_data(config), directory.path / "config.yaml")
         return _train(config, parts, callbacks, directory, seconds, stop, closing, member)
+
+
+def _release(parts: Parts) -> None:
+    """End the processes of other collectors and learners, also where the run ends with an error."""
+    if not isinstance(parts.collector, RolloutCollector):
+        parts.collector.shutdown()
 
 
 def go_on(config: RecipeConfig, path: Path) -> None:

@@ -70,6 +70,7 @@ def _start(name: str, cfg: DictConfig, path: Path) -> float | None:
         check_read(config, HydraConfig.get().overrides.task)
     in_study = HydraConfig.get().runtime.choices.get("study") is not None
     # Not before: what follows loads torch.
+    from ctde_kit.recipes.commands.lost_learners import persist
     from ctde_kit.recipes.commands.population_runs import go_on_with_population, start_population
     from ctde_kit.recipes.commands.running import go_on, start
 
@@ -80,7 +81,7 @@ def _start(name: str, cfg: DictConfig, path: Path) -> float | None:
         elif in_study and (path / "config.yaml").exists():
             go_on(config, path)
         else:
-            start(config, path)
+            persist(config, path, lambda: start(config, path))
     return final_return(config, path)
 
 
@@ -117,11 +118,15 @@ def _resume(name: str, arguments: list[str]) -> None:
     if config.algorithm != name:
         raise UserError(f"{directory} is a run of {config.algorithm!r}: resume it with ctde-{config.algorithm}")
     config = _overridden(config, values)
+    from ctde_kit.recipes.commands.lost_learners import persist
     from ctde_kit.recipes.commands.population_runs import resume_population
     from ctde_kit.recipes.commands.running import resume
 
     with worker_errors(directory):
-        (resume_population if population.exists else resume)(config, directory, trust=trust)
+        if population.exists:
+            resume_population(config, directory, trust=trust)
+        else:
+            persist(config, directory, lambda: resume(config, directory, trust=trust))
 
 
 def _overridden(config: RecipeConfig, values: dict[str, str]) -> RecipeConfig:

@@ -28,6 +28,11 @@ class DistributionConfig(CheckedConfig):
         """How many whole learners there are."""
         return 1
 
+    @property
+    def n_restarts(self) -> int:
+        """How often all learners start again after one was lost."""
+        return 0
+
     def check_recipe(self, config: InPopulation, *, has_critic: bool) -> None:
         """Raise ``UserError`` for a recipe that cannot be distributed so.
 
@@ -122,6 +127,10 @@ class RayDistribution(DistributionConfig):
     @property
     def delayed(self) -> int:
         return self.delay
+
+    @property
+    def n_restarts(self) -> int:
+        return self.restarts if self.learners > 1 else 0
 
     @property
     def n_members(self) -> int:

@@ -43,8 +43,25 @@ def test_all_learners_have_the_same_weights_and_resume_bit_for_bit(tmp_path: Pat
     assert not torch.equal(*seen)
 
 
-def test_a_lost_learner_ends_the_run_with_one_line(tmp_path: Path, started: StartRun) -> None:
-    run = started("maddpg", *RECIPES["maddpg"], "total_frames=1000000", *LEARNERS, "hydra.run.dir=run")
+def test_after_a_loss_all_go_on_from_the_last_checkpoint(tmp_path: Path, started: StartRun) -> None:
+    options = ["maddpg", *RECIPES["maddpg"], *LEARNERS]
+    whole = call(tmp_path, *options, "hydra.run.dir=whole")
+    assert whole.returncode == 0, whole.stderr
+    run = started(*options, "hydra.run.dir=run")
+    wait_for(tmp_path / "run" / "checkpoints", "frames_500.pt")
+    (host,) = run.hosts()
+    os.kill(host, signal.SIGKILL)
+    errors = run.end()
+    assert run.process.returncode == 0, errors
+    assert "lost" in errors
+    assert "all learners go on from the last checkpoint (restart 1 of 3)" in errors
+    assert rows(tmp_path / "run") == rows(tmp_path / "whole")
+    assert not run.processes()
+
+
+def test_a_loss_too_many_is_one_line(tmp_path: Path, started: StartRun) -> None:
+    options = ["maddpg", *RECIPES["maddpg"], "total_frames=1000000", *LEARNERS, "distributed.restarts=0"]
+    run = started(*options, "hydra.run.dir=run")
     wait_for(tmp_path / "run" / "checkpoints", "frames_500.pt")
     (host,) = run.hosts()
     os.kill(host, signal.SIGKILL)
@@ -53,5 +70,5 @@ def test_a_lost_learner_ends_the_run_with_one_line(tmp_path: Path, started: Star
     (line,) = errors.strip().splitlines()
     assert line.startswith("ctde-maddpg: error: ")
     assert "lost" in line
-    assert "go on from the last checkpoint" in line
+    assert "go on with ctde-maddpg resume=" in line
     assert not run.processes()
