@@ -18,10 +18,8 @@ from typing import Any
 
 from ctde_kit.cores import usable_cores
 from ctde_kit.distributed.processes import ProcessLostError
+from ctde_kit.distributed.signs_of_life import SignsOfLife
 from ctde_kit.errors import UserError
-
-# How often a process that has not answered yet is asked whether it is alive, in seconds.
-ASK_EVERY = 5.0
 
 
 class RayProcesses:
@@ -31,7 +29,8 @@ class RayProcesses:
 
     Args:
         address: ``local`` to start one here, ``auto`` for the one that runs on this machine, or ``HOST:PORT``.
-        timeout: seconds after which a process that gives no sign of life is taken for lost.
+        timeout: seconds after which a process that gives no sign of life is taken for lost; at its start it gets
+            minutes.
 
     Raises:
         UserError: where Ray is not installed, or no cluster answers.
@@ -80,18 +79,23 @@ class RayObject:
     """An object in a Ray actor."""
 
     def __init__(self, actor: Any, name: str, timeout: float) -> None:
-        self._actor, self.name, self.timeout = actor, name, timeout
+        self._actor, self.name = actor, name
+        self._signs = SignsOfLife(self._asked_whether_alive, timeout)
 
     def ask(self, method: str, *arguments: object) -> RayAnswer:
+        self._signs.forget()
         # Arguments that are references of Ray are resolved where they arrive, if they stand by themselves.
         return RayAnswer(self._actor.call.remote(method, *arguments), self)
 
-    def is_alive(self) -> bool:
-        """Whether its process answers within ``timeout``."""
+    def check_alive(self) -> None:
+        """Raise ``ProcessLostError`` where its process has given no sign of life for too long."""
+        if self._signs.missing(time.monotonic()):
+            raise ProcessLostError(f"{self.name} gave no sign of life for {self._signs.limit:g} s")
+
+    def _asked_whether_alive(self) -> Callable[[], bool]:
         ray = _ray()
         sign = self._actor.alive.options(concurrency_group="alive").remote()
-        answered, _ = ray.wait([sign], timeout=self.timeout)
-        return bool(answered)
+        return lambda: bool(ray.wait([sign], timeout=0)[0])
 
     def end(self) -> None:
         ray = _ray()
@@ -103,22 +107,17 @@ class RayAnswer:
 
     def __init__(self, reference: Any, hosted: RayObject) -> None:
         self._reference, self._hosted = reference, hosted
-        self._alive_at = time.monotonic()
 
     def is_there(self, seconds: float) -> bool:
         if _ray().wait([self._reference], timeout=seconds)[0]:
             return True
-        hosted = self._hosted
-        if time.monotonic() - self._alive_at >= ASK_EVERY:
-            if not hosted.is_alive():
-                raise ProcessLostError(f"{hosted.name} gave no sign of life for {hosted.timeout:g} s")
-            self._alive_at = time.monotonic()
+        self._hosted.check_alive()
         return False
 
     def get(self) -> Any:
         ray = _ray()
         hosted = self._hosted
-        while not self.is_there(ASK_EVERY):
+        while not self.is_there(1.0):
             pass
         try:
             return ray.get(self._reference)
