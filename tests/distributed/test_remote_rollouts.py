@@ -14,7 +14,6 @@ from ctde_kit.collectors import RolloutCollector
 from ctde_kit.errors import UserError, WorkerError
 from tests.distributed.versioned import N_ENVS, STEPS, VERSION, collector, fragile, learn, rollouts
 
-
 SLOW = pytest.mark.slow
 LOSSES = [(1, 1), (4, 0), (5, 0), (5, 1)]
 
