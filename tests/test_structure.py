@@ -130,7 +130,7 @@ def test_a_lazy_face_gives_what_it_lists(face: str) -> None:
 def test_the_front_door_is_small() -> None:
     import ctde_kit
 
-    packages = {"collectors", "data", "envs", "graph", "modules", "objectives", "testing", "training"}
+    packages = {"collectors", "data", "distributed", "envs", "graph", "modules", "objectives", "testing", "training"}
     assert packages <= set(ctde_kit.__all__)
     assert 25 <= len(set(ctde_kit.__all__) - packages - {"__version__"}) <= 32
 

@@ -2,7 +2,6 @@
 
 from ctde_kit.distributed.critic_exchange import CriticExchange
 from ctde_kit.distributed.gradients import AverageGradients, average_gradients, free_address
-from ctde_kit.distributed.learners import Learners
 from ctde_kit.distributed.meeting_room import Exchange, MeetingRoom, Saved, Scored
 from ctde_kit.distributed.member import Meetings
 from ctde_kit.distributed.population import Population
@@ -10,6 +9,7 @@ from ctde_kit.distributed.processes import LocalProcesses, Processes, ProcessLos
 from ctde_kit.distributed.ray_processes import RayProcesses
 from ctde_kit.distributed.remote_rollouts import RemoteRollouts
 from ctde_kit.distributed.seeds import rank_seed
+from ctde_kit.distributed.shared_learning import Learners
 from ctde_kit.distributed.sync_schedule import SyncSchedule
 
 __all__ = [

@@ -101,6 +101,7 @@ def critic_moments(parts: Parts) -> list[torch.Tensor]:
     ]
 
 
+@pytest.mark.slow
 def test_a_compiled_update_sees_the_new_critics_without_compiling_again() -> None:
     compiled, eager = (small_maddpg_config(compile="off").build() for _ in range(2))
     compiled.update.update.compile = True

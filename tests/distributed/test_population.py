@@ -178,6 +178,7 @@ def assert_same_population(ours: Path, theirs: Path) -> None:
     assert PopulationDirectory(ours).exchanges() == PopulationDirectory(theirs).exchanges()
 
 
+@pytest.mark.slow
 def test_more_losses_than_restarts_end_the_population_and_it_can_be_resumed(
     genetic: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -239,6 +240,7 @@ def test_what_a_member_raises_names_it(tmp_path: Path) -> None:
     assert not (tmp_path / "population" / "members").exists()
 
 
+@pytest.mark.slow
 def test_groups_that_compete_have_a_best_member_each(tmp_path: Path) -> None:
     task = VmasTask("vmas/simple_tag", n_envs=6, max_steps=7, groups_compete=True)
     summary = train(small_population(task=task, total_frames=120, sync={"every": 60}), tmp_path / "population")

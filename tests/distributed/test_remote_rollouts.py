@@ -14,6 +14,9 @@ from ctde_kit.collectors import RolloutCollector
 from ctde_kit.errors import UserError, WorkerError
 from tests.distributed.versioned import N_ENVS, STEPS, VERSION, collector, fragile, learn, rollouts
 
+SLOW = pytest.mark.slow
+LOSSES = [(1, 1), (4, 0), (5, 0), (5, 1)]
+
 
 def assert_same(found: Sequence[TensorDictBase], expected: Sequence[TensorDictBase]) -> None:
     assert len(found) == len(expected)
@@ -51,7 +54,7 @@ def test_rows_stand_in_the_order_of_ranks_and_differ() -> None:
     assert not any(torch.equal(rows[i], rows[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
 
 
-@pytest.mark.parametrize("delay", [0, 1, 2])
+@pytest.mark.parametrize("delay", [0, pytest.param(1, marks=SLOW), 2])
 def test_a_batch_has_the_weights_of_delay_iterations_ago(delay: int) -> None:
     assert versions(learn(rollouts(2, delay=delay), 6)) == [max(0, t - delay) for t in range(6)]
 
@@ -64,7 +67,7 @@ def test_it_stops_at_total_frames_and_asks_for_no_more(delay: int) -> None:
     assert not one.state_dict()["in_flight"]
 
 
-@pytest.mark.parametrize("delay", [0, 1, 2])
+@pytest.mark.parametrize("delay", [0, pytest.param(1, marks=SLOW), 2])
 def test_a_state_in_the_middle_goes_on_as_if_unbroken(delay: int) -> None:
     unbroken = rollouts(2, delay=delay)
     learn(unbroken, 3)
@@ -98,8 +101,7 @@ def test_a_state_of_another_layout_is_refused() -> None:
         rollouts(3).load_state_dict(one.state_dict())
 
 
-@pytest.mark.parametrize("delay", [0, 1])
-@pytest.mark.parametrize("call", [1, 4, 5])
+@pytest.mark.parametrize(("call", "delay"), [(1, 0), (4, 1), *(pytest.param(*case, marks=SLOW) for case in LOSSES)])
 def test_a_lost_process_changes_nothing(call: int, delay: int, caplog: pytest.LogCaptureFixture) -> None:
     expected = learn(rollouts(2, delay=delay), 5)
     torch.manual_seed(0)

@@ -73,5 +73,8 @@ class ThreadAnswer:
     def __init__(self, future: Future[Any]) -> None:
         self._future = future
 
+    def is_there(self, seconds: float) -> bool:
+        return self._future.done()
+
     def get(self) -> Any:
         return self._future.result(60)

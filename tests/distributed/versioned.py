@@ -84,6 +84,7 @@ class FragileProcesses(LocalProcesses):
     """Processes that are lost, each with its first call of a number in ``calls``, counted over all objects."""
 
     def __init__(self, calls: set[int]) -> None:
+        super().__init__()
         self.calls, self.count = calls, 0
 
     def start(self, make: Callable[[], object], name: str) -> HostedObject:
@@ -106,6 +107,9 @@ class _Fragile:
 class _Lost:
     def __init__(self, name: str) -> None:
         self.name = name
+
+    def is_there(self, seconds: float) -> bool:
+        return True
 
     def get(self) -> object:
         raise ProcessLostError(f"{self.name} was lost")
