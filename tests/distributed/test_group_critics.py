@@ -80,6 +80,15 @@ def check_networks_change_hands(ours: Parts, theirs: Parts) -> None:
     assert all(torch.equal(value, other[name]) for name, value in losses(theirs).items())
 
 
+def test_a_state_is_a_copy() -> None:
+    critics = group_critics(learner("maddpg", 0).update)["agents"]
+    state = critics.state(moments=True)
+    values = [*state.networks.values(), *(value for of in state.moments.values() for value in of.values())]
+    before = [value.clone() for value in values]
+    critics.take(group_critics(learner("maddpg", 1).update)["agents"].state(moments=True), "copy")
+    assert all(torch.equal(value, then) for value, then in zip(values, before, strict=True))
+
+
 def kind(name: str) -> str:
     """Which network an entry is of: some entries are constants, but of each network one moves."""
     return ".".join(part for part in name.split(".") if any(mark in part for mark in MARKS))
