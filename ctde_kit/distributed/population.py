@@ -33,6 +33,7 @@ class Population:
         on_saved: called when all members have written a checkpoint, with its frames.
         on_wait: called about twice a second while members train; what it raises ends the population.
 
+    >>> from functools import partial
     >>> from ctde_kit.distributed import LocalProcesses, Population, Scored
     >>> def train(rank, meetings):
     ...     theirs = meetings.exchange(Scored(6, 1, {"return": rank}, {"return": f"critics of {rank}"}))

@@ -37,6 +37,7 @@ class GroupCritics:
         modules: the group's critics, their target networks, and whatever else belongs to them.
         optimizers: of their parameters, and perhaps of others.
 
+    >>> import torch
     >>> from ctde_kit.recipes import MADDPGConfig, VmasTask
     >>> from ctde_kit.training import group_critics
     >>> task = VmasTask("vmas/navigation", n_envs=2)
