@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 import torch
@@ -27,6 +27,7 @@ class AverageGradients:
         rank: of this learner.
         count: how many there are.
         timeout: seconds that it waits for the others.
+        explain: called where another learner is gone; it may raise the reason instead.
 
     Raises:
         LearnerLostError: where another learner is gone.
@@ -38,14 +39,23 @@ class AverageGradients:
     [tensor([1., 1.]), None]
     """
 
-    def __init__(self, address: str, *, rank: int, count: int, timeout: float = 60.0) -> None:
+    def __init__(
+        self,
+        address: str,
+        *,
+        rank: int,
+        count: int,
+        timeout: float = 60.0,
+        explain: Callable[[], None] = lambda: None,
+    ) -> None:
         host, _, port = address.rpartition(":")
-        self.rank, self.count = rank, count
+        self.rank, self.count, self.explain = rank, count, explain
         wait = timedelta(seconds=timeout)
         try:
             store = TCPStore(host, int(port), count, is_master=rank == 0, timeout=wait, wait_for_workers=False)
             self._group = dist.ProcessGroupGloo(store, rank, count, wait)
         except RuntimeError as error:
+            explain()
             raise _lost(error) from error
 
     def __call__(self, gradients: list[Tensor | None]) -> list[Tensor | None]:
@@ -66,8 +76,13 @@ class AverageGradients:
         try:
             self._group.allreduce([values], options).wait()  # pyright: ignore[reportAttributeAccessIssue]  # its stub
         except RuntimeError as error:
+            self.explain()
             raise _lost(error) from error
         return values
+
+    def leave(self) -> None:
+        """Let the others know that this learner cannot go on: what they wait for fails."""
+        del self._group
 
 
 def _lost(error: Exception) -> LearnerLostError:

@@ -46,8 +46,12 @@ class HostedLearner:
     def advance(self) -> int:
         """Collect a batch and learn from it; returns the frames of all learners so far."""
         assert self._average is not None
-        with sharing(self._average):
-            return next(self._iterations).frames
+        try:
+            with sharing(self._average):
+                return next(self._iterations).frames
+        except Exception:
+            self._average.leave()
+            raise
 
     def state(self) -> StateDict:
         """Of all parts and random generators, for a checkpoint."""
@@ -57,4 +61,6 @@ class HostedLearner:
     def restore(self, state: StateDict) -> None:
         """Go on from ``state``."""
         self.take(state["parts"])
+        # With another number of frames the schedules are others now.
+        self.parts.anneal(self.parts.collector.frames)
         restore_random_state(state["random"])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from functools import partial
 
+import torch
 from tensordict import TensorDictBase
 from torchrl.envs import EnvBase
 
+from ctde_kit.collectors import RolloutCollector
 from ctde_kit.distributed.gradients import AverageGradients, average_gradients, free_address
 from ctde_kit.distributed.hosted_learner import HostedLearner
 from ctde_kit.distributed.processes import Answer, HostedObject, Processes, ProcessLostError
@@ -37,8 +40,10 @@ class Learners:
         processes: where the others are hosted; a function, called with the first batch.
         learners: how many, this process among them.
         total_frames: stop once all together have collected this many; -1: never.
-        threads: of the CPU that torch computes with in each other learner; ``None`` for its default.
-        timeout: seconds that a learner waits for the others.
+        threads: of the CPU that torch computes with in each learner, this one too while they learn; ``None`` for the
+            defaults.
+        timeout: seconds that a learner waits for the others in a step; collecting a batch takes all of them about as
+            long.
 
     Raises:
         UserError: for fewer than two learners.
@@ -64,6 +69,8 @@ class Learners:
         self._open, self._processes, self._is_closed = processes, None, False
         self._hosts: list[HostedObject] = []
         self._average: AverageGradients | None = None
+        self._answers: list[Answer] = []
+        self._own_threads: int | None = None
         # Of the other ranks, once a checkpoint was read.
         self._states: list[StateDict] = []
 
@@ -77,10 +84,19 @@ class Learners:
         """Env transitions that all learners have collected."""
         return self.own.frames
 
+    @property
+    def compile(self) -> bool:
+        """Whether rank 0's rollouts run as compiled graphs."""
+        return isinstance(self.own.collector, RolloutCollector) and self.own.collector.compile
+
     def join(self, parts: Parts) -> None:
         """Start the other learners with the weights of ``parts``, or as a checkpoint left them."""
         if self._hosts:
             return
+        if self.threads is not None:
+            # They share the cores, and one that has more threads rounds in another order.
+            self._own_threads = torch.get_num_threads()
+            torch.set_num_threads(self.threads)
         # What it collected, and what it carries from batch to batch, is each learner's own.
         shared = {name: part for name, part in stateful_parts(parts).items() if name not in ("collector", "buffer")}
         first = {name: part.state_dict() for name, part in shared.items()}
@@ -89,24 +105,46 @@ class Learners:
         for rank in range(1, self.learners):
             make = partial(HostedLearner, partial(self.make, rank), rank, self.learners, self.threads)
             self._hosts.append(self._processes.start(make, f"learner {rank + 1} of {self.learners}"))
-        for host, state in zip(self._hosts, self._states or [None] * len(self._hosts), strict=True):
+        states = self._states or [None] * len(self._hosts)
+        built = [
             host.ask("take", first) if state is None else host.ask("restore", state)
-        met = [host.ask("begin", address, self.timeout) for host in self._hosts]
-        self._average = AverageGradients(address, rank=0, count=self.learners, timeout=self.timeout)
-        average_gradients(parts, self._average)
-        for answer in met:
+            for host, state in zip(self._hosts, states, strict=True)
+        ]
+        for answer in built:
             _wait(answer)
+        self._answers = [host.ask("begin", address, self.timeout) for host in self._hosts]
+        self._average = AverageGradients(
+            address, rank=0, count=self.learners, timeout=self.timeout, explain=self._raise_what_others_raised
+        )
+        average_gradients(parts, self._average)
+        self._wait_for_all()
 
     def __iter__(self) -> Iterator[TensorDictBase]:
         if self._average is None:
             raise UserError("Learners: they have not met; train in iterate(parts), which calls join(parts)")
         batches = iter(self.own)
+        while self.total_frames == -1 or self.frames < self.total_frames:
+            self._answers = [host.ask("advance") for host in self._hosts]
+            yield next(batches)
+            self._wait_for_all()
+
+    @contextlib.contextmanager
+    def learning(self) -> Iterator[None]:
+        """Inside the block statistics are those of all learners."""
+        assert self._average is not None
         with sharing(self._average):
-            while self.total_frames == -1 or self.frames < self.total_frames:
-                answers = [host.ask("advance") for host in self._hosts]
-                yield next(batches)
-                for answer in answers:
-                    _wait(answer)
+            yield
+
+    def _wait_for_all(self) -> None:
+        for answer in self._answers:
+            _wait(answer)
+        self._answers = []
+
+    def _raise_what_others_raised(self) -> None:
+        """Raise the error of a learner that has answered with one: it is why the others cannot go on."""
+        for answer in self._answers:
+            if answer.is_there(1.0):
+                _wait(answer)
 
     def update_policy_weights_(self, *_: object, **__: object) -> None:
         """Does nothing: each learner's collector acts with its own networks."""
@@ -115,7 +153,10 @@ class Learners:
         """End the other learners' processes, and close the env."""
         if self._processes is not None:
             self._processes.close()
-        self._processes, self._hosts, self._average = None, [], None
+        self._processes, self._hosts, self._average, self._answers = None, [], None, []
+        if self._own_threads is not None:
+            torch.set_num_threads(self._own_threads)
+            self._own_threads = None
         if not self._is_closed:
             self._is_closed = True
             self.own.shutdown()

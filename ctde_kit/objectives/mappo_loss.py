@@ -23,6 +23,7 @@ from ctde_kit.objectives.read_entries import entries_read_by
 from ctde_kit.objectives.unroll import check_time_axis
 from ctde_kit.objectives.value_loss import VALUE_LOSSES, ValueLoss, distance_to_target
 from ctde_kit.protocols import HasGroup, ReturnScale, SamplesEntropy
+from ctde_kit.shards import average_of_all
 
 ESTIMATOR_ADVICE = "AdvantageEstimator writes it, or change its key with set_keys"
 
@@ -262,10 +263,10 @@ class MAPPOLoss(ModuleLoss):
             near = old_value + (value - old_value).clamp(-self.clip_value, self.clip_value)
             loss = torch.maximum(loss, self._distance(near, target))
         with torch.no_grad():
-            spread = masked_mean((target - masked_mean(target, mask)).square(), mask)
+            spread = masked_mean((target - average_of_all(masked_mean(target, mask))).square(), mask)
             error = target - value
-            unexplained = masked_mean((error - masked_mean(error, mask)).square(), mask)
-            explained_variance = 1 - unexplained / spread.clamp(min=1e-8)
+            unexplained = masked_mean((error - average_of_all(masked_mean(error, mask))).square(), mask)
+            explained_variance = 1 - average_of_all(unexplained) / average_of_all(spread).clamp(min=1e-8)
         return {
             "loss_critic": self.critic_coeff * masked_mean(loss, mask),
             "explained_variance": explained_variance,

@@ -11,6 +11,7 @@ from torch import Tensor
 from ctde_kit.entries import check_same_shape
 from ctde_kit.objectives.masking import masked_mean
 from ctde_kit.objectives.value_loss import ValueLoss, distance_to_target
+from ctde_kit.shards import mean_of_all
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class ValueTargets:
     def loss(self, weight: Tensor | float, value_loss: ValueLoss, huber_delta: float) -> Tensor:
         """The mean distance over valid entries, each item multiplied by its importance ``weight``."""
         distance = distance_to_target(self.delta, value_loss, huber_delta)
-        return (weight * distance).sum() / self.mask.sum().clamp(min=1)
+        return mean_of_all((weight * distance).sum(), self.mask.sum())
 
     def metrics(self, value_name: str) -> dict[str, Tensor]:
         """Means over valid entries; that of the value is called ``value_name``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from tensordict import TensorDictBase
@@ -59,6 +60,10 @@ class JoinsParts(Capability, Protocol):
 
     def join(self, parts: Any, /) -> None:
         """Called with the parts, ``training.Parts``, before the first batch of a loop over them."""
+        ...
+
+    def learning(self) -> AbstractContextManager[None]:
+        """Inside the block the parts learn from a batch."""
         ...
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 
 import torch
+from tensordict import TensorDictBase
 from torch import Tensor
 
 from ctde_kit.errors import NotFiniteError
 from ctde_kit.finite import check_finite
 from ctde_kit.protocols import JoinsParts
+from ctde_kit.shards import average_of_all
 from ctde_kit.training.parts import Iteration, Metrics, Parts
 
 
@@ -30,25 +33,33 @@ def iterate(parts: Parts) -> Iterator[Iteration]:
     12 1
     24 1
     """
-    if isinstance(parts.collector, JoinsParts):
-        parts.collector.join(parts)
+    together = parts.collector if isinstance(parts.collector, JoinsParts) else None
+    if together is not None:
+        together.join(parts)
     for batch in parts.collector:
-        check_finite(batch, parts.collector.frames)
-        parts.buffer.extend(parts.prepare(batch))
-        history = list(parts.update_schedule(parts.buffer, parts.update))
         frames = parts.collector.frames
-        metrics = summarize(history, frames)
-        parts.anneal(frames)
-        if parts.observation_norm is not None:
-            parts.observation_norm.update(batch)
+        with nullcontext() if together is None else together.learning():
+            metrics = _learn(parts, batch, frames)
         parts.collector.update_policy_weights_()
         yield Iteration(frames, batch, metrics)
+
+
+def _learn(parts: Parts, batch: TensorDictBase, frames: int) -> dict[str, float]:
+    """Learn from a fresh batch; the metrics of its updates."""
+    check_finite(batch, frames)
+    parts.buffer.extend(parts.prepare(batch))
+    metrics = summarize(list(parts.update_schedule(parts.buffer, parts.update)), frames)
+    parts.anneal(frames)
+    if parts.observation_norm is not None:
+        parts.observation_norm.update(batch)
+    return metrics
 
 
 def summarize(history: list[Metrics], frames: int) -> dict[str, float]:
     """Each metric's mean over the updates that have it, and ``num_updates``.
 
-    Metrics are copied from the device in one transfer for all updates that have the same ones.
+    Metrics are copied from the device in one transfer for all updates that have the same ones. Several learners that
+    share gradients have the means over all of them.
 
     Args:
         history: the metrics of each update; updates of different learners have different names.
@@ -65,7 +76,8 @@ def summarize(history: list[Metrics], frames: int) -> dict[str, float]:
     means: dict[str, float] = {}
     counts: dict[str, int] = {}
     for names, rows in indices.items():
-        table = torch.stack([torch.stack([history[i][name].detach().float() for name in names]) for i in rows]).cpu()
+        table = torch.stack([torch.stack([history[i][name].detach().float() for name in names]) for i in rows])
+        table = average_of_all(table).cpu()
         _check_finite(table, names, rows, len(history), frames)
         for name, mean in zip(names, table.mean(0).tolist(), strict=True):
             before, counts[name] = counts.get(name, 0), counts.get(name, 0) + len(rows)

@@ -7,7 +7,7 @@ import json
 import time
 
 from ctde_kit.collectors import RolloutCollector
-from ctde_kit.distributed import RemoteRollouts
+from ctde_kit.distributed import Learners, RemoteRollouts
 from ctde_kit.files import JsonObject, replacing
 from ctde_kit.recipes.configs.data import to_data
 from ctde_kit.recipes.configs.recipe import RecipeConfig
@@ -73,6 +73,7 @@ def _compiled(parts: Parts) -> dict[str, bool]:
     """Whether rollouts and updates run as compiled graphs; what failed to compile has set its ``compile`` to False."""
     updates = (GradientStep, UpdateWithTargets, SequentialUpdate, CriticThenActor)
     return {
-        "rollouts": isinstance(parts.collector, (RolloutCollector, RemoteRollouts)) and parts.collector.compile,
+        "rollouts": isinstance(parts.collector, (RolloutCollector, RemoteRollouts, Learners))
+        and parts.collector.compile,
         "updates": isinstance(parts.update, updates) and parts.update.compile,
     }

@@ -16,6 +16,7 @@ from ctde_kit.modules import QMixer, RunningMoments, ValueNorm, value_critic
 from ctde_kit.objectives import MAPPOLoss, QMixLoss, normalize_advantage
 from ctde_kit.specs import TeamSpec
 from ctde_kit.training import Epochs, GradientStep
+from tests.contracts.entry_cases import CASES, Case, batch_of
 from tests.contracts.fakes import (
     N_ENVS,
     add_targets,
@@ -103,6 +104,50 @@ def _step(loss: nn.Module, max_grad_norm: float) -> GradientStep:
     return GradientStep({"team": loss}, torch.optim.SGD(trainable, lr=0.1), max_grad_norm)
 
 
+# Of each algorithm a case with masks that draws no random numbers, at least not for all of its networks.
+MASKED = [
+    "MAPPO multi-discrete",
+    "IQL, recurrent",
+    "QMIX",
+    "QPLEX",
+    "MADDPG",
+    "MADDPG recurrent",
+    "MADDPG with beliefs",
+    "M3DDPG",
+    "FACMAC",
+    "COMA, critic",
+    "COMA, actor with dead agents",
+]
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_halves_of_any_loss_give_the_gradient_of_the_whole(name: str) -> None:
+    case = CASES[name]
+    batch = batch_of(case.build().entries, (8, *case.batch[1:]))
+    whole, other = (_drawn(case, batch, seed) for seed in (0, 1))
+    compared = [gradient is None or torch.equal(gradient, again) for gradient, again in zip(whole, other, strict=True)]
+    assert sum(compared) > 3
+    losses, halves = [case.build(), case.build()], [batch[:4].clone(), batch[4:].clone()]
+
+    def learn(rank: int, average: AverageGradients) -> list[Tensor | None]:
+        step = _step(losses[rank], 1e9)
+        step.average = average
+        return step.gradients(halves[rank])[1]
+
+    for found in side_by_side(2, learn):
+        for gradient, expected, is_compared in zip(found, whole, compared, strict=True):
+            assert (gradient is None) == (expected is None)
+            if gradient is not None and is_compared:
+                torch.testing.assert_close(gradient, expected, rtol=1e-8, atol=1e-11)
+
+
+def _drawn(case: Case, batch: TensorDictBase, seed: int) -> list[Any]:
+    """The gradients of the whole batch, with other random numbers for each seed."""
+    step = _step(case.build(), 1e9)
+    torch.manual_seed(seed)
+    return step.gradients(batch.clone())[1]
+
+
 @pytest.mark.parametrize("over", ["joint", "agent"])
 def test_advantages_are_normalized_over_the_whole_batch(over: Any) -> None:
     advantage, mask = torch.randn(N_ENVS, 7, 3, 1) + 2, torch.rand(N_ENVS, 7, 3, 1) < 0.6
@@ -140,11 +185,11 @@ def test_running_statistics_are_those_of_the_whole_batch(make: Callable[[], Any]
 
 
 def test_all_learners_stop_an_iteration_together() -> None:
-    def learn(rank: int, _: AverageGradients) -> int:
+    def epochs(rank: int, _: AverageGradients) -> int:
         kl = torch.tensor(0.0 if rank == 0 else 0.3)
         return len(list(Epochs(5, target_kl=0.1)([torch.zeros(())], lambda _: {"approx_kl": kl})))
 
-    assert side_by_side(2, learn) == [1, 1]
+    assert side_by_side(2, epochs) == [1, 1]
 
 
 def test_an_update_that_draws_an_order_is_refused() -> None:

@@ -110,3 +110,48 @@ def test_one_learner_is_no_team() -> None:
     with pytest.raises(UserError, match="Learners: learners=1: expected at least 2"):
         Learners(config.build().collector, lambda rank: config.build(), processes=ThreadProcesses, learners=1)
     assert torch.is_grad_enabled()
+
+
+def test_the_error_of_another_learner_is_this_ones_too() -> None:
+    config = small_config(**PAIR, epochs=1)
+    parts = built(config)
+    make = parts.collector.make
+
+    def broken(rank: int) -> Parts:
+        def prepare(batch: Any) -> Any:
+            raise UserError("this learner cannot go on")
+
+        return dataclasses.replace(make(rank), prepare=prepare)
+
+    parts.collector.make = broken
+    with pytest.raises(UserError, match="this learner cannot go on"):
+        next(iterate(parts))
+    parts.collector.shutdown()
+
+
+def test_a_learner_that_cannot_be_built_says_why() -> None:
+    parts = built(small_config(**PAIR, epochs=1))
+
+    def unbuildable(rank: int) -> Parts:
+        raise UserError("no such environment there")
+
+    parts.collector.make = unbuildable
+    with pytest.raises(UserError, match="no such environment there"):
+        next(iterate(parts))
+    parts.collector.shutdown()
+
+
+def test_schedules_of_more_frames_hold_for_all_learners(tmp_path: Any) -> None:
+    config = small_config(**PAIR, epochs=1, anneal_lr=True)
+    parts = built(config)
+    for _ in iterate(parts):
+        pass
+    save_checkpoint(tmp_path / "frames_600.pt", parts, algorithm="mappo", frames=600)
+    parts.collector.shutdown()
+    longer = built(dataclasses.replace(config, total_frames=1200))
+    longer.anneal(load_parts(read_checkpoint(tmp_path / "frames_600.pt", algorithm="mappo"), longer))
+    next(iterate(longer))
+    ours, theirs = states(longer)
+    assert ours["update"]["optimizer"]["param_groups"][0]["lr"] > 0
+    assert same(ours["update"], theirs["update"])
+    longer.collector.shutdown()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ctde_kit.entries import required_entry
 from ctde_kit.errors import UserError
 from ctde_kit.objectives.maddpg.joint_actions import DeterministicActor, own_rows, zero_dead
+from ctde_kit.shards import mean_of_all
 from ctde_kit.specs import GroupSpec
 
 
@@ -77,8 +78,8 @@ class PolicyInference(nn.Module):
                 losses.append((minus_likelihood - self.entropy_coeff * entropy).masked_fill(~pairs, 0).sum())
                 divergences.append(divergence.detach().masked_fill(~pairs, 0).sum())
                 counts.append(pairs.sum())
-        count = torch.stack(counts).sum().clamp(min=1)
-        return torch.stack(losses).sum() / count, torch.stack(divergences).sum() / count
+        count = torch.stack(counts).sum()
+        return mean_of_all(torch.stack(losses).sum(), count), mean_of_all(torch.stack(divergences).sum(), count)
 
     def rows(
         self,

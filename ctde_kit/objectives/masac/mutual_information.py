@@ -17,6 +17,7 @@ from ctde_kit.objectives.maddpg.joint_actions import frozen
 from ctde_kit.objectives.masac.group_policy import GroupPolicy, StochasticActor
 from ctde_kit.objectives.masac.own_actions import OwnActions, log_prob_of
 from ctde_kit.objectives.unroll import single_steps
+from ctde_kit.shards import mean_of_all
 from ctde_kit.specs import GroupSpec
 
 # Of predictors' Gaussians, before squashing. One surprise of a nearly certain prediction would outweigh all rewards.
@@ -186,7 +187,7 @@ class MutualInformation(nn.Module):
             log_prob = self._log_prob(tensordict, them, them.drawn, me, me.drawn)
             losses.append(-log_prob.masked_fill(~pairs, 0).sum())
             counts.append(pairs.sum())
-        return torch.stack(losses).sum() / torch.stack(counts).sum().clamp(min=1)
+        return mean_of_all(torch.stack(losses).sum(), torch.stack(counts).sum())
 
     def _pairs(self, acting: Mapping[str, ActingGroup]) -> Iterator[tuple[str, str]]:
         """All ordered pairs of groups that hold a pair of different agents."""
