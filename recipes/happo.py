@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import ctde_kit as ck
 from ctde_kit.recipes import wiring
@@ -33,6 +33,8 @@ class HAPPOConfig(PPOConfig):
     >>> [iteration.frames for iteration in iterate(config.build())]
     [20, 40]
     """
+
+    shares_gradients: ClassVar[bool] = False
 
     algorithm: str = "happo"
     actor: NetworkConfig = field(default_factory=lambda: MLPNetwork(share_params=False))

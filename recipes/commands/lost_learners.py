@@ -15,7 +15,7 @@ from ctde_kit.training import checkpoint_paths
 logger = logging.getLogger("ctde_kit")
 
 
-def persist(config: RecipeConfig, path: Path, begin: Callable[[], JsonObject]) -> JsonObject:
+def persist(config: RecipeConfig, path: Path, begin: Callable[[], object]) -> None:
     """Train; where a learner is lost, all go on from the last checkpoint, as often as the configuration allows.
 
     Args:
@@ -29,7 +29,8 @@ def persist(config: RecipeConfig, path: Path, begin: Callable[[], JsonObject]) -
     allowed, restarts = config.distributed.n_restarts, 0
     while True:
         try:
-            return begin() if restarts == 0 else _again(config, path)
+            _ = begin() if restarts == 0 else _again(config, path)
+            return
         except LearnerLostError as loss:
             if restarts == allowed:
                 raise LearnerLostError(f"{loss}; go on with ctde-{config.algorithm} resume={path.absolute()}") from loss

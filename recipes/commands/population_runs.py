@@ -22,6 +22,7 @@ from ctde_kit.recipes.commands.running import resume, start
 from ctde_kit.recipes.configs.distributed_options import PopulationMember, RayDistribution
 from ctde_kit.recipes.configs.own_code import check_trust
 from ctde_kit.recipes.configs.recipe import RecipeConfig
+from ctde_kit.recipes.wiring.devices import check_computes_on_cpu, resolve_device
 from ctde_kit.recipes.wiring.logger_checks import check_loggers
 from ctde_kit.recipes.wiring.membership import Member
 from ctde_kit.recipes.wiring.population_directory import POPULATION_FILE, PopulationDirectory, Version
@@ -61,9 +62,10 @@ def start_population(config: RecipeConfig, path: Path, *, processes: OpenProcess
     (2, 2)
     """
     check_loggers(config.logger)
+    check_computes_on_cpu(resolve_device(config.device), config.device)
     directory = PopulationDirectory(path)
     with guarded_run(config, path) as stop:
-        if directory.has_version:
+        if directory.has_version or (path / "config.yaml").exists():
             raise UserError(f"{path} holds a run already: go on with resume={path}, or choose another hydra.run.dir")
         directory.write_config(config)
         try:
@@ -139,9 +141,15 @@ class _Driver:
         assert isinstance(where, RayDistribution)
         began = time.monotonic()
         print(f"run directory: {self.directory.path.absolute()}", flush=True)
-        with reporting_progress("bar" if sys.stderr.isatty() else "lines", self.config.total_frames, 0) as report:
+        form, frames = "bar" if sys.stderr.isatty() else "lines", self._frames()
+        with reporting_progress(form, self.config.total_frames, frames) as report:
             summaries = self._attempts(where, report)
         return conclude(self.config, self.directory, summaries, time.monotonic() - began)
+
+    def _frames(self) -> int:
+        """Of each member, at the last checkpoint that all have."""
+        version = self.directory.version(self.config.distributed.n_members)
+        return 0 if version is None else version.frames
 
     def _attempts(self, where: RayDistribution, report: ProgressReport) -> dict[int, JsonObject]:
         """Train to the end, as often as it takes and is allowed; returns the members' summaries by rank."""

@@ -24,8 +24,9 @@ from ctde_kit.recipes.configs.recipe import RecipeConfig
 from ctde_kit.recipes.wiring.attending import attention_critics
 from ctde_kit.recipes.wiring.devices import resolve_device
 from ctde_kit.recipes.wiring.logger_checks import check_loggers
-from ctde_kit.recipes.wiring.membership import EXCHANGE, Member
+from ctde_kit.recipes.wiring.membership import EXCHANGE, Member, run_name
 from ctde_kit.recipes.wiring.policies import actor_configs
+from ctde_kit.recipes.wiring.population_directory import POPULATION_FILE
 from ctde_kit.recipes.wiring.run_evaluations import absolute_metric, run_evaluations
 from ctde_kit.recipes.wiring.run_facts import Session
 from ctde_kit.recipes.wiring.saved_runs import ACTORS_FILE, CODE_FILE, SavedRun, as_saved
@@ -80,7 +81,7 @@ def start(config: RecipeConfig, path: str | Path, *, member: Member | None = Non
     check_loggers(config.logger)
     callbacks = _callbacks(config, member)
     with guarded_run(config, path) as stop, ExitStack() as closing:
-        if checkpoint_paths(path / "checkpoints"):
+        if checkpoint_paths(path / "checkpoints") or (path / POPULATION_FILE).exists():
             raise UserError(f"{path} holds a run already: go on with resume={path}, or choose another hydra.run.dir")
         parts = config.build()
         closing.callback(_release, parts)
@@ -145,7 +146,7 @@ def resume(config: RecipeConfig, path: Path, *, trust: bool = False, member: Mem
 
 
 def _release(parts: Parts) -> None:
-    """End the processes of other collectors and learners, also where the run ends with an error."""
+    """End the processes of other collectors and learners, however the run ends."""
     if not isinstance(parts.collector, RolloutCollector):
         parts.collector.shutdown()
 
@@ -204,7 +205,7 @@ def _train(
     evaluations.go_on(parts.collector.frames)
     record = _recording(config, parts, team, directory, evaluations.seed, device, closing)
     session = Session(config, parts, directory)
-    loggers = config.logger.build(directory.path, directory.path.name)
+    loggers = config.logger.build(directory.path, run_name(config, directory.path))
     settings = Run(
         algorithm=config.algorithm,
         task=task.name,

@@ -20,10 +20,11 @@ from ctde_kit.recipes.commands.own_tasks import with_own_task
 from ctde_kit.recipes.commands.recipes import RECIPES
 from ctde_kit.recipes.commands.short_forms import expand, with_whole_numbers
 from ctde_kit.recipes.commands.worker_errors import worker_errors
+from ctde_kit.recipes.configs.distributed_options import RayDistribution
 from ctde_kit.recipes.configs.recipe import RecipeConfig, has_field
 from ctde_kit.recipes.wiring.population_directory import PopulationDirectory
 
-OVERRIDABLE_ON_RESUME = ("total_frames", "device", "compile", "threads", "logger")
+OVERRIDABLE_ON_RESUME = ("total_frames", "device", "compile", "threads", "logger", "distributed.address")
 
 
 def train(name: str, arguments: list[str]) -> None:
@@ -79,7 +80,7 @@ def _start(name: str, cfg: DictConfig, path: Path) -> float | None:
             going_on = in_study and PopulationDirectory(path).exists
             (go_on_with_population if going_on else start_population)(config, path)
         elif in_study and (path / "config.yaml").exists():
-            go_on(config, path)
+            persist(config, path, lambda: go_on(config, path))
         else:
             persist(config, path, lambda: start(config, path))
     return final_return(config, path)
@@ -133,6 +134,12 @@ def _overridden(config: RecipeConfig, values: dict[str, str]) -> RecipeConfig:
     changes: dict[str, object] = dict(values)
     if "logger" in changes:
         changes["logger"] = dataclasses.replace(config.logger, name=values["logger"])
+    if "distributed.address" in changes:
+        # The next job of a cluster may run on other machines.
+        address = str(changes.pop("distributed.address"))
+        if not isinstance(config.distributed, RayDistribution):
+            raise UserError(f"distributed.address={address}: this run is not one of distributed=ray; leave it out")
+        changes["distributed"] = dataclasses.replace(config.distributed, address=address)
     for name in {"total_frames", "threads"} & changes.keys():
         changes[name] = None if (name, values[name]) == ("threads", "null") else _whole_number(name, values[name])
     return dataclasses.replace(config, **changes)

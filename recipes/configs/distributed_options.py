@@ -29,6 +29,11 @@ class DistributionConfig(CheckedConfig):
         return 1
 
     @property
+    def n_learners(self) -> int:
+        """How many learners share every gradient step."""
+        return 1
+
+    @property
     def n_restarts(self) -> int:
         """How often all learners start again after one was lost."""
         return 0
@@ -127,6 +132,10 @@ class RayDistribution(DistributionConfig):
     @property
     def delayed(self) -> int:
         return self.delay
+
+    @property
+    def n_learners(self) -> int:
+        return self.learners
 
     @property
     def n_restarts(self) -> int:

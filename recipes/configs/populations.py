@@ -82,6 +82,11 @@ def check_exchange(config: InPopulation, sync: SyncConfig, members: int, *, has_
             f"{option}: {config.algorithm} has no critics; run ctde-maddpg, ctde-masac, ctde-mappo or ctde-coma, or "
             "leave it out for independent members"
         )
+    if sync.unit == "updates" and getattr(config, "target_kl", None) is not None:
+        raise UserError(
+            "distributed.sync.unit=updates: with target_kl members make different numbers of updates in as many frames; "
+            "give distributed.sync.unit=frames"
+        )
     for name in ("normalize_observations", "normalize_rewards"):
         if getattr(config, name):
             raise UserError(

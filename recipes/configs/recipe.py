@@ -119,6 +119,8 @@ class RecipeConfig(CheckedConfig):
     continuous: ClassVar[bool | None] = None
     # Whether it may learn from batches that policies some iterations older have collected.
     learns_from_older: ClassVar[bool] = True
+    # Whether several learners may share its gradient steps.
+    shares_gradients: ClassVar[bool] = True
     # Names of the options that an object was made with.
     _given: ClassVar[frozenset[str]] = frozenset()
 
@@ -185,6 +187,11 @@ class RecipeConfig(CheckedConfig):
             raise UserError(
                 f"distributed.delay={self.distributed.delayed}: {self.algorithm} learns only from what its current "
                 "policy has collected; leave it out"
+            )
+        if self.distributed.n_learners > 1 and not self.shares_gradients:
+            raise UserError(
+                f"distributed.learners={self.distributed.n_learners}: the agents of {self.algorithm} learn in an order "
+                "that each learner would draw for itself; use distributed.collectors or distributed.members instead"
             )
         self.distributed.check_recipe(self, has_critic=has_field(type(self), "critic"))
         if not 0 <= self.seed < 2**32:

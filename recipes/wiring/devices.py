@@ -18,3 +18,17 @@ def resolve_device(device: str) -> str:
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("device=cuda: PyTorch sees no CUDA device; use device=cpu, or install a CUDA build of torch")
     return device
+
+
+def check_computes_on_cpu(device: str, asked: str) -> None:
+    """Raise ``UserError`` where processes of Ray would have to compute on a GPU, of which none has a share.
+
+    Args:
+        device: on which the run would compute.
+        asked: what the configuration says.
+    """
+    if device != "cpu":
+        raise UserError(
+            f"device={asked}: with distributed=ray all processes compute on the CPU; give device=cpu, or leave "
+            "distributed=ray out"
+        )

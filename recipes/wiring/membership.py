@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from torchrl.envs import EnvBase
 
@@ -10,6 +11,7 @@ from ctde_kit.distributed import CriticExchange, Meetings, SyncSchedule
 from ctde_kit.errors import UserError
 from ctde_kit.files import JsonObject
 from ctde_kit.modules import TeamPolicy
+from ctde_kit.recipes.configs.distributed_options import PopulationMember
 from ctde_kit.recipes.configs.populations import SyncConfig
 from ctde_kit.recipes.configs.recipe import RecipeConfig
 from ctde_kit.recipes.wiring.devices import resolve_device
@@ -98,6 +100,12 @@ class Member:
     @property
     def _episodes_seed(self) -> int:
         return SCORING_SEED + self.seed
+
+
+def run_name(config: RecipeConfig, path: Path) -> str:
+    """The name of the run in ``path`` for loggers; a member's directory is called by its rank alone."""
+    is_member = isinstance(config.distributed, PopulationMember)
+    return f"{path.absolute().parents[1].name}_member_{path.name}" if is_member else path.name
 
 
 def judged(config: RecipeConfig, learning: list[str]) -> dict[str, list[str]]:
