@@ -45,13 +45,7 @@ from ctde_kit.training import (
     run,
 )
 from ctde_kit.training.checkpoint import ON_ITERATION
-from ctde_kit.training.reporting import (
-    AttentionRecord,
-    beside_frames,
-    plot_attention,
-    shown_returns,
-    write_gif,
-)
+from ctde_kit.training.reporting import AttentionRecord, beside_frames, plot_attention, shown_returns, write_gif
 from ctde_kit.training.stop_signals import StopSignals
 
 

@@ -84,7 +84,7 @@ def check_exchange(config: InPopulation, sync: SyncConfig, members: int, *, has_
         )
     if sync.unit == "updates" and getattr(config, "target_kl", None) is not None:
         raise UserError(
-            "distributed.sync.unit=updates: with target_kl members make different numbers of updates in as many frames; "
+            "distributed.sync.unit=updates: with target_kl members make different numbers of updates in equal time; "
             "give distributed.sync.unit=frames"
         )
     for name in ("normalize_observations", "normalize_rewards"):
