@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 __all__ = ["Shards", "average_of_all", "largest_of_all", "mean_of_all", "sharing", "sum_of_all"]
@@ -59,15 +60,20 @@ def sharing(shards: Shards) -> Iterator[None]:
         _current.set(before)
 
 
+def _shards() -> Shards | None:
+    # A graph of torch.compile has no other learners, and cannot read a context.
+    return None if torch.compiler.is_compiling() else _current.get()
+
+
 def sum_of_all(values: Tensor) -> Tensor:
     """The sum of a statistic over all learners; ``values`` itself where there is one."""
-    shards = _current.get()
+    shards = _shards()
     return values if shards is None else shards.sum(values)
 
 
 def largest_of_all(values: Tensor) -> Tensor:
     """The largest of a statistic over all learners; ``values`` itself where there is one."""
-    shards = _current.get()
+    shards = _shards()
     return values if shards is None else shards.max(values)
 
 
@@ -78,7 +84,7 @@ def mean_of_all(total: Tensor, count: Tensor) -> Tensor:
         total: the sum over this learner's entries; it may have a gradient.
         count: how many they are.
     """
-    shards = _current.get()
+    shards = _shards()
     if shards is None:
         return total / count.clamp(min=1)
     return total * shards.count / shards.sum(count).clamp(min=1)
@@ -86,5 +92,5 @@ def mean_of_all(total: Tensor, count: Tensor) -> Tensor:
 
 def average_of_all(values: Tensor) -> Tensor:
     """The mean over learners of what each gives, such as a metric by which all of them decide."""
-    shards = _current.get()
+    shards = _shards()
     return values if shards is None else shards.sum(values) / shards.count

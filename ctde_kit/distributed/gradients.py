@@ -91,7 +91,12 @@ def _lost(error: Exception) -> LearnerLostError:
 
 
 def free_address() -> str:
-    """``HOST:PORT`` of this machine, at a port that is free now."""
+    """``HOST:PORT`` of this machine, at a port that is free now.
+
+    >>> from ctde_kit.distributed import free_address
+    >>> int(free_address().rpartition(":")[2]) > 0
+    True
+    """
     with socket.socket() as server:
         server.bind(("", 0))
         return f"{_own_host()}:{server.getsockname()[1]}"
@@ -112,6 +117,13 @@ def average_gradients(parts: Parts, average: AverageGradients) -> None:
 
     Raises:
         UserError: for an update whose steps cannot be told, such as HAPPO's, which draws an order of its own.
+
+    >>> from ctde_kit.distributed import AverageGradients, average_gradients, free_address
+    >>> from ctde_kit.recipes import MatrixTask, QMIXConfig
+    >>> parts = QMIXConfig(task=MatrixTask(n_envs=2)).build()
+    >>> average_gradients(parts, AverageGradients(free_address(), rank=0, count=1))
+    >>> parts.update.update.compile
+    False
     """
     for step in _gradient_steps(parts.update):
         step.average, step.compile = average, False

@@ -20,6 +20,10 @@ class Scored:
         updates: gradient steps that it has made.
         scores: by the name of each figure that decides, how good its policy is; more is better.
         critics: by the same names, what the others get if this member is the best by that figure.
+
+    >>> from ctde_kit.distributed import Scored
+    >>> Scored(frames=6000, updates=500, scores={"return_mean": 0.7}).critics
+    {}
     """
 
     frames: int
@@ -34,6 +38,10 @@ class Saved:
 
     Args:
         frames: that it has collected.
+
+    >>> from ctde_kit.distributed import Saved
+    >>> Saved(frames=6000)
+    Saved(frames=6000)
     """
 
     frames: int
@@ -49,6 +57,11 @@ class Exchange:
         updates: gradient steps that each member had made, by rank.
         scores: of the members by rank, for each figure.
         best: the member with the highest score, for each figure; of equally good ones the one with the lower rank.
+
+    >>> from ctde_kit.distributed import Exchange
+    >>> scores = {"return_mean": {0: 0.5, 1: 0.7}}
+    >>> Exchange(1, 6000, {0: 500, 1: 500}, scores, {"return_mean": 1}).record()["best"]
+    {'return_mean': 1}
     """
 
     number: int

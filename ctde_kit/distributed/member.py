@@ -33,7 +33,15 @@ class DismissedError(BaseException):
 
 
 class Meetings:
-    """What a member's run calls to meet the others; a call returns when the meeting is over."""
+    """What a member's run calls to meet the others; a call returns when the meeting is over.
+
+    >>> from ctde_kit.distributed import Meetings
+    >>> meetings = Meetings()
+    >>> meetings.answers.put({})  # the others have come, and this member's critics are the best
+    >>> meetings.saved(frames=6000)
+    >>> meetings.came.get()
+    Saved(frames=6000)
+    """
 
     def __init__(self) -> None:
         self.came: queue.SimpleQueue[Scored | Saved | Ended | _Raised] = queue.SimpleQueue()

@@ -48,6 +48,16 @@ class Learners:
     Raises:
         UserError: for fewer than two learners.
         LearnerLostError: while it learns, for a learner that is gone.
+
+    >>> from functools import partial
+    >>> from ctde_kit.distributed import Learners, RayProcesses
+    >>> from ctde_kit.recipes import MatrixTask, QMIXConfig
+    >>> def build(rank):
+    ...     return QMIXConfig(task=MatrixTask(n_envs=2), seed=rank).build()
+    >>> processes = partial(RayProcesses, "local")
+    >>> learners = Learners(build(0).collector, build, processes=processes, learners=2)  # iterate lets them meet
+    >>> learners.frames
+    0
     """
 
     def __init__(

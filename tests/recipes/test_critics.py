@@ -134,7 +134,7 @@ def test_a_run_shows_what_its_critics_attend_to(
     monkeypatch.setattr(running, "write_gif", lambda frames, path: shown.append((frames, path)))
     shown: list[Any] = []
     with ExitStack() as closing:
-        running._train(config, parts, Callbacks({}), RunDirectory(tmp_path / "run"), 0.0, StopSignals(), closing)
+        running._train(config, parts, Callbacks({}), RunDirectory(tmp_path / "run"), 0.0, StopSignals(), closing, None)
     assert (tmp_path / "run" / "plots" / "attention.png").stat().st_size > 5000
     ((frames, _),) = shown
     assert len(frames) == 7

@@ -7,11 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.recipes.command_line import ENVIRONMENT
 
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_kills_a_full_disk_two_processes_and_many_iterations_change_nothing() -> None:
     command = [sys.executable, "-m", "tests.reliability.measure", "--quick"]
     result = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False)

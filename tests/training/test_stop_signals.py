@@ -166,7 +166,8 @@ def test_a_second_signal_ends_the_process_at_once() -> None:
     assert process.wait(5) == -signal.SIGTERM  # 143 in a shell
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_workers_outlive_a_signal_to_the_whole_group(number: int, tmp_path: Path) -> None:
     task = ["task=lbf/foraging_8x8_2p_2f_coop", "task.n_workers=2"]
     arguments = [option for option in LONG if "params" not in option]

@@ -286,8 +286,9 @@ def test_no_worker_outlives_its_parent(end: str) -> None:
     assert_no_worker_is_left(code, n_workers=4)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("in_c", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("in_c", [True, False])
 def test_no_endless_step_outlives_its_parent(in_c: bool) -> None:
     assert_no_worker_is_left(ENDLESS.format(path=str(Path(__file__).parents[3]), in_c=in_c), n_workers=2)
 

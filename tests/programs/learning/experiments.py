@@ -100,16 +100,18 @@ DISPERSION = [
     "task.params.share_reward=true",
     "task.params.food_radius=0.02",
     "task.n_envs=600",
-    "frames_per_batch=30000",
-    "minibatch_frames=3000",
+    "frames_per_batch=60000",
+    "minibatch_frames=6000",
+    "epochs=15",
+    "lr=0.0005",
     "entropy_coeff=0",
     "critic.heads=one",
     "actor.num_cells=[128,64]",
     "critic.network.num_cells=[128,64]",
-    "total_frames=8100000",
+    "total_frames=3000000",
     "evaluation.every_frames=300000",
     "evaluation.episodes=500",
-    "checkpoint.every_frames=900000",
+    "checkpoint.every_frames=600000",
 ]
 
 CUE = ["task=communication/cue", "frames_per_batch=1200", "total_frames=30000", "evaluation.episodes=500"]
