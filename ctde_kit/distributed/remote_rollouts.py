@@ -63,7 +63,7 @@ class RemoteRollouts:
 
     Raises:
         UserError: for numbers out of range.
-        WorkerError: while it collects, for a process that is lost once more than ``restarts`` allows.
+        ctde_kit.errors.WorkerError: while it collects, for a process that is lost once more than ``restarts`` allows.
 
     >>> from functools import partial
     >>> import ctde_kit as ck

@@ -174,7 +174,7 @@ def test_running_statistics_are_those_of_the_whole_batch(make: Callable[[], Any]
     def learn(rank: int, _: AverageGradients) -> Any:
         norm, values = make(), returns - 2
         rows = slice(0, HALF) if rank == 0 else slice(HALF, None)
-        for _ in range(2):
+        for _update in range(2):
             norm.update(values[rows], shaped(mask[rows], norm))
             values = values + 1
         return norm

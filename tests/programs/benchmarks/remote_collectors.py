@@ -44,7 +44,12 @@ CASES: dict[str, RecipeConfig] = {
     ),
     "MPE2 simple_spread, 16 envs in 2 workers": MADDPGConfig(
         task=PettingZooTask(
-            "pettingzoo/simple_spread", env="mpe2/simple_spread_v3", n_envs=16, n_workers=2, max_steps=25
+            "pettingzoo/simple_spread",
+            env="mpe2/simple_spread_v3",
+            continuous_actions=True,
+            n_envs=16,
+            n_workers=2,
+            max_steps=25,
         ),
         actor=WIDE,
         frames_per_batch=1600,
@@ -58,7 +63,7 @@ CASES: dict[str, RecipeConfig] = {
     ),
 }
 PLACES = {"here": OneProcess(), "one collector in Ray": RayDistribution()}
-ROUNDS = 9
+ROUNDS = 7
 
 
 def seconds_per_batch(config: RecipeConfig) -> dict[str, float]:
