@@ -76,7 +76,7 @@ class PopulationMember(OneProcess):
 
 @dataclass
 class RayDistribution(DistributionConfig):
-    """Processes of a Ray cluster: collectors, while the run's own process learns, or members, each a whole learner.
+    """Processes of a Ray cluster: collectors, learners that share gradient steps, or members, each a whole learner.
 
     Args:
         address: of the cluster: local to start one on this machine, auto for the one that runs here, or HOST:PORT.
