@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
 from ctde_kit.distributed import AverageGradients, free_address
@@ -74,7 +74,7 @@ class ThreadAnswer:
         self._future = future
 
     def is_there(self, seconds: float) -> bool:
-        return self._future.done()
+        return not wait([self._future], timeout=seconds).not_done
 
     def get(self) -> Any:
         return self._future.result(60)
