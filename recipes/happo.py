@@ -62,5 +62,5 @@ class HAPPOConfig(PPOConfig):
         return wired.parts(
             update,
             ck.training.SequentialEpochs(self.epochs, self.target_kl),
-            ck.training.Annealing(*(wiring.learning_rate(self, optimizer) for optimizer in update.optimizers)),
+            ck.training.Annealing(*(wiring.learning_rate(self, step.optimizer) for step in update.gradient_steps)),
         )

@@ -154,6 +154,12 @@ class RolloutCollector:
         """Close the env."""
         self.env.close()
 
+    @property
+    def state_is_captured(self) -> bool:
+        """Whether ``state_dict`` holds the env's running episodes; else taking it ends them."""
+        base_env = _base(self.env)
+        return not isinstance(base_env, ReportsCapture) or base_env.state_is_captured
+
     def state_dict(self) -> StateDict:
         """Frames, env, transforms, and what the policy reads next.
 
@@ -165,7 +171,7 @@ class RolloutCollector:
         state["recent_resets"] = self.recent_resets
         if isinstance(self.env, TransformedEnv):
             state["transforms"] = self.env.transform.state_dict()
-        if isinstance(base_env, ReportsCapture) and not base_env.state_is_captured:
+        if not self.state_is_captured:
             self._next_root = None
             if self.trajectories is not None:
                 self.trajectories.begin_all()

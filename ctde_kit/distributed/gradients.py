@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]  # documented
 
 from ctde_kit.errors import LearnerLostError, UserError
-from ctde_kit.training import CriticThenActor, GradientStep, Parts, UpdateWithTargets
+from ctde_kit.training import HoldsGradientSteps, Parts, SequentialUpdate
 
 
 class AverageGradients:
@@ -125,19 +125,11 @@ def average_gradients(parts: Parts, average: AverageGradients) -> None:
     >>> parts.update.update.compile
     False
     """
-    for step in _gradient_steps(parts.update):
-        step.average, step.compile = average, False
-
-
-def _gradient_steps(update: object) -> Iterator[GradientStep]:
-    if isinstance(update, GradientStep):
-        yield update
-    elif isinstance(update, UpdateWithTargets):
-        yield update.update
-    elif isinstance(update, CriticThenActor):
-        yield from (update.critic.update, update.actor)
-    else:
+    update = parts.update
+    if isinstance(update, SequentialUpdate) or not isinstance(update, HoldsGradientSteps):
         raise UserError(
-            f"Learners: several learners cannot share a {type(update).__name__}: expected a GradientStep, "
-            "UpdateWithTargets or CriticThenActor; use one learner"
+            f"Learners: several learners cannot share a {type(update).__name__}: expected gradient_steps that all of "
+            "them take in the same order, as GradientStep and UpdateWithTargets have; use one learner"
         )
+    for step in update.gradient_steps:
+        step.average, step.compile = average, False

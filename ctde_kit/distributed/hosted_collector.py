@@ -9,12 +9,11 @@ from typing import Any
 import torch
 from tensordict import TensorDictBase
 from torch import nn
-from torchrl.envs import TransformedEnv
 
 from ctde_kit.collectors import RolloutCollector
 from ctde_kit.distributed.messages import Message, pack, to_tensors
 from ctde_kit.errors import UserError
-from ctde_kit.protocols import ReportsCapture, StateDict
+from ctde_kit.protocols import StateDict
 from ctde_kit.training.random_state import random_state, restore_random_state
 
 
@@ -69,7 +68,7 @@ class HostedCollector:
         if random is not None:
             restore_random_state(random)
         batch = pack(next(self._batches))
-        state = self.collector.state_dict() if self._is_captured else None
+        state = self.collector.state_dict() if self.collector.state_is_captured else None
         return Collected(batch, CollectorState(state, random_state()), self.collector.compile)
 
     def state(self) -> CollectorState:
@@ -90,9 +89,3 @@ class HostedCollector:
     def close(self) -> None:
         """Close the env."""
         self.collector.shutdown()
-
-    @property
-    def _is_captured(self) -> bool:
-        env = self.collector.env
-        base = env.base_env if isinstance(env, TransformedEnv) else env
-        return not isinstance(base, ReportsCapture) or base.state_is_captured

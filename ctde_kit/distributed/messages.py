@@ -68,21 +68,5 @@ def to_tensors(state: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def to_state(message: Message) -> dict[str, Any]:
-    """A message as tensors and plain values, which a checkpoint can hold."""
-    return {
-        "entries": [(list(path), torch.from_numpy(np.array(value))) for path, value in message.entries.items()],
-        "sizes": [(list(path), list(size)) for path, size in message.sizes.items()],
-    }
-
-
-def from_state(state: dict[str, Any]) -> Message:
-    """The message of which ``to_state`` made tensors and plain values."""
-    return Message(
-        {tuple(path): value.numpy() for path, value in state["entries"]},
-        {tuple(path): tuple(size) for path, size in state["sizes"]},
-    )
-
-
 def _path(key: str | tuple[str, ...]) -> Path:
     return (key,) if isinstance(key, str) else key

@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from ctde_kit.capability import Capability
 from ctde_kit.protocols import StateDict
-from ctde_kit.training.random_state import random_state, restore_random_state
+from ctde_kit.training.random_state import random_state, restore_random_state, unchanged_random_state
 
 
 class ProcessLostError(RuntimeError):
@@ -118,14 +118,13 @@ class LocalObject:
         self._object = None
 
     def _apart(self, call: Callable[[], object]) -> object:
-        outside = random_state()
-        if self._streams is not None:
-            restore_random_state(self._streams)
-        try:
-            return call()
-        finally:
-            self._streams = random_state()
-            restore_random_state(outside)
+        with unchanged_random_state():
+            if self._streams is not None:
+                restore_random_state(self._streams)
+            try:
+                return call()
+            finally:
+                self._streams = random_state()
 
 
 class Answered:

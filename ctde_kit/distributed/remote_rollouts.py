@@ -13,8 +13,9 @@ from torch import nn
 from torchrl.envs import EnvBase
 
 from ctde_kit.collectors import RolloutCollector
+from ctde_kit.data.tensordict_state import from_state, to_state
 from ctde_kit.distributed.hosted_collector import Collected, CollectorState, HostedCollector
-from ctde_kit.distributed.messages import Message, from_state, to_arrays, to_state, unpack
+from ctde_kit.distributed.messages import Message, pack, to_arrays, unpack
 from ctde_kit.distributed.processes import Answer, HostedObject, Processes, ProcessLostError
 from ctde_kit.distributed.seeds import rank_seed
 from ctde_kit.errors import UserError, WorkerError
@@ -202,7 +203,9 @@ class RemoteRollouts:
 
         It ends all episodes of envs whose state cannot be captured.
         """
-        in_flight = [[to_state(self._rows(asked, rank)) for rank in range(self.collectors)] for asked in self._asked]
+        in_flight = [
+            [to_state(unpack([self._rows(asked, rank)])) for rank in range(self.collectors)] for asked in self._asked
+        ]
         for rank in range(len(self._hosts)):
             self._after[rank] = self._state_of(rank)
         after = [None if one is None else {"collector": one.collector, "random": one.random} for one in self._after]
@@ -225,9 +228,16 @@ class RemoteRollouts:
         self.frames = state_dict["frames"]
         self._after = [None if one is None else CollectorState(**one) for one in state_dict["collectors"]]
         self._asked = deque(
-            _Asked(None, [None] * self.collectors, [from_state(rows) for rows in batch])
+            _Asked(None, [None] * self.collectors, [_message(rows) for rows in batch])
             for batch in state_dict["in_flight"]
         )
         for host, after in zip(self._hosts, self._after, strict=False):
             if after is not None:
                 host.ask("restore", after)
+
+
+def _message(state: StateDict) -> Message:
+    """Rows of a batch as they were before a checkpoint held them."""
+    rows = from_state(state)
+    assert rows is not None
+    return pack(rows)

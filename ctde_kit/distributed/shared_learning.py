@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from functools import partial
 
 import torch
@@ -138,12 +138,10 @@ class Learners:
             yield next(batches)
             self._wait_for_all()
 
-    @contextlib.contextmanager
-    def learning(self) -> Iterator[None]:
-        """Inside the block statistics are those of all learners."""
+    def learning(self) -> AbstractContextManager[None]:
+        """A block inside which statistics are those of all learners."""
         assert self._average is not None
-        with sharing(self._average):
-            yield
+        return sharing(self._average)
 
     def _wait_for_all(self) -> None:
         for answer in self._answers:

@@ -13,7 +13,6 @@ from ctde_kit.capability import Capability
 from ctde_kit.protocols.saved_state import Stateful
 
 if TYPE_CHECKING:
-    import torch
     from torchrl.envs import EnvBase
 
 
@@ -149,16 +148,6 @@ class HoldsLosses(Capability, Protocol):
     @property
     def losses(self) -> nn.Module:
         """All losses, with the networks that they train."""
-        ...
-
-
-@runtime_checkable
-class HoldsOptimizers(Capability, Protocol):
-    """An update that shows its optimizers, such as ``GradientStep``."""
-
-    @property
-    def optimizers(self) -> Sequence[torch.optim.Optimizer]:
-        """Those of all parameters that it trains."""
         ...
 
 

@@ -63,7 +63,7 @@ class TurnCase:
         """Every agent's turn of a few gradient steps, all at one learning rate."""
         state, batch, found = copy.deepcopy(self.update.state_dict()), self.batch.clone(), list[TurnRecord]()
         # A finished run has annealed them to 0; the state that is put back holds them, too.
-        for group in (group for optimizer in self.update.optimizers for group in optimizer.param_groups):
+        for group in (group for step in self.update.gradient_steps for group in step.optimizer.param_groups):
             group["lr"] = LEARNING_RATE
         try:
             with drawing_from(7):

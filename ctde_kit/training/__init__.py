@@ -6,7 +6,9 @@ from ctde_kit.training.averaging import ParameterAverage
 from ctde_kit.training.best_policy import BestPolicy, best_policies
 from ctde_kit.training.callbacks import Callbacks
 from ctde_kit.training.checkpoint import (
+    checkpoint_path,
     checkpoint_paths,
+    frames_of,
     latest_checkpoint,
     load_parts,
     read_checkpoint,
@@ -17,12 +19,12 @@ from ctde_kit.training.critic_then_actor import CriticEpochs, CriticThenActor
 from ctde_kit.training.evaluation import Returns, evaluate, record_episode
 from ctde_kit.training.evaluation_log import EvaluationLog, read_evaluations
 from ctde_kit.training.evaluations import Evaluations
-from ctde_kit.training.gradient_step import GradientStep
+from ctde_kit.training.gradient_step import GradientStep, HoldsGradientSteps
 from ctde_kit.training.group_critics import GroupCritics, group_critics
 from ctde_kit.training.loop import iterate
 from ctde_kit.training.pairings import CrossPlay, cross_play
 from ctde_kit.training.parts import Iteration, Parts
-from ctde_kit.training.random_state import random_state, restore_random_state
+from ctde_kit.training.random_state import random_state, restore_random_state, unchanged_random_state
 from ctde_kit.training.run_directory import RunDirectory, read_metrics
 from ctde_kit.training.runner import Run, run
 from ctde_kit.training.sequential_update import SequentialEpochs, SequentialUpdate
@@ -42,6 +44,7 @@ __all__ = [
     "GradientStep",
     "GroupCritics",
     "HardUpdate",
+    "HoldsGradientSteps",
     "Iteration",
     "LinearEpsilon",
     "LinearLearningRate",
@@ -56,9 +59,11 @@ __all__ = [
     "UpdateWithTargets",
     "UpdatesPerFrame",
     "best_policies",
+    "checkpoint_path",
     "checkpoint_paths",
     "cross_play",
     "evaluate",
+    "frames_of",
     "group_critics",
     "iterate",
     "latest_checkpoint",
@@ -73,4 +78,5 @@ __all__ = [
     "run",
     "save_checkpoint",
     "stateful_parts",
+    "unchanged_random_state",
 ]

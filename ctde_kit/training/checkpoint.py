@@ -188,6 +188,28 @@ def load_parts(content: StateDict, parts: Parts, *, on_iteration: object = None)
     return content["frames"]
 
 
+def checkpoint_path(directory: Path, frames: int) -> Path:
+    """Where the checkpoint after so many frames is in ``directory``.
+
+    >>> from pathlib import Path
+    >>> from ctde_kit.training import checkpoint_path
+    >>> checkpoint_path(Path("checkpoints"), 9_000).name
+    'frames_9000.pt'
+    """
+    return directory / f"frames_{frames}.pt"
+
+
+def frames_of(checkpoint: Path) -> int:
+    """After how many frames a checkpoint of that name was written.
+
+    >>> from pathlib import Path
+    >>> from ctde_kit.training import checkpoint_path, frames_of
+    >>> frames_of(checkpoint_path(Path("checkpoints"), 9_000))
+    9000
+    """
+    return int(checkpoint.stem.rpartition("_")[2])
+
+
 def checkpoint_paths(directory: Path) -> list[Path]:
     """The checkpoints in ``directory``, sorted by their number of frames; files with other names are not checkpoints.
 
@@ -202,7 +224,7 @@ def checkpoint_paths(directory: Path) -> list[Path]:
     ['frames_9000.pt', 'frames_10000.pt']
     """
     found = {path: NAME.fullmatch(path.name) for path in directory.glob("frames_*.pt")}
-    return sorted((path for path, name in found.items() if name), key=lambda path: int(path.stem.rpartition("_")[2]))
+    return sorted((path for path, name in found.items() if name), key=frames_of)
 
 
 def latest_checkpoint(directory: Path) -> Path:

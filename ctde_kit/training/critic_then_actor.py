@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
 from tensordict import TensorDictBase
 from torch import nn
 
@@ -40,14 +39,9 @@ class CriticThenActor:
         return nn.ModuleDict({"critic": self.critic.losses, "actor": self.actor.losses})
 
     @property
-    def optimizers(self) -> list[torch.optim.Optimizer]:
+    def gradient_steps(self) -> list[GradientStep]:
         """The critics', then the actors'."""
-        return [*self.critic.optimizers, *self.actor.optimizers]
-
-    @property
-    def compile(self) -> bool:
-        """Whether both gradient steps run as compiled graphs."""
-        return self.critic.compile and self.actor.compile
+        return [*self.critic.gradient_steps, *self.actor.gradient_steps]
 
     def __call__(self, minibatch: TensorDictBase) -> Metrics:
         return _renamed(self.critic(minibatch), "critic")

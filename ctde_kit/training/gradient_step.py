@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Protocol, runtime_checkable
 
 import torch
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
+from ctde_kit.capability import Capability
 from ctde_kit.entries import device_of
 from ctde_kit.errors import UserError
 from ctde_kit.graph import TraceError
@@ -18,6 +20,23 @@ from ctde_kit.training.parts import Metrics
 
 Case = tuple[torch.Size, float, frozenset[str]]
 """What a graph is compiled for: the minibatch's shape, the clip, and the losses that wait."""
+
+
+@runtime_checkable
+class HoldsGradientSteps(Capability, Protocol):
+    """An update that shows the gradient steps of which it is made, such as ``UpdateWithTargets``.
+
+    >>> from ctde_kit.recipes import COMAConfig, MatrixTask
+    >>> from ctde_kit.training import HoldsGradientSteps
+    >>> update = COMAConfig(task=MatrixTask(n_envs=2)).build().update
+    >>> isinstance(update, HoldsGradientSteps), len(update.gradient_steps)
+    (True, 2)
+    """
+
+    @property
+    def gradient_steps(self) -> list[GradientStep]:
+        """Those that move all parameters it trains, always in the same order."""
+        ...
 
 
 class GradientStep:
@@ -85,9 +104,9 @@ class GradientStep:
                 raise UserError(f"GradientStep: every[{name!r}]={steps}: expected 1 or more")
 
     @property
-    def optimizers(self) -> list[torch.optim.Optimizer]:
-        """The optimizer."""
-        return [self.optimizer]
+    def gradient_steps(self) -> list[GradientStep]:
+        """This one."""
+        return [self]
 
     def __call__(self, minibatch: TensorDictBase) -> Metrics:
         metrics = self._step(minibatch)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ctde_kit.errors import UserError
-from ctde_kit.protocols import HoldsCritics, HoldsLosses, HoldsOptimizers
+from ctde_kit.protocols import HoldsCritics, HoldsLosses
+from ctde_kit.training.gradient_step import HoldsGradientSteps
 
 Moments = Literal["keep", "reset", "copy"]
 
@@ -104,7 +105,7 @@ def group_critics(update: object) -> dict[str, GroupCritics]:
     ['agents']
     """
     losses = update.losses.modules() if isinstance(update, HoldsLosses) else []
-    optimizers = list(update.optimizers) if isinstance(update, HoldsOptimizers) else []
+    optimizers = [step.optimizer for step in update.gradient_steps] if isinstance(update, HoldsGradientSteps) else []
     found = {
         group: GroupCritics(modules, optimizers)
         for loss in losses

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -42,3 +44,21 @@ def restore_random_state(state: StateDict) -> None:
     kind, keys, *rest = state["numpy"]
     np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
     random.setstate(state["python"])
+
+
+@contextlib.contextmanager
+def unchanged_random_state() -> Iterator[None]:
+    """Leave all of them after the block as they were before it.
+
+    >>> import torch
+    >>> from ctde_kit.training import unchanged_random_state
+    >>> with unchanged_random_state():
+    ...     drawn = torch.rand(3)
+    >>> torch.equal(torch.rand(3), drawn)
+    True
+    """
+    before = random_state()
+    try:
+        yield
+    finally:
+        restore_random_state(before)

@@ -14,7 +14,7 @@ from ctde_kit.errors import RunStopped
 from ctde_kit.files import JsonObject
 from ctde_kit.keys import DONE, NEXT, GroupKeys
 from ctde_kit.training.callbacks import OnIteration, asks_to_end, start
-from ctde_kit.training.checkpoint import checkpoint_paths, save_checkpoint
+from ctde_kit.training.checkpoint import checkpoint_path, checkpoint_paths, save_checkpoint
 from ctde_kit.training.loop import iterate
 from ctde_kit.training.parts import Iteration, Parts
 from ctde_kit.training.reporting import plot_run, shown_returns
@@ -195,7 +195,7 @@ def checkpoint(parts: Parts, settings: Run, frames: int, on_iteration: OnIterati
     """Write a checkpoint, and delete all but the latest ``KEPT_CHECKPOINTS``."""
     directory = settings.directory.checkpoints
     rows = settings.directory.sync_rows()
-    path = directory / f"frames_{frames}.pt"
+    path = checkpoint_path(directory, frames)
     settings.before_checkpoint()
     save_checkpoint(path, parts, algorithm=settings.algorithm, frames=frames, rows=rows, on_iteration=on_iteration)
     for path in checkpoint_paths(directory)[:-KEPT_CHECKPOINTS]:

@@ -79,16 +79,14 @@ class SequentialUpdate:
         self._step: Callable[[TensorDictBase], Metrics] | None = None
 
     @property
-    def compile(self) -> bool:
-        """Whether all gradient steps run as compiled graphs."""
-        steps = [step for agents in self._agent_steps.values() for step in agents]
-        return all(step.compile for step in (*steps, *self._critic_steps.values()))
+    def gradient_steps(self) -> list[GradientStep]:
+        """Those of all agents, group by group, then those of the critics; agents take turns in a drawn order."""
+        agents = [step for steps in self._agent_steps.values() for step in steps]
+        return [*agents, *self._critic_steps.values()]
 
     @property
-    def optimizers(self) -> list[torch.optim.Optimizer]:
-        """Those of all agents, group by group, then those of the critics."""
-        agents = [step.optimizer for steps in self._agent_steps.values() for step in steps]
-        return agents + [step.optimizer for step in self._critic_steps.values()]
+    def _optimizers(self) -> list[torch.optim.Optimizer]:
+        return [step.optimizer for step in self.gradient_steps]
 
     def turns(self, batch: TensorDictBase) -> Iterator[Turn]:
         """Give one learner after the other its turn, and yield what it learns from.
@@ -136,12 +134,12 @@ class SequentialUpdate:
 
     def state_dict(self) -> StateDict:
         """The states of losses (parameters, statistics) and of each learner's optimizer."""
-        return {"losses": self.losses.state_dict(), "optimizers": [one.state_dict() for one in self.optimizers]}
+        return {"losses": self.losses.state_dict(), "optimizers": [one.state_dict() for one in self._optimizers]}
 
     def load_state_dict(self, state_dict: StateDict) -> None:
         """Restore what ``state_dict`` returned."""
         self.losses.load_state_dict(state_dict["losses"])
-        for optimizer, state in zip(self.optimizers, state_dict["optimizers"], strict=True):
+        for optimizer, state in zip(self._optimizers, state_dict["optimizers"], strict=True):
             optimizer.load_state_dict(state)
 
 

@@ -118,19 +118,14 @@ class UpdateWithTargets:
         return self.update.losses
 
     @property
-    def compile(self) -> bool:
-        """Whether the gradient step runs as a compiled graph."""
-        return self.update.compile
-
-    @property
     def optimizer(self) -> torch.optim.Optimizer:
         """The optimizer of the gradient step."""
         return self.update.optimizer
 
     @property
-    def optimizers(self) -> list[torch.optim.Optimizer]:
-        """The optimizer of the gradient step."""
-        return self.update.optimizers
+    def gradient_steps(self) -> list[GradientStep]:
+        """The gradient step."""
+        return self.update.gradient_steps
 
     def __call__(self, minibatch: TensorDictBase) -> Metrics:
         metrics: Metrics = self.update(minibatch)

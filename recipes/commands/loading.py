@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -88,9 +87,6 @@ def load(run_directory: str | Path, device: str | None = None, *, trust: bool = 
     >>> load(run).frames
     10
     """
-    import numpy as np
-    import torch
-
     directory = Path(run_directory)
     config = read_config(directory)
     # Callbacks belong to the training alone: none is imported.
@@ -99,12 +95,9 @@ def load(run_directory: str | Path, device: str | None = None, *, trust: bool = 
         config = replace(config, device=device)
     path = ck.training.latest_checkpoint(directory / "checkpoints")
     content = ck.training.read_checkpoint(path, algorithm=config.algorithm)
-    python_state, numpy_state = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
+    with ck.training.unchanged_random_state():
         parts = _in_memory(as_saved(config, SavedRun(directory))).build()
         frames = ck.training.load_parts(content, parts)
-    random.setstate(python_state)
-    np.random.set_state(numpy_state)
     parts.policy.eval()
     return LoadedRun(config, parts, frames)
 

@@ -22,7 +22,7 @@ from ctde_kit.recipes.commands.running import resume, start
 from ctde_kit.recipes.configs.distributed_options import PopulationMember, RayDistribution
 from ctde_kit.recipes.configs.own_code import check_trust
 from ctde_kit.recipes.configs.recipe import RecipeConfig
-from ctde_kit.recipes.wiring.devices import check_computes_on_cpu, resolve_device
+from ctde_kit.recipes.wiring.devices import check_computes_on_cpu
 from ctde_kit.recipes.wiring.logger_checks import check_loggers
 from ctde_kit.recipes.wiring.membership import Member
 from ctde_kit.recipes.wiring.population_directory import POPULATION_FILE, PopulationDirectory, Version
@@ -62,7 +62,7 @@ def start_population(config: RecipeConfig, path: Path, *, processes: OpenProcess
     (2, 2)
     """
     check_loggers(config.logger)
-    check_computes_on_cpu(resolve_device(config.device), config.device)
+    check_computes_on_cpu(config.device)
     directory = PopulationDirectory(path)
     with guarded_run(config, path) as stop:
         if directory.has_version or (path / "config.yaml").exists():

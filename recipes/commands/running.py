@@ -8,15 +8,13 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-import yaml
-
 from ctde_kit.collectors import RolloutCollector
 from ctde_kit.errors import UserError
-from ctde_kit.files import JsonObject, replacing
+from ctde_kit.files import JsonObject
 from ctde_kit.modules import TeamPolicy
 from ctde_kit.recipes.commands.loading import read_config
 from ctde_kit.recipes.commands.run_guard import guarded_run
-from ctde_kit.recipes.configs.data import to_data
+from ctde_kit.recipes.configs.data import to_data, write_data
 from ctde_kit.recipes.configs.distributed_options import OneProcess, PopulationMember
 from ctde_kit.recipes.configs.own_callbacks import imported
 from ctde_kit.recipes.configs.own_code import code_of, recorded
@@ -86,8 +84,8 @@ def start(config: RecipeConfig, path: str | Path, *, member: Member | None = Non
             _write_actors(config, parts, directory)
             code = recorded(code_of(config))
             if code:
-                _write(code, directory.path / CODE_FILE)
-            _write(to_data(config), directory.path / "config.yaml")
+                write_data(code, directory.path / CODE_FILE)
+            write_data(to_data(config), directory.path / "config.yaml")
             return _train(config, parts, callbacks, directory, 0.0, stop, closing, member)
         except BaseException:
             if not checkpoint_paths(directory.checkpoints):
@@ -135,7 +133,7 @@ def resume(config: RecipeConfig, path: Path, *, trust: bool = False, member: Mem
         parts.anneal(frames)
         seconds = directory.read_rows(frames, content["rows"].tolist())
         print(f"going on from {frames} frames, to {config.total_frames}")
-        _write(to_data(config), directory.path / "config.yaml")
+        write_data(to_data(config), directory.path / "config.yaml")
         return _train(config, parts, callbacks, directory, seconds, stop, closing, member)
 
 
@@ -167,12 +165,7 @@ def _write_actors(config: RecipeConfig, parts: Parts, directory: RunDirectory) -
     """Write how each group's actor is built, opponents from other runs included, since those runs may be moved."""
     team = TeamSpec.from_env(parts.collector.env)
     actors = {name: to_data(actor) for name, actor in actor_configs(config, team).items()}
-    _write(actors, directory.path / ACTORS_FILE)
-
-
-def _write(data: JsonObject, path: Path) -> None:
-    with replacing(path, sealed=True) as file:
-        file.write(yaml.safe_dump(data, sort_keys=False).encode())
+    write_data(actors, directory.path / ACTORS_FILE)
 
 
 def _policy(parts: Parts) -> TeamPolicy:

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ctde_kit.errors import UserError
-from ctde_kit.files import JsonObject, seal_holds
+from ctde_kit.files import JsonObject, replacing, seal_holds
 from ctde_kit.recipes.configs.checks import PATH, Declared
 from ctde_kit.recipes.configs.choices import CHOICES
 
@@ -57,6 +57,12 @@ def from_data(declared: type[Config], data: object, path: str) -> Config:
         raise UserError(f"{path}: {str(error).splitlines()[0]}; restore the file") from error
     assert isinstance(config, declared)
     return config
+
+
+def write_data(data: JsonObject, path: Path) -> None:
+    """Write a mapping into a YAML file of a run directory, with a checksum as its last line."""
+    with replacing(path, sealed=True) as file:
+        file.write(yaml.safe_dump(data, sort_keys=False).encode())
 
 
 def read_data(path: Path) -> JsonObject:

@@ -34,7 +34,7 @@ def collector(cfg: RecipeConfig, run: Setting, team: TeamSpec, policy: TeamPolic
             f"distributed.members={where.members}: these are {where.members} runs, each with parts of its own; train "
             "them with the command line, or with start_population(config, path)"
         )
-    check_computes_on_cpu(run.device, cfg.device)
+    check_computes_on_cpu(cfg.device)
     frames = cfg.frames_per_batch // where.n_collectors
     if where.learners > 1:
         _say_what_callbacks_see(cfg, "what they change reaches this learner alone")

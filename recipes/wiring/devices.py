@@ -20,15 +20,10 @@ def resolve_device(device: str) -> str:
     return device
 
 
-def check_computes_on_cpu(device: str, asked: str) -> None:
-    """Raise ``UserError`` where processes of Ray would have to compute on a GPU, of which none has a share.
-
-    Args:
-        device: on which the run would compute.
-        asked: what the configuration says.
-    """
-    if device != "cpu":
+def check_computes_on_cpu(device: str) -> None:
+    """Raise ``UserError`` where processes of Ray would have to compute on a GPU, of which none has a share."""
+    if resolve_device(device) != "cpu":
         raise UserError(
-            f"device={asked}: with distributed=ray all processes compute on the CPU; give device=cpu, or leave "
+            f"device={device}: with distributed=ray all processes compute on the CPU; give device=cpu, or leave "
             "distributed=ray out"
         )

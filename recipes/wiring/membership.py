@@ -18,7 +18,7 @@ from ctde_kit.recipes.wiring.devices import resolve_device
 from ctde_kit.recipes.wiring.evaluating import SCORING_SEED
 from ctde_kit.recipes.wiring.transforms import with_transforms
 from ctde_kit.specs import TeamSpec
-from ctde_kit.training import Parts, evaluate, random_state, restore_random_state
+from ctde_kit.training import Parts, evaluate, unchanged_random_state
 from ctde_kit.training.best_policy import ALL_AGENTS, PREFIX
 from ctde_kit.training.callbacks import OnIteration
 
@@ -83,14 +83,11 @@ class Member:
 
     def _env(self, parts: Parts, episodes: int) -> EnvBase:
         """An env whose episodes are the same for all members; building it changes nothing that training draws."""
-        before = random_state()
-        try:
+        with unchanged_random_state():
             env = self.config.task.build_evaluation(
                 seed=self._episodes_seed, device=resolve_device(self.config.device), episodes=episodes
             )
             return with_transforms(env, TeamSpec.from_env(parts.collector.env), _policy(parts))
-        finally:
-            restore_random_state(before)
 
     def _figures(self, env: EnvBase, parts: Parts, episodes: int) -> dict[str, float]:
         groups = [group.name for group in TeamSpec.from_env(parts.collector.env)]

@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
 import ctde_kit as ck
 from ctde_kit.errors import UserError
 from ctde_kit.files import JsonObject, replacing
-from ctde_kit.recipes.configs.data import read_data, to_data
+from ctde_kit.recipes.configs.data import read_data, to_data, write_data
 from ctde_kit.recipes.configs.own_code import code_of, recorded
 from ctde_kit.recipes.configs.recipe import RecipeConfig
 
@@ -94,8 +92,7 @@ class PopulationDirectory:
         """Write the configuration, and what is known of the user's own code that it names."""
         code = recorded(code_of(config))
         data = to_data(config) | ({CODE: code} if code else {})
-        with replacing(self.path / POPULATION_FILE, sealed=True) as file:
-            file.write(yaml.safe_dump(data, sort_keys=False).encode())
+        write_data(data, self.path / POPULATION_FILE)
 
     def version(self, members: int) -> Version | None:
         """What all members have; ``None`` before their first checkpoint.
@@ -125,7 +122,7 @@ class PopulationDirectory:
 
     def checkpoint(self, rank: int, frames: int) -> Path:
         """A member's checkpoint after so many frames."""
-        return self.member(rank) / "checkpoints" / f"frames_{frames}.pt"
+        return ck.training.checkpoint_path(self.member(rank) / "checkpoints", frames)
 
     def go_back(self, version: Version | None, rank: int) -> None:
         """Remove what a member has written after ``version``, or all of it."""
@@ -133,7 +130,7 @@ class PopulationDirectory:
             shutil.rmtree(self.member(rank), ignore_errors=True)
             return
         for path in ck.training.checkpoint_paths(self.member(rank) / "checkpoints"):
-            if int(path.stem.rpartition("_")[2]) > version.frames:
+            if ck.training.frames_of(path) > version.frames:
                 path.unlink()
 
     def write_exchange(self, exchange: Exchange) -> None:

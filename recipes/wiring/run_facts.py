@@ -12,14 +12,7 @@ from ctde_kit.files import JsonObject, replacing
 from ctde_kit.recipes.configs.data import to_data
 from ctde_kit.recipes.configs.recipe import RecipeConfig
 from ctde_kit.recipes.wiring.devices import resolve_device
-from ctde_kit.training import (
-    CriticThenActor,
-    GradientStep,
-    Parts,
-    RunDirectory,
-    SequentialUpdate,
-    UpdateWithTargets,
-)
+from ctde_kit.training import HoldsGradientSteps, Parts, RunDirectory
 from ctde_kit.training.facts import software_and_machine
 
 
@@ -71,9 +64,9 @@ def _earlier_sessions(directory: RunDirectory) -> list[JsonObject]:
 
 def _compiled(parts: Parts) -> dict[str, bool]:
     """Whether rollouts and updates run as compiled graphs; what failed to compile has set its ``compile`` to False."""
-    updates = (GradientStep, UpdateWithTargets, SequentialUpdate, CriticThenActor)
+    update = parts.update
     return {
         "rollouts": isinstance(parts.collector, (RolloutCollector, RemoteRollouts, Learners))
         and parts.collector.compile,
-        "updates": isinstance(parts.update, updates) and parts.update.compile,
+        "updates": isinstance(update, HoldsGradientSteps) and all(step.compile for step in update.gradient_steps),
     }

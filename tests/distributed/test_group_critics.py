@@ -95,7 +95,7 @@ def kind(name: str) -> str:
 
 
 def all_moments(parts: Parts) -> list[torch.Tensor]:
-    states = [state for optimizer in parts.update.optimizers for state in optimizer.state.values()]
+    states = [state for step in parts.update.gradient_steps for state in step.optimizer.state.values()]
     return [value.clone() for state in states for value in state.values()]
 
 
@@ -103,8 +103,8 @@ def critic_moments(parts: Parts) -> list[torch.Tensor]:
     parameters = {id(p) for critics in group_critics(parts.update).values() for p in critics.modules.parameters()}
     return [
         value.clone()
-        for optimizer in parts.update.optimizers
-        for parameter, state in optimizer.state.items()
+        for step in parts.update.gradient_steps
+        for parameter, state in step.optimizer.state.items()
         if id(parameter) in parameters
         for value in state.values()
     ]

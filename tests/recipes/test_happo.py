@@ -65,7 +65,7 @@ def test_each_agent_has_its_turn_and_moves_alone(kind: str) -> None:
 
 def test_an_agents_optimizer_is_its_own() -> None:
     parts = advance(small_happo_config().build(), 2)
-    optimizers = parts.update.optimizers
+    optimizers = [step.optimizer for step in parts.update.gradient_steps]
     assert len(optimizers) == 4
     owned = [{id(p) for group in optimizer.param_groups for p in group["params"]} for optimizer in optimizers]
     assert len(set.union(*owned)) == sum(map(len, owned))
@@ -80,7 +80,7 @@ def test_saved_parameters_are_those_that_act() -> None:
     target.update.load_state_dict(source.update.state_dict())
     assert torch.equal(weights(target), weights(source))
     whole = dict(target.policy.learners["agents"].named_parameters())
-    for agent, optimizer in enumerate(target.update.optimizers[:3]):
+    for agent, optimizer in enumerate(step.optimizer for step in target.update.gradient_steps[:3]):
         for parameter, stacked in zip(optimizer.param_groups[0]["params"], whole.values(), strict=True):
             assert parameter.data_ptr() == stacked[agent].data_ptr()
 

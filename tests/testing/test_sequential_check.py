@@ -31,7 +31,7 @@ def test_the_doctor_finds_nothing(kind: str) -> None:
     report = report_of(parts=parts)
     assert [finding.verdict for finding in report.findings] == ["passed"] * 4
     assert all(map(torch.equal, before, parts.update.losses.parameters()))
-    assert not any(optimizer.state for optimizer in parts.update.optimizers)
+    assert not any(step.optimizer.state for step in parts.update.gradient_steps)
 
 
 def test_products_that_are_not_passed_on_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,7 +65,7 @@ def test_a_product_before_the_first_is_found(monkeypatch: pytest.MonkeyPatch) ->
 def test_agents_that_learn_copies_are_found() -> None:
     """Parameters that are not on the group's storage never reach the policy that acts."""
     parts = small_happo_config().build()
-    for parameter in parts.update.optimizers[1].param_groups[0]["params"]:
+    for parameter in parts.update.gradient_steps[1].optimizer.param_groups[0]["params"]:
         parameter.data = parameter.data.clone()
     broken = {finding.rule: finding.figure for finding in report_of(parts=parts).broken}
     assert broken["agents_learn_alone"] == "agent 1's turn of 3 steps moves nothing in the policy that acts"
