@@ -25,7 +25,7 @@ class Collector:
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds of the learner's process per batch: ``fixed``, and ``per_collector`` for each collector's message."""
+    """Seconds per batch beside the collectors' steps: ``fixed``, and ``per_collector`` for each one's message."""
 
     fixed: float
     per_collector: float
