@@ -1,6 +1,6 @@
 """How frames per second grow with the number of collectors: a model, fitted to few of them, beside many.
 
-Run ``python -m tests.programs.benchmarks.collector_scaling``, with the extra ``ray``; 32 collectors need about 13 GB of memory.
+Run ``python -m tests.programs.benchmarks.collector_scaling``, with the extra ``ray`` and 13 GB of memory.
 
 Envs sleep instead of computing, so that one machine has room for 32 collectors; the learner does nothing. Results go to
 docs/results/collector_scaling.json, docs/images/collector_scaling.png and docs/scale_out.md.
