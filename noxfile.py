@@ -171,8 +171,9 @@ def scenarios(session: nox.Session) -> None:
 
 @nox.session
 def agreement(session: nox.Session) -> None:
-    """Ten seeds compiled and ten eager; results go to docs/results."""
+    """Compiled and eager: the iterations of one run, and fifty seeds each way; results go to docs/results."""
     session.install("-e", ".[test]")
+    session.run("python", "-m", "tests.programs.learning.compiled_iterations")
     session.run("python", "-m", "tests.programs.learning.compile_agreement")
 
 

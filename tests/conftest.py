@@ -55,6 +55,16 @@ def seeded() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture
+def float64() -> Iterator[None]:
+    """New tensors and networks have twice the usual precision, for comparisons with plain formulas."""
+    import torch
+
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
 @pytest.fixture(autouse=True)
 def errors_in_the_callers_words(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No error that the library raises in a test speaks in command-line syntax."""

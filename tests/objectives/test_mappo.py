@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -445,14 +444,7 @@ def test_an_unknown_value_loss_is_an_error() -> None:
         tiny_loss(value_loss="smooth_l1")
 
 
-@pytest.fixture
-def _float64() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
-@pytest.mark.usefixtures("_float64")
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("kind", KINDS)
 def test_at_the_first_step_the_gradient_is_that_of_advantage_actor_critic(kind: str) -> None:
     """Mnih et al. 2016, section 4: the score times the advantage, a squared error, and entropy; the dead left out."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -33,13 +32,7 @@ ALIVE = torch.tensor([True, False, True, True, False])
 every_channel = pytest.mark.parametrize("name", CHANNELS)
 either_front = pytest.mark.parametrize("recurrent", [False, True], ids=["mlp", "gru"])
 
-
-@pytest.fixture(autouse=True)
-def _float64() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    torch.manual_seed(0)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def make(name: str, n_agents: int = N, recurrent: bool = False, **options: Any) -> Any:

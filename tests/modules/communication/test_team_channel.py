@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -42,13 +41,6 @@ CHANNELS: dict[str, Any] = {
 either_front = pytest.mark.parametrize("recurrent", [False, True], ids=["mlp", "gru"])
 
 
-@pytest.fixture
-def _float64() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
 def make(name: str = "commnet", recurrent: bool = False, outputs: Any = None, hidden: int = H) -> Any:
     inputs = {group.name: own_observation(group) for group in TEAM}
     outputs = outputs or {"wolves": G, "sheep": G + 1}
@@ -61,7 +53,7 @@ def actors_of(kind: Any, recurrent: bool = False) -> dict[str, Any]:
     return {group.name: kind(group, inputs, channel.for_group(group.name)) for group in TEAM}
 
 
-@pytest.mark.usefixtures("_float64")
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", CHANNELS)
 def test_it_is_encoders_a_channel_and_heads(name: str) -> None:
     inputs, channel = make(name)
@@ -92,7 +84,7 @@ def test_every_agent_hears_agents_of_other_groups(name: str) -> None:
         assert torch.equal(moved, torch.eye(2).bool().reshape(2, 1, 2, 1).expand(2, size, 2, 5))
 
 
-@pytest.mark.usefixtures("_float64")
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", CHANNELS)
 def test_single_steps_equal_the_sequence(name: str) -> None:
     _, channel = make(name, recurrent=True)

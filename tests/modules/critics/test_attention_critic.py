@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
@@ -34,12 +33,7 @@ TEAMS = {
     "mortal alone": TeamSpec(MORTAL[:1]),
 }
 
-
-@pytest.fixture(autouse=True)
-def _float64() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def critic_of(team: TeamSpec, name: str, of_actions: bool, share: Any = True, **options: Any) -> AttentionCritic:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -23,12 +22,7 @@ KEYS = GroupKeys()
 ORDER = (2, 0, 1)
 EPSILON, ENTROPY = 0.2, 0.3
 
-
-@pytest.fixture(autouse=True)
-def _float64() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def case(kind: str, recurrent: bool = False, mask: bool = True, **options: Any) -> tuple[HAPPOLoss, TensorDictBase]:

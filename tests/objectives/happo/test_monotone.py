@@ -6,7 +6,6 @@ then an expectation, not an estimate. Returns come from the policies' tables.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import pairwise, product
 from typing import Any
 
@@ -22,12 +21,7 @@ from ctde_kit.specs import ActionSpec, GroupSpec, TeamSpec
 
 GAMMA = 0.9
 
-
-@pytest.fixture(autouse=True)
-def _float64() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 class Game:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -25,12 +24,7 @@ from tests.contracts.fakes import group_spec, make_network
 from tests.objectives.maddpg import formulas
 from tests.objectives.maddpg.test_loss import GAMMA, SIZE, TEAMS
 
-
-@pytest.fixture(autouse=True)
-def _float64() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 @pytest.mark.parametrize("other_actions", ["replay", "current"])

@@ -19,6 +19,8 @@ from tests.objectives.maddpg.test_loss import GAMMA, TEAMS, gradients, make
 
 SIZE = 40
 
+pytestmark = pytest.mark.usefixtures("float64")
+
 
 def case(kind: str = "categorical", **options: Any) -> Any:
     team = TEAMS["two"](kind)
@@ -108,13 +110,6 @@ def test_the_divergence_falls_ten_times_on_a_fixed_policy(kind: str) -> None:
 def test_mistakes_are_named() -> None:
     with pytest.raises(UserError, match=r"PolicyInference: deviation=0: expected a number above 0"):
         PolicyInference(torch.nn.Identity(), deviation=0)
-
-
-@pytest.fixture(autouse=True)
-def _float64() -> Any:
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 def test_the_dead_are_believed_to_do_nothing_and_count_nowhere() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -33,12 +32,7 @@ TEAMS = {
     "mixed": lambda _: TeamSpec((group_spec("wolves", 3, "continuous"), group_spec("sheep", 2, observation_dim=8))),
 }
 
-
-@pytest.fixture(autouse=True)
-def _float64() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def make(team: TeamSpec, share: Any = False, mixer: Any = None, critic: dict[str, Any] | None = None, **options: Any):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -21,12 +20,7 @@ from tests.objectives.maddpg import formulas
 GAMMA, SIZE = 0.9, 11
 SMOOTHING = TargetPolicySmoothing(deviation=0.4, limit=0.3)
 
-
-@pytest.fixture(autouse=True)
-def _float64() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def herd(kind: str) -> TeamSpec:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -23,12 +23,7 @@ from tests.objectives.masac.test_masac_loss import GAMMA, SIZE, Own, herd, make,
 
 LATENT, OTHERS, WEIGHT = 4, 2, 0.7
 
-
-@pytest.fixture(autouse=True)
-def _float64() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def information(team: TeamSpec, **options: Any) -> MutualInformation:

@@ -6,6 +6,7 @@ Run ``python -m tests.programs.benchmarks.page``.
 from __future__ import annotations
 
 import json
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,17 @@ def agreement_table(result: dict[str, Any]) -> list[str]:
     ]
 
 
+def iterations_table(result: dict[str, Any]) -> list[str]:
+    """How far compiled iterations end from eager ones, with and without a sample that was clipped on one side alone."""
+    lines = ["| iterations | how many | median distance | largest |", "|---|---|---|---|"]
+    rows = result["iterations"]
+    for name, has in (("all samples clipped alike", False), ("a sample clipped on one side alone", True)):
+        apart = [row["apart"] for row in rows if bool(row["other_clips"]) == has]
+        if apart:
+            lines.append(f"| {name} | {len(apart)} | {statistics.median(apart):.1e} | {max(apart):.1e} |")
+    return [*lines, "", f"`{result['command']}`; {result['machine']}; {result['date']}."]
+
+
 def compile_table(results: list[dict[str, Any]]) -> list[str]:
     """Seconds until the first compiled rollout and update."""
     lines = ["| task | run | rollout, s | update, s | together, s |", "|---|---|---|---|---|"]
@@ -123,6 +135,7 @@ TABLES = {
     "compile_time": compile_table,
     "memory": memory_table,
     "compile_agreement": agreement_table,
+    "compiled_iterations": iterations_table,
     "plain_parts": parts_table,
 }
 
