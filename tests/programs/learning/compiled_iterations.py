@@ -46,7 +46,7 @@ class Learner:
 
     def __init__(self, compile: bool) -> None:
         self.parts: Parts = composed("mappo", *OPTIONS, "compile=on").build()
-        self.parts.collector.compile = False  # pyright: ignore[reportAttributeAccessIssue]  # a RolloutCollector
+        self.parts.collector.compile = False
         assert isinstance(self.parts.update, HoldsGradientSteps)
         (self.step,) = self.parts.update.gradient_steps
         self.step.compile = compile
@@ -92,7 +92,7 @@ def main() -> None:
     torch.set_num_threads(1)
     eager, compiled = Learner(compile=False), Learner(compile=True)
     rows: list[dict[str, float]] = []
-    total = eager.parts.collector.total_frames  # pyright: ignore[reportAttributeAccessIssue]  # a RolloutCollector
+    total = eager.parts.collector.total_frames
     while eager.parts.collector.frames < total:
         before, state = eager.parameters, eager.state()
         plain = eager.learn()
