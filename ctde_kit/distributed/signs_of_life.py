@@ -45,6 +45,10 @@ class SignsOfLife:
         """Nobody waits for the process for now: what it has not answered counts no longer."""
         self._is_answered = self._since = None
 
+    def answered(self) -> None:
+        """It has answered what it was asked for, so it has begun."""
+        self._has_begun = True
+
     @property
     def limit(self) -> float:
         """Seconds that an answer may take now."""

@@ -40,6 +40,12 @@ def test_one_that_has_answered_is_lost_after_the_timeout() -> None:
     assert 10 < clock.seconds_until_missing(100) <= 10 + ASK_EVERY + 1.5
 
 
+def test_one_that_has_answered_a_call_has_begun() -> None:
+    clock = Clock(timeout=10)
+    clock.signs.answered()
+    assert 10 < clock.seconds_until_missing(BEGIN_WITHIN) <= 10 + ASK_EVERY + 1.5
+
+
 def test_time_in_which_nobody_waits_does_not_count() -> None:
     clock = Clock(timeout=10)
     clock.answers = True
