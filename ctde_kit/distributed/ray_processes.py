@@ -8,11 +8,13 @@ import importlib.util
 import logging
 import os
 import pickle
+import random
 import signal
 import socket
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -21,11 +23,16 @@ from ctde_kit.distributed.processes import ProcessLostError
 from ctde_kit.distributed.signs_of_life import SignsOfLife
 from ctde_kit.errors import UserError
 
+# Machines, as Ray names them, where a process gave no sign of life. Ray itself takes about a minute to give one up.
+_SILENT_NODES: set[str] = set()
+
 
 class RayProcesses:
     """Hosts objects in processes of a Ray cluster: one that it starts on this machine, or the user's own.
 
-    A cluster that was running before stays running: nothing is ended but what was started here.
+    A cluster that was running before stays running: nothing is ended but what was started here. Objects are placed one
+    machine after the other, this one last; a machine where a process gave no sign of life is used only where there is
+    no other.
 
     Args:
         address: ``local`` to start one here, ``auto`` for the one that runs on this machine, or ``HOST:PORT``.
@@ -49,18 +56,31 @@ class RayProcesses:
             raise UserError('Ray is not installed; run pip install "ctde-kit[ray]"')
         self.address, self.timeout = address, timeout
         self._hosted: list[RayObject] = []
+        # Ray draws from Python's generator when it starts a cluster, and the run draws from there, too.
+        before = random.getstate()
         with _own_signals():
             self._owns = _connect(address)
+        random.setstate(before)
 
     def start(self, make: Callable[[], object], name: str) -> RayObject:
         ray = _ray()
-        # Placed one machine after the other; without a share of their processors, which are the user's to give.
-        options: dict[str, Any] = {"num_cpus": 0, "concurrency_groups": {"alive": 1}, "scheduling_strategy": "SPREAD"}
+        node = self._next_node()
+        # Ray would place actors without a share of the processors, which are the user's to give, at random.
+        place = _placement(node)
+        options: dict[str, Any] = {"num_cpus": 0, "concurrency_groups": {"alive": 1}, "scheduling_strategy": place}
         actor = ray.remote(**options)(_Host).remote(sys.path)
         actor.build.remote(ray.cloudpickle.dumps(make))
-        hosted = RayObject(actor, name, self.timeout)
+        hosted = RayObject(actor, name, self.timeout, node)
         self._hosted.append(hosted)
         return hosted
+
+    def _next_node(self) -> str:
+        """The machine that has the fewest of the objects."""
+        ray = _ray()
+        own = ray.get_runtime_context().get_node_id()
+        hosted = Counter(hosted.node for hosted in self._hosted)
+        living = sorted(node["NodeID"] for node in ray.nodes() if node["Alive"])
+        return min(living, key=lambda node: (node in _SILENT_NODES, hosted[node], node == own))
 
     def share(self, value: object) -> object:
         ray = _ray()
@@ -78,8 +98,8 @@ class RayProcesses:
 class RayObject:
     """An object in a Ray actor."""
 
-    def __init__(self, actor: Any, name: str, timeout: float) -> None:
-        self._actor, self.name = actor, name
+    def __init__(self, actor: Any, name: str, timeout: float, node: str) -> None:
+        self._actor, self.name, self.node = actor, name, node
         self._signs = SignsOfLife(self._asked_whether_alive, timeout)
 
     def ask(self, method: str, *arguments: object) -> RayAnswer:
@@ -90,7 +110,12 @@ class RayObject:
     def check_alive(self) -> None:
         """Raise ``ProcessLostError`` where its process has given no sign of life for too long."""
         if self._signs.missing(time.monotonic()):
+            _SILENT_NODES.add(self.node)
             raise ProcessLostError(f"{self.name} gave no sign of life for {self._signs.limit:g} s")
+
+    def has_answered(self) -> None:
+        """One of its calls was answered: from now on ``timeout`` is what it gets."""
+        self._signs.answered()
 
     def _asked_whether_alive(self) -> Callable[[], bool]:
         ray = _ray()
@@ -110,6 +135,7 @@ class RayAnswer:
 
     def is_there(self, seconds: float) -> bool:
         if _ray().wait([self._reference], timeout=seconds)[0]:
+            self._hosted.has_answered()
             return True
         self._hosted.check_alive()
         return False
@@ -157,6 +183,12 @@ class _Host:
 def _ray() -> Any:
     """The package, which is an extra."""
     return importlib.import_module("ray")
+
+
+def _placement(node: str) -> Any:
+    """On that machine; where it is gone, the object is lost, like one that was there."""
+    strategies = importlib.import_module("ray.util.scheduling_strategies")
+    return strategies.NodeAffinitySchedulingStrategy(node, soft=False)
 
 
 @contextlib.contextmanager
