@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,8 +15,8 @@ def started(tmp_path: Path) -> Iterator[StartRun]:
     """Starts runs in the test's directory; none of their processes outlives the test."""
     running: list[RayRun] = []
 
-    def start(*arguments: str) -> RayRun:
-        running.append(RayRun(tmp_path, *arguments))
+    def start(*arguments: str, inside: Sequence[str] = ()) -> RayRun:
+        running.append(RayRun(tmp_path, *arguments, inside=inside))
         return running[-1]
 
     yield start

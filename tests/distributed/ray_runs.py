@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ctde_kit.training import read_metrics
@@ -17,28 +17,27 @@ MARK = "CTDE_KIT_TEST_RUN"
 
 
 class RayRun:
-    """A command that runs; all of its processes, those of Ray too, have a mark in their environment."""
+    """A command that runs; all of its processes, those of Ray too, have a mark in their environment.
 
-    def __init__(self, cwd: Path, *arguments: str) -> None:
+    Args:
+        cwd: where it runs.
+        arguments: the recipe and its options.
+        inside: a command that runs the command, such as one that enters a network namespace.
+    """
+
+    def __init__(self, cwd: Path, *arguments: str, inside: Sequence[str] = ()) -> None:
         self.mark = f"{MARK}={uuid.uuid4().hex}"
         environment = {**ENVIRONMENT, **dict([self.mark.split("=")])}
         pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-        self.process = subprocess.Popen(command(*arguments), cwd=cwd, env=environment, text=True, **pipes)
+        self.process = subprocess.Popen([*inside, *command(*arguments)], cwd=cwd, env=environment, text=True, **pipes)
 
     def processes(self) -> list[int]:
         """All that run."""
-        found = []
-        for entry in Path("/proc").glob("[0-9]*"):
-            try:
-                if self.mark.encode() in (entry / "environ").read_bytes().split(b"\0"):
-                    found.append(int(entry.name))
-            except OSError:
-                continue
-        return sorted(found)
+        return marked(self.mark)
 
     def hosts(self) -> list[int]:
         """Those that host an object, by their order of starting; Ray shows the class in their titles."""
-        return [pid for pid in self.processes() if _title(pid).startswith("ray::_Host")]
+        return [pid for pid in self.processes() if title(pid).startswith("ray::_Host")]
 
     def end(self, seconds: float = 300) -> str:
         """Wait for the end; what was written to standard error."""
@@ -52,6 +51,18 @@ class RayRun:
         for pid in self.processes():
             os.kill(pid, signal.SIGKILL)
         self.process.wait()
+
+
+def marked(mark: str) -> list[int]:
+    """The processes that have ``NAME=VALUE`` in their environment."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark.encode() in (entry / "environ").read_bytes().split(b"\0"):
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return sorted(found)
 
 
 StartRun = Callable[..., RayRun]
@@ -71,7 +82,7 @@ def wait_for(path: Path, pattern: str, seconds: float = 240) -> None:
         time.sleep(0.05)
 
 
-def _title(pid: int) -> str:
+def title(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/cmdline").read_text()
     except OSError:

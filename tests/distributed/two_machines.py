@@ -1,0 +1,162 @@
+"""Two machines of one Ray cluster on this one: two network namespaces that are joined by a link."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.distributed.ray_runs import marked, title
+from tests.recipes.command_line import ENVIRONMENT
+
+# The first has the head of the cluster, and the run's own process.
+MACHINES = ("first", "second")
+ADDRESSES = {"first": "10.213.77.1", "second": "10.213.77.2"}
+PORT = 6379
+MARK = "CTDE_KIT_TEST_CLUSTER"
+
+
+def why_not() -> str | None:
+    """Why there can be no two machines here; ``None`` where there can."""
+    missing = [program for program in ("ip", "nsenter") if shutil.which(program) is None]
+    if missing:
+        return f"two machines need network namespaces: no {' and no '.join(missing)} here (iproute2, util-linux)"
+    name = f"ctde{os.getpid()}try"
+    made = subprocess.run(["ip", "netns", "add", name], capture_output=True, text=True, check=False)
+    if made.returncode:
+        return f"network namespaces are not allowed here: {made.stderr.strip()}"
+    _ip("netns", "delete", name)
+    return None
+
+
+class TwoMachines:
+    """Two network namespaces, a link between them, and a node of one Ray cluster in each.
+
+    Args:
+        path: an empty directory for the files of Ray. Ray allows it about 40 characters.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._mark = path, f"{MARK}={uuid.uuid4().hex}"
+        self._spaces = {machine: f"ctde{os.getpid()}{machine}" for machine in MACHINES}
+        self._links = {machine: f"ctde{os.getpid()}{machine[0]}" for machine in MACHINES}
+        self._nodes: dict[str, subprocess.Popen] = {}
+
+    def begin(self) -> None:
+        for space in self._spaces.values():
+            _ip("netns", "add", space)
+        one, two = MACHINES
+        peer = ["peer", "name", self._links[two], "netns", self._spaces[two]]
+        _ip("link", "add", self._links[one], "netns", self._spaces[one], "type", "veth", *peer)
+        for machine in MACHINES:
+            self._in(machine, "link", "set", "lo", "up")
+            self._in(machine, "address", "add", f"{ADDRESSES[machine]}/24", "dev", self._links[machine])
+            self._raise_link(machine)
+        for machine in MACHINES:
+            self._start_node(machine)
+
+    @property
+    def address(self) -> str:
+        """Of the cluster."""
+        return f"{ADDRESSES['first']}:{PORT}"
+
+    def inside(self, machine: str) -> list[str]:
+        """What runs a command on a machine."""
+        # Ray would use the user's token on the first machine alone; nobody else reaches these two.
+        return ["nsenter", f"--net=/run/netns/{self._spaces[machine]}", "env", "RAY_AUTH_MODE=disabled"]
+
+    def hosts(self, machine: str) -> list[int]:
+        """The processes on a machine that host an object."""
+        network = os.stat(f"/run/netns/{self._spaces[machine]}").st_ino
+        return [pid for pid in marked(self._mark) if title(pid).startswith("ray::_Host") and _network(pid) == network]
+
+    def living(self) -> int:
+        """How many machines the cluster has, as it says itself."""
+        program = (
+            "import ray, sys; ray.init(address=sys.argv[1], logging_level='ERROR', log_to_driver=False); "
+            "print(sum(node['Alive'] for node in ray.nodes()))"
+        )
+        command = [*self.inside("first"), sys.executable, "-c", program, self.address]
+        answer = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=True)
+        return int(answer.stdout)
+
+    @contextlib.contextmanager
+    def cut(self) -> Iterator[None]:
+        """Inside the block nothing comes through between the machines; afterwards both are in the cluster again."""
+        self._in("second", "link", "set", self._links["second"], "down")
+        try:
+            yield
+        finally:
+            self._raise_link("second")
+            self.repair()
+
+    def repair(self) -> None:
+        """Start the second machine's node again, where Ray has given it up."""
+        until = time.monotonic() + 60
+        while self._nodes["second"].poll() is None and self.living() < len(MACHINES):
+            assert time.monotonic() < until, "the second machine neither came back nor ended"
+            time.sleep(1)
+        if self._nodes["second"].poll() is not None:
+            self._start_node("second")
+
+    def end(self) -> None:
+        for process in self._nodes.values():
+            process.terminate()
+        for process in self._nodes.values():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(20)
+        for pid in marked(self._mark):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for process in self._nodes.values():
+            process.wait()
+        for space in self._spaces.values():
+            subprocess.run(["ip", "netns", "delete", space], capture_output=True, check=False)
+
+    def _start_node(self, machine: str) -> None:
+        first = ["--head", f"--port={PORT}", f"--temp-dir={self.path}", "--include-dashboard=false"]
+        place = first if machine == "first" else [f"--address={self.address}"]
+        options = [f"--node-ip-address={ADDRESSES[machine]}", "--num-cpus=2", "--object-store-memory=100000000"]
+        command = [*self.inside(machine), sys.executable, "-m", "ray.scripts.scripts", "start", *place, *options]
+        log = self.path.parent / f"{machine}.log"
+        environment = {**ENVIRONMENT, **dict([self._mark.split("=")])}
+        with log.open("w") as output:
+            self._nodes[machine] = subprocess.Popen(
+                [*command, "--disable-usage-stats", "--block"],
+                env=environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        until = time.monotonic() + 120
+        while "Ray runtime started" not in log.read_text():
+            assert self._nodes[machine].poll() is None, log.read_text()
+            assert time.monotonic() < until, log.read_text()
+            time.sleep(0.1)
+
+    def _raise_link(self, machine: str) -> None:
+        self._in(machine, "link", "set", self._links[machine], "up")
+        # Ray and the learners find their own address by the route to elsewhere, which goes when the link does.
+        other = ADDRESSES[MACHINES[1 - MACHINES.index(machine)]]
+        self._in(machine, "route", "replace", "default", "via", other, "dev", self._links[machine])
+
+    def _in(self, machine: str, *arguments: str) -> None:
+        _ip("-netns", self._spaces[machine], *arguments)
+
+
+def _ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True)
+
+
+def _network(pid: int) -> int | None:
+    try:
+        return os.stat(f"/proc/{pid}/ns/net").st_ino
+    except OSError:
+        return None
