@@ -8,7 +8,6 @@ import importlib.util
 import logging
 import os
 import pickle
-import random
 import signal
 import socket
 import sys
@@ -22,6 +21,7 @@ from ctde_kit.cores import usable_cores
 from ctde_kit.distributed.processes import ProcessLostError
 from ctde_kit.distributed.signs_of_life import SignsOfLife
 from ctde_kit.errors import UserError
+from ctde_kit.training.random_state import unchanged_random_state
 
 # Machines, as Ray names them, where a process gave no sign of life. Ray itself takes about a minute to give one up.
 _SILENT_NODES: set[str] = set()
@@ -57,10 +57,8 @@ class RayProcesses:
         self.address, self.timeout = address, timeout
         self._hosted: list[RayObject] = []
         # Ray draws from Python's generator when it starts a cluster, and the run draws from there, too.
-        before = random.getstate()
-        with _own_signals():
+        with unchanged_random_state(), _own_signals():
             self._owns = _connect(address)
-        random.setstate(before)
 
     def start(self, make: Callable[[], object], name: str) -> RayObject:
         ray = _ray()

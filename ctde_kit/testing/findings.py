@@ -12,6 +12,8 @@ from typing import Generic, Literal, TypeVar
 import numpy as np
 import torch
 
+from ctde_kit.training.random_state import unchanged_random_state
+
 Verdict = Literal["passed", "broken", "skipped"]
 Case = TypeVar("Case", contravariant=True)
 """What a rule checks; a rule of a case also takes the cases that extend it."""
@@ -165,13 +167,8 @@ def _finding(checked: Rule[Case], case: Case) -> Finding:
 @contextmanager
 def drawing_from(seed: int) -> Iterator[None]:
     """Inside the block the program's generators start from ``seed``; afterwards they are as before."""
-    python_state, numpy_state = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
+    with unchanged_random_state():
         torch.manual_seed(seed)
         np.random.seed(seed)
         random.seed(seed)
-        try:
-            yield
-        finally:
-            random.setstate(python_state)
-            np.random.set_state(numpy_state)
+        yield

@@ -130,13 +130,10 @@ def test_continuous_actions_are_refused() -> None:
         SmaxEnv(2, "3m", action_type="continuous")
 
 
+@pytest.mark.usefixtures("float64")
 def test_specs_are_of_jaxs_numbers() -> None:
-    torch.set_default_dtype(torch.float64)
-    try:
-        specs = SmaxEnv(2, "3m").observation_spec
-        assert {specs["state"].dtype, specs["agents", "observation"].dtype} == {torch.float32}
-    finally:
-        torch.set_default_dtype(torch.float32)
+    specs = SmaxEnv(2, "3m").observation_spec
+    assert {specs["state"].dtype, specs["agents", "observation"].dtype} == {torch.float32}
 
 
 @pytest.mark.parametrize(

@@ -81,20 +81,17 @@ def test_maddpg_shows_one_order_of_each_sample_now_and_next(heads: str) -> None:
     assert ("wolves", "order") not in batch.keys(True)
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("current", [False, True])
 @pytest.mark.parametrize("heads", ["agent", "network"])
 def test_maddpg_is_the_papers_in_any_order(heads: str, current: bool) -> None:
-    torch.set_default_dtype(torch.float64)
-    try:
-        loss, actors, team = maddpg(heads)
-        loss.other_actions = "current" if current else "replay"
-        batch = formulas.transitions(actors, team, SIZE)
-        for critic in loss.critics.values():
-            batch = critic.draw_order(batch)
-        found = loss(batch)
-        policy, value = formulas.losses(loss, actors, dict(loss.critics.items()), batch, gamma=0.9, current=current)
-    finally:
-        torch.set_default_dtype(torch.float32)
+    loss, actors, team = maddpg(heads)
+    loss.other_actions = "current" if current else "replay"
+    batch = formulas.transitions(actors, team, SIZE)
+    for critic in loss.critics.values():
+        batch = critic.draw_order(batch)
+    found = loss(batch)
+    policy, value = formulas.losses(loss, actors, dict(loss.critics.items()), batch, gamma=0.9, current=current)
     torch.testing.assert_close(found["loss_actor"], policy, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(found["loss_value"], value, rtol=1e-9, atol=1e-9)
 

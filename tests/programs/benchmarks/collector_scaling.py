@@ -106,10 +106,14 @@ def comparison(
     return rows
 
 
+def error(row: dict[str, float]) -> float:
+    """How far the model is from the measurement, in percent."""
+    return 100 * (row["model"] / row["measured"] - 1)
+
+
 def tables(collectors: dict[int, Collector], costs: Costs, processors: int, rows: list[dict[str, float]]) -> str:
     """What was measured, beside the model, and the projection."""
-    off = {id(row): 100 * (row["model"] / row["measured"] - 1) for row in rows}
-    worst = max((off[id(row)] for row in rows if row["n"] in FITTED), key=abs)
+    worst = max((error(row) for row in rows if row["n"] in FITTED), key=abs)
     lines = [
         f"Fitted: c = {1000 * costs.fixed:.1f} ms, s = {1000 * costs.per_collector:.2f} ms. For {FITTED[0]} to "
         f"{FITTED[-1]} collectors, to which it is fitted, the model is off by at most {abs(worst):.1f} %. Predicted:",
@@ -119,7 +123,7 @@ def tables(collectors: dict[int, Collector], costs: Costs, processors: int, rows
     ]
     lines += [
         f"| {row['delay']} ms | {row['n']} | {row['model']:,.0f} | {row['measured']:,.0f} | {row['lowest']:,.0f} to "
-        f"{row['highest']:,.0f} | {off[id(row)]:+.1f} % |"
+        f"{row['highest']:,.0f} | {error(row):+.1f} % |"
         for row in rows
         if row["n"] in PREDICTED
     ]

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.programs.learning.measure import machine
+from tests.programs.learning.measure import ROOT, machine
 from tests.recipes.command_line import command
 
-RESULTS = Path(__file__).parents[3] / "docs" / "results" / "compile_agreement.json"
+RESULTS = ROOT / "docs" / "results" / "compile_agreement.json"
 OPTIONS = [
     "task=vmas/navigation",
     "total_frames=102000",

@@ -5,7 +5,7 @@ Run ``python -m tests.programs.learning.compiled_iterations``.
 MAPPO on VMAS navigation learns eagerly. Each of its iterations is done again with compiled gradient steps, from the
 same state of all parts and random generators, so the batch and the minibatches are the same. Writes
 docs/results/compiled_iterations.json: the distance of the parameters, relative to how far the iteration moved them, and
-at how many of its updates a sample was clipped on one side alone.
+the number of its updates in which one side clipped more samples than the other.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import copy
 import datetime
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,11 +28,12 @@ from ctde_kit.training import (
     random_state,
     restore_random_state,
     stateful_parts,
+    unchanged_random_state,
 )
-from tests.programs.learning.measure import machine
+from tests.programs.learning.measure import ROOT, machine
 from tests.recipes.command_line import composed
 
-RESULTS = Path(__file__).parents[3] / "docs" / "results" / "compiled_iterations.json"
+RESULTS = ROOT / "docs" / "results" / "compiled_iterations.json"
 OPTIONS = ["task=vmas/navigation", "total_frames=102000", "device=cpu", "threads=1", "seed=1"]
 
 
@@ -96,10 +96,9 @@ def main() -> None:
     while eager.parts.collector.frames < total:
         before, state = eager.parameters, eager.state()
         plain = eager.learn()
-        after = random_state()
-        compiled.restore(state)
-        apart = (compiled.learn() - plain).norm() / (plain - before).norm()
-        restore_random_state(after)
+        with unchanged_random_state():
+            compiled.restore(state)
+            apart = (compiled.learn() - plain).norm() / (plain - before).norm()
         sides = sum(one != other for one, other in zip(eager.clipped, compiled.clipped, strict=True))
         rows.append({"apart": float(apart), "other_clips": sides, "updates": len(eager.clipped)})
         print(rows[-1], flush=True)
