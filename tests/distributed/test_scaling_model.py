@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tests.programs.benchmarks import sleeping_env
 from tests.programs.benchmarks.scaling_model import (
     Collector,
     Costs,
@@ -47,11 +48,14 @@ def test_a_line_is_found_and_noise_is_averaged() -> None:
     assert (found.fixed, found.per_collector) == (pytest.approx(-1), pytest.approx(2))
 
 
-def test_the_env_sleeps_for_as_long_as_the_policy_says() -> None:
+def test_the_env_sleeps_for_as_long_as_the_policy_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(sleeping_env.time, "sleep", slept.append)
     collector = build()
     policy = collector.policy
     with torch.no_grad():
         policy.seconds.fill_(0.002)
     batch = next(iter(collector))
+    assert slept == pytest.approx([0.002] * STEPS)
     assert batch.shape == (N_ENVS, STEPS)
     assert batch["agents", "action"].unique().tolist() == pytest.approx([0.002])

@@ -75,10 +75,10 @@ def agreement_table(result: dict[str, Any]) -> list[str]:
 
 
 def iterations_table(result: dict[str, Any]) -> list[str]:
-    """How far compiled iterations end from eager ones, with and without a sample that was clipped on one side alone."""
+    """How far compiled iterations end from eager ones, where both clipped as many samples and where not."""
     lines = ["| iterations | how many | median distance | largest |", "|---|---|---|---|"]
     rows = result["iterations"]
-    for name, has in (("all samples clipped alike", False), ("a sample clipped on one side alone", True)):
+    for name, has in (("as many samples clipped on both sides", False), ("more samples clipped on one side", True)):
         apart = [row["apart"] for row in rows if bool(row["other_clips"]) == has]
         if apart:
             lines.append(f"| {name} | {len(apart)} | {statistics.median(apart):.1e} | {max(apart):.1e} |")
