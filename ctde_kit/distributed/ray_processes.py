@@ -76,7 +76,7 @@ class RayProcesses:
         """The machine that has the fewest of the objects."""
         ray = _ray()
         own = ray.get_runtime_context().get_node_id()
-        hosted = Counter(hosted.node for hosted in self._hosted)
+        hosted = Counter(hosted.node for hosted in self._hosted if not hosted.has_ended)
         living = sorted(node["NodeID"] for node in ray.nodes() if node["Alive"])
         return min(living, key=lambda node: (node in _SILENT_NODES, hosted[node], node == own))
 
@@ -97,7 +97,7 @@ class RayObject:
     """An object in a Ray actor."""
 
     def __init__(self, actor: Any, name: str, timeout: float, node: str) -> None:
-        self._actor, self.name, self.node = actor, name, node
+        self._actor, self.name, self.node, self.has_ended = actor, name, node, False
         self._signs = SignsOfLife(self._asked_whether_alive, timeout)
 
     def ask(self, method: str, *arguments: object) -> RayAnswer:
@@ -123,6 +123,7 @@ class RayObject:
     def end(self) -> None:
         ray = _ray()
         ray.kill(self._actor)
+        self.has_ended = True
 
 
 class RayAnswer:

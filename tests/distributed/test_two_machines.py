@@ -84,11 +84,17 @@ def test_two_machines_give_the_numbers_of_one(
     assert_nothing_is_left(machines, run)
 
 
-def test_a_killed_collector_on_the_other_machine_changes_nothing(
-    machines: TwoMachines, one_machine: Path, tmp_path: Path, started: StartRun
+@pytest.mark.parametrize("machine", MACHINES)
+def test_a_killed_collector_starts_again_on_its_machine_and_changes_nothing(
+    machine: str, machines: TwoMachines, one_machine: Path, tmp_path: Path, started: StartRun
 ) -> None:
     run = begun(machines, started, tmp_path)
-    os.kill(*machines.hosts("second"), signal.SIGKILL)
+    (killed,) = machines.hosts(machine)
+    os.kill(killed, signal.SIGKILL)
+    while machines.hosts(machine) in ([], [killed]):
+        assert run.process.poll() is None, "it did not start again there"
+        time.sleep(0.05)
+    assert [len(machines.hosts(each)) for each in MACHINES] == [1, 1]
     errors = run.end()
     assert run.process.returncode == 0, errors
     (line,) = [line for line in errors.splitlines() if "restart" in line]
