@@ -1,4 +1,4 @@
-"""Statistics over a batch of which several learners hold a part each.
+"""Statistics over a batch of which several learners hold a part each: some of its items, or some of its agents.
 
 Means under a mask, normalized advantages and running statistics are those of the whole batch then: each learner sums
 its own part, and the sums are added up before anything is divided. Without other learners nothing here does anything.
@@ -7,14 +7,23 @@ its own part, and the sums are added up before anything is divided. Without othe
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-__all__ = ["Shards", "average_of_all", "largest_of_all", "mean_of_all", "sharing", "sum_of_all"]
+__all__ = [
+    "Shards",
+    "average_of_all",
+    "largest_of_all",
+    "mean_of_all",
+    "own_agents",
+    "sharing",
+    "sum_of_all",
+    "sum_over_agents",
+]
 
 
 class Shards(Protocol):
@@ -34,13 +43,19 @@ class Shards(Protocol):
         ...
 
 
+Agents = Mapping[str, slice]
 # Of this thread.
 _current: ContextVar[Shards | None] = ContextVar("shards", default=None)
+_agents: ContextVar[Agents | None] = ContextVar("agents", default=None)
 
 
 @contextlib.contextmanager
-def sharing(shards: Shards) -> Iterator[None]:
-    """Inside the block batches are parts of a larger one.
+def sharing(shards: Shards, agents: Agents | None = None) -> Iterator[None]:
+    """Inside the block batches are parts of a larger one, or all learners have one batch and some of its agents each.
+
+    Args:
+        shards: the learners.
+        agents: the agents of each group that are this learner's; ``None``: all agents of its part of a larger batch.
 
     >>> from ctde_kit.shards import sharing, sum_of_all
     >>> class Doubled:
@@ -52,12 +67,14 @@ def sharing(shards: Shards) -> Iterator[None]:
     ...     sum_of_all(torch.tensor(3))
     tensor(6)
     """
-    before = _current.get()
+    before = _current.get(), _agents.get()
     _current.set(shards)
+    _agents.set(agents)
     try:
         yield
     finally:
-        _current.set(before)
+        _current.set(before[0])
+        _agents.set(before[1])
 
 
 def _shards() -> Shards | None:
@@ -66,22 +83,22 @@ def _shards() -> Shards | None:
 
 
 def sum_of_all(values: Tensor) -> Tensor:
-    """The sum of a statistic over all learners; ``values`` itself where there is one."""
+    """The sum of a statistic over all learners; ``values`` itself where each has the whole batch."""
     shards = _shards()
-    return values if shards is None else shards.sum(values)
+    return values if shards is None or _agents.get() is not None else shards.sum(values)
 
 
 def largest_of_all(values: Tensor) -> Tensor:
-    """The largest of a statistic over all learners; ``values`` itself where there is one."""
+    """The largest of a statistic over all learners; ``values`` itself where each has the whole batch."""
     shards = _shards()
-    return values if shards is None else shards.max(values)
+    return values if shards is None or _agents.get() is not None else shards.max(values)
 
 
 def mean_of_all(total: Tensor, count: Tensor) -> Tensor:
     """A share of a mean: the mean over learners of what this returns is all totals divided by all counts.
 
     Args:
-        total: the sum over this learner's entries; it may have a gradient.
+        total: the sum over this learner's entries, or over its agents'; it may have a gradient.
         count: how many they are.
     """
     shards = _shards()
@@ -94,3 +111,15 @@ def average_of_all(values: Tensor) -> Tensor:
     """The mean over learners of what each gives, such as a metric by which all of them decide."""
     shards = _shards()
     return values if shards is None else shards.sum(values) / shards.count
+
+
+def own_agents(group: str) -> slice | None:
+    """The agents of a group that this learner learns for; ``None``: all of them."""
+    agents = None if torch.compiler.is_compiling() else _agents.get()
+    return None if agents is None else agents[group]
+
+
+def sum_over_agents(values: Tensor) -> Tensor:
+    """What each learner has summed over its own agents, over all agents; ``values`` itself where it has all of them."""
+    shards = _shards()
+    return values if shards is None or _agents.get() is None else shards.sum(values)

@@ -138,6 +138,10 @@ class MADDPGConfig(RecipeConfig):
             fits = not isinstance(self.mixer, NoMixer)
             check_part("facmac", fits, expected="mixer=qmix", python="mixer=QMixerConfig()", found="mixer=none")
 
+    @property
+    def learns_by_agent(self) -> bool:
+        return isinstance(self.mixer, NoMixer) and not self.infer_policies
+
     def policy(self) -> DeterministicActorConfig:
         return DeterministicActorConfig(
             self.actor,

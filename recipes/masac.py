@@ -112,6 +112,10 @@ class MASACConfig(RecipeConfig):
         if self.algorithm == "isac":
             check_decentralized("isac", self.critic)
 
+    @property
+    def learns_by_agent(self) -> bool:
+        return isinstance(self.mutual_information, NoMutualInformation)
+
     def policy(self) -> StochasticActorConfig:
         return StochasticActorConfig(
             self.actor,

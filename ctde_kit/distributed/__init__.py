@@ -1,5 +1,6 @@
 """Collectors and whole learners in processes of their own, on one machine or several, with Ray."""
 
+from ctde_kit.distributed.agents import AgentLearners
 from ctde_kit.distributed.critic_exchange import CriticExchange
 from ctde_kit.distributed.gradients import AverageGradients, average_gradients, free_address
 from ctde_kit.distributed.meeting_room import Exchange, MeetingRoom, Saved, Scored
@@ -13,6 +14,7 @@ from ctde_kit.distributed.shared_learning import Learners
 from ctde_kit.distributed.sync_schedule import SyncSchedule
 
 __all__ = [
+    "AgentLearners",
     "AverageGradients",
     "CriticExchange",
     "Exchange",

@@ -14,6 +14,9 @@ from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsa
 from ctde_kit.errors import LearnerLostError, UserError
 from ctde_kit.training import HoldsGradientSteps, Parts, SequentialUpdate
 
+# Seconds that learners get to meet, where `timeout` is less: names of machines are looked up, which may take long.
+MEET_WITHIN = 60.0
+
 
 class AverageGradients:
     """What learners add up: the gradient of each step in one all-reduce, and the statistics of batches.
@@ -26,7 +29,7 @@ class AverageGradients:
         address: ``HOST:PORT`` where rank 0 listens.
         rank: of this learner.
         count: how many there are.
-        timeout: seconds that it waits for the others.
+        timeout: seconds that it waits for the others in a step; to meet them it waits a minute or longer.
         explain: called where another learner is gone; it may raise the reason instead.
 
     Raises:
@@ -50,10 +53,15 @@ class AverageGradients:
     ) -> None:
         host, _, port = address.rpartition(":")
         self.rank, self.count, self.explain = rank, count, explain
-        wait = timedelta(seconds=timeout)
+        self._timeout = timedelta(seconds=timeout)
+        meet = timedelta(seconds=max(timeout, MEET_WITHIN))
+        options = dist.ProcessGroupGloo._Options()  # pyright: ignore[reportAttributeAccessIssue]  # its stub
+        options._timeout = meet
+        # By default gloo listens where the name of the machine leads to, which is often only this machine.
+        options._devices = [dist.ProcessGroupGloo.create_device(hostname=host if rank == 0 else _own_host(host))]
         try:
-            store = TCPStore(host, int(port), count, is_master=rank == 0, timeout=wait, wait_for_workers=False)
-            self._group = dist.ProcessGroupGloo(store, rank, count, wait)
+            store = TCPStore(host, int(port), count, is_master=rank == 0, timeout=meet, wait_for_workers=False)
+            self._group = dist.ProcessGroupGloo(store, rank, count, options)
         except RuntimeError as error:
             explain()
             raise _lost(error) from error
@@ -72,7 +80,7 @@ class AverageGradients:
 
     def _reduced(self, values: Tensor, operation: dist.ReduceOp.RedOpType) -> Tensor:
         options = dist.AllreduceOptions()
-        options.reduceOp = dist.ReduceOp(operation)
+        options.reduceOp, options.timeout = dist.ReduceOp(operation), self._timeout
         try:
             self._group.allreduce([values], options).wait()  # pyright: ignore[reportAttributeAccessIssue]  # its stub
         except RuntimeError as error:
@@ -102,11 +110,11 @@ def free_address() -> str:
         return f"{_own_host()}:{server.getsockname()[1]}"
 
 
-def _own_host() -> str:
-    """The address by which other machines reach this one; the loopback where it has no other."""
+def _own_host(other: str = "192.0.2.1") -> str:
+    """The address by which ``other``, or any other machine, reaches this one; the loopback where it has no other."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect(("192.0.2.1", 9))  # nothing is sent
+            probe.connect((other, 9))  # nothing is sent
             return probe.getsockname()[0]
         except OSError:
             return "127.0.0.1"

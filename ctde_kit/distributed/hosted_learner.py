@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
 import torch
 
@@ -27,9 +28,12 @@ class HostedLearner:
         if threads is not None:
             torch.set_num_threads(threads)
         self.rank, self.count = rank, count
-        self.parts = ShardRollouts.of(make(), count)
+        self.parts = self._built(make())
         self._iterations: Iterator[Iteration] = iter(())
         self._average: AverageGradients | None = None
+
+    def _built(self, parts: Parts) -> Parts:
+        return ShardRollouts.of(parts, self.count)
 
     def begin(self, address: str, timeout: float) -> None:
         """Meet the others."""
@@ -43,15 +47,21 @@ class HostedLearner:
             if name in states:
                 part.load_state_dict(states[name])
 
-    def advance(self) -> int:
-        """Collect a batch and learn from it; returns the frames of all learners so far."""
+    def advance(self) -> None:
+        """Collect a batch and learn from it."""
+        _ = self._next()
+
+    def _next(self) -> Iteration:
         assert self._average is not None
         try:
-            with sharing(self._average):
-                return next(self._iterations).frames
+            with self._sharing(self._average):
+                return next(self._iterations)
         except Exception:
             self._average.leave()
             raise
+
+    def _sharing(self, average: AverageGradients) -> AbstractContextManager[None]:
+        return sharing(average)
 
     def state(self) -> StateDict:
         """Of all parts and random generators, for a checkpoint."""

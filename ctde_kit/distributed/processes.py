@@ -42,6 +42,14 @@ class HostedObject(Protocol):
         """Call a method; what it returns is there later."""
         ...
 
+    def check_alive(self, seconds: float) -> None:
+        """Ask its process for a sign of life, while it works, too.
+
+        Raises:
+            ProcessLostError: where there is none within so many seconds.
+        """
+        ...
+
     def end(self) -> None:
         """End its process, if there still is one."""
         ...
@@ -111,6 +119,9 @@ class LocalObject:
 
     def ask(self, method: str, *arguments: object) -> Answered:
         return Answered(self._apart(lambda: getattr(self._object, method)(*arguments)))
+
+    def check_alive(self, seconds: float) -> None:
+        """It lives as long as this process does."""
 
     def end(self) -> None:
         if isinstance(self._object, Closes):

@@ -23,16 +23,18 @@ from ctde_kit.distributed.signs_of_life import SignsOfLife
 from ctde_kit.errors import UserError
 from ctde_kit.training.random_state import unchanged_random_state
 
-# Machines, as Ray names them, where a process gave no sign of life. Ray itself takes about a minute to give one up.
-_SILENT_NODES: set[str] = set()
+# Machines, as Ray names them, where a process gave no sign of life, and when, in seconds. Ray itself takes about a
+# minute to give one up; one that it still has afterwards answers again.
+_SILENT_NODES: dict[str, float] = {}
+SILENT_FOR = 120.0
 
 
 class RayProcesses:
     """Hosts objects in processes of a Ray cluster: one that it starts on this machine, or the user's own.
 
     A cluster that was running before stays running: nothing is ended but what was started here. Objects are placed one
-    machine after the other, this one last; a machine where a process gave no sign of life is used only where there is
-    no other.
+    machine after the other, this one last; for two minutes a machine where a process gave no sign of life is used only
+    where there is no other.
 
     Args:
         address: ``local`` to start one here, ``auto`` for the one that runs on this machine, or ``HOST:PORT``.
@@ -78,7 +80,8 @@ class RayProcesses:
         own = ray.get_runtime_context().get_node_id()
         hosted = Counter(hosted.node for hosted in self._hosted if not hosted.has_ended)
         living = sorted(node["NodeID"] for node in ray.nodes() if node["Alive"])
-        return min(living, key=lambda node: (node in _SILENT_NODES, hosted[node], node == own))
+        silent = {node for node, since in _SILENT_NODES.items() if time.monotonic() - since < SILENT_FOR}
+        return min(living, key=lambda node: (node in silent, hosted[node], node == own))
 
     def share(self, value: object) -> object:
         ray = _ray()
@@ -105,20 +108,39 @@ class RayObject:
         # Arguments that are references of Ray are resolved where they arrive, if they stand by themselves.
         return RayAnswer(self._actor.call.remote(method, *arguments), self)
 
-    def check_alive(self) -> None:
-        """Raise ``ProcessLostError`` where its process has given no sign of life for too long."""
+    def check_alive(self, seconds: float) -> None:
+        ray = _ray()
+        try:
+            ray.get(self._sign(), timeout=seconds)
+        except ray.exceptions.GetTimeoutError as error:
+            raise self._silent(seconds) from error
+        except ray.exceptions.RayError as error:
+            raise self.lost(error) from error
+
+    def check_signs(self) -> None:
+        """Raise ``ProcessLostError`` where its process, which is waited for, has given no sign of life for too long."""
         if self._signs.missing(time.monotonic()):
-            _SILENT_NODES.add(self.node)
-            raise ProcessLostError(f"{self.name} gave no sign of life for {self._signs.limit:g} s")
+            raise self._silent(self._signs.limit)
 
     def has_answered(self) -> None:
         """One of its calls was answered: from now on ``timeout`` is what it gets."""
         self._signs.answered()
 
+    def lost(self, error: Exception) -> ProcessLostError:
+        """Its process is gone, as an error of Ray says."""
+        return ProcessLostError(f"{self.name} was lost ({type(error).__name__})")
+
+    def _silent(self, seconds: float) -> ProcessLostError:
+        _SILENT_NODES[self.node] = time.monotonic()
+        return ProcessLostError(f"{self.name} gave no sign of life for {seconds:g} s")
+
     def _asked_whether_alive(self) -> Callable[[], bool]:
-        ray = _ray()
-        sign = self._actor.alive.options(concurrency_group="alive").remote()
+        ray, sign = _ray(), self._sign()
         return lambda: bool(ray.wait([sign], timeout=0)[0])
+
+    def _sign(self) -> Any:
+        """What its process answers even while it works."""
+        return self._actor.alive.options(concurrency_group="alive").remote()
 
     def end(self) -> None:
         ray = _ray()
@@ -136,7 +158,7 @@ class RayAnswer:
         if _ray().wait([self._reference], timeout=seconds)[0]:
             self._hosted.has_answered()
             return True
-        self._hosted.check_alive()
+        self._hosted.check_signs()
         return False
 
     def get(self) -> Any:
@@ -151,7 +173,7 @@ class RayAnswer:
             cause.add_note(str(error))
             raise cause from None
         except ray.exceptions.RayError as error:
-            raise ProcessLostError(f"{hosted.name} was lost ({type(error).__name__})") from error
+            raise hosted.lost(error) from error
 
 
 class _Host:

@@ -6,6 +6,8 @@ from tensordict import TensorDictBase
 from tensordict.utils import NestedKey
 from torch import Tensor
 
+from ctde_kit.shards import sum_over_agents
+
 # Weight of a sequence's largest error in its priority; the mean error has the rest.
 MAX_SHARE = 0.9
 
@@ -28,12 +30,12 @@ def write_priority(tensordict: TensorDictBase, error: Tensor, mask: Tensor, key:
     the largest of its steps' mean errors, plus 0.1 times their mean (Kapturowski et al. 2019, section 2.3). ``error``
     is 0 where ``mask`` (bool, same shape) is false.
     """
-    step = error.sum((-2, -1)) / mask.sum((-2, -1)).clamp(min=1)
+    count = sum_over_agents(mask.sum((-2, -1)))
+    step = sum_over_agents(error.sum((-2, -1))) / count.clamp(min=1)
     if tensordict.ndim == 1:
         priority = step.squeeze(-1)
     else:
-        valid = mask.flatten(-2).any(-1)
-        mean = step.sum(-1) / valid.sum(-1).clamp(min=1)
+        mean = step.sum(-1) / (count > 0).sum(-1).clamp(min=1)
         priority = MAX_SHARE * step.amax(-1) + (1 - MAX_SHARE) * mean
         priority = priority.unsqueeze(-1).expand(tensordict.shape)
     tensordict.set(key, priority)

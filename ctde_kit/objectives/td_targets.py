@@ -14,12 +14,13 @@ from ctde_kit.keys import DONE, NEXT, TERMINATED, next_key
 from ctde_kit.objectives.shared_reward import shared_reward
 from ctde_kit.objectives.unroll import trace_ends
 from ctde_kit.objectives.value_targets import ValueTargets
+from ctde_kit.shards import own_agents
 from ctde_kit.specs import GroupSpec
 
 Returns = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
-def valid_mask(steps: TensorDictBase, group: GroupSpec | None, padding_mask: NestedKey) -> Tensor:
+def living_mask(steps: TensorDictBase, group: GroupSpec | None, padding_mask: NestedKey) -> Tensor:
     """Where a group's agents are alive and the step is no padding, bool ``[*B, T, n_agents, 1]``.
 
     With ``group=None`` it is the team's, ``[*B, T, 1, 1]``: padding alone.
@@ -30,6 +31,17 @@ def valid_mask(steps: TensorDictBase, group: GroupSpec | None, padding_mask: Nes
     valid = steps.get(padding_mask, None)
     mask = mask if valid is None else mask & valid.reshape(*steps.shape, 1, 1)
     return mask & steps.get(group.keys.mask).unsqueeze(-1) if group is not None and group.mask else mask
+
+
+def valid_mask(steps: TensorDictBase, group: GroupSpec | None, padding_mask: NestedKey) -> Tensor:
+    """What is learned from: the ``living_mask`` of this learner's agents, where learners share those of one batch."""
+    mask = living_mask(steps, group, padding_mask)
+    own = None if group is None else own_agents(group.name)
+    if own is None:
+        return mask
+    is_own = torch.zeros(mask.shape[-2:], dtype=torch.bool, device=mask.device)
+    is_own[own] = True
+    return mask & is_own
 
 
 def td_targets(
@@ -60,7 +72,7 @@ def td_targets(
         check_same_shape(reward=reward, mask=mask)
         flags = agent_flags(steps, group.keys, reward)
         if team_weight:
-            reward = shared_reward(reward, team_weight, mask)
+            reward = shared_reward(reward, team_weight, living_mask(steps, group, padding_mask))
         value, next_value = values[group.name], next_values[group.name]
         targets[group.name] = _targets(returns, steps, value, next_value, reward, flags, mask, padding_mask)
     return targets

@@ -17,6 +17,7 @@ from ctde_kit.protocols.group_policies import (
     SplitsIntoAgents,
 )
 from ctde_kit.protocols.network_capabilities import (
+    ComputesSomeAgents,
     DeclaresEntries,
     DrawsOrders,
     HasForAgent,
@@ -44,6 +45,7 @@ from ctde_kit.protocols.training_parts import (
 )
 
 __all__ = [
+    "ComputesSomeAgents",
     "DeclaresEntries",
     "DrawsOrders",
     "DrawsSubPolicies",

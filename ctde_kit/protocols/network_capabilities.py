@@ -128,3 +128,16 @@ class SwapsOwnAction(Capability, Protocol):
         ``action`` is ``[*K, *B, n_agents, D]``; the other agents' actions are those in ``tensordict`` ``[*B]``.
         """
         ...
+
+
+@runtime_checkable
+class ComputesSomeAgents(Capability, Protocol):
+    """A network for each agent of a group that can leave agents out, such as ``AgentNetwork``."""
+
+    def compute_only(self, agents: slice | None, /) -> None:
+        """From now on compute these agents and give 0 for the others, where agents do not hear each other.
+
+        Args:
+            agents: ``None``: all of them.
+        """
+        ...

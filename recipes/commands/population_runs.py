@@ -31,6 +31,10 @@ from ctde_kit.training.run_lock import sole_writer
 from ctde_kit.training.stop_signals import StopSignals
 
 logger = logging.getLogger("ctde_kit")
+# Seconds: Ray ends the processes of a machine about three minutes after the link to it was cut; till then they have
+# their files.
+FREE_WITHIN = 300.0
+SAY_AFTER = 5.0
 
 OpenProcesses = Callable[[], Processes]
 
@@ -172,7 +176,7 @@ class _Driver:
                 ended[rank] = summary
                 train.append(None)
                 continue
-            self._wait_until_free(rank, where.timeout)
+            self._wait_until_free(rank, max(where.timeout, FREE_WITHIN))
             self.directory.go_back(version, rank)
             path, goes_on = self.directory.member(rank), version is not None
             train.append(partial(train_member, self._member_config(where, rank), self.config.seed, path, goes_on))
@@ -200,15 +204,19 @@ class _Driver:
         return replace(self.config, seed=rank_seed(self.config.seed, rank), threads=threads, distributed=member)
 
     def _wait_until_free(self, rank: int, seconds: float) -> None:
-        """Wait for the process of a member that was just ended to be gone."""
-        until = time.monotonic() + seconds
+        """Wait for the process of a member that was just ended, maybe behind a cut link, to be gone."""
+        began, has_said = time.monotonic(), False
         while True:
             try:
                 with sole_writer(self.directory.member(rank)):
                     return
-            except UserError:
-                if time.monotonic() > until:
+            except UserError as error:
+                waited = time.monotonic() - began
+                if waited > seconds:
                     raise
+                if waited > SAY_AFTER and not has_said:
+                    logger.warning("%s; waiting for its end, at most %g s", str(error).partition(":")[0], seconds)
+                    has_said = True
             time.sleep(0.1)
 
     def _exchanged(self, exchange: Exchange) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ctde_kit.errors import UserError
-from ctde_kit.recipes.configs.checks import PATH, CheckedConfig, check_not_negative, check_positive
+from ctde_kit.recipes.configs.checks import PATH, CheckedConfig, check_choice, check_not_negative, check_positive
 from ctde_kit.recipes.configs.populations import InPopulation, SyncConfig, check_exchange
 
 
@@ -32,6 +32,11 @@ class DistributionConfig(CheckedConfig):
     def n_learners(self) -> int:
         """How many learners share every gradient step."""
         return 1
+
+    @property
+    def by_agent(self) -> bool:
+        """Whether learners share the agents of every batch."""
+        return False
 
     @property
     def n_restarts(self) -> int:
@@ -82,8 +87,10 @@ class RayDistribution(DistributionConfig):
         address: of the cluster: local to start one on this machine, auto for the one that runs here, or HOST:PORT.
         collectors: how many, each with task.n_envs environments; frames_per_batch counts the frames of all.
         delay: batches collected ahead while this process learns, each with weights that many iterations old.
-        learners: how many share every gradient step, each with task.n_envs environments, a buffer and minibatches of
-            its own; frames_per_batch counts the frames of all.
+        learners: how many share every gradient step. By batch, each has task.n_envs environments, a buffer and
+            minibatches of its own; frames_per_batch counts the frames of all.
+        by: what learners share: batch, of which each has a part, or agent: each learns for some agents of every batch.
+        collect: by agent, each learner collects the same batches, or the first sends them to the others.
         members: whole learners, each with a seed and a run directory of its own, of which the best counts.
         sync: what members exchange, and when.
         restarts: how often lost processes are started again, all together, before the run ends.
@@ -98,6 +105,8 @@ class RayDistribution(DistributionConfig):
     collectors: int = 1
     delay: int = 0
     learners: int = 1
+    by: str = "batch"
+    collect: str = "each"
     members: int = 1
     sync: SyncConfig = field(default_factory=SyncConfig)
     restarts: int = 3
@@ -114,6 +123,15 @@ class RayDistribution(DistributionConfig):
             }
         )
         check_not_negative(**{"distributed.delay": self.delay, "distributed.restarts": self.restarts})
+        check_choice("distributed.by", self.by, ("batch", "agent"))
+        check_choice("distributed.collect", self.collect, ("each", "first"))
+        if self.by == "agent" and self.learners == 1:
+            raise UserError("distributed.by=agent: one learner has nobody to share with; give distributed.learners=2")
+        if self.collect == "first" and self.by == "batch":
+            raise UserError(
+                "distributed.collect=first: learners that share batches collect each a part of its own; give "
+                "distributed.by=agent, or leave it out"
+            )
         if self.address not in ("local", "auto") and not self.address.rpartition(":")[2].isdigit():
             raise UserError(f"distributed.address={self.address}: expected local, auto or HOST:PORT")
         alone = {"collectors": self.collectors, "delay": self.delay + 1, "learners": self.learners}
@@ -127,7 +145,11 @@ class RayDistribution(DistributionConfig):
 
     @property
     def n_collectors(self) -> int:
-        return max(self.collectors, self.learners)
+        return max(self.collectors, 1 if self.by_agent else self.learners)
+
+    @property
+    def by_agent(self) -> bool:
+        return self.by == "agent"
 
     @property
     def delayed(self) -> int:

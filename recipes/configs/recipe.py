@@ -166,6 +166,11 @@ class RecipeConfig(CheckedConfig):
         """How the actor of a group that learns is built."""
         raise NotImplementedError
 
+    @property
+    def learns_by_agent(self) -> bool:
+        """Whether its losses are sums over agents, which several learners may share."""
+        return False
+
     def own_code(self) -> dict[str, Path]:
         """The modules of the callbacks."""
         return {name: source(name) for name in self.callbacks}
@@ -192,6 +197,12 @@ class RecipeConfig(CheckedConfig):
             raise UserError(
                 f"distributed.learners={self.distributed.n_learners}: the agents of {self.algorithm} learn in an order "
                 "that each learner would draw for itself; use distributed.collectors or distributed.members instead"
+            )
+        if self.distributed.by_agent and not self.learns_by_agent:
+            raise UserError(
+                f"distributed.by=agent: {self.algorithm} learns something for all agents together; expected maddpg or "
+                "iddpg without mixer and infer_policies, or masac or isac without mutual_information; use "
+                "distributed.by=batch"
             )
         self.distributed.check_recipe(self, has_critic=has_field(type(self), "critic"))
         if not 0 <= self.seed < 2**32:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 
 from ctde_kit.collectors import RolloutCollector
-from ctde_kit.distributed import Learners, RayProcesses, RemoteRollouts, rank_seed
+from ctde_kit.distributed import AgentLearners, Learners, RayProcesses, RemoteRollouts, rank_seed
 from ctde_kit.errors import UserError
 from ctde_kit.modules import TeamPolicy
 from ctde_kit.protocols import ExperienceCollector
@@ -38,17 +39,19 @@ def collector(cfg: RecipeConfig, run: Setting, team: TeamSpec, policy: TeamPolic
     frames = cfg.frames_per_batch // where.n_collectors
     if where.learners > 1:
         _say_what_callbacks_see(cfg, "what they change reaches this learner alone")
+        own = _endless(_in_this_process(cfg, run, team, policy, frames))
         # Its schedules count the frames of all, which its collector tells it.
         each = replace(cfg, distributed=OneProcess(), frames_per_batch=frames)
-        return Learners(
-            _endless(_in_this_process(each, run, team, policy, frames)),
-            partial(_parts_of_rank, each),
-            processes=partial(RayProcesses, where.address, timeout=where.timeout),
-            learners=where.learners,
-            total_frames=cfg.total_frames,
-            threads=max(torch.get_num_threads() // where.learners, 1),
-            timeout=where.timeout,
-        )
+        shared: dict[str, Any] = {
+            "processes": partial(RayProcesses, where.address, timeout=where.timeout),
+            "learners": where.learners,
+            "total_frames": cfg.total_frames,
+            "threads": max(torch.get_num_threads() // where.learners, 1),
+            "timeout": where.timeout,
+        }
+        if where.by_agent:
+            return AgentLearners(own, partial(_parts_of_rank, each, 0), collect=where.collect, **shared)  # pyright: ignore[reportArgumentType]  # a checked choice
+        return Learners(own, partial(_parts_of_rank, each), **shared)
     _say_what_callbacks_see(cfg, "the environments that collect are in others")
     each = replace(cfg, distributed=OneProcess(), total_frames=max(cfg.total_frames // where.collectors, 1))
     # They share what this process computes with; with a delay it computes beside them.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.distributed.ray_runs import RayRun, StartRun
+from tests.distributed.two_machines import TwoMachines, why_not
 
 
 @pytest.fixture
@@ -22,3 +24,18 @@ def started(tmp_path: Path) -> Iterator[StartRun]:
     yield start
     for run in running:
         run.kill()
+
+
+@pytest.fixture(scope="module")
+def machines() -> Iterator[TwoMachines]:
+    if reason := why_not():
+        pytest.skip(reason)
+    # Ray puts its sockets there, whose paths must be short.
+    with tempfile.TemporaryDirectory(prefix="ctde") as path:
+        machines = TwoMachines(Path(path) / "ray")
+        machines.path.mkdir()
+        try:
+            machines.begin()
+            yield machines
+        finally:
+            machines.end()

@@ -28,8 +28,11 @@ class RayRun:
     def __init__(self, cwd: Path, *arguments: str, inside: Sequence[str] = ()) -> None:
         self.mark = f"{MARK}={uuid.uuid4().hex}"
         environment = {**ENVIRONMENT, **dict([self.mark.split("=")])}
-        pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-        self.process = subprocess.Popen([*inside, *command(*arguments)], cwd=cwd, env=environment, text=True, **pipes)
+        self._errors = cwd / f"{self.mark.partition('=')[2]}.errors"
+        with self._errors.open("w") as errors:
+            self.process = subprocess.Popen(
+                [*inside, *command(*arguments)], cwd=cwd, env=environment, stdout=subprocess.DEVNULL, stderr=errors
+            )
 
     def processes(self) -> list[int]:
         """All that run."""
@@ -41,11 +44,30 @@ class RayRun:
 
     def end(self, seconds: float = 300) -> str:
         """Wait for the end; what was written to standard error."""
-        _, errors = self.process.communicate(timeout=seconds)
+        self.process.wait(seconds)
         deadline = time.monotonic() + 15
         while self.processes() and time.monotonic() < deadline:
             time.sleep(0.1)
-        return errors
+        return self.errors()
+
+    def errors(self) -> str:
+        """What was written to standard error so far."""
+        return self._errors.read_text()
+
+    def wait_for_file(self, path: Path) -> None:
+        """Wait until it has written that file."""
+        self._wait(path.exists, f"no {path}", 240)
+
+    def wait_for_error(self, text: str, seconds: float) -> None:
+        """Wait until standard error has ``text``."""
+        self._wait(lambda: text in self.errors(), f"no {text!r}", seconds)
+
+    def _wait(self, is_there: Callable[[], bool], missing: str, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while not is_there():
+            assert self.process.poll() is None, f"{missing}: {self.errors()}"
+            assert time.monotonic() < deadline, f"{missing} after {seconds:g} s: {self.errors()}"
+            time.sleep(0.05)
 
     def kill(self) -> None:
         for pid in self.processes():
@@ -73,13 +95,6 @@ def rows(run: Path) -> list[dict[str, float]]:
     found = list(read_metrics(run / "metrics.csv"))
     assert found
     return [{name: value for name, value in row.items() if name != "seconds"} for row in found]
-
-
-def wait_for(path: Path, pattern: str, seconds: float = 240) -> None:
-    deadline = time.monotonic() + seconds
-    while not list(path.glob(pattern)):
-        assert time.monotonic() < deadline, f"no {pattern} in {path}"
-        time.sleep(0.05)
 
 
 def title(pid: int) -> str:

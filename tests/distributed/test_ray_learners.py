@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ctde_kit.training import latest_checkpoint, read_checkpoint
-from tests.distributed.ray_runs import StartRun, rows, wait_for
+from tests.distributed.ray_runs import StartRun, rows
 from tests.distributed.test_ray_rollouts import RECIPES
 from tests.recipes.command_line import call
 
@@ -25,7 +25,7 @@ def test_all_learners_have_the_same_weights_and_resume_bit_for_bit(tmp_path: Pat
     whole = call(tmp_path, *options, "hydra.run.dir=whole")
     assert whole.returncode == 0, whole.stderr
     killed = started(*options, "hydra.run.dir=killed")
-    wait_for(tmp_path / "killed" / "checkpoints", "frames_1000.pt")
+    killed.wait_for_file(tmp_path / "killed" / "checkpoints" / "frames_1000.pt")
     killed.kill()
     assert not (tmp_path / "killed" / "summary.json").exists(), "the run ended before it was killed"
     resumed = call(tmp_path, "mappo", "resume=killed")
@@ -48,7 +48,7 @@ def test_after_a_loss_all_go_on_from_the_last_checkpoint(tmp_path: Path, started
     whole = call(tmp_path, *options, "hydra.run.dir=whole")
     assert whole.returncode == 0, whole.stderr
     run = started(*options, "hydra.run.dir=run")
-    wait_for(tmp_path / "run" / "checkpoints", "frames_500.pt")
+    run.wait_for_file(tmp_path / "run" / "checkpoints" / "frames_500.pt")
     (host,) = run.hosts()
     os.kill(host, signal.SIGKILL)
     errors = run.end()
@@ -62,7 +62,7 @@ def test_after_a_loss_all_go_on_from_the_last_checkpoint(tmp_path: Path, started
 def test_a_loss_too_many_is_one_line(tmp_path: Path, started: StartRun) -> None:
     options = ["maddpg", *RECIPES["maddpg"], "total_frames=1000000", *LEARNERS, "distributed.restarts=0"]
     run = started(*options, "hydra.run.dir=run")
-    wait_for(tmp_path / "run" / "checkpoints", "frames_500.pt")
+    run.wait_for_file(tmp_path / "run" / "checkpoints" / "frames_500.pt")
     (host,) = run.hosts()
     os.kill(host, signal.SIGKILL)
     errors = run.end(120)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.distributed.ray_runs import StartRun, rows, wait_for
+from tests.distributed.ray_runs import StartRun, rows
 from tests.recipes.command_line import assert_one_line, call
 
 pytest.importorskip("ray")
@@ -54,7 +54,7 @@ def test_several_collectors_ahead_of_the_learner_resume_bit_for_bit(tmp_path: Pa
     whole = call(tmp_path, *options, "hydra.run.dir=whole")
     assert whole.returncode == 0, whole.stderr
     killed = started(*options, "hydra.run.dir=killed")
-    wait_for(tmp_path / "killed" / "checkpoints", "frames_1000.pt")
+    killed.wait_for_file(tmp_path / "killed" / "checkpoints" / "frames_1000.pt")
     killed.process.send_signal(signal.SIGKILL)
     killed.process.wait()
     assert not (tmp_path / "killed" / "summary.json").exists(), "the run ended before it was killed"
@@ -68,7 +68,7 @@ def test_a_killed_collector_changes_nothing_and_nothing_is_left(tmp_path: Path, 
     whole = call(tmp_path, *options, "hydra.run.dir=whole")
     assert whole.returncode == 0, whole.stderr
     run = started(*options, "hydra.run.dir=run")
-    wait_for(tmp_path / "run" / "checkpoints", "frames_500.pt")
+    run.wait_for_file(tmp_path / "run" / "checkpoints" / "frames_500.pt")
     hosts = run.hosts()
     assert len(hosts) == 2
     os.kill(hosts[1], signal.SIGKILL)
@@ -82,7 +82,7 @@ def test_a_killed_collector_changes_nothing_and_nothing_is_left(tmp_path: Path, 
 def test_a_signal_ends_it_with_a_checkpoint_and_leaves_nothing(tmp_path: Path, started: StartRun) -> None:
     options = ["mappo", *RECIPES["mappo"], "total_frames=1000000", "distributed=ray"]
     run = started(*options, "hydra.run.dir=run")
-    wait_for(tmp_path / "run" / "checkpoints", "frames_500.pt")
+    run.wait_for_file(tmp_path / "run" / "checkpoints" / "frames_500.pt")
     run.process.send_signal(signal.SIGINT)
     errors = run.end()
     assert run.process.returncode == 130, errors

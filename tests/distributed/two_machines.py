@@ -13,14 +13,20 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.distributed.ray_runs import marked, title
+from ctde_kit.training import latest_checkpoint, read_checkpoint
+from tests.distributed.ray_runs import RayRun, marked, rows, title
 from tests.recipes.command_line import ENVIRONMENT
+from tests.recipes.resuming import same
 
 # The first has the head of the cluster, and the run's own process.
 MACHINES = ("first", "second")
 ADDRESSES = {"first": "10.213.77.1", "second": "10.213.77.2"}
 PORT = 6379
 MARK = "CTDE_KIT_TEST_CLUSTER"
+# No server knows the names of the machines, so do not wait long for one.
+NO_NAMES = "RES_OPTIONS=timeout:1 attempts:1"
+# Seconds: of `distributed.timeout` in these runs.
+TIMEOUT = 5
 
 
 def why_not() -> str | None:
@@ -70,7 +76,7 @@ class TwoMachines:
     def inside(self, machine: str) -> list[str]:
         """What runs a command on a machine."""
         # Ray would use the user's token on the first machine alone; nobody else reaches these two.
-        return ["nsenter", f"--net=/run/netns/{self._spaces[machine]}", "env", "RAY_AUTH_MODE=disabled"]
+        return ["nsenter", f"--net=/run/netns/{self._spaces[machine]}", "env", "RAY_AUTH_MODE=disabled", NO_NAMES]
 
     def hosts(self, machine: str) -> list[int]:
         """The processes on a machine that host an object."""
@@ -149,6 +155,23 @@ class TwoMachines:
 
     def _in(self, machine: str, *arguments: str) -> None:
         _ip("-netns", self._spaces[machine], *arguments)
+
+
+def assert_nothing_is_left(machines: TwoMachines, run: RayRun) -> None:
+    """No process of a run, and no object on either machine; the cluster, which was there before, lives."""
+    until = time.monotonic() + 15
+    while left := [*run.processes(), *(pid for machine in MACHINES for pid in machines.hosts(machine))]:
+        assert time.monotonic() < until, left
+        time.sleep(0.1)
+    assert machines.living() == len(MACHINES)
+
+
+def assert_same(algorithm: str, ours: Path, theirs: Path) -> None:
+    """Both runs have the same rows, and end with the same parts and random streams."""
+    assert rows(ours) == rows(theirs)
+    ends = [read_checkpoint(latest_checkpoint(run / "checkpoints"), algorithm=algorithm) for run in (ours, theirs)]
+    for part in ("parts", "random"):
+        assert same(ends[0][part], ends[1][part]), part
 
 
 def _ip(*arguments: str) -> None:

@@ -19,8 +19,9 @@ from ctde_kit.errors import UserError
 from ctde_kit.keys import IS_INIT, GroupKeys, Key, next_key
 from ctde_kit.modules.keyword_calls import keyword_calls
 from ctde_kit.modules.networks.inputs import Input
+from ctde_kit.modules.networks.linear import AgentLinear
 from ctde_kit.modules.networks.primer import primer
-from ctde_kit.modules.networks.sizes import NetworkOutput, OutputSize, check_input
+from ctde_kit.modules.networks.sizes import HasFirstLayer, NetworkOutput, OutputSize, check_input
 from ctde_kit.modules.networks.team_input import TeamInput
 from ctde_kit.modules.networks.time_axis import check_continues
 from ctde_kit.protocols import HasForAgent, SaysCentralized, SaysDecentralized, SaysReadsMask, SaysRecurrent
@@ -217,6 +218,18 @@ class AgentNetwork(TensorDictModuleBase):
         if self.hidden_key is None:
             return primer({})
         return primer({self.hidden_key: Unbounded(torch.Size(self.hidden_shape))})
+
+    def compute_only(self, agents: slice | None) -> None:
+        """From now on compute these agents and give 0 for the others; ``None``: all.
+
+        A network whose agents hear each other computes all, and so does one with a single row, which may be everyone's.
+        """
+        is_by_agent = isinstance(self.network, HasFirstLayer) and not mixes_agents(self.network)
+        if isinstance(self.inputs, TeamInput) or self.inputs.n_agents == 1 or not is_by_agent:
+            return
+        for layer in self.network.modules():
+            if isinstance(layer, AgentLinear) and layer.n_agents == self.inputs.n_agents:
+                layer.agents = agents
 
     def for_agent(self, agent: int, *, keep_axis: bool = False) -> AgentNetwork:
         """The network of one agent, on the same storage.

@@ -6,6 +6,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from ctde_kit.modules.networks.sharing import ShareParams, parameter_sets
 
@@ -30,6 +31,8 @@ class AgentLinear(nn.Module):
     def __init__(self, in_features: int, out_features: int, n_agents: int, share_params: ShareParams = True):
         super().__init__()
         self.in_features, self.out_features, self.n_agents = in_features, out_features, n_agents
+        # The agents that it computes, ``None`` for all of them; the outputs of the others are 0.
+        self.agents: slice | None = None
         self.sets = parameter_sets(share_params, n_agents)
         n_sets = max(self.sets) + 1
         self.weight = nn.Parameter(torch.empty(n_sets, out_features, in_features))
@@ -49,11 +52,19 @@ class AgentLinear(nn.Module):
                     bias.zero_()
 
     def forward(self, x: Tensor) -> Tensor:
+        weight, bias = self.weights_and_biases()
+        if self.agents is None:
+            return self._product(x, weight, bias)
+        start, stop, _ = self.agents.indices(self.n_agents)
+        if len(self.weight) > 1:
+            weight, bias = weight[self.agents], bias[self.agents]
+        return pad(self._product(x[..., self.agents, :], weight, bias), (0, 0, start, self.n_agents - stop))
+
+    def _product(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         if len(self.weight) == 1:
             # Two dimensions, since inputs that are not contiguous would be traced as a batch of tiny products.
-            rows = nn.functional.linear(x.reshape(-1, self.in_features), self.weight[0], self.bias[0])
+            rows = nn.functional.linear(x.reshape(-1, self.in_features), weight[0], bias[0])
             return rows.reshape(*x.shape[:-1], self.out_features)
-        weight, bias = self.weights_and_biases()
         flat = x.reshape(-1, *x.shape[-2:]).transpose(0, 1)
         out = torch.baddbmm(bias.unsqueeze(1), flat, weight.transpose(1, 2))
         return out.transpose(0, 1).reshape(*x.shape[:-1], self.out_features)

@@ -150,6 +150,19 @@ class JointActionLoss(ModuleLoss):
         """What a replay must keep: ``in_keys``, and the flags that not all envs write."""
         return stored_keys(self.in_keys, self._groups.values())
 
+    @property
+    def groups_by_agent(self) -> dict[str, GroupSpec]:
+        """The groups that learn, by name; none where agents learn something together.
+
+        The loss is a sum over their agents, so that learners may share these (``ctde_kit.shards.own_agents``).
+        """
+        return {name: self._groups[name] for name in self._critics}
+
+    def _networks_of_own_agents(self) -> list[tuple[GroupSpec, nn.Module]]:
+        """Those that give nothing for one agent which another agent learns from, and their groups."""
+        kinds = [self._critics, self._twins, self._targets_of("critic"), self._targets_of("twin_critic")]
+        return [(self._groups[name], critic) for critics in kinds for name, critic in critics.items()]
+
     def _unrolled(self, tensordict: TensorDictBase) -> Unrolled:
         """Check a batch, and run the actors and critics that learn along it."""
         self._check_entries(tensordict, parameter_dtype(self))

@@ -23,6 +23,7 @@ from ctde_kit.objectives.maddpg.joint_action_loss import JointActionLoss, smalle
 from ctde_kit.objectives.maddpg.joint_actions import DeterministicActor, Opponent, zero_dead
 from ctde_kit.objectives.maddpg.minimax import MinimaxAdversary
 from ctde_kit.objectives.maddpg.next_values import next_action_values, target_actions, with_next_actions
+from ctde_kit.objectives.maddpg.own_agents import computing_own_agents
 from ctde_kit.objectives.maddpg.policy_losses import mixed_value, own_policy_loss, team_policy_loss
 from ctde_kit.objectives.maddpg.target_smoothing import TargetPolicySmoothing
 from ctde_kit.objectives.module_loss import target_copy
@@ -34,6 +35,7 @@ from ctde_kit.objectives.team_reward import REWARD
 from ctde_kit.objectives.value_loss import ValueLoss
 from ctde_kit.objectives.value_targets import ValueTargets
 from ctde_kit.protocols import RewardScale
+from ctde_kit.specs import GroupSpec
 
 
 class MADDPGLoss(JointActionLoss):
@@ -204,6 +206,18 @@ class MADDPGLoss(JointActionLoss):
         return [*entries, *sub_policies, *replay_entries(keys.padding_mask, keys.priority_weight)]
 
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
+        with computing_own_agents(self._networks_of_own_agents()):
+            return self._losses(tensordict)
+
+    @property
+    def groups_by_agent(self) -> dict[str, GroupSpec]:
+        return super().groups_by_agent if self.mixer is None and self.inference is None else {}
+
+    def _networks_of_own_agents(self) -> list[tuple[GroupSpec, nn.Module]]:
+        actors = [(actor.group, actor.agent_network) for actor in self._learners.values()]
+        return super()._networks_of_own_agents() + (actors if self.other_actions == "replay" else [])
+
+    def _losses(self, tensordict: TensorDictBase) -> TensorDict:
         learners, unrolled = self._learners, self._unrolled(tensordict)
         steps, values = unrolled.steps, unrolled.values
         targets = self._targets(steps, self._values(values), self._next_values(unrolled.data, steps))

@@ -19,6 +19,7 @@ from ctde_kit.objectives.maddpg.compatibility import OTHER_ACTIONS, OtherActions
 from ctde_kit.objectives.maddpg.joint_action_loss import JointActionLoss, smaller
 from ctde_kit.objectives.maddpg.joint_actions import Opponent, frozen
 from ctde_kit.objectives.maddpg.next_values import inputs_at_next, with_next_actions
+from ctde_kit.objectives.maddpg.own_agents import computing_own_agents
 from ctde_kit.objectives.maddpg.policy_losses import critic_inputs
 from ctde_kit.objectives.masac.group_policy import (
     StochasticActor,
@@ -45,6 +46,7 @@ from ctde_kit.objectives.return_estimators import ReturnEstimator
 from ctde_kit.objectives.unroll import next_inputs, single_steps
 from ctde_kit.objectives.value_loss import ValueLoss
 from ctde_kit.protocols import LearnsDistribution, RewardScale
+from ctde_kit.specs import GroupSpec
 
 
 class MASACLoss(JointActionLoss):
@@ -201,7 +203,15 @@ class MASACLoss(JointActionLoss):
         entries = entries_of_parts(self._actors, self._critics, critics)
         return [*entries, *replay_entries(keys.padding_mask, keys.priority_weight)]
 
+    @property
+    def groups_by_agent(self) -> dict[str, GroupSpec]:
+        return super().groups_by_agent if self.mutual_information is None else {}
+
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
+        with computing_own_agents(self._networks_of_own_agents()):
+            return self._losses(tensordict)
+
+    def _losses(self, tensordict: TensorDictBase) -> TensorDict:
         unrolled = self._unrolled(tensordict)
         steps, outputs, values, twins = unrolled.steps, unrolled.outputs, unrolled.values, unrolled.twin_values
         targets = self._own_targets(steps, self._values(values), self._soft_next_values(unrolled.data, steps, outputs))

@@ -1,43 +1,23 @@
-"""Runs on two machines: the numbers of one machine, a cut link, a killed collector, and what is left behind."""
+"""Collectors on two machines: the numbers of one machine, a cut link, a killed one, and what is left behind."""
 
 from __future__ import annotations
 
 import os
 import signal
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from ctde_kit.training import latest_checkpoint, read_checkpoint
-from tests.distributed.ray_runs import RayRun, StartRun, rows, wait_for
+from tests.distributed.ray_runs import RayRun, StartRun
 from tests.distributed.test_ray_rollouts import RECIPES
-from tests.distributed.two_machines import MACHINES, TwoMachines, why_not
+from tests.distributed.two_machines import MACHINES, TIMEOUT, TwoMachines, assert_nothing_is_left, assert_same
 from tests.recipes.command_line import call
-from tests.recipes.resuming import same
 
 pytest.importorskip("ray")
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
-TIMEOUT = 5
 COLLECTORS = ["mappo", *RECIPES["mappo"], "distributed=ray", "distributed.collectors=2"]
-
-
-@pytest.fixture(scope="module")
-def machines() -> Iterator[TwoMachines]:
-    if reason := why_not():
-        pytest.skip(reason)
-    # Ray puts its sockets there, whose paths must be short.
-    with tempfile.TemporaryDirectory(prefix="ctde") as path:
-        machines = TwoMachines(Path(path) / "ray")
-        machines.path.mkdir()
-        try:
-            machines.begin()
-            yield machines
-        finally:
-            machines.end()
 
 
 @pytest.fixture(scope="module")
@@ -53,24 +33,9 @@ def begun(machines: TwoMachines, started: StartRun, path: Path, *options: str) -
     """A run with a collector on each machine, which has written its first checkpoint."""
     places = [f"distributed.address={machines.address}", f"distributed.timeout={TIMEOUT}"]
     run = started(*COLLECTORS, *places, *options, "hydra.run.dir=run", inside=machines.inside("first"))
-    wait_for(path / "run" / "checkpoints", "frames_500.pt")
+    run.wait_for_file(path / "run" / "checkpoints" / "frames_500.pt")
     assert [len(machines.hosts(machine)) for machine in MACHINES] == [1, 1]
     return run
-
-
-def assert_same(ours: Path, theirs: Path) -> None:
-    assert rows(ours) == rows(theirs)
-    ends = [read_checkpoint(latest_checkpoint(run / "checkpoints"), algorithm="mappo") for run in (ours, theirs)]
-    for part in ("parts", "random"):
-        assert same(ends[0][part], ends[1][part]), part
-
-
-def assert_nothing_is_left(machines: TwoMachines, run: RayRun) -> None:
-    until = time.monotonic() + 15
-    while left := [*run.processes(), *(pid for machine in MACHINES for pid in machines.hosts(machine))]:
-        assert time.monotonic() < until, left
-        time.sleep(0.1)
-    assert machines.living() == len(MACHINES), "the cluster was running before"
 
 
 def test_two_machines_give_the_numbers_of_one(
@@ -80,7 +45,7 @@ def test_two_machines_give_the_numbers_of_one(
     errors = run.end()
     assert run.process.returncode == 0, errors
     assert "restart" not in errors
-    assert_same(tmp_path / "run", one_machine)
+    assert_same("mappo", tmp_path / "run", one_machine)
     assert_nothing_is_left(machines, run)
 
 
@@ -99,7 +64,7 @@ def test_a_killed_collector_starts_again_on_its_machine_and_changes_nothing(
     assert run.process.returncode == 0, errors
     (line,) = [line for line in errors.splitlines() if "restart" in line]
     assert line.endswith("of 2 was lost (ActorDiedError): it goes on from its last state (restart 1 of 3)")
-    assert_same(tmp_path / "run", one_machine)
+    assert_same("mappo", tmp_path / "run", one_machine)
     assert_nothing_is_left(machines, run)
 
 
@@ -123,17 +88,10 @@ def test_after_a_cut_link_the_collector_goes_on_elsewhere(
 ) -> None:
     run = begun(machines, started, tmp_path)
     with machines.cut():
-        cut = time.monotonic()
-        noticed = _line_with(run, "gave no sign of life")
-        assert time.monotonic() - cut < TIMEOUT + 15
-        assert "it goes on from its last state (restart 1 of 3)" in noticed
+        run.wait_for_error("gave no sign of life", TIMEOUT + 15)
         errors = run.end()
     assert run.process.returncode == 0, errors
-    assert "restart" not in errors, "the collector was started once, where it could be reached"
-    assert_same(tmp_path / "run", one_machine)
+    (line,) = [line for line in errors.splitlines() if "restart" in line]  # once, where it could be reached
+    assert line.endswith("it goes on from its last state (restart 1 of 3)")
+    assert_same("mappo", tmp_path / "run", one_machine)
     assert_nothing_is_left(machines, run)
-
-
-def _line_with(run: RayRun, text: str) -> str:
-    assert run.process.stderr is not None
-    return next(line for line in run.process.stderr if text in line)

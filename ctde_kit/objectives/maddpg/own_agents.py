@@ -1,0 +1,35 @@
+"""Networks that compute some agents alone, where several learners share the agents of one batch."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+
+from torch import nn
+
+from ctde_kit.protocols import ComputesSomeAgents
+from ctde_kit.shards import own_agents
+from ctde_kit.specs import GroupSpec
+
+
+@contextlib.contextmanager
+def computing_own_agents(networks: Iterable[tuple[GroupSpec, nn.Module]]) -> Iterator[None]:
+    """Inside the block networks compute this learner's agents, and give 0 for those of other learners.
+
+    Without other learners nothing changes.
+
+    Args:
+        networks: of which nobody here needs what they give for the agents of other learners, and their groups.
+    """
+    restricted = []
+    for group, network in networks:
+        own = own_agents(group.name)
+        for part in network.modules() if own is not None else ():
+            if isinstance(part, ComputesSomeAgents):
+                part.compute_only(own)
+                restricted.append(part)
+    try:
+        yield
+    finally:
+        for part in restricted:
+            part.compute_only(None)
