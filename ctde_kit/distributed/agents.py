@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from typing import Literal
 
+import torch
 from tensordict import TensorDictBase
 from torchrl.envs import EnvBase
 
+from ctde_kit.collectors import RolloutCollector
 from ctde_kit.distributed.gradients import AverageGradients
 from ctde_kit.distributed.hosted_learner import HostedLearner
 from ctde_kit.distributed.learners_in_step import LearnersInStep, wait_for
 from ctde_kit.distributed.messages import Message, pack, unpack
 from ctde_kit.distributed.own_agents import agents_that_learn, deal
 from ctde_kit.distributed.processes import Answer, Processes
+from ctde_kit.distributed.shard_rollouts import ShardRollouts
 from ctde_kit.errors import UserError, check_choice
 from ctde_kit.protocols import ExperienceCollector, StateDict
 from ctde_kit.shards import sharing
@@ -47,11 +51,12 @@ class AgentLearners(LearnersInStep):
         total_frames: stop once this many are collected; -1: never.
         threads: of the CPU that torch computes with in each learner, this one too while they learn; ``None`` for the
             defaults.
-        timeout: seconds that a learner waits for the others in a step.
+        timeout: seconds that a learner waits for the others in a step, or, where each collects, to have its batch, too.
 
     Raises:
-        UserError: for fewer than two learners; in ``join`` for more learners than agents, and for losses that are no
-            sums over agents; while it learns, where a learner has collected another batch than rank 0.
+        UserError: for fewer than two learners, and where each is to collect in an env whose state cannot be read; in
+            ``join`` for more learners than agents, and for losses that are no sums over agents; while it learns, where
+            the learners have collected different batches.
         LearnerLostError: while it learns, for a learner that is gone.
 
     >>> from functools import partial
@@ -76,6 +81,12 @@ class AgentLearners(LearnersInStep):
         threads: int | None = None,
         timeout: float = 60.0,
     ) -> None:
+        self.collect: Collect = check_choice("AgentLearners", "collect", collect, ("each", "first"))
+        if collect == "each" and isinstance(collector, RolloutCollector) and not collector.state_is_captured:
+            raise UserError(
+                "AgentLearners: collect='each': the state of this env cannot be read, so the others cannot go on from "
+                "it: let the first send its batches, with collect='first'"
+            )
         super().__init__(
             collector,
             processes=processes,
@@ -85,7 +96,6 @@ class AgentLearners(LearnersInStep):
             timeout=timeout,
         )
         self.make = make
-        self.collect: Collect = check_choice("AgentLearners", "collect", collect, ("each", "first"))
         self._agents: Mapping[str, slice] = {}
         self._parts: Parts | None = None
         self._has_other_state = False
@@ -95,14 +105,18 @@ class AgentLearners(LearnersInStep):
 
     def _start(self, parts: Parts) -> list[Answer]:
         assert self._processes is not None
-        self._agents, self._parts = deal(agents_that_learn(parts.update), self.learners)[0], parts
         left_out = ["collector"] if self.collect == "first" else []
         states = {name: part.state_dict() for name, part in stateful_parts(parts).items() if name not in left_out}
         self._has_other_state = False
         return self._ask("start", self._processes.share(states), self.frames)
 
+    def join(self, parts: Parts) -> None:
+        """Start the other learners with the state of ``parts``."""
+        self._agents, self._parts = deal(agents_that_learn(parts.update), self.learners)[0], parts
+        super().join(parts)
+
     def __iter__(self) -> Iterator[TensorDictBase]:
-        _ = self._met()
+        average = self._met()
         batches = iter(self.own)
         while self.total_frames == -1 or self.frames < self.total_frames:
             if self._has_other_state:
@@ -110,11 +124,12 @@ class AgentLearners(LearnersInStep):
             if self.collect == "each":
                 self._answers = self._ask("collect_and_learn", random_state())
                 batch = next(batches)
+                check_same_batch(batch, self.frames, average)
             else:
                 batch = next(batches)
                 self._send(batch)
             yield batch
-            self._check_batches(batch)
+            self._wait_for_all()
 
     def _start_again(self) -> None:
         assert self._parts is not None
@@ -124,18 +139,6 @@ class AgentLearners(LearnersInStep):
     def _send(self, batch: TensorDictBase) -> None:
         assert self._processes is not None
         self._answers = self._ask("learn", self._processes.share(pack(batch)), self.frames, random_state())
-
-    def _check_batches(self, batch: TensorDictBase) -> None:
-        """Wait for the others, and see whether they have learned from the same batch."""
-        sums = [wait_for(answer) for answer in self._answers]
-        self._answers = []
-        own = checksum(batch)
-        for rank, found in enumerate(sums, start=1):
-            if found != own:
-                raise UserError(
-                    f"AgentLearners: learner {rank + 1} of {self.learners} has collected another batch at "
-                    f"{self.frames} frames, as unlike machines do: let the first send its batches, with collect='first'"
-                )
 
     def learning(self) -> AbstractContextManager[None]:
         """A block inside which losses are those of rank 0's agents."""
@@ -172,13 +175,14 @@ class HostedAgentLearner(HostedLearner):
         self.take(states)
         self.parts.anneal(frames)
 
-    def collect_and_learn(self, random: StateDict) -> float:
-        """Collect the next batch with the random numbers of rank 0, and learn from it; returns its checksum."""
-        restore_random_state(random)
-        return self._checksum_after_learning()
+    def collect_and_learn(self, random: StateDict) -> None:
+        """Collect the next batch with the random numbers of rank 0, and learn from it."""
+        with self._in_step() as average, sharing(average, self._agents):
+            restore_random_state(random)
+            next(self._iterations)
 
-    def learn(self, batch: Message, frames: int, random: StateDict) -> float:
-        """Learn from a batch of rank 0 with its random numbers; returns its checksum.
+    def learn(self, batch: Message, frames: int, random: StateDict) -> None:
+        """Learn from a batch of rank 0 with its random numbers.
 
         Args:
             batch: what rank 0 has collected.
@@ -186,21 +190,36 @@ class HostedAgentLearner(HostedLearner):
             random: the state of rank 0's generators after collecting.
         """
         assert self._given is not None
-        self._given.batch, self._given.frames = unpack([batch]), frames
-        restore_random_state(random)
-        return self._checksum_after_learning()
+        with self._in_step() as average, sharing(average, self._agents):
+            self._given.batch, self._given.frames = unpack([batch]), frames
+            restore_random_state(random)
+            next(self._iterations)
+
+    def begin(self, address: str, timeout: float) -> None:
+        """Meet the others."""
+        super().begin(address, timeout)
+        if isinstance(self.parts.collector, SameBatches):
+            self.parts.collector.average = self._average
 
     def _built(self, parts: Parts) -> Parts:
         if self._given is None:
-            return parts
+            return replace(parts, collector=SameBatches(parts.collector))
         parts.collector.shutdown()
         return replace(parts, collector=self._given)
 
-    def _sharing(self, average: AverageGradients) -> AbstractContextManager[None]:
-        return sharing(average, self._agents)
 
-    def _checksum_after_learning(self) -> float:
-        return checksum(self._next().batch)
+class SameBatches(ShardRollouts):
+    """A collector of the batches that other learners collect, too; it compares them before they are learned from."""
+
+    def __init__(self, collector: ExperienceCollector) -> None:
+        super().__init__(collector, 1)
+        self.average: AverageGradients | None = None
+
+    def __iter__(self) -> Iterator[TensorDictBase]:
+        for batch in super().__iter__():
+            assert self.average is not None
+            check_same_batch(batch, self.frames, self.average)
+            yield batch
 
 
 class GivenBatches:
@@ -237,7 +256,25 @@ class GivenBatches:
         """Nothing is restored."""
 
 
-def checksum(batch: TensorDictBase) -> float:
-    """The sum of all entries, in double precision."""
-    entries = sorted(batch.items(True, True), key=lambda entry: str(entry[0]))
-    return sum(value.double().sum().item() for _, value in entries)
+def check_same_batch(batch: TensorDictBase, frames: int, average: AverageGradients) -> None:
+    """Compare a fresh batch with those of the other learners, which do the same.
+
+    Raises:
+        UserError: in all learners, where they differ.
+    """
+    own = digest(batch)
+    largest, smallest = average.max(torch.tensor([own, -own])).tolist()
+    if largest != -smallest:
+        raise UserError(
+            f"AgentLearners: the learners have collected different batches up to {frames} frames, as unlike machines "
+            "do: let the first send its batches, with collect='first'"
+        )
+
+
+def digest(batch: TensorDictBase) -> int:
+    """A number below 2**56 that another batch hardly has."""
+    hashed = hashlib.blake2b(digest_size=7)
+    for key, value in sorted(batch.items(True, True), key=lambda entry: str(entry[0])):
+        hashed.update(str(key).encode())
+        hashed.update(value.cpu().numpy().tobytes())
+    return int.from_bytes(hashed.digest(), "big")

@@ -90,7 +90,7 @@ class AverageGradients:
 
     def leave(self) -> None:
         """Let the others know that this learner cannot go on: what they wait for fails."""
-        del self._group
+        vars(self).pop("_group", None)
 
 
 def _lost(error: Exception) -> LearnerLostError:

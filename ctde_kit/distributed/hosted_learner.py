@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 
 import torch
 
@@ -49,19 +49,18 @@ class HostedLearner:
 
     def advance(self) -> None:
         """Collect a batch and learn from it."""
-        _ = self._next()
+        with self._in_step() as average, sharing(average):
+            next(self._iterations)
 
-    def _next(self) -> Iteration:
+    @contextlib.contextmanager
+    def _in_step(self) -> Iterator[AverageGradients]:
+        """A block that the others wait for: where it raises, what they wait for fails."""
         assert self._average is not None
         try:
-            with self._sharing(self._average):
-                return next(self._iterations)
+            yield self._average
         except Exception:
             self._average.leave()
             raise
-
-    def _sharing(self, average: AverageGradients) -> AbstractContextManager[None]:
-        return sharing(average)
 
     def state(self) -> StateDict:
         """Of all parts and random generators, for a checkpoint."""

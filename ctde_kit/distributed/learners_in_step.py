@@ -105,24 +105,33 @@ class LearnersInStep(ABC):
 
     def join(self, parts: Parts) -> None:
         """Start the other learners with the weights of ``parts``, or as a checkpoint left them."""
-        if self._hosts:
+        if self._average is not None:
             return
         if self.threads is not None:
             # They share the cores, and one that has more threads rounds in another order.
             self._own_threads = torch.get_num_threads()
             torch.set_num_threads(self.threads)
         self._processes = self._open()
+        try:
+            self._meet(parts)
+        except BaseException:
+            self._end_others()
+            raise
+
+    def _meet(self, parts: Parts) -> None:
+        assert self._processes is not None
         for rank in range(1, self.learners):
             self._hosts.append(self._processes.start(self._host(rank), f"learner {rank + 1} of {self.learners}"))
         for answer in self._start(parts):
             wait_for(answer)
         address = free_address()
         self._answers = self._ask("begin", address, self.timeout)
-        self._average = AverageGradients(
+        average = AverageGradients(
             address, rank=0, count=self.learners, timeout=self.timeout, explain=self._raise_the_cause
         )
-        average_gradients(parts, self._average)
+        average_gradients(parts, average)
         self._wait_for_all()
+        self._average = average
 
     def _ask(self, method: str, *arguments: Any) -> list[Answer]:
         return [host.ask(method, *arguments) for host in self._hosts]
@@ -158,15 +167,18 @@ class LearnersInStep(ABC):
 
     def shutdown(self) -> None:
         """End the other learners' processes, and close the env."""
-        if self._processes is not None:
-            self._processes.close()
-        self._processes, self._hosts, self._average, self._answers = None, [], None, []
+        self._end_others()
         if self._own_threads is not None:
             torch.set_num_threads(self._own_threads)
             self._own_threads = None
         if not self._is_closed:
             self._is_closed = True
             self.own.shutdown()
+
+    def _end_others(self) -> None:
+        if self._processes is not None:
+            self._processes.close()
+        self._processes, self._hosts, self._average, self._answers = None, [], None, []
 
 
 def wait_for(answer: Answer) -> Any:

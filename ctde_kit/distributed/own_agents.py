@@ -36,10 +36,10 @@ def agents_that_learn(update: Update) -> dict[str, int]:
     steps = update.gradient_steps if isinstance(update, HoldsGradientSteps) else []
     losses = [loss for step in steps for loss in step.losses.values()]
     groups = [loss.groups_by_agent for loss in losses if isinstance(loss, LearnsByAgent)]
-    if len(groups) != len(losses) or not all(groups):
+    if not losses or len(groups) != len(losses) or not all(groups):
         raise UserError(
             "AgentLearners: expected losses that are sums over agents, as those of MADDPG (without a mixer or beliefs) "
-            "and MASAC (without mutual information) are; share batches instead, with Learners"
+            "and MASAC (without mutual information) are; share batches instead, as Learners do"
         )
     return {name: group.n_agents for of_loss in groups for name, group in of_loss.items()}
 

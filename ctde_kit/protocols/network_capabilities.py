@@ -132,7 +132,7 @@ class SwapsOwnAction(Capability, Protocol):
 
 @runtime_checkable
 class ComputesSomeAgents(Capability, Protocol):
-    """A network for each agent of a group that can leave agents out, such as ``AgentNetwork``."""
+    """A network or critic for each agent of a group that can leave agents out, such as ``AgentNetwork``."""
 
     def compute_only(self, agents: slice | None, /) -> None:
         """From now on compute these agents and give 0 for the others, where agents do not hear each other.

@@ -15,6 +15,10 @@ from ctde_kit.errors import UserError
 LOCK, OWNER = ".lock", ".owner"
 
 
+class RunInUseError(UserError):
+    """Another process, or another run of this one, writes a run's directory; the message names process and host."""
+
+
 @contextlib.contextmanager
 def sole_writer(directory: Path) -> Iterator[None]:
     """Inside the block no other process on this machine writes the run in ``directory``; reading needs no lock.
@@ -25,7 +29,8 @@ def sole_writer(directory: Path) -> Iterator[None]:
         directory: of the run; it is made.
 
     Raises:
-        UserError: where another process, or another run of this one, has it; the message names both process and host.
+        RunInUseError: where another process, or another run of this one, has it.
+        UserError: where the directory cannot be written.
 
     >>> import tempfile
     >>> with sole_writer(Path(tempfile.mkdtemp()) / "run"):
@@ -37,7 +42,7 @@ def sole_writer(directory: Path) -> Iterator[None]:
         lock = FileLock(directory / LOCK, timeout=0)
         lock.acquire()
     except Timeout as error:
-        raise UserError(
+        raise RunInUseError(
             f"{directory} is in use by {_owner(directory)}: wait until it has ended, or choose another directory"
         ) from error
     except OSError as error:

@@ -67,6 +67,12 @@ OPTION_WORDS: dict[str, dict[str, str]] = {
     "Episodes:": {"^Episodes: max_steps": "replay.form.max_steps"},
     "form='onnx'": {r"form='(\w+)'": r"format=\1"},
     "Learners:": {"^Learners: ": "distributed.learners: ", "use one learner": "leave it out"},
+    "AgentLearners:": {
+        "^AgentLearners: learners=": "distributed.learners=",
+        "^AgentLearners: ": "distributed.by=agent: ",
+        "share batches instead, as Learners do": "use distributed.by=batch",
+        r"collect='(\w+)'": r"distributed.collect=\1",
+    },
     "address=": {"^address=": "distributed.address=", "choose local": "choose distributed.address=local"},
     "metric=": {r"^metric='([^']*)'": r"checkpoint.metric=\1"},
     "run directory": {"choose another path": "choose another with hydra.run.dir=DIR"},

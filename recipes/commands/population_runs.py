@@ -27,7 +27,7 @@ from ctde_kit.recipes.wiring.logger_checks import check_loggers
 from ctde_kit.recipes.wiring.membership import Member
 from ctde_kit.recipes.wiring.population_directory import POPULATION_FILE, PopulationDirectory, Version
 from ctde_kit.training.reporting.progress import ProgressReport, reporting_progress
-from ctde_kit.training.run_lock import sole_writer
+from ctde_kit.training.run_lock import RunInUseError, sole_writer
 from ctde_kit.training.stop_signals import StopSignals
 
 logger = logging.getLogger("ctde_kit")
@@ -210,12 +210,12 @@ class _Driver:
             try:
                 with sole_writer(self.directory.member(rank)):
                     return
-            except UserError as error:
+            except RunInUseError as error:
                 waited = time.monotonic() - began
                 if waited > seconds:
                     raise
                 if waited > SAY_AFTER and not has_said:
-                    logger.warning("%s; waiting for its end, at most %g s", str(error).partition(":")[0], seconds)
+                    logger.warning("%s; waiting for its end, at most %g s", str(error).rpartition(": ")[0], seconds)
                     has_said = True
             time.sleep(0.1)
 

@@ -40,8 +40,8 @@ def collector(cfg: RecipeConfig, run: Setting, team: TeamSpec, policy: TeamPolic
     if where.learners > 1:
         _say_what_callbacks_see(cfg, "what they change reaches this learner alone")
         own = _endless(_in_this_process(cfg, run, team, policy, frames))
-        # Its schedules count the frames of all, which its collector tells it.
-        each = replace(cfg, distributed=OneProcess(), frames_per_batch=frames)
+        # Its schedules count the frames of all, which its collector tells it; its threads are set where it is hosted.
+        each = replace(cfg, distributed=OneProcess(), frames_per_batch=frames, threads=None)
         shared: dict[str, Any] = {
             "processes": partial(RayProcesses, where.address, timeout=where.timeout),
             "learners": where.learners,
@@ -53,7 +53,9 @@ def collector(cfg: RecipeConfig, run: Setting, team: TeamSpec, policy: TeamPolic
             return AgentLearners(own, partial(_parts_of_rank, each, 0), collect=where.collect, **shared)  # pyright: ignore[reportArgumentType]  # a checked choice
         return Learners(own, partial(_parts_of_rank, each), **shared)
     _say_what_callbacks_see(cfg, "the environments that collect are in others")
-    each = replace(cfg, distributed=OneProcess(), total_frames=max(cfg.total_frames // where.collectors, 1))
+    each = replace(
+        cfg, distributed=OneProcess(), total_frames=max(cfg.total_frames // where.collectors, 1), threads=None
+    )
     # They share what this process computes with; with a delay it computes beside them.
     sharing = where.collectors + (1 if where.delay else 0)
     return RemoteRollouts(

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any
 
 import pytest
 import torch
+from tensordict import TensorDictBase
 from torch.utils._pytree import tree_leaves
 
 from ctde_kit.distributed import AgentLearners
-from ctde_kit.distributed.agents import HostedAgentLearner
 from ctde_kit.distributed.own_agents import deal
+from ctde_kit.distributed.shard_rollouts import ShardRollouts
 from ctde_kit.errors import UserError
-from ctde_kit.recipes import MADDPGConfig, MAPPOConfig, OneProcess, QMixerConfig, RayDistribution
+from ctde_kit.recipes import (
+    MADDPGConfig,
+    MAPPOConfig,
+    MLPNetwork,
+    OneProcess,
+    PettingZooTask,
+    QMixerConfig,
+    RayDistribution,
+    ValueCriticConfig,
+)
 from ctde_kit.training import (
     Parts,
     iterate,
@@ -38,6 +50,9 @@ CONFIGS = {
         twin_critics=True, smoothing_deviation=0.2, policy_every=2, **options
     ),
     "normalized": lambda **options: small_maddpg_config(normalize_observations=True, normalize_rewards=True, **options),
+    "random orders of numbered agents": lambda **options: small_maddpg_config(
+        critic=ValueCriticConfig(ordering="random", network=MLPNetwork(num_cells=[8], agent_id=True)), **options
+    ),
     "masac": lambda **options: small_masac_config(**options),
 }
 
@@ -78,9 +93,7 @@ def test_a_run_has_the_numbers_of_one_process(name: str, collect: str, processes
 
 
 @pytest.mark.parametrize("learners", ["one process", "two learners"])
-def test_a_checkpoint_is_one_of_any_number_of_learners(
-    learners: str, processes: TurnProcesses, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
-) -> None:
+def test_a_checkpoint_is_one_of_any_number_of_learners(learners: str, processes: TurnProcesses, tmp_path: Any) -> None:
     parts = shared("maddpg", processes)
     loop = iterate(parts)
     for _ in range(2):
@@ -114,12 +127,52 @@ def test_what_is_loaded_between_batches_reaches_all(processes: TurnProcesses, tm
     parts.collector.shutdown()
 
 
-def test_another_batch_than_rank_0s_is_noticed(processes: TurnProcesses, monkeypatch: pytest.MonkeyPatch) -> None:
-    learn = HostedAgentLearner._checksum_after_learning
-    monkeypatch.setattr(HostedAgentLearner, "_checksum_after_learning", lambda self: learn(self) + 1e-7)
+class Rounded(ShardRollouts):
+    """As on a machine that rounds otherwise."""
+
+    def __iter__(self) -> Iterator[TensorDictBase]:
+        for batch in super().__iter__():
+            batch["next", "agents", "reward"][0, 3, 1] += 1e-6
+            yield batch
+
+
+def test_other_batches_are_noticed_before_anything_is_learned(processes: TurnProcesses) -> None:
     parts = shared("maddpg", processes)
-    with pytest.raises(UserError, match=r"learner 2 of 2 has collected another batch at 60 frames.*collect='first'"):
-        list(iterate(parts))
+    make, before = parts.collector.make, deepcopy(parts.update.state_dict())
+
+    def otherwise() -> Parts:
+        other = make()
+        return dataclasses.replace(other, collector=Rounded(other.collector, 1))
+
+    parts.collector.make = otherwise
+    with pytest.raises(UserError, match=r"collected different batches up to 60 frames.*collect='first'"):
+        next(iterate(parts))
+    assert same(parts.update.state_dict(), before)
+    parts.collector.shutdown()
+
+
+def test_each_collects_only_where_states_of_envs_can_be_read() -> None:
+    task = PettingZooTask("pettingzoo/simple_spread", n_envs=2, n_workers=1, continuous_actions=True)
+    config = MADDPGConfig(task=task, frames_per_batch=100, distributed=RayDistribution(learners=2, by="agent"))
+    with pytest.raises(UserError, match="the state of this env cannot be read.*collect='first'"):
+        config.build()
+
+
+def test_the_others_have_the_threads_of_the_first() -> None:
+    parts = small_maddpg_config(distributed=RayDistribution(learners=2, by="agent"), threads=2).build()
+    assert parts.collector.threads == 1
+    (config, rank) = parts.collector.make.args
+    assert config.threads is None, "building would set them again"
+    assert rank == 0
+
+
+def test_learners_that_cannot_meet_say_so_again(processes: TurnProcesses) -> None:
+    parts = shared("maddpg", processes)
+    parts.collector.learners = 3
+    for _ in range(2):
+        with pytest.raises(UserError, match="learners=3: expected at most one per agent"):
+            next(iterate(parts))
+    assert not processes.hosted
     parts.collector.shutdown()
 
 

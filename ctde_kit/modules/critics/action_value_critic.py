@@ -70,6 +70,10 @@ class ActionValueCritic(CriticOfActions):
         """Whether agent i's value depends on agent i's own data and action alone."""
         return self.agent_network.decentralized
 
+    def compute_only(self, agents: slice | None) -> None:
+        """From now on compute these agents and give 0 for the others; ``None``: all."""
+        self.agent_network.compute_only(agents)
+
     @property
     def swaps_own_action(self) -> bool:
         """Whether ``own_action_values`` can be computed.

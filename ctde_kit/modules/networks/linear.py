@@ -65,7 +65,8 @@ class AgentLinear(nn.Module):
             # Two dimensions, since inputs that are not contiguous would be traced as a batch of tiny products.
             rows = nn.functional.linear(x.reshape(-1, self.in_features), weight[0], bias[0])
             return rows.reshape(*x.shape[:-1], self.out_features)
-        flat = x.reshape(-1, *x.shape[-2:]).transpose(0, 1)
+        # With no agents the number of rows could not be told from the number of entries.
+        flat = x.reshape(math.prod(x.shape[:-2]), *x.shape[-2:]).transpose(0, 1)
         out = torch.baddbmm(bias.unsqueeze(1), flat, weight.transpose(1, 2))
         return out.transpose(0, 1).reshape(*x.shape[:-1], self.out_features)
 

@@ -24,12 +24,12 @@ def computing_own_agents(networks: Iterable[tuple[GroupSpec, nn.Module]]) -> Ite
     restricted = []
     for group, network in networks:
         own = own_agents(group.name)
-        for part in network.modules() if own is not None else ():
-            if isinstance(part, ComputesSomeAgents):
-                part.compute_only(own)
-                restricted.append(part)
+        # Not what is inside of it, whose rows may be other agents than its own.
+        if own is not None and isinstance(network, ComputesSomeAgents):
+            network.compute_only(own)
+            restricted.append(network)
     try:
         yield
     finally:
-        for part in restricted:
-            part.compute_only(None)
+        for network in restricted:
+            network.compute_only(None)

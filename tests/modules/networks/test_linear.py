@@ -77,3 +77,19 @@ def test_for_agent_draws_no_random_number() -> None:
     before = torch.get_rng_state()
     layer.for_agent(1)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("agents", [slice(0, 0), slice(0, 1), slice(1, 3), slice(0, 3)])
+@pytest.mark.parametrize("share_params", [True, False, [0, 1, 0]])
+def test_agents_that_are_left_out_are_zero_and_learn_nothing(share_params: Any, agents: slice) -> None:
+    layer, x = AgentLinear(5, 2, n_agents=3, share_params=share_params), torch.randn(4, 7, 3, 5, requires_grad=True)
+    is_own = torch.zeros(3, 1, dtype=torch.bool)
+    is_own[agents] = True
+    expected = torch.where(is_own, layer(x), 0)
+    wanted = torch.autograd.grad(expected.square().sum(), [x, layer.weight, layer.bias])
+    layer.agents = agents
+    torch.testing.assert_close(layer(x), expected)
+    for found, gradient in zip(
+        torch.autograd.grad(layer(x).square().sum(), [x, layer.weight, layer.bias]), wanted, strict=True
+    ):
+        torch.testing.assert_close(found, gradient)
