@@ -13,7 +13,7 @@ from tensordict import TensorDictBase
 from torch.utils._pytree import tree_leaves
 
 from ctde_kit.distributed import AgentLearners
-from ctde_kit.distributed.own_agents import deal
+from ctde_kit.distributed.dealt_agents import deal
 from ctde_kit.distributed.shard_rollouts import ShardRollouts
 from ctde_kit.errors import UserError
 from ctde_kit.recipes import (

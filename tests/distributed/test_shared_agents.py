@@ -12,7 +12,7 @@ from tensordict import TensorDictBase
 from torch import Tensor, nn
 
 from ctde_kit.distributed import AverageGradients
-from ctde_kit.distributed.own_agents import deal
+from ctde_kit.distributed.dealt_agents import deal
 from ctde_kit.shards import average_of_all, sharing
 from ctde_kit.training import GradientStep
 from tests.contracts.entry_cases import CASES, batch_of

@@ -28,10 +28,10 @@ def agents_that_learn(update: Update) -> dict[str, int]:
     Raises:
         UserError: where its loss is not a sum over agents.
 
-    >>> from ctde_kit.distributed.own_agents import agents_that_learn
+    >>> from ctde_kit.distributed.dealt_agents import agents_that_learn
     >>> from ctde_kit.recipes import MADDPGConfig, VmasTask
     >>> agents_that_learn(MADDPGConfig(task=VmasTask("vmas/navigation", n_envs=2)).build().update)
-    {'agents': 3}
+    {'agents': 4}
     """
     steps = update.gradient_steps if isinstance(update, HoldsGradientSteps) else []
     losses = [loss for step in steps for loss in step.losses.values()]
@@ -54,7 +54,7 @@ def deal(agents: Mapping[str, int], learners: int) -> list[dict[str, slice]]:
     Raises:
         UserError: for more learners than agents.
 
-    >>> from ctde_kit.distributed.own_agents import deal
+    >>> from ctde_kit.distributed.dealt_agents import deal
     >>> deal({"adversary": 3, "agent": 1}, 2)[1]
     {'adversary': slice(2, 3, None), 'agent': slice(0, 1, None)}
     """
