@@ -14,11 +14,11 @@ from tensordict import TensorDictBase
 from torchrl.envs import EnvBase
 
 from ctde_kit.collectors import RolloutCollector
+from ctde_kit.distributed.dealt_agents import agents_that_learn, deal
 from ctde_kit.distributed.gradients import AverageGradients
 from ctde_kit.distributed.hosted_learner import HostedLearner
 from ctde_kit.distributed.learners_in_step import LearnersInStep, wait_for
 from ctde_kit.distributed.messages import Message, pack, unpack
-from ctde_kit.distributed.dealt_agents import agents_that_learn, deal
 from ctde_kit.distributed.processes import Answer, Processes
 from ctde_kit.distributed.shard_rollouts import ShardRollouts
 from ctde_kit.errors import UserError, check_choice

@@ -154,7 +154,7 @@ def test_other_batches_are_noticed_before_anything_is_learned(processes: TurnPro
 def test_each_collects_only_where_states_of_envs_can_be_read() -> None:
     task = PettingZooTask("pettingzoo/simple_spread", n_envs=2, n_workers=1, continuous_actions=True)
     config = MADDPGConfig(task=task, frames_per_batch=100, distributed=RayDistribution(learners=2, by="agent"))
-    with pytest.raises(UserError, match="the state of this env cannot be read.*collect='first'"):
+    with pytest.raises(UserError, match=r"the state of this env cannot be read.*collect='first'"):
         config.build()
 
 
