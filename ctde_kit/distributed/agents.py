@@ -108,7 +108,7 @@ class AgentLearners(LearnersInStep):
         left_out = ["collector"] if self.collect == "first" else []
         states = {name: part.state_dict() for name, part in stateful_parts(parts).items() if name not in left_out}
         self._has_other_state = False
-        return self._ask("start", self._processes.share(states), self.frames)
+        return self._ask("take", self._processes.share(states))
 
     def join(self, parts: Parts) -> None:
         """Start the other learners with the state of ``parts``."""
@@ -169,11 +169,6 @@ class HostedAgentLearner(HostedLearner):
         self._given = GivenBatches() if collect == "first" else None
         super().__init__(make, rank, count, threads)
         self._agents = deal(agents_that_learn(self.parts.update), count)[rank]
-
-    def start(self, states: StateDict, frames: int) -> None:
-        """Go on with the state of rank 0's parts, after so many frames."""
-        self.take(states)
-        self.parts.anneal(frames)
 
     def collect_and_learn(self, random: StateDict) -> None:
         """Collect the next batch with the random numbers of rank 0, and learn from it."""

@@ -92,9 +92,12 @@ def test_a_run_has_the_numbers_of_one_process(name: str, collect: str, processes
     together.collector.shutdown()
 
 
+@pytest.mark.parametrize("collect", ["each", "first"])
 @pytest.mark.parametrize("learners", ["one process", "two learners"])
-def test_a_checkpoint_is_one_of_any_number_of_learners(learners: str, processes: TurnProcesses, tmp_path: Any) -> None:
-    parts = shared("maddpg", processes)
+def test_a_checkpoint_is_one_of_any_number_of_learners(
+    learners: str, collect: str, processes: TurnProcesses, tmp_path: Any
+) -> None:
+    parts = shared("maddpg", processes, collect)
     loop = iterate(parts)
     for _ in range(2):
         next(loop)
@@ -104,7 +107,7 @@ def test_a_checkpoint_is_one_of_any_number_of_learners(learners: str, processes:
     parts.collector.shutdown()
 
     content = read_checkpoint(tmp_path / "frames_120.pt", algorithm="maddpg")
-    again = small_maddpg_config().build() if learners == "one process" else shared("maddpg", processes)
+    again = small_maddpg_config().build() if learners == "one process" else shared("maddpg", processes, collect)
     again.anneal(load_parts(content, again))
     restore_random_state(streams)
     resumed = [iteration.metrics for iteration in iterate(again)]
