@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from functools import partial
-from typing import Literal
 
-import torch
 from tensordict import TensorDictBase
-from torchrl.envs import EnvBase
 
 from ctde_kit.collectors import RolloutCollector
 from ctde_kit.distributed.dealt_agents import agents_that_learn, deal
-from ctde_kit.distributed.gradients import AverageGradients
+from ctde_kit.distributed.hosted_agent_learner import Collect, HostedAgentLearner
 from ctde_kit.distributed.hosted_learner import HostedLearner
 from ctde_kit.distributed.learners_in_step import LearnersInStep, wait_for
-from ctde_kit.distributed.messages import Message, pack, unpack
+from ctde_kit.distributed.messages import pack
 from ctde_kit.distributed.processes import Answer, Processes
-from ctde_kit.distributed.shard_rollouts import ShardRollouts
+from ctde_kit.distributed.same_batches import check_same_batch
 from ctde_kit.errors import UserError, check_choice
 from ctde_kit.protocols import ExperienceCollector, StateDict
 from ctde_kit.shards import sharing
-from ctde_kit.training import Parts, random_state, restore_random_state, stateful_parts
-
-Collect = Literal["each", "first"]
+from ctde_kit.training import Parts, random_state, stateful_parts
 
 
 class AgentLearners(LearnersInStep):
@@ -105,6 +98,7 @@ class AgentLearners(LearnersInStep):
 
     def _start(self, parts: Parts) -> list[Answer]:
         assert self._processes is not None
+        # Reading the state of an env that cannot be captured ends its episodes, so it is read only where it is needed.
         left_out = ["collector"] if self.collect == "first" else []
         states = {name: part.state_dict() for name, part in stateful_parts(parts).items() if name not in left_out}
         self._has_other_state = False
@@ -152,124 +146,3 @@ class AgentLearners(LearnersInStep):
         """Restore what ``state_dict`` returned, or the collector of a run in one process."""
         self.own.load_state_dict(state_dict)
         self._has_other_state = True
-
-
-class HostedAgentLearner(HostedLearner):
-    """Learns for some agents of the batches that all learners have, in a process of its own.
-
-    Args:
-        make: builds the parts of a run; their collector has no end.
-        rank: of this learner.
-        count: how many there are.
-        threads: of the CPU that torch computes with here.
-        collect: as in ``AgentLearners``.
-    """
-
-    def __init__(self, make: Callable[[], Parts], rank: int, count: int, threads: int | None, collect: Collect) -> None:
-        self._given = GivenBatches() if collect == "first" else None
-        super().__init__(make, rank, count, threads)
-        self._agents = deal(agents_that_learn(self.parts.update), count)[rank]
-
-    def collect_and_learn(self, random: StateDict) -> None:
-        """Collect the next batch with the random numbers of rank 0, and learn from it."""
-        with self._in_step() as average, sharing(average, self._agents):
-            restore_random_state(random)
-            next(self._iterations)
-
-    def learn(self, batch: Message, frames: int, random: StateDict) -> None:
-        """Learn from a batch of rank 0 with its random numbers.
-
-        Args:
-            batch: what rank 0 has collected.
-            frames: how many have been collected so far.
-            random: the state of rank 0's generators after collecting.
-        """
-        assert self._given is not None
-        with self._in_step() as average, sharing(average, self._agents):
-            self._given.batch, self._given.frames = unpack([batch]), frames
-            restore_random_state(random)
-            next(self._iterations)
-
-    def begin(self, address: str, timeout: float) -> None:
-        """Meet the others."""
-        super().begin(address, timeout)
-        if isinstance(self.parts.collector, SameBatches):
-            self.parts.collector.average = self._average
-
-    def _built(self, parts: Parts) -> Parts:
-        if self._given is None:
-            return replace(parts, collector=SameBatches(parts.collector))
-        parts.collector.shutdown()
-        return replace(parts, collector=self._given)
-
-
-class SameBatches(ShardRollouts):
-    """A collector of the batches that other learners collect, too; it compares them before they are learned from."""
-
-    def __init__(self, collector: ExperienceCollector) -> None:
-        super().__init__(collector, 1)
-        self.average: AverageGradients | None = None
-
-    def __iter__(self) -> Iterator[TensorDictBase]:
-        for batch in super().__iter__():
-            assert self.average is not None
-            check_same_batch(batch, self.frames, self.average)
-            yield batch
-
-
-class GivenBatches:
-    """A collector of batches that someone else has collected."""
-
-    def __init__(self) -> None:
-        self.frames = 0
-        self.batch: TensorDictBase | None = None
-
-    @property
-    def env(self) -> EnvBase:
-        """There is none.
-
-        Raises:
-            UserError: always.
-        """
-        raise UserError("AgentLearners: collect='first': the first learner alone has an env")
-
-    def __iter__(self) -> Iterator[TensorDictBase]:
-        while self.batch is not None:
-            yield self.batch
-
-    def update_policy_weights_(self) -> None:
-        """Does nothing: the first learner acts."""
-
-    def shutdown(self) -> None:
-        """Does nothing: there is no env."""
-
-    def state_dict(self) -> StateDict:
-        """Nothing; the first learner's collector is saved."""
-        return {}
-
-    def load_state_dict(self, state_dict: StateDict) -> None:
-        """Nothing is restored."""
-
-
-def check_same_batch(batch: TensorDictBase, frames: int, average: AverageGradients) -> None:
-    """Compare a fresh batch with those of the other learners, which do the same.
-
-    Raises:
-        UserError: in all learners, where they differ.
-    """
-    own = digest(batch)
-    largest, smallest = average.max(torch.tensor([own, -own])).tolist()
-    if largest != -smallest:
-        raise UserError(
-            f"AgentLearners: the learners have collected different batches up to {frames} frames, as unlike machines "
-            "do: let the first send its batches, with collect='first'"
-        )
-
-
-def digest(batch: TensorDictBase) -> int:
-    """A number below 2**56 that another batch hardly has."""
-    hashed = hashlib.blake2b(digest_size=7)
-    for key, value in sorted(batch.items(True, True), key=lambda entry: str(entry[0])):
-        hashed.update(str(key).encode())
-        hashed.update(value.cpu().numpy().tobytes())
-    return int.from_bytes(hashed.digest(), "big")

@@ -168,9 +168,6 @@ class LearnersInStep(ABC):
     def shutdown(self) -> None:
         """End the other learners' processes, and close the env."""
         self._end_others()
-        if self._own_threads is not None:
-            torch.set_num_threads(self._own_threads)
-            self._own_threads = None
         if not self._is_closed:
             self._is_closed = True
             self.own.shutdown()
@@ -179,6 +176,9 @@ class LearnersInStep(ABC):
         if self._processes is not None:
             self._processes.close()
         self._processes, self._hosts, self._average, self._answers = None, [], None, []
+        if self._own_threads is not None:
+            torch.set_num_threads(self._own_threads)
+            self._own_threads = None
 
 
 def wait_for(answer: Answer) -> Any:
