@@ -12,18 +12,19 @@ from __future__ import annotations
 import csv
 import datetime
 import json
-import multiprocessing
 import statistics
 import subprocess
 import tempfile
-import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from ctde_kit.distributed import AverageGradients
+from ctde_kit.shards import sharing
 from tests.programs.benchmarks.training_speed import ROOT
+from tests.programs.benchmarks.two_learners import eager_step, figures_of_first, median_milliseconds
 from tests.programs.learning.measure import machine
 from tests.programs.marked import write_between
 from tests.recipes.command_line import command
@@ -66,27 +67,9 @@ class Alone:
 
 def learner(rank: int, address: str, num_cells: list[int], found: Any) -> None:
     """Median milliseconds of a step: of one process, and of two that share the agents."""
-    import torch
-
-    from ctde_kit.distributed import AverageGradients
-    from ctde_kit.recipes import MADDPGConfig, MLPNetwork, ReplayConfig, ValueCriticConfig, VmasTask
-    from ctde_kit.shards import sharing
-
-    torch.set_num_threads(1)
-    network = MLPNetwork(num_cells=num_cells, activation="relu", share_params=False)
-    config = MADDPGConfig(
-        task=VmasTask("vmas/navigation", n_envs=60, params={"n_agents": 4, "shared_rew": False}),
-        actor=network,
-        critic=ValueCriticConfig(heads="network", ordering="own_first", network=network),
-        replay=ReplayConfig(batch_size=BATCH),
-        frames_per_batch=6000,
-        compile="off",
-    )
-    parts = config.build()
-    parts.buffer.extend(parts.prepare(next(iter(parts.collector))))
-    (minibatch,) = parts.buffer.samples(1)
+    step, minibatch = eager_step(num_cells, n_agents=4, batch_size=BATCH, share_params=False)
     average = AverageGradients(address, rank=rank, count=2, timeout=600)
-    step, own = parts.update.update, {"agents": slice(2 * rank, 2 * rank + 2)}
+    own = {"agents": slice(2 * rank, 2 * rank + 2)}
 
     def one(compile: bool) -> None:
         step.average, step.compile = None, compile
@@ -105,34 +88,15 @@ def learner(rank: int, address: str, num_cells: list[int], found: Any) -> None:
             step(minibatch.clone())
 
     cases = {"eager": lambda: one(False), "compiled": lambda: one(True), "half": half, "shared": shared}
-    times: dict[str, list[float]] = {name: [] for name in cases}
-    for round_ in range(ROUNDS + 2):
-        for name, make_step in cases.items():
-            average.sum(torch.zeros(1))  # both begin together
-            start = time.perf_counter()
-            for _ in range(STEPS):
-                make_step()
-            if round_ > 1:
-                times[name].append(1000 * (time.perf_counter() - start) / STEPS)
-    found[rank] = {name: statistics.median(measured) for name, measured in times.items()}
+    found[rank] = median_milliseconds(average, cases, rounds=ROUNDS, steps=STEPS, warm_up=2)
 
 
 def measured_steps() -> dict[str, dict[str, float]]:
     """Milliseconds of steps by shape of the networks."""
-    from ctde_kit.distributed import free_address
-
-    spawn = multiprocessing.get_context("spawn")
     results: dict[str, dict[str, float]] = {}
     for shape in SHAPES:
-        with spawn.Manager() as manager:
-            found, address = manager.dict(), free_address()
-            learners = [spawn.Process(target=learner, args=(rank, address, shape, found)) for rank in range(2)]
-            for process in learners:
-                process.start()
-            for process in learners:
-                process.join()
-            name = f"{shape[0]}x{len(shape)}"
-            results[name] = dict(found[0])
+        name = f"{shape[0]}x{len(shape)}"
+        results[name] = figures_of_first(learner, shape)
         print(name, results[name], flush=True)
     return results
 

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import datetime
 import json
-import multiprocessing
-import statistics
-import time
 from typing import Any
 
+from ctde_kit.distributed import AverageGradients
 from tests.programs.benchmarks.training_speed import ROOT
+from tests.programs.benchmarks.two_learners import eager_step, figures_of_first, median_milliseconds
 from tests.programs.learning.measure import machine
 from tests.programs.marked import write_between
 
@@ -25,55 +24,22 @@ BATCHES, ROUNDS, STEPS = (128, 2048), 9, 10
 
 def learner(rank: int, address: str, batch_size: int, found: Any) -> None:
     """Median milliseconds of a step of one learner, alone and shared."""
-    import torch
-
-    from ctde_kit.distributed import AverageGradients
-    from ctde_kit.recipes import MADDPGConfig, MLPNetwork, ReplayConfig, ValueCriticConfig, VmasTask
-
-    torch.set_num_threads(1)
-    wide = MLPNetwork(num_cells=[256, 256], activation="relu")
-    config = MADDPGConfig(
-        task=VmasTask("vmas/navigation", n_envs=60, params={"n_agents": 3, "shared_rew": False}),
-        actor=wide,
-        critic=ValueCriticConfig(heads="network", ordering="own_first", network=wide),
-        replay=ReplayConfig(batch_size=batch_size),
-        frames_per_batch=6000,
-        compile="off",
-    )
-    parts = config.build()
-    parts.buffer.extend(parts.prepare(next(iter(parts.collector))))
-    (minibatch,) = parts.buffer.samples(1)
+    step, minibatch = eager_step([256, 256], n_agents=3, batch_size=batch_size, share_params=True)
     average = AverageGradients(address, rank=rank, count=2, timeout=120)
-    step = parts.update.update
-    times: dict[str, list[float]] = {"alone": [], "shared": []}
-    for round_ in range(ROUNDS + 1):
-        for name, measured in times.items():
-            step.average = average if name == "shared" else None
-            average.sum(torch.zeros(1))  # both begin together
-            start = time.perf_counter()
-            for _ in range(STEPS):
-                step(minibatch)
-            if round_:
-                measured.append(1000 * (time.perf_counter() - start) / STEPS)
-    found[rank] = {name: statistics.median(measured) for name, measured in times.items()}
+
+    def make(shares: bool) -> None:
+        step.average = average if shares else None
+        step(minibatch)
+
+    cases = {"alone": lambda: make(False), "shared": lambda: make(True)}
+    found[rank] = median_milliseconds(average, cases, rounds=ROUNDS, steps=STEPS)
 
 
 def main() -> None:
     """Measure, and write results and page."""
-    from ctde_kit.distributed import free_address
-
-    spawn = multiprocessing.get_context("spawn")
     results: dict[str, dict[str, float]] = {}
     for batch_size in BATCHES:
-        address = free_address()
-        with spawn.Manager() as manager:
-            found = manager.dict()
-            learners = [spawn.Process(target=learner, args=(rank, address, batch_size, found)) for rank in range(2)]
-            for process in learners:
-                process.start()
-            for process in learners:
-                process.join()
-            results[str(batch_size)] = dict(found[0])
+        results[str(batch_size)] = figures_of_first(learner, batch_size)
         print(batch_size, results[str(batch_size)], flush=True)
     told = {"milliseconds_per_step": results, "machine": machine(), "date": datetime.date.today().isoformat()}
     RESULTS.write_text(json.dumps(told, indent=1) + "\n")
