@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
 
 from ctde_kit.recipes.wiring.population_directory import PopulationDirectory
-from tests.distributed.ray_runs import RayRun, StartRun
+from tests.distributed.ray_runs import StartRun
 from tests.distributed.test_ray_rollouts import RECIPES
-from tests.distributed.two_machines import MACHINES, TIMEOUT, TwoMachines, assert_nothing_is_left, assert_same
-from tests.recipes.command_line import call
+from tests.distributed.two_machines import (
+    TIMEOUT,
+    Layout,
+    TwoMachines,
+    assert_nothing_is_left,
+    assert_same,
+    error_behind_cut,
+    errors_of_success,
+)
 
 pytest.importorskip("ray")
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
@@ -21,24 +27,13 @@ MEMBERS = [
     *("maddpg", *RECIPES["maddpg"], "evaluation.every_frames=2000", "threads=1", "distributed=ray"),
     *("distributed.members=2", *(f"distributed.sync.{option}" for option in SYNC)),
 ]
+LAYOUT = Layout(MEMBERS, "version.json", hosts=(1, 1))
 
 
 @pytest.fixture(scope="module")
 def one_machine(machines: TwoMachines, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same population on this machine."""
-    path = tmp_path_factory.mktemp("one_machine")
-    result = call(path, *MEMBERS, "distributed.address=local", "hydra.run.dir=run")
-    assert result.returncode == 0, result.stderr
-    return path / "run"
-
-
-def begun(machines: TwoMachines, started: StartRun, path: Path, *options: str) -> RayRun:
-    """A population with a member on each machine, whose members have written their first checkpoints."""
-    places = [f"distributed.address={machines.address}", f"distributed.timeout={TIMEOUT}"]
-    run = started(*MEMBERS, *places, *options, "hydra.run.dir=run", inside=machines.inside("first"))
-    run.wait_for_file(path / "run" / "version.json")
-    assert [len(machines.hosts(machine)) for machine in MACHINES] == [1, 1]
-    return run
+    return LAYOUT.on_one_machine(tmp_path_factory.mktemp("one_machine"))
 
 
 def assert_same_populations(ours: Path, theirs: Path) -> None:
@@ -50,24 +45,16 @@ def assert_same_populations(ours: Path, theirs: Path) -> None:
 def test_two_machines_give_the_numbers_of_one(
     machines: TwoMachines, one_machine: Path, tmp_path: Path, started: StartRun
 ) -> None:
-    run = begun(machines, started, tmp_path)
-    errors = run.end()
-    assert run.process.returncode == 0, errors
+    run = LAYOUT.start(machines, started, tmp_path)
+    errors = errors_of_success(run)
     assert "restart" not in errors
     assert_same_populations(tmp_path / "run", one_machine)
     assert_nothing_is_left(machines, run)
 
 
 def test_a_cut_link_without_restarts_is_one_line(machines: TwoMachines, tmp_path: Path, started: StartRun) -> None:
-    run = begun(machines, started, tmp_path, "total_frames=1000000", "distributed.restarts=0")
-    with machines.cut():
-        cut = time.monotonic()
-        run.process.wait(120)
-        seconds = time.monotonic() - cut
-    errors = run.end()
-    assert run.process.returncode == 2, errors
-    assert seconds < TIMEOUT + 15, errors
-    line = errors.strip().splitlines()[-1]
+    run = LAYOUT.start(machines, started, tmp_path, "total_frames=1000000", "distributed.restarts=0")
+    line = error_behind_cut(machines, run)
     assert line.startswith("ctde-maddpg: error: member 0 of 2 gave no sign of life for "), line
     assert_nothing_is_left(machines, run)
 
@@ -75,11 +62,10 @@ def test_a_cut_link_without_restarts_is_one_line(machines: TwoMachines, tmp_path
 def test_after_a_cut_link_all_go_on_once_the_files_are_free(
     machines: TwoMachines, one_machine: Path, tmp_path: Path, started: StartRun
 ) -> None:
-    run = begun(machines, started, tmp_path)
+    run = LAYOUT.start(machines, started, tmp_path)
     with machines.cut():
         run.wait_for_error("member 0 of 2 gave no sign of life", TIMEOUT + 15)
-        errors = run.end()
-    assert run.process.returncode == 0, errors
+        errors = errors_of_success(run)
     restart, waiting = (line for line in errors.splitlines() if "restart" in line or "waiting" in line)
     assert restart.endswith(" frames (restart 1 of 3)"), errors
     assert waiting.endswith("; waiting for its end, at most 300 s"), errors

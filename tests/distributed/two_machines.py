@@ -10,12 +10,13 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ctde_kit.training import latest_checkpoint, read_checkpoint
-from tests.distributed.ray_runs import RayRun, marked, rows, title
-from tests.recipes.command_line import ENVIRONMENT
+from tests.distributed.ray_runs import RayRun, StartRun, marked, rows, title
+from tests.recipes.command_line import ENVIRONMENT, call
 from tests.recipes.resuming import same
 
 # The first has the head of the cluster, and the run's own process.
@@ -155,6 +156,55 @@ class TwoMachines:
 
     def _in(self, machine: str, *arguments: str) -> None:
         _ip("-netns", self._spaces[machine], *arguments)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A run that has processes on both machines.
+
+    Args:
+        command: the recipe and its options.
+        begun: the file in its directory that says that it has begun.
+        hosts: how many objects there are on each machine then.
+    """
+
+    command: Sequence[str]
+    begun: str
+    hosts: tuple[int, int]
+
+    def on_one_machine(self, path: Path) -> Path:
+        """The same run on this machine; returns its directory."""
+        result = call(path, *self.command, "distributed.address=local", "hydra.run.dir=run")
+        assert result.returncode == 0, result.stderr
+        return path / "run"
+
+    def start(self, machines: TwoMachines, started: StartRun, path: Path, *options: str) -> RayRun:
+        """The run, once it has begun."""
+        places = [f"distributed.address={machines.address}", f"distributed.timeout={TIMEOUT}"]
+        run = started(*self.command, *places, *options, "hydra.run.dir=run", inside=machines.inside("first"))
+        run.wait_for_file(path / "run" / self.begun)
+        assert tuple(len(machines.hosts(machine)) for machine in MACHINES) == self.hosts
+        return run
+
+
+def errors_of_success(run: RayRun) -> str:
+    """What a run that ends well has written to standard error."""
+    errors = run.end()
+    assert run.process.returncode == 0, errors
+    return errors
+
+
+def error_behind_cut(machines: TwoMachines, run: RayRun) -> str:
+    """The line with which a run ends, in time, where the link is cut."""
+    with machines.cut():
+        cut = time.monotonic()
+        run.process.wait(120)
+        seconds = time.monotonic() - cut
+    errors = run.end()
+    assert run.process.returncode == 2, errors
+    assert seconds < TIMEOUT + 15, errors
+    # Above it torch may warn of machines without names.
+    return errors.strip().splitlines()[-1]
 
 
 def assert_nothing_is_left(machines: TwoMachines, run: RayRun) -> None:
