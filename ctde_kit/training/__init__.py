@@ -16,7 +16,8 @@ from ctde_kit.training.checkpoint import (
     stateful_parts,
 )
 from ctde_kit.training.critic_then_actor import CriticEpochs, CriticThenActor
-from ctde_kit.training.evaluation import Returns, evaluate, record_episode
+from ctde_kit.training.episode_returns import Returns
+from ctde_kit.training.evaluation import evaluate, record_episode, reported_metrics
 from ctde_kit.training.evaluation_log import EvaluationLog, read_evaluations
 from ctde_kit.training.evaluations import Evaluations
 from ctde_kit.training.gradient_step import GradientStep, HoldsGradientSteps
@@ -73,6 +74,7 @@ __all__ = [
     "read_evaluations",
     "read_metrics",
     "record_episode",
+    "reported_metrics",
     "reporting",
     "restore_random_state",
     "run",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tensordict.nn import TensorDictModuleBase
@@ -52,8 +52,8 @@ class BestPolicy:
     @property
     def group_prefix(self) -> str:
         """``GROUP/`` of a metric of one group, else nothing."""
-        group, _, _ = self.metric.removeprefix(PREFIX).rpartition("/")
-        return f"{group}/" if group else ""
+        group, slash, _ = self.metric.removeprefix(PREFIX).partition("/")
+        return f"{group}/" if slash else ""
 
     def consider(self, policy: TensorDictModuleBase, frames: int, evaluation: Mapping[str, float]) -> None:
         """Keep ``policy`` if it is better than any before, by the metrics of its ``evaluation``."""
@@ -95,7 +95,12 @@ class BestPolicy:
 
 
 def best_policies(
-    directory: Path, algorithm: str, metric: str, groups: list[str], groups_compete: bool
+    directory: Path,
+    algorithm: str,
+    metric: str,
+    groups: list[str],
+    groups_compete: bool,
+    reported: Sequence[str] = (),
 ) -> list[BestPolicy]:
     """The ``BestPolicy`` of a run, which keeps the best policy by ``metric`` in ``best.pt``.
 
@@ -107,6 +112,7 @@ def best_policies(
         metric: as ``metrics.csv`` names it.
         groups: names of the agent groups.
         groups_compete: returns are reported per group only.
+        reported: names of the metrics that the env reports, see ``reported_metrics``.
 
     Raises:
         UserError: for a metric that no evaluation has.
@@ -122,7 +128,8 @@ def best_policies(
         return [
             BestPolicy(directory / f"best_{group}.pt", algorithm, f"{PREFIX}{group}/return_mean") for group in groups
         ]
-    known = per_group if groups_compete else [ALL_AGENTS, f"{PREFIX}return_sum", *per_group]
+    of_all = [] if groups_compete else [ALL_AGENTS, f"{PREFIX}return_sum"]
+    known = [*of_all, *per_group, *(f"{PREFIX}{name}" for name in reported)]
     if metric not in known:
         raise UserError(f"metric={metric!r}: expected one of {', '.join(known)}")
     return [BestPolicy(directory / "best.pt", algorithm, metric)]

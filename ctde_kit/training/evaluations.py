@@ -10,7 +10,8 @@ from tensordict.nn import TensorDictModuleBase
 from torchrl.envs import EnvBase
 
 from ctde_kit.training.best_policy import BestPolicy
-from ctde_kit.training.evaluation import Returns, evaluate
+from ctde_kit.training.episode_returns import Returns
+from ctde_kit.training.evaluation import evaluate
 from ctde_kit.training.evaluation_log import EvaluationLog
 
 logger = logging.getLogger("ctde_kit")

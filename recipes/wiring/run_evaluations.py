@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ctde_kit.recipes.wiring.evaluating import ABSOLUTE_SEED, EVALUATION_SEED
 from ctde_kit.recipes.wiring.transforms import with_transforms
-from ctde_kit.training import EvaluationLog, Evaluations, RunDirectory, best_policies, evaluate
+from ctde_kit.training import EvaluationLog, Evaluations, RunDirectory, best_policies, evaluate, reported_metrics
 
 if TYPE_CHECKING:
     from tensordict.nn import TensorDictModuleBase
@@ -24,13 +24,20 @@ def run_evaluations(
     """The evaluations of a run of ``config``."""
     task, groups = config.task, [group.name for group in team]
     metric = config.checkpoint.metric
-    bests = best_policies(directory.checkpoints, config.algorithm, metric, groups, bool(task.groups_compete))
     episodes, seed = config.evaluation.episodes, EVALUATION_SEED + config.seed
+    env = with_transforms(task.build_evaluation(seed=seed, device=device, episodes=episodes), team, policy)
+    competes = bool(task.groups_compete)
+    try:
+        reported = reported_metrics(env, groups)
+        bests = best_policies(directory.checkpoints, config.algorithm, metric, groups, competes, reported)
+    except BaseException:
+        env.close()
+        raise
     return Evaluations(
-        with_transforms(task.build_evaluation(seed=seed, device=device, episodes=episodes), team, policy),
+        env,
         policy,
         groups,
-        bool(task.groups_compete),
+        competes,
         episodes=episodes,
         seed=seed,
         log=EvaluationLog(directory.evaluations),

@@ -31,7 +31,9 @@ from ctde_kit.training import (
     best_policies,
     evaluate,
     read_evaluations,
+    read_metrics,
     record_episode,
+    reported_metrics,
 )
 from tests.recipes.small import small_config
 
@@ -96,6 +98,35 @@ def test_lengths_numbers_and_infos_of_episodes_by_hand() -> None:
         "success_sum": 1.0,
         "success_last": 1.0,
     }
+
+
+def test_what_envs_report_is_a_metric_and_its_name_is_known_before_any_episode() -> None:
+    won = torch.tensor([[1.0, 1.0], [0.0, 1.0], [0.0, 0.0], [0.0, 0.0]])
+    metrics = Returns({"agents": won}, infos={"agents": {"won_last": won, "won_sum": 2 * won}}).metrics(True)
+    assert {name: value for name, value in metrics.items() if "info" in name} == {
+        "agents/info/won_last": 3 / 8,
+        "agents/info/won_sum": 3 / 4,
+    }
+    assert reported_metrics(CountingEnv(3), ["agents"]) == ["agents/info/success_sum", "agents/info/success_last"]
+    assert reported_metrics(VmasEnv("navigation", num_envs=2), ["agents"]) == []
+
+
+def test_what_an_env_reports_can_choose_the_best_policy(tmp_path: Path) -> None:
+    name = "eval/agents/info/pos_rew_sum"
+    every = EvaluationConfig(every_frames=60, episodes=4, absolute=True)
+    config = small_config(total_frames=180, evaluation=every, checkpoint=CheckpointConfig(metric=name))
+    summary = start(config, tmp_path / "run")
+    rows = [row for row in read_metrics(tmp_path / "run" / "metrics.csv") if name in row]
+    values = [row[name] for row in rows]
+    by_hand = [
+        sum(line["agents/info/pos_rew_sum"] for line in lines(tmp_path / "run") if line["frames"] == row["frames"]) / 4
+        for row in rows
+    ]
+    assert values == pytest.approx(by_hand, abs=1e-6)
+    assert summary[name] == values[-1]
+    content = torch.load(tmp_path / "run" / "checkpoints" / "best.pt", weights_only=False)
+    assert (content["metric"], content["value"]) == (name, max(values))
+    assert content["frames"] == summary["absolute/frames"] == rows[values.index(max(values))]["frames"]
 
 
 class NotesItsMode(nn.Module):
@@ -255,6 +286,8 @@ def test_the_metric_of_the_best_policy_is_one_that_evaluations_have(tmp_path: Pa
     with pytest.raises(UserError, match=r"metric='eval/loss': expected one of eval/return_mean, eval/return_sum"):
         start(small_config(checkpoint=CheckpointConfig(metric="eval/loss")), tmp_path / "run")
     assert not list(tmp_path.glob("run/config.yaml"))
+    with pytest.raises(UserError, match=r"metric='eval/agents/info/won_last': .*, eval/agents/info/pos_rew_sum, "):
+        start(small_config(checkpoint=CheckpointConfig(metric="eval/agents/info/won_last")), tmp_path / "other")
     assert [best.path.name for best in best_policies(tmp_path, "mappo", "eval/b/return_sum", ["a", "b"], True)] == [
         "best.pt"
     ]

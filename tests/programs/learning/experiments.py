@@ -186,6 +186,26 @@ EXPERIMENTS: dict[str, Experiment] = {
         horizontals={"all food": 4.0},
         page="dispersion",
     ),
+    "mappo_simple_tag": Experiment(
+        "mappo",
+        [
+            "task=vmas/simple_tag",
+            "opponents.agent=random",
+            "task.n_envs=300",
+            "frames_per_batch=30000",
+            "minibatch_frames=3000",
+            "total_frames=2000000",
+            "evaluation.every_frames=200000",
+            "evaluation.episodes=500",
+            "checkpoint.metric=eval/adversary/return_sum",
+        ],
+        "eval/adversary/return_sum",
+        1300.0,
+        seeds=REPORTED_SEEDS[:3],
+        horizontals={"random": 11.6, "scripted chase": 1190.1},
+        ylabel="greedy episode return, sum over predators",
+        page="competition",
+    ),
     "mappo_simple_spread": Experiment(
         "mappo",
         [

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import os
 import platform
 import re
 import resource
@@ -124,6 +125,7 @@ def evaluations(directory: Path, figure: str) -> dict[int, float]:
 def write_page(name_of_page: str) -> None:
     """Put every result of a page that was measured into it, between its two marks."""
     page = next((ROOT / "docs").rglob(f"{name_of_page}.md"))
+    images = os.path.relpath(ROOT / "docs" / "images", page.parent)
     lines, rows, told = [], [], ""
     for name, experiment in EXPERIMENTS.items():
         path = ROOT / "docs" / "results" / f"{name}.json"
@@ -157,7 +159,7 @@ def write_page(name_of_page: str) -> None:
             f"task: {json.dumps(task)}",
             "```",
             "",
-            f"![{name}](../images/{name}.png)",
+            f"![{name}]({images}/{name}.png)",
             "",
         ]
     if rows:
