@@ -114,6 +114,23 @@ DISPERSION = [
     "checkpoint.every_frames=600000",
 ]
 
+# A batch is 128 steps of 64 battles; a minibatch is the whole sequences of 16 of them.
+BATTLE = [
+    "network@actor=gru",
+    "network@critic.network=gru",
+    "task.n_envs=64",
+    "frames_per_batch=8192",
+    "minibatch_frames=2048",
+    "epochs=4",
+    "lr=0.002",
+    "lmbda=0.95",
+    "entropy_coeff=0.005",
+    "total_frames=1000000",
+    "evaluation.every_frames=100000",
+    "evaluation.episodes=256",
+    "checkpoint.metric=eval/agents/info/won_last",
+]
+
 CUE = ["task=communication/cue", "frames_per_batch=1200", "total_frames=30000", "evaluation.episodes=500"]
 CUE_OPTIONS = {
     "mappo": [],
@@ -205,6 +222,24 @@ EXPERIMENTS: dict[str, Experiment] = {
         horizontals={"random": 11.6, "scripted chase": 1190.1},
         ylabel="greedy episode return, sum over predators",
         page="competition",
+    ),
+    "mappo_smax_3m": Experiment(
+        "mappo",
+        ["task=smax/3m", *BATTLE],
+        "eval/agents/info/won_last",
+        0.8,
+        seeds=REPORTED_SEEDS[:1],
+        ylabel="share of battles won, greedy",
+        page="smax",
+    ),
+    "mappo_smax_2s3z": Experiment(
+        "mappo",
+        ["task=smax/2s3z", *BATTLE],
+        "eval/agents/info/won_last",
+        0.8,
+        seeds=REPORTED_SEEDS[:1],
+        ylabel="share of battles won, greedy",
+        page="smax",
     ),
     "mappo_simple_spread": Experiment(
         "mappo",
