@@ -170,7 +170,7 @@ def test_action_masks_and_several_groups_train(task: Any, kind: str) -> None:
             "expected room for an item of 6 frames",
         ),
         (lambda: small_q_config("mlp", "sequences").build(), "replay.form.burn_in: these networks"),
-        (lambda: advance(small_q_config("gru").build(), 1), "use a replay of sequences or episodes"),
+        (lambda: advance(small_q_config("gru").build(), 1), "use replay=sequences or replay=episodes"),
         (
             lambda: advance(
                 small_q_config(
