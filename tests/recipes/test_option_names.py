@@ -33,6 +33,7 @@ DISCRETE = "task.continuous_actions=false"
         ("mappo", "network@critic.network=commnet", "error: network@critic.network: the input is the team's"),
         ("happo", "network@actor=commnet", "this recipe sets it, and commnet has no such option"),
         ("mappo", "task=matrix/climbing task.payoff=[[1,2],[3]]", "error: task.payoff: expected a table of numbers"),
+        ("pqn", "task.continuous_actions=true", "Q-learning needs discrete actions; use task.continuous_actions=false"),
         ("mappo", "task.params.foo=1", "error: task.params.foo is never read by navigation"),
         ("mappo", "task=pettingzoo/simple_spread task.env=mpe2/no_v3", "error: task.env=mpe2/no_v3: unknown module"),
         ("facmac", "mixer=qplex", "use task.continuous_actions=false where the task has it, or another mixer"),

@@ -70,7 +70,7 @@ def test_matrix_games_are_tasks(task: str, tmp_path: Path) -> None:
     [
         (
             ["task.continuous_actions=true"],
-            "QMIX needs discrete actions; use task.continuous_actions=false where the task has it",
+            "Q-learning needs discrete actions; use task.continuous_actions=false where the task has it",
         ),
         (["task.continuous_actions=false", "mixer.sees=state"], "use mixer.sees=team"),
         (
