@@ -12,6 +12,7 @@ from torchrl.data import Binary, Bounded, Categorical, Composite, MultiCategoric
 from torchrl.data.tensor_specs import Stacked, StackedComposite
 from torchrl.envs import EnvBase
 
+from ctde_kit.bounds import round_inward
 from ctde_kit.errors import UserError
 from ctde_kit.keys import DONE, IS_INIT, LATENT, NEXT, PADDING_MASK, STATE, TERMINATED, TRUNCATED, GroupKeys
 
@@ -48,7 +49,8 @@ class ActionSpec:
         kind: how the action is stored: ``continuous`` float ``[n_agents, D]``; ``categorical`` int ``[n_agents]``;
             ``one_hot`` ``[n_agents, N]``; ``multi_discrete`` int ``[n_agents, K]``.
         sizes: ``(D,)``, ``(N,)``, ``(N,)`` or one size for each of the K choices.
-        low: lower bounds ``[n_agents][D]`` of a continuous action, else empty.
+        low: lower bounds ``[n_agents][D]`` of a continuous action, else empty. Those of an env that are more precise
+            than PyTorch's default dtype are rounded inward, so that actions are within both.
         high: upper bounds, likewise.
     """
 
@@ -302,11 +304,12 @@ def _action_spec(name: str, spec: TensorSpec, batch_dims: int) -> ActionSpec:
                 f"the actions of group {name!r} are Bounded of {spec.dtype}: expected floats, or whole numbers as "
                 "Categorical or MultiCategorical; convert them with a transform"
             )
-        low, high = space.low[first_env], space.high[first_env]
+        own, dtype = (space.low[first_env], space.high[first_env]), torch.get_default_dtype()
+        low, high = round_inward(*own, dtype)
         if not (torch.isfinite(low).all() and torch.isfinite(high).all() and (low < high).all()):
             raise UserError(
-                f"the actions of group {name!r} have the bounds {low.tolist()} and {high.tolist()}: expected finite "
-                "ones, low < high; set them in the env"
+                f"the actions of group {name!r} have the bounds {own[0].tolist()} and {own[1].tolist()}: expected "
+                f"finite ones, low < high, in {dtype}; set them in the env"
             )
         return ActionSpec("continuous", (shape[-1],), _as_tuple(low), _as_tuple(high))
     raise UserError(

@@ -172,7 +172,7 @@ class MADDPGConfig(RecipeConfig):
         reward_norm = wiring.reward_norm(self, learning, run.device, of_team=mixer is not None)
         loss = self._loss(policy, critics, twins, mixer, inference, reward_norm)
         recurrent = wiring.is_recurrent(*actors.values(), *critics.values())
-        wiring.check_burn_in(self.replay, recurrent)
+        wiring.check_replay_form(self.replay, self.returns, recurrent)
 
         optimizer = wiring.adam((actors.values(), self.lr), (readers, self.critic_lr or self.lr))
         compiles = wiring.compiles_updates(run, *actors.values(), *critics.values())

@@ -158,7 +158,7 @@ class MASACConfig(RecipeConfig):
             mutual_information=information,
         )
         recurrent = wiring.is_recurrent(*actors.values(), *critics.values())
-        wiring.check_burn_in(self.replay, recurrent)
+        wiring.check_replay_form(self.replay, self.returns, recurrent)
         optimizer = wiring.adam(
             (actors.values(), self.lr),
             (all_critics, self.critic_lr or self.lr),

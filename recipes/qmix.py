@@ -142,7 +142,7 @@ class QMIXConfig(RecipeConfig):
             central=central,
         )
         recurrent = wiring.is_recurrent(*actors.values())
-        wiring.check_burn_in(self.replay, recurrent)
+        wiring.check_replay_form(self.replay, self.returns, recurrent)
         trainable = [parameter for parameter in loss.parameters() if parameter.requires_grad]
         optimizer = torch.optim.Adam(trainable, lr=self.lr, eps=1e-5, fused=True)
         compiles = wiring.compiles_updates(run, *actors.values())

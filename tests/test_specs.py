@@ -121,6 +121,26 @@ def test_unbounded_and_empty_bounds_are_refused() -> None:
         TeamSpec.from_env(SpecOnlyEnv(Unbounded((5, 3, 2))))
 
 
+def test_more_precise_bounds_are_rounded_inward() -> None:
+    low, high = (
+        torch.tensor(bound, dtype=torch.float64).expand(5, 3, 3) for bound in ((-0.1, 0.7, -1.5), (0.1, 0.9, 2.0))
+    )
+    spec = Bounded(low, high, dtype=torch.float64)
+    action = TeamSpec.from_env(SpecOnlyEnv(spec))["agents"].action
+    for bound in (action.low, action.high):
+        assert spec.is_in(torch.tensor(bound).expand(5, 3, 3).double())
+        assert bound == tuple(map(tuple, torch.tensor(bound).tolist()))  # float32 holds them
+    assert action.low[0] == pytest.approx((-0.1, 0.7, -1.5), rel=2e-7)
+    assert action.high[0] == pytest.approx((0.1, 0.9, 2.0), rel=2e-7)
+
+
+def test_bounds_that_float32_cannot_tell_apart_or_hold_are_refused() -> None:
+    for low, high in ((0.1, 0.1 + 1e-12), (-1e300, 1e300)):
+        spec = Bounded(low, high, torch.Size((5, 3, 2)), dtype=torch.float64)
+        with pytest.raises(UserError, match=r"expected finite ones, low < high, in torch\.float32"):
+            TeamSpec.from_env(SpecOnlyEnv(spec))
+
+
 @pytest.mark.parametrize(
     "name", ["next", "state", "done", "is_init", "latent", "collector", "reward", "team.red", "team/red"]
 )

@@ -95,28 +95,43 @@ class CentralValue(nn.Module):
     ) -> Tensor:
         """This value ``[*B, T, 1, 1]`` of the joint actions in ``current``, the steps of ``data`` after the burn-in."""
         index = {name: actor.index(current.get(actor.group.keys.action)) for name, actor in actors.items()}
-        return _joint_value(actors, self.of_groups(), self.mixer, data, current, index, mixed)
+        burn_in = data.shape[-1] - current.shape[-1]
+        unrolled = {
+            name: unroll(part, data, burn_in, use_stored_hidden=False) for name, part in self.of_groups().items()
+        }
+        return _joint_value(actors, unrolled, self.mixer, current, index, mixed)
+
+    @property
+    def weighs_by_target_networks(self) -> bool:
+        """Whether the weights need the target networks' values of the stored steps, not of the next ones alone."""
+        return self.weighting == "central"
 
     @torch.no_grad()
     def weights(
         self,
         actors: Mapping[str, QActor],
         target_networks: nn.ModuleDict,
-        data: TensorDictBase,
+        target_unrolled: Mapping[str, TensorDictBase],
         current: TensorDictBase,
         targets: ValueTargets,
         mixed: NestedKey,
     ) -> Tensor:
         """The weight ``[*B, T, 1, 1]`` of each error in ``targets``, those of the monotonic value.
 
-        ``current`` has the steps of ``data`` after the burn-in, with the agents' values and the actions that they took.
+        Args:
+            actors: of every group.
+            target_networks: of the loss, the mixer's among them.
+            target_unrolled: what each group's target network wrote along the steps of ``current``; read only where
+                ``weighs_by_target_networks``.
+            current: the steps after the burn-in, with the agents' values and the actions that they took.
+            targets: of the monotonic value.
+            mixed: the key at which mixers write.
         """
-        if self.weighting == "optimistic":
+        if not self.weighs_by_target_networks:
             return self._weight(targets.value < targets.target)
         best = {name: actor.greedy(current) for name, actor in actors.items()}
-        networks = {name: cast(TensorDictModuleBase, target_networks[central_name(name)]) for name in actors}
         mixer = cast(TensorDictModuleBase, target_networks[central_name("mixer")])
-        best_value = _joint_value(actors, networks, mixer, data, current, best, mixed)
+        best_value = _joint_value(actors, target_unrolled, mixer, current, best, mixed)
         return self._weight(_took(actors, current, best) | (targets.target > best_value))
 
     def _weight(self, matters: Tensor) -> Tensor:
@@ -130,18 +145,19 @@ def central_name(part: str) -> str:
 
 def _joint_value(
     actors: Mapping[str, QActor],
-    networks: Mapping[str, TensorDictModuleBase],
+    unrolled: Mapping[str, TensorDictBase],
     mixer: TensorDictModuleBase,
-    data: TensorDictBase,
     current: TensorDictBase,
     index: Mapping[str, Tensor],
     mixed: NestedKey,
 ) -> Tensor:
-    """The central value ``[*B, T, 1, 1]`` of the actions ``index``, in the steps ``current`` after the burn-in."""
-    entries, burn_in = current.copy(), data.shape[-1] - current.shape[-1]
+    """The central value ``[*B, T, 1, 1]`` of the actions ``index`` in the steps ``current``.
+
+    ``unrolled`` is what each group's central network wrote along these steps.
+    """
+    entries = current.copy()
     for name, actor in actors.items():
-        values = unroll(networks[name], data, burn_in, use_stored_hidden=False).get(actor.group.keys.action_value)
-        write_values(actor, entries, values, index[name])
+        write_values(actor, entries, unrolled[name].get(actor.group.keys.action_value), index[name])
     return team_value(mixer, entries, mixed)
 
 

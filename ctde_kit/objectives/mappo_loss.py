@@ -49,7 +49,8 @@ class MAPPOLoss(ModuleLoss):
     Args:
         actor: has ``get_dist``; writes the action.
         critic: writes ``state_value``.
-        keys: the group's keys; ``set_keys`` changes single ones.
+        keys: the group's keys; ``None``: those of the actor's group, or of the one group whose action it writes; else
+            TorchRL's ``agents``. ``set_keys`` changes single ones.
         clip_epsilon: the policy loss rewards no ratio that is further than this from 1.
         entropy_coeff: weight of the entropy bonus.
         critic_coeff: weight of the value loss.
@@ -72,7 +73,7 @@ class MAPPOLoss(ModuleLoss):
     >>> network = ck.MultiAgentMLP(group.observation_dim, group.action.n_parameters, group.n_agents)
     >>> actor = ck.MultiAgentActor(group, ck.own_observation(group), network)
     >>> critic = ck.value_critic(team, group, ck.MultiAgentMLP)
-    >>> loss = ck.MAPPOLoss(actor, critic, keys=group.keys)
+    >>> loss = ck.MAPPOLoss(actor, critic)
     >>> estimator = ck.AdvantageEstimator(critic, group.keys, gamma=0.99, lmbda=0.95)
     >>> losses = loss(estimator(env.rollout(5, actor)))
     >>> losses["loss_objective"].shape, losses["clip_fraction"].item()  # no ratio has moved yet
@@ -134,7 +135,7 @@ class MAPPOLoss(ModuleLoss):
         self.value_loss: ValueLoss = check_choice(type(self).__name__, "value_loss", value_loss, VALUE_LOSSES)
         self.huber_delta = huber_delta
         self.samples_mc_entropy = samples_mc_entropy
-        keys = keys or GroupKeys()
+        self._group_keys = keys = keys or keys_of(actor)
         self.set_keys(
             action=keys.action,
             sample_log_prob=keys.action_log_prob,
@@ -150,7 +151,7 @@ class MAPPOLoss(ModuleLoss):
         parts: dict[str, nn.Module] = {"critic": self.critic_network}
         if isinstance(self.value_norm, nn.Module):
             parts["value_norm"] = self.value_norm
-        return {actor.group.name if isinstance(actor, HasGroup) else GroupKeys().group: nn.ModuleDict(parts)}
+        return {actor.group.name if isinstance(actor, HasGroup) else self._group_keys.group: nn.ModuleDict(parts)}
 
     def _table(self) -> list[Entry]:
         return [*self.policy_entries(self.actor_network), *self.value_entries()]
@@ -183,7 +184,7 @@ class MAPPOLoss(ModuleLoss):
         return [mask if group.agents_die else mask.if_present(), padding_mask]
 
     def _group_entries(self, actor: ProbabilisticTensorDictSequential) -> GroupEntries:
-        return GroupEntries.of(actor.group) if isinstance(actor, HasGroup) else GroupEntries(GroupKeys())
+        return GroupEntries.of(actor.group) if isinstance(actor, HasGroup) else GroupEntries(self._group_keys)
 
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
         self._check_entries(tensordict, parameter_dtype(self))
@@ -283,3 +284,11 @@ class MAPPOLoss(ModuleLoss):
         except NotImplementedError:
             samples = dist.rsample((self.samples_mc_entropy,))
             return -dist.log_prob(samples).mean(0)
+
+
+def keys_of(actor: ProbabilisticTensorDictSequential) -> GroupKeys:
+    """The keys of the actor's group; for one that knows none, of the one group whose action it writes, or TorchRL's."""
+    if isinstance(actor, HasGroup):
+        return actor.group.keys
+    groups = [str(key[0]) for key in actor.out_keys if key[1:] == ("action",)]
+    return GroupKeys(*groups) if len(groups) == 1 else GroupKeys()

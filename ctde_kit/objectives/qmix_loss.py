@@ -203,17 +203,23 @@ class QMixLoss(ModuleLoss):
         }
         current = self._chosen(steps, unrolled)
         with torch.no_grad():
-            following = self._next_chosen(data, steps, unrolled)
+            target_unrolled = self._target_unrolled(data)
+            following = self._next_chosen(steps, unrolled, target_unrolled)
         targets = self._targets(steps, current, following)
         weight = importance_weight(tensordict, self.tensor_keys.priority_weight, self.burn_in)
-        losses = self._losses(data, current, targets, weight)
+        losses = self._losses(data, current, target_unrolled, targets, weight)
         with torch.no_grad():
             write_priority(tensordict, targets.delta.abs(), targets.mask, self.tensor_keys.priority)
             metrics = targets.metrics(CHOSEN_ACTION_VALUE)
         return TensorDict({**losses, **metrics})
 
     def _losses(
-        self, data: TensorDictBase, current: TensorDictBase, targets: ValueTargets, weight: Tensor | float
+        self,
+        data: TensorDictBase,
+        current: TensorDictBase,
+        target_unrolled: Mapping[str, TensorDictBase],
+        targets: ValueTargets,
+        weight: Tensor | float,
     ) -> dict[str, Tensor]:
         """The loss of the value that chooses and, with a central value, that one's and the mean weight of errors."""
         if self.central is None or self.target_networks is None:
@@ -221,7 +227,7 @@ class QMixLoss(ModuleLoss):
         mixed = self.tensor_keys.chosen_action_value
         value = self.central.learned(self._actors, data, current, mixed)
         learned = ValueTargets(value, targets.target, targets.mask)
-        weights = self.central.weights(self._actors, self.target_networks, data, current, targets, mixed)
+        weights = self.central.weights(self._actors, self.target_networks, target_unrolled, current, targets, mixed)
         return {
             "loss_qvalue": targets.loss(weight * weights, self.value_loss, self.huber_delta),
             "loss_central": learned.loss(weight, self.value_loss, self.huber_delta),
@@ -243,8 +249,26 @@ class QMixLoss(ModuleLoss):
             write_values(actor, current, values, stored_choice(actor, steps, self.tensor_keys.padding_mask))
         return current
 
+    def _target_unrolled(self, data: TensorDictBase) -> dict[str, TensorDictBase]:
+        """What each group's target network writes along ``data`` after the burn-in, where anything reads it.
+
+        The next values of recurrent networks start from these hidden states; a central value may weigh by these values.
+        """
+        # The stored hidden state is the actor's.
+        stored = self.use_stored_hidden and self.central is None
+        weighs = self.central is not None and self.central.weighs_by_target_networks
+        networks = {name: self._target_of(name) for name in self._actors}
+        return {
+            name: unroll(network, data, self.burn_in, stored)
+            for name, network in networks.items()
+            if network is not None and (weighs or hidden_key(network))
+        }
+
     def _next_chosen(
-        self, data: TensorDictBase, steps: TensorDictBase, unrolled: Mapping[str, TensorDictBase]
+        self,
+        steps: TensorDictBase,
+        unrolled: Mapping[str, TensorDictBase],
+        target_unrolled: Mapping[str, TensorDictBase],
     ) -> TensorDictBase:
         """The entries under ``next`` with the target networks' values of the online networks' best actions."""
         following = at_next([actor.group for actor in self._actors.values()], steps)
@@ -254,10 +278,7 @@ class QMixLoss(ModuleLoss):
             index = actor.greedy(following.set(key, values))
             network = self._target_of(name)
             if network is not None:
-                # The stored hidden state is the actor's.
-                stored = self.use_stored_hidden and self.central is None
-                past = unroll(network, data, self.burn_in, stored) if hidden_key(network) else steps
-                values = next_outputs(network, steps, past).get(key)
+                values = next_outputs(network, steps, target_unrolled.get(name, steps)).get(key)
             write_values(actor, following, values, index)
         return following
 

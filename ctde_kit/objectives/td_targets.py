@@ -10,6 +10,7 @@ from tensordict.utils import NestedKey
 from torch import Tensor
 
 from ctde_kit.entries import agent_flags, check_same_shape, required_entry
+from ctde_kit.entry_tables import as_key
 from ctde_kit.keys import DONE, NEXT, TERMINATED, next_key
 from ctde_kit.objectives.shared_reward import shared_reward
 from ctde_kit.objectives.unroll import trace_ends
@@ -74,7 +75,9 @@ def td_targets(
         if team_weight:
             reward = shared_reward(reward, team_weight, living_mask(steps, group, padding_mask))
         value, next_value = values[group.name], next_values[group.name]
-        targets[group.name] = _targets(returns, steps, value, next_value, reward, flags, mask, padding_mask)
+        check_same_shape(value=value, next_value=next_value)
+        target = _returns(returns, steps, next_value, reward, *flags, mask, padding_mask=padding_mask)
+        targets[group.name] = ValueTargets(value, target, mask)
     return targets
 
 
@@ -88,27 +91,41 @@ def team_td_targets(
     padding_mask: NestedKey,
 ) -> ValueTargets:
     """Targets of the team's value ``[*B, T, 1, 1]``, from the team's ``reward`` and flags, as in ``td_targets``."""
-    done, terminated = (
-        required_entry(steps, (NEXT, flag), "the env must write it, shape [*B, 1]").unsqueeze(-2)
-        for flag in (DONE, TERMINATED)
-    )
-    rewards = required_entry(steps, (NEXT, reward), "TeamReward writes it").unsqueeze(-2)
+    target = team_returns(returns, steps, next_value, reward=reward, padding_mask=padding_mask)
+    return ValueTargets(value, target, valid_mask(steps, None, padding_mask))
+
+
+def team_returns(
+    returns: Returns, steps: TensorDictBase, next_value: Tensor, *, reward: NestedKey, padding_mask: NestedKey
+) -> Tensor:
+    """The team's returns ``[*B, T, n, 1]``, one for each of ``n`` next values of the same shape; 0 in padding.
+
+    The team's ``reward`` and flags are those of all ``n``.
+    """
+    entries = {
+        (NEXT, DONE): "the env must write it, shape [*B, 1]",
+        (NEXT, TERMINATED): "the env must write it, shape [*B, 1]",
+        next_key(as_key(reward)): "TeamReward writes it",
+    }
+    done, terminated, rewards = (required_entry(steps, key, advice).unsqueeze(-2) for key, advice in entries.items())
     mask = valid_mask(steps, None, padding_mask)
-    return _targets(returns, steps, value, next_value, rewards, (done, terminated), mask, padding_mask)
+    of_all = (entry.expand_as(next_value) for entry in (rewards, done, terminated, mask))
+    return _returns(returns, steps, next_value, *of_all, padding_mask=padding_mask)
 
 
 @torch.no_grad()
-def _targets(
+def _returns(
     returns: Returns,
     steps: TensorDictBase,
-    value: Tensor,
     next_value: Tensor,
     reward: Tensor,
-    flags: tuple[Tensor, Tensor],
+    done: Tensor,
+    terminated: Tensor,
     mask: Tensor,
+    *,
     padding_mask: NestedKey,
-) -> ValueTargets:
-    done, terminated = flags
-    check_same_shape(value=value, next_value=next_value, reward=reward, done=done)
+) -> Tensor:
+    """The returns, 0 outside ``mask``; all tensors are ``[*B, T, n, 1]``."""
+    check_same_shape(next_value=next_value, reward=reward, done=done)
     target = returns(next_value, reward.masked_fill(~mask, 0), trace_ends(steps, done, padding_mask), terminated)
-    return ValueTargets(value, target.masked_fill(~mask, 0), mask)
+    return target.masked_fill(~mask, 0)

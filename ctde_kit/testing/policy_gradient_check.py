@@ -74,7 +74,7 @@ def check_policy_gradient_loss(
     >>> actor = ck.MultiAgentActor(group, ck.own_observation(group), network)
     >>> critic = ck.value_critic(team, group, ck.MultiAgentMLP)
     >>> estimator = ck.AdvantageEstimator(critic, group.keys, gamma=0.99, lmbda=0.95)
-    >>> loss = ck.MAPPOLoss(actor, critic, keys=group.keys)
+    >>> loss = ck.MAPPOLoss(actor, critic)
     >>> report = check_policy_gradient_loss(loss, env.rollout(7, actor), estimator=estimator)
     >>> report["first_ratio"].verdict, report["gradients_stay_home"].verdict
     ('passed', 'passed')

@@ -24,6 +24,7 @@ from ctde_kit.recipes.commands.option_words import in_options
 from ctde_kit.recipes.commands.options import Options, options_of
 from ctde_kit.recipes.commands.schemas import register_schemas
 from ctde_kit.recipes.commands.short_forms import scripted_policies
+from ctde_kit.recipes.configs.choices import CHOICES
 
 
 def guarded(program: str, run: Callable[[list[str]], None], arguments: list[str], stopped: str = "") -> None:
@@ -197,5 +198,11 @@ def _one_line(error: BaseException) -> str:
         message = f"{message}: {reason}" if reason not in message else message
     unfit = re.search(r"while composing config: Key '\w+' not in '(\w+)'.*full_key: ([\w.]+)", message)
     if unfit:
-        return f"{unfit[2]}: this recipe sets it, and {unfit[1]} has no such option; choose another part"
+        return f"{unfit[2]}: this recipe sets it, and {_choice(unfit[1])} has no such option; choose another part"
     return message or type(error).__name__
+
+
+def _choice(config: str) -> str:
+    """What chooses the part whose configuration is of the class ``config``."""
+    names = {chosen.__name__: name for chosen_by_name in CHOICES.values() for name, chosen in chosen_by_name.items()}
+    return names[config]

@@ -11,6 +11,7 @@ from ctde_kit.recipes.commands.arguments import text
 from ctde_kit.recipes.commands.catalog import agents, sizes
 from ctde_kit.recipes.commands.doctor import examine_env
 from ctde_kit.recipes.commands.task_arguments import task_of
+from ctde_kit.recipes.configs.checks import building
 from ctde_kit.recipes.configs.opponents import RandomOpponent
 from ctde_kit.recipes.configs.tasks.task import TaskConfig
 from ctde_kit.recipes.wiring.evaluating import EVALUATION_SEED
@@ -44,7 +45,8 @@ def describe(arguments: list[str]) -> None:
 
 def described(task: TaskConfig) -> Iterator[str]:
     """The lines that ``ctde describe`` prints of a task."""
-    env = task.build(seed=0, device="cpu", n_envs=N_ENVS)
+    with building("task", task):
+        env = task.build(seed=0, device="cpu", n_envs=N_ENVS)
     try:
         team = ck.TeamSpec.from_env(env)
         yield f"task={task.name}: episodes of up to {task.episode_steps} steps"

@@ -22,6 +22,7 @@ OPTION_WORDS: dict[str, dict[str, str]] = {
         "use it without a random order": "a fixed order (critic.ordering=fixed)",
     },
     "AgentNetwork:": {
+        r"^AgentNetwork: the input of \w+": "network@critic.network: the input",
         "^AgentNetwork: ": "",
         "sees='observation' or 'agent_state' of a critic": "critic=decentralized or critic=agent_state",
     },
@@ -46,13 +47,24 @@ OPTION_WORDS: dict[str, dict[str, str]] = {
     },
     "mixer_state:": {"^mixer_state: ": "", r"sees='(\w+)'": r"mixer.sees=\1"},
     "mixer:": {
+        "use another env": "use task.continuous_actions=false where the task has it, or another mixer",
         "give actors without sub_policies, or mixer=None": "leave ensemble_size=1, or run ctde-maddpg with mixer=none",
         "use QMixer or VDNMixer": "use mixer=qmix or mixer=vdn",
     },
+    "mixer, adversary, inference:": {"^mixer, adversary, inference": "mixer, minimax_epsilon, infer_policies"},
     "twin_critics:": {"^twin_critics": "twin_critics=true", "leave twin_critics=None": "give twin_critics=false"},
     "smoothing:": {"^smoothing": "smoothing_deviation", "leave smoothing=None": "give smoothing_deviation=null"},
     "inference:": {"^inference": "infer_policies=true", "inference=None": "infer_policies=false"},
     "team_weight=": {r"other_actions='(\w+)'": r"other_actions=\1"},
+    "scenario argument '": {r"^scenario argument '(\w+)'": r"task.params.\1"},
+    "environment '": {"^environment '([^']*)'": r"task.env=\1"},
+    "GreedyChase:": {
+        "^GreedyChase": "opponents.GROUP=greedy_chase",
+        "choose the predators' group, or set n_landmarks": (
+            "it is for the predators alone, as in opponents.adversary=greedy_chase, and for two landmarks"
+        ),
+        "use another policy": "choose another opponent",
+    },
     "clip_value=": {"clip_value=None": "clip_value=null"},
     "Replay:": {
         "^Replay: ": "",

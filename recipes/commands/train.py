@@ -20,6 +20,7 @@ from ctde_kit.recipes.commands.own_tasks import with_own_task
 from ctde_kit.recipes.commands.recipes import RECIPES
 from ctde_kit.recipes.commands.short_forms import expand, with_whole_numbers
 from ctde_kit.recipes.commands.worker_errors import worker_errors
+from ctde_kit.recipes.configs.checks import in_full
 from ctde_kit.recipes.configs.distributed_options import RayDistribution
 from ctde_kit.recipes.configs.recipe import RecipeConfig, has_field
 from ctde_kit.recipes.wiring.population_directory import PopulationDirectory
@@ -56,10 +57,30 @@ def check_critic(name: str, arguments: list[str]) -> None:
 
 
 def recipe_config(cfg: DictConfig) -> RecipeConfig:
-    """The checked configuration that hydra composed."""
-    config = OmegaConf.to_object(cfg)
+    """The checked configuration that hydra composed; errors name each option in full, from the recipe's own on."""
+    try:
+        config = OmegaConf.to_object(cfg)
+    except UserError as error:
+        raise UserError(_in_full(cfg, str(error))) from error
     assert isinstance(config, RecipeConfig)
     return config
+
+
+def _in_full(cfg: DictConfig, message: str) -> str:
+    """The error's ``message`` with the whole name of the option, found as the innermost part that raises the same."""
+    for name in cfg:
+        part = cfg[name]
+        if not isinstance(part, DictConfig):
+            continue
+        try:
+            OmegaConf.to_object(part)
+        except UserError as error:
+            if str(error) == message:
+                inner, kind = _in_full(part, message), OmegaConf.get_type(part)
+                if inner != message:
+                    return f"{name}.{inner}"
+                return in_full(str(name), kind, message) if dataclasses.is_dataclass(kind) else message
+    return message
 
 
 def _start(name: str, cfg: DictConfig, path: Path) -> float | None:

@@ -109,7 +109,7 @@ class QActorConfig(NetworkActorConfig):
 
     def build_actor(self, group: GroupSpec, team: TeamSpec) -> GroupActor:
 
-        group.check_one_choice("QMIX")
+        group.check_one_choice("Q-learning")
         network = actor_network(
             team, group, self.network, lambda one: one.action.sizes[0], last_action=self.last_action
         )

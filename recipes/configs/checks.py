@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from functools import cache
 from types import NoneType
 from typing import Any, NamedTuple, TypeAlias, TypeGuard, get_args, get_origin, get_type_hints
@@ -52,6 +54,26 @@ def check_types(config: CheckedConfig) -> None:
         misfit = find_misfit(value, declared)
         if misfit is not None:
             raise UserError(f"{name}{misfit.place}={shown(misfit.value)}: expected {misfit.expected}")
+
+
+def in_full(option: str, config: type, message: str) -> str:
+    """An error's ``message`` with the whole name of the option where it begins with a field of ``config``.
+
+    >>> from ctde_kit.recipes import GRUNetwork
+    >>> in_full("actor", GRUNetwork, "hidden_size=0: expected a number above 0")
+    'actor.hidden_size=0: expected a number above 0'
+    """
+    named = re.match(r"(\w+)[=:\[]", message)
+    return f"{option}.{message}" if named and named[1] in field_types(config) else message
+
+
+@contextlib.contextmanager
+def building(option: str, config: CheckedConfig) -> Iterator[None]:
+    """Inside the block, which builds the part that ``option`` chooses, errors name its options in full."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(in_full(option, type(config), str(error))) from error
 
 
 @cache

@@ -305,7 +305,7 @@ def check_averaging(average_every: int | None, share_params: ShareParams) -> Non
     if average_every is not None and share_params is not False:
         raise UserError(
             f"critic.average_every={average_every}: it averages critics that are one per agent, found critic.network."
-            f"share_params={share_params}; use critic.heads=network critic.network.share_params=false"
+            f"share_params={str(share_params).lower()}; use critic.heads=network critic.network.share_params=false"
         )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import ctde_kit as ck
 from ctde_kit.recipes.configs.actors import StochasticActorConfig
 from ctde_kit.recipes.configs.checks import (
+    building,
     check_choice,
     check_minibatch,
     check_not_negative,
@@ -124,7 +125,8 @@ class PPOConfig(RecipeConfig):
         of_team: bool,
     ) -> tuple[Loss, AdvantageEstimator]:
         """One group's loss, of class ``kind``, and what computes its advantages and value targets."""
-        critic = self.critic.build(team, group).to(device)
+        with building("critic.network", self.critic.network):
+            critic = self.critic.build(team, group).to(device)
         value_norm = ck.ValueNorm().to(device) if self.value_norm else None
         loss = kind(
             actor,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ctde_kit.recipes.wiring.policies import learners_of, learning_team, team_policy
     from ctde_kit.recipes.wiring.ppo_parts import PolicyGradient, policy_gradient
     from ctde_kit.recipes.wiring.recurrence import (
-        check_burn_in,
+        check_replay_form,
         compiles_updates,
         is_recurrent,
         sequence_length,
@@ -45,7 +45,7 @@ _NAMES = {
     "normalization": ("observation_norm", "one_after_the_other", "reward_norm"),
     "ppo_parts": ("PolicyGradient", "policy_gradient"),
     "policies": ("learners_of", "learning_team", "team_policy"),
-    "recurrence": ("check_burn_in", "compiles_updates", "is_recurrent", "sequence_length", "slice_length"),
+    "recurrence": ("check_replay_form", "compiles_updates", "is_recurrent", "sequence_length", "slice_length"),
     "schedules": ("adam", "epsilon", "epsilon_and_learning_rate", "learning_rate", "learning_rates"),
     "setting": ("begin",),
     "collecting": ("collector",),
@@ -57,8 +57,8 @@ __all__ = [
     "averaging",
     "begin",
     "central_value",
-    "check_burn_in",
     "check_one_team",
+    "check_replay_form",
     "check_sees_others",
     "collector",
     "compiles_updates",

@@ -16,6 +16,7 @@ from ctde_kit.errors import UserError
 from ctde_kit.modules import CounterfactualCritic
 from ctde_kit.modules.networks.linear import AgentLinear
 from ctde_kit.protocols import TargetRule
+from ctde_kit.recipes.configs.checks import building
 from ctde_kit.recipes.configs.critics import CounterfactualCriticConfig, CriticConfig
 from ctde_kit.specs import TeamSpec
 from ctde_kit.training import ParameterAverage
@@ -39,7 +40,8 @@ def critics_of_actions(
     critic: CriticConfig, team: TeamSpec, learning: TeamSpec, device: str
 ) -> dict[str, TensorDictModuleBase]:
     """A critic of the actions of ``team`` for each group of ``learning``."""
-    return {group.name: critic.build_action_value(team, group).to(device) for group in learning}
+    with building("critic.network", critic.network):
+        return {group.name: critic.build_action_value(team, group).to(device) for group in learning}
 
 
 def counterfactual_critics(
@@ -47,7 +49,8 @@ def counterfactual_critics(
 ) -> dict[str, CounterfactualCritic]:
     """A critic of every action of each agent, given those of ``team``, for each group of ``learning``."""
     assert isinstance(critic, CounterfactualCriticConfig)
-    return {group.name: critic.build_counterfactual(team, group).to(device) for group in learning}
+    with building("critic.network", critic.network):
+        return {group.name: critic.build_counterfactual(team, group).to(device) for group in learning}
 
 
 def averaging(

@@ -13,6 +13,7 @@ from ctde_kit.errors import UserError
 from ctde_kit.modules import RunningMoments, TeamLatent, TeamPolicy
 from ctde_kit.protocols import GroupActor
 from ctde_kit.recipes.configs.actors import ActorConfig
+from ctde_kit.recipes.configs.checks import building
 from ctde_kit.recipes.configs.opponents import FrozenActorConfig, OpponentConfig, RunOpponent
 from ctde_kit.recipes.configs.recipe import RecipeConfig
 from ctde_kit.recipes.configs.tasks.task import TaskConfig
@@ -37,7 +38,11 @@ def team_policy(cfg: RecipeConfig, team: TeamSpec, device: str, *, latent_dim: i
     actors: dict[str, GroupActor] = {}
     for group in team:
         opponent = cfg.opponents.get(group.name)
-        actor = cfg.policy().build(group, team) if opponent is None else build_opponent(opponent, group, team, cfg.task)
+        if opponent is None:
+            with building("actor", cfg.actor):
+                actor = cfg.policy().build(group, team)
+        else:
+            actor = build_opponent(opponent, group, team, cfg.task)
         assert isinstance(actor, nn.Module)
         if group.name in cfg.initial:
             if channels_across_groups(actor):

@@ -6,7 +6,8 @@ from torch import nn
 
 from ctde_kit.errors import UserError
 from ctde_kit.modules import AgentNetwork, MultiAgentGRU
-from ctde_kit.recipes.configs.replays import ReplayConfig
+from ctde_kit.recipes.configs.replays import ReplayConfig, TransitionForm
+from ctde_kit.recipes.configs.return_forms import ReturnConfig
 from ctde_kit.recipes.wiring.setting import Setting
 
 
@@ -61,7 +62,10 @@ def slice_length(asked: int | None, steps_per_batch: int) -> int:
     return asked or steps_per_batch
 
 
-def check_burn_in(replay: ReplayConfig, recurrent: bool) -> None:
-    """Raise ``UserError`` where there is no hidden state to warm up."""
+def check_replay_form(replay: ReplayConfig, returns: ReturnConfig, recurrent: bool) -> None:
+    """Raise ``UserError`` for single steps where sequences are learned, and for a burn-in of no hidden state."""
+    needs = "recurrent networks learn" if recurrent else "these returns need"
+    if isinstance(replay.form, TransitionForm) and (recurrent or returns.build().needs_sequences):
+        raise UserError(f"replay=transitions: {needs} sequences; use replay=sequences or replay=episodes")
     if replay.form.burn_in_steps and not recurrent:
         raise UserError("replay.form.burn_in: these networks are feed-forward; leave it 0, or use network@actor=gru")

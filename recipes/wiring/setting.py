@@ -10,6 +10,7 @@ import torch
 from torchrl.envs import EnvBase
 
 from ctde_kit.errors import UserError
+from ctde_kit.recipes.configs.checks import building
 from ctde_kit.recipes.configs.recipe import RecipeConfig
 from ctde_kit.recipes.wiring.compiling import Compiling, resolve_compile
 from ctde_kit.recipes.wiring.devices import resolve_device
@@ -41,7 +42,8 @@ def begin(cfg: RecipeConfig, *, updates_per_frame: float) -> Setting:
     np.random.seed(cfg.seed)
     torch.manual_seed(cfg.seed)
     device = resolve_device(cfg.device)
-    env = cfg.task.build(seed=cfg.seed, device=device)
+    with building("task", cfg.task):
+        env = cfg.task.build(seed=cfg.seed, device=device)
     cfg.task.check_interests([group.name for group in TeamSpec.from_env(env)])
     # A graph keeps the values that it was traced with, and callbacks may change them.
     compile = "off" if cfg.callbacks and cfg.compile == "auto" else cfg.compile

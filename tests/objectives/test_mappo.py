@@ -74,6 +74,18 @@ def tiny_batch() -> TensorDict:
     return TensorDict({"agents": entries}, [3])
 
 
+def torchrl_actor(network: Any, *out_keys: Any, **options: Any) -> ProbabilisticActor:
+    """TorchRL's actor on the kit's network, which knows no group."""
+    loc, scale = network.out_keys
+    return ProbabilisticActor(
+        network,
+        in_keys={"loc": loc, "scale": scale},
+        out_keys=[*out_keys],
+        distribution_class=TorchRLTanhNormal,
+        distribution_kwargs=options,
+    )
+
+
 def tiny_loss(**options: Any) -> MAPPOLoss:
     group = identity_group(mask=options.pop("mask", False))
     return MAPPOLoss(identity_actor(group), identity_critic(group), **options)
@@ -362,6 +374,29 @@ def test_a_group_has_its_own_keys() -> None:
     assert loss.tensor_keys.mask == ("wolves", "mask")
 
 
+def test_without_keys_a_loss_reads_the_group_of_its_actor() -> None:
+    team = TeamSpec((group_spec("wolves", 2, "continuous"), group_spec("agents", 3, "continuous")))
+    wolves = team["wolves"]
+    ours, critic = make_actor(wolves), value_critic(team, wolves, make_network(False))
+    batch = add_targets(
+        collect(team, {name: make_actor(team[name]) for name in ("wolves", "agents")}, *endings())[0], KEYS
+    )
+    batch = add_targets(batch, wolves.keys)
+    for actor in (ours, torchrl_actor(ours.agent_network, wolves.keys.action)):
+        loss, same = MAPPOLoss(actor, critic), MAPPOLoss(actor, critic, keys=wolves.keys)
+        assert loss.tensor_keys == same.tensor_keys
+        assert loss.tensor_keys.advantage == ("wolves", "advantage")
+        assert list(loss.critics_by_group()) == list(same.critics_by_group()) == ["wolves"]
+        assert loss(batch)["loss_critic"] == same(batch)["loss_critic"]
+
+
+def test_an_actor_that_names_no_group_has_torchrls() -> None:
+    group = group_spec("agents", 2, "continuous")
+    network, critic = make_actor(group).agent_network, identity_critic(identity_group())
+    for keys in (["action"], [("wolves", "action"), ("sheep", "action")], [("wolves", "move")]):
+        assert MAPPOLoss(torchrl_actor(network, *keys), critic).tensor_keys.action == ("agents", "action")
+
+
 def test_the_batch_is_left_as_it_was() -> None:
     team = team_of(kind="continuous")
     actor = make_actor(team["agents"], recurrent=True)
@@ -427,13 +462,7 @@ def test_another_distributions_entropy_is_estimated_from_its_log_prob() -> None:
     action = ActionSpec("continuous", (2,), low=((-2.0,) * 2,) * 3, high=((2.0,) * 2,) * 3)
     team = TeamSpec((GroupSpec("agents", 3, 5, action),))
     ours = make_actor(team["agents"])
-    theirs = ProbabilisticActor(
-        ours.agent_network,
-        in_keys={"loc": KEYS.loc, "scale": KEYS.scale},
-        out_keys=[KEYS.action],
-        distribution_class=TorchRLTanhNormal,
-        distribution_kwargs={"low": -2.0, "high": 2.0, "tanh_loc": False},
-    )
+    theirs = torchrl_actor(ours.agent_network, KEYS.action, low=-2.0, high=2.0, tanh_loc=False)
     batch = batch_of(team, ours)
     entropies = [loss_of(team, actor, samples_mc_entropy=2000)(batch)["entropy"] for actor in (ours, theirs)]
     torch.testing.assert_close(*entropies, rtol=0, atol=0.02)

@@ -8,10 +8,12 @@ import pytest
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
+from torchrl.modules.tensordict_module.rnn import recurrent_mode
 
 from ctde_kit.errors import UserError
-from ctde_kit.modules import FeedForwardMixer, MultiAgentQActor, QMixer, VDNMixer, own_observation
+from ctde_kit.modules import AgentNetwork, FeedForwardMixer, MultiAgentQActor, QMixer, VDNMixer, own_observation
 from ctde_kit.objectives import CentralValue, QMixLoss
+from ctde_kit.objectives.unroll import next_outputs, unroll
 from ctde_kit.specs import TeamSpec
 from tests.contracts.fakes import group_spec, make_network
 
@@ -78,8 +80,8 @@ def greedy(values: dict[str, Tensor], data: TensorDictBase) -> dict[str, Tensor]
 
 
 def mixed(mixer: Any, values: dict[str, Tensor], index: dict[str, Tensor], data: TensorDictBase) -> Tensor:
-    """The team's value ``[B]`` of the actions ``index``."""
-    entries = TensorDict({"state": data["state"], "wolves": {"mask": data["wolves", "mask"]}}, [SIZE])
+    """The team's value ``[*B]`` of the actions ``index``."""
+    entries = TensorDict({"state": data["state"], "wolves": {"mask": data["wolves", "mask"]}}, data.shape)
     for name in values:
         entries[name, "chosen_action_value"] = values[name].gather(-1, index[name].unsqueeze(-1))
     return mixer(entries)["chosen_action_value"].squeeze(-1)
@@ -169,6 +171,74 @@ def test_recurrent_central_values_do_not_start_from_the_actors_hidden_state() ->
         data[network.hidden_key] += 1.0
     assert torch.equal(loss.central.learned(actors, data, data, "chosen_action_value"), value)
     assert loss(data)["chosen_action_value"] != chosen
+
+
+def sequences(length: int = 5) -> tuple[QMixLoss, TensorDictBase]:
+    """CW-QMIX's loss of recurrent networks, and random sequences with resets inside."""
+    torch.manual_seed(0)
+    loss = make("central", recurrent=True)
+    data = torch.stack([transitions() for _ in range(length)], 1)
+    data["is_init"] = torch.rand(SIZE, length, 1) < 0.2
+    for actor in loss.actors.values():
+        network = actor.agent_network
+        data[network.hidden_key] = torch.randn(SIZE, length, *network.hidden_shape)
+    return loss, data
+
+
+def test_each_recurrent_network_is_unrolled_once_per_loss() -> None:
+    loss, data = sequences()
+    networks = [part for part in loss.modules() if isinstance(part, AgentNetwork)]
+    unrolls = [0] * len(networks)
+
+    def count(network: Any, *_: Any) -> None:
+        unrolls[networks.index(network)] += recurrent_mode()
+
+    for network in networks:
+        network.register_forward_hook(count)
+    loss(data)
+    assert unrolls == [1] * 6  # of two groups the actors' networks, the central ones, and the latter's targets
+
+
+@torch.no_grad()
+def target_values(loss: QMixLoss, data: TensorDictBase) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The target networks' values of each step and of each next observation, one step after the other, from zero."""
+    assert loss.target_networks is not None
+    here, following = {}, {}
+    for name in loss.actors.keys():  # noqa: SIM118  # a module's own method
+        network: Any = loss.target_networks[f"central_{name}"]
+        hidden, now, later = torch.zeros_like(data[network.hidden_key][:, 0]), [], []
+        for t in range(data.shape[1]):
+            out = network(data[:, t].copy().set(network.hidden_key, hidden))
+            hidden = out["next", *network.hidden_key]
+            after = data["next"][:, t].copy().set(network.hidden_key, hidden)
+            after["is_init"] = torch.zeros_like(out["is_init"])
+            now.append(out[name, "action_value"])
+            later.append(network(after)[name, "action_value"])
+        here[name], following[name] = torch.stack(now, 1), torch.stack(later, 1)
+    return here, following
+
+
+@torch.no_grad()
+def test_recurrent_targets_and_weights_equal_those_of_single_steps() -> None:
+    loss, data = sequences()
+    networks = {name: actor.agent_network for name, actor in loss.actors.items()}
+    now = {name: unroll(network, data) for name, network in networks.items()}
+    best = greedy({name: out[name, "action_value"] for name, out in now.items()}, data)
+    following = {name: next_outputs(networks[name], data, now[name])[name, "action_value"] for name in networks}
+    next_best = greedy(following, data["next"])
+    assert loss.target_networks is not None
+    mixer: Any = loss.target_networks["central_mixer"]
+    here, after = target_values(loss, data)
+    best_value, next_value = mixed(mixer, here, best, data), mixed(mixer, after, next_best, data["next"])
+    y = (data["next", "reward"] + GAMMA * next_value.unsqueeze(-1).masked_fill(data["next", "terminated"], 0)).squeeze(
+        -1
+    )
+    wolves = (data["wolves", "action"] == best["wolves"]) | ~data["wolves", "mask"]
+    matters = wolves.all(-1) & (data["sheep", "action"].argmax(-1) == best["sheep"]).all(-1) | (y > best_value)
+    found = loss(data)
+    torch.testing.assert_close(found["target_value"], y.mean(), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(found["weight"], torch.where(matters, 1.0, ALPHA).mean())
+    assert ALPHA < found["weight"] < 1
 
 
 def test_what_does_not_fit_is_refused() -> None:

@@ -38,7 +38,7 @@ def test_run_killed_and_resumed_equals_the_run_that_never_stopped(tmp_path: Path
         (["total_frames=-5"], "total_frames=-5: expected a number above 0"),
         (["gamma=2"], "gamma=2.0: expected a ratio from 0 to 1"),
         (["seed=abc"], "seed=abc: expected a whole number"),
-        (["task.params.n_agentz=3"], "'n_agentz' is never read by navigation: did you mean n_agents"),
+        (["task.params.n_agentz=3"], "task.params.n_agentz is never read by navigation: did you mean n_agents"),
         (["critic=state"], "critic=state: this env writes no root key 'state'; use critic=centralized"),
         (["frames_per_batch=1001"], "expected a multiple of the 60 envs"),
         (["hydra.run.dir=/proc/nowhere"], "/proc/nowhere cannot be written"),

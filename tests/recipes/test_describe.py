@@ -90,6 +90,7 @@ def test_what_the_border_changes_and_what_is_to_be_said_of_groups(tmp_path: Path
         (("seed=1", "task=vmas/simple"), "seed=1: expected task=NAME"),
         (("task=vmas/simples",), "did you mean"),
         (("task=vmas/simple", "task.max_stepz=4"), "did you mean task.max_steps"),
+        (("task=matrix/climbing", "task.payoff=[[1,2],[3]]"), "error: task.payoff: expected a table of numbers"),
     ],
 )
 def test_mistakes_are_one_line(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:

@@ -163,7 +163,7 @@ def test_paths_may_hold_any_sign(runs: Path, tmp_path: Path) -> None:
         (["mappo", "policy=best"], "policy=best: expected one of greedy, sampled, random, zero, heuristic"),
         (["mappo", "episodes=0"], "episodes=0: expected a number above 0"),
         (["mappo", "seed=-1"], "seed=-1: expected 0 to"),
-        (["mappo", "task.params.n_agent=4"], "'n_agent' is never read by navigation: did you mean n_agents"),
+        (["mappo", "task.params.n_agent=4"], "task.params.n_agent is never read by navigation: did you mean n_agents"),
         (["mappo", "task.n_steps=4"], "task.n_steps=4: expected one value for one of task.name"),
         (["mappo", "task.max_steps=many"], "task.max_steps=many: Value 'many'"),
         (["mappo", "task=vmas/navigatoin"], "'vmas/navigatoin': there is no such task"),

@@ -235,7 +235,7 @@ def test_masks_and_several_groups_train(task: Any, kind: str) -> None:
         (lambda: small_maddpg_config(continuous=False, exploration=OU).build(), "are discrete; use GumbelNoise"),
         (lambda: small_maddpg_config(exploration=GumbelExploration()).build(), "are continuous; use GaussianNoise"),
         (lambda: small_maddpg_config("mlp", "sequences").build(), "replay.form.burn_in: these networks"),
-        (lambda: advance(small_maddpg_config("gru").build(), 1), "use a replay of sequences or episodes"),
+        (lambda: advance(small_maddpg_config("gru").build(), 1), "use replay=sequences or replay=episodes"),
         (
             lambda: small_maddpg_config(
                 critic=ValueCriticConfig(sees="state", heads="agent", network=network("mlp"))

@@ -101,6 +101,7 @@ def test_an_opponent_from_the_command_line(tmp_path: Path) -> None:
         (["exploration=gumbel"], "exploration=gaussian"),
         (["critic=state"], "use critic.sees=team"),
         (["replay=sequences", "replay.form.burn_in=2"], "replay.form.burn_in: these networks are feed-forward"),
+        (["network@actor=gru"], "replay=transitions: recurrent networks learn sequences; use replay=sequences"),
         (["exploration=gausian"], "did you mean gaussian"),
         (["preset=none_such"], "there is no such preset"),
         (["minimax_epsilon=-1"], "minimax_epsilon=-1"),

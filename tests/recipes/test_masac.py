@@ -174,6 +174,7 @@ def test_each_recipe_runs_and_says_which_it_is(recipe: str, tmp_path: Path, no_c
         (lambda: small_masac_config(target_entropy_weight=-1.0), "target_entropy_weight=-1.0"),
         (lambda: small_masac_config(team_weight=1.5), "team_weight=1.5: expected a ratio"),
         (lambda: small_masac_config("mlp", "sequences").build(), "replay.form.burn_in: these networks"),
+        (lambda: small_masac_config("gru").build(), "replay=transitions: recurrent networks learn sequences; use"),
     ],
 )
 def test_mistakes_are_one_line(make: Any, message: str) -> None:

@@ -70,7 +70,7 @@ def test_matrix_games_are_tasks(task: str, tmp_path: Path) -> None:
     [
         (
             ["task.continuous_actions=true"],
-            "QMIX needs discrete actions; use task.continuous_actions=false where the task has it",
+            "Q-learning needs discrete actions; use task.continuous_actions=false where the task has it",
         ),
         (["task.continuous_actions=false", "mixer.sees=state"], "use mixer.sees=team"),
         (
@@ -85,12 +85,19 @@ def test_matrix_games_are_tasks(task: str, tmp_path: Path) -> None:
             ["task=memory/recall", "replay.stored_on=disk", "replay.capacity=10000000000000"],
             "GB left, expected",
         ),
+        (
+            ["task=memory/recall", "network@actor=gru"],
+            "replay=transitions: recurrent networks learn sequences; use replay=sequences or replay=episodes",
+        ),
+        (["task=memory/recall", "returns.n=3"], "replay=transitions: these returns need sequences; use replay=seq"),
+        (["task=memory/recall", "returns=td_lambda"], "replay=transitions: these returns need sequences; use replay"),
         (["mixer=qmx"], "did you mean qmix"),
         (["task=memory/recall", "returns.m=3"], "m"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_code_2(arguments: list[str], message: str, tmp_path: Path) -> None:
     assert_one_line(call_here(tmp_path, "qmix", *arguments), message, program="ctde-qmix")
+    assert not list(tmp_path.rglob("*.csv"))  # nothing was collected
 
 
 def test_a_disk_that_fills_up_leaves_the_checkpoints_of_a_run_intact(tmp_path: Path) -> None:

@@ -162,7 +162,7 @@ def test_action_masks_and_several_groups_train(task: Any, kind: str) -> None:
     [
         (
             lambda: small_q_config(task=VmasTask(name="vmas/navigation", n_envs=6, continuous_actions=True)).build(),
-            "QMIX needs discrete actions; use an env that has them",
+            "Q-learning needs discrete actions; use an env that has them",
         ),
         (lambda: small_q_config(mixer=QMixerConfig(sees="state")).build(), "use sees='team'"),
         (
@@ -170,7 +170,7 @@ def test_action_masks_and_several_groups_train(task: Any, kind: str) -> None:
             "expected room for an item of 6 frames",
         ),
         (lambda: small_q_config("mlp", "sequences").build(), "replay.form.burn_in: these networks"),
-        (lambda: advance(small_q_config("gru").build(), 1), "use a replay of sequences or episodes"),
+        (lambda: advance(small_q_config("gru").build(), 1), "use replay=sequences or replay=episodes"),
         (
             lambda: advance(
                 small_q_config(

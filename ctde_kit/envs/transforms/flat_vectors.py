@@ -13,6 +13,7 @@ from torchrl.data import Bounded, Categorical, MultiCategorical, OneHot, TensorS
 from torchrl.envs import EnvBase, TransformedEnv
 from torchrl.envs.transforms import Transform
 
+from ctde_kit.bounds import round_inward
 from ctde_kit.errors import UserError
 from ctde_kit.keys import STATE, GroupKeys, Key
 from ctde_kit.specs import choice_sizes, one_hot
@@ -27,9 +28,9 @@ class FlatVectors(Transform):
     ``(group, "observation")`` and ``(group, "state")`` become ``[*B, n_agents, F]`` and the root ``state`` ``[*B, S]``:
     dimensions after the agents are flattened, a missing feature dimension is added, flags and whole numbers are cast
     as they are (a ``uint8`` picture has values up to 255), and choices (``Categorical``, ``MultiCategorical``) become
-    one-hot. A ``Bounded`` action is ``[*B, n_agents, D]`` to the policy, and of its own shape and dtype to the env, as
-    are observations and states that the env reads in a step. Entries that are flat vectors of ``dtype`` already stay as
-    they are.
+    one-hot. A ``Bounded`` action is ``[*B, n_agents, D]`` to the policy, its bounds rounded inward, and of its own
+    shape and dtype to the env, as are observations and states that the env reads in a step. Entries that are flat
+    vectors of ``dtype`` already stay as they are.
 
     TorchRL's ``FlattenObservation``, ``UnsqueezeTransform`` and ``DTypeCastTransform`` each do one of these, for keys
     and dtypes that the caller must know; ``UnsqueezeTransform`` does not reach nested actions.
@@ -147,7 +148,7 @@ class FlatVectors(Transform):
         for key in self._actions:
             own = spec["full_action_spec"][key]
             shape = (*own.shape[: self._leading(key)], prod(own.shape[self._leading(key) :]))
-            low, high = (bound.reshape(shape).to(self.dtype) for bound in (own.space.low, own.space.high))
+            low, high = round_inward(own.space.low.reshape(shape), own.space.high.reshape(shape), self.dtype)
             spec["full_action_spec"][key] = Bounded(low, high, torch.Size(shape), dtype=self.dtype, device=own.device)
         read = [key for key, _ in _leaves(spec["full_state_spec"]) if key in self._sizes]
         for key in read:

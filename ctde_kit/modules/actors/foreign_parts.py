@@ -92,7 +92,7 @@ class ForeignQActor(MultiAgentQActor):
 
     def __init__(self, group: GroupSpec, module: TensorDictModuleBase, epsilon: float):
         TensorDictModuleBase.__init__(self)
-        group.check_one_choice("QMIX")
+        group.check_one_choice("Q-learning")
         keys = group.keys
         self.group, self.agent_network = group, ForeignNetwork(module)
         self.register_buffer("epsilon", torch.tensor(float(epsilon)))

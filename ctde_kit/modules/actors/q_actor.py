@@ -58,7 +58,7 @@ class MultiAgentQActor(TensorDictModuleBase):
     def __init__(self, group: GroupSpec, inputs: Input | TeamInput, network: nn.Module, epsilon: float = 0.0):
         super().__init__()
         check_actor_arguments("MultiAgentQActor", group, inputs, network, "n_parameters")
-        group.check_one_choice("QMIX")
+        group.check_one_choice("Q-learning")
         keys = group.keys
         self.group = group
         hidden_key = actor_hidden_key(keys, inputs)

@@ -23,7 +23,7 @@ def parameter_sets(share_params: ShareParams, n_agents: int) -> tuple[int, ...]:
     mapping = tuple(int(index) for index in share_params)
     if len(mapping) != n_agents or set(mapping) != set(range(len(set(mapping)))):
         raise UserError(
-            f"share_params={list(mapping)}: expected True, False, or one parameter set for each of the {n_agents} "
-            "agents, numbered 0, 1, ... without gaps"
+            f"share_params={list(mapping)}: expected one parameter set for each of the {n_agents} agents, numbered 0, "
+            "1, ... without gaps"
         )
     return mapping

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -14,14 +15,14 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 from ctde_kit.entries import valid_agents
 from ctde_kit.entry_tables import Entry, GroupEntries, as_key, one_per_step, root_entry
 from ctde_kit.errors import UserError
-from ctde_kit.keys import DONE, IS_INIT, NEXT, PADDING_MASK, TERMINATED, next_key
+from ctde_kit.keys import DONE, IS_INIT, NEXT, PADDING_MASK
 from ctde_kit.objectives.coma.coma_critic_loss import COMACriticLoss
 from ctde_kit.objectives.coma.counterfactual import chosen_index
 from ctde_kit.objectives.entry_checks import EntryCheck, parameter_dtype
 from ctde_kit.objectives.q_values import at_next
 from ctde_kit.objectives.read_entries import entries_read_by, masks_of, now_and_next, team_flags, team_reward
 from ctde_kit.objectives.return_estimators import ReturnEstimator, TDLambdaReturn
-from ctde_kit.objectives.td_targets import valid_mask
+from ctde_kit.objectives.td_targets import team_returns
 from ctde_kit.objectives.team_reward import REWARD
 from ctde_kit.objectives.unroll import single_steps, trace_ends
 from ctde_kit.protocols import GroupActor, RewardScale
@@ -145,14 +146,9 @@ class COMATargets(nn.Module):
         rewards = tensordict
         if self.reward_norm is not None:
             rewards = self.reward_norm.normalize(tensordict, read=[self.reward])
-        reward = rewards.get(next_key(self.reward)).unsqueeze(-2)
-        reward = reward.masked_fill(~valid_mask(tensordict, None, PADDING_MASK), 0)
-        done, terminated = (tensordict.get((NEXT, flag)).unsqueeze(-2) for flag in (DONE, TERMINATED))
-        done = trace_ends(tensordict, done, PADDING_MASK)
+        returns = partial(self.returns, self.gamma)
         for name, next_value in next_values.items():
-            target = self.returns(
-                self.gamma, next_value, *(entry.expand_as(next_value) for entry in (reward, done, terminated))
-            )
+            target = team_returns(returns, rewards, next_value, reward=self.reward, padding_mask=PADDING_MASK)
             keys = self.losses[name].group.keys
             tensordict.set(keys.value_target, target)
             alive = valid_agents(tensordict, keys.mask, PADDING_MASK, keys.value_target)

@@ -43,7 +43,8 @@ class HAPPOLoss(MAPPOLoss):
     Args:
         actor: a ``MultiAgentActor`` whose agents share no parameters.
         critic: writes ``state_value``.
-        keys: the group's keys; ``set_keys`` changes single ones, before ``for_agent`` and ``for_critic``.
+        keys: the group's keys; ``None``: those of the actor's group. ``set_keys`` changes single ones, before
+            ``for_agent`` and ``for_critic``.
         options: the other arguments of ``MAPPOLoss``.
 
     Raises:
@@ -56,7 +57,7 @@ class HAPPOLoss(MAPPOLoss):
     >>> network = ck.MultiAgentMLP(group.observation_dim, group.action.n_parameters, group.n_agents, share_params=False)
     >>> actor = ck.MultiAgentActor(group, ck.own_observation(group), network)
     >>> critic = ck.value_critic(team, group, ck.MultiAgentMLP, heads="one")
-    >>> loss = ck.objectives.HAPPOLoss(actor, critic, keys=group.keys)
+    >>> loss = ck.objectives.HAPPOLoss(actor, critic)
     >>> estimator = ck.AdvantageEstimator(critic, group.keys, gamma=0.99, lmbda=0.95, of_team=True)
     >>> batch = loss.begin(estimator(env.rollout(5, actor)))
     >>> learner = loss.for_agent(2)
@@ -86,7 +87,7 @@ class HAPPOLoss(MAPPOLoss):
                 "MultiAgentActor whose network has share_params=False"
             )
         super().__init__(actor, critic, keys=keys, **options)
-        self.set_keys(log_ratio_product=(keys or GroupKeys()).log_ratio_product)
+        self.set_keys(log_ratio_product=self._group_keys.log_ratio_product)
         # In a plain list, so not in the module tree: these are other views of the actor's own parameters.
         self._actors = [actor.group_of_one(agent) for agent in range(actor.group.n_agents)]
         self._check_unshared()

@@ -133,6 +133,21 @@ def test_the_env_gets_actions_of_its_own_shape(shape: tuple[int, ...], dtype: to
     check_env_specs(env)
 
 
+@pytest.mark.parametrize("shape", [(2,), (1, 2)])
+def test_the_most_and_the_least_action_are_within_the_envs_more_precise_bounds(shape: tuple[int, ...]) -> None:
+    low, high = (
+        torch.tensor(bound, dtype=torch.float64).expand(N_ENVS, N_AGENTS, 2) for bound in ((-0.1, 0.7), (0.1, 0.9))
+    )
+    own = Bounded(*(bound.reshape(N_ENVS, N_AGENTS, *shape) for bound in (low, high)), dtype=torch.float64)
+    assert not own.is_in(high.float().double().reshape(own.shape))
+    base = SpecEnv(Unbounded((N_ENVS, N_AGENTS, 7)), action=own)
+    env = flat_vectors(base)
+    for bound in (env.action_spec[KEYS.action].space.low, env.action_spec[KEYS.action].space.high):
+        env.step(env.reset().set(KEYS.action, bound))
+        assert own.is_in(base.taken[-1])
+    torch.testing.assert_close(env.action_spec[KEYS.action].space.high, high.float(), rtol=2e-7, atol=0)
+
+
 @pytest.mark.parametrize("kind", ["uint8", "int64", "bool", "float64", "one_hot", "grid", "no features"])
 @pytest.mark.parametrize("declared", [True, False])
 def test_the_env_reads_its_own_observations_in_a_step(kind: str, declared: bool) -> None:

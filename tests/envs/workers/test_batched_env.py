@@ -11,16 +11,25 @@ import pytest
 import torch
 from gymnasium import spaces
 from pettingzoo import ParallelEnv
+from torch import nn
 from torchrl.collectors import Collector
 from torchrl.envs.utils import ExplorationType, check_env_specs, set_exploration_type
 
 from ctde_kit.envs.workers import WorkerEnv, worker_env
 from ctde_kit.envs.workers.block_layout import group_by_name
 from ctde_kit.errors import UserError
-from ctde_kit.modules import value_critic
+from ctde_kit.modules import (
+    GaussianNoise,
+    MultiAgentActor,
+    MultiAgentDeterministicActor,
+    RandomActor,
+    ZeroActor,
+    own_observation,
+    value_critic,
+)
 from ctde_kit.modules.actors.team_policy import TeamPolicy
 from ctde_kit.objectives import AdvantageEstimator, MAPPOLoss
-from ctde_kit.specs import TeamSpec
+from ctde_kit.specs import GroupSpec, TeamSpec
 from tests.contracts.fakes import make_actor, make_network
 from tests.envs.toys import BOSSES, WALKERS, Make, ToyEnv, TurnEnv, actions, make_and_close, step, tags
 
@@ -78,6 +87,41 @@ def test_an_action_is_a_vector_whatever_its_space(action: spaces.Space[Any], sha
     torch.testing.assert_close(data["a", "action"].double().sum(-1), data["next", "a", "reward"].squeeze(-1).double())
     assert TeamSpec.from_env(env)["a"].action.vector_dim == (11 if shape[-1] == 4 else shape[-1])
     env.close()
+
+
+class Saturated(nn.Module):
+    """``[*B, F] -> [*B, size]``: one number, large enough that tanh of it is 1 or -1."""
+
+    def __init__(self, size: int, output: float) -> None:
+        super().__init__()
+        self.size, self.output = size, output
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return inputs.new_full((*inputs.shape[:-1], self.size), self.output)
+
+
+def policies(group: GroupSpec, output: float) -> dict[str, Any]:
+    """Every kind of policy of continuous actions, with the networks' ``output``."""
+    inputs, size = own_observation(group), group.action.vector_dim
+    network = Saturated(size, output)
+    return {
+        "random": RandomActor(group),
+        "zero": ZeroActor(group),
+        "stochastic": MultiAgentActor(group, inputs, Saturated(2 * size, output)),
+        "deterministic": MultiAgentDeterministicActor(group, inputs, network),
+        "noisy": MultiAgentDeterministicActor(group, inputs, network, GaussianNoise(group, 1.0)),
+    }
+
+
+@pytest.mark.parametrize("output", [-50.0, 50.0])
+@pytest.mark.parametrize("name", ["random", "zero", "stochastic", "deterministic", "noisy"])
+def test_all_policies_act_within_a_box_of_float64(name: str, output: float) -> None:
+    box = spaces.Box(np.array([-0.1, 0.7]), np.array([0.1, 0.9]), dtype=np.float64)
+    env = worker_env(partial(SpaceEnv, box), n_envs=3, n_workers=1)
+    with set_exploration_type(ExplorationType.RANDOM):
+        data = env.rollout(4, policies(TeamSpec.from_env(env)["a"], output)[name])
+    env.close()
+    assert env.full_action_spec_unbatched["a", "action"].is_in(data["a", "action"].double())
 
 
 @pytest.mark.parametrize(

@@ -128,6 +128,22 @@ def test_targets_are_those_of_the_paper(kind: str, returns: Any) -> None:
             close(batch[group.name, "value_target"][env, :, i, 0], expected.detach())
 
 
+def test_padding_is_as_if_the_batch_had_ended_before_it() -> None:
+    team = herd()
+    policy, losses = make(team)
+    batch = rollout(team, policy)
+    at_ends, kept = cases.drawn(team, batch), batch.shape[1] - 2
+    short = batch[:, :kept].clone()
+    COMATargets(cases.Scripted(policy, at_ends[:, :kept]), losses, gamma=GAMMA)(short)
+    batch["collector", "mask"] = (torch.arange(batch.shape[1]) < kept).expand(batch.shape).clone()
+    batch["next", "reward"][:, kept:] = torch.nan
+    COMATargets(cases.Scripted(policy, at_ends), losses, gamma=GAMMA)(batch)
+    for group in team:
+        target = batch[group.name, "value_target"]
+        close(target[:, :kept], short[group.name, "value_target"])
+        assert not target[:, kept:].any()
+
+
 def test_next_actions_are_drawn_from_the_policies_at_the_next_observation() -> None:
     """Where the episode goes on, the policy at the next observation is the one that acted there."""
     team = TeamSpec((group_spec("wolves", 3, action_mask=True), group_spec("sheep", 2, observation_dim=8)))

@@ -259,3 +259,11 @@ def test_entries_of_other_shapes_are_refused() -> None:
     loss.begin(batch)
     with pytest.raises(UserError, match=r"HAPPOLoss, agent 1: .*expected .*n_agents=1"):
         learner(batch)
+
+
+def test_without_keys_a_loss_reads_the_group_of_its_actor() -> None:
+    group = group_spec("wolves")
+    critic = value_critic(TeamSpec((group,)), group, make_network(False), heads="one")
+    loss = HAPPOLoss(make_actor(group, share=False), critic)
+    assert loss.tensor_keys == HAPPOLoss(make_actor(group, share=False), critic, keys=group.keys).tensor_keys
+    assert loss.tensor_keys.log_ratio_product == ("wolves", "log_ratio_product")
