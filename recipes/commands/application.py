@@ -205,4 +205,4 @@ def _one_line(error: BaseException) -> str:
 def _choice(config: str) -> str:
     """What chooses the part whose configuration is of the class ``config``."""
     names = {chosen.__name__: name for chosen_by_name in CHOICES.values() for name, chosen in chosen_by_name.items()}
-    return names[config]
+    return names.get(config, config)
