@@ -104,7 +104,7 @@ def test_an_opponent_from_the_command_line(tmp_path: Path) -> None:
         (["exploration=gausian"], "did you mean gaussian"),
         (["preset=none_such"], "there is no such preset"),
         (["minimax_epsilon=-1"], "minimax_epsilon=-1"),
-        (["exploration.sigma=3"], "sigma"),
+        (["exploration.sigma=3"], "exploration.sigma=3: not with what is chosen here"),
         (["task=vmas/simple_tag", "mixer=vdn", "critic=decentralized"], "adversary, agent compete in vmas/simple_tag"),
         (["mixer=qplex", "task.continuous_actions=false", "exploration=gumbel"], "use mixer=qmix or mixer=vdn"),
     ],

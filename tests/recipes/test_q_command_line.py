@@ -86,7 +86,7 @@ def test_matrix_games_are_tasks(task: str, tmp_path: Path) -> None:
             "GB left, expected",
         ),
         (["mixer=qmx"], "did you mean qmix"),
-        (["task=memory/recall", "returns.m=3"], "m"),
+        (["task=memory/recall", "returns.m=3"], "there is no such option; did you mean returns.n or returns or"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_code_2(arguments: list[str], message: str, tmp_path: Path) -> None:
