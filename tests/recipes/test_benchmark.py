@@ -213,7 +213,7 @@ def test_all_runs_together_have_one_core_each(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     cores = usable_cores()
     for jobs in range(1, cores + 1):
-        assert jobs * BenchmarkOptions(jobs=jobs).threads <= cores
+        assert BenchmarkOptions(jobs=jobs).threads == cores // jobs
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert BenchmarkOptions(jobs=1).threads == 1
     with pytest.raises(UserError, match="expected each once"):
