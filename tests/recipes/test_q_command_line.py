@@ -55,6 +55,8 @@ def test_each_recipe_runs_and_says_which_it_is(recipe: str, tmp_path: Path) -> N
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["algorithm"] == recipe
     resumed = call_here(tmp_path, recipe, "resume=run", "total_frames=180")
     assert resumed.returncode == 0, resumed.stderr
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (summary["algorithm"], summary["frames"]) == (recipe, 180)
 
 
 @pytest.mark.parametrize("task", ["two_step", "climbing", "penalty"])
