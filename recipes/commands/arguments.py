@@ -191,7 +191,7 @@ class _ValueCheck:
         having = options.having(name)
         if having:
             return f"not with what is chosen here; it is an option of {', '.join(having)}"
-        close = _close(name, [*options.types, *options.choices, *options.siblings(name)])
+        close = _close(name, list(dict.fromkeys([*options.types, *options.choices, *options.siblings(name)])))
         if close:
             return f"there is no such option; did you mean {' or '.join(close)}?"
         return f"there is no such option; `{self.program} --help` lists them"

@@ -193,8 +193,16 @@ def test_what_there_is_no_channel_for_is_one_line() -> None:
 
 def test_the_minimax_adversary_takes_a_channel() -> None:
     team = team_of("continuous")
-    parts = maddpg(team, network_of("bicnet", False), adversary=MinimaxAdversary(0.1))
-    assert total(*learned(team, parts)).isfinite()
+    losses, batch = learned(team, maddpg(team, network_of("bicnet", False)))
+    loss: Any = losses["team"]
+    found = []
+    for adversary in (None, MinimaxAdversary(1e-9), MinimaxAdversary(0.1)):
+        loss.adversary = adversary
+        found.append(loss(batch.clone()))
+    plain, hardly, moved = found
+    torch.testing.assert_close(hardly, plain)
+    assert moved["loss_actor"] > plain["loss_actor"]
+    assert moved["loss_value"] != plain["loss_value"]
 
 
 @either_front

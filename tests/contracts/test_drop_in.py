@@ -30,6 +30,7 @@ from torchrl.envs import (
     VecNormV2,
     check_env_specs,
 )
+from torchrl.envs.utils import ExplorationType, set_exploration_type
 from torchrl.modules import EGreedyModule, ProbabilisticActor, QValueModule, TanhNormal, set_recurrent_mode
 from torchrl.modules import MultiAgentMLP as TorchRLMLP
 from torchrl.objectives import (
@@ -258,7 +259,12 @@ def test_exploration_of_torchrl_behind_a_q_actor(network: Any) -> None:
     explore = EGreedyModule(eps_init=1.0, action_key=KEYS.action, spec=make_env(False).full_action_spec_unbatched)
     policy = TensorDictSequential(actor, explore)
     env = with_state(actor, False)
-    assert env.rollout(3, policy)["agents", "action"].shape == (N_ENVS, 3, N_AGENTS)
+    for kind in (ExplorationType.RANDOM, ExplorationType.DETERMINISTIC):
+        with set_exploration_type(kind):
+            steps = env.rollout(3, policy)
+        assert steps["agents", "action"].shape == (N_ENVS, 3, N_AGENTS)
+        greedy = steps[KEYS.action_value].argmax(-1)
+        assert torch.equal(steps[KEYS.action], greedy) is (kind is ExplorationType.DETERMINISTIC)
 
 
 # Actors and critics in TorchRL's losses.

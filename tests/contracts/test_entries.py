@@ -160,7 +160,9 @@ READERS = [
 @pytest.mark.parametrize("reader", READERS)
 def test_docstrings_name_every_entry_that_a_loss_itself_reads(reader: type) -> None:
     documentation = inspect.getdoc(reader) or ""
-    for key, *_ in table(reader.__name__):
+    rows = table(reader.__name__)
+    assert rows
+    for key, *_ in rows:
         path = ast.literal_eval(key)
         name = path if isinstance(path, str) else path[-1]
         if name not in OF_MODULES:

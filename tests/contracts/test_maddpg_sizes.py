@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 import torch
 
+from ctde_kit.errors import UserError
 from ctde_kit.modules import MultiAgentDeterministicActor, QMixer, action_value_critic, own_observation
 from ctde_kit.objectives import MADDPGLoss, MinimaxAdversary, TargetPolicySmoothing, TDLambdaReturn, TeamReward
 from ctde_kit.specs import TeamSpec
@@ -74,7 +76,7 @@ def test_in_keys_are_all_that_is_needed(recurrent: bool) -> None:
     assert torch.equal(loss(batch.select(*loss.in_keys))["loss_value"], expected["loss_value"])
     for key in loss.in_keys:
         if key not in ("is_init", ("next", "sheep", "mask")):  # these are read where they are there
-            with pytest.raises(Exception):  # noqa: B017, PT011
+            with pytest.raises(UserError, match=re.escape(f"key {key!r} is missing")):
                 loss(batch.select(*loss.in_keys).exclude(key))
 
 

@@ -49,7 +49,9 @@ def test_each_frame_comes_once_a_pass_with_all_of_its_entries(
 def test_a_slice_is_consecutive_steps_of_one_env(sequence_length: int) -> None:
     buffer = OnPolicyBuffer(12, sequence_length)
     buffer.extend(numbered())
-    for minibatch in buffer:
+    minibatches = list(buffer)
+    assert len(minibatches) == 2
+    for minibatch in minibatches:
         frame = minibatch["frame"]
         assert (frame.diff(dim=1) == 1).all()
         assert (frame[:, 0] % 100 % sequence_length == 0).all()
@@ -113,7 +115,9 @@ def test_minibatches_have_the_wanted_entries_alone() -> None:
     batch = TensorDict({"a": torch.arange(8).reshape(2, 4), "c": torch.zeros(2, 4)}, [2, 4])
     batch["agents", "b"] = torch.arange(8).reshape(2, 4)
     buffer.extend(batch)
-    for minibatch in buffer:
+    minibatches = list(buffer)
+    assert len(minibatches) == 2
+    for minibatch in minibatches:
         assert set(minibatch.keys(True, True)) == {"a", ("agents", "b")}
         assert torch.equal(minibatch["a"], minibatch["agents", "b"])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -191,15 +192,15 @@ def test_the_carried_hidden_state_is_saved() -> None:
     assert not torch.equal(goes_on, from_zero)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a second device")
 def test_a_carried_hidden_state_that_was_read_onto_the_cpu_follows_the_batch() -> None:
+    """The second device is one that every machine has."""
     critic = value_critic(TEAM, GROUP, make_network(True))
     first, second = two_batches()
     estimator, resumed = estimator_of(critic), estimator_of(critic)
     estimator(first)
     resumed.load_state_dict(estimator.state_dict())
-    critic.to("cuda")
-    assert resumed(second.to("cuda"))["agents", "advantage"].is_cuda
+    critic.to("meta")
+    assert resumed(second.to("meta"))["agents", "advantage"].is_meta
 
 
 def test_batches_of_other_envs_are_an_error() -> None:
@@ -308,21 +309,21 @@ def test_a_mask_is_not_broadcast_over_agents() -> None:
     _, batch = mortal_batch()
     critic = value_critic(TeamSpec((GROUP,)), GROUP, make_network(False), sees="observation")
     batch["agents", "mask"] = batch["agents", "mask"][..., :1]
-    with pytest.raises(UserError, match="mask"):
+    with pytest.raises(UserError, match=r"'mask'\): expected bool \[4, 7, n_agents=3\], found bool \[4, 7, 1\]"):
         estimator_of(critic)(batch)
 
 
 @pytest.mark.parametrize("missing", [("next", "agents", "reward"), ("next", "done"), ("next", "terminated"), "is_init"])
 def test_missing_entries_are_named(missing: Any) -> None:
     batch, _ = collect(TEAM, {}, *endings())
-    with pytest.raises(UserError, match=missing if isinstance(missing, str) else missing[-1]):
+    with pytest.raises(UserError, match=re.escape(f"key {missing!r} is missing")):
         estimator_of(value_critic(TEAM, GROUP, make_network(True)))(batch.exclude(missing))
 
 
 def test_a_teams_reward_is_not_broadcast_over_agents() -> None:
     batch, _ = collect(TEAM, {}, *endings())
     batch["next", "agents", "reward"] = batch["next", "agents", "reward"][:, :, :1]
-    with pytest.raises(UserError, match="reward"):
+    with pytest.raises(UserError, match=r"'reward'\): expected float32 \[4, 7, n_agents=3, 1\], found"):
         estimator_of(value_critic(TEAM, GROUP, make_network(False)))(batch)
 
 

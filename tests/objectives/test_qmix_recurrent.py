@@ -21,13 +21,15 @@ KEY = ("agents", "action_value")
 HIDDEN = ("agents", "actor_hidden")
 
 
-def case(share: Any = True, **options: Any) -> tuple[QMixLoss, TensorDictBase]:
+def case(
+    share: Any = True, make_mixer: Any = QMixer, state_dim: int | None = 10, **options: Any
+) -> tuple[QMixLoss, TensorDictBase]:
     """A loss whose targets are other networks, and a batch with ends inside, collected from the middle of episodes."""
-    team = TeamSpec((group_spec(action_mask=True),), state_dim=10)
+    team = TeamSpec((group_spec(action_mask=True),), state_dim=state_dim)
     actors = {"agents": make_q_actor(team["agents"], recurrent=True, share=share)}
     _, next_root = collect(team, actors, *endings(length=LENGTH))
     batch, _ = collect(team, actors, *endings(length=LENGTH), next_root)
-    loss = QMixLoss(actors, QMixer(team), gamma=0.9, **{"value_loss": "l2", **options})
+    loss = QMixLoss(actors, make_mixer(team), gamma=0.9, **{"value_loss": "l2", **options})
     for parameter in loss.target_networks.parameters():
         parameter.data.add_(0.3 * torch.randn_like(parameter))
     return loss, TeamReward(team, "sum")(batch)
@@ -137,7 +139,6 @@ def test_gradients_flow_through_time_within_a_sequence_alone() -> None:
 
 
 def test_vdn_needs_no_state() -> None:
-    team = TeamSpec((group_spec(),))
-    actors = {"agents": make_q_actor(team["agents"], recurrent=True)}
-    batch, _ = collect(team, actors, *endings())
-    assert QMixLoss(actors, VDNMixer(team), gamma=0.9)(TeamReward(team, "mean")(batch))["loss_qvalue"].isfinite()
+    loss, batch = case(make_mixer=VDNMixer, state_dim=None)
+    assert "state" not in batch.keys()  # noqa: SIM118
+    torch.testing.assert_close(loss(batch)["loss_qvalue"], by_hand(loss, batch).mean(), rtol=1e-5, atol=1e-6)

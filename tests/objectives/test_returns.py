@@ -142,7 +142,7 @@ def test_what_stands_behind_an_end_is_never_read(target: Callable[[dict[str, Ten
 def test_nothing_is_broadcast_over_agents(target: Callable[[dict[str, Tensor]], Tensor], name: str) -> None:
     steps = random_steps()
     steps[name] = steps[name][:, :, :1]
-    with pytest.raises(UserError, match=name):
+    with pytest.raises(UserError, match=rf"'{name}': \(4, 7, 1, 1\)"):
         target(steps)
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
-from ctde_kit.errors import UserError
+from ctde_kit.errors import NotFiniteError, UserError
 from ctde_kit.recipes import (
     CounterfactualCriticConfig,
     HardTarget,
@@ -101,7 +101,7 @@ def test_metrics_are_means_over_the_updates_that_gave_them() -> None:
 def test_a_loss_that_is_not_finite_is_named_with_its_update() -> None:
     parts = small_coma_config(entropy_coeff=0.1).build()
     parts.update.actor.losses["agents"].entropy_coeff = float("nan")
-    with pytest.raises(Exception, match=r"loss_entropy is nan in update 7 of 7 at 60 frames"):
+    with pytest.raises(NotFiniteError, match=r"loss_entropy is nan in update 7 of 7 at 60 frames"):
         next(iterate(parts))
 
 

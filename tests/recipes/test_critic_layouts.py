@@ -163,7 +163,7 @@ def test_reports_of_nothing_of_unfinished_and_of_unequal_runs(study: Path, tmp_p
     report = "critic-layouts"
     program = "ctde-critic-layouts"
     assert_one_line(call_here(tmp_path, report), "it holds no LAYOUT/seed_SEED", program=program)
-    assert_one_line(call_here(tmp_path, report, "run=x"), "run", program=program)
+    assert_one_line(call_here(tmp_path, report, "run=x"), "run=x: there is no such option", program=program)
     copy = tmp_path / "runs"
     for path in study.glob("runs/*/seed_*"):
         target = copy / path.relative_to(study / "runs")

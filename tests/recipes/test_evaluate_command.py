@@ -168,7 +168,7 @@ def test_paths_may_hold_any_sign(runs: Path, tmp_path: Path) -> None:
         (["mappo", "task.max_steps=many"], "task.max_steps=many: Value 'many'"),
         (["mappo", "task=vmas/navigatoin"], "'vmas/navigatoin': there is no such task"),
         (["mappo", "task=vmas/simple_tag"], "mappo has no policy for group 'adversary' of vmas/simple_tag"),
-        (["mappo", "episods=4"], "episods"),
+        (["mappo", "episods=4"], "episods=4: there is no such option; did you mean episodes?"),
         (["mappo", "opponents.agnet=random"], "opponents.agnet: no such group; vmas/navigation has agents"),
         (["lbf", "policy=heuristic"], "heuristic: scripted policies come with VMAS's scenarios"),
         (["tag", "policy=heuristic"], "VMAS ships no scripted policy for simple_tag; it does for balance, discovery"),

@@ -34,7 +34,7 @@ from tests.reliability.faults import full_disk
         ("pqn", ["minibatch_frames=61"], "minibatch_frames=61: expected at most frames_per_batch=60"),
         ("mappo", ["network@actor=gru", "sequence_length=4"], "sequence_length=4: expected a divisor of the 10 steps"),
         ("pqn", ["sequence_length=4"], "sequence_length=4: expected a divisor of the 10 steps"),
-        ("mappo", ["frames_per_batch=61"], "frames_per_batch"),
+        ("mappo", ["frames_per_batch=61"], "frames_per_batch=61: expected a multiple of the 6 envs, such as 60"),
     ],
 )
 def test_a_batch_that_does_not_fit_is_known_at_once(

@@ -120,4 +120,5 @@ def test_a_bad_command_line_is_one_line(recipe: str, argument: str, tmp_path: Pa
 
 @pytest.mark.parametrize(("recipe", "argument"), sample(LINES, 5))
 def test_so_it_is_in_a_process_of_its_own(recipe: str, argument: str, tmp_path: Path) -> None:
-    assert_one_line(call(tmp_path, recipe, argument), "", program=f"ctde-{recipe}")
+    expected = call_here(tmp_path, recipe, argument)
+    assert_one_line(call(tmp_path, recipe, argument), expected.stderr.strip(), program=f"ctde-{recipe}")

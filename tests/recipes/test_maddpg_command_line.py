@@ -56,6 +56,8 @@ def test_each_recipe_runs_and_says_which_it_is(recipe: str, tmp_path: Path) -> N
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["algorithm"] == recipe
     resumed = call_here(tmp_path, recipe, "resume=run", "total_frames=180")
     assert resumed.returncode == 0, resumed.stderr
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (summary["algorithm"], summary["frames"]) == (recipe, 180)
 
 
 def test_the_preset_gives_the_reports_setting(tmp_path: Path) -> None:
@@ -105,7 +107,7 @@ def test_an_opponent_from_the_command_line(tmp_path: Path) -> None:
         (["exploration=gausian"], "did you mean gaussian"),
         (["preset=none_such"], "there is no such preset"),
         (["minimax_epsilon=-1"], "minimax_epsilon=-1"),
-        (["exploration.sigma=3"], "sigma"),
+        (["exploration.sigma=3"], "exploration.sigma=3: not with what is chosen here"),
         (["task=vmas/simple_tag", "mixer=vdn", "critic=decentralized"], "adversary, agent compete in vmas/simple_tag"),
         (["mixer=qplex", "task.continuous_actions=false", "exploration=gumbel"], "use mixer=qmix or mixer=vdn"),
     ],

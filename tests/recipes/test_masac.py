@@ -186,4 +186,4 @@ def test_mistakes_are_one_line(make: Any, message: str) -> None:
 
 def test_a_mistake_on_the_command_line_is_one_line(tmp_path: Path) -> None:
     result = call_here(tmp_path, "masac", "exploration=gaussian", "total_frames=6000")
-    assert_one_line(result, "exploration", program="ctde-masac")
+    assert_one_line(result, "exploration=gaussian: ctde-masac has no exploration to choose", program="ctde-masac")

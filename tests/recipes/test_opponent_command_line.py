@@ -73,7 +73,7 @@ def test_a_loaded_group_goes_on_against_a_scripted_one(earlier: Path) -> None:
         (["-m", "opponents.agent=random,earlier"], "scripted policies and runs cannot be swept together"),
         (["initial.agent=nowhere"], "initial.agent=nowhere: no run directory"),
         (["opponents.agent=earlier", "task.params.num_adversaries=2"], "does not fit group 'agent'"),
-        (["opponents.agent=earlier", "opponents.agent.sampeld=true"], "sampeld"),
+        (["opponents.agent=earlier", "opponents.agent.sampeld=true"], "Key 'sampeld' not in"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_code_2(arguments: list[str], message: str, earlier: Path) -> None:

@@ -103,10 +103,9 @@ def test_the_learners_random_numbers_do_not_depend_on_the_opponents(trained: Pat
     assert same(*(list(parts.update.losses.parameters()) for parts in built))
 
 
-def test_hidden_states_of_a_frozen_recurrent_group_are_carried_and_reset(trained: Path, kind: str) -> None:
-    if kind == "mlp":
-        return
-    parts = config("mlp", opponents={"agent": RunOpponent(str(trained))}).build()
+def test_hidden_states_of_a_frozen_recurrent_group_are_carried_and_reset(tmp_path: Path) -> None:
+    recurrent = run(tmp_path / "gru", config("gru", total_frames=60))
+    parts = config("mlp", opponents={"agent": RunOpponent(str(recurrent))}).build()
     batch = next(iter(parts.collector))
     hidden, following = batch["agent", "actor_hidden"], batch["next", "agent", "actor_hidden"]
     is_init = batch["is_init"].squeeze(-1)
@@ -197,10 +196,19 @@ def test_scripted_predators_play_as_the_chase_does(tmp_path: Path) -> None:
 
 
 def test_evaluation_has_the_opponents_too(trained: Path, kind: str) -> None:
-    parts = config(kind, opponents={"agent": RunOpponent(str(trained))}).build()
-    returns = evaluate(parts.collector.env, parts.policy, ["adversary", "agent"], episodes=12, seed=3)
-    assert returns.by_group["adversary"].shape == (12, 3)
-    assert returns.by_group["agent"].shape == (12, 2)
+    task = tag(params={"shape_agent_rew": True, "shape_adversary_rew": True})
+    parts = config(kind, task=task, opponents={"agent": RunOpponent(str(trained))}).build()
+    theirs = load(trained).policy
+    theirs.actors["adversary"].load_state_dict(parts.policy.actors["adversary"].state_dict())
+    at_random = config(kind, task=task, opponents={"agent": RandomOpponent()}).build().policy
+    found, expected, other = (
+        evaluate(parts.collector.env, policy, ["adversary", "agent"], episodes=12, seed=3).by_group
+        for policy in (parts.policy, theirs, at_random)
+    )
+    assert found["adversary"].shape == (12, 3)
+    for group in ("adversary", "agent"):
+        torch.testing.assert_close(found[group], expected[group])
+        assert not torch.isclose(found[group], other[group]).any()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -215,6 +216,7 @@ def test_a_run_goes_on_from_another_directory(own: Path, tmp_path: Path) -> None
     assert f"names code of its own, {own / 'mine.py'}:Scenario: look at it" in refused.stderr
     resumed = call_here(tmp_path, "mappo", "resume=own/run", "total_frames=80", "trust=true")
     assert resumed.returncode == 0, resumed.stderr
+    assert json.loads((own / "run" / "summary.json").read_text())["frames"] == 80
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,8 @@ def test_each_recipe_runs_and_says_which_it_is(recipe: str, tmp_path: Path) -> N
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["algorithm"] == recipe
     resumed = call_here(tmp_path, recipe, "resume=run", "total_frames=180")
     assert resumed.returncode == 0, resumed.stderr
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (summary["algorithm"], summary["frames"]) == (recipe, 180)
 
 
 @pytest.mark.parametrize("task", ["two_step", "climbing", "penalty"])
@@ -92,7 +94,7 @@ def test_matrix_games_are_tasks(task: str, tmp_path: Path) -> None:
         (["task=memory/recall", "returns.n=3"], "replay=transitions: these returns need sequences; use replay=seq"),
         (["task=memory/recall", "returns=td_lambda"], "replay=transitions: these returns need sequences; use replay"),
         (["mixer=qmx"], "did you mean qmix"),
-        (["task=memory/recall", "returns.m=3"], "m"),
+        (["task=memory/recall", "returns.m=3"], "there is no such option; did you mean returns.n or returns or"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_code_2(arguments: list[str], message: str, tmp_path: Path) -> None:

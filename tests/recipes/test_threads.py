@@ -42,4 +42,5 @@ def test_without_the_option_they_are_left_alone() -> None:
 
 @pytest.mark.parametrize("value", ["0", "-1", "two"])
 def test_only_whole_numbers_above_0(value: str, tmp_path: Path) -> None:
-    assert_one_line(call_here(tmp_path, "mappo", f"threads={value}"), "threads", program="ctde-mappo")
+    refused = call_here(tmp_path, "mappo", f"threads={value}")
+    assert_one_line(refused, f"threads={value}: expected a", program="ctde-mappo")

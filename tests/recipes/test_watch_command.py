@@ -91,7 +91,9 @@ def test_attention_and_listening_stand_beside_the_frames(runs: Path) -> None:
 
 def test_who_is_moved_by_whom_stands_beside_the_frames(runs: Path) -> None:
     stage, config = staged(runs, "bicnet", show=["best", "worst"])
-    for frames in videos(stage, config).values():
+    shown = videos(stage, config)
+    assert [title.partition(" ")[0] for title in shown] == ["best", "worst"]
+    for frames in shown.values():
         assert {frame.shape for frame in frames} == {(480, 480 + 336, 3)}
         # It changes from step to step.
         assert not np.array_equal(frames[0][:, 480:], frames[-1][:, 480:])

@@ -76,17 +76,6 @@ def test_taking_a_checkpoint_changes_nothing(tmp_path: Path) -> None:
     assert_same(parameters(unsaved), parameters(saved))
 
 
-def perturb(state: object) -> int:
-    """Change every floating tensor of a nested state in place; returns their number."""
-    if isinstance(state, torch.Tensor):
-        if state.is_floating_point():
-            state.add_(1.0)
-            return 1
-        return 0
-    values = state.values() if isinstance(state, dict) else state if isinstance(state, (list, tuple)) else []
-    return sum(map(perturb, values))
-
-
 @pytest.mark.parametrize("part", ["collector", "prepare", "update", "policy"])
 def test_every_part_is_restored(part: str) -> None:
     parts = advance(small_config("gru").build(), 2)

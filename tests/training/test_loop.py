@@ -25,7 +25,9 @@ def test_first_minibatch_after_collection_has_ratio_one() -> None:
     for kind in ("mlp", "gru"):
         length = 10 if kind == "gru" else None
         parts = small_config(kind, epochs=1, minibatch_frames=60, sequence_length=length, total_frames=300).build()
-        for iteration in iterate(parts):
+        iterations = list(iterate(parts))
+        assert len(iterations) == 5
+        for iteration in iterations:
             assert abs(iteration.metrics["approx_kl"]) < 1e-6, (kind, iteration.frames)
             assert iteration.metrics["clip_fraction"] == 0
             assert abs(iteration.metrics["loss_objective"]) < 1e-5

@@ -181,6 +181,7 @@ def test_workers_outlive_a_signal_to_the_whole_group(number: int, tmp_path: Path
     frames = int(latest_checkpoint(tmp_path / "run" / "checkpoints").stem.partition("_")[2])
     resumed = call_here(tmp_path, "mappo", f"resume={said[2]}", f"total_frames={frames + 60}")
     assert resumed.returncode == 0, resumed.stderr
+    assert latest_checkpoint(tmp_path / "run" / "checkpoints").stem == f"frames_{frames + 60}"
 
 
 @pytest.mark.slow

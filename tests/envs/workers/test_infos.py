@@ -83,7 +83,9 @@ def test_infos_that_are_named_are_numbers_of_each_agent() -> None:
 def test_evaluations_keep_their_sums_and_last_values() -> None:
     env = worker_env(Reporting, n_envs=2, n_workers=1, infos=["place", "success"])
     policy = TeamPolicy({"a": RandomActor(TeamSpec.from_env(env)["a"])})
-    for row in evaluate(env, policy, ["a"], episodes=4, seed=0).records():
+    rows = evaluate(env, policy, ["a"], episodes=4, seed=0).records()
+    assert len(rows) == 4
+    for row in rows:
         assert (row["a/info/place_sum"], row["a/info/place_last"]) == (61.5, 30.5)
         assert (row["a/info/success_sum"], row["a/info/success_last"]) == (0.5, 0.5)
     env.close()

@@ -127,11 +127,9 @@ def test_behind_a_gru_the_past_is_heard_and_neither_the_future_nor_another_batch
     assert torch.equal(found, (same & past).expand(batch, 3, N, batch, 3, N))
 
 
-@either_front
 @pytest.mark.parametrize("agent_network", [MultiAgentMLP, MultiAgentGRU])
-def test_networks_without_a_channel_hear_nobody(agent_network: Any, recurrent: bool) -> None:
-    if recurrent != agent_network.recurrent:
-        return
+def test_networks_without_a_channel_hear_nobody(agent_network: Any) -> None:
+    recurrent = agent_network.recurrent
     options = {"hidden_size": H} if recurrent else {}
     network = agent_network(F, G, N, num_cells=(9,), **options)
     x = torch.randn(2, N, F)

@@ -143,7 +143,10 @@ def test_unknown_words_are_errors(wrong: dict[str, Any]) -> None:
         critic_of(**wrong)
 
 
-@pytest.mark.parametrize("sees", ["state", "agent_state"])
-def test_an_env_without_the_state_is_an_error(sees: Any) -> None:
-    with pytest.raises(UserError, match="state"):
+@pytest.mark.parametrize(
+    ("sees", "message"),
+    [("state", "no root key 'state'"), ("agent_state", r"no key \('sheep', 'state'\)")],
+)
+def test_an_env_without_the_state_is_an_error(sees: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         value_critic(TeamSpec((SHEEP,)), SHEEP, make_network(False), sees=sees)

@@ -69,7 +69,7 @@ def test_a_batch_of_the_dead_changes_nothing() -> None:
 
 
 def test_a_mask_is_not_broadcast_over_agents() -> None:
-    with pytest.raises(UserError, match="mask"):
+    with pytest.raises(UserError, match=r"expected a mask of the returns' shape \[4, 3, 1\]"):
         ValueNorm().update(torch.randn(4, 3, 1), torch.ones(4, 1, 1, dtype=torch.bool))
 
 

@@ -19,7 +19,7 @@ from ctde_kit.graph.cpp_library import use_cpp_kernels
 from ctde_kit.kernels import CPP_KERNELS
 from ctde_kit.modules import MultiAgentGRU
 from ctde_kit.modules.networks.gru_kernel import SOURCE, gru_sequence_backward_kernel, gru_sequence_kernel
-from ctde_kit.modules.networks.gru_sequence import gru_sequence, gru_sequence_backward, gru_states
+from ctde_kit.modules.networks.gru_sequence import gru_sequence, gru_sequence_backward, gru_states, states_before
 
 # Groups, steps, rows and units: below, at and across the kernel's blocks of rows and panels of units.
 SIZES = [(1, 5, 3, 8), (3, 7, 13, 5), (2, 6, 25, 33), (1, 1, 1, 1), (1, 9, 24, 64)]
@@ -80,9 +80,15 @@ def test_gradients_are_those_of_differences() -> None:
 
 def test_a_gradient_that_nobody_asks_for_is_not_computed() -> None:
     gates, hidden, resets, weight, bias = inputs((2, 4, 3, 2))
-    states = gru_states(gates.requires_grad_(), hidden, resets, weight, bias)
-    expected = gradients(gru_states, inputs((2, 4, 3, 2)))[1]
-    assert torch.autograd.grad(states.sum(), gates)[0].shape == expected.shape
+    arguments = (gates.requires_grad_(), hidden, resets, weight.requires_grad_(), bias)
+    expected = torch.autograd.grad(loop(*arguments).sum(), [gates, weight])
+    # The operation itself calls it once, and the gradient of weights a second time.
+    with mock.patch(f"{gru_states.__module__}.states_before", wraps=states_before) as calls:
+        both = torch.autograd.grad(gru_states(*arguments).sum(), [gates, weight])
+        assert calls.call_count == 2
+        one = torch.autograd.grad(gru_states(*arguments[:3], weight.detach(), bias).sum(), [gates])
+        assert calls.call_count == 3
+    torch.testing.assert_close((*both, *one), (*expected, expected[0]))
 
 
 @pytest.mark.slow

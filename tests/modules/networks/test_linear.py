@@ -33,7 +33,7 @@ def test_an_agents_loss_moves_only_its_own_set() -> None:
 
 @pytest.mark.parametrize("share_params", [False, [0, 1, 0]])
 def test_another_number_of_agents_is_an_error(share_params: Any) -> None:
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError, match=r"\(1\) must match the existing size \(3\)"):
         AgentLinear(5, 2, n_agents=3, share_params=share_params)(torch.randn(7, 1, 5))
 
 

@@ -14,11 +14,12 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
 from ctde_kit.errors import UserError
-from ctde_kit.modules import MultiAgentDeterministicActor, RandomActor, TanhNormal, action_value_critic, own_observation
+from ctde_kit.modules import MultiAgentDeterministicActor, TanhNormal, action_value_critic, own_observation
 from ctde_kit.objectives import MASACLoss
 from ctde_kit.specs import TeamSpec
 from tests.contracts.fakes import group_spec, make_actor, make_network
 from tests.objectives.maddpg import formulas
+from tests.objectives.maddpg.test_opponents import Scripted
 
 GAMMA, SIZE = 0.9, 11
 
@@ -242,7 +243,7 @@ def test_losses_and_gradients_are_the_papers(kind: str, options: dict[str, Any],
 
 
 @pytest.mark.parametrize("kind", ["continuous", "categorical"])
-def test_the_dead_and_the_forbidden_change_nothing(kind: str) -> None:
+def test_the_dead_change_nothing(kind: str) -> None:
     team = herd(kind)
     loss, _, _, _ = make(team)
     batch = transitions(team)
@@ -253,6 +254,10 @@ def test_the_dead_and_the_forbidden_change_nothing(kind: str) -> None:
     changed["wolves", "observation"][dead] = 1e3
     changed["next", "wolves", "observation"][dead] = -1e3
     changed["next", "wolves", "reward"][dead] = 1e6
+    changed["wolves", "action"][dead] = 7
+    if kind != "continuous":
+        for part in (changed, changed["next"]):
+            part["wolves", "action_mask"][dead] = ~part["wolves", "action_mask"][dead]
     torch.manual_seed(1)
     for name, value in loss(changed).items():
         torch.testing.assert_close(value, before[name], msg=lambda m, n=name: f"{n}: {m}")
@@ -299,15 +304,33 @@ def test_the_temperature_rises_where_entropy_is_below_its_target(entropy: float,
     assert all((temperature.log_alpha.grad < 0).all() == rises for temperature in loss.temperatures.values())
 
 
+class Stubborn(Scripted):
+    """Chooses one action, whatever it sees."""
+
+    choice = 0
+
+    def does(self, observation: Tensor) -> Tensor:
+        return torch.full(observation.shape[:-1], self.choice)
+
+
 def test_opponents_act_in_targets() -> None:
     team = herd("categorical")
-    wolves = make_actor(team["wolves"])
+    wolves, sheep = make_actor(team["wolves"]), Stubborn(team["sheep"])
     critics, twins = ({"wolves": action_value_critic(team, team["wolves"], make_network(False))} for _ in range(2))
-    loss = MASACLoss({"wolves": wolves, "sheep": RandomActor(team["sheep"])}, critics, twins, gamma=GAMMA)
+    loss = MASACLoss({"wolves": wolves, "sheep": sheep}, critics, twins, gamma=GAMMA)
     batch = transitions(team)
-    values = {loss(batch.clone())["target_value"].item() for _ in range(3)}
-    assert len(values) == 3
-    assert set(loss(batch).keys()) == set(loss.out_keys)
+    assert set(loss(batch.clone()).keys()) == set(loss.out_keys)
+
+    def target_value(choice: int) -> float:
+        sheep.choice = choice
+        torch.manual_seed(1)  # of what the wolves do
+        return loss(batch.clone())["target_value"].item()
+
+    before = target_value(0)
+    assert target_value(3) != before
+    # What they did before is in no target.
+    batch["sheep", "action"] = (batch["sheep", "action"] + 1) % 6
+    assert target_value(0) == before
 
 
 def test_a_sample_is_scored_by_its_unsquashed_value() -> None:
