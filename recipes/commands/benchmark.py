@@ -15,11 +15,10 @@ from ctde_kit.cores import usable_cores
 from ctde_kit.errors import RunStopped, UserError
 from ctde_kit.recipes.commands.application import compose
 from ctde_kit.recipes.commands.loading import read_config
-from ctde_kit.recipes.commands.options import CONF, options_of
+from ctde_kit.recipes.commands.options import CONF, Options, options_of
 from ctde_kit.recipes.commands.own_tasks import with_own_task
 from ctde_kit.recipes.commands.recipes import RECIPES
-from ctde_kit.recipes.commands.short_forms import expand
-from ctde_kit.recipes.commands.train import recipe_config
+from ctde_kit.recipes.commands.train import checked_overrides, recipe_config
 from ctde_kit.recipes.configs.benchmark_options import FILE_KEYS, BenchmarkOptions
 from ctde_kit.recipes.configs.data import read_data, to_data
 from ctde_kit.recipes.configs.recipe import RecipeConfig, has_field
@@ -185,8 +184,8 @@ def _hint(name: str, known: Iterable[str]) -> str:
 
 def _composed(run: PlannedRun) -> RecipeConfig:
     """The checked configuration of a run."""
-    arguments = with_own_task([f"task={run.task}", *run.options])
-    overrides = [override for argument in arguments for override in expand(argument)]
+    options = Options.of(RECIPES[run.recipe].config, run.recipe)
+    overrides = checked_overrides(run.recipe, options, [f"task={run.task}", *run.options])
     config = recipe_config(compose(run.recipe, overrides))
     if config.algorithm != run.recipe:
         raise UserError(f"recipes: {run.label}: algorithm={config.algorithm}: this is {run.recipe}; name that recipe")

@@ -37,13 +37,22 @@ def train(name: str, arguments: list[str]) -> None:
     if any(argument.startswith("resume=") for argument in arguments):
         _resume(name, arguments)
         return
+    options = Options.of(RECIPES[name].config, name)
+    overrides = checked_overrides(name, options, arguments)
+    compose_and_run(f"ctde-{name}", name, options, overrides, lambda cfg, path: _start(name, cfg, path))
+
+
+def checked_overrides(name: str, options: Options, arguments: list[str]) -> list[str]:
+    """The command line of the recipe ``name`` as hydra takes it.
+
+    Raises:
+        UserError: for mistakes that can be seen before anything is composed.
+    """
     arguments = with_own_task(arguments)
     check_critic(name, arguments)
-    options = Options.of(RECIPES[name].config, name)
     arguments = [with_whole_numbers(argument) for argument in arguments]
     check_arguments(f"ctde-{name}", options, arguments)
-    overrides = [override for argument in arguments for override in expand(argument)]
-    compose_and_run(f"ctde-{name}", name, options, overrides, lambda cfg, path: _start(name, cfg, path))
+    return [override for argument in arguments for override in expand(argument)]
 
 
 def check_critic(name: str, arguments: list[str]) -> None:

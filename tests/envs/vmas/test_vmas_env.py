@@ -208,7 +208,13 @@ def test_steps_equal_torchrls_env() -> None:
         assert torch.equal(step["next", "agents", "reward"], reference["next", "agents", "reward"])
 
 
-@pytest.mark.parametrize("scenario", shipped_scenarios())
+# Their worlds take seconds to build.
+LARGE = ("road_traffic", "sampling")
+
+
+@pytest.mark.parametrize(
+    "scenario", [pytest.param(name, marks=[pytest.mark.slow] * (name in LARGE)) for name in shipped_scenarios()]
+)
 def test_every_shipped_scenario_builds_and_steps(scenario: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
