@@ -148,6 +148,14 @@ def distributed(session: nox.Session) -> None:
 
 
 @nox.session
+def extras(session: nox.Session) -> None:
+    """What the default run skips for want of a package: SMAX, RWARE, OpenSpiel, and the sweepers and launchers."""
+    session.install("-e", ".[test,smax,rware,openspiel,sweep]")
+    files = ["envs/test_smax.py", "envs/pettingzoo/test_pettingzoo.py", "recipes/test_sweeps.py", "test_public_names.py"]
+    session.run("pytest", "-n", "0", *(f"tests/{file}" for file in files), *session.posargs)
+
+
+@nox.session
 def gpu(session: nox.Session) -> None:
     """On a machine with a CUDA device and a CUDA build of torch: parity with the CPU, and speed."""
     session.install("-e", ".[test]")
