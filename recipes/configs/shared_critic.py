@@ -21,8 +21,8 @@ class SharedCriticConfig(CriticConfig):
     """No network of its own: the actor's gives each agent's value beside its policy (MAPPO, IPPO and A2C).
 
     Args:
-        average_every: null, for it has no parameters of its own.
-        network: not used: network@actor gives the values; leave it as it is.
+        average_every: null; it has no parameters of its own.
+        network: unused, leave it as it is; network@actor chooses the network.
 
     >>> from ctde_kit.recipes import MAPPOConfig, SharedCriticConfig, VmasTask
     >>> task = VmasTask("vmas/navigation", n_envs=2)
