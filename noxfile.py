@@ -151,8 +151,9 @@ def distributed(session: nox.Session) -> None:
 def extras(session: nox.Session) -> None:
     """What the default run skips for want of a package: SMAX, RWARE, OpenSpiel, and the sweepers and launchers."""
     session.install("-e", ".[test,smax,rware,openspiel,sweep]")
-    files = ["envs/test_smax.py", "envs/pettingzoo/test_pettingzoo.py", "recipes/test_sweeps.py", "test_public_names.py"]
-    session.run("pytest", "-n", "0", *(f"tests/{file}" for file in files), *session.posargs)
+    files = ["envs/test_smax.py", "envs/pettingzoo/test_pettingzoo.py", "recipes/test_sweeps.py"]
+    paths = [f"tests/{file}" for file in (*files, "test_public_names.py")]
+    session.run("pytest", "-n", "0", *paths, *session.posargs)
 
 
 @nox.session

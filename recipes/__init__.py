@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from ctde_kit.recipes.configs.recipe import CheckpointConfig, EvaluationConfig, RecipeConfig
     from ctde_kit.recipes.configs.replays import EpisodeForm, ReplayConfig, SequenceForm, TransitionForm
     from ctde_kit.recipes.configs.return_forms import NStepReturns, TDLambdaReturns
+    from ctde_kit.recipes.configs.shared_critic import SharedCriticConfig
     from ctde_kit.recipes.configs.target_rules import HardTarget, PolyakTarget
     from ctde_kit.recipes.configs.tasks.cue_task import CueTask
     from ctde_kit.recipes.configs.tasks.lbf_task import LbfTask
@@ -88,6 +89,7 @@ _NAMES = {
     "ctde_kit.recipes.configs.recipe": ("CheckpointConfig", "EvaluationConfig", "RecipeConfig"),
     "ctde_kit.recipes.configs.replays": ("EpisodeForm", "ReplayConfig", "SequenceForm", "TransitionForm"),
     "ctde_kit.recipes.configs.return_forms": ("NStepReturns", "TDLambdaReturns"),
+    "ctde_kit.recipes.configs.shared_critic": ("SharedCriticConfig",),
     "ctde_kit.recipes.configs.target_rules": ("HardTarget", "PolyakTarget"),
     "ctde_kit.recipes.configs.tasks.cue_task": ("CueTask",),
     "ctde_kit.recipes.configs.tasks.lbf_task": ("LbfTask",),
@@ -153,6 +155,7 @@ __all__ = [
     "ReplayConfig",
     "RunOpponent",
     "SequenceForm",
+    "SharedCriticConfig",
     "SmaxTask",
     "SyncConfig",
     "TDLambdaReturns",

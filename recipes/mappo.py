@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 class MAPPOConfig(PPOConfig):
     """MAPPO (Yu et al. 2022), IPPO and A2C, as data: ``build`` gives the parts; see also ``PPOConfig``.
 
-    IPPO is ``algorithm="ippo"`` with ``critic=ValueCriticConfig(sees="observation")``. A2C (Mnih et al. 2016) is
-    ``algorithm="a2c"`` with ``epochs=1`` and ``minibatch_frames=None``: there the ratio is always 1, so that the
-    clipped objective has the gradient of A2C.
+    IPPO is ``algorithm="ippo"`` with ``critic=ValueCriticConfig(sees="observation")``, or ``SharedCriticConfig()`` for
+    one network that is actor and critic. A2C (Mnih et al. 2016) is ``algorithm="a2c"`` with ``epochs=1`` and
+    ``minibatch_frames=None``: there the ratio is always 1, so that the clipped objective has the gradient of A2C.
 
     >>> from ctde_kit.recipes import MAPPOConfig, VmasTask, iterate
     >>> task = VmasTask("vmas/navigation", n_envs=2, max_steps=5)
@@ -35,7 +35,7 @@ class MAPPOConfig(PPOConfig):
     def __post_init__(self) -> None:
         self.check_run(("mappo", "ippo", "a2c"))
         self.check_options()
-        if self.algorithm == "ippo":
+        if self.algorithm == "ippo" and not self.critic.shares_actor:
             check_decentralized("ippo", self.critic)
         if self.algorithm == "a2c" and (self.epochs, self.minibatch_frames) != (1, None):
             raise UserError(

@@ -18,11 +18,12 @@ from ctde_kit.objectives.entry_checks import parameter_dtype
 from ctde_kit.objectives.masking import masked_mean
 from ctde_kit.objectives.module_loss import ModuleLoss
 from ctde_kit.objectives.orders import order_keys, with_orders
-from ctde_kit.objectives.part_checks import check_critic_of_states
-from ctde_kit.objectives.read_entries import entries_read_by
+from ctde_kit.objectives.part_checks import check_critic_of_states, is_part_of
+from ctde_kit.objectives.policy_entropy import entropy_of
+from ctde_kit.objectives.read_entries import entries_read_by, keys_of
 from ctde_kit.objectives.unroll import check_time_axis
 from ctde_kit.objectives.value_loss import VALUE_LOSSES, ValueLoss, distance_to_target
-from ctde_kit.protocols import HasGroup, ReturnScale, SamplesEntropy
+from ctde_kit.protocols import HasGroup, ReturnScale
 from ctde_kit.shards import average_of_all
 
 ESTIMATOR_ADVICE = "AdvantageEstimator writes it, or change its key with set_keys"
@@ -45,6 +46,9 @@ class MAPPOLoss(ModuleLoss):
     where sequences are padded, ``("collector", "mask")`` ``[*B]``: entries of dead agents and of padding change
     nothing. Gives the scalars ``loss_objective``, ``loss_critic`` and ``loss_entropy``, whose sum is to be minimized,
     and, detached, ``entropy``, ``approx_kl``, ``clip_fraction`` and ``explained_variance``.
+
+    The critic may be the actor's own network: ``agent_network`` of a ``MultiAgentActor`` with ``value_head=True``. Then
+    one pass gives distributions and values, and the parameters are the actor's alone.
 
     Args:
         actor: has ``get_dist``; writes the action.
@@ -95,6 +99,7 @@ class MAPPOLoss(ModuleLoss):
         "ck.AdvantageEstimator(critic, keys, gamma=..., lmbda=...)(batch) or TorchRL's GAE(value_network=...) reads "
         "rewards and flags, and writes advantages and targets"
     )
+    critic_network: TensorDictModuleBase
     value_norm: ReturnScale | None
     default_keys = _AcceptedKeys
     out_keys: list[NestedKey] = [  # noqa: RUF012
@@ -129,7 +134,13 @@ class MAPPOLoss(ModuleLoss):
                 f"clip_value={clip_value}: stored values are of a fixed order of agents, but this critic sees "
                 "random orders; use clip_value=None"
             )
-        self.actor_network, self.critic_network, self.value_norm = actor, critic, value_norm
+        self.actor_network, self.value_norm = actor, value_norm
+        self.shares_network = is_part_of(critic, actor)
+        if self.shares_network:
+            # Kept out of the module tree, where its parameters would be clipped and saved twice.
+            object.__setattr__(self, "critic_network", critic)
+        else:
+            self.critic_network = critic
         self.clip_epsilon, self.clip_value = clip_epsilon, clip_value
         self.entropy_coeff, self.critic_coeff = entropy_coeff, critic_coeff
         self.value_loss: ValueLoss = check_choice(type(self).__name__, "value_loss", value_loss, VALUE_LOSSES)
@@ -146,7 +157,9 @@ class MAPPOLoss(ModuleLoss):
         )
 
     def critics_by_group(self) -> dict[str, nn.ModuleDict]:
-        """The critic, and the units in which it learns returns."""
+        """The critic, and the units in which it learns returns; none where it is the actor's own network."""
+        if self.shares_network:
+            return {}
         actor = self.actor_network
         parts: dict[str, nn.Module] = {"critic": self.critic_network}
         if isinstance(self.value_norm, nn.Module):
@@ -189,19 +202,29 @@ class MAPPOLoss(ModuleLoss):
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
         self._check_entries(tensordict, parameter_dtype(self))
         check_time_axis(type(self).__name__, tensordict, self.in_keys)
-        terms = self.policy_terms(tensordict, self.actor_network) | self.value_terms(tensordict)
+        outputs = tensordict.copy()
+        terms = self.policy_terms(tensordict, self.actor_network, outputs)
+        terms |= self.value_terms(tensordict, outputs if self.shares_network else None)
         return TensorDict({name: terms[str(name)] for name in self.out_keys})
 
-    def policy_terms(self, tensordict: TensorDictBase, actor: ProbabilisticTensorDictSequential) -> dict[str, Tensor]:
-        """``loss_objective``, ``loss_entropy`` and the policy's metrics, of the group whose policy ``actor`` is."""
+    def policy_terms(
+        self,
+        tensordict: TensorDictBase,
+        actor: ProbabilisticTensorDictSequential,
+        outputs: TensorDictBase | None = None,
+    ) -> dict[str, Tensor]:
+        """``loss_objective``, ``loss_entropy`` and the policy's metrics, of the group whose policy ``actor`` is.
+
+        ``outputs`` is a copy of ``tensordict``, into which the actor's network writes.
+        """
         alive = self._alive(tensordict)
         advantage = self._advantage(tensordict, alive)
-        dist, log_ratio = self._dist_and_log_ratio(tensordict, actor, alive)
+        dist, log_ratio = self._dist_and_log_ratio(tensordict, actor, alive, outputs)
         check_same_shape(log_ratio=log_ratio, advantage=advantage)
         ratio = log_ratio.exp()
         clipped = ratio.clamp(1 - self.clip_epsilon, 1 + self.clip_epsilon)
         gain = torch.minimum(ratio * advantage, clipped * advantage)
-        entropy = masked_mean(self._entropy(dist), alive)
+        entropy = masked_mean(entropy_of(dist, self.samples_mc_entropy), alive)
         with torch.no_grad():
             approx_kl = masked_mean(ratio - 1 - log_ratio, alive)
             clip_fraction = masked_mean(((ratio - 1).abs() > self.clip_epsilon).to(ratio.dtype), alive)
@@ -232,12 +255,16 @@ class MAPPOLoss(ModuleLoss):
         return valid_entry(tensordict, self.tensor_keys.advantage, alive).squeeze(-1)
 
     def _dist_and_log_ratio(
-        self, tensordict: TensorDictBase, actor: ProbabilisticTensorDictSequential, alive: Tensor | None
+        self,
+        tensordict: TensorDictBase,
+        actor: ProbabilisticTensorDictSequential,
+        alive: Tensor | None,
+        outputs: TensorDictBase | None = None,
     ) -> tuple[torch.distributions.Distribution, Tensor]:
         """The distribution of actions, and their ``log_ratio``."""
         action = valid_entry(tensordict, self.tensor_keys.action, alive)
         old_log_prob = valid_entry(tensordict, self.tensor_keys.sample_log_prob, alive)
-        dist = actor.get_dist(tensordict.copy())
+        dist = actor.get_dist(tensordict.copy() if outputs is None else outputs)
         log_prob = dist.log_prob(action)
         check_same_shape(log_prob=log_prob, sample_log_prob=old_log_prob)
         log_ratio = log_prob - old_log_prob
@@ -247,14 +274,15 @@ class MAPPOLoss(ModuleLoss):
         """What learns the target, of the critic's values ``[*B, n_agents, 1]``, in the same shape."""
         return value
 
-    def value_terms(self, tensordict: TensorDictBase) -> dict[str, Tensor]:
-        """``loss_critic`` and ``explained_variance``."""
+    def value_terms(self, tensordict: TensorDictBase, outputs: TensorDictBase | None = None) -> dict[str, Tensor]:
+        """``loss_critic`` and ``explained_variance``; ``outputs`` is what the critic wrote, ``None``: it is run."""
         keys, valued = self.tensor_keys, self._valued(tensordict)
         target = valid_entry(tensordict, keys.value_target, valued)
         stored = required_entry(tensordict, keys.value)
         old_value = valid_entry(tensordict.copy().set(keys.value, self._value_of(stored)), keys.value, valued)
         inputs = with_orders([self.critic_network], tensordict.copy())
-        value = self._value_of(self.critic_network(inputs).get(keys.value))
+        written = self.critic_network(inputs) if outputs is None else outputs
+        value = self._value_of(written.get(keys.value))
         check_same_shape(state_value=value, value_target=target, old_state_value=old_value)
         if self.value_norm is not None:
             target = self.value_norm.normalize(target)
@@ -275,20 +303,3 @@ class MAPPOLoss(ModuleLoss):
 
     def _distance(self, value: Tensor, target: Tensor) -> Tensor:
         return distance_to_target(value - target, self.value_loss, self.huber_delta)
-
-    def _entropy(self, dist: torch.distributions.Distribution) -> Tensor:
-        if isinstance(dist, SamplesEntropy):
-            return dist.sampled_entropy(self.samples_mc_entropy)
-        try:
-            return dist.entropy()
-        except NotImplementedError:
-            samples = dist.rsample((self.samples_mc_entropy,))
-            return -dist.log_prob(samples).mean(0)
-
-
-def keys_of(actor: ProbabilisticTensorDictSequential) -> GroupKeys:
-    """The keys of the actor's group; for one that knows none, of the one group whose action it writes, or TorchRL's."""
-    if isinstance(actor, HasGroup):
-        return actor.group.keys
-    groups = [str(key[0]) for key in actor.out_keys if key[1:] == ("action",)]
-    return GroupKeys(*groups) if len(groups) == 1 else GroupKeys()

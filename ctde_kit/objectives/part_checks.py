@@ -7,6 +7,7 @@ from typing import Protocol
 
 from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
+from torch import nn
 
 from ctde_kit.errors import UserError
 from ctde_kit.keys import CHOSEN_ACTION_VALUE, GroupKeys
@@ -140,6 +141,11 @@ def check_critic_of_states(loss: str, critic: TensorDictModuleBase) -> None:
             f"{loss}: critic writes 'state_action_value', the value of actions; give a critic of states, such as "
             "value_critic(...)"
         )
+
+
+def is_part_of(critic: nn.Module, actor: nn.Module) -> bool:
+    """Whether the critic is the actor's own network, which gives the agents' values beside their policies."""
+    return any(part is critic for part in actor.modules())
 
 
 def check_critics_of_actions(loss: str, critics: Mapping[str, TensorDictModuleBase]) -> None:

@@ -6,14 +6,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from tensordict.nn import TensorDictModuleBase
+from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModuleBase
 from tensordict.utils import NestedKey
 
 from ctde_kit.entry_tables import Entry, GroupEntries, as_key, one_per_step, root_entry, unknown_entry
 from ctde_kit.keys import DONE, IS_INIT, LATENT, NEXT, TERMINATED, GroupKeys, Key, next_key
 from ctde_kit.objectives.orders import order_keys
 from ctde_kit.objectives.unroll import hidden_key
-from ctde_kit.protocols import DeclaresEntries
+from ctde_kit.protocols import DeclaresEntries, HasGroup
 from ctde_kit.specs import GroupSpec
 
 
@@ -97,3 +97,11 @@ def stored_keys(in_keys: Iterable[NestedKey], groups: Iterable[GroupSpec]) -> li
     """What a replay must keep: ``in_keys``, the agents' own ``done`` and ``terminated``, and ``is_init``."""
     ends = [entry.key for group in groups for entry in GroupEntries.of(group).ends]
     return list(dict.fromkeys([*in_keys, *ends, IS_INIT]))
+
+
+def keys_of(actor: ProbabilisticTensorDictSequential) -> GroupKeys:
+    """The keys of the actor's group; for one that knows none, of the one group whose action it writes, or TorchRL's."""
+    if isinstance(actor, HasGroup):
+        return actor.group.keys
+    groups = [str(key[0]) for key in actor.out_keys if key[1:] == ("action",)]
+    return GroupKeys(*groups) if len(groups) == 1 else GroupKeys()

@@ -69,11 +69,13 @@ class StochasticActorConfig(NetworkActorConfig):
             of its own; null: like true, and groups with discrete actions are allowed, too.
         epsilon: share of a uniform choice among the allowed actions at the beginning; null: no such share.
         latent_dim: size of the latent that the team shares while it trains, whose mean it reads otherwise; 0 for none.
+        value_head: the network gives the agent's value, too, and is the critic of the policy.
     """
 
     state_dependent_scale: bool | None = False
     epsilon: float | None = None
     latent_dim: int = 0
+    value_head: bool = False
 
     def build_actor(self, group: GroupSpec, team: TeamSpec) -> GroupActor:
         action, state_dependent = group.action, self.state_dependent_scale is not False
@@ -83,14 +85,15 @@ class StochasticActorConfig(NetworkActorConfig):
             )
 
         def outputs(one: GroupSpec) -> int:
-            return one.action.n_parameters if one.action.discrete or state_dependent else one.action.sizes[0]
+            of_policy = one.action.n_parameters if one.action.discrete or state_dependent else one.action.sizes[0]
+            return of_policy + self.value_head
 
         scale = None
         if not action.discrete and not state_dependent:
             scale = ck.modules.LearnedScale(action.sizes[0], group.n_agents, self.network.weight_sharing)
         floor = None if self.epsilon is None else ck.modules.EpsilonFloor(group, self.epsilon)
         network = actor_network(team, group, self.network, outputs, latent_dim=self.latent_dim)
-        return ck.MultiAgentActor(group, *network, scale, floor)
+        return ck.MultiAgentActor(group, *network, scale, floor, value_head=self.value_head)
 
 
 @dataclass

@@ -47,6 +47,7 @@ from ctde_kit.recipes.configs.opponents import (
 )
 from ctde_kit.recipes.configs.replays import EpisodeForm, ReplayForm, SequenceForm, TransitionForm
 from ctde_kit.recipes.configs.return_forms import NStepReturns, ReturnConfig, TDLambdaReturns
+from ctde_kit.recipes.configs.shared_critic import SharedCriticConfig
 from ctde_kit.recipes.configs.target_rules import HardTarget, PolyakTarget, TargetConfig
 from ctde_kit.recipes.configs.tasks.cue_task import CueTask
 from ctde_kit.recipes.configs.tasks.lbf_task import LbfTask
@@ -82,6 +83,7 @@ CHOICES: Mapping[type, Mapping[str, type]] = {
         "value": ValueCriticConfig,
         "attention": AttentionCriticConfig,
         "counterfactual": CounterfactualCriticConfig,
+        "shared": SharedCriticConfig,
     },
     MixerConfig: {"none": NoMixer, "vdn": VDNMixerConfig, "qmix": QMixerConfig, "qplex": QPLEXMixerConfig},
     WeightingConfig: {"none": NoWeighting, "optimistic": OptimisticWeighting, "central": CentralWeighting},

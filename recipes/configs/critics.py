@@ -36,6 +36,11 @@ class CriticConfig(CheckedConfig):
         """Whether the agent-specific state that it reads must be added to the environment."""
         return False
 
+    @property
+    def shares_actor(self) -> bool:
+        """Whether it is the actor's own network."""
+        return False
+
     def build(self, team: TeamSpec, group: GroupSpec) -> TensorDictModuleBase:
         """A critic of states."""
         raise NotImplementedError

@@ -43,6 +43,11 @@ class DistributionConfig(CheckedConfig):
         """How often all learners start again after one was lost."""
         return 0
 
+    @property
+    def exchanges_critics(self) -> bool:
+        """Whether whole learners take over each other's critics."""
+        return False
+
     def check_recipe(self, config: InPopulation, *, has_critic: bool) -> None:
         """Raise ``UserError`` for a recipe that cannot be distributed so.
 
@@ -166,6 +171,10 @@ class RayDistribution(DistributionConfig):
     @property
     def n_members(self) -> int:
         return self.members
+
+    @property
+    def exchanges_critics(self) -> bool:
+        return self.sync.exchanges
 
     def check_recipe(self, config: InPopulation, *, has_critic: bool) -> None:
         check_exchange(config, self.sync, self.members, has_critic=has_critic)

@@ -18,6 +18,7 @@ from ctde_kit.recipes.configs.checks import (
 )
 from ctde_kit.recipes.configs.critics import CriticConfig, ValueCriticConfig
 from ctde_kit.recipes.configs.recipe import RecipeConfig
+from ctde_kit.recipes.configs.shared_critic import check_shared
 
 if TYPE_CHECKING:
     import torch
@@ -101,10 +102,14 @@ class PPOConfig(RecipeConfig):
         check_not_negative(entropy_coeff=self.entropy_coeff, critic_coeff=self.critic_coeff)
         check_choice("value_loss", self.value_loss, ("huber", "l2"))
         check_choice("normalize_advantage", self.normalize_advantage, ("joint", "agent", "none"))
+        check_shared(self.critic, self.distributed)
 
     def policy(self) -> StochasticActorConfig:
         return StochasticActorConfig(
-            self.actor, self.state_dependent_scale, normalize_observations=self.normalize_observations
+            self.actor,
+            self.state_dependent_scale,
+            value_head=self.critic.shares_actor,
+            normalize_observations=self.normalize_observations,
         )
 
     def adam(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Adam:
@@ -125,8 +130,9 @@ class PPOConfig(RecipeConfig):
         of_team: bool,
     ) -> tuple[Loss, AdvantageEstimator]:
         """One group's loss, of class ``kind``, and what computes its advantages and value targets."""
+        shares_actor = self.critic.shares_actor
         with building("critic.network", self.critic.network):
-            critic = self.critic.build(team, group).to(device)
+            critic = actor.agent_network if shares_actor else self.critic.build(team, group).to(device)
         value_norm = ck.ValueNorm().to(device) if self.value_norm else None
         loss = kind(
             actor,
@@ -149,5 +155,6 @@ class PPOConfig(RecipeConfig):
             reward_norm=reward_norm,
             normalize=self.normalize_advantage,  # pyright: ignore[reportArgumentType]  # a checked choice
             of_team=of_team,
+            use_stored_hidden=shares_actor,
         )
         return loss, estimator

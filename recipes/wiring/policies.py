@@ -142,7 +142,7 @@ def check_fits(expected: Mapping[str, Tensor], saved: Mapping[str, Tensor], dire
         raise UserError(
             f"{directory} does not fit group {group.name!r}: {name} is {there.get(name, 'missing')} there, expected "
             f"{here.get(name, 'none')}; give a run with the same network and task.params, "
-            "and the same normalize_observations"
+            "and the same normalize_observations, and with critic=shared in both or in none"
         )
 
 

@@ -87,6 +87,15 @@ def mappo(kind: str, group: str = "wolves", recurrent: bool = False, order: bool
     return Case(make)
 
 
+def one_network(recurrent: bool) -> Case:
+    def make() -> MAPPOLoss:
+        sheep = herd("categorical")["sheep"]
+        actor = make_actor(sheep, recurrent, value_head=True)
+        return MAPPOLoss(actor, actor.agent_network, keys=sheep.keys)
+
+    return Case(make)
+
+
 def happo(kind: str, group: str = "wolves", recurrent: bool = False) -> Case:
     def make() -> HAPPOLoss:
         team = herd(kind)
@@ -109,6 +118,12 @@ def advantages(group: str = "wolves", recurrent: bool = False, of_team: bool = F
         return AdvantageEstimator(critic, team[group].keys, gamma=0.9, lmbda=0.8, of_team=of_team)
 
     return Case(make)
+
+
+def advantages_of_an_actor() -> AdvantageEstimator:
+    sheep = herd("categorical")["sheep"]
+    network = make_actor(sheep, recurrent=True, value_head=True).agent_network
+    return AdvantageEstimator(network, sheep.keys, gamma=0.9, lmbda=0.8, use_stored_hidden=True)
 
 
 def q_learning(
@@ -222,6 +237,8 @@ CASES: dict[str, Case] = {
     "MAPPO with random orders": mappo("categorical", order=True),
     "MAPPO with attention": Case(mappo_attention),
     "IPPO": mappo("one_hot", "sheep", sees="observation"),
+    "IPPO, one network": one_network(recurrent=False),
+    "IPPO, one recurrent network": one_network(recurrent=True),
     "HAPPO": happo("categorical"),
     "HAPPO with dead agents": happo("categorical", "sheep"),
     "HAPPO continuous": happo("continuous"),
@@ -232,6 +249,7 @@ CASES: dict[str, Case] = {
     "advantages of a state": advantages("sheep", sees="state"),
     "advantages of agents' states": advantages("sheep", sees="agent_state"),
     "advantages, recurrent": advantages("sheep", recurrent=True),
+    "advantages, recurrent, of an actor's network": Case(advantages_of_an_actor),
     "advantages of a team": advantages("sheep", heads="one", of_team=True),
     "IQL": q_learning(lambda team: None),
     "IQL, recurrent": q_learning(lambda team: None, recurrent=True, burn_in=2, returns=TDLambdaReturn(0.7)),

@@ -65,13 +65,14 @@ def make_actor(
     agent_id: bool = False,
     learned_scale: bool = False,
     latent_dim: int = 0,
+    value_head: bool = False,
 ) -> MultiAgentActor:
     """A small actor; with ``learned_scale`` the deviation of its continuous actions is a parameter."""
     inputs = own_observation(group, agent_id=agent_id, latent_dim=latent_dim)
     outputs = group.action.sizes[0] if learned_scale else group.action.n_parameters
-    network = make_network(recurrent, share)(inputs.features, outputs, group.n_agents)
+    network = make_network(recurrent, share)(inputs.features, outputs + value_head, group.n_agents)
     scale = LearnedScale(outputs, group.n_agents, sharing(share, group.n_agents)) if learned_scale else None
-    return MultiAgentActor(group, inputs, network, scale)
+    return MultiAgentActor(group, inputs, network, scale, value_head=value_head)
 
 
 def make_q_actor(

@@ -77,7 +77,8 @@ def critics(algorithm: str) -> dict[str, list[str]]:
     """The overrides of each critic of a loss: every configuration, more layouts, and other networks."""
     if algorithm == "coma":
         return COUNTERFACTUAL
-    configurations = [name for name in names("critic") if name != "counterfactual"]
+    elsewhere = {"counterfactual"} if algorithm == "mappo" else {"counterfactual", "shared"}
+    configurations = [name for name in names("critic") if name not in elsewhere]
     found = {name: LAYOUTS.get(name, [f"critic={name}"]) for name in configurations}
     found |= LAYOUTS
     for network in names("network"):

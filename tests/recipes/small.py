@@ -13,6 +13,7 @@ from ctde_kit.recipes import (
     LoggerConfig,
     MAPPOConfig,
     MLPNetwork,
+    SharedCriticConfig,
     TarMACNetwork,
     ValueCriticConfig,
     VmasTask,
@@ -54,6 +55,11 @@ def small_config(kind: str = "mlp", **kwargs: Any) -> MAPPOConfig:
         "checkpoint": CheckpointConfig(every_frames=60),
     }
     return MAPPOConfig(**{**options, **kwargs})
+
+
+def shared_config(kind: str = "mlp", **kwargs: Any) -> MAPPOConfig:
+    """The same as IPPO, with one network for actor and critic."""
+    return small_config(kind, **{"algorithm": "ippo", "critic": SharedCriticConfig(), **kwargs})
 
 
 SMALL_OVERRIDES = [

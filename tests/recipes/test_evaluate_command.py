@@ -12,7 +12,7 @@ import torch
 from ctde_kit.recipes import EvaluationConfig, LbfTask, MLPNetwork, RandomOpponent, VmasTask, named_task
 from ctde_kit.recipes.commands.running import start
 from tests.recipes.command_line import assert_one_line, call_here
-from tests.recipes.small import NORMALIZED, network, small_config
+from tests.recipes.small import NORMALIZED, network, shared_config, small_config
 from tests.recipes.small_maddpg import small_maddpg_config
 from tests.recipes.small_q import small_q_config
 
@@ -30,6 +30,7 @@ MANY = EvaluationConfig(every_frames=5_000, episodes=40)
 CONFIGS = {
     "mappo": lambda: small_config("mlp"),
     "mappo_gru": lambda: small_config("gru", **NORMALIZED),
+    "ippo_one_network": lambda: shared_config("gru", **NORMALIZED),
     "qmix_masks": lambda: small_q_config(
         "gru", "sequences", task=foraging(), evaluation=MANY, total_frames=600, frames_per_batch=300
     ),

@@ -27,7 +27,7 @@ from ctde_kit.recipes.wiring.saved_policies import set_stage
 from ctde_kit.recipes.wiring.saved_runs import SavedRun
 from ctde_kit.training import evaluate
 from tests.recipes.command_line import assert_one_line, call_here
-from tests.recipes.small import NORMALIZED, network, small_config
+from tests.recipes.small import NORMALIZED, network, shared_config, small_config
 from tests.recipes.small_maddpg import small_maddpg_config
 from tests.recipes.small_q import small_q_config
 from tests.recipes.test_evaluate_command import foraging, tag
@@ -35,6 +35,7 @@ from tests.recipes.test_evaluate_command import foraging, tag
 LONGER = VmasTask("vmas/navigation", n_envs=6, max_steps=40, params={"n_agents": 2, "shared_rew": False})
 CONFIGS = {
     "navigation": lambda: small_config("gru", task=LONGER, **NORMALIZED),
+    "one_network": lambda: shared_config("gru", task=LONGER, **NORMALIZED),
     "lbf": lambda: small_config("gru", task=foraging(), total_frames=60),
     "qmix": lambda: small_q_config("gru", "sequences", task=foraging(), last_action=True, total_frames=120),
     "maddpg": lambda: small_maddpg_config(ensemble_size=2),
@@ -78,6 +79,7 @@ def example(directory: Path) -> ModuleType:
     ("run", "form"),
     [
         ("navigation", "onnx"),
+        ("one_network", "onnx"),
         pytest.param("lbf", "onnx", marks=pytest.mark.slow),
         pytest.param("qmix", "onnx", marks=pytest.mark.slow),
         pytest.param("maddpg", "pt2", marks=pytest.mark.slow),
@@ -88,6 +90,7 @@ def test_what_is_exported_says_what_goes_in_and_out(run: str, form: str, runs: P
     (model,) = content["models"]
     inputs = {
         "navigation": ["observation", "hidden"],
+        "one_network": ["observation", "hidden"],
         "lbf": ["observation", "action_mask", "hidden"],
         "qmix": ["observation", "action_mask", "last_action", "hidden"],
         "maddpg": ["observation", "sub_policy"],
@@ -156,7 +159,7 @@ class Worse(nn.Module):
         return (action + 1e-4 if action.is_floating_point() else (action + 1) % 6), *carried
 
 
-@pytest.mark.parametrize("run", ["navigation", pytest.param("lbf", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("run", ["navigation", "one_network", pytest.param("lbf", marks=pytest.mark.slow)])
 def test_the_parity_check_finds_what_differs(run: str, runs: Path) -> None:
     saved = SavedRun(runs / run)
     stage = set_stage(saved, saved.task, ExportConfig())

@@ -13,7 +13,7 @@ from ctde_kit.modules import MultiAgentActor, MultiAgentMLP, own_observation
 from ctde_kit.recipes.wiring.recurrence import is_recurrent, loops_over_steps
 from ctde_kit.training import GradientStep, Parts, UpdateWithTargets, iterate
 from tests.contracts.fakes import group_spec, make_actor
-from tests.recipes.small import network, small_config
+from tests.recipes.small import network, shared_config, small_config
 from tests.recipes.small_maddpg import small_maddpg_config
 from tests.recipes.small_q import small_q_config
 
@@ -21,9 +21,10 @@ RECIPES: dict[str, Callable[[], Any]] = {
     "MAPPO": lambda: small_config("gru", compile="off"),
     "QMIX, burn-in": lambda: small_q_config("gru", "sequences", compile="off"),
     "MAPPO, channel": lambda: small_config("gru", actor=network("commnet gru"), compile="off"),
+    "IPPO, one network": lambda: shared_config("gru", compile="off"),
     "MADDPG": lambda: small_maddpg_config("gru", "sequences", compile="off"),
 }
-OFTEN = ("MAPPO",)
+OFTEN = ("MAPPO", "IPPO, one network")
 
 
 def gradient_step(parts: Parts) -> GradientStep:
@@ -45,6 +46,18 @@ def test_updates_are_the_eager_ones(recipe: str, graphs: None) -> None:
         assert bool(step._compiled) == compiled == step.compile
         results.append(([parameter.detach() for parameter in step.parameters], metrics[-1]["grad_norm"]))
     torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("make", "passes"), [(shared_config, 1), (small_config, 2)])
+def test_a_graph_unrolls_each_network_once(make: Callable[..., Any], passes: int, graphs: None) -> None:
+    parts = make("gru", compile="off", total_frames=60).build()
+    step = gradient_step(parts)
+    step.compile = True
+    next(iterate(parts))
+    (compiled,) = step._compiled.values()
+    names = [str(node.target) for node in compiled.compiled.graph.module.graph.nodes]
+    for name in ("gru_sequence", "gru_sequence_backward"):
+        assert sum(target.split(".")[1:2] == [name] for target in names) == passes
 
 
 class Loop(nn.Module):

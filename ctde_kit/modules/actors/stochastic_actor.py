@@ -21,9 +21,10 @@ from ctde_kit.keys import Key
 from ctde_kit.modules.actors.distributions import MaskedCategorical, MaskedMultiCategorical, TanhNormal
 from ctde_kit.modules.actors.epsilon_floor import EpsilonFloor
 from ctde_kit.modules.actors.learned_scale import LearnedScale
+from ctde_kit.modules.actors.value_head import ValueHead
 from ctde_kit.modules.argument_checks import check_actor_arguments, check_one_agent
 from ctde_kit.modules.keyword_calls import keyword_calls
-from ctde_kit.modules.networks.agent_network import AgentNetwork, actor_hidden_key
+from ctde_kit.modules.networks.agent_network import AgentNetwork, Split, actor_hidden_key
 from ctde_kit.modules.networks.inputs import Input
 from ctde_kit.modules.networks.sizes import OutputSize
 from ctde_kit.modules.networks.team_input import TeamInput
@@ -45,6 +46,8 @@ class MultiAgentActor(ProbabilisticActor):
         scale: the standard deviation of continuous actions as a learned parameter; ``None``: the network gives
             location and standard deviation (through softplus).
         floor: mixes the softmax of discrete actions with a uniform choice; ``None``: the softmax alone.
+        value_head: the network has one more output, the agent's value, which is written to ``(group, "state_value")``:
+            ``agent_network`` is the critic, too.
 
     >>> from ctde_kit.envs.vmas import VmasEnv
     >>> from ctde_kit.modules import MultiAgentActor, MultiAgentMLP, own_observation
@@ -65,38 +68,25 @@ class MultiAgentActor(ProbabilisticActor):
         network: nn.Module,
         scale: LearnedScale | None = None,
         floor: EpsilonFloor | None = None,
+        *,
+        value_head: bool = False,
     ):
         check_actor_arguments("MultiAgentActor", group, inputs, network, "n_parameters")
-        keys = group.keys
         if group.action.discrete and scale is not None:
             raise UserError(f"MultiAgentActor: group {group.name!r} has discrete actions; leave scale=None")
-        hidden_key = actor_hidden_key(keys, inputs)
-        if group.action.discrete:
-            size = OutputSize(group.n_agents, group.action.n_parameters, "group.action.n_parameters, one per choice")
-            module = AgentNetwork(inputs, network, [keys.logits], hidden_key=hidden_key, output_size=size)
-        else:
-            split = scale
-            if split is None:
-                split = NormalParamExtractor(scale_lb=1e-3)  # pyright: ignore[reportArgumentType]  # a float is a Number
-            meaning = "n_parameters (location and scale; pass scale=LearnedScale(...) to give the location alone)"
-            size = OutputSize(group.n_agents, group.action.n_parameters, f"group.action.{meaning}")
-            if scale is not None:
-                size = OutputSize(group.n_agents, group.action.vector_dim, "group.action.vector_dim (with scale=...)")
-            module = AgentNetwork(
-                inputs, network, [keys.loc, keys.scale], hidden_key=hidden_key, split=split, output_size=size
-            )
+        module = _agent_network(group, inputs, network, scale, value_head)
         distribution, arguments, in_keys = _distribution(group, floor)
         super().__init__(
             module,  # pyright: ignore[reportArgumentType]  # TorchRL takes any TensorDict module
             in_keys=in_keys,  # pyright: ignore[reportArgumentType]  # and a dict of keys
-            out_keys=[keys.action],
+            out_keys=[group.keys.action],
             distribution_class=distribution,
             distribution_kwargs=arguments,
             return_log_prob=True,
-            log_prob_keys=[keys.action_log_prob],
+            log_prob_keys=[group.keys.action_log_prob],
             spec=group.action_spec,
         )
-        self.group, self.floor = group, floor
+        self.group, self.floor, self.value_head = group, floor, value_head
 
     @property
     def agent_network(self) -> AgentNetwork:
@@ -138,8 +128,10 @@ class MultiAgentActor(ProbabilisticActor):
             UserError: as ``for_agent`` does.
         """
         single = self.agent_network.for_agent(agent, keep_axis=keep_axis)
-        scale = single.split if isinstance(single.split, LearnedScale) else None
-        return MultiAgentActor(self.group.for_agent(agent), single.inputs, single.network, scale, self.floor)
+        split = single.split.policy if isinstance(single.split, ValueHead) else single.split
+        scale = split if isinstance(split, LearnedScale) else None
+        group, inputs = self.group.for_agent(agent), single.inputs
+        return MultiAgentActor(group, inputs, single.network, scale, self.floor, value_head=self.value_head)
 
 
 class SingleAgentActor(TensorDictModuleBase):
@@ -191,6 +183,33 @@ class SingleAgentActor(TensorDictModuleBase):
         for key in self._written:
             tensordict.set(key, output.get(key))
         return tensordict
+
+
+def _agent_network(
+    group: GroupSpec, inputs: Input | TeamInput, network: nn.Module, scale: LearnedScale | None, value_head: bool
+) -> AgentNetwork:
+    """What gives the parameters of the group's distribution and, with ``value_head``, the agents' values."""
+    keys, action = group.keys, group.action
+    out_keys = [keys.logits] if action.discrete else [keys.loc, keys.scale]
+    split: Split | None = scale
+    size, meaning = action.n_parameters, "group.action.n_parameters, one per choice"
+    if scale is not None:
+        size, meaning = action.vector_dim, "group.action.vector_dim (with scale=...)"
+    elif not action.discrete:
+        advice = "pass scale=LearnedScale(...) to give the location alone"
+        meaning = f"group.action.n_parameters (location and scale; {advice})"
+        split = NormalParamExtractor(scale_lb=1e-3)  # pyright: ignore[reportArgumentType]  # a float is a Number
+    if value_head:
+        out_keys, split = [*out_keys, keys.state_value], ValueHead(split)
+        size, meaning = size + 1, f"{meaning}, and one for the value"
+    return AgentNetwork(
+        inputs,
+        network,
+        out_keys,
+        hidden_key=actor_hidden_key(keys, inputs),
+        split=split,
+        output_size=OutputSize(group.n_agents, size, meaning),
+    )
 
 
 def _distribution(

@@ -87,6 +87,11 @@ class HAPPOLoss(MAPPOLoss):
                 "MultiAgentActor whose network has share_params=False"
             )
         super().__init__(actor, critic, keys=keys, **options)
+        if self.shares_network:
+            raise UserError(
+                "HAPPOLoss: critic is the actor's own network, which its update would move after the agents' turns; "
+                "give a network of its own, such as value_critic(team, group, MultiAgentMLP, heads='one')"
+            )
         self.set_keys(log_ratio_product=self._group_keys.log_ratio_product)
         # In a plain list, so not in the module tree: these are other views of the actor's own parameters.
         self._actors = [actor.group_of_one(agent) for agent in range(actor.group.n_agents)]

@@ -79,6 +79,40 @@ def test_for_agent_is_a_slice_of_the_joint_policy(kind: str, recurrent: bool, sh
             torch.testing.assert_close(alone[key], expected[key])
 
 
+@pytest.mark.parametrize("share", SHARINGS)
+@pytest.mark.parametrize("learned_scale", [False, True])
+@pytest.mark.parametrize("recurrent", [False, True], ids=["mlp", "gru"])
+@pytest.mark.parametrize("kind", ["continuous", "categorical"])
+def test_an_agent_whose_network_gives_its_value_acts_alone_as_in_its_group(
+    kind: str, recurrent: bool, learned_scale: bool, share: Any
+) -> None:
+    spec = group_spec(kind=kind, action_mask=kind != "continuous", mask=True)
+    actor = make_actor(spec, recurrent, share, learned_scale=learned_scale and kind == "continuous", value_head=True)
+    with torch.no_grad():
+        for parameter in actor.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    data = recurrent_data(spec, B)
+    joint = greedy(actor, data)
+    assert joint["agents", "state_value"].shape == (B, N, 1)
+    for agent in range(N):
+        alone = greedy(actor.for_agent(agent), slice_of(data, agent))
+        assert "state_value" not in alone["agents"]
+        for name in ("action", "action_log_prob"):
+            torch.testing.assert_close(alone["agents", name], slice_of(joint, agent)["agents", name])
+        row = TensorDict({"agents": {k: v[:, agent : agent + 1] for k, v in data["agents"].items()}}, [B])
+        group_of_one = greedy(actor.group_of_one(agent), row.set("is_init", data["is_init"]))
+        torch.testing.assert_close(
+            group_of_one["agents", "state_value"], joint["agents", "state_value"][:, agent : agent + 1]
+        )
+
+
+def test_a_network_without_an_output_for_the_value_is_refused() -> None:
+    spec = group_spec()
+    actor = MultiAgentActor(spec, own_observation(spec), make_network(False)(5, 6, N), value_head=True)
+    with pytest.raises(UserError, match=r"gave \[4, 3, 6\]: expected .* 7\], where 7 is .*, and one for the value"):
+        actor(observe(TeamSpec((spec,)), B))
+
+
 def test_for_agent_writes_into_the_tensordict_that_it_reads() -> None:
     spec = group_spec(action_mask=True)
     single = make_actor(spec).for_agent(2)
