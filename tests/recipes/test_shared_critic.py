@@ -116,7 +116,7 @@ def test_happo_is_refused_from_python() -> None:
 @pytest.mark.parametrize(
     ("recipe", "message"),
     [
-        ("happo", "critic.heads: this recipe sets it, and SharedCriticConfig has no such option"),
+        ("happo", "critic.heads: this recipe sets it, and shared has no such option"),
         ("coma", "expected critic=counterfactual"),
         ("iddpg", "expected critic=decentralized"),
         ("maddpg", "critic=shared: this recipe learns values of joint actions, which the actors' networks do not see"),
