@@ -304,11 +304,11 @@ def _action_spec(name: str, spec: TensorSpec, batch_dims: int) -> ActionSpec:
                 f"the actions of group {name!r} are Bounded of {spec.dtype}: expected floats, or whole numbers as "
                 "Categorical or MultiCategorical; convert them with a transform"
             )
-        own, dtype = (space.low[first_env], space.high[first_env]), torch.get_default_dtype()
-        low, high = round_inward(*own, dtype)
+        exact, dtype = (space.low[first_env], space.high[first_env]), torch.get_default_dtype()
+        low, high = round_inward(*exact, dtype)
         if not (torch.isfinite(low).all() and torch.isfinite(high).all() and (low < high).all()):
             raise UserError(
-                f"the actions of group {name!r} have the bounds {own[0].tolist()} and {own[1].tolist()}: expected "
+                f"the actions of group {name!r} have the bounds {exact[0].tolist()} and {exact[1].tolist()}: expected "
                 f"finite ones, low < high, in {dtype}; set them in the env"
             )
         return ActionSpec("continuous", (shape[-1],), _as_tuple(low), _as_tuple(high))

@@ -34,8 +34,8 @@ class AdvantageEstimator(nn.Module):
     Values of next steps are exact: the critic reads ``("next", observation)``, the one before any reset. A recurrent
     critic is unrolled over the batch once, from its hidden state at the end of the last batch, and gives next values by
     one batched step from each step's hidden state. So batches must come from the same envs in the same order, and the
-    hidden state is part of ``state_dict``. A critic that is the actor's own network needs neither: with
-    ``use_stored_hidden`` it starts from the hidden state that the actor stored.
+    hidden state is part of ``state_dict``. A critic that is the actor's own network needs neither: it starts
+    from the hidden state that the actor stored, and leaves what is stored as it is.
 
     With ``of_team`` the group's agents maximize one reward together: the mean of all agents' rewards, dead ones'
     counting as 0. The value is the mean of the critic's values (those of a critic with one head are all the same), and
@@ -52,8 +52,6 @@ class AdvantageEstimator(nn.Module):
         normalize: advantages are normalized over the entries of all agents together (``joint``), of each ``agent`` by
             itself, or not at all (``none``).
         of_team: estimate the advantage of the group's agents as one team, instead of each agent's own.
-        use_stored_hidden: a recurrent critic starts from the hidden state that is stored in the batch's first step, and
-            leaves what is stored as it is; else it starts from that at the end of the last batch.
 
     >>> import ctde_kit as ck
     >>> env = ck.VmasEnv("navigation", num_envs=2, max_steps=5)
@@ -82,7 +80,6 @@ class AdvantageEstimator(nn.Module):
         reward_norm: RewardScale | None = None,
         normalize: AdvantageNormalization = "joint",
         of_team: bool = False,
-        use_stored_hidden: bool = False,
     ):
         super().__init__()
         # Kept out of the module tree: the critic's parameters belong to the loss.
@@ -91,7 +88,8 @@ class AdvantageEstimator(nn.Module):
         self.normalize = check_choice("AdvantageEstimator", "normalize", normalize, NORMALIZATIONS)
         self.value_norm, self.reward_norm, self.of_team = value_norm, reward_norm, of_team
         self.critic_hidden = None
-        self._carried_key = None if use_stored_hidden else hidden_key(critic)
+        of_actor = (keys.hidden("actor"), keys.team_hidden("actor"))
+        self._carried_key = None if hidden_key(critic) in of_actor else hidden_key(critic)
         self._check_entries = EntryCheck("AdvantageEstimator", self._table())
 
     @property

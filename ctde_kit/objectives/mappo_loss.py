@@ -136,6 +136,12 @@ class MAPPOLoss(ModuleLoss):
             )
         self.actor_network, self.value_norm = actor, value_norm
         self.shares_network = is_part_of(critic, actor)
+        self._group_keys = keys = keys or keys_of(actor)
+        if self.shares_network and keys.state_value not in critic.out_keys:
+            raise UserError(
+                f"{type(self).__name__}: critic is the actor's own network, which writes no value; make the actor with "
+                "value_head=True"
+            )
         if self.shares_network:
             # Kept out of the module tree, where its parameters would be clipped and saved twice.
             object.__setattr__(self, "critic_network", critic)
@@ -146,7 +152,6 @@ class MAPPOLoss(ModuleLoss):
         self.value_loss: ValueLoss = check_choice(type(self).__name__, "value_loss", value_loss, VALUE_LOSSES)
         self.huber_delta = huber_delta
         self.samples_mc_entropy = samples_mc_entropy
-        self._group_keys = keys = keys or keys_of(actor)
         self.set_keys(
             action=keys.action,
             sample_log_prob=keys.action_log_prob,
@@ -202,7 +207,7 @@ class MAPPOLoss(ModuleLoss):
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
         self._check_entries(tensordict, parameter_dtype(self))
         check_time_axis(type(self).__name__, tensordict, self.in_keys)
-        outputs = tensordict.copy()
+        outputs = tensordict.copy().exclude(self.tensor_keys.value, inplace=True)
         terms = self.policy_terms(tensordict, self.actor_network, outputs)
         terms |= self.value_terms(tensordict, outputs if self.shares_network else None)
         return TensorDict({name: terms[str(name)] for name in self.out_keys})
@@ -280,9 +285,11 @@ class MAPPOLoss(ModuleLoss):
         target = valid_entry(tensordict, keys.value_target, valued)
         stored = required_entry(tensordict, keys.value)
         old_value = valid_entry(tensordict.copy().set(keys.value, self._value_of(stored)), keys.value, valued)
-        inputs = with_orders([self.critic_network], tensordict.copy())
-        written = self.critic_network(inputs) if outputs is None else outputs
-        value = self._value_of(written.get(keys.value))
+        if outputs is None:
+            outputs = self.critic_network(
+                with_orders([self.critic_network], tensordict.copy().exclude(keys.value, inplace=True))
+            )
+        value = self._value_of(required_entry(outputs, keys.value, "the critic writes it"))
         check_same_shape(state_value=value, value_target=target, old_state_value=old_value)
         if self.value_norm is not None:
             target = self.value_norm.normalize(target)

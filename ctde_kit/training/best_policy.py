@@ -58,8 +58,9 @@ class BestPolicy:
     def consider(self, policy: TensorDictModuleBase, frames: int, evaluation: Mapping[str, float]) -> None:
         """Keep ``policy`` if it is better than any before, by the metrics of its ``evaluation``."""
         value = evaluation[self.metric.removeprefix(PREFIX)]
-        if value > self.value:
-            self.frames, self.value = frames, value
+        # Of figures that are all nan, the first policy is kept.
+        if value > self.value or self.frames == 0:
+            self.frames, self.value = frames, -math.inf if math.isnan(value) else value
             self._policy = {name: entry.detach().clone() for name, entry in policy.state_dict().items()}
 
     def write(self) -> None:

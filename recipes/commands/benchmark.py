@@ -14,6 +14,7 @@ import yaml
 from ctde_kit.cores import usable_cores
 from ctde_kit.errors import RunStopped, UserError
 from ctde_kit.recipes.commands.application import compose
+from ctde_kit.recipes.commands.ignored import check_read
 from ctde_kit.recipes.commands.loading import read_config
 from ctde_kit.recipes.commands.options import CONF, Options, options_of
 from ctde_kit.recipes.commands.own_tasks import with_own_task
@@ -187,6 +188,7 @@ def _composed(run: PlannedRun) -> RecipeConfig:
     options = Options.of(RECIPES[run.recipe].config, run.recipe)
     overrides = checked_overrides(run.recipe, options, [f"task={run.task}", *run.options])
     config = recipe_config(compose(run.recipe, overrides))
+    check_read(config, overrides)
     if config.algorithm != run.recipe:
         raise UserError(f"recipes: {run.label}: algorithm={config.algorithm}: this is {run.recipe}; name that recipe")
     return config

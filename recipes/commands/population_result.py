@@ -89,6 +89,7 @@ def _plot(config: RecipeConfig, directory: PopulationDirectory, summary: JsonObj
         for member in summary["members"]
     }
     paths: list[str] = []
+    best = summary["best"]
     (directory.path / "plots").mkdir(exist_ok=True)
     for name in [name for name in shown_returns(summary) if name.startswith("eval/")]:
         figure = new_figure(7.0, 4.2)
@@ -96,8 +97,9 @@ def _plot(config: RecipeConfig, directory: PopulationDirectory, summary: JsonObj
         for rank, rows in curves.items():
             points = [(row["frames"], row[name]) for row in rows if name in row]
             if points:
-                is_best = summary["best"].get(name.removeprefix("eval/"), summary["best"].get("return_mean")) == rank
-                axis.plot(*zip(*points, strict=True), label=f"member {rank}", linewidth=2.5 if is_best else 1.0)
+                is_best = best.get(name.removeprefix("eval/"), next(iter(best.values()))) == rank
+                label, width = (f"member {rank}, the best", 2.5) if is_best else (f"member {rank}", 1.0)
+                axis.plot(*zip(*points, strict=True), label=label, linewidth=width, marker="o", markersize=3)
         axis.grid(alpha=0.3)
         axis.set_xlabel("frames of each member")
         axis.set_ylabel(name)

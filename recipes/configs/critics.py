@@ -37,6 +37,11 @@ class CriticConfig(CheckedConfig):
         return False
 
     @property
+    def choice(self) -> str:
+        """How ``critic=...`` names it."""
+        return type(self).__name__.removesuffix("CriticConfig").lower()
+
+    @property
     def shares_actor(self) -> bool:
         """Whether it is the actor's own network."""
         return False
@@ -273,7 +278,7 @@ def own_first_critic() -> ValueCriticConfig:
 def check_decentralized(algorithm: str, critic: CriticConfig) -> None:
     """Raise ``UserError`` where a recipe of decentralized critics has another one."""
     fits = isinstance(critic, ValueCriticConfig) and critic.sees == "observation"
-    found = f"critic.sees={critic.sees}" if isinstance(critic, ValueCriticConfig) else type(critic).__name__
+    found = f"critic.sees={critic.sees}" if isinstance(critic, ValueCriticConfig) else f"critic={critic.choice}"
     python = "critic=ValueCriticConfig(sees='observation')"
     check_part(algorithm, fits, expected="critic=decentralized", python=python, found=found)
 
@@ -288,7 +293,7 @@ def check_one_value(algorithm: str, critic: CriticConfig) -> None:
         python="critic=ValueCriticConfig(heads='one')",
         found=f"critic.heads={critic.heads}, critic.network.agent_id={critic.network.agent_id}"
         if is_value
-        else type(critic).__name__,
+        else f"critic={critic.choice}",
     )
 
 

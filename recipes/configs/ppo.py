@@ -155,6 +155,5 @@ class PPOConfig(RecipeConfig):
             reward_norm=reward_norm,
             normalize=self.normalize_advantage,  # pyright: ignore[reportArgumentType]  # a checked choice
             of_team=of_team,
-            use_stored_hidden=shares_actor,
         )
         return loss, estimator

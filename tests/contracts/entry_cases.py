@@ -123,7 +123,7 @@ def advantages(group: str = "wolves", recurrent: bool = False, of_team: bool = F
 def advantages_of_an_actor() -> AdvantageEstimator:
     sheep = herd("categorical")["sheep"]
     network = make_actor(sheep, recurrent=True, value_head=True).agent_network
-    return AdvantageEstimator(network, sheep.keys, gamma=0.9, lmbda=0.8, use_stored_hidden=True)
+    return AdvantageEstimator(network, sheep.keys, gamma=0.9, lmbda=0.8)
 
 
 def q_learning(

@@ -14,7 +14,7 @@ from torch import Tensor
 from ctde_kit.data import OnPolicyBuffer
 from ctde_kit.errors import UserError
 from ctde_kit.keys import GroupKeys
-from ctde_kit.modules import MultiAgentActor, MultiAgentGRU, ValueNorm, value_critic
+from ctde_kit.modules import MultiAgentActor, MultiAgentGRU, ValueNorm, own_observation, value_critic
 from ctde_kit.objectives import AdvantageEstimator, HAPPOLoss, MAPPOLoss
 from ctde_kit.specs import TeamSpec
 from ctde_kit.training import GradientStep, group_critics
@@ -59,7 +59,7 @@ def loss_of(actor: MultiAgentActor, **options: Any) -> MAPPOLoss:
 
 
 def estimator_of(actor: MultiAgentActor, **options: Any) -> AdvantageEstimator:
-    options = {"gamma": 0.9, "lmbda": 0.8, "use_stored_hidden": True, **options}
+    options = {"gamma": 0.9, "lmbda": 0.8, **options}
     return AdvantageEstimator(actor.agent_network, KEYS, **options)
 
 
@@ -193,7 +193,22 @@ def test_a_stored_hidden_state_must_be_there() -> None:
     batch = batches(team, actor)[0].exclude(KEYS("actor_hidden"))
     with pytest.raises(UserError, match=r"'actor_hidden'\)"):
         estimator_of(actor)(batch)
-    estimator_of(actor, use_stored_hidden=False)(batch)
+
+
+def test_a_network_that_gives_no_value_is_refused() -> None:
+    team = team_of()
+    actor = one_network(team, recurrent=False)
+    batch = estimator_of(actor)(batches(team, actor)[0])
+    loss = MAPPOLoss(actor, actor.agent_network)
+    loss.set_keys(value=("agents", "other_value"))
+    batch.set(("agents", "other_value"), torch.zeros_like(batch.get(KEYS.state_value)))
+    with pytest.raises(UserError, match=r"other_value'\).*the critic writes it"):
+        loss(batch)
+    group, inputs = team["agents"], own_observation(team["agents"])
+    network = make_network(False)(inputs.features, group.action.n_parameters, group.n_agents)
+    plain = MultiAgentActor(group, inputs, network)
+    with pytest.raises(UserError, match=r"MAPPOLoss: .* writes no value; make the actor with value_head=True"):
+        MAPPOLoss(plain, plain.agent_network)
 
 
 @pytest.mark.parametrize("shared", [True, False])

@@ -107,6 +107,7 @@ def test_every_benchmark_of_the_kit_is_one(name: str, tmp_path: Path) -> None:
         ([*VDN, "jobs=1000"], "jobs=1000: expected at most one per core"),
         ([*VDN, "minutes=0"], "minutes=0: expected a number above 0"),
         ([*VDN, "gama=3"], "gama=3: there is no such option; did you mean gamma?"),
+        ([*VDN, "value_loss=l2", "huber_delta=3.0"], "huber_delta=3.0: nothing reads it here"),
         ([*VDN, "critic=centralized"], "critic=centralized: ctde-vdn has no critic"),
         (["benchmark=matrx", "output=b"], "there is no such benchmark, nor such a file; did you mean matrix"),
         (["output"], "output: expected NAME=VALUE"),

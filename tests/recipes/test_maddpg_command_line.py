@@ -130,7 +130,7 @@ def test_mistakes_are_one_line_and_exit_code_2(arguments: list[str], message: st
         ("iddpg", ["other_actions=current"], "use critic=centralized with ctde-maddpg or ctde-masac"),
         ("iddpg", ["critic=centralized"], "expected critic=decentralized (from Python "),
         ("isac", ["critic=centralized"], "found critic.sees=team; give it, or run another recipe"),
-        ("isac", ["critic=attention"], "found AttentionCriticConfig"),
+        ("isac", ["critic=attention"], "found critic=attention"),
         ("facmac", ["mixer=none"], "expected mixer=qmix (from Python mixer=QMixerConfig()), found mixer=none"),
         ("vdn", ["mixer=qplex"], "expected mixer=vdn (from Python mixer=VDNMixerConfig()), found QPLEXMixerConfig"),
         ("iql", ["mixer=vdn"], "expected mixer=none (from Python mixer=NoMixer())"),

@@ -109,7 +109,7 @@ def test_what_needs_a_critic_of_its_own_is_refused(options: dict[str, Any], mess
 
 
 def test_happo_is_refused_from_python() -> None:
-    with pytest.raises(UserError, match=r"expected critic\.heads=one .*found SharedCriticConfig"):
+    with pytest.raises(UserError, match=r"expected critic\.heads=one .*found critic=shared"):
         HAPPOConfig(critic=SharedCriticConfig())
 
 
@@ -127,3 +127,9 @@ def test_happo_is_refused_from_python() -> None:
 def test_recipes_that_have_other_critics_refuse_it_in_one_line(recipe: str, message: str, tmp_path: Path) -> None:
     result = call_here(tmp_path, recipe, "critic=shared", "task.n_envs=2", "frames_per_batch=20")
     assert_one_line(result, message, program=f"ctde-{recipe}")
+
+
+@pytest.mark.parametrize("option", ["critic.network.num_cells=[256,256]", "network@critic.network=mlp"])
+def test_options_of_a_network_that_is_not_there_are_refused_also_at_their_defaults(option: str, tmp_path: Path) -> None:
+    result = call_here(tmp_path, "ippo", "critic=shared", option)
+    assert_one_line(result, f"{option}: with critic=shared the actor's network gives the values", program="ctde-ippo")

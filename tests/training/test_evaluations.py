@@ -256,6 +256,16 @@ def test_of_equal_policies_the_earlier_stays_and_one_of_another_history_goes(tmp
     assert not path.exists()
 
 
+def test_where_every_figure_is_nan_the_first_policy_is_kept_until_a_number_comes(tmp_path: Path) -> None:
+    policy, best = nn.Linear(1, 1), BestPolicy(tmp_path / "best.pt", "mappo", "eval/return_mean")
+    for frames, value in [(60, float("nan")), (120, float("nan"))]:
+        best.consider(policy, frames, {"return_mean": value})
+    best.write()
+    assert (best.frames, best.path.exists()) == (60, True)
+    best.consider(policy, 180, {"return_mean": -5.0})
+    assert (best.frames, best.value) == (180, -5.0)
+
+
 @pytest.mark.parametrize(("compete", "warnings"), [(False, 1), pytest.param(True, 0, marks=pytest.mark.slow)])
 def test_opposed_groups_that_are_taken_for_one_team_are_said_once(
     compete: bool, warnings: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
