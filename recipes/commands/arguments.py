@@ -115,9 +115,16 @@ def _no_such_choice(options: Options, option: str, name: str, known: list[str]) 
     for other in inside:
         if name in options_of(other.partition("@")[0]):
             return f"this is its network; write {other}={name}"
-    close = difflib.get_close_matches(name, known, n=3)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"choose one of {_listed(known)}"
+    siblings = {other.rpartition("/")[2]: other for other in known if _folder(other) == _folder(name)}
+    close = [siblings[last] for last in difflib.get_close_matches(name.rpartition("/")[2], siblings, n=3)]
+    close = close or difflib.get_close_matches(name, [] if siblings else known, n=3)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"choose one of {_listed([*siblings.values()] or known)}"
     return f"there is no such {option.partition('@')[0]}; {hint}"
+
+
+def _folder(name: str) -> str:
+    """``vmas`` of ``vmas/navigation``; nothing of a name without a folder."""
+    return name.rpartition("/")[0]
 
 
 def _listed(names: list[str]) -> str:

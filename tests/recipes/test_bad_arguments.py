@@ -21,6 +21,8 @@ from tests.recipes.command_line import assert_one_line, call_here, composed
         ("mappo", "--foo=1", "there is no such flag"),
         ("mappo", "+gama=3", "+gama=3: options need no plus sign"),
         ("mappo", "gama=3", "gama=3: there is no such option; did you mean gamma?"),
+        ("mappo", "task=smax/nothing", "task=smax/nothing: there is no such task; choose one of smax/10m_vs_11m, "),
+        ("mappo", "task=vmas/navgation", "there is no such task; did you mean vmas/navigation?"),
         ("mappo", "n_envs=3", "n_envs=3: there is no such option; did you mean task.n_envs?"),
         ("mappo", "actor.hiden_size=3", "did you mean actor.hidden_size"),
         ("mappo", "actor.hidden_size=3", "not with what is chosen here; it is an option of network@actor=bicnet, "),

@@ -24,6 +24,7 @@ _FAMILIES = {name: f"pettingzoo.{name}" for name in ("atari", "butterfly", "clas
     "gymnasium_robotics": "gymnasium_robotics",
     "magent2": "magent2",
 }
+_EXTRAS = {"gymnasium_robotics": '"ctde-kit[mamujoco]"'}
 _VERSIONED = re.compile(r".+_v\d+")
 # How deep in a package environments are looked for: ``gymnasium_robotics.envs.multiagent_mujoco.mujoco_multi``.
 _DEPTH = 3
@@ -81,6 +82,10 @@ def pettingzoo_factory(name: str, **kwargs: object) -> Callable[[], object]:
         return partial(getattr(importlib.import_module(place), function), module, **kwargs)
     package = _FAMILIES.get(family, family)
     known = _versioned_modules(package) if all(map(str.isidentifier, package.split("."))) else {}
+    if not known and family in _FAMILIES and importlib.util.find_spec(package.partition(".")[0]) is None:
+        raise UserError(
+            f"environment {name!r}: needs the package {package!r}; pip install {_EXTRAS.get(package, package)}"
+        )
     if not known:
         raise UserError(f"environment {name!r}: unknown family {family!r}{_suggest(family, [*_FAMILIES, *_SUITES])}")
     if module not in known:

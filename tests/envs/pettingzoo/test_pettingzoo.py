@@ -250,6 +250,19 @@ def test_unknown_names(name: str, message: str) -> None:
         pettingzoo_factory(name)
 
 
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("gymnasium_robotics/mamujoco_v1", 'gymnasium_robotics\'; pip install "ctde-kit\\[mamujoco\\]"$'),
+        ("magent2/battle_v4", "magent2'; pip install magent2$"),
+    ],
+)
+def test_a_family_whose_package_is_missing(name: str, advice: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda *_: None)
+    with pytest.raises(UserError, match=f"needs the package '{advice}"):
+        pettingzoo_factory(name)
+
+
 def test_unknown_arguments() -> None:
     factory = pettingzoo_factory("mpe2/simple_spread_v3", max_cycle=3)
     with pytest.raises(UserError, match="simple_spread_v3: unknown argument 'max_cycle'; did you mean max_cycles"):

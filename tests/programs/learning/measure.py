@@ -142,16 +142,16 @@ def write_page(name_of_page: str) -> None:
         )
         on_the_way = ""
         if early := result.get("early"):
-            on_the_way = f" After {early['frames']} frames: {_listed(early)}; asked for >= {early['bar']}."
+            on_the_way = f" After {early['frames']} frames: {_listed(early)}; our bar: >= {early['bar']}."
         if sustained := result.get("sustained"):
             on_the_way += f" Lowest of the last {sustained['share']:.0%} of the frames: {_listed(sustained)}; "
-            on_the_way += f"asked for >= {sustained['bar']}."
+            on_the_way += f"our bar: >= {sustained['bar']}."
         lines += [
             f"### {name.replace('_', ' ')}",
             "",
-            f"`{result['figure']}`: **{figures}**; asked for {result['bar']}.{on_the_way} "
+            f"`{result['figure']}`: **{figures}**; our bar: {result['bar']}.{on_the_way} "
             f"{result['episodes']} greedy episodes; {result['config']['total_frames']} frames in "
-            f"{min(result['seconds'])} to {max(result['seconds'])} s, beside other jobs; {result['machine']}; "
+            f"{_span(result['seconds'])} s, beside other jobs; {result['machine']}; "
             f"{result['date']}.",
             "",
             "```",
@@ -163,7 +163,7 @@ def write_page(name_of_page: str) -> None:
             "",
         ]
     if rows:
-        head = ["| command | seeds 0, 1, 2 | asked for | seconds |", "|---|---|---|---|"]
+        head = ["| command | seeds 0, 1, 2 | our bar | seconds |", "|---|---|---|---|"]
         lines = [*head, *rows, "", told, "", *lines]
     write_between(page, "results", "\n".join(lines))
 
@@ -175,8 +175,11 @@ def _listed(told: dict[str, Any]) -> str:
 def row(result: dict[str, Any]) -> str:
     """A result as a row of a table."""
     figures = ", ".join(f"{figure}" for figure in result["figures"])
-    seconds = f"{min(result['seconds'])} to {max(result['seconds'])}"
-    return f"| `{result['command']}` | {figures} | {result['bar']} | {seconds} |"
+    return f"| `{result['command']}` | {figures} | {result['bar']} | {_span(result['seconds'])} |"
+
+
+def _span(seconds: list[int]) -> str:
+    return str(seconds[0]) if len(seconds) == 1 else f"{min(seconds)} to {max(seconds)}"
 
 
 def machine() -> str:
