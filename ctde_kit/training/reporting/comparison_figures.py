@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict
 
 import numpy as np
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Dash: TypeAlias = Literal["-", "--", "-.", ":"]
 # Okabe and Ito's colors, which people with any color vision can tell apart; then matplotlib's.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C564B", "#7F7F7F", "#BCBD22")
 # Curves that lie on each other, such as those of runs that all reach the best return, remain visible.
-DASHES = ("-", "--", "-.", ":")
+DASHES: tuple[Dash, ...] = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^")
 MARK_EVERY = 10
-LINE = {"linewidth": 1.6, "markersize": 4.0}
 DPI = 130
 COLUMNS = 3
 
@@ -31,8 +31,10 @@ class Style(TypedDict):
     """How a label's line is drawn, as matplotlib's ``plot`` takes it."""
 
     color: str
-    linestyle: str
+    linestyle: Dash
     marker: str
+    linewidth: float
+    markersize: float
 
 
 def label_styles(labels: Sequence[str]) -> dict[str, Style]:
@@ -42,6 +44,8 @@ def label_styles(labels: Sequence[str]) -> dict[str, Style]:
             color=COLORS[index % len(COLORS)],
             linestyle=DASHES[index % len(DASHES)],
             marker=MARKERS[index % len(MARKERS)],
+            linewidth=1.6,
+            markersize=4.0,
         )
         for index, label in enumerate(labels)
     }
@@ -147,7 +151,8 @@ def plot_sample_efficiency(comparison: Comparison, path: Path) -> Path:
         shares = comparison.share_grid(label)
         curves = {label: comparison.curves_over_tasks(label, shares)}
         _bands(axis, shares * scale, interquartile_means(curves), styles)
-    short_numbers(axis)
+    if scale > 1:
+        short_numbers(axis)
     axis.set_ylabel("normalized return, IQM")
     axis.legend(frameon=False, fontsize=9)
     return _saved(figure, path, "frames" if scale > 1 else "share of each task's frames")
@@ -183,7 +188,7 @@ def plot_tasks(comparison: Comparison, path: Path) -> Path:
             below.set_ylabel("return, IQM")
     for axis in axes:
         axis.set_visible(axis.has_data())
-    handles = [Line2D([], [], **styles[label], **LINE, label=label) for label in comparison.labels]
+    handles = [Line2D([], [], **styles[label], label=label) for label in comparison.labels]
     figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 6), frameon=False, fontsize=9)
     return _saved(figure, path)
 
@@ -204,7 +209,7 @@ def _bands(axis: Axes, x: np.ndarray, estimates: Mapping[str, Estimate], styles:
     for label, estimate in estimates.items():
         # Each label's markers begin elsewhere, so that none covers another's.
         begin = MARK_EVERY * list(styles).index(label) // len(styles)
-        axis.plot(x, estimate.value, label=label, markevery=(begin, MARK_EVERY), **styles[label], **LINE)
+        axis.plot(x, estimate.value, label=label, markevery=(begin, MARK_EVERY), **styles[label])
         axis.fill_between(x, estimate.low, estimate.high, color=styles[label]["color"], alpha=0.18, linewidth=0)
     axis.grid(alpha=0.3)
 

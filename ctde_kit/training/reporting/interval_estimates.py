@@ -85,7 +85,8 @@ def interquartile_means(scores: Scores, *, seed: int = 0) -> dict[str, Estimate]
 
     found: dict[str, Estimate] = {}
     for name, curves in scores.items():
-        runs, tasks = np.indices(curves.shape[:2])
+        n_seeds, n_tasks = curves.shape[:2]
+        runs, tasks = np.repeat(np.arange(n_seeds)[:, None], n_tasks, axis=1), np.arange(n_tasks)
 
         def aggregate(drawn: np.ndarray, curves: np.ndarray = curves, tasks: np.ndarray = tasks) -> np.ndarray:
             return _iqm(curves[drawn, tasks])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -62,3 +64,10 @@ def test_one_seed_has_no_bar(drawn: list[Figure], tmp_path) -> None:
     scores = {"one": np.array([[0.5]]), "three": np.array([[0.1], [0.2], [0.3]])}
     plot_aggregates(aggregate_scores(scores), tmp_path / "aggregates.png")
     assert len(drawn[0].axes[0].patches) == 1
+
+
+def test_shares_of_frames_are_written_as_shares(drawn: list[Figure], tmp_path) -> None:
+    longer = [replace(run, task="longer") for run in runs("a", 4)]
+    plot_sample_efficiency(Comparison([*runs("a", 2), *longer]), tmp_path / "efficiency.png")
+    axis = drawn[0].axes[0]
+    assert "m" not in axis.xaxis.get_major_formatter()(0.5)
