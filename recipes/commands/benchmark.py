@@ -23,10 +23,9 @@ from ctde_kit.recipes.commands.train import checked_overrides, recipe_config
 from ctde_kit.recipes.configs.benchmark_options import FILE_KEYS, BenchmarkOptions
 from ctde_kit.recipes.configs.data import read_data, to_data
 from ctde_kit.recipes.configs.recipe import RecipeConfig, has_field
-from ctde_kit.recipes.studies.benchmark.plan import Plan, PlannedRun, Status
+from ctde_kit.recipes.studies.benchmark.plan import PLAN_FILE, Plan, PlannedRun, Status
 
 PROGRAM = "ctde-benchmark"
-PLAN_FILE = "benchmark.yaml"
 COMMAND_KEYS = (*FILE_KEYS, "output", "jobs", "minutes", "retry")
 # A run and the benchmark that goes on with it may differ in these, which change nothing in what the run learns.
 MAY_DIFFER = ("device", "compile", "threads", "logger")
@@ -42,7 +41,7 @@ Examples
   ctde report b output=r
 
 Options (NAME=VALUE)
-  benchmark   a file of recipes, tasks, seeds and options, or one of: {{benchmarks}}
+  benchmark   a file of recipes, tasks, seeds, options and bounds, or one of: {{benchmarks}}
   recipes     names; in a file also LABEL: RECIPE OPTION=VALUE ..., for several variants of one recipe
   tasks       names; in a file also TASK: OPTION=VALUE ...
   seeds       of each recipe on each task; by default {{seeds}}
@@ -83,6 +82,7 @@ def read_options(arguments: list[str]) -> BenchmarkOptions | None:
         if name == "benchmark":
             for key, content in _file(value).items():
                 options.update(key, content, f"benchmark={value}")
+            _check_bounds(options, f"benchmark={value}")
     for name, _, value in given:
         if name in COMMAND_KEYS:
             options.update(name, value, PROGRAM)
@@ -142,7 +142,7 @@ def run_all(plan: Plan, options: BenchmarkOptions) -> None:
     queue = JobQueue(options.jobs or usable_cores(), options.threads, watch=progress)
     deadline = None if options.minutes is None else started + 60 * options.minutes
     with sole_writer(plan.output):
-        _write_plan(plan)
+        _write_plan(plan, options.bounds)
         try:
             finished = queue.work([run for run in todo if run not in passed_over], deadline)
         except KeyboardInterrupt as interrupt:
@@ -178,6 +178,15 @@ def _file(name: str) -> Mapping[str, object]:
     return content
 
 
+def _check_bounds(options: BenchmarkOptions, source: str) -> None:
+    """Raise ``UserError`` where a file has bounds of a task that is not among its own."""
+    unknown = [task for task in options.bounds if options.tasks and task not in options.tasks]
+    if unknown:
+        raise UserError(
+            f"{source}: bounds: {unknown[0]}: expected a task of the file{_hint(unknown[0], options.tasks)}"
+        )
+
+
 def _hint(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, list(known), n=3)
     return f"; did you mean {' or '.join(close)}?" if close else f"; expected one of {', '.join(known)}"
@@ -211,11 +220,12 @@ def _check_directory(run: PlannedRun, config: RecipeConfig) -> None:
         )
 
 
-def _write_plan(plan: Plan) -> None:
+def _write_plan(plan: Plan, bounds: Mapping[str, tuple[float, float]]) -> None:
     content = {
         "recipes": {label: " ".join(line) for label, line in plan.recipes.items()},
         "tasks": {task: " ".join(options) for task, options in plan.tasks.items()},
         "seeds": plan.seeds,
         "options": plan.options,
+        "bounds": {task: list(bounds[task]) for task in plan.tasks if task in bounds},
     }
     (plan.output / PLAN_FILE).write_text(yaml.safe_dump(content, sort_keys=False))

@@ -18,9 +18,10 @@ Examples
 Arguments
   DIR ...     directories with runs below them, or with files in marl-eval's format, such as BenchMARL's
   output      the directory of the page
-  bounds.TASK the returns on TASK that count as 0 and 1; by default the lowest and highest of any evaluation
+  bounds.TASK the returns on TASK that count as 0 and 1; by default those of the benchmark
+              (benchmark.yaml), else the lowest and highest of any evaluation
 
-Runs that have not ended are left out, and named.
+Runs that have not ended are left out, and named. What else the figures leave out is printed, too.
 """
 
 
@@ -47,7 +48,10 @@ def report(arguments: list[str]) -> None:
     from ctde_kit.recipes.studies.report.sources import read_sources
 
     command = " ".join([PROGRAM.replace("-", " ", 1), *arguments])
-    for path in write_report(read_sources(sources), Path(output), command=command, bounds=bounds):
+    paths, caveats = write_report(read_sources(sources), Path(output), command=command, bounds=bounds)
+    for sentence in caveats:
+        print(sentence.replace("`", ""))
+    for path in paths:
         print(f"  {path}")
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from ctde_kit.cores import usable_cores
 from ctde_kit.errors import UserError
 
-FILE_KEYS = ("recipes", "tasks", "seeds", "options")
+FILE_KEYS = ("recipes", "tasks", "seeds", "options", "bounds")
 # Options that a benchmark sets for each of its runs, and which of its own options sets them.
 SET_BY_BENCHMARK = {"task": "tasks", "seed": "seeds", "hydra.run.dir": "output", "resume": "output"}
 
@@ -27,6 +27,7 @@ class BenchmarkOptions:
         tasks: names, or for each name the options of that task: ``{vmas/navigation: task.params.n_agents=5}``.
         seeds: of each recipe on each task.
         options: of all runs, ``NAME=VALUE``.
+        bounds: by task, the returns that count as 0 and 1 in a report of the runs.
         output: the directory of all runs.
         jobs: how many runs at a time; null for as many as there are cores.
         minutes: after which runs in progress are stopped, for the next call to go on with; null for no limit.
@@ -37,6 +38,7 @@ class BenchmarkOptions:
     tasks: dict[str, list[str]] = field(default_factory=dict)
     seeds: list[int] = field(default_factory=lambda: [100, 101, 102, 103, 104])
     options: list[str] = field(default_factory=list)
+    bounds: dict[str, tuple[float, float]] = field(default_factory=dict)
     output: Path | None = None
     jobs: int | None = None
     minutes: float | None = None
@@ -53,6 +55,7 @@ class BenchmarkOptions:
             "tasks": lambda: {task: options for task, (_, *options) in _variants(value).items()},
             "seeds": lambda: [_whole(seed) for seed in _listed(value)],
             "options": lambda: [option for part in _listed(value) for option in shlex.split(str(part))],
+            "bounds": lambda: _bounds(value),
             "output": lambda: Path(value),
             "jobs": lambda: _whole(value, least=1),
             "minutes": lambda: _positive(value),
@@ -92,6 +95,7 @@ EXPECTED = {
     "tasks": "names, as in vmas/navigation,vmas/balance, or in a file a name and options for each",
     "seeds": "whole numbers, as in 0,1,2",
     "options": "options of recipes, as in [lr=1e-4,gamma=0.95]",
+    "bounds": "in a file, for tasks their lowest and highest return, as in {matrix/climbing: [0, 11]}",
     "output": "a directory",
     "jobs": "a whole number above 0",
     "minutes": "a number above 0",
@@ -124,6 +128,15 @@ def _listed(value: Any) -> list[Any]:
     if not all(isinstance(part, int) or (isinstance(part, str) and part) for part in value):
         raise ValueError
     return value
+
+
+def _bounds(value: Any) -> dict[str, tuple[float, float]]:
+    if not isinstance(value, Mapping):
+        raise TypeError
+    bounds = {str(task): (float(low), float(high)) for task, (low, high) in value.items()}
+    if not all(-math.inf < low < high < math.inf for low, high in bounds.values()):
+        raise ValueError
+    return bounds
 
 
 def _whole(value: Any, least: int = 0) -> int:

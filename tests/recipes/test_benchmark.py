@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -9,11 +10,15 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+import yaml
 
 from ctde_kit.cores import usable_cores
+from ctde_kit.envs.games import MatrixGameEnv
 from ctde_kit.errors import UserError
+from ctde_kit.recipes import MatrixTask, named_task
 from ctde_kit.recipes.commands.application import options_of
-from ctde_kit.recipes.commands.benchmark import planned, read_options
+from ctde_kit.recipes.commands.benchmark import planned, read_options, run_all
 from ctde_kit.recipes.configs.benchmark_options import BenchmarkOptions
 from ctde_kit.recipes.studies.benchmark.job_queue import JobQueue
 from ctde_kit.recipes.studies.benchmark.plan import Plan, PlannedRun, Status
@@ -96,6 +101,51 @@ def test_every_benchmark_of_the_kit_is_one(name: str, tmp_path: Path) -> None:
     assert len(with_workers) == (len(runs) if name in ("lbf", "mpe") else 0)
 
 
+def test_the_matrix_games_bounds_end_with_their_best_return() -> None:
+    options = read_options(["benchmark=matrix", "output=b"])
+    assert options is not None
+    for name, bounds in options.bounds.items():
+        task = named_task(name)
+        assert isinstance(task, MatrixTask)
+        game = MatrixGameEnv(1, task.payoff, task.next_state)
+        # By stage, from the last one: the best return of a joint action and what follows it; after the end there is 0.
+        best = torch.zeros(game.n_states + 1)
+        for stage in reversed(range(game.n_states)):
+            best[stage] = (game.payoff[stage] + best[game.next_state[stage]]).max()
+        assert bounds == (0.0, best[0])
+    assert options.bounds.keys() == options.tasks.keys()
+
+
+def test_bounds_of_a_file_stay_with_the_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(JobQueue, "work", lambda *_: True)
+    arguments = ["benchmark=matrix", "tasks=matrix/penalty,matrix/climbing", f"output={tmp_path / 'b'}"]
+    options = read_options(arguments)
+    assert options is not None
+    (tmp_path / "b").mkdir()
+    run_all(planned(options), options)
+    saved = yaml.safe_load((tmp_path / "b" / "benchmark.yaml").read_text())
+    assert saved["bounds"] == {"matrix/penalty": [0.0, 10.0], "matrix/climbing": [0.0, 11.0]}
+    # What is saved is a benchmark's file again.
+    again = read_options([f"benchmark={tmp_path / 'b' / 'benchmark.yaml'}", "output=c"])
+    assert again is not None
+    assert again.bounds == {"matrix/penalty": (0.0, 10.0), "matrix/climbing": (0.0, 11.0)}
+
+
+@pytest.mark.parametrize(
+    ("bounds", "message"),
+    [
+        ("{matrix/climb: [0, 11]}", "bounds: matrix/climb: expected a task of the file; did you mean matrix/climbing"),
+        ("{matrix/climbing: [11, 0]}", "expected in a file, for tasks their lowest and highest return"),
+        ("{matrix/climbing: 11}", "expected in a file, for tasks their lowest and highest return"),
+    ],
+)
+def test_mistakes_in_bounds(bounds: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"recipes: [vdn]\ntasks: [matrix/climbing]\nseeds: [3]\nbounds: {bounds}\n")
+    with pytest.raises(UserError, match=re.escape(message)):
+        read_options([f"benchmark={path}", "output=b"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -111,6 +161,7 @@ def test_every_benchmark_of_the_kit_is_one(name: str, tmp_path: Path) -> None:
         ([*VDN, "critic=centralized"], "critic=centralized: ctde-vdn has no critic"),
         (["benchmark=matrx", "output=b"], "there is no such benchmark, nor such a file; did you mean matrix"),
         (["output"], "output: expected NAME=VALUE"),
+        ([*VDN, "bounds=[0,11]"], "bounds=[0,11]: expected in a file, for tasks their lowest and highest return"),
     ],
 )
 def test_mistakes_are_one_line_before_anything_runs(arguments: list[str], message: str, tmp_path: Path) -> None:

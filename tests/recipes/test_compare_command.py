@@ -84,7 +84,7 @@ def test_a_page_with_curves_a_table_and_the_probability_of_improvement(runs: Pat
     assert "0: 8.000, 1: 7.000, 2: 6.000" in page
     # Of the nine pairs of seeds (8, 7, 6) and (5, 4, 3) the first is better in all; of (8, 7, 6) and 6.5 in two.
     assert "| vdn lr=0.001 | vdn lr=0.01 | 1.000 (" in page
-    assert "| vdn lr=0.001 | iql | 0.667 (" in page
+    assert "| vdn lr=0.001 | iql | 0.667 |" in page
     assert "iql | vdn lr=0.01 | 1.000" in page
     assert "more`" in page.partition("have not ended")[2]
     assert "ctde compare sweep iql" in page

@@ -17,7 +17,7 @@ from ctde_kit.recipes.studies.report.sources import read_sources
 from ctde_kit.training.reporting import interval_estimates, read_marl_eval
 from tests.recipes.command_line import assert_one_line, call_here, composed
 
-FRAMES = (100, 200)
+FRAMES = (100, 200, 300)
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +37,7 @@ def write_fake_run(path: Path, config: RecipeConfig, returns: tuple[float, ...],
     path.mkdir(parents=True)
     with replacing(path / "config.yaml", sealed=True) as file:
         file.write(yaml.safe_dump(data).encode())
-    evaluated = list(zip(FRAMES, returns, strict=True))
+    evaluated = list(zip(FRAMES, returns, strict=False))
     rows = [f"{frames},{frames / 10},{value}" for frames, value in evaluated]
     (path / "metrics.csv").write_text("\n".join(["frames,seconds,eval/return_mean", *rows]) + "\n")
     records = [
@@ -78,12 +78,12 @@ def test_a_page_with_figures_and_every_seed(runs: Path, tmp_path: Path) -> None:
     page, pictures = (tmp_path / "r" / "report.md").read_text(), list((tmp_path / "r").glob("*.png"))
     assert {path.stem for path in pictures} == {"aggregates", "sample_efficiency", "profiles", "improvement", "tasks"}
     # Climbing: 0 to 10; the two seeds of vdn end at 5 and 4, those of mappo at 10 and 9; penalty alike.
-    assert "| mappo | 0.950 (" in page
-    assert "| vdn | 0.450 (" in page
-    assert "| mappo | 9.500 (" in page
+    assert "| mappo | 0.950 | 0.950 | 0.950 | 0.050 |" in page
+    assert "| vdn | 0.450 |" in page
+    assert "| mappo | 9.500 |" in page
     assert "0: 5.000, 1: 4.000" in page
     assert "| 200 | 0.3 | 50 |" in page
-    assert "Normalized from 0.000 to 10.000." in page
+    assert "Normalized from 0.000 to 10.000, the lowest and the highest mean return at hand." in page
     assert "seed_2" in page.partition("have not ended")[2]
     assert "ctde report b output=r" in page
     html = (tmp_path / "r" / "report.html").read_text()
@@ -108,7 +108,7 @@ def test_a_report_beside_its_runs_is_no_source_of_the_next(runs: Path, tmp_path:
 
 
 def test_benchmarls_runs_stand_beside_ours(runs: Path, tmp_path: Path) -> None:
-    steps = {f"step_{i}": {"step_count": frames, "return": [3.0, 5.0]} for i, frames in enumerate(FRAMES)}
+    steps = {f"step_{i}": {"step_count": frames, "return": [3.0, 5.0]} for i, frames in enumerate(FRAMES[:2])}
     steps["absolute_metrics"] = {"return": [9.0]}
     theirs = {"matrix": {"climbing": {"mappo": {"seed_0": steps}}, "Penalty": {"iql": {"seed_7": steps}}}}
     (tmp_path / "benchmarl").mkdir()
@@ -144,3 +144,134 @@ def test_only_what_compares_is_compared(runs: Path, tmp_path: Path) -> None:
         runs / "matrix/climbing/iql/seed_3", "iql", (0.0, 1.0), "task=matrix/climbing", "task.payoff=[[1,0],[0,1]]"
     )
     refused("b", message="matrix/climbing: mappo has task.payoff=")
+
+
+def seeds_of(folder: Path, recipe: str, *finals: float, task: str = "matrix/climbing", first: int = 0) -> None:
+    """Runs of one recipe on one task, a run for each final return."""
+    for seed, final in enumerate(finals, first):
+        fake_run(folder / task / recipe / f"seed_{seed}", recipe, (0.0, final), f"task={task}", f"seed={seed}")
+
+
+def written_page(folder: Path, *arguments: str) -> tuple[str, str]:
+    """The page of ``ctde report b``, and what the command printed."""
+    result = call_here(folder, "report", "b", "output=r", *arguments)
+    assert result.returncode == 0, result.stderr
+    return (folder / "r" / "report.md").read_text(), result.stdout
+
+
+def test_all_seeds_count_where_labels_have_different_numbers(tmp_path: Path) -> None:
+    seeds_of(tmp_path / "b", "vdn", 4.0)
+    seeds_of(tmp_path / "b", "mappo", 0.0, 10.0, 10.0, 10.0)
+    page, printed = written_page(tmp_path)
+    # The middle half of mappo's four seeds is 10 and 10; its first seed alone is 0.
+    assert "| mappo | 1.000 (" in page.partition("## By task")[0]
+    line = "Recipes have different numbers of seeds per task here, and all of these count: mappo 4, vdn 1."
+    assert line in page.partition("## By task")[0]
+    assert line in printed
+
+
+def test_runs_that_do_not_count_over_all_tasks_are_named(tmp_path: Path) -> None:
+    seeds_of(tmp_path / "b", "vdn", 4.0, 5.0, 6.0)
+    seeds_of(tmp_path / "b", "vdn", 2.0, task="matrix/penalty")
+    page, printed = written_page(tmp_path)
+    line = "on every task: vdn on matrix/climbing, seed 1; vdn on matrix/climbing, seed 2."
+    assert line in page.partition("## By task")[0]
+    assert line in printed
+    assert "first 1 seeds" not in page
+
+
+def test_members_of_a_population_are_not_taken_for_independent_seeds(tmp_path: Path) -> None:
+    population = tmp_path / "b" / "p"
+    for rank in range(3):
+        fake_run(population / "members" / str(rank), "vdn", (0.0, rank), "task=matrix/climbing", f"seed={rank}")
+    assert "population" not in written_page(tmp_path)[0]
+    (population / "exchanges.jsonl").write_text("{}\n")
+    page, printed = written_page(tmp_path)
+    assert "the 3 runs are members of one population, which exchanged critics, and no independent seeds" in page
+    assert "members of one population" in printed
+
+
+def test_final_returns_at_different_frames_are_marked(tmp_path: Path) -> None:
+    seeds_of(tmp_path / "b", "vdn", 4.0, 5.0, 6.0)
+    assert "different frames" not in written_page(tmp_path)[0]
+    fake_run(tmp_path / "b/matrix/climbing/mappo/seed_0", "mappo", (0.0, 1.0, 2.0), "task=matrix/climbing", "seed=0")
+    page, printed = written_page(tmp_path)
+    assert "| 200 (not all of 300) |" in page
+    assert "| 300 |" in page
+    line = "runs end at different frames, and so final returns are those of different amounts of training: "
+    assert f"{line}mappo 300, vdn 200." in page
+    assert line in printed
+
+
+def test_a_task_without_differences_does_not_count(tmp_path: Path) -> None:
+    for seed in range(3):
+        path = tmp_path / "b/matrix/penalty/vdn" / f"seed_{seed}"
+        fake_run(path, "vdn", (2.0, 2.0), "task=matrix/penalty", f"seed={seed}")
+    page, printed = written_page(tmp_path)
+    assert "`matrix/penalty` does not count here, because all of its evaluations have the same return, 2.000" in page
+    assert "matrix/penalty does not count here" in printed
+    assert "Normalized" not in page
+    assert "1.000 (1.000" not in page
+    seeds_of(tmp_path / "b", "vdn", 4.0, 4.0, 8.0)
+    assert "| vdn | 0.667 (" in written_page(tmp_path)[0]
+    # Three runs at 2 of 10, and those at 4, 4 and 8 of 8: the middle four are 0.2, 0.5, 0.5 and 0.2.
+    assert "| vdn | 0.350 (" in written_page(tmp_path, "bounds.matrix/penalty=[0,10]")[0]
+
+
+def test_the_gap_is_to_the_best_run_at_hand_unless_bounds_are_given(tmp_path: Path) -> None:
+    seeds_of(tmp_path / "b", "vdn", 4.0, 5.0, 6.0)
+    page = written_page(tmp_path)[0]
+    assert "| gap to the best run at hand |" in page
+    assert "optimality" not in page
+    page = written_page(tmp_path, "bounds.matrix/climbing=[0,11]")[0]
+    assert "| optimality gap |" in page
+    assert "at hand" not in page
+
+
+def plan(folder: Path, **bounds: list[float]) -> None:
+    content = {"recipes": {"vdn": "vdn", "mappo": "mappo"}, "tasks": {"matrix/climbing": ""}, "seeds": [0, 1, 2, 3]}
+    (folder / "benchmark.yaml").write_text(yaml.safe_dump({**content, "options": [], "bounds": bounds}))
+
+
+def test_a_benchmarks_bounds_count_unless_others_are_given(tmp_path: Path) -> None:
+    seeds_of(tmp_path / "b", "vdn", 4.0, 5.0, 6.0)
+    plan(tmp_path / "b", **{"matrix/climbing": [0, 11]})
+    assert "Normalized from 0.000 to 11.000." in written_page(tmp_path)[0]
+    assert "Normalized from 1.000 to 7.000." in written_page(tmp_path, "bounds.matrix/climbing=[1,7]")[0]
+    seeds_of(tmp_path / "c", "iql", 4.0)
+    plan(tmp_path / "c", **{"matrix/climbing": [0, 12]})
+    message = (
+        "bounds: matrix/climbing has [0.0, 12.0], another benchmark [0.0, 11.0]; choose with bounds.matrix/climbing="
+    )
+    assert_one_line(call_here(tmp_path, "report", "b", "c", "output=r"), message, program="ctde-report")
+
+
+def test_runs_of_a_benchmark_that_never_started_are_named(tmp_path: Path) -> None:
+    seeds_of(tmp_path / "b", "vdn", 4.0, 5.0)
+    fake_run(tmp_path / "b/matrix/climbing/vdn/seed_2", "vdn", (0.0,), "task=matrix/climbing", "seed=2", ended=False)
+    plan(tmp_path / "b")
+    page, printed = written_page(tmp_path)
+    line = "lists have ended; 1 have started but not ended; 5 have not started: matrix/climbing/mappo/seed_0, "
+    assert "2 of the 8 runs that" in page
+    assert line in page
+    assert line in printed
+    assert "and 1 more." in page
+
+
+def test_few_seeds_are_said_to_be_few(tmp_path: Path) -> None:
+    seeds_of(tmp_path / "b", "vdn", 4.0, 5.0)
+    page, printed = written_page(tmp_path)
+    assert "No interval is given below 3 seeds" in page
+    assert "No interval is given below 3 seeds" in printed
+    assert "With fewer than 4 seeds, the interquartile mean on a task leaves out none: it is the mean." in page
+    seeds_of(tmp_path / "b", "vdn", 6.0, 7.0, first=2)
+    page = written_page(tmp_path)[0]
+    assert "No interval" not in page
+    assert "fewer than 4" not in page
+
+
+def test_tables_have_the_order_of_the_figures(tmp_path: Path) -> None:
+    seeds_of(tmp_path / "b", "vdn", 6.0)
+    seeds_of(tmp_path / "b", "mappo", 4.0)
+    tables = written_page(tmp_path)[0].split("## By task")
+    assert all(0 < table.index("| mappo |") < table.index("| vdn |") for table in tables)

@@ -4,35 +4,62 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict
 
 import numpy as np
 
 from ctde_kit.training.reporting.figures import new_figure, short_numbers
 from ctde_kit.training.reporting.interval_estimates import Estimate, interquartile_means
-from ctde_kit.training.reporting.run_curves import GRID, Comparison
+from ctde_kit.training.reporting.run_curves import Comparison
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Dash: TypeAlias = Literal["-", "--", "-.", ":"]
 # Okabe and Ito's colors, which people with any color vision can tell apart; then matplotlib's.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C564B", "#7F7F7F", "#BCBD22")
+# Curves that lie on each other, such as those of runs that all reach the best return, remain visible.
+DASHES: tuple[Dash, ...] = ("-", "--", "-.", ":")
+MARKERS = ("o", "s", "^")
+MARK_EVERY = 10
 DPI = 130
 COLUMNS = 3
 
 
-def label_colors(labels: Sequence[str]) -> dict[str, str]:
-    """A color for each label, the same in all figures of a page."""
-    return {label: COLORS[index % len(COLORS)] for index, label in enumerate(labels)}
+class Style(TypedDict):
+    """How a label's line is drawn, as matplotlib's ``plot`` takes it."""
+
+    color: str
+    linestyle: Dash
+    marker: str
+    linewidth: float
+    markersize: float
 
 
-def plot_aggregates(aggregates: Mapping[str, Mapping[str, Estimate]], path: Path) -> Path:
+def label_styles(labels: Sequence[str]) -> dict[str, Style]:
+    """A style for each label, the same in all figures of a page; no two of 60 labels are alike."""
+    return {
+        label: Style(
+            color=COLORS[index % len(COLORS)],
+            linestyle=DASHES[index % len(DASHES)],
+            marker=MARKERS[index % len(MARKERS)],
+            linewidth=1.6,
+            markersize=4.0,
+        )
+        for index, label in enumerate(labels)
+    }
+
+
+def plot_aggregates(
+    aggregates: Mapping[str, Mapping[str, Estimate]], path: Path, page_labels: Sequence[str] | None = None
+) -> Path:
     """A panel for each aggregate, in it an interval for each label. Returns ``path``.
 
     Args:
         aggregates: by label, as ``aggregate_scores`` gives them.
         path: of the file; its directory exists.
+        page_labels: all labels of the page, which share out the colors; ``None`` for those of ``aggregates``.
 
     >>> from pathlib import Path
     >>> import tempfile
@@ -43,13 +70,13 @@ def plot_aggregates(aggregates: Mapping[str, Mapping[str, Estimate]], path: Path
     >>> plot_aggregates(found, Path(tempfile.mkdtemp()) / "aggregates.png").name
     'aggregates.png'
     """
-    labels, colors = list(aggregates), label_colors(list(aggregates))
+    labels, styles = list(aggregates), label_styles(page_labels or list(aggregates))
     names = list(next(iter(aggregates.values())))
     figure, axes = _figure(len(names), 2.9, 0.9 + 0.42 * len(labels), columns=len(names))
     for axis, name in zip(axes, names, strict=True):
         for position, label in enumerate(labels):
-            _interval(axis, position, aggregates[label][name], colors[label])
-        axis.set_title(f"{name} ({'lower' if name == 'optimality gap' else 'higher'} is better)", fontsize=10)
+            _interval(axis, position, aggregates[label][name], styles[label]["color"])
+        axis.set_title(f"{name}\n({'lower' if 'gap' in name else 'higher'} is better)", fontsize=10)
         axis.set_yticks(range(len(labels)), labels if axis is axes[0] else [])
         axis.set_ylim(len(labels) - 0.5, -0.5)
         axis.grid(axis="x", alpha=0.3)
@@ -76,8 +103,16 @@ def plot_improvement(found: Mapping[tuple[str, str], Estimate], path: Path) -> P
     return _saved(figure, path, "probability of improvement")
 
 
-def plot_profiles(profiles: Mapping[str, Estimate], thresholds: np.ndarray, path: Path) -> Path:
+def plot_profiles(
+    profiles: Mapping[str, Estimate], thresholds: np.ndarray, path: Path, page_labels: Sequence[str] | None = None
+) -> Path:
     """The share of runs above each normalized return, a line for each label. Returns ``path``.
+
+    Args:
+        profiles: by label, as ``performance_profiles`` gives them.
+        thresholds: ``[F]``, the normalized returns.
+        path: of the file; its directory exists.
+        page_labels: all labels of the page, which share out the colors; ``None`` for those of ``profiles``.
 
     >>> from pathlib import Path
     >>> import tempfile
@@ -89,7 +124,7 @@ def plot_profiles(profiles: Mapping[str, Estimate], thresholds: np.ndarray, path
     'profiles.png'
     """
     figure, (axis,) = _figure(1, 6.0, 3.6)
-    _bands(axis, thresholds, profiles)
+    _bands(axis, thresholds, profiles, label_styles(page_labels or list(profiles)))
     axis.set_ylim(-0.03, 1.03)
     axis.set_ylabel("share of runs above")
     axis.legend(frameon=False, fontsize=9)
@@ -108,12 +143,16 @@ def plot_sample_efficiency(comparison: Comparison, path: Path) -> Path:
     >>> plot_sample_efficiency(Comparison(curves), Path(tempfile.mkdtemp()) / "efficiency.png").name
     'efficiency.png'
     """
-    shares = np.linspace(comparison.first_share, 1, GRID)
-    last = {comparison.last_frames(task) for task in comparison.tasks}
+    last = {comparison.last_frames(task) for task in comparison.counted_tasks}
     figure, (axis,) = _figure(1, 6.0, 3.6)
     scale = last.pop() if len(last) == 1 else 1.0
-    _bands(axis, shares * scale, interquartile_means(comparison.curves_over_tasks(shares)))
-    short_numbers(axis)
+    styles = label_styles(comparison.labels)
+    for label in comparison.complete_labels:
+        shares = comparison.share_grid(label)
+        curves = {label: comparison.curves_over_tasks(label, shares)}
+        _bands(axis, shares * scale, interquartile_means(curves), styles)
+    if scale > 1:
+        short_numbers(axis)
     axis.set_ylabel("normalized return, IQM")
     axis.legend(frameon=False, fontsize=9)
     return _saved(figure, path, "frames" if scale > 1 else "share of each task's frames")
@@ -133,7 +172,7 @@ def plot_tasks(comparison: Comparison, path: Path) -> Path:
     """
     from matplotlib.lines import Line2D
 
-    colors = label_colors(comparison.labels)
+    styles = label_styles(comparison.labels)
     columns = min(COLUMNS, len(comparison.tasks))
     bands = -(-len(comparison.tasks) // columns)
     figure, axes = _figure(2 * bands * columns, 4.0, 2.9, columns=columns)
@@ -141,7 +180,7 @@ def plot_tasks(comparison: Comparison, path: Path) -> Path:
         row, column = divmod(index, columns)
         above, below = axes[2 * row * columns + column], axes[(2 * row + 1) * columns + column]
         above.set_title(task, fontsize=10)
-        _task_panel(comparison, task, above, below, colors)
+        _task_panel(comparison, task, above, below, styles)
         above.set_xlabel("frames")
         below.set_xlabel("minutes")
         if column == 0:
@@ -149,37 +188,36 @@ def plot_tasks(comparison: Comparison, path: Path) -> Path:
             below.set_ylabel("return, IQM")
     for axis in axes:
         axis.set_visible(axis.has_data())
-    handles = [Line2D([], [], color=colors[label], label=label) for label in comparison.labels]
+    handles = [Line2D([], [], **styles[label], label=label) for label in comparison.labels]
     figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 6), frameon=False, fontsize=9)
     return _saved(figure, path)
 
 
-def _task_panel(comparison: Comparison, task: str, above: Axes, below: Axes, colors: Mapping[str, str]) -> None:
-    labels = [label for label in comparison.labels if comparison.of(task, label)]
-    grid = comparison.frame_grid(task)
-    scores = {label: np.stack([curve.at(grid) for curve in comparison.of(task, label)])[:, None] for label in labels}
-    _bands(above, grid, interquartile_means(scores), colors)
-    short_numbers(above)
-    for label in labels:
+def _task_panel(comparison: Comparison, task: str, above: Axes, below: Axes, styles: Mapping[str, Style]) -> None:
+    for label in [label for label in comparison.labels if comparison.of(task, label)]:
+        curves, grid = comparison.of(task, label), comparison.frame_grid(task, label)
+        values = np.stack([curve.at(grid) for curve in curves])[:, None]
+        _bands(above, grid, interquartile_means({label: values}), styles)
         times = comparison.second_grid(task, label)
         if times is not None:
-            values = np.stack([curve.at_seconds(times) for curve in comparison.of(task, label)])[:, None]
-            _bands(below, times / 60, interquartile_means({label: values}), colors)
+            values = np.stack([curve.at_seconds(times) for curve in curves])[:, None]
+            _bands(below, times / 60, interquartile_means({label: values}), styles)
+    short_numbers(above)
 
 
-def _bands(
-    axis: Axes, x: np.ndarray, estimates: Mapping[str, Estimate], colors: Mapping[str, str] | None = None
-) -> None:
-    colors = colors or label_colors(list(estimates))
+def _bands(axis: Axes, x: np.ndarray, estimates: Mapping[str, Estimate], styles: Mapping[str, Style]) -> None:
     for label, estimate in estimates.items():
-        axis.plot(x, estimate.value, label=label, color=colors[label], linewidth=1.6)
-        axis.fill_between(x, estimate.low, estimate.high, color=colors[label], alpha=0.18, linewidth=0)
+        # Each label's markers begin elsewhere, so that none covers another's.
+        begin = MARK_EVERY * list(styles).index(label) // len(styles)
+        axis.plot(x, estimate.value, label=label, markevery=(begin, MARK_EVERY), **styles[label])
+        axis.fill_between(x, estimate.low, estimate.high, color=styles[label]["color"], alpha=0.18, linewidth=0)
     axis.grid(alpha=0.3)
 
 
 def _interval(axis: Axes, position: int, estimate: Estimate, color: str) -> None:
-    width = max(float(estimate.high - estimate.low), 1e-3)
-    axis.barh(position, width, left=float(estimate.low), height=0.55, color=color, alpha=0.45, linewidth=0)
+    if estimate.has_interval:
+        width = max(float(estimate.high - estimate.low), 1e-3)
+        axis.barh(position, width, left=float(estimate.low), height=0.55, color=color, alpha=0.45, linewidth=0)
     axis.use_sticky_edges = False
     axis.plot([float(estimate.value)] * 2, [position - 0.275, position + 0.275], color=color, linewidth=2.2)
 

@@ -18,17 +18,18 @@ from ctde_kit.errors import UserError
 from ctde_kit.training.distribution import interquartile_mean
 
 CONFIDENCE = 0.95
+# A bootstrap of fewer seeds has next to nothing to draw from: of one seed, its interval is a point.
+MIN_SEEDS = 3
 RESAMPLES = 2_000
 CURVE_RESAMPLES = 1_000
 AGGREGATES = {
     "median": "aggregate_median",
     "mean": "aggregate_mean",
-    "optimality gap": "aggregate_optimality_gap",
 }
+OPTIMALITY_GAP = "optimality gap"
 Scores = Mapping[str, np.ndarray]
 Numbers = float | np.ndarray
 Key = TypeVar("Key")
-Entry = TypeVar("Entry")
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,8 @@ class Estimate:
 
     Args:
         value: a number, or one for each point of a curve ``[F]``.
-        low: lower end of the interval.
-        high: upper end of the interval.
+        low: lower end of the interval; NaN where there are too few seeds for one.
+        high: upper end of the interval; NaN likewise.
 
     >>> from ctde_kit.training.reporting import Estimate
     >>> Estimate(0.5, 0.2, 0.8).beyond_noise, Estimate(0.5, -0.2, 1.2).beyond_noise
@@ -54,13 +55,21 @@ class Estimate:
         """The interval excludes 0."""
         return bool(self.low > 0 or self.high < 0)
 
+    @property
+    def has_interval(self) -> bool:
+        """There were enough seeds for an interval."""
+        return not np.isnan(self.low).any()
+
     def text(self) -> str:
-        """``VALUE (LOW to HIGH)``."""
-        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
+        """``VALUE (LOW to HIGH)``, or ``VALUE`` alone where there is no interval."""
+        interval = f" ({self.low:.3f} to {self.high:.3f})" if self.has_interval else ""
+        return f"{self.value:.3f}{interval}"
 
 
 def interquartile_means(scores: Scores, *, seed: int = 0) -> dict[str, Estimate]:
     """The interquartile mean over seeds and tasks of each entry, of curves at each point.
+
+    A curve's interval takes the same resamples of its runs at every point. Below ``MIN_SEEDS`` there is no interval.
 
     Args:
         scores: by name, ``[seeds, tasks]`` or ``[seeds, tasks, F]``.
@@ -74,15 +83,27 @@ def interquartile_means(scores: Scores, *, seed: int = 0) -> dict[str, Estimate]
     if next(iter(scores.values())).ndim == 2:
         return {name: found["IQM"] for name, found in _aggregates(scores, {"IQM": _iqm}, seed).items()}
 
-    def aggregate(values: np.ndarray) -> np.ndarray:
-        return _iqm(values.reshape(-1, 1, values.shape[-1]))
+    found: dict[str, Estimate] = {}
+    for name, curves in scores.items():
+        n_seeds, n_tasks = curves.shape[:2]
+        runs, tasks = np.repeat(np.arange(n_seeds)[:, None], n_tasks, axis=1), np.arange(n_tasks)
 
-    points, intervals = _resampled(scores, aggregate, CURVE_RESAMPLES, seed)
-    return {name: Estimate(points[name], *intervals[name]) for name in scores}
+        def aggregate(drawn: np.ndarray, curves: np.ndarray = curves, tasks: np.ndarray = tasks) -> np.ndarray:
+            return _iqm(curves[drawn, tasks])
+
+        # What is drawn are runs: rliable would draw anew at every point of a curve.
+        points, intervals = _resampled({name: runs}, aggregate, CURVE_RESAMPLES, seed)
+        found[name] = Estimate(points[name], *intervals[name])
+    return found
 
 
-def aggregate_scores(scores: Scores, *, seed: int = 0) -> dict[str, dict[str, Estimate]]:
+def aggregate_scores(scores: Scores, *, gap: str = OPTIMALITY_GAP, seed: int = 0) -> dict[str, dict[str, Estimate]]:
     """By name, the IQM, median, mean and optimality gap of normalized scores ``[seeds, tasks]``.
+
+    Args:
+        scores: by name; the names may have different numbers of seeds.
+        gap: what the optimality gap is called, for scores whose 1 is no optimum.
+        seed: of the resampling.
 
     >>> import numpy as np
     >>> from ctde_kit.training.reporting import aggregate_scores
@@ -92,7 +113,7 @@ def aggregate_scores(scores: Scores, *, seed: int = 0) -> dict[str, dict[str, Es
     """
     metrics = _package("rliable.metrics")
     others = {name: getattr(metrics, function) for name, function in AGGREGATES.items()}
-    return _aggregates(scores, {"IQM": _iqm, **others}, seed)
+    return _aggregates(scores, {"IQM": _iqm, **others, gap: metrics.aggregate_optimality_gap}, seed)
 
 
 def performance_profiles(scores: Scores, thresholds: np.ndarray, *, seed: int = 0) -> dict[str, Estimate]:
@@ -188,9 +209,17 @@ def _aggregates(
 
 
 def _resampled(
-    scores: Mapping[Key, Entry], function: Callable[..., np.ndarray], resamples: int, seed: int
+    scores: Mapping[Key, np.ndarray] | Mapping[Key, tuple[np.ndarray, ...]],
+    function: Callable[..., np.ndarray],
+    resamples: int,
+    seed: int,
 ) -> tuple[dict[Key, np.ndarray], dict[Key, np.ndarray]]:
-    """What ``function`` gives for each entry of ``scores``, and its intervals ``[2, ...]``."""
+    """What ``function`` gives for each entry of ``scores``, and its intervals ``[2, ...]``.
+
+    The intervals of entries with fewer than ``MIN_SEEDS`` seeds are NaN.
+    """
+    few = [key for key, entry in scores.items() if _n_seeds(entry) < MIN_SEEDS]
+    enough = {key: entry for key, entry in scores.items() if key not in few}
     library = _package("rliable.library")
     # rliable draws from numpy's global generator, whatever it is handed.
     state = np.random.get_state()
@@ -199,9 +228,20 @@ def _resampled(
         with warnings.catch_warnings():
             # It hands its resampling library a generator by an argument that the library is going to rename.
             warnings.filterwarnings("ignore", "random_state is deprecated", FutureWarning)
-            return library.get_interval_estimates(scores, function, reps=resamples, confidence_interval_size=CONFIDENCE)
+            points, intervals = library.get_interval_estimates(
+                enough, function, reps=resamples, confidence_interval_size=CONFIDENCE
+            )
     finally:
         np.random.set_state(state)
+    for key in few:
+        entry = scores[key]
+        points[key] = function(entry) if isinstance(entry, np.ndarray) else function(*entry)
+        intervals[key] = np.full((2, *points[key].shape), np.nan)
+    return points, intervals
+
+
+def _n_seeds(entry: np.ndarray | tuple[np.ndarray, ...]) -> int:
+    return len(entry) if isinstance(entry, np.ndarray) else min(map(len, entry))
 
 
 def _package(name: str) -> ModuleType:

@@ -90,6 +90,7 @@ class Comparison:
             raise UserError(f"{twice[1]} on {twice[0]}, seed {twice[2]}: it is there twice; leave one out")
         self.tasks = sorted({curve.task for curve in self.curves})
         self.labels = sorted({curve.label for curve in self.curves})
+        self.given = [task for task in self.tasks if task in (bounds or {})]
         self.bounds = {task: (bounds or {}).get(task) or self._extremes(task) for task in self.tasks}
 
     def of(self, task: str, label: str | None = None) -> list[RunCurve]:
@@ -97,41 +98,61 @@ class Comparison:
         return [curve for curve in self.curves if curve.task == task and label in (None, curve.label)]
 
     @property
-    def complete_labels(self) -> list[str]:
-        """Labels that have runs on every task: what is compared over all tasks."""
-        return [label for label in self.labels if all(self.of(task, label) for task in self.tasks)]
+    def counted_tasks(self) -> list[str]:
+        """Tasks that count over all tasks: those where not every evaluation has one and the same return."""
+        return [task for task in self.tasks if self.bounds[task][0] < self.bounds[task][1]]
 
     @property
-    def common_seeds(self) -> int:
-        """How many runs of each label and task are compared: the smallest number that any of them has."""
-        counts = [len(self.of(task, label)) for task in self.tasks for label in self.complete_labels]
-        return min(counts, default=0)
+    def complete_labels(self) -> list[str]:
+        """Labels that have runs on every task that counts: what is compared over all tasks."""
+        return [label for label in self.labels if all(self.of(task, label) for task in self.counted_tasks)]
+
+    def n_seeds(self, label: str) -> int:
+        """How many runs of ``label`` count on each task over all tasks: as many as it has on every one."""
+        return min((len(self.of(task, label)) for task in self.counted_tasks), default=0)
+
+    @property
+    def left_out(self) -> list[RunCurve]:
+        """Runs of complete labels that do not count over all tasks: those of seeds that a label has on some alone."""
+        return [
+            curve
+            for label in self.complete_labels
+            for task in self.counted_tasks
+            for curve in self.of(task, label)[self.n_seeds(label) :]
+        ]
 
     def normalized(self, task: str, values: np.ndarray) -> np.ndarray:
-        """Returns on ``task`` in units of its bounds; where all are equal, 1."""
+        """Returns on ``task``, one of ``counted_tasks``, in units of its bounds."""
         low, high = self.bounds[task]
-        return (values - low) / (high - low) if high > low else np.ones_like(values, dtype=float)
+        return (values - low) / (high - low)
 
     def final_scores(self) -> dict[str, np.ndarray]:
-        """By label, the normalized final returns, ``[seeds, tasks]``."""
-        return self._stacked(lambda curve: np.array(curve.final))
+        """By label, the normalized final returns, ``[seeds, tasks]``; labels may have different numbers of seeds."""
+        if not self.counted_tasks:
+            return {}
+        return {label: self._stacked(label, lambda curve: np.array(curve.final)) for label in self.complete_labels}
 
-    def curves_over_tasks(self, shares: np.ndarray) -> dict[str, np.ndarray]:
-        """By label, normalized returns at shares of each task's frames, ``[seeds, tasks, F]``."""
-        return self._stacked(lambda curve: curve.at(shares * self.last_frames(curve.task)))
+    def curves_over_tasks(self, label: str, shares: np.ndarray) -> np.ndarray:
+        """Normalized returns of ``label`` at shares of each task's frames, ``[seeds, tasks, F]``."""
+        return self._stacked(label, lambda curve: curve.at(shares * self.last_frames(curve.task)))
 
-    def last_frames(self, task: str) -> float:
-        """The number of frames up to which all runs on ``task`` were evaluated."""
-        return min(curve.frames[-1] for curve in self.of(task))
+    def last_frames(self, task: str, label: str | None = None) -> float:
+        """The frames up to which all runs of ``label`` on ``task`` were evaluated; of the longest label if ``None``."""
+        if label is None:
+            return max(self.last_frames(task, name) for name in {curve.label for curve in self.of(task)})
+        return float(min(curve.frames[-1] for curve in self.of(task, label)))
 
-    @property
-    def first_share(self) -> float:
-        """The share of each task's frames from which on all runs were evaluated."""
-        return max(min(1.0, curve.frames[0] / self.last_frames(curve.task)) for curve in self.curves)
+    def share_grid(self, label: str) -> np.ndarray:
+        """The shares of each task's frames, of its longest label, at which all runs of ``label`` can be averaged."""
+        last = {task: self.last_frames(task) for task in self.counted_tasks}
+        first = max(curve.frames[0] / last[task] for task in last for curve in self.of(task, label))
+        end = min(self.last_frames(task, label) / last[task] for task in last)
+        return np.linspace(min(first, end), end, GRID)
 
-    def frame_grid(self, task: str) -> np.ndarray:
-        """Frames at which all runs on ``task`` can be compared."""
-        return np.linspace(max(curve.frames[0] for curve in self.of(task)), self.last_frames(task), GRID)
+    def frame_grid(self, task: str, label: str) -> np.ndarray:
+        """Frames at which all runs of ``label`` on ``task`` can be averaged, up to the end of its shortest."""
+        end = self.last_frames(task, label)
+        return np.linspace(min(end, max(curve.frames[0] for curve in self.of(task, label))), end, GRID)
 
     def second_grid(self, task: str, label: str) -> np.ndarray | None:
         """Times from when all runs of one label were evaluated to the end of the slowest; ``None`` if not kept."""
@@ -140,19 +161,12 @@ class Comparison:
             return None
         return np.linspace(max(times[0] for times in seconds), max(times[-1] for times in seconds), GRID)
 
-    def _stacked(self, values_of: Callable[[RunCurve], np.ndarray]) -> dict[str, np.ndarray]:
-        return {
-            label: np.stack(
-                [
-                    np.stack(
-                        [self.normalized(task, values_of(curve)) for curve in self.of(task, label)[: self.common_seeds]]
-                    )
-                    for task in self.tasks
-                ],
-                axis=1,
-            )
-            for label in self.complete_labels
-        }
+    def _stacked(self, label: str, values_of: Callable[[RunCurve], np.ndarray]) -> np.ndarray:
+        by_task = [
+            np.stack([self.normalized(task, values_of(curve)) for curve in self.of(task, label)[: self.n_seeds(label)]])
+            for task in self.counted_tasks
+        ]
+        return np.stack(by_task, axis=1)
 
     def _extremes(self, task: str) -> tuple[float, float]:
         values = np.concatenate([curve.returns for curve in self.of(task)])

@@ -12,6 +12,7 @@ from ctde_kit.errors import UserError
 
 # Matched by file name, so that looking at a run directory does not import torch.
 CHECKPOINTS = "checkpoints/frames_*.pt"
+PLAN_FILE = "benchmark.yaml"
 
 
 class Status(Enum):

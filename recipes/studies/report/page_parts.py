@@ -41,16 +41,21 @@ def task_table(comparison: Comparison, found: Found, task: str) -> Table:
     head = ["recipe", "final return, IQM", "each seed's final return", "frames", "minutes", "frames per second"]
     if with_absolute:
         head.insert(3, "best policy, absolute")
-    rows = []
-    for label in sorted(labels, key=lambda label: -final[label].value):
+    rows, longest = [], max(int(curve.frames[-1]) for curve in comparison.of(task))
+    for label in labels:
         curves = comparison.of(task, label)
         row = [label, final[label].text(), ", ".join(f"{curve.seed}: {curve.final:.3f}" for curve in curves)]
         if with_absolute:
             row.append(_mean([curve.absolute for curve in curves], ".3f"))
         minutes = [None if curve.seconds is None else float(curve.seconds[-1]) / 60 for curve in curves]
         speeds = [found.frames_per_second.get((task, label, curve.seed)) for curve in curves]
-        rows.append([*row, _frames(curves), _mean(minutes, ".1f"), _mean(speeds, ",.0f")])
+        rows.append([*row, _frames(curves, longest), _mean(minutes, ".1f"), _mean(speeds, ",.0f")])
     return Table(head, rows)
+
+
+def bullets(sentences: Sequence[str]) -> list[Block]:
+    """A list of the sentences, if there are any."""
+    return [Bullets(sentences)] if sentences else []
 
 
 def how_it_was_made(comparison: Comparison, found: Found, command: str, *notes: str) -> list[Block]:
@@ -87,9 +92,11 @@ def _listed(values: Mapping[str, object]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items() if value is not None)
 
 
-def _frames(curves: Sequence[RunCurve]) -> str:
+def _frames(curves: Sequence[RunCurve], longest: int) -> str:
+    """At how many frames the runs ended; marked where other runs on the task went on."""
     last = {int(curve.frames[-1]) for curve in curves}
-    return f"{min(last):,}" if len(last) == 1 else f"{min(last):,} to {max(last):,}"
+    text = f"{min(last):,}" if len(last) == 1 else f"{min(last):,} to {max(last):,}"
+    return text if min(last) == longest else f"{text} (not all of {longest:,})"
 
 
 def _mean(values: Sequence[float | None], form: str) -> str:

@@ -56,6 +56,10 @@ def _add(single: Found, label: str, found: Found) -> None:
     """Add the curves, facts and options of one run to ``found``, with ``label`` in place of the run's own label."""
     found.curves += [dataclasses.replace(curve, label=label) for curve in single.curves]
     found.facts += single.facts[:1]
+    found.populations = {
+        path: single.populations.get(path, 0) + found.populations.get(path, 0)
+        for path in single.populations | found.populations
+    }
     found.configs |= {(task, label, seed): config for (task, _, seed), config in single.configs.items()}
     found.frames_per_second |= {
         (task, label, seed): speed for (task, _, seed), speed in single.frames_per_second.items()

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ctde_kit.recipes.studies.report.caveats import frame_caveats, run_caveats
 from ctde_kit.recipes.studies.report.document import Block, Heading, Paragraph, Picture, Table, write_document
-from ctde_kit.recipes.studies.report.page_parts import how_it_was_made, introduction, task_table
+from ctde_kit.recipes.studies.report.page_parts import bullets, how_it_was_made, introduction, task_table
 from ctde_kit.recipes.studies.report.sources import Found
 from ctde_kit.training.distribution import interquartile_mean
 from ctde_kit.training.reporting import (
@@ -37,6 +38,7 @@ def write_comparison(found: Found, output: Path, *, command: str) -> tuple[list[
     blocks: list[Block] = [
         Heading(", ".join(comparison.labels), 1),
         Paragraph(introduction(comparison, "curve")),
+        *bullets([*run_caveats(comparison, found), *frame_caveats(comparison)]),
         Picture(picture.name, caption),
     ]
     tables: dict[str, list[Table]] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +12,8 @@ import numpy as np
 
 from ctde_kit.errors import UserError
 from ctde_kit.files import JsonObject
+from ctde_kit.recipes.studies.report.plans import PlanProgress, read_plans
+from ctde_kit.recipes.wiring.population_directory import EXCHANGES_FILE, MEMBERS
 from ctde_kit.recipes.wiring.saved_runs import SavedRun
 from ctde_kit.training import read_evaluations, read_metrics
 from ctde_kit.training.reporting import RunCurve, is_marl_eval, read_marl_eval
@@ -32,6 +34,8 @@ class Found:
         facts: the content of ``facts.json`` of each run that has one.
         configs: all options of each run, by task, label and seed.
         frames_per_second: the speed of training, evaluations not counted, by task, label and seed.
+        plans: how far each benchmark is whose output is among the sources.
+        populations: by the directory of a population that exchanged critics, how many of its members are here.
     """
 
     curves: list[RunCurve] = field(default_factory=list)
@@ -39,6 +43,24 @@ class Found:
     facts: list[JsonObject] = field(default_factory=list)
     configs: dict[tuple[str, str, int], JsonObject] = field(default_factory=dict)
     frames_per_second: dict[tuple[str, str, int], float] = field(default_factory=dict)
+    plans: list[PlanProgress] = field(default_factory=list)
+    populations: dict[Path, int] = field(default_factory=dict)
+
+    def bounds(self, chosen: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+        """By task, the bounds that are ``chosen``, and for other tasks those that the benchmarks of the runs have.
+
+        Raises:
+            UserError: where two benchmarks have different ones.
+        """
+        bounds = dict(chosen)
+        for plan in self.plans:
+            for task, theirs in plan.bounds.items():
+                if bounds.setdefault(task, theirs) != theirs and task not in chosen:
+                    raise UserError(
+                        f"{plan.file}: bounds: {task} has {list(theirs)}, another benchmark {list(bounds[task])}; "
+                        f"choose with bounds.{task}=[LOW,HIGH]"
+                    )
+        return bounds
 
 
 def read_sources(sources: Sequence[Path]) -> Found:
@@ -58,6 +80,7 @@ def read_sources(sources: Sequence[Path]) -> Found:
         before = len(found.curves) + len(found.unfinished)
         for curve in _read(source, found, earlier):
             found.curves.append(curve)
+        found.plans += read_plans(source) if source.is_dir() else []
         if len(found.curves) + len(found.unfinished) == before:
             raise UserError(f"{source}: it holds no run, and no file in marl-eval's format")
     _check_alike(found.configs)
@@ -78,6 +101,8 @@ def _read(source: Path, found: Found, earlier: set[str]) -> Iterator[RunCurve]:
             continue
         config = SavedRun(run).config
         summary = json.loads((run / "summary.json").read_text())
+        if run.parent.name == MEMBERS and _exchanged(run.parents[1]):
+            found.populations[run.parents[1]] = found.populations.get(run.parents[1], 0) + 1
         if (run / "facts.json").is_file():
             found.facts.append(json.loads((run / "facts.json").read_text()))
         for curve in map(named, _curves(run, config, summary)):
@@ -112,6 +137,12 @@ def _curves(run: Path, config: JsonObject, summary: JsonObject) -> Iterator[RunC
             seconds=np.array([row["seconds"] for row in evaluated]),
             absolute=summary.get(f"absolute/{metric}"),
         )
+
+
+def _exchanged(population: Path) -> bool:
+    """Whether critics were exchanged among the members of the population in a directory."""
+    exchanges = population / EXCHANGES_FILE
+    return exchanges.is_file() and exchanges.stat().st_size > 0
 
 
 def _episodes(run: Path, metric: str) -> dict[int, tuple[float, ...]]:

@@ -108,33 +108,81 @@ def curve(task: str, label: str, seed: int, *returns: float) -> RunCurve:
     return RunCurve(task, label, seed, frames, tuple((value,) for value in returns), seconds=frames / 10)
 
 
-def test_labels_without_a_task_and_seeds_that_not_all_have_do_not_count_over_tasks() -> None:
-    runs = [curve("s", "a", seed, 0.0, 10.0) for seed in (0, 1, 2)] + [curve("s", "b", 0, 0.0, 5.0)]
-    runs += [curve("t", "a", seed, 2.0, 4.0) for seed in (1, 0)]
+def test_a_label_counts_with_all_seeds_that_it_has_on_every_task() -> None:
+    runs = [curve("s", "a", seed, 0.0, 10.0) for seed in (0, 1, 2)] + [
+        curve("t", "a", seed, 2.0, 4.0) for seed in (1, 0)
+    ]
+    runs += [curve(task, "b", 0, 2.0, 4.0) for task in "st"] + [curve("s", "c", 0, 0.0, 5.0)]
     comparison = Comparison(runs)
-    assert comparison.complete_labels == ["a"]
-    assert comparison.common_seeds == 2
+    assert comparison.complete_labels == ["a", "b"]
     assert comparison.final_scores()["a"].tolist() == [[1.0, 1.0], [1.0, 1.0]]
+    assert comparison.final_scores()["b"].tolist() == [[0.4, 1.0]]
+    assert [(run.task, run.label, run.seed) for run in comparison.left_out] == [("s", "a", 2)]
     assert comparison.bounds == {"s": (0.0, 10.0), "t": (2.0, 4.0)}
     # Half of the frames is the first evaluation; three quarters lie between both.
-    assert comparison.curves_over_tasks(np.array([0.5, 0.75]))["a"][0].tolist() == [[0.0, 0.5], [0.0, 0.5]]
+    assert comparison.curves_over_tasks("a", np.array([0.5, 0.75]))[0].tolist() == [[0.0, 0.5], [0.0, 0.5]]
     assert Comparison(runs, {"t": (0.0, 8.0)}).final_scores()["a"][0].tolist() == [1.0, 0.5]
-    assert Comparison([curve("s", "a", 0, 3.0, 3.0)]).final_scores()["a"].tolist() == [[1.0]]
-    with pytest.raises(UserError, match="b on s, seed 0: it is there twice"):
-        Comparison([*runs, curve("s", "b", 0, 1.0)])
+    with pytest.raises(UserError, match="c on s, seed 0: it is there twice"):
+        Comparison([*runs, curve("s", "c", 0, 1.0)])
     with pytest.raises(UserError, match="there are no runs to compare"):
         Comparison([])
 
 
-def test_runs_are_compared_as_far_as_all_went() -> None:
+def test_more_seeds_of_one_label_do_not_drop_those_of_another() -> None:
+    finals = {"a": (0.0, 1.0, 1.0, 1.0), "b": (0.5,)}
+    runs = [curve("s", label, seed, 0.0, value) for label in finals for seed, value in enumerate(finals[label])]
+    scores = Comparison(runs).final_scores()
+    assert {label: found.flatten().tolist() for label, found in scores.items()} == {
+        label: [*values] for label, values in finals.items()
+    }
+    assert aggregate_scores(scores)["a"]["IQM"].value == 1.0
+    assert probabilities_of_improvement(scores)["a", "b"].value == 0.75
+
+
+def test_a_task_on_which_all_is_equal_does_not_count_over_tasks() -> None:
+    runs = [curve(task, "a", 0, *values) for task, values in {"s": (3.0, 3.0), "t": (0.0, 4.0)}.items()]
+    runs.append(curve("t", "b", 0, 0.0, 2.0))
+    comparison = Comparison(runs)
+    assert comparison.counted_tasks == ["t"]
+    assert {label: found.tolist() for label, found in comparison.final_scores().items()} == {"a": [[1.0]], "b": [[0.5]]}
+    assert Comparison(runs[:1]).final_scores() == {}
+    assert Comparison(runs[:1], {"s": (0.0, 6.0)}).final_scores()["a"].tolist() == [[0.5]]
+
+
+def test_each_label_is_drawn_to_its_own_end() -> None:
     comparison = Comparison([curve("s", "a", 0, 0.0, 1.0, 2.0), curve("s", "b", 0, 0.0, 1.0)])
-    assert comparison.frame_grid("s")[[0, -1]].tolist() == [100.0, 200.0]
-    grid = comparison.second_grid("s", "a")
-    assert grid is not None
-    assert grid[[0, -1]].tolist() == [10.0, 30.0]
+    assert comparison.frame_grid("s", "a")[[0, -1]].tolist() == [100.0, 300.0]
+    assert comparison.frame_grid("s", "b")[[0, -1]].tolist() == [100.0, 200.0]
+    assert comparison.share_grid("a")[[0, -1]].tolist() == pytest.approx([1 / 3, 1.0])
+    assert comparison.share_grid("b")[[0, -1]].tolist() == pytest.approx([1 / 3, 2 / 3])
+    assert comparison.curves_over_tasks("b", comparison.share_grid("b"))[0, 0, -1] == pytest.approx(0.5)
+
+
+def test_times_end_with_the_slowest_run_of_a_label() -> None:
+    slow = curve("s", "a", 0, 0.0, 1.0, 2.0)
     # A fast run stays at what it reached until the slowest has ended.
     fast = RunCurve("s", "a", 1, np.array([100, 200]), ((0.0,), (5.0,)), np.array([2.0, 4.0]))
-    grid = Comparison([*comparison.curves, fast]).second_grid("s", "a")
-    assert grid is not None
-    assert grid[[0, -1]].tolist() == [10.0, 30.0]
+    for runs in ([slow], [slow, fast]):
+        grid = Comparison(runs).second_grid("s", "a")
+        assert grid is not None
+        assert grid[[0, -1]].tolist() == [10.0, 30.0]
     assert fast.at_seconds(grid)[-1] == 5.0
+
+
+def test_a_band_of_runs_on_straight_lines_is_straight() -> None:
+    # Between two evaluations a mean of runs is linear, and so is each resample's, if it has the same runs everywhere.
+    ends = np.random.default_rng(0).normal(size=3)
+    curves = np.linspace(0, ends, 21, axis=-1)[:, None]
+    band = interquartile_means({"a": curves})["a"]
+    for edge in (band.low, band.high):
+        assert np.diff(edge, 2) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_no_interval_below_three_seeds() -> None:
+    two, three = np.array([[0.2], [0.4]]), np.array([[0.2], [0.4], [0.6]])
+    assert interquartile_means({"a": two})["a"].text() == "0.300"
+    assert interquartile_means({"a": three})["a"].text().startswith("0.400 (0.")
+    assert not interquartile_means({"a": np.array([[[0.2, 0.4]]])})["a"].has_interval
+    assert not aggregate_scores({"a": two})["a"]["mean"].has_interval
+    found = probabilities_of_improvement({"a": three, "b": two, "c": three})
+    assert [pair for pair, estimate in found.items() if estimate.has_interval] == [("a", "c")]
