@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -115,16 +116,35 @@ def _no_such_choice(options: Options, option: str, name: str, known: list[str]) 
     for other in inside:
         if name in options_of(other.partition("@")[0]):
             return f"this is its network; write {other}={name}"
-    siblings = {other.rpartition("/")[2]: other for other in known if _folder(other) == _folder(name)}
-    close = [siblings[last] for last in difflib.get_close_matches(name.rpartition("/")[2], siblings, n=3)]
-    close = close or difflib.get_close_matches(name, [] if siblings else known, n=3)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"choose one of {_listed([*siblings.values()] or known)}"
+    within = in_same_folder(name, known)
+    close = close_choices(name, known)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"choose one of {_listed(within)}"
     return f"there is no such {option.partition('@')[0]}; {hint}"
 
 
-def _folder(name: str) -> str:
-    """``vmas`` of ``vmas/navigation``; nothing of a name without a folder."""
-    return name.rpartition("/")[0]
+def in_same_folder(name: str, known: Sequence[str]) -> list[str]:
+    """The names in ``known`` that have the folder of ``name``, such as ``vmas``; all of them where none has it.
+
+    >>> from ctde_kit.recipes.commands.arguments import in_same_folder
+    >>> in_same_folder("vmas/balanse", ["vmas/balance", "lbf/foraging"])
+    ['vmas/balance']
+    """
+    folder = name.rpartition("/")[0]
+    return [other for other in known if other.rpartition("/")[0] == folder] or list(known)
+
+
+def close_choices(name: str, known: Sequence[str]) -> list[str]:
+    """Up to three names like ``name`` in its folder; where nothing has its folder, of all names.
+
+    >>> from ctde_kit.recipes.commands.arguments import close_choices
+    >>> close_choices("vmas/navgation", ["vmas/navigation", "vmas/balance"])
+    ['vmas/navigation']
+    """
+    folder, _, last = name.rpartition("/")
+    siblings = {other.rpartition("/")[2]: other for other in known if other.rpartition("/")[0] == folder}
+    if siblings:
+        return [siblings[close] for close in difflib.get_close_matches(last, siblings, n=3)]
+    return difflib.get_close_matches(name, known, n=3)
 
 
 def _listed(names: list[str]) -> str:

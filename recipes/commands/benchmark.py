@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import signal
 import time
 from collections.abc import Iterable, Mapping
@@ -14,6 +13,7 @@ import yaml
 from ctde_kit.cores import usable_cores
 from ctde_kit.errors import RunStopped, UserError
 from ctde_kit.recipes.commands.application import compose
+from ctde_kit.recipes.commands.arguments import close_choices, in_same_folder
 from ctde_kit.recipes.commands.ignored import check_read
 from ctde_kit.recipes.commands.loading import read_config
 from ctde_kit.recipes.commands.options import CONF, Options, options_of
@@ -188,8 +188,10 @@ def _check_bounds(options: BenchmarkOptions, source: str) -> None:
 
 
 def _hint(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=3)
-    return f"; did you mean {' or '.join(close)}?" if close else f"; expected one of {', '.join(known)}"
+    names = list(known)
+    close = close_choices(name, names)
+    within = ", ".join(in_same_folder(name, names))
+    return f"; did you mean {' or '.join(close)}?" if close else f"; expected one of {within}"
 
 
 def _composed(run: PlannedRun) -> RecipeConfig:

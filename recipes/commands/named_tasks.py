@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 
 from omegaconf import OmegaConf
 
 from ctde_kit.errors import UserError
 from ctde_kit.recipes.commands.application import compose
+from ctde_kit.recipes.commands.arguments import close_choices
 from ctde_kit.recipes.commands.options import options_of
 from ctde_kit.recipes.commands.own_tasks import with_own_task
 from ctde_kit.recipes.commands.quoting import with_quoted_path
@@ -36,7 +36,7 @@ def named_task(name: str, **options: object) -> TaskConfig:
     names = options_of("task")
     arguments = with_own_task([f"task={name}"])
     if name not in names and arguments == [f"task={name}"]:
-        close = difflib.get_close_matches(name, names, n=3)
+        close = close_choices(name, names)
         hint = f"did you mean {' or '.join(close)}?" if close else "`ctde tasks` lists them"
         raise UserError(f"{name!r}: there is no such task; {hint}")
     task = composed_task([with_quoted_path(argument) for argument in arguments])

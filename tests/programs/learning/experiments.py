@@ -223,24 +223,18 @@ EXPERIMENTS: dict[str, Experiment] = {
         ylabel="greedy episode return, sum over predators",
         page="competition",
     ),
-    "mappo_smax_3m": Experiment(
-        "mappo",
-        ["task=smax/3m", *BATTLE],
-        "eval/agents/info/won_last",
-        0.8,
-        seeds=REPORTED_SEEDS[:1],
-        ylabel="share of battles won, greedy",
-        page="smax",
-    ),
-    "mappo_smax_2s3z": Experiment(
-        "mappo",
-        ["task=smax/2s3z", *BATTLE],
-        "eval/agents/info/won_last",
-        0.8,
-        seeds=REPORTED_SEEDS[:1],
-        ylabel="share of battles won, greedy",
-        page="smax",
-    ),
+    **{
+        f"mappo_smax_{map_name}": Experiment(
+            "mappo",
+            [f"task=smax/{map_name}", *BATTLE],
+            "eval/agents/info/won_last",
+            0.8,
+            seeds=REPORTED_SEEDS[:1],
+            ylabel="share of battles won, greedy",
+            page="smax",
+        )
+        for map_name in ("3m", "2s3z")
+    },
     "mappo_simple_spread": Experiment(
         "mappo",
         [
