@@ -135,14 +135,14 @@ class MAPPOLoss(ModuleLoss):
                 "random orders; use clip_value=None"
             )
         self.actor_network, self.value_norm = actor, value_norm
-        self.shares_network = is_part_of(critic, actor)
+        self.shares_actor = is_part_of(critic, actor)
         self._group_keys = keys = keys or keys_of(actor)
-        if self.shares_network and keys.state_value not in critic.out_keys:
+        if self.shares_actor and keys.state_value not in critic.out_keys:
             raise UserError(
                 f"{type(self).__name__}: critic is the actor's own network, which writes no value; make the actor with "
                 "value_head=True"
             )
-        if self.shares_network:
+        if self.shares_actor:
             # Kept out of the module tree, where its parameters would be clipped and saved twice.
             object.__setattr__(self, "critic_network", critic)
         else:
@@ -163,7 +163,7 @@ class MAPPOLoss(ModuleLoss):
 
     def critics_by_group(self) -> dict[str, nn.ModuleDict]:
         """The critic, and the units in which it learns returns; none where it is the actor's own network."""
-        if self.shares_network:
+        if self.shares_actor:
             return {}
         actor = self.actor_network
         parts: dict[str, nn.Module] = {"critic": self.critic_network}
@@ -209,7 +209,7 @@ class MAPPOLoss(ModuleLoss):
         check_time_axis(type(self).__name__, tensordict, self.in_keys)
         outputs = tensordict.copy().exclude(self.tensor_keys.value, inplace=True)
         terms = self.policy_terms(tensordict, self.actor_network, outputs)
-        terms |= self.value_terms(tensordict, outputs if self.shares_network else None)
+        terms |= self.value_terms(tensordict, outputs if self.shares_actor else None)
         return TensorDict({name: terms[str(name)] for name in self.out_keys})
 
     def policy_terms(

@@ -9,7 +9,7 @@ from ctde_kit.errors import UserError
 from ctde_kit.recipes.configs.mixers import NoMixer
 from ctde_kit.recipes.configs.recipe import RecipeConfig, has_field
 
-# By option, whether a configuration reads it, and what would make it so.
+# By option, or by what all its options begin with, whether a configuration reads it, and what would make it so.
 _EXCHANGE = "distributed.sync.what=best_critic"
 READ: dict[str, tuple[Callable[[Any], bool], str]] = {  # of a configuration that has the option
     "replay.alpha": (lambda config: config.replay.prioritized, "replay.prioritized=true"),
@@ -18,6 +18,10 @@ READ: dict[str, tuple[Callable[[Any], bool], str]] = {  # of a configuration tha
     "logger.project": (lambda config: config.logger.name in ("wandb", "mlflow"), "logger=wandb or logger=mlflow"),
     "logger.tracking_uri": (lambda config: config.logger.name == "mlflow", "logger=mlflow"),
     "logger.offline": (lambda config: config.logger.name == "wandb", "logger=wandb"),
+    "critic.network": (
+        lambda config: not config.critic.shares_actor,
+        "critics with a network of their own, such as critic=decentralized",
+    ),
     "huber_delta": (lambda config: config.value_loss == "huber", "value_loss=huber"),
     "hidden_from": (lambda config: config.actor.recurrent, "a recurrent network, such as network@actor=gru"),
     "samples_mc_entropy": (lambda config: config.task.continuous is not False, "continuous actions"),
@@ -50,7 +54,9 @@ def check_read(config: RecipeConfig, overrides: Iterable[str]) -> None:
         overrides: of the command line, ``NAME=VALUE``.
     """
     for override in overrides:
-        name = override.lstrip("+").partition("=")[0]
-        is_read, remedy = READ.get(name, (lambda _: True, ""))
-        if not is_read(config):
-            raise UserError(f"{override}: nothing reads it here; it is for {remedy}; leave it out, or give that, too")
+        name = override.lstrip("+").partition("=")[0].removeprefix("network@")
+        for option, (is_read, remedy) in READ.items():
+            if f"{name}.".startswith(f"{option}.") and not is_read(config):
+                raise UserError(
+                    f"{override}: nothing reads it here; it is for {remedy}; leave it out, or give that, too"
+                )

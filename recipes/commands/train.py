@@ -58,12 +58,6 @@ def checked_overrides(name: str, options: Options, arguments: list[str]) -> list
 def check_critic(name: str, arguments: list[str]) -> None:
     """Raise ``UserError`` where a critic is chosen for a recipe that has none."""
     chosen = [part for part in arguments if part.startswith(("critic=", "critic.", "network@critic"))]
-    of_network = [part for part in chosen if part.startswith(("critic.network.", "network@critic"))]
-    if "critic=shared" in arguments and of_network:
-        raise UserError(
-            f"{of_network[0]}: with critic=shared the actor's network gives the values; leave it out, and choose the "
-            "network with network@actor and actor.*"
-        )
     if chosen and not has_field(RECIPES[name].config, "critic"):
         raise UserError(
             f"{chosen[0]}: ctde-{name} has no critic, its actors' own values are mixed; leave it out and choose a "

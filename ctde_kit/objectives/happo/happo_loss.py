@@ -87,7 +87,7 @@ class HAPPOLoss(MAPPOLoss):
                 "MultiAgentActor whose network has share_params=False"
             )
         super().__init__(actor, critic, keys=keys, **options)
-        if self.shares_network:
+        if self.shares_actor:
             raise UserError(
                 "HAPPOLoss: critic is the actor's own network, which its update would move after the agents' turns; "
                 "give a network of its own, such as value_critic(team, group, MultiAgentMLP, heads='one')"
