@@ -22,6 +22,8 @@ from ctde_kit.specs import GroupSpec
 
 # Of predictors' Gaussians, before squashing. One surprise of a nearly certain prediction would outweigh all rewards.
 SMALLEST_DEVIATION = 0.05
+# For the same reason, the share of a uniform choice among the allowed ones in predictors' probabilities.
+UNIFORM_SHARE = 0.02
 # The logarithm that stands for that of an impossible action, whose true one, minus infinity, has no gradient.
 LOWEST = -1e30
 
@@ -211,14 +213,27 @@ class MutualInformation(nn.Module):
             parameters.set(group.keys.action_mask, mask.expand(*output.shape[:-2], *mask.shape[-2:]))
         dist = predicted.actor.build_dist_from_params(parameters)
         predicted_actions = actions.unsqueeze(-3)
-        scored = log_prob_of(dist, group.action, predicted_actions.vector, predicted_actions.unsquashed)
-        return scored.clamp(min=LOWEST)
+        scored = log_prob_of(dist, group.action, predicted_actions.vector, predicted_actions.unsquashed).clamp(
+            min=LOWEST
+        )
+        if not group.action.discrete:
+            return scored
+        uniform = math.log(UNIFORM_SHARE) - _log_number_of_choices(group, parameters)
+        return torch.logaddexp(scored + math.log1p(-UNIFORM_SHARE), uniform.expand_as(scored))
 
     def _by_key(self, group: GroupSpec, output: Tensor) -> dict[tuple[str, str], Tensor]:
         if group.action.discrete:
             return {group.keys.logits: output}
         loc, scale = self.split(output)
         return {group.keys.loc: loc, group.keys.scale: scale}
+
+
+def _log_number_of_choices(group: GroupSpec, parameters: TensorDictBase) -> Tensor:
+    """The logarithm of how many choices are allowed, ``[*parameters.shape]``, 0 for none; a scalar where all are."""
+    if not group.action_mask:
+        return torch.tensor(float(math.prod(group.action.sizes))).log()
+    each = parameters.get(group.keys.action_mask).split(list(group.action.sizes), -1)
+    return torch.stack([mask.sum(-1).clamp(min=1) for mask in each]).log().sum(0)
 
 
 def _valid_pairs(rows: ActingGroup, columns: ActingGroup) -> Tensor:

@@ -87,7 +87,16 @@ class Plain:
         features = torch.cat([self.observed(h, seen, j), action, self.observed(g, seen, i)], -1)
         pair = j * self.actors[g].group.n_agents + i
         output = network(features.unsqueeze(1).expand(-1, n_pairs, -1))[:, pair]
-        return log_density(self.actors[g].group, output, i, vector, self.allowed(g, seen, i), 0.05)
+        group, allowed = self.actors[g].group, self.allowed(g, seen, i)
+        log_q = log_density(group, output, i, vector, allowed, 0.05)
+        if group.action.kind == "continuous":
+            return log_q
+        choices = torch.ones(SIZE)
+        for part in (torch.ones(SIZE, sum(group.action.sizes)) if allowed is None else allowed).split(
+            list(group.action.sizes), -1
+        ):
+            choices = choices * part.sum(-1).clamp(min=1)
+        return (0.98 * log_q.exp() + 0.02 / choices).log()
 
     def marginal(self, name: str, outputs: list[Tensor], seen: TensorDictBase, i: int, vector: Tensor) -> Tensor:
         """The logarithm of the mean probability under all latents."""
