@@ -112,6 +112,8 @@ def plot(results: list[dict[str, Any]]) -> None:
     usual = [row for row in results if row["arguments"].get("n_agents") in (None, 3, 4)]
     for scenario in sorted({row["scenario"] for row in usual}):
         rows = sorted((row for row in usual if row["scenario"] == scenario), key=lambda row: row["n_envs"])
+        fewest = min(row["n_agents"] for row in rows)
+        rows = [row for row in rows if row["n_agents"] == fewest]
         axes[0].plot([row["n_envs"] for row in rows], [row["ratio"] for row in rows], "o-", label=scenario)
     agents = sorted(
         (row for row in results if row["scenario"] == "navigation" and row["n_envs"] == 60),
@@ -122,6 +124,10 @@ def plot(results: list[dict[str, Any]]) -> None:
     )
     for axis, label in zip(axes, ("environments", "agents"), strict=True):
         axis.set(xscale="log", yscale="log", xlabel=label, ylabel="VMAS / compiled, time per step")
+        ticks = sorted({int(x) for line in axis.get_lines() for x in line.get_xdata()})
+        axis.set_xticks(ticks, labels=[f"{tick // 1000}k" if tick >= 1000 else str(tick) for tick in ticks])
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.minorticks_off()
         axis.axhline(1, color="grey", linewidth=0.8)
         axis.legend(fontsize=7)
     figure.tight_layout()

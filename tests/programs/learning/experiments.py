@@ -479,7 +479,9 @@ EXPERIMENTS: dict[str, Experiment] = {
     ),
     "coma_two_step": Experiment("coma", COMA_TWO_STEP, "eval/return_mean", 8.0, seeds=FIVE_SEEDS, page="coma"),
     # A joint action of 10 is beside two of -100: what is safe is 2.
-    "coma_penalty": Experiment("coma", COMA_PENALTY, "eval/return_mean", 2.0, seeds=FIVE_SEEDS, page="coma"),
+    "coma_penalty": Experiment(
+        "coma", COMA_PENALTY, "eval/return_mean", 2.0, seeds=FIVE_SEEDS, page="coma", plotted=False
+    ),
     "coma_foraging": Experiment(
         "coma",
         [

@@ -132,14 +132,11 @@ def write_page(name_of_page: str) -> None:
         if experiment.page != name_of_page or not path.exists():
             continue
         result = json.loads(path.read_text())
-        told = f"`{result['figure']}` of {result['episodes']} greedy episodes; {result['machine']}; {result['date']}."
         if not experiment.plotted:
+            told = f"`{result['figure']}` of {result['episodes']} greedy episodes; {result['machine']}; {result['date']}."
             rows.append(row(result))
             continue
         task = {key: value for key, value in result["config"]["task"].items() if not key.startswith("_")}
-        figures = ", ".join(
-            f"{figure} (seed {s})" for s, figure in zip(result["seeds"], result["figures"], strict=True)
-        )
         on_the_way = ""
         if early := result.get("early"):
             on_the_way = f" After {early['frames']} frames: {_listed(early)}; our bar: >= {early['bar']}."
@@ -149,7 +146,7 @@ def write_page(name_of_page: str) -> None:
         lines += [
             f"### {name.replace('_', ' ')}",
             "",
-            f"`{result['figure']}`: **{figures}**; our bar: {result['bar']}.{on_the_way} "
+            f"`{result['figure']}`: **{_by_seed(result)}**; our bar: {result['bar']}.{on_the_way} "
             f"{result['episodes']} greedy episodes; {result['config']['total_frames']} frames in "
             f"{_span(result['seconds'])} s, beside other jobs; {result['machine']}; "
             f"{result['date']}.",
@@ -163,7 +160,7 @@ def write_page(name_of_page: str) -> None:
             "",
         ]
     if rows:
-        head = ["| command | seeds 0, 1, 2 | our bar | seconds |", "|---|---|---|---|"]
+        head = ["| command | figures | our bar | seconds |", "|---|---|---|---|"]
         lines = [*head, *rows, "", told, "", *lines]
     write_between(page, "results", "\n".join(lines))
 
@@ -172,10 +169,14 @@ def _listed(told: dict[str, Any]) -> str:
     return ", ".join(str(figure) for figure in told["figures"])
 
 
+def _by_seed(result: dict[str, Any]) -> str:
+    pairs = zip(result["seeds"], result["figures"], strict=True)
+    return ", ".join(f"{figure} (seed {seed})" for seed, figure in pairs)
+
+
 def row(result: dict[str, Any]) -> str:
     """A result as a row of a table."""
-    figures = ", ".join(f"{figure}" for figure in result["figures"])
-    return f"| `{result['command']}` | {figures} | {result['bar']} | {_span(result['seconds'])} |"
+    return f"| `{result['command']}` | {_by_seed(result)} | {result['bar']} | {_span(result['seconds'])} |"
 
 
 def _span(seconds: list[int]) -> str:
