@@ -133,7 +133,8 @@ def write_page(name_of_page: str) -> None:
             continue
         result = json.loads(path.read_text())
         if not experiment.plotted:
-            told = f"`{result['figure']}` of {result['episodes']} greedy episodes; {result['machine']}; {result['date']}."
+            measured = f"`{result['figure']}` of {result['episodes']} greedy episodes"
+            told = f"{measured}; {result['machine']}; {result['date']}."
             rows.append(row(result))
             continue
         task = {key: value for key, value in result["config"]["task"].items() if not key.startswith("_")}
