@@ -28,6 +28,7 @@ from benchmarl.experiment import (  # pyright: ignore[reportMissingImports]
     Experiment,
     ExperimentConfig,
 )
+from benchmarl.models.gru import GruConfig  # pyright: ignore[reportMissingImports]
 from benchmarl.models.mlp import MlpConfig  # pyright: ignore[reportMissingImports]
 
 ALGORITHMS = {"mappo": MappoConfig, "qmix": QmixConfig, "maddpg": MaddpgConfig, "masac": MasacConfig}
@@ -57,8 +58,7 @@ def main() -> None:
     options = _options()
     torch.set_num_threads(options.threads)
     config = _config(options)
-    model = MlpConfig.get_from_yaml()
-    model.num_cells = json.loads(options.num_cells)
+    model = _model(options)
     experiment = Experiment(
         task=getattr(VmasTask, options.task.upper()).get_from_yaml(),
         algorithm_config=ALGORITHMS[options.algorithm].get_from_yaml(),
@@ -87,6 +87,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--n_envs", type=int, default=60)
     parser.add_argument("--frames_per_batch", type=int, default=6000)
     parser.add_argument("--num_cells", default="[256, 256]", help="as JSON")
+    parser.add_argument("--gru", type=int, help="hidden size of a GRU, whose perceptron has num_cells; none by default")
     parser.add_argument("--gamma", type=float, default=0.99)
     parser.add_argument("--lr", type=float, default=3e-4)
     parser.add_argument("--epochs", type=int, default=10, help="on-policy")
@@ -98,6 +99,16 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--episodes", type=int, default=200, help="per evaluation")
     parser.add_argument("--output", type=Path, help="where the evaluations go")
     return parser.parse_args()
+
+
+def _model(options: argparse.Namespace) -> Any:
+    if options.gru is None:
+        model = MlpConfig.get_from_yaml()
+        model.num_cells = json.loads(options.num_cells)
+    else:
+        model = GruConfig.get_from_yaml()
+        model.hidden_size, model.mlp_num_cells = options.gru, json.loads(options.num_cells)
+    return model
 
 
 def _config(options: argparse.Namespace) -> Any:

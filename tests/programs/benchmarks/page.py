@@ -85,6 +85,17 @@ def iterations_table(result: dict[str, Any]) -> list[str]:
     return [*lines, "", f"`{result['command']}`; {result['machine']}; {result['date']}."]
 
 
+def recurrent_table(result: dict[str, Any]) -> list[str]:
+    """Whole iterations with GRUs beside BenchMARL's and JaxMARL's, with the rounds apart."""
+    lines = ["| program | frames per second | rounds |", "|---|---|---|"]
+    for told in result.values():
+        for program, speed in told["programs"].items():
+            rounds = ", ".join(f"{found:,}" for found in speed["rounds"])
+            lines.append(f"| {program} | {speed['frames_per_second']:,} | {rounds} |")
+    machines = dict.fromkeys(f"{told['machine']}; {told['date']}." for told in result.values())
+    return [*lines, "", " ".join(machines)]
+
+
 def compile_table(results: list[dict[str, Any]]) -> list[str]:
     """Seconds until the first compiled rollout and update."""
     lines = ["| task | run | rollout, s | update, s | together, s |", "|---|---|---|---|---|"]
@@ -138,6 +149,7 @@ def plot(results: list[dict[str, Any]]) -> None:
 TABLES = {
     "vmas_step": step_table,
     "training_speed": training_table,
+    "recurrent_speed": recurrent_table,
     "compile_time": compile_table,
     "memory": memory_table,
     "compile_agreement": agreement_table,

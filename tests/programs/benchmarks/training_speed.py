@@ -96,19 +96,20 @@ def _from_replay() -> dict[str, Any]:
     }
 
 
-def _seconds(command: list[str]) -> list[float]:
+def seconds_of_iterations(command: list[str]) -> list[float]:
+    """What ``command``, run with two threads, prints as the seconds of its iterations."""
     environment = {**os.environ, "OMP_NUM_THREADS": "2"}
     run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
     found = [float(x) for x in re.findall(r"^iteration (\S+)$", run.stdout, re.MULTILINE)]
-    if len(found) < 4:
+    if run.returncode != 0 or not found:
         raise RuntimeError(run.stderr[-2000:])
-    return found[2:]
+    return found
 
 
 def _seconds_of_benchmarl(algorithm: str, task: str, cells: list[int]) -> list[float]:
     sizes: dict[str, Any] = {"num_cells": json.dumps(cells), "updates": 100, "batch_size": 256}
     rows, _ = benchmarl(algorithm, task, iterations=ITERATIONS, threads=2, **sizes)
-    return [after["seconds"] - before["seconds"] for before, after in pairwise(rows)][2:]
+    return [after["seconds"] - before["seconds"] for before, after in pairwise(rows)]
 
 
 def compare(algorithm: str, task: str) -> dict[str, Any]:
@@ -121,14 +122,14 @@ def compare(algorithm: str, task: str) -> dict[str, Any]:
         "plain": [*me, "0", str(ITERATIONS)],
         "torchrl": [*torchrl, algorithm, task, str(cells), json.dumps(arguments), str(ITERATIONS)],
     }
-    measured = {program: partial(_seconds, command) for program, command in programs.items()}
+    measured = {program: partial(seconds_of_iterations, command) for program, command in programs.items()}
     measured["benchmarl"] = partial(_seconds_of_benchmarl, algorithm, task, cells)
     if algorithm == "pqn":
         measured = {program: measured[program] for program in ("compiled", "plain")}
     times: dict[str, list[float]] = {program: [] for program in measured}
     for _ in range(ROUNDS):
         for program, seconds in measured.items():
-            times[program] += seconds()
+            times[program] += seconds()[2:]
     speed = {program: round(FRAMES / statistics.median(found)) for program, found in times.items()}
     others = [program for program in measured if program != "compiled"]
     return {

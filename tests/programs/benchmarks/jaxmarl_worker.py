@@ -1,0 +1,42 @@
+"""Trains JaxMARL's IPPO with a GRU: the program that ``recurrent_speed`` starts with the Python that has JaxMARL.
+
+``python jaxmarl_worker.py BASELINES UPDATES``; BASELINES is ``baselines/IPPO`` of JaxMARL's repository, which its wheel
+lacks. It imports nothing of this project, and needs jaxmarl, distrax, wandb, hydra-core and omegaconf. Standard output
+has one line, the mean seconds of an update with its rollout; compiling is not counted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+
+def main() -> None:
+    """Train what the command line says."""
+    baselines, updates = Path(sys.argv[1]), int(sys.argv[2])
+    sys.path.insert(0, str(baselines))
+    os.environ["WANDB_MODE"] = "disabled"
+    import ippo_rnn_mpe as baseline  # pyright: ignore[reportMissingImports]
+    import jax
+    import wandb
+    import yaml
+
+    def ignore(*_: Any, **__: Any) -> None:
+        """In place of wandb.log, which would fail without a run."""
+
+    wandb.log = ignore
+    config = yaml.safe_load((baselines / "config" / "ippo_rnn_mpe.yaml").read_text())
+    config |= {"LR": float(config["LR"]), "NUM_ENVS": 16, "NUM_STEPS": 128, "UPDATE_EPOCHS": 4, "NUM_MINIBATCHES": 2}
+    config |= {"TOTAL_TIMESTEPS": float(16 * 128 * updates), "ENV_KWARGS": config.get("ENV_KWARGS", {})}
+    key = jax.random.PRNGKey(0)
+    train = jax.jit(baseline.make_train(config)).lower(key).compile()
+    started = time.perf_counter()
+    jax.block_until_ready(train(key))
+    print("iteration", (time.perf_counter() - started) / updates, flush=True)
+
+
+if __name__ == "__main__":
+    main()
