@@ -132,4 +132,6 @@ def test_recipes_that_have_other_critics_refuse_it_in_one_line(recipe: str, mess
 @pytest.mark.parametrize("option", ["critic.network.num_cells=[256,256]", "network@critic.network=mlp"])
 def test_options_of_a_network_that_is_not_there_are_refused_also_at_their_defaults(option: str, tmp_path: Path) -> None:
     result = call_here(tmp_path, "ippo", "critic=shared", option)
-    assert_one_line(result, f"{option}: nothing reads it here; it is for critics", program="ctde-ippo")
+    assert_one_line(
+        result, f"{option}: nothing reads it here; with critic=shared the actor's network", program="ctde-ippo"
+    )

@@ -86,6 +86,9 @@ class MutualInformation(nn.Module):
     Variational Inference"): the result is a lower bound for any number, and can reach log(1 + ``latent_samples``) nats.
     With 0 it is the entropy given the latent, whose bound is never above 0.
 
+    Of choices, q is 0.98 times a predictor's probability plus 0.02 over the number of choices that are allowed, so that
+    no surprise outweighs all rewards; this costs the bound at most 0.02 nats.
+
     Predictors q learn by maximum likelihood from current policies' actions in replayed states. Pairs with a dead agent
     count nothing.
 
@@ -219,7 +222,7 @@ class MutualInformation(nn.Module):
         if not group.action.discrete:
             return scored
         uniform = math.log(UNIFORM_SHARE) - _log_number_of_choices(group, parameters)
-        return torch.logaddexp(scored + math.log1p(-UNIFORM_SHARE), uniform.expand_as(scored))
+        return torch.logaddexp(scored + math.log1p(-UNIFORM_SHARE), torch.zeros_like(scored) + uniform)
 
     def _by_key(self, group: GroupSpec, output: Tensor) -> dict[tuple[str, str], Tensor]:
         if group.action.discrete:
@@ -228,10 +231,10 @@ class MutualInformation(nn.Module):
         return {group.keys.loc: loc, group.keys.scale: scale}
 
 
-def _log_number_of_choices(group: GroupSpec, parameters: TensorDictBase) -> Tensor:
-    """The logarithm of how many choices are allowed, ``[*parameters.shape]``, 0 for none; a scalar where all are."""
+def _log_number_of_choices(group: GroupSpec, parameters: TensorDictBase) -> Tensor | float:
+    """The logarithm of how many joint choices of each agent are allowed, 0 for none; a number without masks."""
     if not group.action_mask:
-        return torch.tensor(float(math.prod(group.action.sizes))).log()
+        return math.log(math.prod(group.action.sizes))
     each = parameters.get(group.keys.action_mask).split(list(group.action.sizes), -1)
     return torch.stack([mask.sum(-1).clamp(min=1) for mask in each]).log().sum(0)
 

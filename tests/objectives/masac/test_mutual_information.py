@@ -298,7 +298,8 @@ def test_the_bound_is_below_the_exact_information_and_reaches_it_where_predictor
         found = each.mean()
         assert found < truth + 4 * error
         if is_exact and others == 512:
-            assert found > truth - 4 * error - 0.02  # log(1 + 512) is far above
+            # log(1 + 512) is far above; the share of a uniform choice costs at most -log(0.98) in each direction.
+            assert found > truth - 4 * error - 0.02 + math.log(0.98)
         elif not is_exact or others == 0:
             assert found < truth - 0.03
         if others == 0:

@@ -18,7 +18,9 @@ def main() -> None:
     """Train what the command line says."""
     baselines, updates = Path(sys.argv[1]), int(sys.argv[2])
     sys.path.insert(0, str(baselines))
-    os.environ["WANDB_MODE"] = "disabled"
+    os.environ |= {"WANDB_MODE": "disabled", "JAX_PLATFORMS": "cpu"}
+    # Its threads are as many as the process may use processors.
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
     import ippo_rnn_mpe as baseline  # pyright: ignore[reportMissingImports]
     import jax
     import wandb

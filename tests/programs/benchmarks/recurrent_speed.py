@@ -1,15 +1,20 @@
-"""Time whole iterations with GRUs, compiled and plain, beside BenchMARL's and JaxMARL's.
+"""Time whole iterations with GRUs, compiled and eager, beside BenchMARL's and JaxMARL's.
 
 Run ``python -m tests.programs.benchmarks.recurrent_speed`` on an idle machine.
 
 ``BENCHMARL_PYTHON`` names a python that has BenchMARL 1.5.2; ``JAXMARL_PYTHON`` one that has JaxMARL, and
 ``JAXMARL_BASELINES`` the folder ``baselines/IPPO`` of its repository. Without them they are left out.
 
-On-policy: ``simple_spread``, 16 envs x 128 steps per iteration, 4 epochs x 2 minibatches, a GRU of 128 after a layer
-of 128. MAPPO has one for actors and one for critics, as BenchMARL; IPPO with ``critic=shared`` has one, as JaxMARL.
-``qmix``: level-based foraging 8x8, a GRU of 64, 20 updates of 32 sequences of 50 steps per 1,000 frames. The programs
-run in turn, each in its own process, two threads. A figure is the median of all iterations but each process's first
-three, which compile. Results go to docs/results/recurrent_speed.json.
+On-policy: ``simple_spread``, 16 envs x 128 steps per iteration, 4 epochs x 2 minibatches, GRUs of 128 units. MAPPO has
+one for actors and one for critics, as BenchMARL. IPPO with ``critic=shared`` has one, as JaxMARL, and as there choices
+of five actions in episodes of 25 steps. Ours have a layer of 128 before the GRU and a linear one behind it; BenchMARL's
+have the layer behind, and JaxMARL's one before and one behind for each of both heads.
+
+``qmix``: level-based foraging 8x8, a GRU of 64, 20 updates of 32 sequences of 50 steps per 1,000 frames.
+
+The programs run in turn, each in its own process, two threads. A figure is the median of all iterations but each
+process's first three, which compile; JaxMARL gives the mean of an iteration instead, without compiling. Results go to
+docs/results/recurrent_speed.json.
 """
 
 from __future__ import annotations
@@ -64,7 +69,7 @@ def _on_policy(algorithm: str, compile: Any) -> Any:
     network, frames = GRUNetwork(hidden_size=128, num_cells=[128]), FRAMES[algorithm]
     return MAPPOConfig(
         algorithm="ippo" if algorithm == "ippo" else "mappo",
-        task=VmasTask(name="vmas/simple_spread", n_envs=N_ENVS),
+        task=VmasTask(name="vmas/simple_spread", n_envs=N_ENVS, **_like_jaxmarl(algorithm)),
         actor=network,
         critic=SharedCriticConfig() if algorithm == "ippo" else ValueCriticConfig(network=network),
         logger=LoggerConfig(),
@@ -75,6 +80,10 @@ def _on_policy(algorithm: str, compile: Any) -> Any:
         device="cpu",
         compile=compile,
     )
+
+
+def _like_jaxmarl(algorithm: str) -> dict[str, Any]:
+    return {"continuous_actions": False, "max_steps": 25} if algorithm == "ippo" else {}
 
 
 def _from_replay(algorithm: str, compile: Any) -> Any:
@@ -111,7 +120,12 @@ def _of_benchmarl() -> list[float]:
     sizes = {"n_envs": N_ENVS, "frames_per_batch": FRAMES["mappo"], "epochs": 4}
     minibatch = {"minibatch_frames": FRAMES["mappo"] // 2, "num_cells": "[128]", "gru": 128}
     rows, _ = benchmarl("mappo", "simple_spread", iterations=ITERATIONS, threads=2, **sizes, **minibatch)
-    return [after["seconds"] - before["seconds"] for before, after in pairwise(rows)]
+    return [after["seconds"] - before["seconds"] for before, after in pairwise(rows)][WARMUP:]
+
+
+def _of_us(algorithm: str, compile: str) -> list[float]:
+    me = [sys.executable, "-m", "tests.programs.benchmarks.recurrent_speed", "--ours"]
+    return seconds_of_iterations([*me, algorithm, compile])[WARMUP:]
 
 
 def _of_jaxmarl() -> list[float]:
@@ -122,16 +136,15 @@ def _of_jaxmarl() -> list[float]:
 
 def programs(algorithm: str) -> dict[str, Callable[[], list[float]]]:
     """What is timed beside each other; each gives the seconds of its iterations."""
-    me = [sys.executable, "-m", "tests.programs.benchmarks.recurrent_speed", "--ours"]
     named = {"compile=on": "1", "compile=off": "0"}
+    recipes = {"mappo": "MAPPO, two GRUs", "ippo": "IPPO, one GRU"} if algorithm == "mappo" else {"qmix": "QMIX"}
+    found: dict[str, Callable[[], list[float]]] = {
+        f"{told}, {name}": partial(_of_us, recipe, compile)
+        for recipe, told in recipes.items()
+        for name, compile in named.items()
+    }
     if algorithm == "qmix":
-        return {
-            f"qmix, {name}": partial(seconds_of_iterations, [*me, "qmix", compile]) for name, compile in named.items()
-        }
-    found: dict[str, Callable[[], list[float]]] = {}
-    for recipe, told in (("mappo", "MAPPO, two GRUs"), ("ippo", "IPPO, one GRU")):
-        for name, compile in named.items():
-            found[f"{told}, {name}"] = partial(seconds_of_iterations, [*me, recipe, compile])
+        return found
     if "BENCHMARL_PYTHON" in os.environ:
         found["BenchMARL 1.5.2 MAPPO, two GRUs"] = _of_benchmarl
     if "JAXMARL_PYTHON" in os.environ:
@@ -145,8 +158,7 @@ def compare(algorithm: str) -> dict[str, Any]:
     times: dict[str, list[list[float]]] = {program: [] for program in timed}
     for number in range(ROUNDS):
         for program, seconds in timed.items():
-            found = seconds()
-            times[program].append(found[WARMUP:] or found)
+            times[program].append(seconds())
             print(f"round {number + 1}, {program}: {statistics.median(times[program][-1]):.3f} s", flush=True)
 
     def speed(seconds: Iterable[float]) -> int:
