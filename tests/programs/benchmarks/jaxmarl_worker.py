@@ -7,11 +7,14 @@ has one line, the mean seconds of an update with its rollout; compiling is not c
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 import time
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 
 def main() -> None:
@@ -21,10 +24,9 @@ def main() -> None:
     os.environ |= {"WANDB_MODE": "disabled", "JAX_PLATFORMS": "cpu"}
     # Its threads are as many as the process may use processors.
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
-    import ippo_rnn_mpe as baseline  # pyright: ignore[reportMissingImports]
-    import jax
-    import wandb
-    import yaml
+    jax: Any = importlib.import_module("jax")
+    wandb: Any = importlib.import_module("wandb")
+    baseline: Any = importlib.import_module("ippo_rnn_mpe")
 
     def ignore(*_: Any, **__: Any) -> None:
         """In place of wandb.log, which would fail without a run."""
