@@ -41,15 +41,25 @@ N_ENVS, STEPS = 16, 128
 FRAMES = {"mappo": N_ENVS * STEPS, "ippo": N_ENVS * STEPS, "qmix": 1000}
 
 
-def ours(algorithm: str, compile: bool) -> None:
-    """Print the seconds of each iteration."""
+def ours(algorithm: str, compile: bool, part: str) -> None:
+    """Print the seconds of each iteration, or with ``part="updates"`` of what follows its rollout."""
     import torch
 
     from ctde_kit.training import iterate
 
     torch.set_num_threads(2)
     parts = (_from_replay if algorithm == "qmix" else _on_policy)(algorithm, "on" if compile else "off").build()
-    last = time.perf_counter()
+    collector: Any = parts.collector
+    collect, last = collector.rollout, time.perf_counter()
+
+    def rollout() -> Any:
+        nonlocal last
+        batch = collect()
+        if part == "updates":
+            last = time.perf_counter()
+        return batch
+
+    collector.rollout = rollout
     for _ in iterate(parts):
         now = time.perf_counter()
         print("iteration", now - last, flush=True)
@@ -123,9 +133,9 @@ def _of_benchmarl() -> list[float]:
     return [after["seconds"] - before["seconds"] for before, after in pairwise(rows)][WARMUP:]
 
 
-def _of_us(algorithm: str, compile: str) -> list[float]:
+def _of_us(algorithm: str, compile: str, part: str) -> list[float]:
     me = [sys.executable, "-m", "tests.programs.benchmarks.recurrent_speed", "--ours"]
-    return seconds_of_iterations([*me, algorithm, compile])[WARMUP:]
+    return seconds_of_iterations([*me, algorithm, compile, part])[WARMUP:]
 
 
 def _of_jaxmarl() -> list[float]:
@@ -137,10 +147,12 @@ def _of_jaxmarl() -> list[float]:
 def programs(algorithm: str) -> dict[str, Callable[[], list[float]]]:
     """What is timed beside each other; each gives the seconds of its iterations."""
     named = {"compile=on": "1", "compile=off": "0"}
-    recipes = {"mappo": "MAPPO, two GRUs", "ippo": "IPPO, one GRU"} if algorithm == "mappo" else {"qmix": "QMIX"}
+    cases = [("mappo", "MAPPO, two GRUs", "iteration"), ("ippo", "IPPO, one GRU", "iteration")]
+    if algorithm == "qmix":
+        cases = [("qmix", "QMIX", "iteration"), ("qmix", "QMIX, updates alone", "updates")]
     found: dict[str, Callable[[], list[float]]] = {
-        f"{told}, {name}": partial(_of_us, recipe, compile)
-        for recipe, told in recipes.items()
+        f"{told}, {name}": partial(_of_us, recipe, compile, part)
+        for recipe, told, part in cases
         for name, compile in named.items()
     }
     if algorithm == "qmix":
@@ -173,7 +185,7 @@ def compare(algorithm: str) -> dict[str, Any]:
 def main() -> None:
     """Run one program's iterations (``--ours``), or compare."""
     if sys.argv[1:2] == ["--ours"]:
-        ours(sys.argv[2], sys.argv[3] == "1")
+        ours(sys.argv[2], sys.argv[3] == "1", sys.argv[4])
         return
     result = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for algorithm in sys.argv[1:] or ["mappo", "qmix"]:
