@@ -487,6 +487,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         [
             "task=lbf/foraging_8x8_2p_2f_coop",
             "task.n_envs=20",
+            "task.n_workers=1",
             "frames_per_batch=500",
             "team_reward=sum",
             "normalize_rewards=true",
@@ -497,8 +498,8 @@ EXPERIMENTS: dict[str, Experiment] = {
             "actor.agent_id=true",
             "critic.network.num_cells=[128,128]",
             "epsilon_frames=100000",
-            "total_frames=500000",
-            "evaluation.every_frames=50000",
+            "total_frames=1500000",
+            "evaluation.every_frames=100000",
             "checkpoint.every_frames=250000",
             "evaluation.episodes=500",
         ],
