@@ -16,7 +16,14 @@ from torch import nn
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from ctde_kit.data import OnPolicyBuffer
-from ctde_kit.recipes import AttentionCriticConfig, CentralWeighting, QMixerConfig, QPLEXMixerConfig, RecipeConfig
+from ctde_kit.recipes import (
+    AttentionCriticConfig,
+    CentralWeighting,
+    QMixerConfig,
+    QPLEXMixerConfig,
+    RecipeConfig,
+    VariationalInformation,
+)
 from tests.gpu.fake_cuda import devices, fake_mode, move, moved
 from tests.recipes.small import NORMALIZED, network, small_config
 from tests.recipes.small_maddpg import small_maddpg_config
@@ -44,6 +51,10 @@ CASES: dict[str, Callable[[], RecipeConfig]] = {
     "maddpg, CommNet": lambda: small_maddpg_config(actor=network("commnet")),
     "facmac": lambda: small_maddpg_config(algorithm="facmac", mixer=QMixerConfig(embed_dim=5)),
     "masac": small_masac_config,
+    "masac, information": lambda: small_masac_config(mutual_information=VariationalInformation()),
+    "masac, information of choices": lambda: small_masac_config(
+        continuous=False, mutual_information=VariationalInformation()
+    ),
 }
 
 
