@@ -15,7 +15,7 @@ from ctde_kit.errors import UserError
 from ctde_kit.keys import LATENT
 from ctde_kit.objectives.maddpg.joint_actions import frozen
 from ctde_kit.objectives.masac.group_policy import GroupPolicy, StochasticActor
-from ctde_kit.objectives.masac.own_actions import OwnActions, log_prob_of
+from ctde_kit.objectives.masac.own_actions import OwnActions, log_number_of_choices, log_prob_of
 from ctde_kit.objectives.unroll import single_steps
 from ctde_kit.shards import mean_of_all
 from ctde_kit.specs import GroupSpec
@@ -221,7 +221,8 @@ class MutualInformation(nn.Module):
         )
         if not group.action.discrete:
             return scored
-        uniform = math.log(UNIFORM_SHARE) - _log_number_of_choices(group, parameters)
+        allowed = parameters.get(group.keys.action_mask) if group.action_mask else None
+        uniform = math.log(UNIFORM_SHARE) - log_number_of_choices(group.action, allowed, scored.dtype)
         return torch.logaddexp(scored + math.log1p(-UNIFORM_SHARE), torch.zeros_like(scored) + uniform)
 
     def _by_key(self, group: GroupSpec, output: Tensor) -> dict[tuple[str, str], Tensor]:
@@ -229,14 +230,6 @@ class MutualInformation(nn.Module):
             return {group.keys.logits: output}
         loc, scale = self.split(output)
         return {group.keys.loc: loc, group.keys.scale: scale}
-
-
-def _log_number_of_choices(group: GroupSpec, parameters: TensorDictBase) -> Tensor | float:
-    """The logarithm of how many joint choices of each agent are allowed, 0 for none; a number without masks."""
-    if not group.action_mask:
-        return math.log(math.prod(group.action.sizes))
-    each = parameters.get(group.keys.action_mask).split(list(group.action.sizes), -1)
-    return torch.stack([mask.sum(-1).clamp(min=1) for mask in each]).log().sum(0)
 
 
 def _valid_pairs(rows: ActingGroup, columns: ActingGroup) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,6 +89,20 @@ def action_of_vector(spec: ActionSpec, vector: Tensor) -> Tensor:
         return vector
     choices = torch.stack([part.argmax(-1) for part in vector.split(list(spec.sizes), -1)], -1)
     return _as_action(spec, choices)
+
+
+def log_number_of_choices(spec: ActionSpec, allowed: Tensor | None, dtype: torch.dtype) -> Tensor | float:
+    """The logarithm of how many joint choices each agent has, the largest entropy of its policy; 0 where it has none.
+
+    Args:
+        spec: of discrete actions.
+        allowed: which choices are, bool ``[*B, n_agents, N]``; ``None`` for all.
+        dtype: of the result ``[*B, n_agents]``; without ``allowed`` it is a number.
+    """
+    if allowed is None:
+        return sum(math.log(size) for size in spec.sizes)
+    counts = [part.sum(-1).clamp(min=1) for part in allowed.split(list(spec.sizes), -1)]
+    return torch.stack([count.to(dtype).log() for count in counts]).sum(0)
 
 
 def log_prob_of(dist: Distribution, spec: ActionSpec, vector: Tensor, unsquashed: Tensor | None) -> Tensor:

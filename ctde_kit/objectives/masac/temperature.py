@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ctde_kit.errors import UserError
+from ctde_kit.objectives.masac.own_actions import log_number_of_choices
 from ctde_kit.objectives.masking import masked_mean
 from ctde_kit.specs import GroupSpec
 
@@ -73,7 +74,7 @@ class Temperature(nn.Module):
             return torch.full_like(like, self.target_entropy)
         if not action.discrete:
             return torch.full_like(like, -float(action.vector_dim))
-        if action_mask is None:
-            return torch.full_like(like, self.target_entropy_weight * sum(math.log(size) for size in action.sizes))
-        counts = [part.sum(-1, keepdim=True).clamp(min=1) for part in action_mask.split(list(action.sizes), -1)]
-        return self.target_entropy_weight * torch.stack([count.to(like.dtype).log() for count in counts]).sum(0)
+        largest = log_number_of_choices(action, action_mask, like.dtype)
+        if isinstance(largest, Tensor):
+            return self.target_entropy_weight * largest.unsqueeze(-1)
+        return torch.full_like(like, self.target_entropy_weight * largest)

@@ -66,7 +66,7 @@ def ours(algorithm: str, compile: bool, part: str) -> None:
         last = now
 
 
-def _on_policy(algorithm: str, compile: Any) -> Any:
+def _on_policy(algorithm: Any, compile: Any) -> Any:
     from ctde_kit.recipes import (
         GRUNetwork,
         LoggerConfig,
@@ -78,7 +78,7 @@ def _on_policy(algorithm: str, compile: Any) -> Any:
 
     network, frames = GRUNetwork(hidden_size=128, num_cells=[128]), FRAMES[algorithm]
     return MAPPOConfig(
-        algorithm="ippo" if algorithm == "ippo" else "mappo",
+        algorithm=algorithm,
         task=VmasTask(name="vmas/simple_spread", n_envs=N_ENVS, **_like_jaxmarl(algorithm)),
         actor=network,
         critic=SharedCriticConfig() if algorithm == "ippo" else ValueCriticConfig(network=network),
