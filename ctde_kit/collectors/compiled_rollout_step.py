@@ -10,13 +10,14 @@ import torch
 import torchrl
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
-from torch import Tensor
+from torch import Tensor, nn
 from torchrl.envs import EnvBase, TransformedEnv
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from ctde_kit.graph import TraceError, trace
 from ctde_kit.graph.agreement import compile_in_agreement
 from ctde_kit.graph.packing import Layout, RowLayout
+from ctde_kit.graph.python_state import check_python_state
 from ctde_kit.graph.shortcuts import PackageShortcuts, taking_shortcuts
 from ctde_kit.graph.toolchain import useful_threads
 from ctde_kit.keys import DONE
@@ -74,6 +75,7 @@ class CompiledRolloutStep:
         ]
         # TorchRL builds some specs when they are first used, which cannot be traced.
         self._restoring(lambda: self.eager_step(example))
+        self._restoring(lambda: check_python_state(modules_around(self.env, policy), lambda: self.eager_step(example)))
         parameters_and_buffers = [*policy.parameters(), *policy.buffers()]
         self.graph, self.compiled = compile_in_agreement(
             self.eager_step,
@@ -101,7 +103,7 @@ class CompiledRolloutStep:
             self.base_env.resets_to(self.fresh_layout.unpack(fresh)),
             set_exploration_type(ExplorationType.RANDOM),
         ):
-            root = _where_reset(mask, self.env._reset(root), root.exclude(RESET))
+            root = where_reset(mask, self.env._reset(root), root.exclude(RESET))
             step = self.env.step(self.policy(root))
         next_root = self.env.step_mdp(step)
         done = next_root.get(DONE)
@@ -172,7 +174,13 @@ class CompiledRolloutStep:
         return [*state, *root, *inputs[-3 - n_fresh : -3], mask.unsqueeze(-1), *inputs[-2:]]
 
 
-def _where_reset(mask: Tensor, reset: TensorDictBase, root: TensorDictBase) -> TensorDictBase:
+def modules_around(env: EnvBase, policy: TensorDictModuleBase) -> list[nn.Module]:
+    """The modules of a policy and of an env's transforms."""
+    transforms = [] if not isinstance(env, TransformedEnv) else env.transform.modules()
+    return [*policy.modules(), *transforms]
+
+
+def where_reset(mask: Tensor, reset: TensorDictBase, root: TensorDictBase) -> TensorDictBase:
     """Root entries after a partial reset: those of ``reset`` where ``mask`` is true, those of ``root`` elsewhere."""
     for key, new in reset.items(True, True):
         old = root.get(key, None)

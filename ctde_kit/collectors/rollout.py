@@ -12,6 +12,7 @@ from torchrl.envs import EnvBase, TransformedEnv
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 from torchrl.modules import RandomPolicy
 
+from ctde_kit.collectors.compiled_external_rollout import CompiledExternalRollout
 from ctde_kit.collectors.compiled_rollout import CompiledRollout
 from ctde_kit.collectors.trajectories import TRAJ_IDS, TrajectoryNumbers
 from ctde_kit.errors import UserError
@@ -19,7 +20,7 @@ from ctde_kit.finite import check_finite
 from ctde_kit.graph import TraceError
 from ctde_kit.graph.toolchain import report_fallback
 from ctde_kit.keys import DONE, NEXT
-from ctde_kit.protocols import ReportsCapture, StateDict, Stateful
+from ctde_kit.protocols import ExternalEnv, ReportsCapture, StateDict, Stateful
 
 
 class RolloutCollector:
@@ -41,9 +42,10 @@ class RolloutCollector:
         postproc: a function that each batch goes through before it is yielded.
         traj_ids: also write ``("collector", "traj_ids")``, int64 ``[n_envs, T]``: a number for each episode, by which
             TorchRL's ``split_trajectories`` tells episodes apart.
-        compile: run policy and env as one compiled step, if the env is a ``PureEnv`` and both can be traced. Otherwise
-            one warning says why not, and steps are eager. Episodes that end within a batch are followed by initial
-            states that were drawn before it; where these do not suffice, the batch is collected again eagerly.
+        compile: run policy and env as one compiled step, if the env is a ``PureEnv`` and both can be traced. Episodes
+            that end within a batch are followed by initial states that were drawn before it; where these do not
+            suffice, the batch is collected again eagerly. Around an ``ExternalEnv``, such as a worker env, policy and
+            transforms are compiled. Otherwise one warning says why not, and steps are eager.
 
     Raises:
         UserError: for an env without a batch dimension, or a number of frames that ``n_envs`` does not divide.
@@ -91,7 +93,7 @@ class RolloutCollector:
         self.length = frames_per_batch // n_envs
         self.total_frames, self.frames = total_frames, 0
         self.compile, self.recent_resets = compile, 0.0
-        self._compiled: CompiledRollout | None = None
+        self._compiled: CompiledRollout | CompiledExternalRollout | None = None
         self._next_root: TensorDictBase | None = None
 
     def __iter__(self) -> Iterator[TensorDictBase]:
@@ -131,7 +133,8 @@ class RolloutCollector:
         if not isinstance(self.policy, nn.Module):
             return self._run_eagerly(TraceError(f"{type(self.policy).__name__} is no module"))
         try:
-            self._compiled = CompiledRollout(self.env, self.policy, root, self.length)
+            kind = CompiledExternalRollout if isinstance(_base(self.env), ExternalEnv) else CompiledRollout
+            self._compiled = kind(self.env, self.policy, root, self.length)
         except TraceError as reason:
             self._run_eagerly(reason)
         except Exception as reason:

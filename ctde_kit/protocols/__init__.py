@@ -3,6 +3,7 @@
 A protocol that extends ``Capability`` may be asked for with ``isinstance``; the others are for type checkers alone.
 """
 
+from ctde_kit.protocols.external_env import ExternalEnv, Outcome
 from ctde_kit.protocols.group_policies import (
     DrawsSubPolicies,
     GivesProbabilities,
@@ -51,6 +52,7 @@ __all__ = [
     "DrawsSubPolicies",
     "ExperienceBuffer",
     "ExperienceCollector",
+    "ExternalEnv",
     "GivesProbabilities",
     "GroupActor",
     "HasForAgent",
@@ -64,6 +66,7 @@ __all__ = [
     "LearnsActions",
     "LearnsDistribution",
     "ObservationStatistics",
+    "Outcome",
     "PolicyBeliefs",
     "ProvidesPrimer",
     "PureEnv",

@@ -11,7 +11,7 @@ from torchrl.envs import EnvBase
 
 from ctde_kit.errors import UserError
 from ctde_kit.graph.toolchain import missing_toolchain, report_fallback
-from ctde_kit.protocols import PureEnv
+from ctde_kit.protocols import ExternalEnv, PureEnv
 
 # Calls of a graph from which compiling it pays, whatever its size: what compiling costs and what it saves per call both
 # grow with the graph.
@@ -39,9 +39,8 @@ def resolve_compile(compile: str, env: EnvBase, *, total_frames: int, updates_pe
     """
     compiling = Compiling(compile == "on", compile == "on")
     if compile == "auto":
-        is_pure = isinstance(env, PureEnv)
         compiling = Compiling(
-            is_pure and total_frames / env.batch_size[0] >= WORTH_COMPILING,
+            isinstance(env, PureEnv | ExternalEnv) and total_frames / env.batch_size[0] >= WORTH_COMPILING,
             total_frames * updates_per_frame >= WORTH_COMPILING,
         )
     if not (compiling.rollouts or compiling.updates):

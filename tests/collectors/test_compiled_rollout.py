@@ -21,7 +21,7 @@ from ctde_kit.keys import GroupKeys
 from ctde_kit.modules import MultiAgentActor, TeamPolicy
 from ctde_kit.recipes.wiring.transforms import with_transforms
 from ctde_kit.specs import TeamSpec
-from tests.contracts.fakes import make_actor
+from tests.contracts.fakes import CountingTransform, make_actor
 from tests.envs.scenarios import Branching, Counting, Drift, Rolling, Whole
 
 N_ENVS, LENGTH, MAX_STEPS = 4, 10, 7
@@ -309,3 +309,12 @@ def test_what_cannot_be_compiled_says_so_and_is_collected_eagerly(kind: type, ca
     assert batches[0].shape == (N_ENVS, 2 * LENGTH)
     if kind is not Rolling:
         assert_same(*batches)
+
+
+def test_a_transform_that_counts_in_python_is_not_compiled(caplog: pytest.LogCaptureFixture) -> None:
+    collector: Any = make_collector()
+    collector.env.append_transform(CountingTransform())
+    with caplog.at_level(logging.WARNING, logger="ctde_kit"):
+        batch = collector.rollout()
+    assert caplog.messages == ["the rollout is not compiled: CountingTransform keeps changing calls in Python"]
+    assert batch["next", "calls"][0, :, 0].diff().tolist() == [1.0] * (LENGTH - 1)

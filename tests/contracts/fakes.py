@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
+from torchrl.envs.transforms import Transform
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from ctde_kit.keys import GroupKeys, next_key
@@ -56,6 +57,16 @@ def make_network(recurrent: bool, share: Any = True) -> Any:
         return MultiAgentMLP(in_features, out_features, n_agents, share_params=share_params, num_cells=(9,))
 
     return make
+
+
+class CountingTransform(Transform):
+    """A transform that no graph can hold: it counts its calls in Python."""
+
+    calls = 0
+
+    def _call(self, next_tensordict: TensorDictBase) -> TensorDictBase:
+        self.calls += 1
+        return next_tensordict.set("calls", torch.full((*next_tensordict.batch_size, 1), float(self.calls)))
 
 
 def make_actor(

@@ -34,6 +34,13 @@ class PureEnv:
     batch_size = torch.Size([60])
 
 
+class ExternalEnv:
+    """As much of a worker env as the choice reads."""
+
+    outcome = begin_step = finish_step = answering = None
+    batch_size = torch.Size([60])
+
+
 class OtherEnv:
     """As much of another env as the choice reads."""
 
@@ -46,6 +53,8 @@ class OtherEnv:
         ("auto", PureEnv(), 119_940, 1 / 60, Compiling(False, False)),
         ("auto", PureEnv(), 120_000, 1 / 61, Compiling(True, False)),
         ("auto", PureEnv(), 119_940, 1 / 12, Compiling(False, True)),
+        ("auto", ExternalEnv(), 119_940, 1 / 60, Compiling(False, False)),
+        ("auto", ExternalEnv(), 120_000, 1 / 61, Compiling(True, False)),
         ("auto", OtherEnv(), 10**6, 1.0, Compiling(False, True)),
         ("on", OtherEnv(), 1, 0.1, Compiling(True, True)),
         ("off", PureEnv(), 10**9, 1.0, Compiling(False, False)),

@@ -12,7 +12,7 @@ from ctde_kit.recipes import LbfTask, MAPPOConfig, PettingZooTask
 from ctde_kit.training import Parts, load_parts, read_checkpoint, save_checkpoint
 from tests.recipes.command_line import composed
 from tests.recipes.resuming import advance
-from tests.recipes.small import small_config
+from tests.recipes.small import NORMALIZED, small_config
 
 SPREAD = PettingZooTask(
     name="pettingzoo/simple_spread",
@@ -42,7 +42,17 @@ def weights(parts: Parts) -> torch.Tensor:
     "task", [SPREAD, FORAGING, pytest.param(TAG, marks=pytest.mark.slow)], ids=["spread", "foraging", "tag"]
 )
 def test_a_checkpoint_resets_the_envs_in_both_runs(task: PettingZooTask | LbfTask, kind: str, tmp_path: Path) -> None:
-    config: MAPPOConfig = small_config(kind, task=task)
+    check_resumed(small_config(kind, task=task), tmp_path)
+
+
+@pytest.mark.parametrize("task", [FORAGING, pytest.param(TAG, marks=pytest.mark.slow)], ids=["foraging", "tag"])
+def test_a_compiled_run_goes_on_like_one_that_never_stopped(
+    task: PettingZooTask | LbfTask, tmp_path: Path, graphs: None
+) -> None:
+    check_resumed(small_config("gru", compile="on", task=task, **NORMALIZED), tmp_path)
+
+
+def check_resumed(config: MAPPOConfig, tmp_path: Path) -> None:
     going_on = config.build()
     advance(going_on, 2)
     save_checkpoint(tmp_path / "c.pt", going_on, algorithm="mappo", frames=120)
@@ -56,6 +66,7 @@ def test_a_checkpoint_resets_the_envs_in_both_runs(task: PettingZooTask | LbfTas
     assert torch.equal(weights(resumed), weights(going_on))
     assert not torch.equal(weights(resumed), before)
     for parts in (going_on, resumed):
+        assert parts.collector.compile == (config.compile == "on")
         parts.collector.shutdown()
 
 

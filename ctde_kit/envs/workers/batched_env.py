@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from typing import cast
 
 import numpy as np
 import torch
 from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
 from torchrl.data import Categorical
 from torchrl.envs import EnvBase
 
-from ctde_kit.cores import usable_cores
+from ctde_kit.envs.stand_in import StandIn
 from ctde_kit.envs.workers.block_layout import (
     REPORTED,
     WENT_ON,
     Block,
     BlockLayout,
-    flat_description,
-    flat_shape,
-    make_groups,
+    last_key,
 )
 from ctde_kit.envs.workers.pool import WorkerPool
 from ctde_kit.envs.workers.worker_specs import action_specs, done_specs, observation_specs, reward_specs
 from ctde_kit.errors import UserError
 from ctde_kit.keys import DONE, GroupKeys, Key
+from ctde_kit.protocols import Outcome
 
 logger = logging.getLogger("ctde_kit")
 
@@ -108,6 +109,7 @@ class WorkerEnv(EnvBase):
         self.reward_spec = reward_specs(layout).to(device)
         self.done_spec = done_specs(layout).to(device)
         self._pool, self._warned = pool, False
+        self._stand_in: StandIn | None = None
         self._unreported = list(layout.infos)
         self._everyone = np.ones(layout.n_envs, dtype=np.bool_)
         self._share(pool.attach(layout), layout)
@@ -121,9 +123,11 @@ class WorkerEnv(EnvBase):
         self._actions = {GroupKeys(group.name).action: tensors[GroupKeys(group.name).action] for group in layout.groups}
         at_reset = cast(TensorDict, self.observation_spec.zero().update(self.full_done_spec.zero()).to("cpu"))
         at_step = at_reset.copy().update(self.full_reward_spec.zero().to("cpu"))
-        self._at_reset, self._at_step = (
-            data.named_apply(lambda key, _: tensors[key], nested_keys=True) for data in (at_reset, at_step)
+        self._at_reset, self._at_step, last = (
+            data.named_apply(lambda key, _, at=at: tensors[at(key)], nested_keys=True)
+            for data, at in ((at_reset, _itself), (at_step, _itself), (at_step, last_key))
         )
+        self.outcome = Outcome(self._at_step, last, tensors[last_key(DONE)])
         self._masked = [
             (keys.action, keys.action_mask) for keys in map(GroupKeys, self.group_map) if keys.action_mask in block
         ]
@@ -145,6 +149,8 @@ class WorkerEnv(EnvBase):
         self._seed, self._epoch, self._reseed = state["seed"], state["epoch"], True
 
     def _reset(self, tensordict: TensorDictBase | None = None) -> TensorDictBase:
+        if self._stand_in is not None:
+            return self._stand_in.reset.copy()
         selected = self._selected(tensordict, "_reset")
         if self._reseed and selected.all():
             self._unseeded, self._reseed = self._everyone.copy(), False
@@ -158,12 +164,42 @@ class WorkerEnv(EnvBase):
         return self._read(self._at_reset)
 
     def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
+        if self._stand_in is not None:
+            return self._stand_in.step(tensordict)
+        self._write(tensordict)
+        self._pool.step(self._selected(tensordict, "_step"))
+        self._warn_of_steps_after_an_end()
+        return self._read(self._at_step)
+
+    def begin_step(self, actions: Mapping[Key, Tensor]) -> None:
+        """Begin a step of every env, and a reset on its own random stream where an episode ends in it."""
+        self._write(actions)
+        self._pool.begin_step_on()
+
+    def finish_step(self) -> None:
+        """Wait until ``outcome`` holds what the step gave."""
+        self._pool.finish()
+        self._warn_of_steps_after_an_end()
+        if self._unreported and self.outcome.ended.any():
+            self._warn_of_unreported()
+
+    @contextlib.contextmanager
+    def answering(self, step: TensorDictBase, reset: TensorDictBase) -> Iterator[list[TensorDictBase]]:
+        """Inside the block nothing runs: ``_step`` gives ``step`` and ``_reset`` gives ``reset``."""
+        self._stand_in = StandIn(step, reset)
+        try:
+            yield self._stand_in.asked
+        finally:
+            self._stand_in = None
+
+    def _write(self, actions: Mapping[Key, Tensor] | TensorDictBase) -> None:
         for key, shared in self._actions.items():
-            action = tensordict.get(key)
+            action = actions[key]
             if action.shape != shared.shape:
                 raise UserError(f"{key}: expected shape {tuple(shared.shape)}, found {tuple(action.shape)}")
             shared.copy_(action)
-        self._pool.step(self._selected(tensordict, "_step"))
+
+    def _warn_of_steps_after_an_end(self) -> None:
         if not self._warned and any(went_on.any() for went_on in self._went_on.values()):
             self._warned = True
             logger.warning(
@@ -171,7 +207,6 @@ class WorkerEnv(EnvBase):
                 "and nothing is learned from it: flag an end only where it is one, or leave the agent out of `agents`",
                 " and ".join(self.agents_after_their_end),
             )
-        return self._read(self._at_step)
 
     @property
     def agents_after_their_end(self) -> list[str]:
@@ -216,77 +251,5 @@ class WorkerEnv(EnvBase):
         super().close(raise_if_closed=raise_if_closed)
 
 
-def worker_env(
-    factory: Callable[[], object],
-    *,
-    n_envs: int,
-    n_workers: int | None = None,
-    max_steps: int | None = None,
-    seed: int | None = None,
-    group_map: Mapping[str, Iterable[str]] | None = None,
-    return_state: bool | None = None,
-    flatten: bool = False,
-    infos: Iterable[str] = (),
-    device: torch.device | str = "cpu",
-    worker_timeout: float = 60.0,
-) -> WorkerEnv:
-    """Start ``n_envs`` environments that ``factory`` builds in ``n_workers`` processes.
-
-    ``factory`` takes no argument and returns a PettingZoo ``ParallelEnv`` or ``AECEnv``. It is called in the workers,
-    which are forked, so it need not pickle. An ``AECEnv`` is stepped in cycles where its metadata says
-    ``is_parallelizable``, else turn by turn.
-
-    Args:
-        n_workers: processes; default: one per CPU core that this process may use, at most ``n_envs``. Their number
-            does not change the data.
-        max_steps: environment steps after which an episode is truncated; the environment's own limit (MPE2:
-            ``max_cycles=25``) still holds.
-        seed: env ``k`` is seeded from ``(seed, k)`` at its first reset and goes on with its own random stream from
-            there; default: from the operating system. Torch's, numpy's and Python's generators of this process are not
-            used. (Environments that draw from global generators are seeded too, but share them within a worker.)
-        group_map: groups to lists of agents; default: as :func:`~ctde_kit.envs.workers.block_layout.make_groups`
-            has it.
-        return_state: whether ``state`` is written; default: where the environment has ``state()``, and it is a vector
-            or a dictionary of numbers (whose entries are written one after the other), not a picture.
-        flatten: observations and states of several dimensions are vectors, of up to 20,000 features.
-        infos: names of numbers that the environment reports of its agents, such as ``success``: float32, under
-            ``(group, "info", NAME)`` ``[n_envs, n_agents, 1]``, 0 in a step that does not report one.
-        device: where the tensors that the env returns live.
-        worker_timeout: seconds after which a worker that does not come back from one environment's step, reset or
-            making is given up.
-
-    Raises ``UserError`` for arguments out of range and environments that do not fit, and
-    :class:`~ctde_kit.envs.workers.WorkerError` where the factory raises or a worker hangs.
-
-    >>> from ctde_kit.envs.pettingzoo import pettingzoo_factory
-    >>> from ctde_kit.envs.workers import worker_env
-    >>> env = worker_env(pettingzoo_factory("mpe2/simple_tag_v3"), n_envs=4, n_workers=2, max_steps=10, seed=0)
-    >>> env.rollout(3)["next", "adversary", "reward"].shape
-    torch.Size([4, 3, 3, 1])
-    >>> env.close()
-    """
-    _check("n_envs", n_envs)
-    _check("max_steps", max_steps)
-    _check("n_workers", n_workers)
-    if not worker_timeout > 0:
-        raise UserError(f"worker_timeout: expected seconds above 0, found {worker_timeout}")
-    pool = WorkerPool(factory, n_envs, min(n_workers or usable_cores(), n_envs), worker_timeout)
-    try:
-        description = pool.description
-        if return_state and description.state_shape is None:
-            raise UserError("return_state: expected an environment with state(), found none; leave return_state out")
-        state_shape = description.state_shape
-        if return_state is False or (return_state is None and state_shape is not None and len(state_shape) != 1):
-            state_shape = None
-        if flatten:
-            description, state_shape = flat_description(description), state_shape and flat_shape("state", state_shape)
-        layout = BlockLayout(n_envs, make_groups(description, group_map), state_shape, max_steps, tuple(infos))
-        return WorkerEnv(pool, layout, seed, torch.device(device))
-    except BaseException:
-        pool.close()
-        raise
-
-
-def _check(name: str, value: int | None) -> None:
-    if value is not None and value < 1:
-        raise UserError(f"{name}: expected an integer >= 1, found {value}")
+def _itself(key: Key) -> Key:
+    return key

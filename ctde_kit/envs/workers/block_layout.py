@@ -21,12 +21,15 @@ SEED = "_seed"
 """``[n_envs]`` int64: the seed of an env's next reset; negative: go on with the env's own random stream."""
 WENT_ON = "_went_on"
 """``[n_envs, n_agents]`` bool, in each group: agents that went on after the environment had flagged their end."""
+LAST = "_last"
+"""Before the key of an entry that is read: what the last step of an env's last episode wrote."""
 INFO = "info"
 REPORTED = "_reported"
 """``[n_envs, n_infos]`` bool: which of the infos asked for an env has reported of any agent so far."""
 
 _ALIGNMENT = 64
 Block = Mapping[Key, np.ndarray]
+_Fields = dict[Key, tuple[tuple[int, ...], np.dtype]]
 
 
 @dataclass(frozen=True)
@@ -125,20 +128,25 @@ class GroupLayout:
         """What entries of the block are that differ from the agents' own spaces, in words, once each."""
         return [*dict.fromkeys(change for agent in self.agents.values() for change in agent.changes)]
 
-    def fields(self, n_envs: int, infos: tuple[str, ...] = ()) -> dict[Key, tuple[tuple[int, ...], np.dtype]]:
-        """Shape and dtype of every entry; ``infos`` are the names of what the environment reports."""
-        keys, batch, flag = GroupKeys(self.name), (n_envs, len(self.agents)), np.dtype(np.bool_)
-        space = self.first.action_space
+    def written(self, n_envs: int) -> _Fields:
+        """Shape and dtype of what the parent writes, the actions, and of what the processes keep for themselves."""
+        space, batch = self.first.action_space, (n_envs, len(self.agents))
         action_dtype = space.dtype if isinstance(space, Box) else np.dtype(np.int64)
-        fields: dict[Key, tuple[tuple[int, ...], np.dtype]] = {
+        return {
+            GroupKeys(self.name).action: ((*batch, *self.first.action_shape), np.dtype(action_dtype)),
+            (self.name, WENT_ON): (batch, np.dtype(np.bool_)),
+        }
+
+    def read(self, n_envs: int, infos: tuple[str, ...] = ()) -> _Fields:
+        """Shape and dtype of what the parent reads; ``infos`` are the names of what the environment reports."""
+        keys, batch, flag = GroupKeys(self.name), (n_envs, len(self.agents)), np.dtype(np.bool_)
+        fields: _Fields = {
             keys.observation: ((*batch, *self.first.observation_shape), np.dtype(np.float32)),
             keys.reward: ((*batch, 1), np.dtype(np.float32)),
             keys.done: ((*batch, 1), flag),
             keys.terminated: ((*batch, 1), flag),
             keys.truncated: ((*batch, 1), flag),
             keys.mask: (batch, flag),
-            keys.action: ((*batch, *self.first.action_shape), np.dtype(action_dtype)),
-            (self.name, WENT_ON): (batch, flag),
         }
         for name in infos:
             fields[self.name, INFO, name] = ((*batch, 1), np.dtype(np.float32))
@@ -157,21 +165,27 @@ class BlockLayout:
     max_steps: int | None
     infos: tuple[str, ...] = ()
 
-    def fields(self) -> dict[Key, tuple[tuple[int, ...], np.dtype]]:
+    def read(self) -> _Fields:
+        """Shape and dtype of every entry that a step writes and the parent reads."""
+        fields: _Fields = {name: ((self.n_envs, 1), np.dtype(np.bool_)) for name in (DONE, TERMINATED, TRUNCATED)}
+        if self.state_shape is not None:
+            fields[STATE] = ((self.n_envs, *self.state_shape), np.dtype(np.float32))
+        for group in self.groups:
+            fields |= group.read(self.n_envs, self.infos)
+        return fields
+
+    def fields(self) -> _Fields:
         """Shape and dtype of every entry, the processes' own included."""
-        fields: dict[Key, tuple[tuple[int, ...], np.dtype]] = {
+        fields: _Fields = {
             SELECTED: ((self.n_envs,), np.dtype(np.bool_)),
             SEED: ((self.n_envs,), np.dtype(np.int64)),
         }
-        for name in (DONE, TERMINATED, TRUNCATED):
-            fields[name] = ((self.n_envs, 1), np.dtype(np.bool_))
-        if self.state_shape is not None:
-            fields[STATE] = ((self.n_envs, *self.state_shape), np.dtype(np.float32))
         if self.infos:
             fields[REPORTED] = ((self.n_envs, len(self.infos)), np.dtype(np.bool_))
         for group in self.groups:
-            fields.update(group.fields(self.n_envs, self.infos))
-        return fields
+            fields |= group.written(self.n_envs)
+        read = self.read()
+        return fields | read | {last_key(key): field for key, field in read.items()}
 
     @property
     def size(self) -> int:
@@ -185,6 +199,11 @@ class BlockLayout:
             block[key] = np.frombuffer(memory, dtype, count=prod(shape), offset=offset).reshape(shape)
             offset += _aligned(shape, dtype)
         return block
+
+
+def last_key(key: Key) -> Key:
+    """Where the block has what the last step of an env's last episode wrote under ``key``."""
+    return (LAST, key) if isinstance(key, str) else (LAST, *key)
 
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> int:

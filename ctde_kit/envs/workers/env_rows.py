@@ -18,6 +18,7 @@ from ctde_kit.envs.workers.block_layout import (
     Block,
     BlockLayout,
     EnvDescription,
+    last_key,
 )
 from ctde_kit.errors import UserError
 from ctde_kit.keys import DONE, STATE, TERMINATED, TRUNCATED
@@ -118,6 +119,8 @@ class EnvRow:
         self._seed = block[SEED]
         self._done, self._terminated, self._truncated = (block[name][index] for name in (DONE, TERMINATED, TRUNCATED))
         self._state = block[STATE][index] if STATE in block else None
+        self._entries = [(block[key][index], block[last_key(key)][index]) for key in layout.read()]
+        self._ended = block[last_key(DONE)][index]
 
     def reset(self) -> None:
         """Start an episode: from the seed in the block, or on the env's own random stream."""
@@ -166,6 +169,14 @@ class EnvRow:
         there = self._write_end(before)
         self._write_masks(there, observations, infos)
         self._write_state()
+
+    def keep_last(self) -> bool:
+        """Whether the episode is over; if so, what its last step wrote is also kept where a reset leaves it."""
+        self._ended[0] = self._finished
+        if self._finished:
+            for entry, last in self._entries:
+                last[...] = entry
+        return self._finished
 
     def _write_end(self, before: list[AgentRow]) -> list[AgentRow]:
         """Write whether the episode is over; return the agents that count in this observation."""

@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -22,7 +22,7 @@ from typing import IO, Any
 import numpy as np
 
 from ctde_kit.envs.workers.block_layout import SEED, SELECTED, Block, BlockLayout, EnvDescription
-from ctde_kit.envs.workers.process import CLOSE, DONE, RENDER, RESET, STEP, Failure, serve
+from ctde_kit.envs.workers.process import CLOSE, DONE, RENDER, RESET, STEP, STEP_ON, Failure, serve
 from ctde_kit.envs.workers.pulse import Pulse
 from ctde_kit.errors import UserError, WorkerError
 
@@ -51,10 +51,12 @@ class WorkerPool:
         if "fork" not in multiprocessing.get_all_start_methods():
             raise UserError("workers: expected a system that can fork processes (Linux, macOS); found none here")
         self._shares = [share.tolist() for share in np.array_split(np.arange(n_envs), n_workers)]
+        self._everyone = list(range(n_workers))
         self._timeout, self._pulse = worker_timeout, Pulse(n_workers)
         self._block_file = _anonymous_file()
         self._selector = selectors.DefaultSelector()
         self._pipes: list[Connection] = []
+        self._busy: list[int] = []
         self._processes: list[BaseProcess] = []
         resources = (self._processes, self._pipes, self._selector, self._block_file)
         self._end = weakref.finalize(self, _end_workers, *resources, os.getpid())
@@ -94,7 +96,7 @@ class WorkerPool:
                 self._selector.register(ready, selectors.EVENT_READ, worker)
 
     def _describe(self) -> EnvDescription:
-        replies = self._collect(range(len(self._shares)))
+        replies = self._collect(self._everyone)
         descriptions = [description for worker in sorted(replies) for description in replies[worker]]
         for env, description in enumerate(descriptions):
             if description != descriptions[0]:
@@ -108,18 +110,34 @@ class WorkerPool:
         """Make the shared block; return this process's views of it."""
         self._block_file.truncate(layout.size)
         self._block = layout.map(self._block_file)
-        self._send(pickle.dumps(layout), range(len(self._shares)))
+        self._begin(pickle.dumps(layout), self._everyone)
+        self.finish()
         self._block_file.close()
         return self._block
 
     def reset(self, selected: np.ndarray, seeds: np.ndarray) -> None:
         """Reset the ``selected`` envs (``[n_envs]`` bool), those with a ``seeds`` entry >= 0 from that seed."""
+        self._settle()
         self._block[SEED][...] = seeds
         self._run(RESET, selected)
 
     def step(self, selected: np.ndarray) -> None:
         """Step the ``selected`` envs (``[n_envs]`` bool) with the actions in the block."""
+        self._settle()
         self._run(STEP, selected)
+
+    def begin_step_on(self) -> None:
+        """Begin a step of every env, and a reset on its own random stream where an episode ends in it."""
+        self._settle()
+        self._block[SEED][...] = -1
+        self._block[SELECTED][...] = True
+        self._begin(STEP_ON, self._everyone)
+
+    def finish(self) -> None:
+        """Wait for what was begun."""
+        busy, self._busy = self._busy, []
+        with self._closing_on_errors():
+            self._collect(busy)
 
     def render(self, env: int) -> np.ndarray:
         """A picture uint8 ``[H, W, 3]`` of the env ``env``, as its worker draws it.
@@ -129,12 +147,10 @@ class WorkerPool:
         worker = next((worker for worker, share in enumerate(self._shares) if env in share), None)
         if worker is None:
             raise UserError(f"render: env {env}: expected one of the {sum(map(len, self._shares))} envs, from 0")
-        try:
+        self._settle()
+        with self._closing_on_errors():
             self._pipes[worker].send_bytes(RENDER + str(env).encode())
             picture = self._collect([worker])[worker]
-        except BaseException:
-            self.close()
-            raise
         if not isinstance(picture, np.ndarray):
             raise UserError(
                 "render: the environment draws nothing; build it with render_mode='rgb_array', if it has that mode"
@@ -143,17 +159,28 @@ class WorkerPool:
 
     def _run(self, command: bytes, selected: np.ndarray) -> None:
         self._block[SELECTED][...] = selected
-        self._send(command, [worker for worker, share in enumerate(self._shares) if selected[share].any()])
+        self._begin(command, [worker for worker, share in enumerate(self._shares) if selected[share].any()])
+        self.finish()
 
-    def _send(self, message: bytes, workers: Sequence[int]) -> None:
+    def _settle(self) -> None:
+        # Whoever began a step may have been interrupted before it could finish it.
+        if self._busy:
+            self.finish()
+
+    def _begin(self, message: bytes, workers: list[int]) -> None:
         if not self._end.alive:
             raise WorkerError("the worker processes have been closed; build the environment anew")
-        try:
+        self._busy = workers
+        with self._closing_on_errors():
             for worker in workers:
                 # A dead worker is found, and named, by waiting for its reply.
                 with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                     self._pipes[worker].send_bytes(message)
-            self._collect(workers)
+
+    @contextlib.contextmanager
+    def _closing_on_errors(self) -> Iterator[None]:
+        try:
+            yield
         except BaseException:
             self.close()
             raise
@@ -161,37 +188,35 @@ class WorkerPool:
     def _collect(self, workers: Iterable[int]) -> dict[int, Any]:  # whatever a worker sent
         """What each of ``workers`` replies; raises as soon as any worker failed, or hangs."""
         replies: dict[int, Any] = {}
-        waiting = set(workers)
-        beats, since = self._pulse.beats([*waiting]), dict.fromkeys(waiting, time.monotonic())
+        waiting, silence = set(workers), None
         while waiting:
-            ready = {key.data for key, _ in self._selector.select(_LOOK_AGAIN)}
-            for worker in ready or {worker for worker in waiting if not self._processes[worker].is_alive()}:
-                message = self._receive(worker)
+            ready = self._selector.select(_LOOK_AGAIN)
+            speaking = {key.data for key, _ in ready if key.fileobj is self._pipes[key.data]}
+            ended = {key.data for key, _ in ready} or {w for w in waiting if not self._processes[w].is_alive()}
+            for worker in speaking or ended:
+                message = self._receive(worker, worker in speaking)
                 reply = None if message == DONE else pickle.loads(message)
                 if isinstance(reply, Failure):
                     raise self._failure(worker, reply)
                 replies[worker] = reply
                 waiting.discard(worker)
             if not ready:
-                now = time.monotonic()
-                moved = [w for w, count in self._pulse.beats([*waiting]).items() if count != beats[w]]
-                beats |= self._pulse.beats(moved)
-                since |= dict.fromkeys(moved, now)
-                self._check_time(waiting, since, now)
+                silence = silence or _Silence(self._pulse, waiting)
+                self._check_time(silence.seconds(waiting))
         return replies
 
-    def _check_time(self, waiting: set[int], since: dict[int, float], now: float) -> None:
-        late = [worker for worker in sorted(waiting) if now - since[worker] > self._timeout]
+    def _check_time(self, silent: Mapping[int, float]) -> None:
+        late = [worker for worker, seconds in sorted(silent.items()) if seconds > self._timeout]
         if late:
             raise WorkerError(
                 f"{self._name(late[0])} has not come back for {self._timeout:g} s from {self._pulse.doing(late[0])}; "
                 "mend the environment, or give a larger worker_timeout"
             )
 
-    def _receive(self, worker: int) -> bytes:
+    def _receive(self, worker: int, speaking: bool) -> bytes:
         with contextlib.suppress(EOFError, OSError):
             # A worker that failed leaves its last words in the pipe.
-            if self._pipes[worker].poll():
+            if speaking or self._pipes[worker].poll():
                 return self._pipes[worker].recv_bytes()
         process = self._processes[worker]
         process.join(_GRACE)
@@ -212,6 +237,22 @@ class WorkerPool:
     def close(self) -> None:
         """End every process; may be called again."""
         self._end()
+
+
+class _Silence:
+    """For how many seconds workers have given no sign of life."""
+
+    def __init__(self, pulse: Pulse, workers: Iterable[int]) -> None:
+        self._pulse, self._looked = pulse, time.monotonic()
+        self._beats, self._seconds = pulse.beats([*workers]), dict.fromkeys(workers, 0.0)
+
+    def seconds(self, workers: Iterable[int]) -> dict[int, float]:
+        """By worker, up to now. Where all processes were stopped for a while (Ctrl-Z), that is not counted."""
+        beats, now = self._pulse.beats([*workers]), time.monotonic()
+        passed, self._looked = min(now - self._looked, 2 * _LOOK_AGAIN), now
+        self._seconds = {w: self._seconds[w] + passed if beats[w] == self._beats[w] else 0.0 for w in workers}
+        self._beats = beats
+        return self._seconds
 
 
 def _exit(code: int | None) -> str:

@@ -26,6 +26,8 @@ from ctde_kit.envs.workers.env_rows import EnvRow, describe
 from ctde_kit.errors import UserError
 
 RESET, STEP, CLOSE, DONE = b"reset", b"step", b"close", b"done"
+# A step, and a reset where the episode ends in it.
+STEP_ON = b"step on"
 # The number of the env follows.
 RENDER = b"render "
 
@@ -79,11 +81,15 @@ class Worker:
 
     def run(self, command: bytes) -> None:
         """Reset or step the selected environments."""
-        doing, resets = command.decode(), command == RESET
         for row in self._rows:
-            if self._selected[row.index]:
-                self._begin(doing, row.index)
-                row.reset() if resets else row.step()
+            if not self._selected[row.index]:
+                continue
+            if command != RESET:
+                self._begin("step", row.index)
+                row.step()
+            if command == RESET or (command == STEP_ON and row.keep_last()):
+                self._begin("reset", row.index)
+                row.reset()
 
     def render(self, index: int) -> np.ndarray | None:
         """A picture of one environment, ``None`` where it draws none."""

@@ -37,7 +37,7 @@ def observation_specs(layout: BlockLayout) -> Composite:
     """Observations, states and infos (float32, unbounded), masks and action masks (bool)."""
     groups: dict[str, dict[str, TensorSpec]] = {}
     for group in layout.groups:
-        keys, fields = GroupKeys(group.name), group.fields(layout.n_envs)
+        keys, fields = GroupKeys(group.name), group.read(layout.n_envs)
         groups[group.name] = {"observation": _number(fields[keys.observation][0])}
         for key in (keys.mask, keys.action_mask):
             if key in fields:

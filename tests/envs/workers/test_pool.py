@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import signal
@@ -17,7 +18,7 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from ctde_kit.envs.workers import WorkerError, worker_env
+from ctde_kit.envs.workers import WorkerError, pool, worker_env
 from ctde_kit.errors import UserError
 from tests.envs.toys import Make, ToyEnv, TurnEnv, make_and_close, step, tags
 
@@ -215,6 +216,14 @@ def test_seeds_out_of_range_and_states_that_are_not_there(make: Make) -> None:
     assert "state" not in make(TurnEnv).reset()
     with pytest.raises(UserError, match=r"return_state: expected an environment with state\(\)"):
         make(TurnEnv, return_state=True)
+
+
+def test_a_program_that_was_stopped_for_a_while_blames_no_worker(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    env = make(lambda: Failing(lambda: time.sleep(2.5), 1, tags(7, 0, 3, 1)[0]), worker_timeout=30.0)
+    data, monotonic, calls = env.reset(), time.monotonic, itertools.count()
+    # As after Ctrl-Z: a thousand seconds pass between two looks at the workers.
+    monkeypatch.setattr(pool.time, "monotonic", lambda: monotonic() + 1000 * (next(calls) > 0))
+    assert step(env, data)["walker", "observation"][:, 0, 1].tolist() == [1] * 4
 
 
 class Slow(ToyEnv):

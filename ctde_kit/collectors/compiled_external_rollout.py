@@ -1,0 +1,158 @@
+"""Batches of an env that steps outside of torch, with what lies between its steps compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from tensordict import TensorDictBase
+from tensordict.nn import TensorDictModuleBase
+from torch import Tensor, nn
+from torchrl.envs import EnvBase, TransformedEnv
+from torchrl.envs.utils import ExplorationType, set_exploration_type
+
+from ctde_kit.collectors.compiled_rollout_step import (
+    RESET,
+    TORCHRL_SHORTCUTS,
+    modules_around,
+    where_reset,
+)
+from ctde_kit.graph import TraceError, trace
+from ctde_kit.graph.agreement import compile_in_agreement
+from ctde_kit.graph.packing import Layout
+from ctde_kit.graph.python_state import check_python_state
+from ctde_kit.graph.shortcuts import taking_shortcuts
+from ctde_kit.graph.toolchain import useful_threads
+from ctde_kit.graph.tracing import Compiled, Graph
+from ctde_kit.keys import Key
+from ctde_kit.protocols import ExternalEnv
+
+
+class CompiledExternalRollout:
+    """Collects batches ``[n_envs, length]`` of an ``ExternalEnv`` with two compiled functions.
+
+    One acts: the policy and the inverse transforms, from the root (what the policy reads) to the actions. One takes in
+    what the env gave: the transforms of steps and resets, to the step as ``EnvBase.step`` returns it and the next root.
+    TensorDicts go in and out packed, by a ``graph.packing.Layout``. Random numbers are drawn as on the eager path.
+
+    Args:
+        env: batch size ``[n_envs]``; its base env is an ``ExternalEnv``.
+        policy: writes the action; it explores as under ``ExplorationType.RANDOM``.
+        root: an example of what the policy reads, as ``env.reset`` returns it.
+        length: steps per batch.
+
+    Raises:
+        TraceError: if policy or transforms cannot be traced; the message says why, in one line.
+    """
+
+    def __init__(self, env: EnvBase, policy: TensorDictModuleBase, root: TensorDictBase, length: int):
+        base_env = env.base_env if isinstance(env, TransformedEnv) else env
+        if not isinstance(base_env, ExternalEnv):
+            raise TraceError(f"{type(base_env).__name__} keeps its state out of reach")
+        assert isinstance(base_env, EnvBase)
+        self.env, self.policy, self.length = env, policy, length
+        self.external: ExternalEnv = base_env
+        self.action_keys = cast(list[Key], list(base_env.action_keys))
+        self.read_keys = [*env.observation_keys, *env.done_keys, *env.state_keys]
+        self.zero_reset = base_env.observation_spec.zero().update(base_env.full_done_spec.zero())
+        self.zero_step = self.zero_reset.copy().update(base_env.full_reward_spec.zero())
+        device = torch.device(root.device or "cpu")
+        # Tracing draws random numbers. A resumed run traces again, and this must not shift its random stream.
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            self._build(root.select(*self.read_keys, strict=False))
+
+    @torch.no_grad()
+    def _build(self, root: TensorDictBase) -> None:
+        self.root_layout, self.outcome_layout = Layout.of(root), Layout.of(self.zero_step)
+        self.acted_layout = self.step_layout = Layout.of(root.empty())
+        packed = self.root_layout.pack(root)
+        n_envs, parameters_and_buffers = root.batch_size[0], [*self.policy.parameters(), *self.policy.buffers()]
+        # TorchRL builds some specs when they are first used, which cannot be traced.
+        acted = self.eager_act(packed)
+        modules = modules_around(self.env, self.policy)
+        check_python_state(modules, lambda: self.eager_act(packed))
+        self.act, self.compiled_act = self._compile(self.eager_act, packed, parameters_and_buffers, n_envs)
+        outcome = self.outcome_layout.pack(self.zero_step)
+        ended = torch.arange(n_envs, device=root.device).remainder(3).unsqueeze(-1) == 0
+        example = [*acted[: len(self.acted_layout.dtypes)], *outcome, *outcome, ended]
+        self.eager_take_in(example)
+        check_python_state(modules, lambda: self.eager_take_in(example))
+        self.take_in, self.compiled_take_in = self._compile(self.eager_take_in, example, [], n_envs)
+        # The env's own tensors, flat, in the order of the layout.
+        self.now, self.last = (
+            [
+                [tensordict.get(key).reshape(-1) for key, _, of_leaf in self.outcome_layout.leaves if of_leaf == dtype]
+                for dtype in self.outcome_layout.dtypes
+            ]
+            for tensordict in (self.external.outcome.now, self.external.outcome.last)
+        )
+
+    def _compile(
+        self, function: ..., example: list[Tensor], parameters_and_buffers: Sequence[nn.Parameter | Tensor], n_envs: int
+    ) -> tuple[Graph, Compiled]:
+        return compile_in_agreement(
+            function,
+            example,
+            trace_graph=lambda exact: trace(function, example, parameters_and_buffers, exact=exact),
+            following=lambda inputs, _: inputs,
+            restoring=lambda call: call(),
+            threads=useful_threads(n_envs),
+        )
+
+    @torch.no_grad()
+    @taking_shortcuts(TORCHRL_SHORTCUTS)
+    def eager_act(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """From the packed root to what the policy wrote on it, packed, and each of the env's actions."""
+        root = self.root_layout.unpack(inputs).clone()
+        with (
+            self.external.answering(self.zero_step, self.zero_reset) as asked,
+            set_exploration_type(ExplorationType.RANDOM),
+        ):
+            acted = self.policy(root)
+            self.acted_layout = Layout.of(acted)
+            self.env.step(acted.clone())
+        return [*self.acted_layout.pack(acted), *(asked[0].get(key).clone() for key in self.action_keys)]
+
+    @torch.no_grad()
+    @taking_shortcuts(TORCHRL_SHORTCUTS)
+    def eager_take_in(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """From the packed acted root, ``Outcome`` (``now`` and ``last`` packed) to the packed step and next root."""
+        packed = iter(inputs)
+        layouts = (self.acted_layout, self.outcome_layout, self.outcome_layout)
+        acted, now, last = (layout.unpack([next(packed) for _ in layout.dtypes]).clone() for layout in layouts)
+        (ended,) = packed
+        answer = where_reset(~ended, now, last)
+        with self.external.answering(answer, now.select(*self.zero_reset.keys(True, True))):
+            step = self.env.step(acted)
+            next_root = self.env.step_mdp(step)
+            reset = self.env._reset(next_root.clone().set(RESET, ended))
+        next_root = where_reset(ended, reset, next_root)
+        self.step_layout = Layout.of(step)
+        return [*self.step_layout.pack(step), *self.root_layout.pack(next_root)]
+
+    @torch.no_grad()
+    def __call__(
+        self, root: TensorDictBase, recent_resets: float
+    ) -> tuple[TensorDictBase | None, TensorDictBase, float]:
+        """One batch, what the policy reads next, and ``recent_resets``, which is passed through."""
+        device, external = root.device, self.external
+        n_step, n_acted = len(self.step_layout.dtypes), len(self.acted_layout.dtypes)
+        next_root: Sequence[Tensor] = self.root_layout.pack(root)
+        storage: list[Tensor] = []
+        for t in range(self.length):
+            outputs = self.compiled_act([*next_root, *self.act.draw()])
+            external.begin_step(dict(zip(self.action_keys, outputs[n_acted:], strict=True)))
+            external.finish_step()
+            outcome = [torch.cat(leaves).to(device) for leaves in (*self.now, *self.last)]
+            ended = external.outcome.ended.to(device)
+            outputs = self.compiled_take_in([*outputs[:n_acted], *outcome, ended, *self.take_in.draw()])
+            if not storage:
+                storage = [
+                    torch.empty(self.length, *part.shape, dtype=part.dtype, device=device) for part in outputs[:n_step]
+                ]
+            for part, stored in zip(outputs[:n_step], storage, strict=True):
+                stored[t] = part
+            next_root = outputs[n_step:]
+        batch = self.step_layout.unpack(storage, [self.length]).transpose(0, 1)
+        return batch, self.root_layout.unpack(next_root).clone(), recent_resets

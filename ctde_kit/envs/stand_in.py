@@ -1,0 +1,27 @@
+"""What an env answers while its steps and resets are traced, and it must not run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tensordict import TensorDictBase
+
+
+@dataclass
+class StandIn:
+    """Answers of an env that does not run.
+
+    Args:
+        answer: what each step gives.
+        reset: what each reset gives.
+        asked: what each step was given.
+    """
+
+    answer: TensorDictBase
+    reset: TensorDictBase
+    asked: list[TensorDictBase] = field(default_factory=list)
+
+    def step(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """Note what the step was given, and answer."""
+        self.asked.append(tensordict)
+        return self.answer.copy()

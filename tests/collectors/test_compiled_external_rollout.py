@@ -1,0 +1,229 @@
+"""Compiled rollouts around an env that steps elsewhere: equal to the eager collector's, number for number."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import logging
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from tensordict import TensorDictBase
+
+from ctde_kit.collectors import RolloutCollector
+from ctde_kit.envs.workers import WorkerEnv, WorkerError
+from ctde_kit.errors import UserError
+from ctde_kit.modules import TeamPolicy
+from ctde_kit.recipes.wiring.transforms import with_transforms
+from ctde_kit.specs import TeamSpec
+from tests.contracts.fakes import CountingTransform, make_actor
+from tests.envs.toys import Make, ToyEnv, actions, make_and_close
+
+N_ENVS, LENGTH = 5, 6
+make = pytest.fixture(name="make")(make_and_close)
+Collect = Callable[..., RolloutCollector]
+
+
+class Uneven(ToyEnv):
+    """Episodes of 3 to 9 steps, drawn at each reset; walker 1 dies early; actions are masked."""
+
+    def __init__(self) -> None:
+        super().__init__(ends={"walker_1": (2, "terminated")}, masks=True)
+
+    def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        entries = super().reset(seed=seed)
+        self.limit = 3 + self.tag % 7
+        return entries
+
+
+@pytest.fixture
+def collect(make: Make) -> Collect:
+    """Makes collectors of the same env and weights; each in a batch of 5 envs in 2 processes."""
+
+    def build(compile: bool, *, recurrent: bool = False, factory: Callable[[], Any] = Uneven) -> RolloutCollector:
+        base_env = make(factory, n_envs=N_ENVS, max_steps=8, infos=["points"])
+        team = TeamSpec.from_env(base_env)
+        torch.manual_seed(3)
+        policy = TeamPolicy({group.name: make_actor(group, recurrent) for group in team.groups})
+        env = with_transforms(base_env, team, policy)
+        return RolloutCollector(env, policy, frames_per_batch=N_ENVS * LENGTH, compile=compile)
+
+    return build
+
+
+def batches(collector: RolloutCollector, count: int = 4, seed: int = 5) -> TensorDictBase:
+    torch.manual_seed(seed)
+    return torch.cat([collector.rollout() for _ in range(count)], 1)
+
+
+def assert_same(first: TensorDictBase, second: TensorDictBase, tolerance: float = 0.0) -> None:
+    one, other = dict(first.items(True, True)), dict(second.items(True, True))
+    assert one.keys() == other.keys()
+    for key, value in one.items():
+        assert value.dtype == other[key].dtype
+        torch.testing.assert_close(value, other[key], rtol=tolerance, atol=tolerance, msg=str(key))
+
+
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_batches_are_the_eager_collectors(collect: Collect, recurrent: bool, graphs: None) -> None:
+    compiled, eager = collect(True, recurrent=recurrent), collect(False, recurrent=recurrent)
+    found, expected = batches(compiled), batches(eager)
+    assert compiled.compile
+    assert_same(found, expected, 1e-5)
+    done = expected["next", "done"][..., 0]
+    assert len(set(done.sum(1).tolist())) > 1, "episodes end apart"
+    assert (done.sum(0) < N_ENVS).all()
+    assert not expected["next", "walker", "mask"].all()
+
+
+def test_compiled_for_real_it_also_acts_with_changed_weights(collect: Collect) -> None:
+    assert_same_with_changed_weights(collect(True), collect(False))
+
+
+def test_steps_follow_each_other_within_and_across_batches(collect: Collect, graphs: None) -> None:
+    batch = batches(collect(True))
+    done, key = batch["next", "done"][..., 0], ("walker", "observation")
+    going_on = ~done[:, :-1]
+    assert torch.equal(batch["next"][key][:, :-1][going_on], batch[key][:, 1:][going_on])
+    times = batch[key][..., 0, 1]
+    assert (times[:, 1:][~going_on] == 0).all(), "an env whose episode ended goes on from its reset"
+    last = batch["next"][key][:, :-1][..., 0, 1][~going_on]
+    assert (last >= 3).all(), "a step's own observation is the last one of its episode, not the reset's"
+
+
+def test_changed_weights_act_in_the_next_batch(collect: Collect, graphs: None) -> None:
+    assert_same_with_changed_weights(collect(True, recurrent=True), collect(False, recurrent=True))
+
+
+def assert_same_with_changed_weights(compiled: RolloutCollector, eager: RolloutCollector) -> None:
+    before = batches(compiled, 2)
+    assert_same(before, batches(eager, 2), 1e-5)
+    for collector in (compiled, eager):
+        torch.manual_seed(11)
+        with torch.no_grad():
+            for parameter in collector.policy.parameters():
+                parameter.add_(0.5 * torch.randn_like(parameter))
+    assert_same(batches(compiled), batches(eager), 1e-5)
+    assert compiled.compile
+
+
+def test_a_loaded_collector_goes_on_bit_for_bit(collect: Collect, graphs: None) -> None:
+    compiled, loaded = collect(True), collect(True)
+    compiled.rollout()
+    state = copy.deepcopy(compiled.state_dict())
+    continued = batches(compiled)
+    assert not continued["walker", "observation"][:, 0, 0, 1].any(), "a checkpoint ends the episodes"
+    loaded.load_state_dict(state)
+    assert_same(continued, batches(loaded))
+
+
+def test_compiling_leaves_the_random_stream_alone(collect: Collect, graphs: None) -> None:
+    collector = collect(True)
+    root, before = collector.env.reset(), torch.random.get_rng_state()
+    collector._compile(root)
+    assert collector.compile
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_what_cannot_be_compiled_says_so_and_is_collected_eagerly(
+    collect: Collect, caplog: pytest.LogCaptureFixture
+) -> None:
+    collector: Any = collect(True)
+    collector.env.append_transform(CountingTransform())
+    with caplog.at_level(logging.WARNING, logger="ctde_kit"):
+        batch = collector.rollout()
+    assert not collector.compile
+    assert caplog.messages[0] == "the rollout is not compiled: CountingTransform keeps changing calls in Python"
+    assert batch["next", "calls"][0, :, 0].diff().tolist() == [1.0] * (LENGTH - 1)
+
+
+class Failing(Uneven):
+    """Fails in its third episode's step or reset."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__()
+        self.where, self.episodes = where, itertools.count()
+
+    def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        # The first reset tells the parent what the env is like.
+        self.failing = next(self.episodes) == 3
+        if self.failing and self.where == "reset":
+            raise ArithmeticError("broken")
+        return super().reset(seed)
+
+    def step(self, actions: dict[str, Any]) -> Any:
+        if self.failing and self.where == "step":
+            raise ArithmeticError("broken")
+        if self.failing and self.where == "died":
+            os._exit(3)
+        return super().step(actions)
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("step", r"worker \d \(envs \d-\d\) failed in step of env \d: ArithmeticError: broken"),
+        ("reset", r"worker \d \(envs \d-\d\) failed in reset of env \d: ArithmeticError: broken"),
+        ("died", r"worker \d \(envs \d-\d\) died: exit code 3"),
+    ],
+)
+def test_a_failing_env_is_named(collect: Collect, graphs: None, where: str, message: str) -> None:
+    collector = collect(True, factory=lambda: Failing(where))
+    with pytest.raises(WorkerError, match=message):
+        batches(collector, 10)
+    assert collector.compile
+
+
+class SlowToReset(ToyEnv):
+    def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        time.sleep(0.1)
+        return super().reset(seed)
+
+
+def test_a_step_that_was_begun_does_not_mix_with_the_next_command(make: Make) -> None:
+    env: WorkerEnv = make(SlowToReset)
+    env.reset()
+    chosen = {key: actions(env)[key] for key in env.action_keys}
+    env.begin_step(chosen)
+    data = env.reset()
+    assert not data["walker", "observation"][..., 1].remainder(10).any(), "all envs stand at their reset"
+    env.begin_step(chosen)
+    env.finish_step()
+    assert (env.outcome.now["walker", "observation"][..., 0, 1] == 1).all()
+    with pytest.raises(UserError, match=r"'action'\): expected shape \(4, 3\), found \(4, 2\)"):
+        env.begin_step({key: action[:, :2] for key, action in chosen.items()})
+
+
+def test_an_outcome_has_last_steps_and_resets_apart(make: Make) -> None:
+    limits = itertools.cycle([1, 3])
+    env: WorkerEnv = make(lambda: ToyEnv(limit=next(limits)))
+    first = env.reset()["walker", "observation"][..., 0, 0].clone()
+    env.begin_step({key: actions(env)[key] for key in env.action_keys})
+    env.finish_step()
+    now, last, ended = env.outcome.now, env.outcome.last, env.outcome.ended[:, 0]
+    assert ended.tolist() == [True, False, True, False]
+    assert now["walker", "observation"][:, 0, 1].tolist() == [0, 1, 0, 1]
+    assert now["walker", "reward"][:, 0, 0].tolist() == [0, 100, 0, 100]
+    assert not now["done"].any()
+    assert last["walker", "observation"][ended][:, 0, 1].tolist() == [1, 1]
+    assert last["boss", "reward"][ended][:, 1, 0].tolist() == [104, 104]
+    assert last["truncated"][ended].all()
+    assert torch.equal(last["walker", "observation"][..., 0, 0][ended], first[ended]), "the tag of the old episode"
+    assert (now["walker", "observation"][..., 0, 0][ended] != first[ended]).all(), "and that of the new one"
+
+
+def test_an_answering_env_does_not_run(make: Make) -> None:
+    env: WorkerEnv = make(ToyEnv)
+    root = env.reset()
+    step: Any = root.clone().update(env.full_reward_spec.zero())
+    step["walker", "observation"] += 7
+    with env.answering(step, root) as asked:
+        answered = env.step(root.clone().update(actions(env, walker=3)))["next"]
+    assert torch.equal(answered["walker", "observation"], step["walker", "observation"])
+    assert (asked[0]["walker", "action"] == 3).all()
+    again = env.step(root.clone().update(actions(env)))["next"]
+    assert (again["walker", "observation"][:, 0, 1] == 1).all(), "the first step that ran"

@@ -1,0 +1,216 @@
+"""Time rollouts of PettingZoo environments in worker processes beside the environments alone, and beside TorchRL.
+
+Run ``python -m tests.programs.benchmarks.worker_speed`` on an idle machine.
+
+16 environments, rollouts of 100 steps, MPE2's ``simple_spread`` and level-based foraging 8x8, in one and in two
+processes:
+
+- ``environments alone``: each process steps and resets its share of them with random actions, and nothing else;
+- ``worker env``: the kit's env is stepped with random actions that lie ready;
+- ``collector, compile=on`` and ``compile=off``: with a policy, an MLP of two layers of 64;
+- ``TorchRL's ParallelEnv``: the same policy and number of processes, in each a ``SerialEnv`` of ``PettingZooWrapper``.
+
+The programs run in turn, each in its own process. A figure is the median of all rollouts but each process's first
+two. Results go to docs/results/worker_speed.json.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import multiprocessing
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from itertools import chain
+from typing import Any
+
+from tests.programs.benchmarks.training_speed import ROOT, seconds_of_iterations
+from tests.programs.learning.measure import machine
+
+RESULTS = ROOT / "docs" / "results" / "worker_speed.json"
+N_ENVS, STEPS = 16, 100
+ROUNDS, ITERATIONS, WARMUP = 3, 10, 2
+
+
+def spread() -> Any:
+    """MPE2's simple_spread, discrete actions, episodes of 25 steps."""
+    from mpe2 import simple_spread_v3
+
+    return simple_spread_v3.parallel_env()
+
+
+def foraging() -> Any:
+    """Level-based foraging 8x8 of two players and two foods."""
+    from ctde_kit.envs.lbf import lbf_parallel_env
+
+    return lbf_parallel_env("Foraging-8x8-2p-2f-coop-v3")
+
+
+FACTORIES: dict[str, Callable[[], Any]] = {"simple_spread": spread, "foraging": foraging}
+LIMITS = {"simple_spread": 25, "foraging": 50}
+
+
+def _timed(rollout: Callable[[], object], iterations: int = ITERATIONS) -> None:
+    for _ in range(WARMUP + iterations):
+        started = time.perf_counter()
+        rollout()
+        print("iteration", time.perf_counter() - started, flush=True)
+
+
+def alone(task: str, n_workers: int) -> None:
+    """The environments alone: each process has its share; all begin a rollout together."""
+    context = multiprocessing.get_context("fork")
+    begin, end = context.Barrier(n_workers + 1), context.Barrier(n_workers + 1)
+    shares = [N_ENVS // n_workers] * n_workers
+    for share in shares:
+        context.Process(target=_step_alone, args=(task, share, begin, end), daemon=True).start()
+
+    def rollout() -> None:
+        begin.wait()
+        end.wait()
+
+    _timed(rollout)
+
+
+def _step_alone(task: str, n_envs: int, begin: Any, end: Any) -> None:
+    envs, steps = [FACTORIES[task]() for _ in range(n_envs)], [0] * n_envs
+    for seed, env in enumerate(envs):
+        env.reset(seed=seed)
+        for agent in env.possible_agents:
+            env.action_space(agent).seed(seed)
+    chosen = [{agent: env.action_space(agent).sample() for agent in env.possible_agents} for env in envs * 8]
+    while True:
+        begin.wait()
+        for t in range(STEPS):
+            for index, env in enumerate(envs):
+                env.step(chosen[(index + t * 5) % len(chosen)])
+                steps[index] += 1
+                if not env.agents or steps[index] == LIMITS[task]:
+                    env.reset()
+                    steps[index] = 0
+        end.wait()
+
+
+def _worker_env(task: str, n_workers: int) -> Any:
+    from ctde_kit.envs.workers import worker_env
+
+    return worker_env(FACTORIES[task], n_envs=N_ENVS, n_workers=n_workers, max_steps=LIMITS[task], seed=0)
+
+
+def _policy(env: Any) -> Any:
+    from ctde_kit.modules import MultiAgentActor, MultiAgentMLP, TeamPolicy, own_observation
+    from ctde_kit.specs import TeamSpec
+
+    group = TeamSpec.from_env(env).groups[0]
+    inputs = own_observation(group)
+    network = MultiAgentMLP(inputs.features, group.action.n_parameters, group.n_agents, num_cells=[64, 64])
+    return TeamPolicy({group.name: MultiAgentActor(group, inputs, network)})
+
+
+def worker(task: str, n_workers: int) -> None:
+    """The kit's env with actions that lie ready."""
+    env = _worker_env(task, n_workers)
+    env.reset()
+    chosen = [{key: env.full_action_spec.rand()[key] for key in env.action_keys} for _ in range(8)]
+
+    def rollout() -> None:
+        for t in range(STEPS):
+            env.begin_step(chosen[t % len(chosen)])
+            env.finish_step()
+
+    _timed(rollout)
+    env.close()
+
+
+def collector(task: str, n_workers: int, *, compile: bool) -> None:
+    """The kit's collector."""
+    from ctde_kit.collectors import RolloutCollector
+
+    env = _worker_env(task, n_workers)
+    collects = RolloutCollector(env, _policy(env), frames_per_batch=N_ENVS * STEPS, compile=compile)
+    _timed(collects.rollout)
+    assert collects.compile is compile
+    env.close()
+
+
+def torchrl(task: str, n_workers: int) -> None:
+    """TorchRL's ParallelEnv with the same policy."""
+    import torch
+    from torchrl.envs import ParallelEnv, PettingZooWrapper, SerialEnv, StepCounter, TransformedEnv
+    from torchrl.envs.utils import ExplorationType, set_exploration_type
+
+    like = _worker_env(task, 1)
+    policy, group_map = _policy(like), like.group_map
+    like.close()
+
+    def one() -> Any:
+        options = {"use_mask": True, "categorical_actions": True, "done_on_any": False, "group_map": group_map}
+        return TransformedEnv(PettingZooWrapper(FACTORIES[task](), **options), StepCounter(max_steps=LIMITS[task]))
+
+    env = ParallelEnv(n_workers, partial(SerialEnv, N_ENVS // n_workers, one))
+    root = env.reset()
+
+    @torch.no_grad()
+    def rollout() -> None:
+        nonlocal root
+        with set_exploration_type(ExplorationType.RANDOM):
+            batch = env.rollout(STEPS, policy, auto_reset=False, tensordict=root, break_when_any_done=False)
+        root = env.step_mdp(batch[..., -1]) if not batch["next", "done"][..., -1, :].any() else env.reset()
+
+    # It takes seconds for each.
+    _timed(rollout, 2)
+    env.close()
+
+
+PROGRAMS: dict[str, Callable[[str, int], None]] = {
+    "environments alone": alone,
+    "worker env": worker,
+    "collector, compile=on": partial(collector, compile=True),
+    "collector, compile=off": partial(collector, compile=False),
+    "TorchRL's ParallelEnv": torchrl,
+}
+
+
+def compare(task: str, n_workers: int) -> dict[str, Any]:
+    """Frames per second of each program, by round and over all of them."""
+    times: dict[str, list[list[float]]] = {program: [] for program in PROGRAMS}
+    for number in range(ROUNDS):
+        for program in PROGRAMS:
+            me = [sys.executable, "-m", "tests.programs.benchmarks.worker_speed", "--part", program, task]
+            times[program].append(seconds_of_iterations([*me, str(n_workers)])[WARMUP:])
+            seconds = statistics.median(times[program][-1])
+            print(f"round {number + 1}, {task}, {n_workers}, {program}: {N_ENVS * STEPS / seconds:.0f}", flush=True)
+
+    def speed(seconds: Iterable[float]) -> int:
+        return round(N_ENVS * STEPS / statistics.median(seconds))
+
+    return {
+        program: {"frames_per_second": speed(chain.from_iterable(rounds)), "rounds": [speed(found) for found in rounds]}
+        for program, rounds in times.items()
+    }
+
+
+def main() -> None:
+    """Run one program (``--part``), or compare."""
+    if sys.argv[1:2] == ["--part"]:
+        import torch
+
+        torch.set_num_threads(1)
+        PROGRAMS[sys.argv[2]](sys.argv[3], int(sys.argv[4]))
+        return
+    result: dict[str, Any] = {
+        f"{task}, {n_workers} processes": compare(task, n_workers) for task in FACTORIES for n_workers in (1, 2)
+    }
+    result |= {
+        "command": "python -m tests.programs.benchmarks.worker_speed",
+        "machine": machine(),
+        "date": datetime.date.today().isoformat(),
+    }
+    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
