@@ -128,7 +128,8 @@ def bench(session: nox.Session) -> None:
     """Benchmarks, beside BenchMARL in an environment of its own; tables go to docs/benchmarks.md."""
     session.install("-e", ".[test]")
     _install_benchmarl(session)
-    for part in ("plain_parts", "vmas_step", "training_speed", "recurrent_speed", "compile_time", "memory", "page"):
+    parts = ("plain_parts", "vmas_step", "training_speed", "recurrent_speed", "worker_speed", "compile_time", "memory")
+    for part in (*parts, "page"):
         session.run("python", "-m", f"tests.programs.benchmarks.{part}")
 
 

@@ -32,6 +32,7 @@ def test_a_live_run_with_a_replay_on_disk_is_read_and_nothing_is_written(tmp_pat
     for batch in live.collector:
         live.buffer.extend(live.prepare(batch))
     stored = live.buffer.state_dict()["items"]
+    gc.collect()  # the replay of the run that has ended
     with sole_writer(tmp_path / "run"):
         before = snapshot(tmp_path)
         loaded = load(tmp_path / "run")

@@ -96,6 +96,21 @@ def recurrent_table(result: dict[str, Any]) -> list[str]:
     return [*lines, "", " ".join(machines)]
 
 
+def worker_table(result: dict[str, Any]) -> list[str]:
+    """Rollouts in worker processes, beside the environments alone."""
+    lines = [
+        "| environments | program | frames per second | share of the environments' own | rounds |",
+        "|---|---|---|---|---|",
+    ]
+    for setting, programs in result["settings"].items():
+        own = programs["environments alone"]["frames_per_second"]
+        for program, speed in programs.items():
+            rounds = ", ".join(f"{found:,}" for found in speed["rounds"])
+            frames = speed["frames_per_second"]
+            lines.append(f"| {setting} | {program} | {frames:,} | {frames / own:.2f} | {rounds} |")
+    return [*lines, "", f"{result['machine']}; {result['date']}. `{result['command']}`"]
+
+
 def compile_table(results: list[dict[str, Any]]) -> list[str]:
     """Seconds until the first compiled rollout and update."""
     lines = ["| task | run | rollout, s | update, s | together, s |", "|---|---|---|---|---|"]
@@ -150,6 +165,7 @@ TABLES = {
     "vmas_step": step_table,
     "training_speed": training_table,
     "recurrent_speed": recurrent_table,
+    "worker_speed": worker_table,
     "compile_time": compile_table,
     "memory": memory_table,
     "compile_agreement": agreement_table,

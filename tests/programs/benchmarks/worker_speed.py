@@ -2,7 +2,7 @@
 
 Run ``python -m tests.programs.benchmarks.worker_speed`` on an idle machine.
 
-16 environments, rollouts of 100 steps, MPE2's ``simple_spread`` and level-based foraging 8x8, in one and in two
+16 environments, rollouts of 50 steps, MPE2's ``simple_spread`` and level-based foraging 8x8, in one and in two
 processes:
 
 - ``environments alone``: each process steps and resets its share of them with random actions, and nothing else;
@@ -31,8 +31,8 @@ from tests.programs.benchmarks.training_speed import ROOT, seconds_of_iterations
 from tests.programs.learning.measure import machine
 
 RESULTS = ROOT / "docs" / "results" / "worker_speed.json"
-N_ENVS, STEPS = 16, 100
-ROUNDS, ITERATIONS, WARMUP = 3, 10, 2
+N_ENVS, STEPS = 16, 50
+ROUNDS, ITERATIONS, WARMUP = 3, 12, 2
 
 
 def spread() -> Any:
@@ -193,6 +193,10 @@ def compare(task: str, n_workers: int) -> dict[str, Any]:
     }
 
 
+def _processes(count: int) -> str:
+    return "one process" if count == 1 else f"{count} processes"
+
+
 def main() -> None:
     """Run one program (``--part``), or compare."""
     if sys.argv[1:2] == ["--part"]:
@@ -201,10 +205,11 @@ def main() -> None:
         torch.set_num_threads(1)
         PROGRAMS[sys.argv[2]](sys.argv[3], int(sys.argv[4]))
         return
-    result: dict[str, Any] = {
-        f"{task}, {n_workers} processes": compare(task, n_workers) for task in FACTORIES for n_workers in (1, 2)
+    settings = {
+        f"{task}, {_processes(n_workers)}": compare(task, n_workers) for task in FACTORIES for n_workers in (1, 2)
     }
-    result |= {
+    result = {
+        "settings": settings,
         "command": "python -m tests.programs.benchmarks.worker_speed",
         "machine": machine(),
         "date": datetime.date.today().isoformat(),
