@@ -9,7 +9,7 @@ import torch
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
-from torchrl.envs import EnvBase, TransformedEnv
+from torchrl.envs import Compose, EnvBase, InitTracker, RewardSum, TensorDictPrimer, Transform, TransformedEnv
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from ctde_kit.collectors.compiled_rollout_step import (
@@ -20,13 +20,16 @@ from ctde_kit.collectors.compiled_rollout_step import (
 )
 from ctde_kit.graph import TraceError, trace
 from ctde_kit.graph.agreement import compile_in_agreement
+from ctde_kit.graph.module_state import check_module_state, restoring_modules
 from ctde_kit.graph.packing import Layout
-from ctde_kit.graph.python_state import check_python_state
 from ctde_kit.graph.shortcuts import taking_shortcuts
 from ctde_kit.graph.toolchain import useful_threads
 from ctde_kit.graph.tracing import Compiled, Graph
 from ctde_kit.keys import Key
-from ctde_kit.protocols import ExternalEnv
+from ctde_kit.protocols import ExternalEnv, SaysStateless
+
+# What they write depends on what they read alone, and they end no episodes.
+STATELESS = (Compose, InitTracker, RewardSum, TensorDictPrimer)
 
 
 class CompiledExternalRollout:
@@ -43,7 +46,8 @@ class CompiledExternalRollout:
         length: steps per batch.
 
     Raises:
-        TraceError: if policy or transforms cannot be traced; the message says why, in one line.
+        TraceError: if policy or transforms cannot be traced, or a transform is none of ``STATELESS`` and does not say
+            that it keeps nothing from call to call; the message says why, in one line.
     """
 
     def __init__(self, env: EnvBase, policy: TensorDictModuleBase, root: TensorDictBase, length: int):
@@ -51,6 +55,7 @@ class CompiledExternalRollout:
         if not isinstance(base_env, ExternalEnv):
             raise TraceError(f"{type(base_env).__name__} keeps its state out of reach")
         assert isinstance(base_env, EnvBase)
+        _check_transforms(env)
         self.env, self.policy, self.length = env, policy, length
         self.external: ExternalEnv = base_env
         self.action_keys = cast(list[Key], list(base_env.action_keys))
@@ -59,7 +64,10 @@ class CompiledExternalRollout:
         self.zero_step = self.zero_reset.copy().update(base_env.full_reward_spec.zero())
         device = torch.device(root.device or "cpu")
         # Tracing draws random numbers. A resumed run traces again, and this must not shift its random stream.
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        with (
+            torch.random.fork_rng([device] if device.type == "cuda" else []),
+            restoring_modules(modules_around(env, policy)),
+        ):
             self._build(root.select(*self.read_keys, strict=False))
 
     @torch.no_grad()
@@ -71,13 +79,13 @@ class CompiledExternalRollout:
         # TorchRL builds some specs when they are first used, which cannot be traced.
         acted = self.eager_act(packed)
         modules = modules_around(self.env, self.policy)
-        check_python_state(modules, lambda: self.eager_act(packed))
+        check_module_state(modules, lambda: self.eager_act(packed))
         self.act, self.compiled_act = self._compile(self.eager_act, packed, parameters_and_buffers, n_envs)
-        outcome = self.outcome_layout.pack(self.zero_step)
         ended = torch.arange(n_envs, device=root.device).remainder(3).unsqueeze(-1) == 0
-        example = [*acted[: len(self.acted_layout.dtypes)], *outcome, *outcome, ended]
+        outcomes = [part for _ in range(2) for part in _random_like(self.outcome_layout.pack(self.zero_step))]
+        example = [*acted[: len(self.acted_layout.dtypes)], *outcomes, ended]
         self.eager_take_in(example)
-        check_python_state(modules, lambda: self.eager_take_in(example))
+        check_module_state(modules, lambda: self.eager_take_in(example))
         self.take_in, self.compiled_take_in = self._compile(self.eager_take_in, example, [], n_envs)
         # The env's own tensors, flat, in the order of the layout.
         self.now, self.last = (
@@ -112,6 +120,8 @@ class CompiledExternalRollout:
             acted = self.policy(root)
             self.acted_layout = Layout.of(acted)
             self.env.step(acted.clone())
+        if len(asked) != 1:
+            raise TraceError(f"a step of the env is {len(asked)} steps of its base env")
         return [*self.acted_layout.pack(acted), *(asked[0].get(key).clone() for key in self.action_keys)]
 
     @torch.no_grad()
@@ -138,10 +148,10 @@ class CompiledExternalRollout:
         """One batch, what the policy reads next, and ``recent_resets``, which is passed through."""
         device, external = root.device, self.external
         n_step, n_acted = len(self.step_layout.dtypes), len(self.acted_layout.dtypes)
-        next_root: Sequence[Tensor] = self.root_layout.pack(root)
+        self._root: Sequence[Tensor] = self.root_layout.pack(root)
         storage: list[Tensor] = []
         for t in range(self.length):
-            outputs = self.compiled_act([*next_root, *self.act.draw()])
+            outputs = self.compiled_act([*self._root, *self.act.draw()])
             external.begin_step(dict(zip(self.action_keys, outputs[n_acted:], strict=True)))
             external.finish_step()
             outcome = [torch.cat(leaves).to(device) for leaves in (*self.now, *self.last)]
@@ -153,6 +163,28 @@ class CompiledExternalRollout:
                 ]
             for part, stored in zip(outputs[:n_step], storage, strict=True):
                 stored[t] = part
-            next_root = outputs[n_step:]
+            self._root = outputs[n_step:]
         batch = self.step_layout.unpack(storage, [self.length]).transpose(0, 1)
-        return batch, self.root_layout.unpack(next_root).clone(), recent_resets
+        return batch, self.root.clone(), recent_resets
+
+    @property
+    def root(self) -> TensorDictBase:
+        """What the policy reads next, in a call or after it."""
+        return self.root_layout.unpack(self._root)
+
+
+def _check_transforms(env: EnvBase) -> None:
+    transforms = env.transform.modules() if isinstance(env, TransformedEnv) else ()
+    for transform in transforms:
+        known = type(transform) in STATELESS or (isinstance(transform, SaysStateless) and transform.stateless)
+        if isinstance(transform, Transform) and not known:
+            raise TraceError(f"{type(transform).__name__} may keep something from step to step, or end episodes")
+
+
+def _random_like(packed: Sequence[Tensor]) -> list[Tensor]:
+    """Numbers and flags in which one outcome differs from another."""
+    numbers = [torch.rand(part.shape, device=part.device) for part in packed]
+    return [
+        number.lt(0.5).to(part.dtype) if part.dtype == torch.bool else number.mul(2).to(part.dtype)
+        for number, part in zip(numbers, packed, strict=True)
+    ]

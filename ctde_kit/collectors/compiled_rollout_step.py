@@ -16,8 +16,8 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from ctde_kit.graph import TraceError, trace
 from ctde_kit.graph.agreement import compile_in_agreement
+from ctde_kit.graph.module_state import check_module_state, restoring_modules
 from ctde_kit.graph.packing import Layout, RowLayout
-from ctde_kit.graph.python_state import check_python_state
 from ctde_kit.graph.shortcuts import PackageShortcuts, taking_shortcuts
 from ctde_kit.graph.toolchain import useful_threads
 from ctde_kit.keys import DONE
@@ -54,7 +54,10 @@ class CompiledRolloutStep:
         self.env, self.policy, self.base_env = env, policy, base_env
         device = torch.device(root.device or "cpu")
         # Tracing draws random numbers. A resumed run traces again, and this must not shift its random stream.
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        with (
+            torch.random.fork_rng([device] if device.type == "cuda" else []),
+            restoring_modules(modules_around(env, policy)),
+        ):
             self._restoring(lambda: self._build(root))
 
     def _build(self, root: TensorDictBase) -> None:
@@ -75,7 +78,7 @@ class CompiledRolloutStep:
         ]
         # TorchRL builds some specs when they are first used, which cannot be traced.
         self._restoring(lambda: self.eager_step(example))
-        self._restoring(lambda: check_python_state(modules_around(self.env, policy), lambda: self.eager_step(example)))
+        self._restoring(lambda: check_module_state(modules_around(self.env, policy), lambda: self.eager_step(example)))
         parameters_and_buffers = [*policy.parameters(), *policy.buffers()]
         self.graph, self.compiled = compile_in_agreement(
             self.eager_step,

@@ -112,7 +112,14 @@ class RolloutCollector:
         if self.compile and self._compiled is None:
             self._compile(next_root)
         if self.compile and self._compiled is not None:
-            batch, next_root, self.recent_resets = self._compiled(next_root, self.recent_resets)
+            try:
+                batch, next_root, self.recent_resets = self._compiled(next_root, self.recent_resets)
+            except Exception:
+                if isinstance(self._compiled, CompiledExternalRollout):
+                    check_finite(self._compiled.root, self.frames)
+                raise
+            if isinstance(self._compiled, CompiledExternalRollout):
+                check_finite(batch, self.frames)
             if batch is not None:
                 self._next_root = next_root
                 return batch

@@ -3,7 +3,7 @@
 A protocol that extends ``Capability`` may be asked for with ``isinstance``; the others are for type checkers alone.
 """
 
-from ctde_kit.protocols.external_env import ExternalEnv, Outcome
+from ctde_kit.protocols.external_env import ExternalEnv, Outcome, SaysStateless
 from ctde_kit.protocols.group_policies import (
     DrawsSubPolicies,
     GivesProbabilities,
@@ -81,6 +81,7 @@ __all__ = [
     "SaysDecentralized",
     "SaysReadsMask",
     "SaysRecurrent",
+    "SaysStateless",
     "SequentialLoss",
     "SharedWithTargets",
     "SplitsIntoAgents",

@@ -31,7 +31,7 @@ class Outcome:
 
 @runtime_checkable
 class ExternalEnv(Capability, Protocol):
-    """An env that steps outside of torch, such as in worker processes."""
+    """An env that steps outside of torch, such as in worker processes, and alone says when its episodes end."""
 
     @property
     def outcome(self) -> Outcome:
@@ -51,4 +51,14 @@ class ExternalEnv(Capability, Protocol):
 
         The list gets what each ``_step`` was given.
         """
+        ...
+
+
+@runtime_checkable
+class SaysStateless(Capability, Protocol):
+    """A transform that says whether what it writes depends on what it reads alone."""
+
+    @property
+    def stateless(self) -> bool:
+        """False where it keeps something from one call to the next; it also ends no episodes where it is True."""
         ...

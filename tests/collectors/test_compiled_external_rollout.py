@@ -8,15 +8,18 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from tensordict import TensorDictBase
+from torch import nn
+from torchrl.envs import StepCounter, Transform
 
 from ctde_kit.collectors import RolloutCollector
 from ctde_kit.envs.workers import WorkerEnv, WorkerError
-from ctde_kit.errors import UserError
+from ctde_kit.errors import NotFiniteError, UserError
 from ctde_kit.modules import TeamPolicy
 from ctde_kit.recipes.wiring.transforms import with_transforms
 from ctde_kit.specs import TeamSpec
@@ -129,16 +132,87 @@ def test_compiling_leaves_the_random_stream_alone(collect: Collect, graphs: None
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_what_cannot_be_compiled_says_so_and_is_collected_eagerly(
-    collect: Collect, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("make_transform", [CountingTransform, partial(StepCounter, max_steps=2)])
+def test_transforms_that_may_keep_state_or_end_episodes_are_stepped_eagerly(
+    collect: Collect, caplog: pytest.LogCaptureFixture, make_transform: Callable[[], Transform]
+) -> None:
+    found = []
+    for compile in (True, False):
+        collector: Any = collect(compile)
+        collector.env.append_transform(make_transform())
+        with caplog.at_level(logging.WARNING, logger="ctde_kit"):
+            found.append(batches(collector))
+        assert not collector.compile
+    name = type(make_transform()).__name__
+    assert (
+        caplog.messages[0]
+        == f"the rollout is not compiled: {name} may keep something from step to step, or end episodes"
+    )
+    assert_same(*found)
+
+
+class CountingPolicy(nn.Module):
+    """A policy that no graph can hold, and that is not to be moved on by trying."""
+
+    def __init__(self, policy: TeamPolicy, in_python: bool) -> None:
+        super().__init__()
+        self.policy, self.in_python, self.calls = policy, in_python, 0
+        self.in_keys, self.out_keys = policy.in_keys, policy.out_keys
+        self.register_buffer("count", torch.zeros(()))
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        if self.in_python:
+            self.calls += 1
+        else:
+            self.count.add_(1)
+        return self.policy(tensordict)
+
+
+@pytest.mark.parametrize("in_python", [True, False])
+def test_policies_that_count_are_called_once_per_step(
+    collect: Collect, caplog: pytest.LogCaptureFixture, in_python: bool
 ) -> None:
     collector: Any = collect(True)
-    collector.env.append_transform(CountingTransform())
+    collector.policy = policy = CountingPolicy(collector.policy, in_python)
     with caplog.at_level(logging.WARNING, logger="ctde_kit"):
-        batch = collector.rollout()
-    assert not collector.compile
-    assert caplog.messages[0] == "the rollout is not compiled: CountingTransform keeps changing calls in Python"
-    assert batch["next", "calls"][0, :, 0].diff().tolist() == [1.0] * (LENGTH - 1)
+        collector.rollout()
+    counted = "calls" if in_python else "count"
+    assert caplog.messages[0] == f"the rollout is not compiled: CountingPolicy keeps changing {counted}"
+    assert policy.calls + policy.count.item() == LENGTH
+
+
+def test_a_seed_set_on_the_way_is_that_of_the_next_episodes(collect: Collect, graphs: None) -> None:
+    found = []
+    for compile in (True, False):
+        collector = collect(compile)
+        first = batches(collector, 1)
+        collector.set_seed(99)
+        found.append(torch.cat([first, batches(collector, 3)], 1))
+    assert_same(*found, tolerance=1e-5)
+
+
+def test_random_actions_after_a_batch_obey_its_masks(collect: Collect, graphs: None) -> None:
+    collector = collect(True)
+    batches(collector)
+    assert collector._next_root is not None
+    mask = collector._next_root["walker", "action_mask"]
+    for _ in range(20):
+        action = collector.env.base_env.full_action_spec["walker", "action"].rand()
+        assert mask.gather(-1, action.unsqueeze(-1)).all()
+
+
+class NaNs(ToyEnv):
+    """Shows a NaN at its third step."""
+
+    def _observe(self, agent: str, action: float) -> Any:
+        observation = super()._observe(agent, action)
+        observation[3] = float("nan") if self.time == 3 else 0
+        return observation
+
+
+def test_a_nan_is_named_where_it_arises(collect: Collect, graphs: None) -> None:
+    with pytest.raises(NotFiniteError, match="observation of group 'boss' is nan in env 0"):
+        batches(collect(True, factory=NaNs))
 
 
 class Failing(Uneven):
@@ -191,9 +265,11 @@ def test_a_step_that_was_begun_does_not_mix_with_the_next_command(make: Make) ->
     env.begin_step(chosen)
     data = env.reset()
     assert not data["walker", "observation"][..., 1].remainder(10).any(), "all envs stand at their reset"
+    env.begin_step({key: torch.zeros_like(action) for key, action in chosen.items()})
     env.begin_step(chosen)
     env.finish_step()
-    assert (env.outcome.now["walker", "observation"][..., 0, 1] == 1).all()
+    assert (env.outcome.now["walker", "observation"][..., 0, 1] == 2).all()
+    assert (env.outcome.now["walker", "observation"][..., 0, 2] == 1).all(), "the action that was last begun"
     with pytest.raises(UserError, match=r"'action'\): expected shape \(4, 3\), found \(4, 2\)"):
         env.begin_step({key: action[:, :2] for key, action in chosen.items()})
 
@@ -227,3 +303,12 @@ def test_an_answering_env_does_not_run(make: Make) -> None:
     assert (asked[0]["walker", "action"] == 3).all()
     again = env.step(root.clone().update(actions(env)))["next"]
     assert (again["walker", "observation"][:, 0, 1] == 1).all(), "the first step that ran"
+
+
+def test_a_closed_env_says_so_in_the_middle_of_a_step(make: Make) -> None:
+    env: WorkerEnv = make(ToyEnv)
+    env.reset()
+    env.begin_step({key: actions(env)[key] for key in env.action_keys})
+    env.close()
+    with pytest.raises(WorkerError, match="have been closed"):
+        env.finish_step()

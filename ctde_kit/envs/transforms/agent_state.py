@@ -43,6 +43,8 @@ class AgentState(Transform):
     torch.Size([5, 3, 78])
     """
 
+    stateless = True
+
     def __init__(self, team: TeamSpec):
         keys: list[Key] = [group.keys.observation for group in team]
         super().__init__(

@@ -54,6 +54,8 @@ class FlatVectors(Transform):
     torch.Size([2, 4, 18])
     """
 
+    stateless = True
+
     def __init__(self, env: EnvBase, dtype: torch.dtype | None = None):
         self._batch_dims, dtype = len(env.batch_size), dtype or torch.get_default_dtype()
         groups = [GroupKeys(str(key[0])) for key in env.action_keys if not isinstance(key, str)]

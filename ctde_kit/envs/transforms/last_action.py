@@ -30,6 +30,8 @@ class LastAction(Transform):
     torch.Size([5, 2, 3])
     """
 
+    stateless = True
+
     def __init__(self, team: TeamSpec):
         super().__init__(
             in_keys=[group.keys.action for group in team], out_keys=[group.keys.last_action for group in team]

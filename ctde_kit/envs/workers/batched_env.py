@@ -154,31 +154,39 @@ class WorkerEnv(EnvBase):
         selected = self._selected(tensordict, "_reset")
         if self._reseed and selected.all():
             self._unseeded, self._reseed = self._everyone.copy(), False
-        seeds = np.full(len(selected), -1, dtype=np.int64)
-        for index in np.flatnonzero(selected & self._unseeded).tolist():
-            seeds[index] = env_seed(self._seed, self._epoch, index)
+        seeds = self._seeds(selected & self._unseeded)
         if self._unreported and self._over[selected].any():
             self._warn_of_unreported()
         self._unseeded = self._unseeded & ~selected
         self._pool.reset(selected, seeds)
         return self._read(self._at_reset)
 
+    def _seeds(self, unseeded: np.ndarray) -> np.ndarray:
+        seeds = np.full(len(unseeded), -1, dtype=np.int64)
+        for index in np.flatnonzero(unseeded).tolist():
+            seeds[index] = env_seed(self._seed, self._epoch, index)
+        return seeds
+
     def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
         if self._stand_in is not None:
             return self._stand_in.step(tensordict)
+        self._pool.settle()
         self._write(tensordict)
         self._pool.step(self._selected(tensordict, "_step"))
         self._warn_of_steps_after_an_end()
         return self._read(self._at_step)
 
     def begin_step(self, actions: Mapping[Key, Tensor]) -> None:
-        """Begin a step of every env, and a reset on its own random stream where an episode ends in it."""
+        """Begin a step of every env, and a reset where an episode ends in it: seeded where ``set_seed`` came before."""
+        self._pool.settle()
         self._write(actions)
-        self._pool.begin_step_on()
+        self._pool.begin_step_on(self._seeds(self._unseeded))
 
     def finish_step(self) -> None:
         """Wait until ``outcome`` holds what the step gave."""
         self._pool.finish()
+        self._unseeded = self._unseeded & ~self.outcome.ended[:, 0].numpy()
+        self._update_masks(self._at_step)
         self._warn_of_steps_after_an_end()
         if self._unreported and self.outcome.ended.any():
             self._warn_of_unreported()
@@ -233,10 +241,14 @@ class WorkerEnv(EnvBase):
     def _read(self, shared: TensorDictBase) -> TensorDictBase:
         """A copy of the shared block: the block itself changes under whoever keeps it."""
         data = shared.clone().to(self.device)
+        self._update_masks(data)
+        return data
+
+    def _update_masks(self, data: TensorDictBase) -> None:
         for action, action_mask in self._masked:
             # Random actions obey the masks of the present observations.
-            cast(Categorical, self.full_action_spec[action]).update_mask(data.get(action_mask))
-        return data
+            mask = data.get(action_mask).to(self.device, copy=True)
+            cast(Categorical, self.full_action_spec[action]).update_mask(mask)
 
     def render_frame(self, env_index: int = 0) -> np.ndarray:
         """A picture uint8 ``[H, W, 3]`` of one environment.

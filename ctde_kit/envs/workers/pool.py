@@ -117,27 +117,28 @@ class WorkerPool:
 
     def reset(self, selected: np.ndarray, seeds: np.ndarray) -> None:
         """Reset the ``selected`` envs (``[n_envs]`` bool), those with a ``seeds`` entry >= 0 from that seed."""
-        self._settle()
+        self.settle()
         self._block[SEED][...] = seeds
         self._run(RESET, selected)
 
     def step(self, selected: np.ndarray) -> None:
         """Step the ``selected`` envs (``[n_envs]`` bool) with the actions in the block."""
-        self._settle()
+        self.settle()
         self._run(STEP, selected)
 
-    def begin_step_on(self) -> None:
-        """Begin a step of every env, and a reset on its own random stream where an episode ends in it."""
-        self._settle()
-        self._block[SEED][...] = -1
+    def begin_step_on(self, seeds: np.ndarray) -> None:
+        """Begin a step of every env, and a reset where an episode ends in it: from the env's seed if that is >= 0."""
+        self.settle()
+        self._block[SEED][...] = seeds
         self._block[SELECTED][...] = True
         self._begin(STEP_ON, self._everyone)
 
     def finish(self) -> None:
         """Wait for what was begun."""
-        busy, self._busy = self._busy, []
+        self._check_open()
         with self._closing_on_errors():
-            self._collect(busy)
+            self._collect(self._busy)
+            self._busy = []
 
     def render(self, env: int) -> np.ndarray:
         """A picture uint8 ``[H, W, 3]`` of the env ``env``, as its worker draws it.
@@ -147,7 +148,7 @@ class WorkerPool:
         worker = next((worker for worker, share in enumerate(self._shares) if env in share), None)
         if worker is None:
             raise UserError(f"render: env {env}: expected one of the {sum(map(len, self._shares))} envs, from 0")
-        self._settle()
+        self.settle()
         with self._closing_on_errors():
             self._pipes[worker].send_bytes(RENDER + str(env).encode())
             picture = self._collect([worker])[worker]
@@ -162,20 +163,23 @@ class WorkerPool:
         self._begin(command, [worker for worker, share in enumerate(self._shares) if selected[share].any()])
         self.finish()
 
-    def _settle(self) -> None:
-        # Whoever began a step may have been interrupted before it could finish it.
+    def settle(self) -> None:
+        """Finish a step that was begun, where whoever began it was interrupted."""
         if self._busy:
             self.finish()
 
     def _begin(self, message: bytes, workers: list[int]) -> None:
-        if not self._end.alive:
-            raise WorkerError("the worker processes have been closed; build the environment anew")
-        self._busy = workers
+        self._check_open()
         with self._closing_on_errors():
+            self._busy = workers
             for worker in workers:
                 # A dead worker is found, and named, by waiting for its reply.
                 with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                     self._pipes[worker].send_bytes(message)
+
+    def _check_open(self) -> None:
+        if not self._end.alive:
+            raise WorkerError("the worker processes have been closed; build the environment anew")
 
     @contextlib.contextmanager
     def _closing_on_errors(self) -> Iterator[None]:

@@ -5,13 +5,13 @@ Run ``python -m tests.programs.benchmarks.worker_speed`` on an idle machine.
 16 environments, rollouts of 50 steps, MPE2's ``simple_spread`` and level-based foraging 8x8, in one and in two
 processes:
 
-- ``environments alone``: each process steps and resets its share of them with random actions, and nothing else;
-- ``worker env``: the kit's env is stepped with random actions that lie ready;
+- ``environments alone``: each process steps and resets its share of them with random allowed actions, and nothing else;
+- ``worker env``: the kit's env is stepped with random allowed actions;
 - ``collector, compile=on`` and ``compile=off``: with a policy, an MLP of two layers of 64;
 - ``TorchRL's ParallelEnv``: the same policy and number of processes, in each a ``SerialEnv`` of ``PettingZooWrapper``.
 
-The programs run in turn, each in its own process. A figure is the median of all rollouts but each process's first
-two. Results go to docs/results/worker_speed.json.
+The programs run in turn, each in its own process. A round's figure is the median of all rollouts but the
+first two. Tasks may be named. Results go to docs/results/worker_speed.json.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ import multiprocessing
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
-from itertools import chain
+from itertools import product
 from typing import Any
+
+import numpy as np
 
 from tests.programs.benchmarks.training_speed import ROOT, seconds_of_iterations
 from tests.programs.learning.measure import machine
@@ -76,22 +78,28 @@ def alone(task: str, n_workers: int) -> None:
 
 
 def _step_alone(task: str, n_envs: int, begin: Any, end: Any) -> None:
-    envs, steps = [FACTORIES[task]() for _ in range(n_envs)], [0] * n_envs
-    for seed, env in enumerate(envs):
-        env.reset(seed=seed)
-        for agent in env.possible_agents:
-            env.action_space(agent).seed(seed)
-    chosen = [{agent: env.action_space(agent).sample() for agent in env.possible_agents} for env in envs * 8]
+    envs, steps, random = [FACTORIES[task]() for _ in range(n_envs)], [0] * n_envs, np.random.default_rng(0)
+    infos = [env.reset(seed=seed)[1] for seed, env in enumerate(envs)]
+    n_actions = envs[0].action_space(envs[0].possible_agents[0]).n
+    orders = [random.permutation(n_actions).tolist() for _ in range(101)]
     while True:
         begin.wait()
         for t in range(STEPS):
             for index, env in enumerate(envs):
-                env.step(chosen[(index + t * 5) % len(chosen)])
+                chosen = {
+                    agent: _first_allowed(orders[(7 * t + 31 * index + 3 * number) % len(orders)], infos[index][agent])
+                    for number, agent in enumerate(env.agents)
+                }
+                *_, infos[index] = env.step(chosen)
                 steps[index] += 1
                 if not env.agents or steps[index] == LIMITS[task]:
-                    env.reset()
-                    steps[index] = 0
+                    infos[index], steps[index] = env.reset()[1], 0
         end.wait()
+
+
+def _first_allowed(order: list[int], info: dict[str, Any]) -> int:
+    mask = info.get("action_mask")
+    return order[0] if mask is None else next(action for action in order if mask[action])
 
 
 def _worker_env(task: str, n_workers: int) -> Any:
@@ -111,14 +119,21 @@ def _policy(env: Any) -> Any:
 
 
 def worker(task: str, n_workers: int) -> None:
-    """The kit's env with actions that lie ready."""
+    """The kit's env with random allowed actions."""
+    import torch
+
+    from ctde_kit.keys import GroupKeys
+
     env = _worker_env(task, n_workers)
     env.reset()
-    chosen = [{key: env.full_action_spec.rand()[key] for key in env.action_keys} for _ in range(8)]
+    keys = GroupKeys(*env.group_map)
+    masks = env.outcome.now.get(keys.action_mask, None)
+    noise = torch.rand(STEPS, *env.full_action_spec[keys.action].shape, env.full_action_spec[keys.action].space.n)
 
     def rollout() -> None:
         for t in range(STEPS):
-            env.begin_step(chosen[t % len(chosen)])
+            allowed = noise[t] if masks is None else noise[t] * masks
+            env.begin_step({keys.action: allowed.argmax(-1)})
             env.finish_step()
 
     _timed(rollout)
@@ -175,21 +190,17 @@ PROGRAMS: dict[str, Callable[[str, int], None]] = {
 
 
 def compare(task: str, n_workers: int) -> dict[str, Any]:
-    """Frames per second of each program, by round and over all of them."""
-    times: dict[str, list[list[float]]] = {program: [] for program in PROGRAMS}
+    """Frames per second of each program, by round, and the median of the rounds."""
+    rounds: dict[str, list[int]] = {program: [] for program in PROGRAMS}
     for number in range(ROUNDS):
         for program in PROGRAMS:
             me = [sys.executable, "-m", "tests.programs.benchmarks.worker_speed", "--part", program, task]
-            times[program].append(seconds_of_iterations([*me, str(n_workers)])[WARMUP:])
-            seconds = statistics.median(times[program][-1])
-            print(f"round {number + 1}, {task}, {n_workers}, {program}: {N_ENVS * STEPS / seconds:.0f}", flush=True)
-
-    def speed(seconds: Iterable[float]) -> int:
-        return round(N_ENVS * STEPS / statistics.median(seconds))
-
+            seconds = statistics.median(seconds_of_iterations([*me, str(n_workers)])[WARMUP:])
+            rounds[program].append(round(N_ENVS * STEPS / seconds))
+            print(f"round {number + 1}, {task}, {n_workers}, {program}: {rounds[program][-1]}", flush=True)
     return {
-        program: {"frames_per_second": speed(chain.from_iterable(rounds)), "rounds": [speed(found) for found in rounds]}
-        for program, rounds in times.items()
+        program: {"frames_per_second": round(statistics.median(found)), "rounds": found}
+        for program, found in rounds.items()
     }
 
 
@@ -205,11 +216,10 @@ def main() -> None:
         torch.set_num_threads(1)
         PROGRAMS[sys.argv[2]](sys.argv[3], int(sys.argv[4]))
         return
-    settings = {
-        f"{task}, {_processes(n_workers)}": compare(task, n_workers) for task in FACTORIES for n_workers in (1, 2)
-    }
-    result = {
-        "settings": settings,
+    result: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"settings": {}}
+    for task, n_workers in product(sys.argv[1:] or FACTORIES, (1, 2)):
+        result["settings"][f"{task}, {_processes(n_workers)}"] = compare(task, n_workers)
+    result |= {
         "command": "python -m tests.programs.benchmarks.worker_speed",
         "machine": machine(),
         "date": datetime.date.today().isoformat(),

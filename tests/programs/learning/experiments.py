@@ -131,6 +131,30 @@ BATTLE = [
     "checkpoint.metric=eval/agents/info/won_last",
 ]
 
+# HalfCheetah as six agents of one joint each; an actor per joint.
+HALF_CHEETAH = [
+    "task=mamujoco/half_cheetah_6x1",
+    "task.n_envs=8",
+    "task.n_workers=1",
+    "frames_per_batch=1000",
+    "actor.num_cells=[256,256]",
+    "actor.share_params=false",
+    "critic.network.num_cells=[256,256]",
+    "normalize_observations=true",
+    "gamma=0.99",
+    "lr=0.001",
+    "target.tau=0.005",
+    "replay.batch_size=256",
+    "replay.capacity=1000000",
+    "updates_per_frame=0.1",
+    "exploration.start=0.3",
+    "exploration.end=0.1",
+    "total_frames=1000000",
+    "evaluation.every_frames=100000",
+    "evaluation.episodes=8",
+    "checkpoint.every_frames=100000",
+]
+
 CUE = ["task=communication/cue", "frames_per_batch=1200", "total_frames=30000", "evaluation.episodes=500"]
 CUE_OPTIONS = {
     "mappo": [],
@@ -235,6 +259,15 @@ EXPERIMENTS: dict[str, Experiment] = {
         )
         for map_name in ("3m", "2s3z")
     },
+    "maddpg_half_cheetah": Experiment(
+        "maddpg",
+        HALF_CHEETAH,
+        "eval/return_mean",
+        1500.0,
+        seeds=REPORTED_SEEDS[:1],
+        ylabel="greedy episode return",
+        page="half_cheetah",
+    ),
     "mappo_simple_spread": Experiment(
         "mappo",
         [
