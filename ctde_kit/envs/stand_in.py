@@ -12,16 +12,16 @@ class StandIn:
     """Answers of an env that does not run.
 
     Args:
-        answer: what each step gives.
-        reset: what each reset gives.
+        after_step: what each step gives.
+        after_reset: what each reset gives.
         asked: what each step was given.
     """
 
-    answer: TensorDictBase
-    reset: TensorDictBase
+    after_step: TensorDictBase
+    after_reset: TensorDictBase
     asked: list[TensorDictBase] = field(default_factory=list)
 
     def step(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Note what the step was given, and answer."""
         self.asked.append(tensordict)
-        return self.answer.copy()
+        return self.after_step.copy()

@@ -252,14 +252,27 @@ def test_a_failing_env_is_named(collect: Collect, graphs: None, where: str, mess
     assert collector.compile
 
 
-class SlowToReset(ToyEnv):
+class Slow(ToyEnv):
+    """Takes its time, and shows the sum of the first walker's actions."""
+
     def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         time.sleep(0.1)
+        self.total = 0.0
         return super().reset(seed)
+
+    def step(self, actions: dict[str, Any]) -> Any:
+        time.sleep(0.1)
+        self.total += float(actions["walker_0"])
+        return super().step(actions)
+
+    def _observe(self, agent: str, action: float) -> Any:
+        observation = super()._observe(agent, action)
+        observation[3] = self.total
+        return observation
 
 
 def test_a_step_that_was_begun_does_not_mix_with_the_next_command(make: Make) -> None:
-    env: WorkerEnv = make(SlowToReset)
+    env: WorkerEnv = make(Slow)
     env.reset()
     chosen = {key: actions(env)[key] for key in env.action_keys}
     env.begin_step(chosen)
@@ -269,7 +282,7 @@ def test_a_step_that_was_begun_does_not_mix_with_the_next_command(make: Make) ->
     env.begin_step(chosen)
     env.finish_step()
     assert (env.outcome.now["walker", "observation"][..., 0, 1] == 2).all()
-    assert (env.outcome.now["walker", "observation"][..., 0, 2] == 1).all(), "the action that was last begun"
+    assert (env.outcome.now["walker", "observation"][..., 0, 3] == 1).all(), "each action was played once"
     with pytest.raises(UserError, match=r"'action'\): expected shape \(4, 3\), found \(4, 2\)"):
         env.begin_step({key: action[:, :2] for key, action in chosen.items()})
 

@@ -150,7 +150,7 @@ class WorkerEnv(EnvBase):
 
     def _reset(self, tensordict: TensorDictBase | None = None) -> TensorDictBase:
         if self._stand_in is not None:
-            return self._stand_in.reset.copy()
+            return self._stand_in.after_reset.copy()
         selected = self._selected(tensordict, "_reset")
         if self._reseed and selected.all():
             self._unseeded, self._reseed = self._everyone.copy(), False

@@ -98,16 +98,11 @@ def recurrent_table(result: dict[str, Any]) -> list[str]:
 
 def worker_table(result: dict[str, Any]) -> list[str]:
     """Rollouts in worker processes, beside the environments alone."""
-    lines = [
-        "| environments | program | frames per second | share of the environments' own | rounds |",
-        "|---|---|---|---|---|",
-    ]
+    lines = ["| environments | program | frames per second | rounds |", "|---|---|---|---|"]
     for setting, programs in result["settings"].items():
-        own = programs["environments alone"]["frames_per_second"]
         for program, speed in programs.items():
             rounds = ", ".join(f"{found:,}" for found in speed["rounds"])
-            frames = speed["frames_per_second"]
-            lines.append(f"| {setting} | {program} | {frames:,} | {frames / own:.2f} | {rounds} |")
+            lines.append(f"| {setting} | {program} | {speed['frames_per_second']:,} | {rounds} |")
     return [*lines, "", f"{result['machine']}; {result['date']}. `{result['command']}`"]
 
 

@@ -6,9 +6,11 @@ Run ``python -m tests.programs.benchmarks.worker_speed`` on an idle machine.
 processes:
 
 - ``environments alone``: each process steps and resets its share of them with random allowed actions, and nothing else;
-- ``worker env``: the kit's env is stepped with random allowed actions;
+- ``worker env``: the kit's env is stepped with random allowed actions, and nobody reads what it gives;
 - ``collector, compile=on`` and ``compile=off``: with a policy, an MLP of two layers of 64;
-- ``TorchRL's ParallelEnv``: the same policy and number of processes, in each a ``SerialEnv`` of ``PettingZooWrapper``.
+- ``TorchRL's ParallelEnv``: the same policy and number of processes, in each a ``SerialEnv`` of ``PettingZooWrapper``
+  with a ``StepCounter`` for the time limit. Where an episode ends at the end of a rollout, all are reset. Two rollouts per
+  round are timed, since each takes seconds.
 
 The programs run in turn, each in its own process. A round's figure is the median of all rollouts but the
 first two. Tasks may be named. Results go to docs/results/worker_speed.json.
@@ -175,7 +177,6 @@ def torchrl(task: str, n_workers: int) -> None:
             batch = env.rollout(STEPS, policy, auto_reset=False, tensordict=root, break_when_any_done=False)
         root = env.step_mdp(batch[..., -1]) if not batch["next", "done"][..., -1, :].any() else env.reset()
 
-    # It takes seconds for each.
     _timed(rollout, 2)
     env.close()
 
