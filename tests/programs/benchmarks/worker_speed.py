@@ -9,8 +9,8 @@ processes:
 - ``worker env``: the kit's env is stepped with random allowed actions, and nobody reads what it gives;
 - ``collector, compile=on`` and ``compile=off``: with a policy, an MLP of two layers of 64;
 - ``TorchRL's ParallelEnv``: the same policy and number of processes, in each a ``SerialEnv`` of ``PettingZooWrapper``
-  with a ``StepCounter`` for the time limit. Where an episode ends at the end of a rollout, all are reset. Two rollouts per
-  round are timed, since each takes seconds.
+  with a ``StepCounter`` for the time limit. Where an episode ends at the end of a rollout, all are reset. Two rollouts
+  per round are timed, since each takes seconds.
 
 The programs run in turn, each in its own process. A round's figure is the median of all rollouts but the
 first two. Tasks may be named. Results go to docs/results/worker_speed.json.
