@@ -12,16 +12,11 @@ from torch import Tensor, nn
 from torchrl.envs import Compose, EnvBase, InitTracker, RewardSum, TensorDictPrimer, Transform, TransformedEnv
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
-from ctde_kit.collectors.compiled_rollout_step import (
-    RESET,
-    TORCHRL_SHORTCUTS,
-    modules_around,
-    where_reset,
-)
+from ctde_kit.collectors.compiled_rollout_step import RESET, TORCHRL_SHORTCUTS, modules_around, where_reset
 from ctde_kit.graph import TraceError, trace
 from ctde_kit.graph.agreement import compile_in_agreement
 from ctde_kit.graph.module_state import check_module_state, restoring_modules
-from ctde_kit.graph.packing import Layout
+from ctde_kit.graph.packing import Layout, PackedSteps
 from ctde_kit.graph.shortcuts import taking_shortcuts
 from ctde_kit.graph.toolchain import useful_threads
 from ctde_kit.graph.tracing import Compiled, Graph
@@ -149,7 +144,7 @@ class CompiledExternalRollout:
         device, external = root.device, self.external
         n_step, n_acted = len(self.step_layout.dtypes), len(self.acted_layout.dtypes)
         self._root: Sequence[Tensor] = self.root_layout.pack(root)
-        storage: list[Tensor] = []
+        steps = PackedSteps(self.length)
         for t in range(self.length):
             outputs = self.compiled_act([*self._root, *self.act.draw()])
             external.begin_step(dict(zip(self.action_keys, outputs[n_acted:], strict=True)))
@@ -157,14 +152,9 @@ class CompiledExternalRollout:
             outcome = [torch.cat(leaves).to(device) for leaves in (*self.now, *self.last)]
             ended = external.outcome.ended.to(device)
             outputs = self.compiled_take_in([*outputs[:n_acted], *outcome, ended, *self.take_in.draw()])
-            if not storage:
-                storage = [
-                    torch.empty(self.length, *part.shape, dtype=part.dtype, device=device) for part in outputs[:n_step]
-                ]
-            for part, stored in zip(outputs[:n_step], storage, strict=True):
-                stored[t] = part
+            steps.put(t, outputs[:n_step])
             self._root = outputs[n_step:]
-        batch = self.step_layout.unpack(storage, [self.length]).transpose(0, 1)
+        batch = self.step_layout.unpack(steps.parts, [self.length]).transpose(0, 1)
         return batch, self.root.clone(), recent_resets
 
     @property

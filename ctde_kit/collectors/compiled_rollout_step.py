@@ -17,7 +17,7 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 from ctde_kit.graph import TraceError, trace
 from ctde_kit.graph.agreement import compile_in_agreement
 from ctde_kit.graph.module_state import check_module_state, restoring_modules
-from ctde_kit.graph.packing import Layout, RowLayout
+from ctde_kit.graph.packing import Layout, PackedSteps, RowLayout
 from ctde_kit.graph.shortcuts import PackageShortcuts, taking_shortcuts
 from ctde_kit.graph.toolchain import useful_threads
 from ctde_kit.keys import DONE
@@ -143,21 +143,16 @@ class CompiledRolloutStep:
         rows = torch.zeros(n_envs, dtype=torch.long, device=device)
         used, limit = torch.zeros((), dtype=torch.long, device=device), torch.tensor(fresh[0].shape[0], device=device)
         compiled, draw = self.compiled, self.graph.draw
-        storage: list[Tensor] = []
+        steps = PackedSteps(length)
         for t in range(length):
             picked = [part.index_select(0, rows) for part in fresh]
             outputs = compiled([*state, *next_root, *picked, mask, used, limit, *draw()])
-            if not storage:
-                storage = [
-                    torch.empty(length, *part.shape, dtype=part.dtype, device=device) for part in outputs[:n_step]
-                ]
-            for part, stored in zip(outputs[:n_step], storage, strict=True):
-                stored[t] = part
+            steps.put(t, outputs[:n_step])
             next_root = outputs[n_step : n_step + n_root]
             state = outputs[n_step + n_root : n_step + n_root + n_state]
             mask, rows, used = outputs[-3:]
         self.base_env.tensor_state.write(self.state_layout.unpack(state).clone())
-        batch = self.step_layout.unpack(storage, [length]).transpose(0, 1)
+        batch = self.step_layout.unpack(steps.parts, [length]).transpose(0, 1)
         return batch, self.root_layout.unpack(next_root).clone()
 
     def _restoring(self, function: Callable[[], Result]) -> Result:

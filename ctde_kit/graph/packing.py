@@ -92,3 +92,25 @@ class RowLayout:
             offsets[dtype] = stop
             result.set(key, flat[dtype][:, start:stop].reshape(-1, *shape))
         return result
+
+
+class PackedSteps:
+    """Packed tensors of consecutive steps, one ``[length, ...]`` for each that a step has.
+
+    >>> steps = PackedSteps(3)
+    >>> for t in range(3):
+    ...     steps.put(t, [torch.full((2,), float(t))])
+    >>> steps.parts[0].tolist()
+    [[0.0, 0.0], [1.0, 1.0], [2.0, 2.0]]
+    """
+
+    def __init__(self, length: int):
+        self.length = length
+        self.parts: list[Tensor] = []
+
+    def put(self, t: int, step: Sequence[Tensor]) -> None:
+        """Copy what step ``t`` gave; the tensors may change afterwards."""
+        if not self.parts:
+            self.parts = [part.new_empty(self.length, *part.shape) for part in step]
+        for part, stored in zip(step, self.parts, strict=True):
+            stored[t] = part

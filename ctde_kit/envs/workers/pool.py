@@ -122,13 +122,11 @@ class WorkerPool:
         self._run(RESET, selected)
 
     def step(self, selected: np.ndarray) -> None:
-        """Step the ``selected`` envs (``[n_envs]`` bool) with the actions in the block."""
-        self.settle()
+        """Step the ``selected`` envs (``[n_envs]`` bool) with the actions in the block, written after ``settle``."""
         self._run(STEP, selected)
 
     def begin_step_on(self, seeds: np.ndarray) -> None:
         """Begin a step of every env, and a reset where an episode ends in it: from the env's seed if that is >= 0."""
-        self.settle()
         self._block[SEED][...] = seeds
         self._block[SELECTED][...] = True
         self._begin(STEP_ON, self._everyone)
