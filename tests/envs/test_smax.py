@@ -8,9 +8,13 @@ import pytest
 import torch
 from torchrl.envs.utils import check_env_specs
 
+from ctde_kit.collectors import RolloutCollector
 from ctde_kit.errors import UserError
+from ctde_kit.modules import TeamPolicy
 from ctde_kit.recipes import MAPPOConfig, QMIXConfig, SmaxTask, iterate
+from ctde_kit.recipes.wiring.transforms import with_transforms
 from ctde_kit.specs import TeamSpec
+from tests.contracts.fakes import make_actor
 
 pytest.importorskip("jaxmarl", reason='SMAX needs jaxmarl: pip install "ctde-kit[smax]"')
 from ctde_kit.envs.smax import SmaxEnv
@@ -25,6 +29,13 @@ def env() -> SmaxEnv:
 
 def equal(one: Any, other: Any) -> bool:
     return all(torch.equal(one[key], other[key]) for key in one.keys(True, True))
+
+
+def equal_rows(one: Any, other: Any, rows: torch.Tensor) -> bool:
+    """Whether the entries that both have are bit-equal in ``rows``."""
+    keys = set(one.keys(True, True)) & set(other.keys(True, True))
+    assert {"state", "done", ("agents", "observation"), ("agents", "action_mask")} <= keys
+    return all(torch.equal(one[key][rows], other[key][rows]) for key in keys)
 
 
 def act(env: SmaxEnv, data: Any, action: torch.Tensor) -> Any:
@@ -142,3 +153,74 @@ def test_specs_are_of_jaxs_numbers() -> None:
 def test_recipes_train_on_it(recipe: Any) -> None:
     config = recipe(task=SmaxTask(n_envs=4, max_steps=6), frames_per_batch=48, total_frames=48, compile="off")
     assert len(list(iterate(config.build()))) == 1
+
+
+def test_a_step_on_is_a_step_and_a_reset_where_it_ended() -> None:
+    env, other = (SmaxEnv(N_ENVS, "3m", max_steps=9, seed=3) for _ in range(2))
+    data = env.reset()
+    assert equal(data, other.reset())
+    resets = 0
+    for _ in range(40):
+        action = fight(env, data)
+        if other.elapsed.eq(0).all():
+            # Battles that begin apart also end apart.
+            other.elapsed[0], env.elapsed[0] = 4, 4
+        stepped = act(env, data.clone(), action)
+        other.begin_step({("agents", "action"): action})
+        other.finish_step()
+        now, last, ended = other.outcome.now, other.outcome.last, other.outcome.ended
+        assert torch.equal(ended, stepped["done"])
+        rows = ended.squeeze(-1)
+        assert equal_rows(last, stepped, rows)
+        assert equal_rows(now, stepped, ~rows)
+        data = env.step_mdp(data.set("next", stepped))
+        if ended.any():
+            data = env.reset(data.set("_reset", ended))
+            resets += int(0 < rows.sum() < N_ENVS)
+        assert equal_rows(now, data, rows)
+        assert torch.equal(env.elapsed, other.elapsed)
+    assert resets > 3
+    one, two = env.state_dict()["battles"], other.state_dict()["battles"]
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def collector(*, compile: bool, recurrent: bool = False) -> RolloutCollector:
+    env = SmaxEnv(N_ENVS, "3m", max_steps=7, seed=3)
+    team = TeamSpec.from_env(env)
+    torch.manual_seed(3)
+    policy = TeamPolicy({group.name: make_actor(group, recurrent) for group in team.groups})
+    return RolloutCollector(with_transforms(env, team, policy), policy, frames_per_batch=N_ENVS * 6, compile=compile)
+
+
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_compiled_rollouts_are_the_eager_ones(recurrent: bool, graphs: None) -> None:
+    both = [collector(compile=compile, recurrent=recurrent) for compile in (True, False)]
+    batches = []
+    for one in both:
+        torch.manual_seed(5)
+        batches.append(torch.cat([one.rollout() for _ in range(3)], 1))
+    assert both[0].compile
+    assert batches[1]["next", "done"].any()
+    assert set(batches[0].keys(True, True)) == set(batches[1].keys(True, True))
+    for key, value in batches[1].items(True, True):
+        torch.testing.assert_close(batches[0][key], value, rtol=1e-5, atol=1e-5, msg=str(key))
+
+
+def test_a_step_that_was_begun_is_no_part_of_what_follows(env: SmaxEnv) -> None:
+    data = env.reset()
+    state, action = env.state_dict(), fight(env, data)
+    expected = act(env, data.clone(), action)
+    env.load_state_dict(state)
+    env.begin_step({("agents", "action"): torch.full((N_ENVS, N_AGENTS), 4)})
+    assert equal(act(env, data.clone(), action), expected)
+
+
+def test_an_answering_env_does_not_run(env: SmaxEnv) -> None:
+    root = env.reset()
+    step = root.clone().update(env.full_reward_spec.zero())
+    step["state"] += 7
+    state = env.state_dict()["battles"]
+    with env.answering(step, root):
+        assert torch.equal(act(env, root.clone(), fight(env, root))["state"], step["state"])
+        assert equal(env.reset(), root)
+    assert all(torch.equal(value, state[name]) for name, value in env.state_dict()["battles"].items())

@@ -38,6 +38,26 @@ class Seen(NamedTuple):
     ended: Any
 
 
+class Stepped(NamedTuple):
+    """What a step of a batch of battles gave, and a reset of those that ended in it; arrays of JAX.
+
+    Args:
+        keys: the random streams.
+        state: of all battles, in a new one where one ended.
+        last: what the step showed.
+        now: what the reset showed where a battle ended, elsewhere as ``last``.
+        rewards: ``[B, n_agents]``.
+        ended: ``[B]`` bool, one side is dead or the time is over.
+    """
+
+    keys: Any
+    state: Any
+    last: Seen
+    now: Seen
+    rewards: Any
+    ended: Any
+
+
 class Battles:
     """SMAX's battles of one map against its scripted enemy, batched over envs by ``jax.vmap`` and compiled.
 
@@ -66,6 +86,7 @@ class Battles:
         self.agents: list[str] = list(self.env.agents)
         self.reset = jax.jit(jax.vmap(self._reset))
         self.step = jax.jit(jax.vmap(self._step))
+        self.step_on = jax.jit(self._step_on)
         self.choose = jax.jit(self._choose)
 
     def _reset(self, key: Any) -> tuple[Any, Any, Seen]:
@@ -79,6 +100,18 @@ class Battles:
         observations, state, rewards, _, _ = self.env.step_env(used, state, by_agent)
         reward = jnp.stack([rewards[agent] for agent in self.agents])
         return key, _typed(state), self._seen(observations, state), reward
+
+    def _step_on(self, keys: Any, state: Any, actions: Any, late: Any) -> Stepped:
+        """Step all, and reset those that end or are ``late`` ``[B]``, by the numbers of ``step`` and ``reset``."""
+        keys, state, last, rewards = jax.vmap(self._step)(keys, state, actions)
+        ended = last.ended | late
+
+        def begin_anew() -> tuple[Any, Any, Seen]:
+            new_keys, new_state, seen = jax.vmap(self._reset)(keys)
+            return *self._choose(ended, (new_keys, new_state), (keys, state)), _where(ended, seen, last)
+
+        chosen = jax.lax.cond(ended.any(), begin_anew, lambda: (keys, state, last))
+        return Stepped(chosen[0], chosen[1], last, chosen[2], rewards, ended)
 
     def _seen(self, observations: dict[str, Any], state: Any) -> Seen:
         masks = self.env.get_avail_actions(state)
@@ -94,12 +127,25 @@ class Battles:
 
     def _choose(self, mask: Any, new: tuple[Any, Any], old: tuple[Any, Any]) -> tuple[Any, Any]:
         """The new keys and states of the battles where ``mask`` ``[B]`` is true; the others stay bit for bit."""
+        keys = _where(mask, jax.random.key_data(new[0]), jax.random.key_data(old[0]))
+        return jax.random.wrap_key_data(keys), _where(mask, new[1], old[1])
 
-        def where(one: Any, other: Any) -> Any:
-            return jnp.where(mask.reshape(-1, *[1] * (one.ndim - 1)), one, other)
 
-        keys = where(jax.random.key_data(new[0]), jax.random.key_data(old[0]))
-        return jax.random.wrap_key_data(keys), jax.tree.map(where, new[1], old[1])
+def _where(mask: Any, one: Any, other: Any) -> Any:
+    """The leaves of one tree where ``mask`` ``[B]`` is true, elsewhere those of the other."""
+    return jax.tree.map(lambda x, y: jnp.where(mask.reshape(-1, *[1] * (x.ndim - 1)), x, y), one, other)
+
+
+# JAX compiles the functions of each object anew, which takes ten seconds and more.
+_MADE: dict[tuple[str, str], Battles] = {}
+
+
+def battles_of(map_name: str, arguments: dict[str, Any]) -> Battles:
+    """``Battles`` of a map, which keep nothing: one object in a process for all envs with the same arguments."""
+    key = (map_name, repr(sorted(arguments.items())))
+    if key not in _MADE:
+        _MADE[key] = Battles(map_name, arguments)
+    return _MADE[key]
 
 
 def _typed(state: Any) -> Any:

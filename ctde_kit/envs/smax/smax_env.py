@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from tensordict import TensorDict, TensorDictBase
+from tensordict import TensorDictBase
 from torch import Tensor
 from torchrl.data import Categorical, Composite, TensorSpec, Unbounded
 from torchrl.envs import EnvBase
 
+from ctde_kit.envs.stand_in import Answering
 from ctde_kit.errors import UserError
-from ctde_kit.keys import DONE, STATE, TERMINATED, TRUNCATED, GroupKeys
+from ctde_kit.keys import DONE, STATE, TERMINATED, TRUNCATED, GroupKeys, Key
+from ctde_kit.protocols import Outcome
 
 if TYPE_CHECKING:
-    from ctde_kit.envs.smax.battles import Battles, Seen
+    from ctde_kit.envs.smax.battles import Battles, Seen, Stepped
 
 KEYS = GroupKeys()
 INFO = "info"
+WON = (KEYS.group, INFO, "won")
 
 
-class SmaxEnv(EnvBase):
+class SmaxEnv(Answering, EnvBase):
     """SMAX (Rutherford et al. 2024, "JaxMARL"): allies against a scripted enemy, after StarCraft's SMAC.
 
     All battles are stepped by one compiled function of JAX, whose arrays torch reads and writes without a copy
@@ -71,9 +74,17 @@ class SmaxEnv(EnvBase):
         self.group_map = {KEYS.group: agents}
         self.elapsed = torch.zeros(num_envs, 1, dtype=torch.long, device=self.device)
         self._set_seed(seed)
+        self._begun: Stepped | None = None
         self._keys, self._state, seen = self._battles.reset(self._keys)
-        self._last: TensorDict = self._read(seen)
         self._set_specs(len(agents), seen)
+        empty = [
+            self.observation_spec.zero().update(self.full_done_spec.zero()).update(self.full_reward_spec.zero())
+            for _ in range(2)
+        ]
+        ended = torch.zeros(num_envs, 1, dtype=torch.bool, device=self.device)
+        self.outcome = Outcome(now=empty[0], last=empty[1], ended=ended)
+        self._now = empty[0]
+        self._show(seen, self._now)
 
     def _set_specs(self, n_agents: int, seen: Seen) -> None:
         batch, group = self.batch_size[0], (self.batch_size[0], n_agents)
@@ -103,56 +114,89 @@ class SmaxEnv(EnvBase):
         self._keys = jax.random.split(jax.random.key(seed), self.batch_size[0])
 
     def _reset(self, tensordict: TensorDictBase | None = None) -> TensorDictBase:
-        mask = None if tensordict is None else tensordict.get("_reset", None)
-        if mask is None or bool(mask.all()):
-            self._keys, self._state, seen = self._battles.reset(self._keys)
-            self.elapsed.zero_()
-            self._last = self._read(seen)
-            return self._offered(self._last.copy())
+        if self._stand_in is not None:
+            return self._stand_in.after_reset.copy()
         from ctde_kit.envs.smax.exchange import to_jax
 
-        rows = mask.reshape(-1)
-        new_keys, new_state, seen = self._battles.reset(self._keys)
-        self._keys, self._state = self._battles.choose(to_jax(rows), (new_keys, new_state), (self._keys, self._state))
-        self.elapsed.masked_fill_(mask.reshape(-1, 1), 0)
-        fresh = self._read(seen)
-        merged: Any = torch.where(rows, fresh, self._last)
-        self._last = merged
-        return self._offered(self._last.copy())
+        self._begun = None
+        keys, state, seen = self._battles.reset(self._keys)
+        mask = None if tensordict is None else tensordict.get("_reset", None)
+        if mask is None or bool(mask.all()):
+            self._keys, self._state = keys, state
+            self.elapsed.zero_()
+            self._show(seen, self._now)
+        else:
+            self._keys, self._state = self._battles.choose(
+                to_jax(mask.reshape(-1)), (keys, state), (self._keys, self._state)
+            )
+            self.elapsed.masked_fill_(mask.reshape(-1, 1), 0)
+            others = self._now.clone()
+            self._show(seen, self._now)
+            kept: Any = torch.where(mask.reshape(-1), self._now, others)
+            self._now.copy_(kept)
+        return self._offered(self._now.exclude(KEYS.reward).clone())
 
     def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
+        if self._stand_in is not None:
+            return self._stand_in.step(tensordict)
         from ctde_kit.envs.smax.exchange import to_jax, to_torch
 
+        self._begun = None
         actions = to_jax(tensordict.get(KEYS.action).to(torch.int32))
         self._keys, self._state, seen, rewards = self._battles.step(self._keys, self._state, actions)
         self.elapsed.add_(1)
-        self._last = self._read(seen)
-        output = self._offered(self._last.copy())
-        return output.set(KEYS.reward, to_torch(rewards, self.device).unsqueeze(-1).clone())
+        self._show(seen, self._now, to_torch(rewards, self.device))
+        return self._offered(self._now.clone())
 
-    def _read(self, seen: Seen) -> TensorDict:
-        """Observations and done flags of a batch."""
+    def begin_step(self, actions: Mapping[Key, Tensor]) -> None:
+        """Begin a step of every battle, and a new battle where one ends in it."""
+        from ctde_kit.envs.smax.exchange import to_jax
+
+        late = to_jax((self.elapsed + 1 >= self.max_steps).squeeze(-1))
+        # JAX may read the actions later, when the caller's tensor has changed.
+        copied = to_jax(actions[KEYS.action].to(torch.int32, copy=True))
+        self._begun = self._battles.step_on(self._keys, self._state, copied, late)
+
+    def finish_step(self) -> None:
+        """Wait until ``outcome`` holds what the step gave."""
         from ctde_kit.envs.smax.exchange import to_torch
 
-        parts = [to_torch(part, self.device) for part in seen]
-        observation, state, action_mask, won, terminated = parts
-        n_agents = observation.shape[1]
-        output = TensorDict({}, self.batch_size, device=self.device)
-        group = TensorDict(
-            {"observation": observation, "action_mask": action_mask}, [*self.batch_size, n_agents], device=self.device
-        )
-        group.set((INFO, "won"), won.float()[:, None, None].expand(-1, n_agents, 1).clone())
-        output.set(KEYS.group, group)
-        output.set(STATE, state)
+        assert self._begun is not None, "begin_step comes before finish_step"
+        stepped, self._begun = self._begun, None
+        outcome, rewards = self.outcome, to_torch(stepped.rewards, self.device)
+        outcome.ended.copy_(to_torch(stepped.ended, self.device).unsqueeze(-1))
+        self._keys, self._state = stepped.keys, stepped.state
+        self.elapsed.add_(1)
+        self._show(stepped.last, outcome.last, rewards)
+        self.elapsed.masked_fill_(outcome.ended, 0)
+        self._show(stepped.now, outcome.now, rewards)
+        self._offered(outcome.now)
+
+    def _show(self, seen: Seen, output: TensorDictBase, rewards: Tensor | None = None) -> None:
+        """Write observations, done flags and rewards of a batch to ``output``."""
+        from ctde_kit.envs.smax.exchange import to_torch
+
+        observation, state, action_mask, won, terminated = (to_torch(part, self.device) for part in seen)
         terminated = terminated.unsqueeze(-1)
         truncated = ~terminated & (self.elapsed >= self.max_steps)
-        flags = {TERMINATED: terminated, TRUNCATED: truncated, DONE: terminated | truncated}
-        return output.update(flags)
+        written = {
+            KEYS.observation: observation,
+            KEYS.action_mask: action_mask,
+            WON: won[:, None, None],
+            STATE: state,
+            TERMINATED: terminated,
+            TRUNCATED: truncated,
+            DONE: terminated | truncated,
+        }
+        if rewards is not None:
+            written[KEYS.reward] = rewards.unsqueeze(-1)
+        for key, value in written.items():
+            output.get(key).copy_(value)
 
-    def _offered(self, output: TensorDict) -> TensorDict:
+    def _offered(self, output: TensorDictBase) -> TensorDictBase:
         """``output``, after the action spec got its masks, so that random actions are allowed ones."""
         spec: Any = self.full_action_spec[KEYS.action]
-        spec.update_mask(output.get(KEYS.action_mask))
+        spec.update_mask(output.get(KEYS.action_mask).clone())
         return output
 
     def state_dict(self) -> dict[str, Any]:
@@ -160,7 +204,7 @@ class SmaxEnv(EnvBase):
         from ctde_kit.envs.smax.exchange import saved
 
         battles: dict[str, Tensor] = saved(self._keys, self._state)
-        return {"battles": battles, "elapsed": self.elapsed.clone(), "last": self._last.clone().to_dict()}
+        return {"battles": battles, "elapsed": self.elapsed.clone(), "last": self._now.clone().to_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a state that an env of the same map and size gave, bit for bit."""
@@ -168,11 +212,9 @@ class SmaxEnv(EnvBase):
 
         self._keys, self._state = restored(state_dict["battles"], self._state)
         self.elapsed.copy_(state_dict["elapsed"])
-        last: Any = TensorDict(state_dict["last"], self.batch_size, device=self.device).clone()
-        group = last.get(KEYS.group)
-        group.batch_size = torch.Size([*self.batch_size, len(self.group_map[KEYS.group])])
-        self._last = last
-        self._offered(last)
+        self._begun = None
+        self._now.update_(state_dict["last"])
+        self._offered(self._now)
 
 
 def _float32(shape: Sequence[int]) -> TensorSpec:
@@ -185,6 +227,6 @@ def _battles(map_name: str, arguments: dict[str, Any]) -> Battles:
         import jaxmarl  # noqa: F401  # pyright: ignore[reportUnusedImport, reportMissingImports]
     except ImportError as error:
         raise UserError('SMAX needs the package jaxmarl; pip install "ctde-kit[smax]"') from error
-    from ctde_kit.envs.smax.battles import Battles
+    from ctde_kit.envs.smax.battles import battles_of
 
-    return Battles(map_name, arguments)
+    return battles_of(map_name, arguments)

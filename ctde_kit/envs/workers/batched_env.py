@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import cast
 
 import numpy as np
@@ -14,7 +13,7 @@ from torch import Tensor
 from torchrl.data import Categorical
 from torchrl.envs import EnvBase
 
-from ctde_kit.envs.stand_in import StandIn
+from ctde_kit.envs.stand_in import Answering
 from ctde_kit.envs.workers.block_layout import (
     REPORTED,
     WENT_ON,
@@ -41,7 +40,7 @@ def env_seed(seed: int, epoch: int, index: int) -> int:
     return int(np.random.SeedSequence((seed, epoch, index)).generate_state(1)[0] >> 1)
 
 
-class WorkerEnv(EnvBase):
+class WorkerEnv(Answering, EnvBase):
     """``n_envs`` PettingZoo environments, stepped side by side; made by :func:`worker_env`.
 
     Entries, with ``n_agents`` of each group (the layout of TorchRL's ``PettingZooWrapper(use_mask=True,
@@ -109,7 +108,6 @@ class WorkerEnv(EnvBase):
         self.reward_spec = reward_specs(layout).to(device)
         self.done_spec = done_specs(layout).to(device)
         self._pool, self._warned = pool, False
-        self._stand_in: StandIn | None = None
         self._unreported = list(layout.infos)
         self._everyone = np.ones(layout.n_envs, dtype=np.bool_)
         self._share(pool.attach(layout), layout)
@@ -190,15 +188,6 @@ class WorkerEnv(EnvBase):
         self._warn_of_steps_after_an_end()
         if self._unreported and self.outcome.ended.any():
             self._warn_of_unreported()
-
-    @contextlib.contextmanager
-    def answering(self, step: TensorDictBase, reset: TensorDictBase) -> Iterator[list[TensorDictBase]]:
-        """Inside the block nothing runs: ``_step`` gives ``step`` and ``_reset`` gives ``reset``."""
-        self._stand_in = StandIn(step, reset)
-        try:
-            yield self._stand_in.asked
-        finally:
-            self._stand_in = None
 
     def _write(self, actions: Mapping[Key, Tensor] | TensorDictBase) -> None:
         for key, shared in self._actions.items():
