@@ -95,8 +95,14 @@ class Worker:
         """A picture of one environment, ``None`` where it draws none."""
         self._begin("render", index)
         env = self._envs[self._indices.index(index)]
-        picture = env.render() if getattr(env, "render_mode", None) == "rgb_array" else None
-        return None if picture is None else np.ascontiguousarray(picture, dtype=np.uint8)
+        # MaMuJoCo does not say what its mode is.
+        if getattr(env, "render_mode", "rgb_array") != "rgb_array":
+            return None
+        try:
+            picture = env.render()
+        except NotImplementedError:
+            return None
+        return np.ascontiguousarray(picture, dtype=np.uint8) if isinstance(picture, np.ndarray) else None
 
     def close(self) -> None:
         """Close the environments."""
