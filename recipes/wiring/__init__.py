@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         critics_of_actions,
         critics_team,
         keys_read,
+        say_agents_are_alike,
     )
     from ctde_kit.recipes.wiring.information import mutual_information
     from ctde_kit.recipes.wiring.normalization import observation_norm, one_after_the_other, reward_norm
@@ -40,7 +41,14 @@ _NAMES = {
     "beliefs": ("check_sees_others", "policy_inference"),
     "weighting": ("central_value",),
     "information": ("mutual_information",),
-    "critic_parts": ("averaging", "counterfactual_critics", "critics_of_actions", "critics_team", "keys_read"),
+    "critic_parts": (
+        "averaging",
+        "counterfactual_critics",
+        "critics_of_actions",
+        "critics_team",
+        "keys_read",
+        "say_agents_are_alike",
+    ),
     "team_mixer": ("check_one_team", "mixer"),
     "normalization": ("observation_norm", "one_after_the_other", "reward_norm"),
     "ppo_parts": ("PolicyGradient", "policy_gradient"),
@@ -80,6 +88,7 @@ __all__ = [
     "policy_gradient",
     "policy_inference",
     "reward_norm",
+    "say_agents_are_alike",
     "sequence_length",
     "slice_length",
     "team_policy",

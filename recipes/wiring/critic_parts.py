@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 
 import torch
@@ -17,9 +18,12 @@ from ctde_kit.modules import CounterfactualCritic
 from ctde_kit.modules.networks.linear import AgentLinear
 from ctde_kit.protocols import TargetRule
 from ctde_kit.recipes.configs.checks import building
-from ctde_kit.recipes.configs.critics import CounterfactualCriticConfig, CriticConfig
+from ctde_kit.recipes.configs.critics import CounterfactualCriticConfig, CriticConfig, ValueCriticConfig
+from ctde_kit.recipes.configs.networks import NetworkConfig
 from ctde_kit.specs import TeamSpec
 from ctde_kit.training import ParameterAverage
+
+logger = logging.getLogger("ctde_kit")
 
 
 def critics_team(env: EnvBase, critic: CriticConfig) -> TeamSpec:
@@ -42,6 +46,17 @@ def critics_of_actions(
     """A critic of the actions of ``team`` for each group of ``learning``."""
     with building("critic.network", critic.network):
         return {group.name: critic.build_action_value(team, group).to(device) for group in learning}
+
+
+def say_agents_are_alike(actor: NetworkConfig, critic: CriticConfig) -> None:
+    """Warn where agents act apart and share a critic of actions that sees one agent's data, whoever's they are."""
+    blind = isinstance(critic, ValueCriticConfig) and critic.sees == "observation" and not critic.network.agent_id
+    act_apart = actor.weight_sharing is not True or actor.agent_id
+    if blind and act_apart and critic.network.weight_sharing is True:
+        logger.warning(
+            "the agents' actors differ, and their one critic cannot tell agents apart; where the same action of two "
+            "agents does different things, use critic.network.agent_id=true or critic.network.share_params=false"
+        )
 
 
 def counterfactual_critics(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from ctde_kit.training.stop_signals import StopSignals
 from tests.contracts.fakes import group_spec, observe
 from tests.recipes.small import network, small_config
 from tests.recipes.small_maddpg import small_maddpg_config
+from tests.recipes.small_masac import small_masac_config
 
 TEAM = TeamSpec((group_spec("wolves", 3, "continuous"), group_spec("sheep", 2, "continuous", observation_dim=8)), 4)
 
@@ -65,6 +68,30 @@ def test_one_network_for_rows_that_are_alike_is_refused(sees: str, ordering: str
         config(sees=sees, heads="network", ordering=ordering)
     config(sees=sees, heads="network", share_params=False)
     config(sees=sees, heads="network", agent_id=True)
+
+
+ALIKE = "the agents' actors differ, and their one critic cannot tell agents apart"
+
+
+@pytest.mark.parametrize("build", [small_maddpg_config, small_masac_config])
+@pytest.mark.parametrize(
+    ("actor", "critic", "alike"),
+    [
+        ({"share_params": False}, {}, True),
+        ({"agent_id": True}, {}, True),
+        ({"share_params": False}, {"agent_id": True}, False),
+        ({"share_params": False}, {"share_params": False}, False),
+        ({}, {}, False),
+    ],
+)
+def test_one_critic_of_one_agents_data_is_said_to_see_no_difference(
+    build: Any, actor: dict[str, Any], critic: dict[str, Any], alike: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = ValueCriticConfig(sees="observation", network=replace(network("mlp"), **critic))
+    cfg = build(algorithm="iddpg" if build is small_maddpg_config else "isac", critic=one)
+    with caplog.at_level(logging.WARNING, "ctde_kit"):
+        replace(cfg, actor=replace(cfg.actor, **actor)).build()
+    assert (ALIKE in caplog.text) == alike
 
 
 def test_random_orders_go_with_neither_recurrent_critics_of_states_nor_clipped_values() -> None:
