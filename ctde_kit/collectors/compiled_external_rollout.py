@@ -154,6 +154,7 @@ class CompiledExternalRollout:
             outputs = self.compiled_take_in([*outputs[:n_acted], *outcome, ended, *self.take_in.draw()])
             steps.put(t, outputs[:n_step])
             self._root = outputs[n_step:]
+        external.obey_masks()
         batch = self.step_layout.unpack(steps.parts, [self.length]).transpose(0, 1)
         return batch, self.root.clone(), recent_resets
 

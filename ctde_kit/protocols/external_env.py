@@ -46,6 +46,10 @@ class ExternalEnv(Capability, Protocol):
         """Wait until ``outcome`` holds what the step gave."""
         ...
 
+    def obey_masks(self) -> None:
+        """From now on random actions obey the masks in ``outcome``, as after ``EnvBase.step``."""
+        ...
+
     def answering(self, step: TensorDictBase, reset: TensorDictBase, /) -> AbstractContextManager[list[TensorDictBase]]:
         """Inside the block nothing runs: ``_step`` gives ``step`` and ``_reset`` gives ``reset``.
 

@@ -37,7 +37,7 @@ class PureEnv:
 class ExternalEnv:
     """As much of a worker env as the choice reads."""
 
-    outcome = begin_step = finish_step = answering = None
+    outcome = begin_step = finish_step = obey_masks = answering = None
     batch_size = torch.Size([60])
 
 

@@ -39,8 +39,10 @@ class ObservationReader:
             observation = {key: value for key, value in observation.items() if key != ACTION_MASK}
         if self._flatten:
             observation = spaces.flatten(self._space, observation)
-        if (np.shape(observation) or (1,)) != self.shape:
-            raise ValueError(f"expected an observation of shape {self.shape}, found {np.shape(observation)}")
+        # Numpy's functions are much slower than an array's own attributes and methods, here and below.
+        shape = observation.shape if isinstance(observation, np.ndarray) else np.shape(observation)
+        if (shape or (1,)) != self.shape:
+            raise ValueError(f"expected an observation of shape {self.shape}, found {shape}")
         return observation
 
 
@@ -52,7 +54,10 @@ def _in_words(space: AnySpace) -> str:
 
 
 class AgentRow:
-    """Views of one agent's entries in one env's row."""
+    """One agent's entries in one env's row, and in ``ended`` and ``terminated`` which flags stand there.
+
+    Flags are written where they change alone, since most steps change none.
+    """
 
     def __init__(
         self,
@@ -66,16 +71,21 @@ class AgentRow:
     ) -> None:
         keys, here = GroupKeys(group.name), (index, slice(position, position + 1))
         self.agent = agent
-        self.alive, self.gone = False, False
+        self.alive, self.gone, self.ended, self.terminated = False, False, False, False
         self.info = InfoRow(index, group.name, position, infos, block)
         self._read = ObservationReader(env.observation_space(agent))
-        self._space = group.agents[agent].action_space
+        space = group.agents[agent].action_space
+        # The space's own shape of an action that is a vector in the block, and the first of actions that are numbers.
+        self._action_shape = None if isinstance(space, spaces.Discrete) else space.shape
+        self._first_action = space.start if isinstance(space, spaces.Discrete) else 0
         self._observation = block[keys.observation][index, position]
+        self._flat_observation = self._observation.shape != self._read.shape
         self._action = block[keys.action][index]
         self._position = position
-        self.reward, self.done = block[keys.reward][here], block[keys.done][here]
-        self.terminated, self.truncated = block[keys.terminated][here], block[keys.truncated][here]
-        self._mask = block[keys.mask][here]
+        self._reward, self._done, self._terminated, self._truncated = (
+            block[key][index, position] for key in (keys.reward, keys.done, keys.terminated, keys.truncated)
+        )
+        self._counts, self._mask = False, block[keys.mask][here]
         self.went_on = block[group.name, WENT_ON][here]
         self._action_mask = block[keys.action_mask][index, position] if keys.action_mask in block else None
         self._waiting = [choice == 0 for n in group.agents[agent].n_choices for choice in range(n)]
@@ -83,32 +93,43 @@ class AgentRow:
     def action(self) -> np.ndarray | np.integer:
         """The action as the environment's own space has it; a copy, since an environment may keep it."""
         action = self._action[self._position]
-        if isinstance(self._space, spaces.Discrete):
-            return action + self._space.start
+        if self._action_shape is None:
+            return action + self._first_action
         # `reshape` alone would be a view of the block.
-        return action.copy().reshape(self._space.shape)
+        return action.copy().reshape(self._action_shape)
 
     def write(self, observation: Any, reward: float, terminated: bool, truncated: bool) -> None:
         """What a live agent got from a step, its last one included; a missing observation is zeros."""
         if observation is None:
             self._observation[...] = 0
         else:
-            # The space's shape, or a vector.
-            self._observation[...] = np.reshape(self._read(observation), self._observation.shape)
-        self.reward[0] = reward
-        self.terminated[0], self.truncated[0], self.done[0] = terminated, truncated, terminated or truncated
+            observation = self._read(observation)
+            self._observation[...] = np.ravel(observation) if self._flat_observation else observation
+        self._reward[0] = reward
+        if terminated or truncated or self.ended:
+            self.write_flags(terminated, truncated)
+
+    def write_flags(self, terminated: bool, truncated: bool) -> None:
+        """Write whether and how the agent has ended."""
+        self.terminated, self.ended = terminated, terminated or truncated
+        self._terminated[0], self._truncated[0], self._done[0] = terminated, truncated, self.ended
+
+    def clear_reward(self) -> None:
+        """A reward of zero; all else stays."""
+        self._reward[0] = 0
 
     def clear(self) -> None:
         """Zeros for an agent that is no longer there; the flags that it ended with stay."""
         self._observation[...] = 0
-        self.reward[0] = 0
+        self._reward[0] = 0
 
     def write_masks(self, there: bool, acts: bool, observation: Any, info: Entries | None) -> None:
         """Write whether the agent counts, and which actions it may take.
 
         While another agent is on turn that is action 0 alone; after its own end it is every action, since none is read.
         """
-        self._mask[0] = there
+        if there is not self._counts:
+            self._counts = self._mask[0] = there
         if self._action_mask is None:
             if info is not None and ACTION_MASK in info:
                 raise ValueError(
@@ -122,5 +143,5 @@ class AgentRow:
             return
         source = observation if self._read.has_action_mask else info
         self._action_mask[...] = True if source is None or ACTION_MASK not in source else source[ACTION_MASK]
-        if not self._action_mask.any():
+        if not np.count_nonzero(self._action_mask):
             raise ValueError(f"{self.agent!r} is to act, but its action_mask allows no action")

@@ -110,6 +110,7 @@ class WorkerEnv(Answering, EnvBase):
         self._pool, self._warned = pool, False
         self._unreported = list(layout.infos)
         self._everyone = np.ones(layout.n_envs, dtype=np.bool_)
+        self._no_seeds = np.full(layout.n_envs, -1, dtype=np.int64)
         self._share(pool.attach(layout), layout)
         self._set_seed(seed)
         self.is_closed = False
@@ -117,7 +118,7 @@ class WorkerEnv(Answering, EnvBase):
     def _share(self, block: Block, layout: BlockLayout) -> None:
         tensors = {key: torch.from_numpy(array) for key, array in block.items()}
         self._went_on = {name: block[name, WENT_ON] for name in self.group_map}
-        self._reported, self._over = block.get(REPORTED), block[DONE]
+        self._reported, self._over, self._ended = block.get(REPORTED), block[DONE], block[last_key(DONE)][:, 0]
         self._actions = {GroupKeys(group.name).action: tensors[GroupKeys(group.name).action] for group in layout.groups}
         at_reset = cast(TensorDict, self.observation_spec.zero().update(self.full_done_spec.zero()).to("cpu"))
         at_step = at_reset.copy().update(self.full_reward_spec.zero().to("cpu"))
@@ -160,8 +161,8 @@ class WorkerEnv(Answering, EnvBase):
         return self._read(self._at_reset)
 
     def _seeds(self, unseeded: np.ndarray) -> np.ndarray:
-        seeds = np.full(len(unseeded), -1, dtype=np.int64)
-        for index in np.flatnonzero(unseeded).tolist():
+        seeds = self._no_seeds.copy()
+        for index in unseeded.nonzero()[0].tolist():
             seeds[index] = env_seed(self._seed, self._epoch, index)
         return seeds
 
@@ -183,11 +184,14 @@ class WorkerEnv(Answering, EnvBase):
     def finish_step(self) -> None:
         """Wait until ``outcome`` holds what the step gave."""
         self._pool.finish()
-        self._unseeded = self._unseeded & ~self.outcome.ended[:, 0].numpy()
-        self._update_masks(self._at_step)
+        self._unseeded = self._unseeded & ~self._ended
         self._warn_of_steps_after_an_end()
-        if self._unreported and self.outcome.ended.any():
+        if self._unreported and self._ended.any():
             self._warn_of_unreported()
+
+    def obey_masks(self) -> None:
+        """From now on random actions obey the masks in ``outcome``."""
+        self._update_masks(self._at_step)
 
     def _write(self, actions: Mapping[Key, Tensor] | TensorDictBase) -> None:
         for key, shared in self._actions.items():
@@ -197,7 +201,7 @@ class WorkerEnv(Answering, EnvBase):
             shared.copy_(action)
 
     def _warn_of_steps_after_an_end(self) -> None:
-        if not self._warned and any(went_on.any() for went_on in self._went_on.values()):
+        if not self._warned and any(np.count_nonzero(went_on) for went_on in self._went_on.values()):
             self._warned = True
             logger.warning(
                 "%s: the environment flags the end and then goes on without the flag; until the reset all is masked, "

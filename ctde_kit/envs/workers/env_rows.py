@@ -98,7 +98,7 @@ def _state_shape(env: AnyParallelEnv) -> tuple[int, ...] | None:
 def read_state(env: AnyParallelEnv) -> np.ndarray:
     """The global state; the entries of a dictionary one after the other, in its order."""
     state: Any = env.state()
-    if isinstance(state, Mapping):
+    if not isinstance(state, np.ndarray) and isinstance(state, Mapping):
         state = np.concatenate([np.ravel(entry) for entry in cast("Mapping[str, Any]", state).values()])
     return np.asarray(state)
 
@@ -144,7 +144,7 @@ class EnvRow:
         """One step; an episode that is over stays as it is, with rewards of zero."""
         if self._finished:
             for row in self._agents:
-                row.reward[0] = 0
+                row.clear_reward()
             return
         actions = {row.agent: row.action() for row in self._acting()}
         observations, rewards, terminations, truncations, infos = self._env.step(actions)
@@ -152,11 +152,11 @@ class EnvRow:
         present, before = set(self._env.agents), self._alive
         for row in self._agents:
             agent = row.agent
-            if row.done[0] or not (row.alive or agent in present):
+            if row.ended or not (row.alive or agent in present):
                 if row.gone and agent in present:
                     raise ValueError(f"{agent!r} came back after its end; keep it in the episode, its actions masked")
-                row.gone = bool(row.done[0]) and agent not in present
-                if agent in present and row.done[0] and not (terminations.get(agent) or truncations.get(agent)):
+                row.gone = row.ended and agent not in present
+                if agent in present and row.ended and not (terminations.get(agent) or truncations.get(agent)):
                     row.went_on[0] = True
                 row.clear()
                 continue
@@ -183,13 +183,13 @@ class EnvRow:
         done, cut = not self._alive, self._steps == self._max_steps
         if cut:
             for row in self._alive:
-                row.truncated[0] = row.done[0] = True
+                row.write_flags(terminated=False, truncated=True)
         self._finished = done or cut
-        terminated = done and all(row.terminated[0] for row in before)
+        terminated = done and all(row.terminated for row in before)
         self._done[0], self._terminated[0] = self._finished, terminated
         self._truncated[0] = self._finished and not terminated
         # Agents that a time limit stopped are still there in the last observation: their value is bootstrapped.
-        return [row for row in before if not row.terminated[0]] if done else self._alive
+        return [row for row in before if not row.terminated] if done else self._alive
 
     def _acting(self) -> list[AgentRow]:
         if self._turns is None:
