@@ -266,6 +266,25 @@ def test_spaces_of_the_rarer_kinds(make: Make) -> None:
     ]
 
 
+class Boards(ToyEnv):
+    """Walkers see their four numbers as a square."""
+
+    def observation_space(self, agent: str) -> spaces.Space[Any]:
+        return spaces.Box(-np.inf, np.inf, (2, 2), np.float32) if agent in WALKERS else super().observation_space(agent)
+
+    def _observe(self, agent: str, action: float) -> Any:
+        observation = super()._observe(agent, action)
+        return observation.reshape(2, 2) if agent in WALKERS else observation
+
+
+def test_flattened_observations_are_the_same_numbers(make: Make) -> None:
+    flat, boards = make(Boards, flatten=True), make(Boards)
+    found, expected = (step(env, env.reset())["walker", "observation"] for env in (flat, boards))
+    assert found.shape == (4, 3, 4)
+    assert found[0, :, 1].tolist() == [1, 11, 21]
+    assert torch.equal(found, expected.flatten(-2))
+
+
 def test_what_stays_as_it_is_is_no_change(make: Make) -> None:
     assert make(ToyEnv).changes == []
 
