@@ -144,16 +144,23 @@ class CompiledExternalRollout:
         device, external = root.device, self.external
         n_step, n_acted = len(self.step_layout.dtypes), len(self.acted_layout.dtypes)
         self._root: Sequence[Tensor] = self.root_layout.pack(root)
-        steps = PackedSteps(self.length)
+        steps, step = PackedSteps(self.length), []
+        noise_to_act = self.act.draw()
         for t in range(self.length):
-            outputs = self.compiled_act([*self._root, *self.act.draw()])
+            outputs = self.compiled_act([*self._root, *noise_to_act])
             external.begin_step(dict(zip(self.action_keys, outputs[n_acted:], strict=True)))
+            # While the envs step: all that need not know what the step gives.
+            if t > 0:
+                steps.put(t - 1, step)
+            noise = self.take_in.draw()
+            if t + 1 < self.length:
+                noise_to_act = self.act.draw()
             external.finish_step()
             outcome = [torch.cat(leaves).to(device) for leaves in (*self.now, *self.last)]
             ended = external.outcome.ended.to(device)
-            outputs = self.compiled_take_in([*outputs[:n_acted], *outcome, ended, *self.take_in.draw()])
-            steps.put(t, outputs[:n_step])
-            self._root = outputs[n_step:]
+            outputs = self.compiled_take_in([*outputs[:n_acted], *outcome, ended, *noise])
+            step, self._root = outputs[:n_step], outputs[n_step:]
+        steps.put(self.length - 1, step)
         external.obey_masks()
         batch = self.step_layout.unpack(steps.parts, [self.length]).transpose(0, 1)
         return batch, self.root.clone(), recent_resets

@@ -89,7 +89,7 @@ class LBFParallelEnv(AnyParallelEnv):
 
     def state(self) -> np.ndarray:
         """All observations, concatenated."""
-        return np.concatenate([self._observations[agent].ravel() for agent in self.possible_agents])
+        return np.concatenate(list(self._observations.values()), axis=None)
 
     def render(self) -> np.ndarray:
         """A picture of the field, uint8 ``[H, W, 3]``."""

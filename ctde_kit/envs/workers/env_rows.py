@@ -98,7 +98,9 @@ def _state_shape(env: AnyParallelEnv) -> tuple[int, ...] | None:
 def read_state(env: AnyParallelEnv) -> np.ndarray:
     """The global state; the entries of a dictionary one after the other, in its order."""
     state: Any = env.state()
-    if not isinstance(state, np.ndarray) and isinstance(state, Mapping):
+    if isinstance(state, np.ndarray):
+        return state
+    if isinstance(state, Mapping):
         state = np.concatenate([np.ravel(entry) for entry in cast("Mapping[str, Any]", state).values()])
     return np.asarray(state)
 
@@ -209,4 +211,4 @@ class EnvRow:
         state = read_state(self._env)
         if state.size != self._state.size:
             raise ValueError(f"expected a state of {self._state.size} numbers, found shape {state.shape}")
-        self._state[...] = state.reshape(self._state.shape)
+        self._state[...] = state if state.shape == self._state.shape else state.reshape(self._state.shape)

@@ -7,6 +7,7 @@ import ctypes
 import gc
 import os
 import pickle
+import selectors
 import signal
 import sys
 import threading
@@ -14,6 +15,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import IO
 
@@ -141,11 +143,12 @@ def serve(
     worker = Worker(factory, indices, block_file, beat)
     try:
         pipe.send_bytes(pickle.dumps(worker.build()))
-        command = _receive(pipe, parent)
+        receive = partial(_receive, pipe, _waiting_for(pipe), parent)
+        command = receive()
         if command != CLOSE:
             worker.attach(pickle.loads(command))
             pipe.send_bytes(DONE)
-        while command != CLOSE and (command := _receive(pipe, parent)) != CLOSE:
+        while command != CLOSE and (command := receive()) != CLOSE:
             if command.startswith(RENDER):
                 pipe.send_bytes(pickle.dumps(worker.render(int(command.removeprefix(RENDER)))))
                 continue
@@ -157,9 +160,16 @@ def serve(
             pipe.send_bytes(pickle.dumps(worker.failure(error)))
 
 
-def _receive(pipe: Connection, parent: int) -> bytes:
+def _waiting_for(pipe: Connection) -> selectors.BaseSelector:
+    # `pipe.poll` makes a selector at each call, which takes as long as all else that a message does.
+    selector = selectors.DefaultSelector()
+    selector.register(pipe, selectors.EVENT_READ)
+    return selector
+
+
+def _receive(pipe: Connection, selector: selectors.BaseSelector, parent: int) -> bytes:
     # Other workers hold copies of the pipe, so its end is no sure sign of the parent's death; its process id is.
-    while not pipe.poll(_PARENT_CHECK):
+    while not selector.select(_PARENT_CHECK):
         if os.getppid() != parent:
             signal.alarm(0)  # leaves time to close the environments; `_die_with` still limits it
             return CLOSE
