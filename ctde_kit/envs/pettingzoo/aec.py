@@ -12,7 +12,7 @@ from pettingzoo.utils.conversions import (
     parallel_to_aec_wrapper,
     turn_based_aec_to_parallel_wrapper,
 )
-from pettingzoo.utils.wrappers import OrderEnforcingWrapper
+from pettingzoo.utils.wrappers import AssertOutOfBoundsWrapper, ClipOutOfBoundsWrapper, OrderEnforcingWrapper
 
 from ctde_kit.errors import UserError
 
@@ -21,6 +21,9 @@ AnyParallelEnv: TypeAlias = ParallelEnv[str, Any, Any]
 AnySpace: TypeAlias = Space[Any]
 Entries: TypeAlias = dict[str, Any]
 """An observation, action or info for each agent, as the environment gives or takes it."""
+
+# They change neither observations nor states.
+_CHECKS = (AssertOutOfBoundsWrapper, ClipOutOfBoundsWrapper, OrderEnforcingWrapper)
 
 
 class AECAsParallel(AnyParallelEnv):
@@ -32,7 +35,8 @@ class AECAsParallel(AnyParallelEnv):
     observes before it is removed, and the others after it, when it is settled whose turn it is.
 
     Differences from ``pettingzoo.utils.conversions``: the two conversions are one class; nothing is observed twice
-    (which takes a third of an MPE step); and the wrapper that only checks the order of calls is left out.
+    (which takes a third of an MPE step), for the state of an MPE2 environment neither; and the wrapper that only checks
+    the order of calls is left out.
 
     Raises ``RuntimeError`` where a parallelizable environment breaks its promise (an agent ends within a cycle).
 
@@ -51,6 +55,8 @@ class AECAsParallel(AnyParallelEnv):
         self.possible_agents = list(aec.possible_agents)
         self.agents = list(aec.possible_agents)
         self.render_mode = getattr(aec, "render_mode", None)
+        self._state_is_observed = _state_is_observed(aec)
+        self._observations: Entries = {}
 
     @property
     def acting_agents(self) -> list[str]:
@@ -77,7 +83,8 @@ class AECAsParallel(AnyParallelEnv):
         aec = self._aec
         aec.reset(seed=seed, options=options)
         self.agents = list(aec.agents)
-        return {agent: aec.observe(agent) for agent in self.agents}, dict(aec.infos)
+        self._observations = {agent: aec.observe(agent) for agent in self.agents}
+        return dict(self._observations), dict(aec.infos)
 
     def step(self, actions: Entries) -> tuple[Entries, dict[str, float], dict[str, bool], dict[str, bool], Entries]:
         """Step every acting agent, in turn."""
@@ -99,6 +106,7 @@ class AECAsParallel(AnyParallelEnv):
         observations = {agent: aec.observe(agent) for agent in ended}
         self._remove_ended()
         observations.update({agent: aec.observe(agent) for agent in aec.agents if agent not in observations})
+        self._observations = dict(observations)
         return observations, rewards, terminations, truncations, infos
 
     def _remove_ended(self) -> None:
@@ -112,6 +120,8 @@ class AECAsParallel(AnyParallelEnv):
         # An environment may keep an attribute of that name for itself, which wrappers would call.
         if not callable(getattr(self.unwrapped, "state", None)):
             raise NotImplementedError
+        if self._state_is_observed and len(self._observations) == len(self.possible_agents):
+            return np.concatenate([self._observations[agent] for agent in self.possible_agents], axis=None)
         return self._aec.state()
 
     def render(self) -> np.ndarray | str | list[object] | None:
@@ -121,6 +131,15 @@ class AECAsParallel(AnyParallelEnv):
     def close(self) -> None:
         """Close the AEC environment."""
         self._aec.close()
+
+
+def _state_is_observed(aec: AECEnv[str, Any, Any]) -> bool:
+    """Whether the state is all agents' observations in a row, as in MPE2, which computes each anew for it."""
+    env: Any = aec
+    while type(env) in _CHECKS:
+        env = env.env
+    methods = (getattr(type(env), name, None) for name in ("observe", "state"))
+    return all(getattr(method, "__module__", "") == "mpe2._mpe_utils.simple_env" for method in methods)
 
 
 def as_parallel(env: object) -> AnyParallelEnv:

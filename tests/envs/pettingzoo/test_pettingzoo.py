@@ -9,9 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from pettingzoo.utils.conversions import aec_to_parallel, parallel_to_aec, turn_based_aec_to_parallel
+from pettingzoo.utils.wrappers import BaseWrapper
 from tensordict import TensorDictBase
 from torchrl.envs import RewardSum, TransformedEnv
 from torchrl.envs.libs.pettingzoo import PettingZooWrapper
@@ -199,6 +201,35 @@ def test_parallel_views_of_aec_environments() -> None:
     drawn.reset(seed=0)
     assert drawn.render().shape == (700, 700, 3)
     drawn.close()
+
+
+@pytest.mark.parametrize("name", ["simple_spread_v3", "simple_tag_v3", "simple_world_comm_v3", "simple_crypto_v3"])
+def test_mpes_state_is_read_from_what_was_observed(name: str) -> None:
+    env: Any = as_parallel(pettingzoo_factory(f"mpe2/{name}", max_cycles=4)())
+    scenario, seen = env.unwrapped.scenario, []
+    env.reset(seed=0)
+    for _ in range(4):
+        env.step({agent: env.action_space(agent).sample() for agent in env.agents})
+        expected, observe = env.unwrapped.state(), scenario.observation
+        scenario.observation = lambda *args, observe=observe: (seen.append(args), observe(*args))[1]
+        assert np.array_equal(env.state(), expected)
+        assert env.state().dtype == expected.dtype
+        scenario.observation = observe
+    assert not env.agents, "the last step has a state, too"
+    assert not seen
+
+
+class Doubled(BaseWrapper):
+    """Shows twice what there is."""
+
+    def observe(self, agent: str) -> Any:
+        return 2 * super().observe(agent)
+
+
+def test_a_wrapper_of_observations_leaves_the_state_alone() -> None:
+    env: Any = as_parallel(Doubled(pettingzoo_factory("mpe2/simple_spread_v3")().aec_env))
+    env.reset(seed=0)
+    assert np.array_equal(env.state(), env.unwrapped.state())
 
 
 def test_a_cycle_of_a_parallelizable_environment_is_one_step() -> None:
