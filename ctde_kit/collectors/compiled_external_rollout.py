@@ -144,14 +144,12 @@ class CompiledExternalRollout:
         device, external = root.device, self.external
         n_step, n_acted = len(self.step_layout.dtypes), len(self.acted_layout.dtypes)
         self._root: Sequence[Tensor] = self.root_layout.pack(root)
-        steps, step = PackedSteps(self.length), []
+        steps = PackedSteps(self.length)
         noise_to_act = self.act.draw()
         for t in range(self.length):
             outputs = self.compiled_act([*self._root, *noise_to_act])
             external.begin_step(dict(zip(self.action_keys, outputs[n_acted:], strict=True)))
-            # While the envs step: all that need not know what the step gives.
-            if t > 0:
-                steps.put(t - 1, step)
+            # While the envs step: all random numbers up to the next step, in the eager path's order.
             noise = self.take_in.draw()
             if t + 1 < self.length:
                 noise_to_act = self.act.draw()
@@ -159,8 +157,8 @@ class CompiledExternalRollout:
             outcome = [torch.cat(leaves).to(device) for leaves in (*self.now, *self.last)]
             ended = external.outcome.ended.to(device)
             outputs = self.compiled_take_in([*outputs[:n_acted], *outcome, ended, *noise])
-            step, self._root = outputs[:n_step], outputs[n_step:]
-        steps.put(self.length - 1, step)
+            steps.put(t, outputs[:n_step])
+            self._root = outputs[n_step:]
         external.obey_masks()
         batch = self.step_layout.unpack(steps.parts, [self.length]).transpose(0, 1)
         return batch, self.root.clone(), recent_resets

@@ -20,7 +20,6 @@ from torchrl.envs import StepCounter, Transform
 from ctde_kit.collectors import RolloutCollector
 from ctde_kit.envs.workers import WorkerEnv, WorkerError
 from ctde_kit.errors import NotFiniteError, UserError
-from ctde_kit.graph.packing import PackedSteps
 from ctde_kit.graph.tracing import Graph
 from ctde_kit.modules import TeamPolicy
 from ctde_kit.recipes.wiring.transforms import with_transforms
@@ -126,7 +125,7 @@ def test_a_loaded_collector_goes_on_bit_for_bit(collect: Collect, graphs: None) 
     assert_same(continued, batches(loaded))
 
 
-def test_steps_are_stored_and_numbers_drawn_while_the_envs_step(
+def test_random_numbers_are_drawn_while_the_envs_step(
     collect: Collect, graphs: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     collector: Any = collect(True)
@@ -137,12 +136,11 @@ def test_steps_are_stored_and_numbers_drawn_while_the_envs_step(
         return lambda *args: (events.append(name), function(*args))[1]
 
     env = collector.env.base_env
-    for owner, name in ((env, "begin_step"), (env, "finish_step"), (PackedSteps, "put"), (Graph, "draw")):
+    for owner, name in ((env, "begin_step"), (env, "finish_step"), (Graph, "draw")):
         monkeypatch.setattr(owner, name, noting(name, getattr(owner, name)))
     collector.rollout()
-    first, last = ["begin_step", "draw", "draw", "finish_step"], ["begin_step", "put", "draw", "finish_step", "put"]
-    between = ["begin_step", "put", "draw", "draw", "finish_step"]
-    assert events == ["draw", *first, *between * (LENGTH - 2), *last]
+    steps = ["begin_step", "draw", "draw", "finish_step"] * (LENGTH - 1)
+    assert events == ["draw", *steps, "begin_step", "draw", "finish_step"]
 
 
 def test_compiling_leaves_the_random_stream_alone(collect: Collect, graphs: None) -> None:
