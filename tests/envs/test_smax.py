@@ -180,6 +180,9 @@ def test_a_step_on_is_a_step_and_a_reset_where_it_ended() -> None:
         assert equal_rows(now, data, rows)
         assert torch.equal(env.elapsed, other.elapsed)
     assert resets > 3
+    other.obey_masks()
+    chosen = other.full_action_spec["agents", "action"].rand()
+    assert data["agents", "action_mask"].gather(-1, chosen.unsqueeze(-1)).all()
     one, two = env.state_dict()["battles"], other.state_dict()["battles"]
     assert all(torch.equal(one[name], two[name]) for name in one)
 

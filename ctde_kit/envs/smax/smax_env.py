@@ -170,7 +170,10 @@ class SmaxEnv(Answering, EnvBase):
         self._show(stepped.last, outcome.last, rewards)
         self.elapsed.masked_fill_(outcome.ended, 0)
         self._show(stepped.now, outcome.now, rewards)
-        self._offered(outcome.now)
+
+    def obey_masks(self) -> None:
+        """From now on random actions obey the masks in ``outcome``."""
+        self._offered(self._now)
 
     def _show(self, seen: Seen, output: TensorDictBase, rewards: Tensor | None = None) -> None:
         """Write observations, done flags and rewards of a batch to ``output``."""
