@@ -157,7 +157,7 @@ class MADDPGConfig(RecipeConfig):
         policy = wiring.team_policy(self, team, run.device)
         actors: dict[str, Any] = policy.learners
         learning = wiring.learning_team(team, policy)
-        wiring.say_agents_are_alike(self.actor, self.critic)
+        wiring.say_agents_are_alike(self.actor, self.critic, learning)
         critics = wiring.critics_of_actions(self.critic, team, learning, run.device)
         twins = wiring.critics_of_actions(self.critic, team, learning, run.device) if self.twin_critics else {}
         wiring.check_sees_others(

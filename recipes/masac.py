@@ -130,7 +130,7 @@ class MASACConfig(RecipeConfig):
         policy = wiring.team_policy(self, team, run.device, latent_dim=self.mutual_information.latent_size)
         actors = wiring.learners_of(policy, ck.MultiAgentActor)
         learning = wiring.learning_team(team, policy)
-        wiring.say_agents_are_alike(self.actor, self.critic)
+        wiring.say_agents_are_alike(self.actor, self.critic, learning)
         critics = wiring.critics_of_actions(self.critic, team, learning, run.device)
         twins = wiring.critics_of_actions(self.critic, team, learning, run.device) if self.twin_critics else {}
         all_critics = [*critics.values(), *twins.values()]

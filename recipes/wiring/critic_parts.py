@@ -48,14 +48,16 @@ def critics_of_actions(
         return {group.name: critic.build_action_value(team, group).to(device) for group in learning}
 
 
-def say_agents_are_alike(actor: NetworkConfig, critic: CriticConfig) -> None:
+def say_agents_are_alike(actor: NetworkConfig, critic: CriticConfig, team: TeamSpec) -> None:
     """Warn where agents act apart and share a critic of actions that sees one agent's data, whoever's they are."""
     blind = isinstance(critic, ValueCriticConfig) and critic.sees == "observation" and not critic.network.agent_id
     act_apart = actor.weight_sharing is not True or actor.agent_id
-    if blind and act_apart and critic.network.weight_sharing is True:
+    groups = [group.name for group in team.groups if group.n_agents > 1]
+    if groups and blind and act_apart and critic.network.weight_sharing is True:
         logger.warning(
-            "the agents' actors differ, and their one critic cannot tell agents apart; where the same action of two "
-            "agents does different things, use critic.network.agent_id=true or critic.network.share_params=false"
+            "%s: the agents' actors differ, and their one critic cannot tell agents apart; where an action does other "
+            "things in other agents, use critic.network.agent_id=true or critic.network.share_params=false",
+            " and ".join(groups),
         )
 
 

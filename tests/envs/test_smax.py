@@ -218,6 +218,22 @@ def test_a_step_that_was_begun_is_no_part_of_what_follows(env: SmaxEnv) -> None:
     assert equal(act(env, data.clone(), action), expected)
 
 
+def test_a_seed_set_in_the_middle_of_a_step_is_kept(env: SmaxEnv) -> None:
+    env.reset()
+    env.begin_step({("agents", "action"): torch.full((N_ENVS, N_AGENTS), 4)})
+    env.set_seed(77)
+    first = env.reset()
+    env.set_seed(77)
+    assert equal(env.reset(), first)
+    with pytest.raises(AssertionError, match="begin_step comes before finish_step"):
+        env.finish_step()
+
+
+def test_devices_out_of_reach_are_refused() -> None:
+    with pytest.raises(UserError, match="device: expected cpu, where this JAX computes, found cuda:0"):
+        SmaxEnv(2, "3m", device="cuda:0")
+
+
 def test_an_answering_env_does_not_run(env: SmaxEnv) -> None:
     root = env.reset()
     step = root.clone().update(env.full_reward_spec.zero())

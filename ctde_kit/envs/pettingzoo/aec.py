@@ -35,7 +35,8 @@ class AECAsParallel(AnyParallelEnv):
     observes before it is removed, and the others after it, when it is settled whose turn it is.
 
     Differences from ``pettingzoo.utils.conversions``: the two conversions are one class; nothing is observed twice
-    (which takes a third of an MPE step), for the state of an MPE2 environment neither; and the wrapper that only checks
+    (which takes a third of an MPE step), for the state of an MPE2 environment neither, which is what was given as
+    observations, in the same memory; and the wrapper that only checks
     the order of calls is left out.
 
     Raises ``RuntimeError`` where a parallelizable environment breaks its promise (an agent ends within a cycle).

@@ -19,7 +19,8 @@ def to_torch(array: Any, device: torch.device) -> Tensor:
 def to_jax(tensor: Tensor) -> Any:
     """The array of a tensor, in the same memory; a tensor of bools is copied."""
     if tensor.dtype == torch.bool:
-        return jnp.asarray(tensor.cpu().numpy())
+        # JAX may read it after this returns, when the caller's tensor has changed.
+        return jnp.asarray(tensor.cpu().numpy().copy())
     return jnp.from_dlpack(tensor.contiguous())
 
 

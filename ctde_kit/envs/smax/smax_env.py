@@ -28,8 +28,8 @@ WON = (KEYS.group, INFO, "won")
 class SmaxEnv(Answering, EnvBase):
     """SMAX (Rutherford et al. 2024, "JaxMARL"): allies against a scripted enemy, after StarCraft's SMAC.
 
-    All battles are stepped by one compiled function of JAX, whose arrays torch reads and writes without a copy
-    (``dlpack``).
+    All battles are stepped by one compiled function of JAX, and torch copies what it shows (by way of ``dlpack``). In
+    compiled rollouts (``ExternalEnv``) that function also begins a new battle where one ends.
 
     Entries, of the group ``agents``:
 
@@ -54,8 +54,8 @@ class SmaxEnv(Answering, EnvBase):
         arguments: of JaxMARL's ``SMAX``, such as ``see_enemy_actions``.
 
     Raises:
-        UserError: where ``jaxmarl`` is missing, for an unknown map, for arguments that SMAX takes from the map, and for
-            continuous actions.
+        UserError: where ``jaxmarl`` is missing, for a device that JAX does not reach, for an unknown map, for arguments
+            that SMAX takes from the map, and for continuous actions.
     """
 
     def __init__(
@@ -70,11 +70,12 @@ class SmaxEnv(Answering, EnvBase):
     ):
         super().__init__(device=torch.device(device), batch_size=torch.Size([num_envs]))
         self._battles = _battles(map_name, arguments)
+        _check_device(self.device)
         self.max_steps, agents = max_steps, self._battles.agents
         self.group_map = {KEYS.group: agents}
         self.elapsed = torch.zeros(num_envs, 1, dtype=torch.long, device=self.device)
-        self._set_seed(seed)
         self._begun: Stepped | None = None
+        self._set_seed(seed)
         self._keys, self._state, seen = self._battles.reset(self._keys)
         self._set_specs(len(agents), seen)
         empty = [
@@ -111,7 +112,7 @@ class SmaxEnv(Answering, EnvBase):
         import jax  # pyright: ignore[reportMissingImports]  # an extra
 
         seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
-        self._keys = jax.random.split(jax.random.key(seed), self.batch_size[0])
+        self._keys, self._begun = jax.random.split(jax.random.key(seed), self.batch_size[0]), None
 
     def _reset(self, tensordict: TensorDictBase | None = None) -> TensorDictBase:
         if self._stand_in is not None:
@@ -218,6 +219,15 @@ class SmaxEnv(Answering, EnvBase):
         self._begun = None
         self._now.update_(state_dict["last"])
         self._offered(self._now)
+
+
+def _check_device(device: torch.device | None) -> None:
+    import jax  # pyright: ignore[reportMissingImports]  # an extra
+
+    if device is not None and device.type != "cpu" and jax.default_backend() == "cpu":
+        raise UserError(
+            f"device: expected cpu, where this JAX computes, found {device}; install JAX for the GPU to use it"
+        )
 
 
 def _float32(shape: Sequence[int]) -> TensorSpec:

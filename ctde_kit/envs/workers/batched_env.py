@@ -246,7 +246,7 @@ class WorkerEnv(Answering, EnvBase):
     def render_frame(self, env_index: int = 0) -> np.ndarray:
         """A picture uint8 ``[H, W, 3]`` of one environment.
 
-        Raises ``UserError`` where the environments were not built with ``render_mode="rgb_array"``.
+        Raises ``UserError`` where the environments draw none, as without ``render_mode="rgb_array"``.
         """
         return self._pool.render(env_index)
 

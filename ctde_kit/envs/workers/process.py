@@ -104,7 +104,7 @@ class Worker:
             picture = env.render()
         except NotImplementedError:
             return None
-        return np.ascontiguousarray(picture, dtype=np.uint8) if isinstance(picture, np.ndarray) else None
+        return None if picture is None or isinstance(picture, str) else np.ascontiguousarray(picture, dtype=np.uint8)
 
     def close(self) -> None:
         """Close the environments."""
