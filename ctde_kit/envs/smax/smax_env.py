@@ -78,14 +78,9 @@ class SmaxEnv(Answering, EnvBase):
         self._set_seed(seed)
         self._keys, self._state, seen = self._battles.reset(self._keys)
         self._set_specs(len(agents), seen)
-        empty = [
-            self.observation_spec.zero().update(self.full_done_spec.zero()).update(self.full_reward_spec.zero())
-            for _ in range(2)
-        ]
-        ended = torch.zeros(num_envs, 1, dtype=torch.bool, device=self.device)
-        self.outcome = Outcome(now=empty[0], last=empty[1], ended=ended)
-        self._now = empty[0]
-        self._show(seen, self._now)
+        zero = self.observation_spec.zero().update(self.full_done_spec.zero()).update(self.full_reward_spec.zero())
+        self.outcome = Outcome(now=zero, last=zero.clone(), ended=zero.get(DONE).clone())
+        self._show(seen, self.outcome.now)
 
     def _set_specs(self, n_agents: int, seen: Seen) -> None:
         batch, group = self.batch_size[0], (self.batch_size[0], n_agents)
@@ -125,17 +120,17 @@ class SmaxEnv(Answering, EnvBase):
         if mask is None or bool(mask.all()):
             self._keys, self._state = keys, state
             self.elapsed.zero_()
-            self._show(seen, self._now)
+            self._show(seen, self.outcome.now)
         else:
             self._keys, self._state = self._battles.choose(
                 to_jax(mask.reshape(-1)), (keys, state), (self._keys, self._state)
             )
             self.elapsed.masked_fill_(mask.reshape(-1, 1), 0)
-            others = self._now.clone()
-            self._show(seen, self._now)
-            kept: Any = torch.where(mask.reshape(-1), self._now, others)
-            self._now.copy_(kept)
-        return self._offered(self._now.exclude(KEYS.reward).clone())
+            others = self.outcome.now.clone()
+            self._show(seen, self.outcome.now)
+            kept: Any = torch.where(mask.reshape(-1), self.outcome.now, others)
+            self.outcome.now.copy_(kept)
+        return self._offered(self.outcome.now.exclude(KEYS.reward).clone())
 
     def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
         if self._stand_in is not None:
@@ -146,8 +141,8 @@ class SmaxEnv(Answering, EnvBase):
         actions = to_jax(tensordict.get(KEYS.action).to(torch.int32))
         self._keys, self._state, seen, rewards = self._battles.step(self._keys, self._state, actions)
         self.elapsed.add_(1)
-        self._show(seen, self._now, to_torch(rewards, self.device))
-        return self._offered(self._now.clone())
+        self._show(seen, self.outcome.now, to_torch(rewards, self.device))
+        return self._offered(self.outcome.now.clone())
 
     def begin_step(self, actions: Mapping[Key, Tensor]) -> None:
         """Begin a step of every battle, and a new battle where one ends in it."""
@@ -174,7 +169,7 @@ class SmaxEnv(Answering, EnvBase):
 
     def obey_masks(self) -> None:
         """From now on random actions obey the masks in ``outcome``."""
-        self._offered(self._now)
+        self._offered(self.outcome.now)
 
     def _show(self, seen: Seen, output: TensorDictBase, rewards: Tensor | None = None) -> None:
         """Write observations, done flags and rewards of a batch to ``output``."""
@@ -208,7 +203,7 @@ class SmaxEnv(Answering, EnvBase):
         from ctde_kit.envs.smax.exchange import saved
 
         battles: dict[str, Tensor] = saved(self._keys, self._state)
-        return {"battles": battles, "elapsed": self.elapsed.clone(), "last": self._now.clone().to_dict()}
+        return {"battles": battles, "elapsed": self.elapsed.clone(), "last": self.outcome.now.clone().to_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a state that an env of the same map and size gave, bit for bit."""
@@ -217,8 +212,8 @@ class SmaxEnv(Answering, EnvBase):
         self._keys, self._state = restored(state_dict["battles"], self._state)
         self.elapsed.copy_(state_dict["elapsed"])
         self._begun = None
-        self._now.update_(state_dict["last"])
-        self._offered(self._now)
+        self.outcome.now.update_(state_dict["last"])
+        self._offered(self.outcome.now)
 
 
 def _check_device(device: torch.device | None) -> None:

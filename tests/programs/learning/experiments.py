@@ -177,6 +177,17 @@ HALF_CHEETAH = [
     "evaluation.episodes=8",
     "checkpoint.every_frames=100000",
 ]
+HALF_CHEETAH_OPTIONS = {
+    "maddpg": ["lr=0.001", "updates_per_frame=0.1", "evaluation.every_frames=100000"],
+    "facmac": [
+        "critic.network.share_params=false",
+        "lr=0.0005",
+        "learning_starts=10000",
+        "mixer.embed_dim=64",
+        "updates_per_frame=0.05",
+        "evaluation.every_frames=50000",
+    ],
+}
 
 CUE = ["task=communication/cue", "frames_per_batch=1200", "total_frames=30000", "evaluation.episodes=500"]
 CUE_OPTIONS = {
@@ -271,52 +282,33 @@ EXPERIMENTS: dict[str, Experiment] = {
         page="competition",
     ),
     **{
-        f"mappo_smax_{map_name}": Experiment(
-            "mappo",
-            [f"task=smax/{map_name}", *BATTLE],
+        f"{recipe}_smax_{map_name}": Experiment(
+            recipe,
+            [f"task=smax/{map_name}", *options],
             "eval/agents/info/won_last",
-            0.8,
+            bar,
             seeds=REPORTED_SEEDS[:1],
             ylabel="share of battles won, greedy",
             page="smax",
         )
-        for map_name in ("3m", "2s3z")
+        for recipe, map_name, options, bar in (
+            ("mappo", "3m", BATTLE, 0.8),
+            ("mappo", "2s3z", BATTLE, 0.8),
+            ("qmix", "2s3z", QMIX_BATTLE, 0.5),
+        )
     },
-    "maddpg_half_cheetah": Experiment(
-        "maddpg",
-        [*HALF_CHEETAH, "lr=0.001", "updates_per_frame=0.1", "evaluation.every_frames=100000"],
-        "eval/return_mean",
-        1500.0,
-        seeds=REPORTED_SEEDS[:1],
-        ylabel="greedy episode return",
-        page="half_cheetah",
-    ),
-    "facmac_half_cheetah": Experiment(
-        "facmac",
-        [
-            *HALF_CHEETAH,
-            "critic.network.share_params=false",
-            "lr=0.0005",
-            "learning_starts=10000",
-            "mixer.embed_dim=64",
-            "updates_per_frame=0.05",
-            "evaluation.every_frames=50000",
-        ],
-        "eval/return_mean",
-        1500.0,
-        seeds=REPORTED_SEEDS[:1],
-        ylabel="greedy episode return",
-        page="half_cheetah",
-    ),
-    "qmix_smax_2s3z": Experiment(
-        "qmix",
-        ["task=smax/2s3z", *QMIX_BATTLE],
-        "eval/agents/info/won_last",
-        0.5,
-        seeds=REPORTED_SEEDS[:1],
-        ylabel="share of battles won, greedy",
-        page="smax",
-    ),
+    **{
+        f"{recipe}_half_cheetah": Experiment(
+            recipe,
+            [*HALF_CHEETAH, *options],
+            "eval/return_mean",
+            1500.0,
+            seeds=REPORTED_SEEDS[:1],
+            ylabel="greedy episode return",
+            page="half_cheetah",
+        )
+        for recipe, options in HALF_CHEETAH_OPTIONS.items()
+    },
     "mappo_simple_spread": Experiment(
         "mappo",
         [
