@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 from torch._guards import TracingContext, tracing
+from torch._subclasses import FakeTensorMode
 from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import (
     disable_proxy_modes_tracing,
@@ -25,8 +26,9 @@ from ctde_kit.graph.folding import fold_constants
 from ctde_kit.graph.mode import TracingMode
 from ctde_kit.graph.rounding import decompositions, keep_kernels
 from ctde_kit.graph.static_buffers import Compiled, with_static_buffers
-from ctde_kit.graph.toolchain import missing_toolchain, report_long_compile
+from ctde_kit.graph.toolchain import missing_toolchain, report_long_compile, trusted
 from ctde_kit.graph.trace_error import TraceError
+from ctde_kit.graph.vector_strides import plain_strides
 
 Function = Callable[[list[Tensor]], Sequence[Tensor]]
 
@@ -86,7 +88,9 @@ def trace(function: Function, inputs: Sequence[Tensor], live: Iterable[Tensor] =
     """
     draws: list[tuple[Source | None, DrawSpec]] = []
     try:
-        module = make_fx(_observed(function, draws), tracing_mode="real")([x.detach() for x in inputs])
+        # One mode for the shapes of all nodes; without it, make_fx builds another one for each operation.
+        with tracing(TracingContext(FakeTensorMode(allow_fallback_kernels=True))):
+            module = make_fx(_observed(function, draws), tracing_mode="real")([x.detach() for x in inputs])
     except RuntimeError as error:
         if "get value out of a tracing tensor" not in str(error):
             raise
@@ -231,11 +235,11 @@ def compile_graph(graph: Graph, *, threads: int | None = None, largest: int = 50
     use_cpp_kernels(graph.module)
     placeholders = [node.meta["val"] for node in graph.module.graph.nodes if node.op == "placeholder"]
     # Tanh by way of exp is three times as fast as a vector library's, and as precise.
-    options = {"cpp.threads": threads or -1, "triton.cudagraphs": True, "cpp.use_decompose_tanh": True}
+    options = {"cpp.threads": threads or -1, "triton.cudagraphs": True, "cpp.use_decompose_tanh": True, **trusted()}
     fake_mode = placeholders[0].fake_mode
     fake_mode.allow_non_fake_inputs = True  # the constants
     context = TracingContext(fake_mode)
-    with torch.no_grad(), tracing(context), inductor_config.patch(options):
+    with torch.no_grad(), tracing(context), inductor_config.patch(options), plain_strides():
         # Live tensors stay where they are: a CUDA graph reads and changes them in place.
         fixed = range(len(placeholders) - len(graph.live), len(placeholders))
         compiled: Any = compile_fx_inner(graph.module, placeholders, static_input_idxs=fixed)
