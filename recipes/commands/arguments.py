@@ -53,6 +53,14 @@ def several_jobs(arguments: list[str]) -> bool:
     return any(argument in MULTIRUN or argument.startswith("study=") for argument in arguments)
 
 
+def has_several_values(argument: str) -> bool:
+    """Whether ``NAME=VALUE`` has several values, one for each job, as hydra reads it."""
+    try:
+        return OverridesParser.create().parse_override(argument).is_sweep_override()
+    except HydraException:
+        return False
+
+
 def is_true(argument: str) -> bool:
     """Whether the argument ``NAME=VALUE`` says true, however it is written.
 

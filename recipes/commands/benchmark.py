@@ -14,6 +14,7 @@ from ctde_kit.cores import usable_cores
 from ctde_kit.errors import RunStopped, UserError
 from ctde_kit.recipes.commands.application import compose
 from ctde_kit.recipes.commands.arguments import close_choices, in_same_folder
+from ctde_kit.recipes.commands.arguments import has_several_values
 from ctde_kit.recipes.commands.ignored import check_read
 from ctde_kit.recipes.commands.loading import read_config
 from ctde_kit.recipes.commands.options import CONF, Options, options_of
@@ -196,6 +197,11 @@ def _hint(name: str, known: Iterable[str]) -> str:
 
 def _composed(run: PlannedRun) -> RecipeConfig:
     """The checked configuration of a run."""
+    for option in filter(has_several_values, run.options):
+        raise UserError(
+            f"{option}: each run has one value; write the variants in a file, as in `recipes: {{FIRST: {run.recipe} "
+            "OPTION=VALUE, SECOND: ...}`"
+        )
     options = Options.of(RECIPES[run.recipe].config, run.recipe)
     overrides = checked_overrides(run.recipe, options, [f"task={run.task}", *run.options])
     config = recipe_config(compose(run.recipe, overrides))

@@ -309,6 +309,32 @@ EXPERIMENTS: dict[str, Experiment] = {
         )
         for recipe, options in HALF_CHEETAH_OPTIONS.items()
     },
+    "mappo_warehouse": Experiment(
+        "mappo",
+        [
+            "task=rware/tiny_2ag",
+            "task.n_envs=16",
+            "task.n_workers=1",
+            "frames_per_batch=8000",
+            "minibatch_frames=2000",
+            "epochs=4",
+            "lr=0.0005",
+            "actor.num_cells=[128,128]",
+            "actor.agent_id=true",
+            "critic.network.num_cells=[128,128]",
+            "normalize_rewards=true",
+            "total_frames=3000000",
+            "evaluation.every_frames=250000",
+            "evaluation.episodes=32",
+            "checkpoint.every_frames=500000",
+        ],
+        "eval/return_sum",
+        0.2,
+        seeds=REPORTED_SEEDS[:1],
+        horizontals={"random": 0.0},
+        ylabel="shelves delivered per episode, greedy",
+        page="warehouse",
+    ),
     "mappo_simple_spread": Experiment(
         "mappo",
         [
