@@ -13,8 +13,7 @@ import yaml
 from ctde_kit.cores import usable_cores
 from ctde_kit.errors import RunStopped, UserError
 from ctde_kit.recipes.commands.application import compose
-from ctde_kit.recipes.commands.arguments import close_choices, in_same_folder
-from ctde_kit.recipes.commands.arguments import has_several_values
+from ctde_kit.recipes.commands.arguments import close_choices, has_several_values, in_same_folder
 from ctde_kit.recipes.commands.ignored import check_read
 from ctde_kit.recipes.commands.loading import read_config
 from ctde_kit.recipes.commands.options import CONF, Options, options_of
