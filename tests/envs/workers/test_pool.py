@@ -295,6 +295,31 @@ def test_no_worker_outlives_its_parent(end: str) -> None:
     assert_no_worker_is_left(code, n_workers=4)
 
 
+CLOSING = """
+import os, sys, signal, time
+sys.path.insert(0, {path!r})
+from pathlib import Path
+from tests.envs.toys import ToyEnv
+from ctde_kit.envs.workers import worker_env
+class Closing(ToyEnv):
+    def close(self):
+        Path({folder!r}, str(os.getpid())).touch()
+env = worker_env(Closing, n_envs=4, n_workers=2)
+env.reset()
+print(time.monotonic(), *[process.pid for process in env._pool._processes], flush=True)
+if os.fork() == 0:
+    os.close(1), os.close(2), time.sleep(40), os._exit(0)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.timeout(120)
+def test_environments_are_closed_where_the_parent_is_killed(tmp_path: Path) -> None:
+    """Though another process holds the pipes open, so that no worker sees their end."""
+    assert_no_worker_is_left(CLOSING.format(path=str(Path(__file__).parents[3]), folder=str(tmp_path)), n_workers=2)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("in_c", [True, False])
