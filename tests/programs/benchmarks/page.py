@@ -85,8 +85,8 @@ def iterations_table(result: dict[str, Any]) -> list[str]:
     return [*lines, "", f"`{result['command']}`; {result['machine']}; {result['date']}."]
 
 
-def recurrent_table(result: dict[str, Any]) -> list[str]:
-    """Whole iterations with GRUs beside BenchMARL's and JaxMARL's, with the rounds apart."""
+def rounds_table(result: dict[str, Any]) -> list[str]:
+    """Whole iterations beside other programs', with the rounds apart."""
     lines = ["| program | frames per second | rounds |", "|---|---|---|"]
     for told in result.values():
         for program, speed in told["programs"].items():
@@ -159,7 +159,8 @@ def plot(results: list[dict[str, Any]]) -> None:
 TABLES = {
     "vmas_step": step_table,
     "training_speed": training_table,
-    "recurrent_speed": recurrent_table,
+    "recurrent_speed": rounds_table,
+    "jaxmarl_speed": rounds_table,
     "worker_speed": worker_table,
     "compile_time": compile_table,
     "memory": memory_table,

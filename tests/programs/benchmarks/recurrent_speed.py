@@ -28,11 +28,10 @@ import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import chain, pairwise
-from pathlib import Path
 from typing import Any
 
 from tests.programs.benchmarks.benchmarl_runs import benchmarl
-from tests.programs.benchmarks.training_speed import ROOT, seconds_of_iterations
+from tests.programs.benchmarks.training_speed import ROOT, seconds_of_iterations, seconds_of_jaxmarl
 from tests.programs.learning.measure import machine
 
 RESULTS = ROOT / "docs" / "results" / "recurrent_speed.json"
@@ -138,12 +137,6 @@ def _of_us(algorithm: str, compile: str, part: str) -> list[float]:
     return seconds_of_iterations([*me, algorithm, compile, part])[WARMUP:]
 
 
-def _of_jaxmarl() -> list[float]:
-    worker = Path(__file__).with_name("jaxmarl_worker.py")
-    command = [os.environ["JAXMARL_PYTHON"], str(worker), os.environ["JAXMARL_BASELINES"], str(2 * ITERATIONS)]
-    return seconds_of_iterations(command)
-
-
 def programs(algorithm: str) -> dict[str, Callable[[], list[float]]]:
     """What is timed beside each other; each gives the seconds of its iterations."""
     named = {"compile=on": "1", "compile=off": "0"}
@@ -160,7 +153,8 @@ def programs(algorithm: str) -> dict[str, Callable[[], list[float]]]:
     if "BENCHMARL_PYTHON" in os.environ:
         found["BenchMARL 1.5.2 MAPPO, two GRUs"] = _of_benchmarl
     if "JAXMARL_PYTHON" in os.environ:
-        found["JaxMARL ippo_rnn_mpe, one GRU"] = _of_jaxmarl
+        sizes = [2 * ITERATIONS, N_ENVS, STEPS, 4, 2]
+        found["JaxMARL ippo_rnn_mpe, one GRU"] = partial(seconds_of_jaxmarl, "ippo_rnn_mpe", sizes)
     return found
 
 

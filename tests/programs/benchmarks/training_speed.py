@@ -106,6 +106,13 @@ def seconds_of_iterations(command: list[str]) -> list[float]:
     return found
 
 
+def seconds_of_jaxmarl(program: str, sizes: list[int]) -> list[float]:
+    """The mean seconds of an update of JaxMARL's IPPO; ``sizes`` are those of ``jaxmarl_worker``."""
+    worker = Path(__file__).with_name("jaxmarl_worker.py")
+    command = [os.environ["JAXMARL_PYTHON"], str(worker), os.environ["JAXMARL_BASELINES"], program, *map(str, sizes)]
+    return seconds_of_iterations(command)
+
+
 def _seconds_of_benchmarl(algorithm: str, task: str, cells: list[int]) -> list[float]:
     sizes: dict[str, Any] = {"num_cells": json.dumps(cells), "updates": 100, "batch_size": 256}
     rows, _ = benchmarl(algorithm, task, iterations=ITERATIONS, threads=2, **sizes)

@@ -1,0 +1,100 @@
+"""Time whole iterations with MLPs beside JaxMARL's.
+
+Run ``python -m tests.programs.benchmarks.jaxmarl_speed`` on an idle machine. ``JAXMARL_PYTHON`` names a python that has
+JaxMARL, and ``JAXMARL_BASELINES`` the folder ``baselines/IPPO`` of its repository.
+
+``simple_spread``, 60 envs x 100 steps per iteration, 10 epochs x 15 minibatches, two layers of 64 for actor and critic.
+IPPO is as JaxMARL's: critics of own observations, choices of five actions, episodes of 25 steps. MAPPO has a critic of
+all observations, continuous actions and episodes of 100 steps, as in ``training_speed``.
+
+The programs run in turn, each in its own process, two threads. A figure of ours is the median of all iterations but
+each process's first two, which compile; JaxMARL gives the mean of an iteration instead, without compiling. Results go
+to docs/results/jaxmarl_speed.json.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from itertools import chain
+
+from tests.programs.benchmarks.training_speed import (
+    FRAMES,
+    ROOT,
+    WARMUP,
+    seconds_of_iterations,
+    seconds_of_jaxmarl,
+)
+from tests.programs.learning.measure import machine
+
+RESULTS = ROOT / "docs" / "results" / "jaxmarl_speed.json"
+ROUNDS, ITERATIONS = 3, 12
+N_ENVS, STEPS, EPOCHS, MINIBATCHES = 60, 100, 10, 15
+
+
+def ippo() -> None:
+    """Print the seconds of each iteration of ours."""
+    import torch
+
+    from ctde_kit.recipes import LoggerConfig, MAPPOConfig, MLPNetwork, ValueCriticConfig, VmasTask
+    from ctde_kit.training import iterate
+
+    torch.set_num_threads(2)
+    network = MLPNetwork(num_cells=[64, 64])
+    parts = MAPPOConfig(
+        algorithm="ippo",
+        task=VmasTask(name="vmas/simple_spread", n_envs=N_ENVS, continuous_actions=False, max_steps=25),
+        actor=network,
+        critic=ValueCriticConfig(network=network, sees="observation"),
+        logger=LoggerConfig(),
+        total_frames=FRAMES * ITERATIONS,
+        frames_per_batch=FRAMES,
+        minibatch_frames=FRAMES // MINIBATCHES,
+        epochs=EPOCHS,
+        device="cpu",
+        compile="on",
+    ).build()
+    last = time.perf_counter()
+    for _ in iterate(parts):
+        now = time.perf_counter()
+        print("iteration", now - last, flush=True)
+        last = now
+
+
+def main() -> None:
+    """Run IPPO's iterations (``--ippo``), or compare."""
+    if sys.argv[1:] == ["--ippo"]:
+        ippo()
+        return
+    ours = [sys.executable, "-m", "tests.programs.benchmarks.training_speed", "--ours", "mappo", "simple_spread"]
+    me = [sys.executable, "-m", "tests.programs.benchmarks.jaxmarl_speed", "--ippo"]
+    sizes = [2 * ITERATIONS, N_ENVS, STEPS, EPOCHS, MINIBATCHES]
+    timed: dict[str, Callable[[], list[float]]] = {
+        "IPPO": lambda: seconds_of_iterations(me)[WARMUP:],
+        "MAPPO": lambda: seconds_of_iterations([*ours, "[64,64]", "1", str(ITERATIONS)])[WARMUP:],
+        "JaxMARL ippo_ff_mpe": partial(seconds_of_jaxmarl, "ippo_ff_mpe", sizes),
+    }
+    times: dict[str, list[list[float]]] = {program: [] for program in timed}
+    for number in range(ROUNDS):
+        for program, seconds in timed.items():
+            times[program].append(seconds())
+            print(f"round {number + 1}, {program}: {statistics.median(times[program][-1]):.3f} s", flush=True)
+
+    def speed(seconds: Iterable[float]) -> int:
+        return round(FRAMES / statistics.median(seconds))
+
+    programs = {
+        program: {"frames_per_second": speed(chain.from_iterable(rounds)), "rounds": [speed(found) for found in rounds]}
+        for program, rounds in times.items()
+    }
+    told = {"programs": programs, "machine": machine(), "date": datetime.date.today().isoformat()}
+    RESULTS.write_text(json.dumps({"mlp": told}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
