@@ -242,8 +242,8 @@ def test_an_interrupted_benchmark_ends_its_runs_and_goes_on(tmp_path: Path) -> N
         env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        # A program that a shell has started in the background ignores it.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        # As a shell does with a program that it starts in the background.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
     )
     run = tmp_path / "b" / "matrix" / "climbing" / "vdn" / "seed_0"
     deadline = time.monotonic() + 120

@@ -80,7 +80,7 @@ class JobQueue:
         """
         waiting = list(runs)
         try:
-            with _terminations_as_interrupts():
+            with _signals_as_interrupts():
                 while waiting or self._running:
                     if deadline is not None and time.monotonic() >= deadline:
                         return False
@@ -143,8 +143,11 @@ def thread_limits(threads: int) -> Mapping[str, str]:
 
 
 @contextlib.contextmanager
-def _terminations_as_interrupts() -> Iterator[None]:
-    """Inside the block SIGTERM raises KeyboardInterrupt, so that ``finally`` clauses run."""
+def _signals_as_interrupts() -> Iterator[None]:
+    """Inside the block SIGINT and SIGTERM raise KeyboardInterrupt, so that ``finally`` clauses run.
+
+    A shell lets programs that it starts in the background ignore SIGINT; a run heeds it nonetheless, and so does this.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -152,11 +155,12 @@ def _terminations_as_interrupts() -> Iterator[None]:
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _text(path: Path) -> str:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import statistics
 import sys
 import time
@@ -71,6 +72,9 @@ def main() -> None:
     if sys.argv[1:] == ["--ippo"]:
         ippo()
         return
+    missing = [name for name in ("JAXMARL_PYTHON", "JAXMARL_BASELINES") if name not in os.environ]
+    if missing:
+        sys.exit(f"{missing[0]} is not set; the first lines of this file say what it names")
     ours = [sys.executable, "-m", "tests.programs.benchmarks.training_speed", "--ours", "mappo", "simple_spread"]
     me = [sys.executable, "-m", "tests.programs.benchmarks.jaxmarl_speed", "--ippo"]
     sizes = [2 * ITERATIONS, N_ENVS, STEPS, EPOCHS, MINIBATCHES]
