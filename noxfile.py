@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import zipfile
@@ -129,6 +130,8 @@ def bench(session: nox.Session) -> None:
     session.install("-e", ".[test]")
     _install_benchmarl(session)
     parts = ("plain_parts", "vmas_step", "training_speed", "recurrent_speed", "worker_speed", "compile_time", "memory")
+    if "JAXMARL_PYTHON" in os.environ:
+        parts = (*parts, "jaxmarl_speed")
     for part in (*parts, "page"):
         session.run("python", "-m", f"tests.programs.benchmarks.{part}")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor, fx
 
-from ctde_kit.graph.toolchain import report_fallback, trusted
+from ctde_kit.graph.toolchain import report_fallback
 from ctde_kit.kernels import CPP_KERNELS
 
 
@@ -19,7 +19,7 @@ def cpp_library(source: Path) -> CDLL:
     from torch._inductor.codecache import CppCodeCache
 
     # Allow fused multiply-add, which the matrix products of every library use.
-    with inductor_config.patch({"cpp.enable_floating_point_contract_flag": "fast", **trusted()}):
+    with inductor_config.patch({"cpp.enable_floating_point_contract_flag": "fast"}):
         return CppCodeCache.load(source.read_text())
 
 

@@ -8,8 +8,6 @@ import torch
 from torch import Tensor, fx
 from torch._ops import OpOverload
 
-from ctde_kit.graph.products import narrow_product
-
 Dims = int | Sequence[int] | None
 aten = torch.ops.aten
 # Torch's kernels for these come from vector libraries, whose last bit differs from a compiler's.
@@ -44,9 +42,7 @@ def decompositions(exact: bool) -> dict[OpOverload, Callable[..., object]]:
         return _short_norm(x, keepdim) if _is_short(x, ord, dim, dtype) else usual(x, ord, dim, keepdim, dtype=dtype)
 
     table[aten.linalg_vector_norm.default] = norm
-    if exact:
-        return {op: rule for op, rule in table.items() if op not in DIFFERENT}
-    return table | {aten.mm.default: narrow_product(table)}
+    return {op: rule for op, rule in table.items() if not exact or op not in DIFFERENT}
 
 
 def _is_short(x: Tensor, ord: float, dim: Dims, dtype: torch.dtype | None) -> bool:

@@ -24,17 +24,6 @@ def missing_toolchain() -> str | None:
     return None
 
 
-def trusted() -> dict[str, bool]:
-    """Inductor's options for a compiler that knows the processor's vector instructions, unless the user chose others.
-
-    Inductor tries them out by compiling and loading a file, which takes four seconds; where they are not known, the
-    first real file says so as well.
-    """
-    from torch._inductor import config as inductor_config
-
-    return {"cpp.vec_isa_ok": True} if inductor_config.cpp.vec_isa_ok is None else {}
-
-
 def useful_threads(rows: int) -> int | None:
     """How many threads a compiled graph over ``rows`` rows should use; ``None`` for torch's own number.
 

@@ -26,7 +26,7 @@ from ctde_kit.graph.folding import fold_constants
 from ctde_kit.graph.mode import TracingMode
 from ctde_kit.graph.rounding import decompositions, keep_kernels
 from ctde_kit.graph.static_buffers import Compiled, with_static_buffers
-from ctde_kit.graph.toolchain import missing_toolchain, report_long_compile, trusted
+from ctde_kit.graph.toolchain import missing_toolchain, report_long_compile
 from ctde_kit.graph.trace_error import TraceError
 from ctde_kit.graph.vector_strides import plain_strides
 
@@ -96,7 +96,8 @@ def trace(function: Function, inputs: Sequence[Tensor], live: Iterable[Tensor] =
             raise
         raise TraceError(f"turns a tensor into a Python value: {str(error).split(' - ')[0]}") from error
     used, constants = _lift_constants(module, {id(tensor) for tensor in live})
-    with disable_proxy_modes_tracing(), torch.no_grad():
+    # What autocast casts, the first pass has recorded.
+    with disable_proxy_modes_tracing(), torch.no_grad(), torch._C._DisableAutocast():
         example = [x.detach() for x in (*inputs, *[draw() for _, draw in draws], *used, *constants)]
         pure = make_fx(
             functionalize(lambda *arguments: module(*arguments)),
@@ -235,7 +236,7 @@ def compile_graph(graph: Graph, *, threads: int | None = None, largest: int = 50
     use_cpp_kernels(graph.module)
     placeholders = [node.meta["val"] for node in graph.module.graph.nodes if node.op == "placeholder"]
     # Tanh by way of exp is three times as fast as a vector library's, and as precise.
-    options = {"cpp.threads": threads or -1, "triton.cudagraphs": True, "cpp.use_decompose_tanh": True, **trusted()}
+    options = {"cpp.threads": threads or -1, "triton.cudagraphs": True, "cpp.use_decompose_tanh": True}
     fake_mode = placeholders[0].fake_mode
     fake_mode.allow_non_fake_inputs = True  # the constants
     context = TracingContext(fake_mode)

@@ -28,9 +28,9 @@ def plain_strides() -> Iterator[None]:
         yield
         return
 
-    def stride(index: Any, variable: Any, vector_length: int | None = None) -> Any:
+    def stride(index: Any, variable: Any, *length: Any, **named_length: Any) -> Any:
         plain = stride_of_sum(index, variable)
-        return general(index, variable, vector_length) if plain is None else plain
+        return general(index, variable, *length, **named_length) if plain is None else plain
 
     cpp.stride_at_vec_range = stride
     try:
@@ -43,7 +43,7 @@ def stride_of_sum(index: Any, variable: Any) -> Any:
     """By how much ``index`` grows with ``variable``; ``None`` where it is not a sum of whole multiples of variables.
 
     Args:
-        index: a SymPy expression of variables.
+        index: a SymPy expression of variables, or a condition, which has no such stride.
         variable: one of them.
 
     >>> import sympy
@@ -54,6 +54,8 @@ def stride_of_sum(index: Any, variable: Any) -> Any:
     """
     import sympy
 
+    if not isinstance(index, sympy.Expr):
+        return None
     stride = sympy.Integer(0)
     for term in sympy.Add.make_args(index):
         if not term.has(variable):

@@ -198,8 +198,8 @@ def _composed(run: PlannedRun) -> RecipeConfig:
     """The checked configuration of a run."""
     for option in filter(has_several_values, run.options):
         raise UserError(
-            f"{option}: each run has one value; write the variants in a file, as in `recipes: {{FIRST: {run.recipe} "
-            "OPTION=VALUE, SECOND: ...}`"
+            f"{option}: each run has one value (a list stands in brackets, [64,64]); write variants in a file, as in "
+            f"`recipes: {{FIRST: {run.recipe} OPTION=VALUE, SECOND: ...}}`"
         )
     options = Options.of(RECIPES[run.recipe].config, run.recipe)
     overrides = checked_overrides(run.recipe, options, [f"task={run.task}", *run.options])

@@ -295,3 +295,18 @@ def test_a_graph_with_constants_is_found_in_the_cache_by_another_process() -> No
     assert len(list(graph.module.buffers())) == 2
     # A set of names, pickled into the key, has another order in each process.
     assert not graph.module._non_persistent_buffers_set
+
+
+def test_autocast_around_the_trace_casts_what_it_casts_in_the_function() -> None:
+    x, y = torch.rand(3, 4), torch.rand(4, 2)
+
+    def plain(inputs: list[Tensor]) -> list[Tensor]:
+        with torch.autocast("cpu", enabled=False):
+            return [inputs[0] @ inputs[1]]
+
+    with torch.autocast("cpu", torch.bfloat16):
+        exempt, cast = trace(plain, [x, y]), trace(lambda inputs: [inputs[0] @ inputs[1]], [x, y])
+        expected = x @ y
+    assert torch.equal(exempt([x, y])[0], x @ y)
+    assert torch.equal(cast([x, y])[0], expected)
+    assert expected.dtype == torch.bfloat16

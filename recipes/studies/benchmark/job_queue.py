@@ -155,12 +155,11 @@ def _signals_as_interrupts() -> Iterator[None]:
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with contextlib.ExitStack() as restoring:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before = signal.signal(number, interrupt)
+            restoring.callback(signal.signal, number, signal.SIG_DFL if before is None else before)
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _text(path: Path) -> str:

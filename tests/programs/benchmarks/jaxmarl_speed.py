@@ -4,8 +4,9 @@ Run ``python -m tests.programs.benchmarks.jaxmarl_speed`` on an idle machine. ``
 JaxMARL, and ``JAXMARL_BASELINES`` the folder ``baselines/IPPO`` of its repository.
 
 ``simple_spread``, 60 envs x 100 steps per iteration, 10 epochs x 15 minibatches, two layers of 64 for actor and critic.
-IPPO is as JaxMARL's: critics of own observations, choices of five actions, episodes of 25 steps. MAPPO has a critic of
-all observations, continuous actions and episodes of 100 steps, as in ``training_speed``.
+IPPO has critics of own observations, choices and episodes of 25 steps as JaxMARL's; VMAS's agents have nine choices and
+14 observed numbers where JaxMARL's have five and 18. MAPPO has a critic of all observations, continuous actions and
+episodes of 100 steps, as in ``training_speed``.
 
 The programs run in turn, each in its own process, two threads. A figure of ours is the median of all iterations but
 each process's first two, which compile; JaxMARL gives the mean of an iteration instead, without compiling. Results go

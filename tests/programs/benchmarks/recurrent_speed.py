@@ -7,8 +7,8 @@ Run ``python -m tests.programs.benchmarks.recurrent_speed`` on an idle machine.
 
 On-policy: ``simple_spread``, 16 envs x 128 steps per iteration, 4 epochs x 2 minibatches, GRUs of 128 units. MAPPO has
 one for actors and one for critics, as BenchMARL. IPPO with ``critic=shared`` has one, as JaxMARL, and as there choices
-of five actions in episodes of 25 steps. Ours have a layer of 128 before the GRU and a linear one behind it; BenchMARL's
-have the layer behind, and JaxMARL's one before and one behind for each of both heads.
+(of nine actions, there of five) in episodes of 25 steps. Ours have a layer of 128 before the GRU and a linear one
+behind it; BenchMARL's have the layer behind, and JaxMARL's one before and one behind for each of both heads.
 
 ``qmix``: level-based foraging 8x8, a GRU of 64, 20 updates of 32 sequences of 50 steps per 1,000 frames.
 
