@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-
-Stride = Callable[..., Any]
 
 
 @contextmanager
@@ -23,7 +21,7 @@ def plain_strides() -> Iterator[None]:
     """
     # Inductor takes as long to import as torch itself, and a run without compiling never needs it.
     cpp: Any = importlib.import_module("torch._inductor.codegen.cpp")
-    general: Stride | None = getattr(cpp, "stride_at_vec_range", None)
+    general: Any = getattr(cpp, "stride_at_vec_range", None)
     if general is None:  # another version of torch
         yield
         return

@@ -158,10 +158,7 @@ def test_mistakes_in_bounds(bounds: str, message: str, tmp_path: Path) -> None:
         ([*VDN, "minutes=0"], "minutes=0: expected a number above 0"),
         ([*VDN, "gama=3"], "gama=3: there is no such option; did you mean gamma?"),
         ([*VDN, "value_loss=l2", "huber_delta=3.0"], "huber_delta=3.0: nothing reads it here"),
-        (
-            [*VDN, "lr=0.1,0.2"],
-            "lr=0.1,0.2: each run has one value (a list stands in brackets, [64,64])",
-        ),
+        ([*VDN, "lr=0.1,0.2"], "lr=0.1,0.2: each run has one value (a list stands in brackets, [64,64])"),
         ([*VDN, "critic=centralized"], "critic=centralized: ctde-vdn has no critic"),
         (["benchmark=matrx", "output=b"], "there is no such benchmark, nor such a file; did you mean matrix"),
         (["output"], "output: expected NAME=VALUE"),

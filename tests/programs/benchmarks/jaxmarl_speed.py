@@ -18,13 +18,11 @@ from __future__ import annotations
 import datetime
 import json
 import os
-import statistics
 import sys
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
-from itertools import chain
 
+from tests.programs.benchmarks.in_turn import print_iterations, speeds_in_turn
 from tests.programs.benchmarks.training_speed import (
     FRAMES,
     ROOT,
@@ -44,7 +42,6 @@ def ippo() -> None:
     import torch
 
     from ctde_kit.recipes import LoggerConfig, MAPPOConfig, MLPNetwork, ValueCriticConfig, VmasTask
-    from ctde_kit.training import iterate
 
     torch.set_num_threads(2)
     network = MLPNetwork(num_cells=[64, 64])
@@ -61,11 +58,7 @@ def ippo() -> None:
         device="cpu",
         compile="on",
     ).build()
-    last = time.perf_counter()
-    for _ in iterate(parts):
-        now = time.perf_counter()
-        print("iteration", now - last, flush=True)
-        last = now
+    print_iterations(parts)
 
 
 def main() -> None:
@@ -84,20 +77,11 @@ def main() -> None:
         "MAPPO": lambda: seconds_of_iterations([*ours, "[64,64]", "1", str(ITERATIONS)])[WARMUP:],
         "JaxMARL ippo_ff_mpe": partial(seconds_of_jaxmarl, "ippo_ff_mpe", sizes),
     }
-    times: dict[str, list[list[float]]] = {program: [] for program in timed}
-    for number in range(ROUNDS):
-        for program, seconds in timed.items():
-            times[program].append(seconds())
-            print(f"round {number + 1}, {program}: {statistics.median(times[program][-1]):.3f} s", flush=True)
-
-    def speed(seconds: Iterable[float]) -> int:
-        return round(FRAMES / statistics.median(seconds))
-
-    programs = {
-        program: {"frames_per_second": speed(chain.from_iterable(rounds)), "rounds": [speed(found) for found in rounds]}
-        for program, rounds in times.items()
+    told = {
+        "programs": speeds_in_turn(timed, ROUNDS, FRAMES),
+        "machine": machine(),
+        "date": datetime.date.today().isoformat(),
     }
-    told = {"programs": programs, "machine": machine(), "date": datetime.date.today().isoformat()}
     RESULTS.write_text(json.dumps({"mlp": told}, indent=1) + "\n")
 
 

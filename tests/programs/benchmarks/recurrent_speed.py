@@ -22,15 +22,15 @@ from __future__ import annotations
 import datetime
 import json
 import os
-import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
-from itertools import chain, pairwise
+from itertools import pairwise
 from typing import Any
 
 from tests.programs.benchmarks.benchmarl_runs import benchmarl
+from tests.programs.benchmarks.in_turn import speeds_in_turn
 from tests.programs.benchmarks.training_speed import ROOT, seconds_of_iterations, seconds_of_jaxmarl
 from tests.programs.learning.measure import machine
 
@@ -158,24 +158,6 @@ def programs(algorithm: str) -> dict[str, Callable[[], list[float]]]:
     return found
 
 
-def compare(algorithm: str) -> dict[str, Any]:
-    """Frames per second of each program, by round and over all of them."""
-    timed = programs(algorithm)
-    times: dict[str, list[list[float]]] = {program: [] for program in timed}
-    for number in range(ROUNDS):
-        for program, seconds in timed.items():
-            times[program].append(seconds())
-            print(f"round {number + 1}, {program}: {statistics.median(times[program][-1]):.3f} s", flush=True)
-
-    def speed(seconds: Iterable[float]) -> int:
-        return round(FRAMES[algorithm] / statistics.median(seconds))
-
-    return {
-        program: {"frames_per_second": speed(chain.from_iterable(rounds)), "rounds": [speed(found) for found in rounds]}
-        for program, rounds in times.items()
-    }
-
-
 def main() -> None:
     """Run one program's iterations (``--ours``), or compare."""
     if sys.argv[1:2] == ["--ours"]:
@@ -184,7 +166,7 @@ def main() -> None:
     result = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for algorithm in sys.argv[1:] or ["mappo", "qmix"]:
         result[algorithm] = {
-            "programs": compare(algorithm),
+            "programs": speeds_in_turn(programs(algorithm), ROUNDS, FRAMES[algorithm]),
             "machine": machine(),
             "date": datetime.date.today().isoformat(),
         }

@@ -17,13 +17,13 @@ import re
 import statistics
 import subprocess
 import sys
-import time
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from tests.programs.benchmarks.benchmarl_runs import benchmarl
+from tests.programs.benchmarks.in_turn import print_iterations
 
 ROOT = Path(__file__).parents[3]
 RESULTS = ROOT / "docs" / "results" / "training_speed.json"
@@ -54,7 +54,6 @@ def ours(algorithm: str, task: str, cells: list[int], compile: bool, iterations:
         VDNMixerConfig,
         VmasTask,
     )
-    from ctde_kit.training import iterate
 
     torch.set_num_threads(2)
     from_values = algorithm in ("qmix", "pqn")
@@ -77,11 +76,7 @@ def ours(algorithm: str, task: str, cells: list[int], compile: bool, iterations:
         parts = MADDPGConfig(**own, **_from_replay(), **options).build()
     else:
         parts = MAPPOConfig(critic=critic, **options).build()
-    last = time.perf_counter()
-    for _ in iterate(parts):
-        now = time.perf_counter()
-        print("iteration", now - last, flush=True)
-        last = now
+    print_iterations(parts)
 
 
 def _from_replay() -> dict[str, Any]:
