@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 from torch._guards import TracingContext, tracing
+from torch._ops import OpOverload
 from torch._subclasses import FakeTensorMode
-from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import (
     disable_proxy_modes_tracing,
     get_proxy_mode,
@@ -22,9 +22,8 @@ from torch.fx.graph import CodeGen
 
 from ctde_kit.graph.cpp_library import use_cpp_kernels
 from ctde_kit.graph.draws import DrawSpec, Source, current_source, draw_all
-from ctde_kit.graph.folding import fold_constants
+from ctde_kit.graph.lowering import lower
 from ctde_kit.graph.mode import TracingMode
-from ctde_kit.graph.rounding import decompositions, keep_kernels
 from ctde_kit.graph.static_buffers import Compiled, with_static_buffers
 from ctde_kit.graph.toolchain import missing_toolchain, report_long_compile
 from ctde_kit.graph.trace_error import TraceError
@@ -95,19 +94,11 @@ def trace(function: Function, inputs: Sequence[Tensor], live: Iterable[Tensor] =
         if "get value out of a tracing tensor" not in str(error):
             raise
         raise TraceError(f"turns a tensor into a Python value: {str(error).split(' - ')[0]}") from error
+    _drop_profiling(module)
     used, constants = _lift_constants(module, {id(tensor) for tensor in live})
-    # What autocast casts, the first pass has recorded.
-    with disable_proxy_modes_tracing(), torch.no_grad(), torch._C._DisableAutocast():
-        example = [x.detach() for x in (*inputs, *[draw() for _, draw in draws], *used, *constants)]
-        pure = make_fx(
-            functionalize(lambda *arguments: module(*arguments)),
-            decomposition_table=decompositions(exact),
-            tracing_mode="fake",
-        )(*example)
-        fold_constants(pure, constants)
+    inputs = [x.detach() for x in (*inputs, *[draw() for _, draw in draws], *used)]
+    pure = lower(module, inputs, constants, exact=exact)
     _check(pure)
-    if exact:
-        keep_kernels(pure)
     return Graph(pure, tuple(draws), tuple(tensor.detach() for tensor in used))
 
 
@@ -170,6 +161,13 @@ class _Expressions:
         if isinstance(value, fx.Node):
             return ("node", self(value))
         return tuple(map(self._key, value)) if isinstance(value, (tuple, list)) else value
+
+
+def _drop_profiling(module: fx.GraphModule) -> None:
+    """Remove the marks that optimizers set for torch's profiler."""
+    for node in reversed(module.graph.nodes):
+        if isinstance(node.target, OpOverload) and node.target.namespace == "profiler":
+            module.graph.erase_node(node)
 
 
 def _lift_constants(module: fx.GraphModule, live: set[int]) -> tuple[list[Tensor], list[Tensor]]:
