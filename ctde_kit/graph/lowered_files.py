@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import importlib
 import operator
 import pickle
 from collections.abc import Sequence
@@ -88,11 +89,11 @@ def write_lowered(file: Path, module: fx.GraphModule) -> None:
 
 def read_lowered(file: Path) -> fx.GraphModule | None:
     """The graph that was kept in ``file``; ``None`` where there is none, or not a whole one."""
-
     try:
         rows, layouts = pickle.loads(file.read_bytes())
     except (OSError, EOFError, pickle.UnpicklingError):
         return None
+    importlib.import_module("torch._inductor.inductor_prims")  # defines some of the operations
     # With the tracer that has lowered it, inductor finds the machine code of the process that wrote the file.
     graph = fx.Graph(tracer_cls=PythonKeyTracer)
     nodes: list[fx.Node] = []

@@ -1,5 +1,7 @@
 """A graph that was lowered before is read, and is the same in all that a compiler sees."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +89,27 @@ def test_what_is_read_is_what_was_lowered(folder: Path, times_lowered: list[int]
     ours, theirs = inputs(), inputs()
     torch.testing.assert_close(read([*ours, *draws]), lowered([*theirs, *draws]), rtol=0, atol=0)
     assert torch.equal(ours[1], torch.ones(4, dtype=torch.int64))
+
+
+def test_another_process_reads_it_with_operations_of_inductor(folder: Path) -> None:
+    program = (
+        "import torch\n"
+        "from ctde_kit.graph import lowering, trace\n"
+        "made = []\n"
+        "make_fx = lowering.make_fx\n"
+        "lowering.make_fx = lambda *args, **kwargs: made.append(0) or make_fx(*args, **kwargs)\n"
+        "graph = trace(lambda inputs: [torch.linalg.vector_norm(inputs[0], dim=-1)], [torch.ones(5, 2)])\n"
+        "assert 'prims.fma' in graph.module.code\n"
+        "print(len(made), graph([torch.full((5, 2), 2.0)])[0].square().tolist()[0])\n"
+    )
+
+    def run() -> str:
+        return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+
+    lowered, read = run(), run()
+    assert lowered.split()[0] == "1"
+    assert read.split()[0] == "0"
+    assert float(read.split()[1]) == pytest.approx(8)
 
 
 def test_the_compiler_finds_its_machine_code(times_lowered: list[int]) -> None:
