@@ -19,7 +19,7 @@ from torch._ops import OpOverload
 from torch._subclasses import FakeTensor, FakeTensorMode
 from torch.fx.experimental.proxy_tensor import PythonKeyTracer
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
-from torch.fx.node import Argument
+from torch.fx.node import Argument, map_aggregate
 
 # Of whose operations the code is part of the key; others may change while their names stay.
 _NAMESPACES = ("aten", "prims", "ctde_kit")
@@ -100,9 +100,7 @@ def read_lowered(file: Path) -> fx.GraphModule | None:
     mode = FakeTensorMode(allow_fallback_kernels=True, shape_env=ShapeEnv(), static_shapes=True)
     storages: dict[int, Tensor] = {}
     for (op, target, name, args, kwargs), layout in zip(rows, layouts, strict=True):
-        values: Any = _with_nodes(args, nodes)
-        options: Any = _with_nodes(kwargs, nodes)
-        node = graph.create_node(op, _operation(target, op), values, options, name)
+        node = graph.create_node(op, _operation(target, op), _with_nodes(args, nodes), _with_nodes(kwargs, nodes), name)
         nodes.append(node)
         if op != "output":
             node.meta["val"] = _tensors(layout, storages, mode)
@@ -120,7 +118,7 @@ def _rows(module: fx.GraphModule) -> list[Row]:
     """The graph as names and numbers."""
     numbers = {node: number for number, node in enumerate(module.graph.nodes)}
     return [
-        (node.op, _name(node), node.name, _with_numbers(node.args, numbers), _with_numbers(dict(node.kwargs), numbers))
+        (node.op, _name(node), node.name, _with_numbers(node.args, numbers), _with_numbers(node.kwargs, numbers))
         for node in module.graph.nodes
     ]
 
@@ -166,29 +164,16 @@ def _operation(name: str, op: str) -> Any:
     return operator.getitem if name == _GETITEM else operator.attrgetter(name)(torch.ops)
 
 
-def _with_numbers(value: Argument, numbers: dict[fx.Node, int]) -> object:
-    if isinstance(value, fx.Node):
-        return _NodeNumber(numbers[value])
-    if isinstance(value, (tuple, list)):
-        inner = [_with_numbers(x, numbers) for x in value]
-        return tuple(inner) if isinstance(value, tuple) else inner
-    if isinstance(value, dict):
-        return {key: _with_numbers(x, numbers) for key, x in value.items()}
-    if isinstance(value, slice):
-        return slice(*(_with_numbers(x, numbers) for x in (value.start, value.stop, value.step)))
-    if type(value) in _PLAIN:
+def _with_numbers(arguments: Argument, numbers: dict[fx.Node, int]) -> object:
+    def leaf(value: Argument) -> Any:
+        if isinstance(value, fx.Node):
+            return _NodeNumber(numbers[value])
+        if type(value) not in _PLAIN:
+            raise _NotPlainError
         return value
-    raise _NotPlainError
+
+    return map_aggregate(arguments, leaf)
 
 
-def _with_nodes(value: object, nodes: list[fx.Node]) -> object:
-    if isinstance(value, _NodeNumber):
-        return nodes[value.number]
-    if isinstance(value, (tuple, list)):
-        inner = [_with_nodes(x, nodes) for x in value]
-        return tuple(inner) if isinstance(value, tuple) else inner
-    if isinstance(value, dict):
-        return {key: _with_nodes(x, nodes) for key, x in value.items()}
-    if isinstance(value, slice):
-        return slice(*(_with_nodes(x, nodes) for x in (value.start, value.stop, value.step)))
-    return value
+def _with_nodes(arguments: Any, nodes: list[fx.Node]) -> Any:
+    return map_aggregate(arguments, lambda value: nodes[value.number] if isinstance(value, _NodeNumber) else value)
