@@ -20,6 +20,7 @@ from torch.fx.experimental.proxy_tensor import (
 )
 from torch.fx.graph import CodeGen
 
+from ctde_kit.graph.cpp_compiler import prepared_compiler
 from ctde_kit.graph.cpp_library import use_cpp_kernels
 from ctde_kit.graph.draws import DrawSpec, Source, current_source, draw_all
 from ctde_kit.graph.lowering import lower
@@ -231,14 +232,14 @@ def compile_graph(graph: Graph, *, threads: int | None = None, largest: int = 50
     if operations > largest:
         raise TraceError(f"its graph has {operations} operations, more than {largest}")
     report_long_compile(operations)
-    use_cpp_kernels(graph.module)
     placeholders = [node.meta["val"] for node in graph.module.graph.nodes if node.op == "placeholder"]
     # Tanh by way of exp is three times as fast as a vector library's, and as precise.
     options = {"cpp.threads": threads or -1, "triton.cudagraphs": True, "cpp.use_decompose_tanh": True}
     fake_mode = placeholders[0].fake_mode
     fake_mode.allow_non_fake_inputs = True  # the constants
     context = TracingContext(fake_mode)
-    with torch.no_grad(), tracing(context), inductor_config.patch(options), plain_strides():
+    with torch.no_grad(), tracing(context), inductor_config.patch(options), plain_strides(), prepared_compiler():
+        use_cpp_kernels(graph.module)
         # Live tensors stay where they are: a CUDA graph reads and changes them in place.
         fixed = range(len(placeholders) - len(graph.live), len(placeholders))
         compiled: Any = compile_fx_inner(graph.module, placeholders, static_input_idxs=fixed)

@@ -10,6 +10,7 @@ from pathlib import Path
 from torchrl.envs import EnvBase
 
 from ctde_kit.errors import UserError
+from ctde_kit.graph.cpp_compiler import prepare_compiler
 from ctde_kit.graph.toolchain import missing_toolchain, report_fallback
 from ctde_kit.protocols import ExternalEnv, PureEnv
 
@@ -47,6 +48,7 @@ def resolve_compile(compile: str, env: EnvBase, *, total_frames: int, updates_pe
         return compiling
     missing = missing_toolchain() or unusable_cache()
     if missing is None:
+        prepare_compiler()
         return compiling
     report_fallback("this run", missing)
     return Compiling(False, False)
