@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ctde_kit.graph.replaced import replaced
+
 # What inductor puts into the file of each kernel; to parse it takes longer than to compile most kernels.
 HEADER = """\
 #include <torch/csrc/inductor/cpp_prefix.h>
@@ -72,28 +74,12 @@ def prepared_compiler() -> Iterator[None]:
 
     with contextlib.ExitStack() as stack:
         if _takes_the_best():
-            stack.enter_context(_replaced(cpu_vec_isa, "valid_vec_isa_list", _best_vec_isa))
+            stack.enter_context(replaced(cpu_vec_isa, "valid_vec_isa_list", _best_vec_isa))
         if _has_gcc():
             kernels = codecache.CppPythonBindingsCodeCache
-            stack.enter_context(_replaced(kernels, "_get_uncompiled_header", header))
-            stack.enter_context(_replaced(codecache, "_precompile_header", lambda *_, **__: str(header_file())))
+            stack.enter_context(replaced(kernels, "_get_uncompiled_header", header))
+            stack.enter_context(replaced(codecache, "_precompile_header", lambda *_, **__: str(header_file())))
         yield
-
-
-@contextlib.contextmanager
-def _replaced(owner: Any, name: str, value: object) -> Iterator[None]:
-    if not hasattr(owner, name):  # another version of torch
-        yield
-        return
-    before = vars(owner).get(name)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        if before is None:
-            delattr(owner, name)  # inherited
-        else:
-            setattr(owner, name, before)
 
 
 def _takes_the_best() -> bool:

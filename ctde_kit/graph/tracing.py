@@ -23,6 +23,7 @@ from torch.fx.graph import CodeGen
 from ctde_kit.graph.cpp_compiler import prepared_compiler
 from ctde_kit.graph.cpp_library import use_cpp_kernels
 from ctde_kit.graph.draws import DrawSpec, Source, current_source, draw_all
+from ctde_kit.graph.dtype_rules import lasting_dtype_rules
 from ctde_kit.graph.lowering import lower
 from ctde_kit.graph.mode import TracingMode
 from ctde_kit.graph.static_buffers import Compiled, with_static_buffers
@@ -238,7 +239,14 @@ def compile_graph(graph: Graph, *, threads: int | None = None, largest: int = 50
     fake_mode = placeholders[0].fake_mode
     fake_mode.allow_non_fake_inputs = True  # the constants
     context = TracingContext(fake_mode)
-    with torch.no_grad(), tracing(context), inductor_config.patch(options), plain_strides(), prepared_compiler():
+    with (
+        torch.no_grad(),
+        tracing(context),
+        inductor_config.patch(options),
+        plain_strides(),
+        lasting_dtype_rules(),
+        prepared_compiler(),
+    ):
         use_cpp_kernels(graph.module)
         # Live tensors stay where they are: a CUDA graph reads and changes them in place.
         fixed = range(len(placeholders) - len(graph.live), len(placeholders))

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ctde_kit.graph.replaced import replaced
+
 
 @contextmanager
 def plain_strides() -> Iterator[None]:
@@ -22,19 +24,13 @@ def plain_strides() -> Iterator[None]:
     # Inductor takes as long to import as torch itself, and a run without compiling never needs it.
     cpp: Any = importlib.import_module("torch._inductor.codegen.cpp")
     general: Any = getattr(cpp, "stride_at_vec_range", None)
-    if general is None:  # another version of torch
-        yield
-        return
 
     def stride(index: Any, variable: Any, *length: Any, **named_length: Any) -> Any:
         plain = stride_of_sum(index, variable)
         return general(index, variable, *length, **named_length) if plain is None else plain
 
-    cpp.stride_at_vec_range = stride
-    try:
+    with replaced(cpp, "stride_at_vec_range", stride):
         yield
-    finally:
-        cpp.stride_at_vec_range = general
 
 
 def stride_of_sum(index: Any, variable: Any) -> Any:
