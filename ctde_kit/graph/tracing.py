@@ -24,6 +24,7 @@ from ctde_kit.graph.cpp_compiler import prepared_compiler
 from ctde_kit.graph.cpp_library import use_cpp_kernels
 from ctde_kit.graph.draws import DrawSpec, Source, current_source, draw_all
 from ctde_kit.graph.dtype_rules import lasting_dtype_rules
+from ctde_kit.graph.joined_kernels import joined_kernels
 from ctde_kit.graph.lowering import lower
 from ctde_kit.graph.mode import TracingMode
 from ctde_kit.graph.static_buffers import Compiled, with_static_buffers
@@ -245,6 +246,7 @@ def compile_graph(graph: Graph, *, threads: int | None = None, largest: int = 50
         inductor_config.patch(options),
         plain_strides(),
         lasting_dtype_rules(),
+        joined_kernels(),
         prepared_compiler(),
     ):
         use_cpp_kernels(graph.module)

@@ -33,13 +33,13 @@ def code(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The C++ of a graph with several loops and dtypes."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(folder))
     x = torch.linspace(-2, 3, 60).reshape(20, 3)
-    compile_graph(trace(lambda inputs: [inputs[0].exp().sum(0), (inputs[0] > 1) & (inputs[0].to(torch.int64) < 2)], [x]))
+    compile_graph(
+        trace(lambda inputs: [inputs[0].exp().sum(0), (inputs[0] > 1) & (inputs[0].to(torch.int64) < 2)], [x])
+    )
     return sorted(re.sub(r"\w{30,}", "", file.read_text()) for file in folder.rglob("*.main.cpp"))
 
 
-def test_once_per_graph_and_the_same_code(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, set_up: list[int]
-) -> None:
+def test_once_per_graph_and_the_same_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, set_up: list[int]) -> None:
     kept = code(tmp_path / "kept", monkeypatch)
     assert len(set_up) == 1
     monkeypatch.setattr(tracing, "lasting_dtype_rules", nullcontext)
