@@ -96,9 +96,9 @@ class MADDPGConfig(RecipeConfig):
     ensemble_size: int = 1
     team_weight: float = 0.0
     team_reward: str = "mean"
-    action_regularization: float = 0.0
+    action_regularization: float = 1e-3
     temperature: float = 1.0
-    gamma: float = 0.9
+    gamma: float = 0.95
     lr: float = 5e-4
     critic_lr: float | None = None
     anneal_lr: bool = False

@@ -85,6 +85,9 @@ NAVIGATION = [
     "evaluation.episodes=500",
 ]
 
+# Its defaults when these were run.
+EARLIER_MADDPG = ["gamma=0.9", "action_regularization=0"]
+
 CHANNELS = ("bicnet", "commnet", "tarmac")
 
 BENCHMARL_QMIX = "BenchMARL 1.5.2 QMIX, training episodes, one seed"
@@ -178,7 +181,7 @@ HALF_CHEETAH = [
     "checkpoint.every_frames=100000",
 ]
 HALF_CHEETAH_OPTIONS = {
-    "maddpg": ["lr=0.001", "updates_per_frame=0.1", "evaluation.every_frames=100000"],
+    "maddpg": ["lr=0.001", "updates_per_frame=0.1", "evaluation.every_frames=100000", "action_regularization=0"],
     "facmac": [
         "critic.network.share_params=false",
         "lr=0.0005",
@@ -186,6 +189,7 @@ HALF_CHEETAH_OPTIONS = {
         "mixer.embed_dim=64",
         "updates_per_frame=0.05",
         "evaluation.every_frames=50000",
+        "action_regularization=0",
     ],
 }
 
@@ -572,7 +576,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         page="maddpg",
     ),
     "matd3_navigation": Experiment(
-        "maddpg", ["preset=matd3", *NAVIGATION], "eval/return_mean", 0.95, horizontals={"random": -0.60}, page="maddpg"
+        "maddpg", ["preset=matd3", *NAVIGATION, *EARLIER_MADDPG], "eval/return_mean", 0.95, horizontals={"random": -0.60}, page="maddpg"
     ),
     "masac_navigation": Experiment(
         "masac", NAVIGATION, "eval/return_mean", 0.95, horizontals={"random": -0.60}, page="masac"
@@ -622,6 +626,7 @@ EXPERIMENTS: dict[str, Experiment] = {
             "total_frames=300000",
             "evaluation.every_frames=30000",
             "evaluation.episodes=500",
+            *EARLIER_MADDPG,
         ],
         "eval/return_mean",
         0.9,

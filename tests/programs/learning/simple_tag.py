@@ -31,7 +31,7 @@ COMMON = [
     "evaluation.episodes=500",
 ]
 TASKS = {
-    "vmas": ["task=vmas/simple_tag", "updates_per_frame=0.1", *COMMON],
+    "vmas": ["task=vmas/simple_tag", "updates_per_frame=0.1", "action_regularization=0", *COMMON],
     "pettingzoo": [
         "task=pettingzoo/simple_tag",
         "exploration=gumbel",
