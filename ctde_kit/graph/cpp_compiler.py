@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import functools
 import hashlib
 import importlib
 import os
 import platform
+import shlex
 import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ctde_kit.graph.background import run, starting
 from ctde_kit.graph.replaced import replaced
 
 # What inductor puts into the file of each kernel; to parse it takes longer than to compile most kernels.
@@ -26,17 +29,13 @@ HEADER = """\
 #include <cerrno>
 """
 _trying = threading.Lock()
-# A process that is forked while the compiler starts would hold the pipe that the compiler writes to, for as long as it
-# lives, so forks wait until the compiler is done.
-_compiling = threading.Lock()
-os.register_at_fork(before=_compiling.acquire, after_in_parent=_compiling.release, after_in_child=_compiling.release)
 
 
 def prepare_compiler() -> threading.Thread:
-    """Begin, in the background, what the compiler needs for all kernels: it takes some ten seconds, once per machine.
+    """Begin, in the background, what the compiler needs for all kernels: some ten seconds, once per cache directory.
 
     The parsed headers take 160 MB beside inductor's code. Without this call kernels are compiled all the same, each
-    with the headers that it names.
+    with the headers that it names. A process that is forked meanwhile may wait for a few seconds.
 
     Returns:
         The thread that waits for the compiler, which need not be joined.
@@ -49,10 +48,12 @@ def prepare_compiler() -> threading.Thread:
 
     def prepare() -> None:
         # Where it fails, kernels say what is wrong with the compiler.
-        with _compiling, contextlib.suppress(Exception):
+        with contextlib.suppress(Exception):
             _parse_header()
 
-    thread = threading.Thread(target=prepare, name="ctde_kit: prepares the compiler", daemon=True)
+    # Inductor's settings belong to a context.
+    run = contextvars.copy_context().run
+    thread = threading.Thread(target=run, args=(prepare,), name="ctde_kit: prepares the compiler", daemon=True)
     thread.start()
     return thread
 
@@ -75,7 +76,7 @@ def prepared_compiler() -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         if _takes_the_best():
             stack.enter_context(replaced(cpu_vec_isa, "valid_vec_isa_list", _best_vec_isa))
-        if _has_gcc():
+        if _parses_headers():
             kernels = codecache.CppPythonBindingsCodeCache
             stack.enter_context(replaced(kernels, "_get_uncompiled_header", header))
             stack.enter_context(replaced(codecache, "_precompile_header", lambda *_, **__: str(header_file())))
@@ -84,7 +85,10 @@ def prepared_compiler() -> Iterator[None]:
 
 def _takes_the_best() -> bool:
     """Whether inductor would take the best of the vector instructions that work."""
-    return platform.machine() in ("x86_64", "AMD64") and "ATEN_CPU_CAPABILITY" not in os.environ
+    from torch._inductor import config
+
+    is_free = config.cpp.simdlen is None and "ATEN_CPU_CAPABILITY" not in os.environ
+    return is_free and platform.machine() in ("x86_64", "AMD64")
 
 
 def _best_vec_isa() -> list[Any]:
@@ -102,16 +106,16 @@ def _first_that_works() -> list[Any]:
     return [] if best is None else [best]
 
 
-@functools.cache
-def _has_gcc() -> bool:
-    """Where a parsed header does not fit, gcc parses it again and clang gives up."""
+def _parses_headers() -> bool:
+    """Whether headers may be parsed beforehand: where they do not fit, gcc parses them again and clang gives up."""
+    from torch._inductor import config
     from torch._inductor.cpp_builder import is_gcc
 
-    return is_gcc()
+    return config.cpp_cache_precompile_headers and is_gcc()
 
 
 def header_file() -> Path:
-    """Where the headers of kernels belong, for this compiler, processor, and version of torch."""
+    """Where the headers of kernels belong, for this compiler, its options, and the versions of torch and Python."""
     from torch._inductor.codecache import torch_key
     from torch._inductor.cpp_builder import CppBuilder, get_compiler_version_info, get_cpp_compiler
     from torch._inductor.runtime.cache_dir_utils import cache_dir
@@ -138,18 +142,21 @@ def _parsed(file: Path) -> Path:
 
 
 def _parse_header() -> None:
-    from torch._inductor.codecache import get_lock_dir
+    from torch._inductor.codecache import LOCK_TIMEOUT, get_lock_dir
     from torch._inductor.cpp_builder import CppBuilder
     from torch.utils._filelock import FileLock
 
-    file = header_file()
-    if not _has_gcc() or _parsed(file).exists():
+    with starting():  # what follows asks the compiler what it is and can
+        file, parses = header_file(), _parses_headers()
+    if not parses or _parsed(file).exists():
         return
     file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(os.path.join(get_lock_dir(), f"{file.name}.lock")):
+    with FileLock(os.path.join(get_lock_dir(), f"{file.name}.lock"), timeout=LOCK_TIMEOUT):
         if not _parsed(file).exists():
+            for unfinished in file.parent.glob(f"{file.name}.*.gch"):  # of processes that were killed
+                unfinished.unlink()
             file.write_text(HEADER)
             # Under another name, so that no one reads half of it.
-            unfinished = CppBuilder(f"{file}.{os.getpid()}", str(file), _options(precompiling=True))
-            unfinished.build()
-            Path(unfinished.get_target_file_path()).replace(_parsed(file))
+            builder = CppBuilder(f"{file}.{os.getpid()}", str(file), _options(precompiling=True))
+            run(shlex.split(builder.get_command_line()))
+            Path(builder.get_target_file_path()).replace(_parsed(file))

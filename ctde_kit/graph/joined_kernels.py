@@ -49,6 +49,7 @@ def joined_kernels() -> Iterator[None]:
     joined = type("JoinedKernels", (kernels,), joining)
 
     def load(self: Any, argument_types: list[str], code: str) -> object:
+        inductor.kernel_code_log.info("CPP+Bindings Kernel:\n%s", code)
         submit = self.submit if inductor.get_compile_threads() > 1 else None
         return codecache.LambdaFuture(joined.load_pybinding_async(argument_types, code, submit_fn=submit))
 
@@ -103,7 +104,7 @@ def _shares(kernels: list[_Kernel]) -> list[list[_Kernel]]:
 
 
 def _one_file(kernels: list[_Kernel]) -> str:
-    """The kernels one after the other, each in a namespace; names that C has in one space get numbers.
+    """The kernels one after the other, each in a namespace, with numbers in the names that namespaces do not part.
 
     A single kernel stays as it is.
     """
@@ -123,6 +124,12 @@ def _initializer(number: int) -> str:
     return f"PyInit_kernel_{number}" if number else "PyInit_kernel"
 
 
+def _known_to_inductor() -> Any:
+    """The names of modules that inductor removes with its caches."""
+    codecache: Any = importlib.import_module("torch._inductor.codecache")
+    return getattr(codecache.CppPythonBindingsCodeCache, "_loaded_module_names", set())
+
+
 def _module(load: Load, number: int) -> ModuleType:
     first = load()
     if not number:
@@ -136,4 +143,5 @@ def _module(load: Load, number: int) -> ModuleType:
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         sys.modules[name] = module
+        _known_to_inductor().add(name)
     return sys.modules[name]

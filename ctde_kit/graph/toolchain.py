@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import sys
 import sysconfig
 from pathlib import Path
 
@@ -17,7 +18,7 @@ logger = logging.getLogger("ctde_kit")
 
 def missing_toolchain() -> str | None:
     """What is missing to compile for a CPU, in a few words; ``None`` where nothing is."""
-    if shutil.which(os.environ.get("CXX", "g++")) is None and shutil.which("clang++") is None:
+    if shutil.which(os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")) is None:
         return "no C++ compiler is found (install g++, or set CXX)"
     if not (Path(sysconfig.get_paths()["include"]) / "Python.h").is_file():
         return "Python's headers are not found (install python3-dev)"

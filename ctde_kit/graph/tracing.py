@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,8 @@ from ctde_kit.graph.trace_error import TraceError
 from ctde_kit.graph.vector_strides import plain_strides
 
 Function = Callable[[list[Tensor]], Sequence[Tensor]]
+# Functions of inductor are replaced meanwhile, which two threads must not do at once.
+_compiling = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -241,6 +244,7 @@ def compile_graph(graph: Graph, *, threads: int | None = None, largest: int = 50
     fake_mode.allow_non_fake_inputs = True  # the constants
     context = TracingContext(fake_mode)
     with (
+        _compiling,
         torch.no_grad(),
         tracing(context),
         inductor_config.patch(options),

@@ -33,7 +33,8 @@ def resolve_compile(compile: str, env: EnvBase, *, total_frames: int, updates_pe
     ``auto`` compiles the rollouts where the run has at least ``WORTH_COMPILING`` env steps (of all ``n_envs`` at once),
     and the gradient steps where it has at least that many of them. An env that can never be a graph is left out
     silently; anything else that cannot be compiled runs eagerly and says so in one line. Compiled code is kept in
-    ``~/.cache/ctde_kit``, or where ``TORCHINDUCTOR_CACHE_DIR`` points to; the directory is private.
+    ``~/.cache/ctde_kit``, or where ``TORCHINDUCTOR_CACHE_DIR`` points to; the directory is private. Where the run
+    compiles, this begins to prepare the C++ compiler in the background.
 
     Raises:
         UserError: where another user could write the code that this one is to run.

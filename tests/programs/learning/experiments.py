@@ -576,7 +576,12 @@ EXPERIMENTS: dict[str, Experiment] = {
         page="maddpg",
     ),
     "matd3_navigation": Experiment(
-        "maddpg", ["preset=matd3", *NAVIGATION, *EARLIER_MADDPG], "eval/return_mean", 0.95, horizontals={"random": -0.60}, page="maddpg"
+        "maddpg",
+        ["preset=matd3", *NAVIGATION, *EARLIER_MADDPG],
+        "eval/return_mean",
+        0.95,
+        horizontals={"random": -0.60},
+        page="maddpg",
     ),
     "masac_navigation": Experiment(
         "masac", NAVIGATION, "eval/return_mean", 0.95, horizontals={"random": -0.60}, page="masac"
