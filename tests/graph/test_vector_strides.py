@@ -11,13 +11,13 @@ import pytest
 import sympy
 import torch
 from torch._inductor.cpu_vec_isa import pick_vec_isa
-from torch._inductor.sizevars import stride_at_vec_range
 from torch.utils._sympy.functions import FloorDiv, ModularIndexing
 
 from ctde_kit.graph import compile_graph, trace
 from ctde_kit.graph.vector_strides import plain_strides, stride_of_sum
 
 cpp: Any = importlib.import_module("torch._inductor.codegen.cpp")
+stride_at_vec_range = cpp.stride_at_vec_range
 X, Y, Z = sympy.symbols("x y z", integer=True, nonnegative=True)
 SUMS = [X, Y, 3 * X, X + Y, 2 * X + 24 * Y + Z, X + 7, 24 * X - 3 * X, 5 * Y + 2 * (X + Y), sympy.Integer(9)]
 WITH_QUOTIENTS = [FloorDiv(Y, 4) + 6 * X, ModularIndexing(Y, 2, 3) + X]

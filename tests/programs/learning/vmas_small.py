@@ -2,7 +2,7 @@
 
 Run ``python -m tests.programs.learning.vmas_small DIRECTORY ...``.
 
-``docs/results/vmas_small.json`` has the mean of each evaluation, in marl-eval's format, so ``ctde report`` can set other
+``docs/results/vmas_small.json`` has the mean of each evaluation, in marl-eval's format: ``ctde report`` can set other
 runs beside it. Runs that it has already stay, unless one of the same task, recipe and seed is given.
 """
 
