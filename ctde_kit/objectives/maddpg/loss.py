@@ -96,7 +96,7 @@ class MADDPGLoss(JointActionLoss):
         team_weight: the share of the group's mean in each agent's reward, from 0 (its own reward alone) to 1; not with
             a mixer.
         action_regularization: weight of the mean square of the actors' outputs (logits, or actions before squashing) in
-            ``loss_actor``, as in the paper's code.
+            ``loss_actor``, as in the code of MADDPG and FACMAC; 0 for the papers' formulas, with which tanh may saturate.
         value_loss: the critics' loss: ``l2`` (half the squared error) or ``huber`` (with ``huber_delta``).
         huber_delta: the error at which Huber's loss turns linear, in units of returns.
         adversary: moves the others' actions against each agent, in targets and actor losses (M3DDPG).
@@ -147,7 +147,7 @@ class MADDPGLoss(JointActionLoss):
         other_actions: OtherActions = "replay",
         returns: ReturnEstimator | None = None,
         team_weight: float = 0.0,
-        action_regularization: float = 0.0,
+        action_regularization: float = 1e-3,
         value_loss: ValueLoss = "l2",
         huber_delta: float = 1.0,
         adversary: MinimaxAdversary | None = None,

@@ -44,7 +44,13 @@ def case(
     batch = TeamReward(team, "sum")(batch)
     if not group.action.discrete:
         batch["agents", "action"] = actors["agents"]._squash(torch.randn_like(batch["agents", "action"]))
-    loss = MADDPGLoss(actors, {"agents": critic}, QMixer(team) if mixed else None, gamma=GAMMA, **options)
+    loss = MADDPGLoss(
+        actors,
+        {"agents": critic},
+        QMixer(team) if mixed else None,
+        gamma=GAMMA,
+        **({"action_regularization": 0.0} | options),
+    )
     for parameter in loss.target_networks.parameters():
         parameter.data.add_(0.3 * torch.randn_like(parameter))
     return loss, batch
