@@ -96,7 +96,7 @@ class MADDPGLoss(JointActionLoss):
         team_weight: the share of the group's mean in each agent's reward, from 0 (its own reward alone) to 1; not with
             a mixer.
         action_regularization: weight of the mean square of the actors' outputs (logits, or actions before squashing) in
-            ``loss_actor``, as in the code of MADDPG and FACMAC; 0 for the papers' formulas, with which tanh may saturate.
+            ``loss_actor``, as in the code of MADDPG and FACMAC; with 0, the papers' formula, tanh may saturate.
         value_loss: the critics' loss: ``l2`` (half the squared error) or ``huber`` (with ``huber_delta``).
         huber_delta: the error at which Huber's loss turns linear, in units of returns.
         adversary: moves the others' actions against each agent, in targets and actor losses (M3DDPG).
