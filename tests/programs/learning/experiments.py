@@ -85,7 +85,7 @@ NAVIGATION = [
     "evaluation.episodes=500",
 ]
 
-# Its defaults when these were run.
+# MADDPG's defaults when the experiments that name them were run.
 EARLIER_MADDPG = ["gamma=0.9", "action_regularization=0"]
 
 CHANNELS = ("bicnet", "commnet", "tarmac")
