@@ -52,8 +52,8 @@ def prepare_compiler() -> threading.Thread:
             _parse_header()
 
     # Inductor's settings belong to a context.
-    run = contextvars.copy_context().run
-    thread = threading.Thread(target=run, args=(prepare,), name="ctde_kit: prepares the compiler", daemon=True)
+    context = contextvars.copy_context()
+    thread = threading.Thread(target=context.run, args=(prepare,), name="ctde_kit: prepares the compiler", daemon=True)
     thread.start()
     return thread
 

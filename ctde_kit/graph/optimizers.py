@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from ctde_kit.graph.replaced import replaced
 from ctde_kit.graph.trace_error import TraceError
 
 # The step count is a tensor instead of a Python number, and no kernel is one that a compiler does not know.
@@ -102,10 +102,5 @@ def _counting_in_float64(optimizer: torch.optim.Optimizer) -> Iterator[None]:
 @contextmanager
 def _says_that_it_compiles() -> Iterator[None]:
     """Inside the block, torch believes that it compiles: only then do its optimizers count steps in CPU tensors."""
-    compiler: Any = torch.compiler
-    before = compiler._is_compiling_flag
-    compiler._is_compiling_flag = True
-    try:
+    with replaced(torch.compiler, "_is_compiling_flag", True):
         yield
-    finally:
-        compiler._is_compiling_flag = before

@@ -1,4 +1,4 @@
-"""Functions of other packages, replaced for a while."""
+"""Functions and flags of other packages, replaced for a while."""
 
 from __future__ import annotations
 

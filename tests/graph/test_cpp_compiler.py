@@ -110,6 +110,7 @@ def test_headers_that_cannot_be_parsed_are_passed_over(monkeypatch: pytest.Monke
     monkeypatch.setattr(cpp_compiler, "HEADER", "#include <there/is/none.h>\n")
     with fresh_cache():
         prepare_compiler().join()
+        assert not list(header_file().parent.glob("*.gch"))
         compile_and_run(4.5)
 
 

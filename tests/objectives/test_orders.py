@@ -49,7 +49,7 @@ def maddpg(heads: str) -> tuple[MADDPGLoss, dict[str, Any], TeamSpec]:
     for group in team:
         inner = action_value_critic(team, group, make_network(False, heads != "network"), heads=heads)
         critics[group.name] = RandomOrderCritic(team, inner)
-    loss = MADDPGLoss(actors, critics, gamma=0.9, action_regularization=0.0)
+    loss = MADDPGLoss(actors, critics, gamma=0.9, **formulas.PLAIN)
     for parameter in loss.target_networks.parameters():
         parameter.add_(0.2 * torch.randn_like(parameter))
     return loss, actors, team

@@ -230,7 +230,7 @@ def test_maddpgs_loss_and_gradients_are_the_papers(team: str, other_actions: Any
         network = make_network(False, False)(group.observation_dim, 2, group.n_agents)
         actors[group.name] = MultiAgentDeterministicActor(group, own_observation(group), network)
         critics[group.name] = critic_of(spec, group.name, True)
-    loss = MADDPGLoss(actors, critics, gamma=0.9, other_actions=other_actions, action_regularization=0.0)
+    loss = MADDPGLoss(actors, critics, gamma=0.9, other_actions=other_actions, **formulas.PLAIN)
     for parameter in loss.target_networks.parameters():
         parameter.add_(0.2 * torch.randn_like(parameter))
     batch = formulas.transitions(actors, spec, B)

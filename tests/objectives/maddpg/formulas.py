@@ -12,6 +12,9 @@ from torch import Tensor
 from ctde_kit.modules import ActionValueCritic, MultiAgentDeterministicActor
 from ctde_kit.modules.actors.action_vectors import gumbel_like
 
+# What the formulas leave out, which MADDPGLoss has by default.
+PLAIN: dict[str, Any] = {"action_regularization": 0.0}
+
 
 def vectors(actors: dict[str, MultiAgentDeterministicActor], batch: TensorDictBase) -> dict[str, Tensor]:
     """What was done, as vectors."""

@@ -47,7 +47,7 @@ def test_through_a_channel_each_agents_own_action_alone_is_swapped(
         actors[group.name] = MultiAgentDeterministicActor(group, own_observation(group), network)
         critic = plain if talks == "actors" else talking
         critics[group.name] = action_value_critic(spec, group, critic, sees="observation")
-    loss = MADDPGLoss(actors, critics, gamma=GAMMA, other_actions=other_actions, action_regularization=0.0)
+    loss = MADDPGLoss(actors, critics, gamma=GAMMA, other_actions=other_actions, **formulas.PLAIN)
     for parameter in loss.target_networks.parameters():
         parameter.add_(0.2 * torch.randn_like(parameter))
     batch = formulas.transitions(actors, spec, SIZE)

@@ -43,7 +43,7 @@ def ensemble(group: GroupSpec, recurrent: bool = False, size: int = SIZE) -> Mul
 def make(team: TeamSpec, **options: Any) -> tuple[MADDPGLoss, dict[str, Any], dict[str, Any]]:
     actors = {group.name: ensemble(group) for group in team}
     critics = {group.name: action_value_critic(team, group, make_network(False)) for group in team}
-    loss = MADDPGLoss(actors, critics, gamma=GAMMA, **({"action_regularization": 0.0} | options))
+    loss = MADDPGLoss(actors, critics, gamma=GAMMA, **(formulas.PLAIN | options))
     for parameter in loss.target_networks.parameters():
         parameter.add_(0.2 * torch.randn_like(parameter))
     return loss, actors, critics
@@ -213,7 +213,7 @@ def test_sequences_in_which_the_sub_policy_changes(recurrent: bool) -> None:
     batch, _ = collect(team, {"wolves": Carried(actor)}, *endings(), next_root)
     index = batch["wolves", "sub_policy"]
     assert (index[:, 0] != index[:, -1]).any()
-    loss = MADDPGLoss({"wolves": actor}, {"wolves": critic}, gamma=GAMMA, action_regularization=0.0)
+    loss = MADDPGLoss({"wolves": actor}, {"wolves": critic}, gamma=GAMMA, **formulas.PLAIN)
     kept = batch.select(*loss.stored_keys, strict=False)
     assert ("next", "wolves", "sub_policy") in kept.keys(True)
     seen: list[Tensor] = []

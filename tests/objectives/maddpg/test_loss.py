@@ -43,7 +43,7 @@ def make(team: TeamSpec, share: Any = False, mixer: Any = None, critic: dict[str
         actors[group.name] = MultiAgentDeterministicActor(group, own_observation(group), network)
     factory = make_network(False, share if (critic or {}).get("heads") == "network" else True)
     critics = {group.name: action_value_critic(team, group, factory, **(critic or {})) for group in team}
-    loss = MADDPGLoss(actors, critics, mixer, gamma=GAMMA, **({"action_regularization": 0.0} | options))
+    loss = MADDPGLoss(actors, critics, mixer, gamma=GAMMA, **(formulas.PLAIN | options))
     for parameter in loss.target_networks.parameters():
         parameter.add_(0.2 * torch.randn_like(parameter))
     return loss, actors, critics
@@ -210,7 +210,7 @@ def test_by_hand() -> None:
     torch.nn.init.zeros_(network.layers[0].weight)
     torch.nn.init.zeros_(network.layers[0].bias)
     actor = MultiAgentDeterministicActor(group, own_observation(group), network)
-    loss = MADDPGLoss({"wolves": actor}, {"wolves": Sums()}, gamma=0.5, team_weight=0.25, action_regularization=0.0)
+    loss = MADDPGLoss({"wolves": actor}, {"wolves": Sums()}, gamma=0.5, team_weight=0.25, **formulas.PLAIN)
     with torch.no_grad():
         loss.target_networks["actor_wolves"].network.layers[0].bias.fill_(100.0)  # target actors do 1
         loss.target_networks["critic_wolves"].bias.fill_(3.0)  # and their value is 1 + 1 + 10 + 3
@@ -233,7 +233,7 @@ def test_by_hand() -> None:
 def test_the_dead_do_nothing_for_critics_that_do_not_mask() -> None:
     spec = TeamSpec((group_spec("wolves", 3, "continuous", mask=True),))
     _, actors, _ = make(spec)
-    loss = MADDPGLoss(actors, {"wolves": Sums()}, gamma=GAMMA, other_actions="current", action_regularization=0.0)
+    loss = MADDPGLoss(actors, {"wolves": Sums()}, gamma=GAMMA, other_actions="current", **formulas.PLAIN)
     batch = formulas.transitions(actors, spec, SIZE)
     batch["wolves", "mask"] = batch["next", "wolves", "mask"] = torch.tensor([True, False, True]).expand(SIZE, 3)
     before = loss(batch.clone())

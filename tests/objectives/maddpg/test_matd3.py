@@ -37,7 +37,7 @@ def make(team: TeamSpec, share: Any = False, critic: dict[str, Any] | None = Non
         {group.name: action_value_critic(team, group, make_network(False), **(critic or {})) for group in team}
         for _ in range(2)
     )
-    loss = MADDPGLoss(actors, critics, gamma=GAMMA, twin_critics=twins, **({"action_regularization": 0.0} | options))
+    loss = MADDPGLoss(actors, critics, gamma=GAMMA, twin_critics=twins, **(formulas.PLAIN | options))
     for parameter in loss.target_networks.parameters():
         parameter.add_(0.2 * torch.randn_like(parameter))
     return loss, actors, critics, twins
@@ -132,7 +132,7 @@ def test_targets_are_of_the_smaller_critic_of_each_agent_and_step() -> None:
         for parameter in [*loss.target_networks["twin_critic_sheep"].parameters()][-1:]:
             parameter.add_(1e3)
     of_first = loss(batch.clone())["target_value"]
-    single = MADDPGLoss(actors, dict(loss.critics.items()), gamma=GAMMA, action_regularization=0.0)  # type: ignore[arg-type]
+    single = MADDPGLoss(actors, dict(loss.critics.items()), gamma=GAMMA, **formulas.PLAIN)  # type: ignore[arg-type]
     single.target_networks.load_state_dict(
         {name: value for name, value in loss.target_networks.state_dict().items() if "twin" not in name}
     )

@@ -62,7 +62,7 @@ def make(team: TeamSpec, sheep: Any, mixer: Any = None, critic: dict[str, Any] |
     """A loss of the wolves alone; their targets are other networks."""
     actors: dict[str, Any] = {"wolves": learner(team["wolves"]), "sheep": sheep}
     critics = {"wolves": action_value_critic(team, team["wolves"], make_network(False), **(critic or {}))}
-    loss = MADDPGLoss(actors, critics, mixer, gamma=GAMMA, **({"action_regularization": 0.0} | options))
+    loss = MADDPGLoss(actors, critics, mixer, gamma=GAMMA, **(formulas.PLAIN | options))
     for parameter in loss.target_networks.parameters():
         parameter.add_(0.2 * torch.randn_like(parameter))
     return loss, actors, critics

@@ -14,6 +14,7 @@ from ctde_kit.modules import MultiAgentDeterministicActor, QMixer, action_value_
 from ctde_kit.objectives import MADDPGLoss, MinimaxAdversary, NStepReturn, TDLambdaReturn, TeamReward
 from ctde_kit.specs import GroupSpec, TeamSpec
 from tests.contracts.fakes import SHARINGS, collect, endings, group_spec, make_network
+from tests.objectives.maddpg import formulas
 
 LENGTH, GAMMA = 9, 0.9
 VALUE, HIDDEN, CRITIC = ("agents", "state_action_value"), ("agents", "actor_hidden"), "agents_critic_hidden"
@@ -49,7 +50,7 @@ def case(
         {"agents": critic},
         QMixer(team) if mixed else None,
         gamma=GAMMA,
-        **({"action_regularization": 0.0} | options),
+        **(formulas.PLAIN | options),
     )
     for parameter in loss.target_networks.parameters():
         parameter.data.add_(0.3 * torch.randn_like(parameter))

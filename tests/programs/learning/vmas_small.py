@@ -15,11 +15,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from ctde_kit.recipes.studies.report.sources import read_sources
-from ctde_kit.training.reporting import RunCurve, read_marl_eval, write_marl_eval
+from ctde_kit.training.reporting import Comparison, RunCurve, plot_tasks, read_marl_eval, write_marl_eval
 from tests.programs.learning.measure import ROOT, machine
 from tests.programs.marked import write_between
 
@@ -41,7 +39,7 @@ def main() -> None:
         curves[curve.task, curve.label, curve.seed] = curve
     ordered = [curves[key] for key in sorted(curves)]
     write_marl_eval(ordered, RESULTS)
-    _plot(ordered)
+    plot_tasks(Comparison(ordered), IMAGE)
     told = f"The last of these runs were kept on {datetime.date.today().isoformat()}; {machine()}."
     write_between(PAGE, "vmas_small", "\n".join([*_table(ordered), "", told]))
 
@@ -65,22 +63,6 @@ def _table(curves: list[RunCurve]) -> list[str]:
                 seeds = ", ".join(f"{curve.final:.4g} ({curve.seed})" for curve in found)
                 lines.append(f"| {task} | `{recipe}` | {mean:.4g} | {seeds} |")
     return lines
-
-
-def _plot(curves: list[RunCurve]) -> None:
-    figure = Figure(figsize=(11, 3.4), layout="constrained")
-    FigureCanvasAgg(figure)
-    for axes, task in zip(figure.subplots(1, len(TASKS)), TASKS, strict=True):
-        for number, recipe in enumerate(RECIPES):
-            for index, curve in enumerate(_of(curves, task, recipe)):
-                name = f"ctde {recipe}" if index == 0 else None
-                axes.plot(curve.frames / 1000, curve.returns, color=f"C{number}", alpha=0.7, lw=1, label=name)
-        axes.set_title(task)
-        axes.set_xlabel("thousand frames")
-        axes.grid(alpha=0.3)
-    figure.axes[0].set_ylabel("greedy return, 200 episodes")
-    figure.axes[0].legend()
-    figure.savefig(IMAGE, dpi=110)
 
 
 if __name__ == "__main__":
