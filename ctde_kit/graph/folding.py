@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any
 
 import torch
@@ -29,11 +30,13 @@ def fold_constants(module: fx.GraphModule, constants: list[Tensor]) -> None:
             if node.all_input_nodes or value.numel() <= _SMALL:
                 known[node] = value
     anchor = placeholders[n_inputs - 1] if n_inputs else None
+    uniform: dict[Hashable, fx.Node] = {}
     for number, (node, value) in enumerate(known.items()):
         users = [user for user in node.users if user not in known]
         if users and isinstance(value, Tensor):
+            is_output = any(user.op == "output" for user in users)  # which shares memory with no other output
             with graph.inserting_after(anchor) if anchor else graph.inserting_before(next(iter(graph.nodes))):
-                constant = _constant(module, f"_constant_{number}", value)
+                constant = _constant(module, f"_constant_{number}", value, {} if is_output else uniform)
             constant.meta["val"] = node.meta["val"]
             node.replace_all_uses_with(constant, delete_user_cb=lambda user: user not in known)
     for node in reversed(list(known)):
@@ -54,12 +57,15 @@ def _values(structure: Any, known: dict[fx.Node, Argument]) -> Any:  # arguments
     return map_arg(structure, lambda node: known[node])
 
 
-def _constant(module: fx.GraphModule, name: str, value: Tensor) -> fx.Node:
-    """A uniform value as ``full``, which the compiler writes into the code; another as an attribute."""
+def _constant(module: fx.GraphModule, name: str, value: Tensor, uniform: dict[Hashable, fx.Node]) -> fx.Node:
+    """A node for ``value``: an attribute, or, if all entries are equal, ``full``, which is kept in ``uniform``."""
     first = value.flatten()[:1]
     if value.numel() and torch.equal(value, first.expand_as(value.flatten()).reshape(value.shape)):
         options: dict[str, Argument] = {"dtype": value.dtype, "device": value.device, "pin_memory": False}
-        return module.graph.call_function(_aten.full.default, (list(value.shape), first.item()), options)
+        key = (value.shape, value.dtype, value.device, repr(first.item()))
+        if key not in uniform:
+            uniform[key] = module.graph.call_function(_aten.full.default, (list(value.shape), first.item()), options)
+        return uniform[key]
     # Names of buffers that are not persistent are a set, whose order would change inductor's cache key in each process.
     module.register_buffer(name, value)
     return module.graph.get_attr(name)

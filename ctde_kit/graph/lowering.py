@@ -12,6 +12,7 @@ from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, make
 from ctde_kit.graph.folding import fold_constants
 from ctde_kit.graph.lowered_files import lowered_file, read_lowered, write_lowered
 from ctde_kit.graph.rounding import decompositions, keep_kernels
+from ctde_kit.graph.simplifying import drop_same_views, merge_equal
 
 
 def lower(module: fx.GraphModule, inputs: Sequence[Tensor], constants: list[Tensor], *, exact: bool) -> fx.GraphModule:
@@ -29,6 +30,7 @@ def lower(module: fx.GraphModule, inputs: Sequence[Tensor], constants: list[Tens
     example = [*inputs, *constants]
     # What autocast casts, the first pass has recorded.
     with disable_proxy_modes_tracing(), torch.no_grad(), torch._C._DisableAutocast():
+        drop_same_views(module)
         file = lowered_file(module, example, exact)
         pure = None if file is None else read_lowered(file)
         if pure is None:
@@ -37,6 +39,7 @@ def lower(module: fx.GraphModule, inputs: Sequence[Tensor], constants: list[Tens
                 decomposition_table=decompositions(exact),
                 tracing_mode="fake",
             )(*example)
+            merge_equal(pure)
             if file is not None:
                 write_lowered(file, pure)
         fold_constants(pure, constants)

@@ -34,7 +34,7 @@ def resolve_compile(compile: str, env: EnvBase, *, total_frames: int, updates_pe
     and the gradient steps where it has at least that many of them. An env that can never be a graph is left out
     silently; anything else that cannot be compiled runs eagerly and says so in one line. Compiled code is kept in
     ``~/.cache/ctde_kit``, or where ``TORCHINDUCTOR_CACHE_DIR`` points to; the directory is private. Where the run
-    compiles, this begins to prepare the C++ compiler in the background.
+    compiles for a CPU, this begins to prepare the C++ compiler in the background.
 
     Raises:
         UserError: where another user could write the code that this one is to run.
@@ -49,7 +49,8 @@ def resolve_compile(compile: str, env: EnvBase, *, total_frames: int, updates_pe
         return compiling
     missing = missing_toolchain() or unusable_cache()
     if missing is None:
-        prepare_compiler()
+        if env.device is None or env.device.type == "cpu":
+            prepare_compiler()
         return compiling
     report_fallback("this run", missing)
     return Compiling(False, False)

@@ -31,20 +31,20 @@ class PureEnv:
     """As much of a VMAS env as the choice reads."""
 
     tensor_state = draw_initial_states = resets_to = state_dict = load_state_dict = None
-    batch_size = torch.Size([60])
+    batch_size, device = torch.Size([60]), torch.device("cpu")
 
 
 class ExternalEnv:
     """As much of a worker env as the choice reads."""
 
     outcome = begin_step = finish_step = obey_masks = answering = None
-    batch_size = torch.Size([60])
+    batch_size, device = torch.Size([60]), torch.device("cpu")
 
 
 class OtherEnv:
     """As much of another env as the choice reads."""
 
-    batch_size = torch.Size([8])
+    batch_size, device = torch.Size([8]), None
 
 
 @pytest.mark.parametrize(
@@ -65,6 +65,16 @@ def test_what_is_called_often_is_compiled(
 ) -> None:
     assert WORTH_COMPILING == 2_000
     assert resolve_compile(compile, env, total_frames=frames, updates_per_frame=updates_per_frame) == expected
+
+
+@pytest.mark.parametrize(("device", "prepared"), [("cpu", 1), ("cuda", 0)])
+def test_the_compiler_is_prepared_for_cpus(device: str, prepared: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[None] = []
+    monkeypatch.setattr(compiling, "prepare_compiler", lambda: calls.append(None))
+    env: Any = PureEnv()
+    env.device = torch.device(device)
+    resolve_compile("on", env, total_frames=1, updates_per_frame=0.1)
+    assert len(calls) == prepared
 
 
 def choose(compile: str) -> Compiling:

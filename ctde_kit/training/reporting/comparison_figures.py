@@ -161,6 +161,8 @@ def plot_sample_efficiency(comparison: Comparison, path: Path) -> Path:
 def plot_tasks(comparison: Comparison, path: Path) -> Path:
     """For each task the interquartile mean of the return over frames, and below it over minutes. Returns ``path``.
 
+    Where no run has kept its seconds, only that over frames is drawn.
+
     >>> from pathlib import Path
     >>> import tempfile
     >>> import numpy as np
@@ -175,17 +177,18 @@ def plot_tasks(comparison: Comparison, path: Path) -> Path:
     styles = label_styles(comparison.labels)
     columns = min(COLUMNS, len(comparison.tasks))
     bands = -(-len(comparison.tasks) // columns)
-    figure, axes = _figure(2 * bands * columns, 4.0, 2.9, columns=columns)
+    x_labels = ["frames", "minutes"] if any(curve.seconds is not None for curve in comparison.curves) else ["frames"]
+    rows = len(x_labels)
+    figure, axes = _figure(rows * bands * columns, 4.0, 2.9, columns=columns)
     for index, task in enumerate(comparison.tasks):
-        row, column = divmod(index, columns)
-        above, below = axes[2 * row * columns + column], axes[(2 * row + 1) * columns + column]
-        above.set_title(task, fontsize=10)
-        _task_panel(comparison, task, above, below, styles)
-        above.set_xlabel("frames")
-        below.set_xlabel("minutes")
-        if column == 0:
-            above.set_ylabel("return, IQM")
-            below.set_ylabel("return, IQM")
+        band, column = divmod(index, columns)
+        panels = axes[rows * band * columns + column :: columns][:rows]
+        panels[0].set_title(task, fontsize=10)
+        _task_panels(comparison, task, panels, styles)
+        for panel, x_label in zip(panels, x_labels, strict=True):
+            panel.set_xlabel(x_label)
+            if column == 0:
+                panel.set_ylabel("return, IQM")
     for axis in axes:
         axis.set_visible(axis.has_data())
     handles = [Line2D([], [], **styles[label], label=label) for label in comparison.labels]
@@ -193,16 +196,16 @@ def plot_tasks(comparison: Comparison, path: Path) -> Path:
     return _saved(figure, path)
 
 
-def _task_panel(comparison: Comparison, task: str, above: Axes, below: Axes, styles: Mapping[str, Style]) -> None:
+def _task_panels(comparison: Comparison, task: str, panels: Sequence[Axes], styles: Mapping[str, Style]) -> None:
     for label in [label for label in comparison.labels if comparison.of(task, label)]:
         curves, grid = comparison.of(task, label), comparison.frame_grid(task, label)
         values = np.stack([curve.at(grid) for curve in curves])[:, None]
-        _bands(above, grid, interquartile_means({label: values}), styles)
+        _bands(panels[0], grid, interquartile_means({label: values}), styles)
         times = comparison.second_grid(task, label)
         if times is not None:
             values = np.stack([curve.at_seconds(times) for curve in curves])[:, None]
-            _bands(below, times / 60, interquartile_means({label: values}), styles)
-    short_numbers(above)
+            _bands(panels[1], times / 60, interquartile_means({label: values}), styles)
+    short_numbers(panels[0])
 
 
 def _bands(axis: Axes, x: np.ndarray, estimates: Mapping[str, Estimate], styles: Mapping[str, Style]) -> None:

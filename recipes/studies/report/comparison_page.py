@@ -121,8 +121,8 @@ def _gap(comparison: Comparison) -> str:
 def _by_task(comparison: Comparison, found: Found, output: Path) -> list[Block]:
     picture = plot_tasks(comparison, output / "tasks.png")
     caption = (
-        "Return over frames, each recipe as far as all of its runs went, and below over minutes of wall-clock time, "
-        "evaluations included."
+        "Return over frames, each recipe as far as all of its runs went, and, where it was kept, below over minutes of "
+        "wall-clock time, evaluations included."
     )
     blocks: list[Block] = [Heading("By task"), Picture(picture.name, caption)]
     for task in comparison.tasks:

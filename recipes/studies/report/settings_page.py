@@ -34,7 +34,7 @@ def write_comparison(found: Found, output: Path, *, command: str) -> tuple[list[
     comparison = Comparison(found.curves)
     output.mkdir(parents=True, exist_ok=True)
     picture = plot_tasks(comparison, output / "curves.png")
-    caption = "Return over frames, and below over minutes of wall-clock time, evaluations included; bands over seeds."
+    caption = "Return over frames and, where it was kept, below over minutes, evaluations included; bands over seeds."
     blocks: list[Block] = [
         Heading(", ".join(comparison.labels), 1),
         Paragraph(introduction(comparison, "curve")),

@@ -1,7 +1,8 @@
 """BenchMARL on the tasks of ``ctde benchmark benchmark=vmas_small``, for the same frames, to stand in one report.
 
 Run ``python -m tests.programs.benchmarks.benchmarl_suite OUTPUT [--minutes N] [--tasks ...] [--algorithms ...]``, and
-then ``ctde report OUR_DIRECTORY OUTPUT/reported output=r``.
+then ``python -m tests.programs.learning.vmas_small --benchmarl OUTPUT``, or ``ctde report OUR_DIRECTORY OUTPUT/reported
+output=r``.
 
 Each algorithm has two candidate settings: those that BenchMARL publishes as tuned for VMAS, and those that learn faster
 in few frames. A run of a tuning seed with each decides per task, by the mean return of the last evaluation, which of

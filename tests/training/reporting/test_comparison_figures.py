@@ -43,6 +43,16 @@ def test_each_label_is_drawn_to_its_own_end(drawn: list[Figure], tmp_path) -> No
         assert ends == pytest.approx({"a": 400.0, "b": 200.0})
 
 
+def test_minutes_are_drawn_only_where_seconds_were_kept(drawn: list[Figure], tmp_path) -> None:
+    timed, untimed = runs("a", 3), [replace(run, label="b", seconds=None) for run in runs("b", 3)]
+    others = [replace(run, task="u") for run in (*timed, *untimed)]
+    plot_tasks(Comparison([*timed, *untimed, *others]), tmp_path / "some.png")
+    plot_tasks(Comparison([*untimed, *(replace(run, task="u") for run in untimed)]), tmp_path / "none.png")
+    some, none = [[(axis.get_title(), axis.get_xlabel(), len(axis.lines)) for axis in f.axes] for f in drawn]
+    assert some == [("t", "frames", 2), ("u", "frames", 2), ("", "minutes", 1), ("", "minutes", 1)]
+    assert none == [("t", "frames", 1), ("u", "frames", 1)]
+
+
 def test_curves_that_lie_on_each_other_remain_visible(drawn: list[Figure], tmp_path) -> None:
     plot_tasks(Comparison([*runs("a", 3), *runs("b", 3)]), tmp_path / "tasks.png")
     first, second = drawn[0].axes[0].lines
