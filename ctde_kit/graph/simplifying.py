@@ -96,9 +96,9 @@ def _merge(graph: fx.Graph, outputs: set[int]) -> None:
 
 def _copied(node: fx.Node) -> fx.Node | None:
     """What the values of ``node`` are a copy of."""
-    if node.target in (*_VIEWS, aten.clone.default):
-        return node.args[0]
-    return node.args[1] if node.target is aten.copy.default else None
+    place = 1 if node.target is aten.copy.default else 0
+    source = node.args[place] if node.target in (*_VIEWS, aten.clone.default, aten.copy.default) else None
+    return source if isinstance(source, fx.Node) else None
 
 
 def _alike(node: fx.Node, source: fx.Node) -> bool:
