@@ -37,7 +37,7 @@ Function = Callable[[list[Tensor]], Sequence[Tensor]]
 # Functions of inductor are replaced meanwhile, which two threads must not do at once.
 _compiling = threading.RLock()
 # Inductor tries to fuse each loop with up to 64 others that use the same tensor. In a graph of 27,000 operations this
-# took a third of the time, so graphs of more operations than _LARGE try fewer.
+# took a quarter of the time, so graphs of more operations than _LARGE try fewer.
 _FUSION_ATTEMPTS = "max_fusion_buffer_group_pairwise_attempts"
 _LARGE, _FEW_ATTEMPTS = 2_000, 4
 
