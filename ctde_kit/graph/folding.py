@@ -59,13 +59,18 @@ def _values(structure: Any, known: dict[fx.Node, Argument]) -> Any:  # arguments
 
 def _constant(module: fx.GraphModule, name: str, value: Tensor, uniform: dict[Hashable, fx.Node]) -> fx.Node:
     """A node for ``value``: an attribute, or, if all entries are equal, ``full``, which is kept in ``uniform``."""
-    first = value.flatten()[:1]
-    if value.numel() and torch.equal(value, first.expand_as(value.flatten()).reshape(value.shape)):
+    if value.numel() and _is_uniform(value):
+        first = value.flatten()[0].item()
         options: dict[str, Argument] = {"dtype": value.dtype, "device": value.device, "pin_memory": False}
-        key = (value.shape, value.dtype, value.device, repr(first.item()))
+        key = (value.shape, value.dtype, value.device, repr(first))
         if key not in uniform:
-            uniform[key] = module.graph.call_function(_aten.full.default, (list(value.shape), first.item()), options)
+            uniform[key] = module.graph.call_function(_aten.full.default, (list(value.shape), first), options)
         return uniform[key]
     # Names of buffers that are not persistent are a set, whose order would change inductor's cache key in each process.
     module.register_buffer(name, value)
     return module.graph.get_attr(name)
+
+
+def _is_uniform(value: Tensor) -> bool:
+    signs = value.signbit() if value.is_floating_point() else value  # 0.0 equals -0.0
+    return all(bool((x == x.flatten()[0]).all()) for x in (value, signs))

@@ -148,6 +148,7 @@ def test_copies_that_change_layout_shape_or_type_stay(copied: Callable[[Tensor],
 
 SIGNED: dict[str, Function] = {
     "full": lambda x: [x / torch.full((3,), 0.0), x / torch.full((3,), -0.0)],
+    "mixed": lambda x: [x / torch.tensor([0.0, -0.0, 0.0]), x / torch.tensor([-0.0, -0.0, -0.0])],
     "scalar": lambda x: [torch.copysign(x, 0.0), torch.copysign(x, -0.0)],
     "types": lambda x: [(x > 0) * True, (x > 0) * 1, (x > 0) * 1.0],
 }
