@@ -28,8 +28,7 @@ def drop_same_views(module: fx.GraphModule) -> None:
     reshapes = any(torch.Tag.inplace_view in getattr(node.target, "tags", ()) for node in module.graph.nodes)
     for node in module.graph.nodes:
         if not reshapes and node.target in _VIEWS and _alike(node, node.args[0]):
-            node.replace_all_uses_with(node.args[0])
-            module.graph.erase_node(node)
+            _replace(node, node.args[0])
     module.graph.eliminate_dead_code()
     module.recompile()
 
@@ -58,8 +57,7 @@ def merge_equal(module: fx.GraphModule) -> None:
         if _storages([source]) & changed:
             _compute(module.graph, node, source)
         elif not _storages([node]) & outputs:
-            node.replace_all_uses_with(source)
-            module.graph.erase_node(node)
+            _replace(node, source)
     _merge(module.graph, outputs)
     module.graph.eliminate_dead_code()
     module.recompile()
@@ -74,8 +72,7 @@ def _compute(graph: fx.Graph, node: fx.Node, source: fx.Node) -> None:
         operation, other = (aten.logical_or.default, source) if dtype == torch.bool else (aten.mul.Tensor, 1)
         product = graph.call_function(operation, (source, other))
     product.meta = dict(node.meta)
-    node.replace_all_uses_with(product)
-    graph.erase_node(node)
+    _replace(node, product)
 
 
 def _merge(graph: fx.Graph, outputs: set[int]) -> None:
@@ -90,8 +87,12 @@ def _merge(graph: fx.Graph, outputs: set[int]) -> None:
         key = (node.target, repr(node.args), repr(node.kwargs))
         same = first.setdefault(key, node)
         if same is not node and not _storages([node]) & outputs:
-            node.replace_all_uses_with(same)
-            graph.erase_node(node)
+            _replace(node, same)
+
+
+def _replace(node: fx.Node, other: fx.Node) -> None:
+    node.replace_all_uses_with(other)
+    node.graph.erase_node(node)
 
 
 def _copied(node: fx.Node) -> fx.Node | None:
