@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torchrl.envs import EnvBase
 
+from ctde_kit.envs.vmas import VmasEnv
 from ctde_kit.errors import UserError
 from ctde_kit.graph.cpp_compiler import prepare_compiler
 from ctde_kit.graph.toolchain import missing_toolchain, report_fallback
@@ -54,6 +55,21 @@ def resolve_compile(compile: str, env: EnvBase, *, total_frames: int, updates_pe
         return compiling
     report_fallback("this run", missing)
     return Compiling(False, False)
+
+
+def compile_steps(env: EnvBase, compile: str, steps: int) -> None:
+    """Step ``env`` as a compiled graph where ``resolve_compile`` would compile a rollout of so many steps.
+
+    Its episodes are the same ones but for rounding. Envs other than VMAS's are left as they are.
+
+    Args:
+        env: without transforms, and not stepped yet.
+        compile: the run's option: on, off or auto.
+        steps: that it will make, of all its environments at once.
+    """
+    if isinstance(env, VmasEnv):
+        frames = steps * env.batch_size[0]
+        env.compile_step = resolve_compile(compile, env, total_frames=frames, updates_per_frame=0.0).rollouts
 
 
 def unusable_cache() -> str | None:

@@ -14,8 +14,10 @@ from ctde_kit.modules import TeamPolicy
 from ctde_kit.recipes.configs.distributed_options import PopulationMember
 from ctde_kit.recipes.configs.populations import SyncConfig
 from ctde_kit.recipes.configs.recipe import RecipeConfig
+from ctde_kit.recipes.wiring.compiling import compile_steps
 from ctde_kit.recipes.wiring.devices import resolve_device
 from ctde_kit.recipes.wiring.evaluating import SCORING_SEED
+from ctde_kit.recipes.wiring.setting import compile_option
 from ctde_kit.recipes.wiring.transforms import with_transforms
 from ctde_kit.specs import TeamSpec
 from ctde_kit.training import Parts, evaluate, unchanged_random_state
@@ -65,7 +67,7 @@ class Member:
         """The figures by which the best member is chosen in the end, of as many episodes as an evaluation has."""
         if self._scoring is not None:
             self._scoring.close()
-        env = self._env(parts, self.config.evaluation.episodes)
+        env = self._env(parts, self.config.evaluation.episodes, scores=1)
         try:
             figures = self._figures(env, parts, self.config.evaluation.episodes)
         finally:
@@ -77,16 +79,33 @@ class Member:
 
     def _score(self, parts: Parts) -> dict[str, float]:
         if self._scoring is None:
-            self._scoring = self._env(parts, self.sync.episodes)
+            self._scoring = self._env(parts, self.sync.episodes, scores=self._most_exchanges)
         figures = self._figures(self._scoring, parts, self.sync.episodes)
         return {name: figures[name] for name in self._judged(parts)}
 
-    def _env(self, parts: Parts, episodes: int) -> EnvBase:
-        """An env whose episodes are the same for all members; building it changes nothing that training draws."""
+    @property
+    def _most_exchanges(self) -> int:
+        """How many exchanges there can be: at most one per iteration."""
+        frames = self.config.frames_per_batch
+        if self.sync.unit == "frames":
+            frames = max(frames, min(self.sync.every, self.sync.end_every or self.sync.every))
+        return self.config.total_frames // frames
+
+    def _env(self, parts: Parts, episodes: int, *, scores: int) -> EnvBase:
+        """An env whose episodes are the same for all members; building it changes nothing that training draws.
+
+        Args:
+            parts: of the run.
+            episodes: of each score.
+            scores: how many there will be; where that is many steps, they are compiled.
+        """
+        task = self.config.task
         with unchanged_random_state():
-            env = self.config.task.build_evaluation(
+            env = task.build_evaluation(
                 seed=self._episodes_seed, device=resolve_device(self.config.device), episodes=episodes
             )
+            episodes_per_env = -(-episodes // env.batch_size[0])
+            compile_steps(env, compile_option(self.config), scores * episodes_per_env * task.episode_steps)
             return with_transforms(env, TeamSpec.from_env(parts.collector.env), _policy(parts))
 
     def _figures(self, env: EnvBase, parts: Parts, episodes: int) -> dict[str, float]:

@@ -45,10 +45,18 @@ def begin(cfg: RecipeConfig, *, updates_per_frame: float) -> Setting:
     with building("task", cfg.task):
         env = cfg.task.build(seed=cfg.seed, device=device)
     cfg.task.check_interests([group.name for group in TeamSpec.from_env(env)])
-    # A graph keeps the values that it was traced with, and callbacks may change them.
-    compile = "off" if cfg.callbacks and cfg.compile == "auto" else cfg.compile
-    compiling = resolve_compile(compile, env, total_frames=cfg.total_frames, updates_per_frame=updates_per_frame)
+    compiling = resolve_compile(
+        compile_option(cfg), env, total_frames=cfg.total_frames, updates_per_frame=updates_per_frame
+    )
     return Setting(env, device, compiling, _steps_per_batch(cfg, env.batch_size[0] * cfg.distributed.n_collectors))
+
+
+def compile_option(cfg: RecipeConfig) -> str:
+    """The option ``compile`` of ``cfg``, where ``auto`` is ``off`` if the run has callbacks.
+
+    A graph keeps the values that it was traced with, and callbacks may change them.
+    """
+    return "off" if cfg.callbacks and cfg.compile == "auto" else cfg.compile
 
 
 def _steps_per_batch(cfg: RecipeConfig, n_envs: int) -> int:

@@ -15,7 +15,13 @@ from ctde_kit.envs.vmas import VmasEnv
 from ctde_kit.errors import UserError
 from ctde_kit.recipes import VmasTask
 from ctde_kit.recipes.wiring import compiling
-from ctde_kit.recipes.wiring.compiling import WORTH_COMPILING, Compiling, resolve_compile, unusable_cache
+from ctde_kit.recipes.wiring.compiling import (
+    WORTH_COMPILING,
+    Compiling,
+    compile_steps,
+    resolve_compile,
+    unusable_cache,
+)
 from ctde_kit.training import Parts, iterate, load_parts, read_checkpoint, save_checkpoint
 from tests.envs.scenarios import Drift
 from tests.recipes.small import NORMALIZED, small_config
@@ -65,6 +71,16 @@ def test_what_is_called_often_is_compiled(
 ) -> None:
     assert WORTH_COMPILING == 2_000
     assert resolve_compile(compile, env, total_frames=frames, updates_per_frame=updates_per_frame) == expected
+
+
+@pytest.mark.parametrize(
+    ("compile", "steps", "expected"),
+    [("auto", 1_999, False), ("auto", 2_000, True), ("on", 1, True), ("off", 9_999, False)],
+)
+def test_steps_of_a_vmas_env_are_compiled_where_there_are_many(compile: str, steps: int, expected: bool) -> None:
+    env = VmasEnv("navigation", num_envs=7, max_steps=5)
+    compile_steps(env, compile, steps)
+    assert env.compile_step is expected
 
 
 @pytest.mark.parametrize(("device", "prepared"), [("cpu", 1), ("cuda", 0)])
