@@ -9,10 +9,11 @@ import torch
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
-from torchrl.envs import Compose, EnvBase, InitTracker, RewardSum, TensorDictPrimer, Transform, TransformedEnv
+from torchrl.envs import Compose, EnvBase, InitTracker, RewardSum, TensorDictPrimer, Transform
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from ctde_kit.collectors.compiled_rollout_step import RESET, TORCHRL_SHORTCUTS, modules_around, where_reset
+from ctde_kit.collectors.layers import base_of, transforms_of
 from ctde_kit.graph import TraceError, trace
 from ctde_kit.graph.agreement import compile_in_agreement
 from ctde_kit.graph.module_state import check_module_state, restoring_modules
@@ -46,10 +47,9 @@ class CompiledExternalRollout:
     """
 
     def __init__(self, env: EnvBase, policy: TensorDictModuleBase, root: TensorDictBase, length: int):
-        base_env = env.base_env if isinstance(env, TransformedEnv) else env
+        base_env = base_of(env)
         if not isinstance(base_env, ExternalEnv):
             raise TraceError(f"{type(base_env).__name__} keeps its state out of reach")
-        assert isinstance(base_env, EnvBase)
         _check_transforms(env)
         self.env, self.policy, self.length = env, policy, length
         self.external: ExternalEnv = base_env
@@ -170,8 +170,7 @@ class CompiledExternalRollout:
 
 
 def _check_transforms(env: EnvBase) -> None:
-    transforms = env.transform.modules() if isinstance(env, TransformedEnv) else ()
-    for transform in transforms:
+    for transform in transforms_of(env):
         known = type(transform) in STATELESS or (isinstance(transform, SaysStateless) and transform.stateless)
         if isinstance(transform, Transform) and not known:
             raise TraceError(f"{type(transform).__name__} may keep something from step to step, or end episodes")

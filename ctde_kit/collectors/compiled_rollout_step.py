@@ -11,9 +11,10 @@ import torchrl
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
-from torchrl.envs import EnvBase, TransformedEnv
+from torchrl.envs import EnvBase
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
+from ctde_kit.collectors.layers import base_of, transforms_of
 from ctde_kit.graph import TraceError, trace
 from ctde_kit.graph.agreement import compile_in_agreement
 from ctde_kit.graph.module_state import check_module_state, restoring_modules
@@ -48,7 +49,7 @@ class CompiledRolloutStep:
     """
 
     def __init__(self, env: EnvBase, policy: TensorDictModuleBase, root: TensorDictBase):
-        base_env = env.base_env if isinstance(env, TransformedEnv) else env
+        base_env = base_of(env)
         if not isinstance(base_env, PureEnv):
             raise TraceError(f"{type(base_env).__name__} keeps its state out of reach")
         self.env, self.policy, self.base_env = env, policy, base_env
@@ -174,8 +175,7 @@ class CompiledRolloutStep:
 
 def modules_around(env: EnvBase, policy: TensorDictModuleBase) -> list[nn.Module]:
     """The modules of a policy and of an env's transforms."""
-    transforms = [] if not isinstance(env, TransformedEnv) else env.transform.modules()
-    return [*policy.modules(), *transforms]
+    return [*policy.modules(), *transforms_of(env)]
 
 
 def where_reset(mask: Tensor, reset: TensorDictBase, root: TensorDictBase) -> TensorDictBase:

@@ -14,13 +14,14 @@ from torchrl.modules import RandomPolicy
 
 from ctde_kit.collectors.compiled_external_rollout import CompiledExternalRollout
 from ctde_kit.collectors.compiled_rollout import CompiledRollout
+from ctde_kit.collectors.layers import base_of
 from ctde_kit.collectors.trajectories import TRAJ_IDS, TrajectoryNumbers
 from ctde_kit.errors import UserError
 from ctde_kit.finite import check_finite
 from ctde_kit.graph import TraceError
 from ctde_kit.graph.toolchain import report_fallback
 from ctde_kit.keys import DONE, NEXT
-from ctde_kit.protocols import ExternalEnv, ReportsCapture, StateDict, Stateful
+from ctde_kit.protocols import ExternalEnv, ReportsCapture, StateDict
 
 
 class RolloutCollector:
@@ -140,7 +141,7 @@ class RolloutCollector:
         if not isinstance(self.policy, nn.Module):
             return self._run_eagerly(TraceError(f"{type(self.policy).__name__} is no module"))
         try:
-            kind = CompiledExternalRollout if isinstance(_base(self.env), ExternalEnv) else CompiledRollout
+            kind = CompiledExternalRollout if isinstance(base_of(self.env), ExternalEnv) else CompiledRollout
             self._compiled = kind(self.env, self.policy, root, self.length)
         except TraceError as reason:
             self._run_eagerly(reason)
@@ -167,7 +168,7 @@ class RolloutCollector:
     @property
     def state_is_captured(self) -> bool:
         """Whether ``state_dict`` holds the env's running episodes; else taking it ends them."""
-        base_env = _base(self.env)
+        base_env = base_of(self.env)
         return not isinstance(base_env, ReportsCapture) or base_env.state_is_captured
 
     def state_dict(self) -> StateDict:
@@ -175,7 +176,7 @@ class RolloutCollector:
 
         It ends all episodes of an env whose state cannot be captured.
         """
-        base_env = _base(self.env)
+        base_env = base_of(self.env)
         state = {"frames": self.frames, "env": base_env.state_dict(), "transforms": {}, "next_root": None}
         # It determines how many initial states a compiled rollout draws, and so the random stream.
         state["recent_resets"] = self.recent_resets
@@ -196,7 +197,7 @@ class RolloutCollector:
         self.frames, self.recent_resets = state_dict["frames"], state_dict["recent_resets"]
         if self.trajectories is not None and "trajectories" in state_dict:
             self.trajectories.load_state_dict(state_dict["trajectories"])
-        base_env = _base(self.env)
+        base_env = base_of(self.env)
         next_root = state_dict["next_root"]
         if next_root is not None:
             # A first reset lets the env and its transforms build what they build lazily.
@@ -207,10 +208,6 @@ class RolloutCollector:
         if isinstance(self.env, TransformedEnv):
             self.env.transform.load_state_dict(state_dict["transforms"])
         base_env.load_state_dict(state_dict["env"])
-
-
-def _base(env: EnvBase) -> Stateful:
-    return env.base_env if isinstance(env, TransformedEnv) else env
 
 
 def _join(key: str | tuple[str, ...]) -> str:
