@@ -9,6 +9,7 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 from vmas.simulator.environment import Environment
 
+from ctde_kit.envs.vmas.world_memory import WorldMemory
 from ctde_kit.envs.vmas.world_state import WorldState, has_rows
 
 
@@ -29,37 +30,38 @@ def masked_reset(
     """
     n_envs = world.num_envs
     before = WorldState.read(world)
-    before_values = {path: value.clone() for path, value in before.values.items()}
+    if before.unreadable():
+        return None, before.unreadable()
+    memory = WorldMemory(before)
     world._reset(return_observations=False)
     output = observe()
     after = WorldState.read(world)
     obstacles = before.changed_python(after)
-    obstacles += [
-        path for path, value in after.values.items() if not _is_batched(before.values.get(path), value, n_envs)
-    ]
+    obstacles += [path for path in after.values if not _is_batched(before, after, memory, path, n_envs)]
     if obstacles:
-        before.restore_python()
-        for path, slot in before.tensors.items():
-            slot.set(before_values[path])
+        memory.put_back()
         return None, obstacles
     merged: dict[tuple[int, int], Tensor] = {}
     for path, slot in after.tensors.items():
         old, new = before.values[path], after.values[path]
-        if not has_rows(new, n_envs) or (new is old and torch.equal(new, before_values[path])):
+        if not has_rows(new, n_envs) or (new is old and torch.equal(new, memory.value(path))):
             continue
         kept = merged.get((id(old), id(new)))
         if kept is None:
-            kept = _where(mask, new, before_values[path])
+            kept = _where(mask, new, memory.value(path))
+            # What the reset changed in place stays the same tensor, under all its names.
+            kept = new.copy_(kept) if new is old else kept
             merged[id(old), id(new)] = kept
         slot.set(kept)
     return output.apply(lambda new, old: _where(mask, new, old), last), []
 
 
-def _is_batched(old: Tensor | None, new: Tensor, n_envs: int) -> bool:
-    """Whether a slot either did not change or has one row per env."""
-    if old is None or old.shape != new.shape:
+def _is_batched(before: WorldState, after: WorldState, memory: WorldMemory, path: str, n_envs: int) -> bool:
+    """Whether a slot either holds what it held before or has one row per env."""
+    new = after.values[path]
+    if path not in before.values or memory.value(path).shape != new.shape:
         return False
-    return old is new or has_rows(new, n_envs) or torch.equal(old, new)
+    return has_rows(new, n_envs) or torch.equal(memory.value(path), new)
 
 
 def _where(mask: Tensor, new: Tensor, old: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from ctde_kit.envs.vmas.branches import VmasShortcuts
 from ctde_kit.envs.vmas.masked_reset import masked_reset
 from ctde_kit.envs.vmas.random_stream import RandomStream
 from ctde_kit.envs.vmas.spawning import limited_spawning
+from ctde_kit.envs.vmas.world_snapshot import restore, snapshot
 from ctde_kit.envs.vmas.world_state import WorldState
 from ctde_kit.graph.draws import drawing_from
 from ctde_kit.graph.shortcuts import taking_shortcuts
@@ -170,8 +171,15 @@ class VmasSimulation:
 
     def state_dict(self) -> StateDict:
         """The whole world, the episodes' elapsed steps, the last observations and the random stream."""
+        world = WorldState.read(self.world)
+        unreadable = world.unreadable()
+        if unreadable:
+            warnings.warn(
+                f"scenario {self.name!r} keeps {', '.join(unreadable[:3])} out of reach, and a saved state lacks it",
+                stacklevel=3,
+            )
         return {
-            "world": WorldState.read(self.world).snapshot(),
+            "world": snapshot(world),
             "elapsed": self.elapsed.clone(),
             "last": None if self.last is None else self.last.clone().to_dict(),
             "random_stream": self.random_stream.state_dict(),
@@ -180,7 +188,7 @@ class VmasSimulation:
 
     def load_state_dict(self, state_dict: StateDict) -> None:
         """Go on from a state that a simulation built with the same arguments gave."""
-        WorldState.read(self.world).restore(state_dict["world"])
+        restore(WorldState.read(self.world), state_dict["world"])
         self.elapsed.copy_(state_dict["elapsed"])
         self.last = None if state_dict["last"] is None else self._observations_of(state_dict["last"])
         self.random_stream.load_state_dict(state_dict["random_stream"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -30,12 +31,16 @@ class TensorState:
         random_actions: draws actions from the program's generators, one tensor per group.
 
     Raises:
-        TraceError: where the scenario keeps changing state in Python, or in tensors for the whole batch that a reset
-            changes, or draws from Python's or numpy's generator in a step; the message names it.
+        TraceError: where the scenario keeps state out of reach, or changing state in Python, or in tensors for the
+            whole batch that a reset changes, or draws from Python's or numpy's generator in a step; the message names
+            it.
     """
 
     def __init__(self, simulation: VmasSimulation, random_actions: Callable[[], Sequence[Tensor]]):
         self.simulation = simulation
+        unreadable = WorldState.read(simulation.world).unreadable()
+        if unreadable:
+            raise TraceError(f"keeps state out of reach: {', '.join(unreadable[:3])}")
         saved = simulation.state_dict()
         if simulation.last is None:
             simulation.reset()
@@ -110,7 +115,7 @@ def _random_step(simulation: VmasSimulation, random_actions: Callable[[], Sequen
 
 def _copied(state: WorldState) -> WorldState:
     values = {path: value.clone() for path, value in state.values.items()}
-    return WorldState(state.tensors, values, dict(state.python), dict(state.names), dict(state.objects))
+    return replace(state, values=values)
 
 
 def _changed(before: WorldState, after: WorldState) -> set[str]:

@@ -25,6 +25,7 @@ from ctde_kit.envs.vmas.scenario_arguments import check_arguments, load_scenario
 from ctde_kit.envs.vmas.simulation import VmasSimulation
 from ctde_kit.envs.vmas.spawning import limited_spawning
 from ctde_kit.envs.vmas.tensor_state import TensorState
+from ctde_kit.envs.vmas.world_state import WorldState
 from ctde_kit.errors import UserError
 from ctde_kit.graph import TraceError
 from ctde_kit.graph.draws import drawing_from
@@ -41,11 +42,13 @@ class VmasEnv(TorchRLVmasEnv):
     - a partial reset draws one batched reset and keeps it where asked, at a cost that does not grow with the number
       of finished envs; the others' state stays bit for bit. A scenario that keeps part of its state in Python,
       one value for the whole batch, is found at its first partial reset, named in ``python_state`` and in a
-      warning, and reset env by env from then on, as VMAS does;
+      warning, and reset env by env from then on, as VMAS does. A tensor whose first size is ``num_envs`` is taken to
+      have a row per env;
     - each env draws from its own random stream: an evaluation env does not change what a training env draws;
     - agents of one group that differ in their spaces become groups of their own;
     - an argument that the scenario never reads is an error; ``info`` entries are left out unless asked for;
-    - ``state_dict`` holds the whole world, so that a loaded env goes on bit for bit (on a CPU).
+    - ``state_dict`` holds the whole world, so that a loaded env goes on bit for bit (on a CPU). What cannot be read,
+      such as a random generator of the scenario's own, is named in a warning; ``state_is_captured`` is false then.
 
     Args:
         scenario: a name that VMAS ships (``navigation``, ``simple_tag``), or a scenario's class or object. An object
@@ -239,6 +242,11 @@ class VmasEnv(TorchRLVmasEnv):
             yield
         finally:
             self._fresh = None
+
+    @property
+    def state_is_captured(self) -> bool:
+        """Whether ``state_dict`` holds all: not where the scenario has a random generator of its own, say."""
+        return not WorldState.read(self.simulation.world).unreadable()
 
     def state_dict(self) -> StateDict:
         """The whole world, the episodes' elapsed steps, the last observations and the random stream."""

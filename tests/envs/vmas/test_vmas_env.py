@@ -13,6 +13,7 @@ from vmas.simulator.core import Agent, Sphere, World
 from vmas.simulator.scenario import BaseScenario
 
 from ctde_kit.envs.vmas import VmasEnv, shipped_scenarios
+from ctde_kit.envs.vmas.world_snapshot import restore, snapshot
 from ctde_kit.envs.vmas.world_state import WorldState
 from ctde_kit.errors import UserError
 from ctde_kit.specs import TeamSpec
@@ -288,8 +289,7 @@ def test_mistakes_are_named(scenario: str, arguments: dict, message: str) -> Non
 def test_a_restored_world_lives_where_the_env_lives() -> None:
     env = make()
     env.reset()
-    snapshot = WorldState.read(env.simulation.world).snapshot()
+    saved = snapshot(WorldState.read(env.simulation.world))
     env.simulation.world._device = torch.device("meta")
-    world = WorldState.read(env.simulation.world)
-    world.restore(snapshot)
+    restore(WorldState.read(env.simulation.world), saved)
     assert env.world.agents[0].state.pos.device.type == "meta"

@@ -1,0 +1,179 @@
+"""The places of a VMAS world that hold values: attributes of its objects, and entries of lists, dicts and tuples."""
+
+from __future__ import annotations
+
+import copyreg
+import enum
+import functools
+import random
+import types
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# Objects without state of their own, and attributes that only matter for drawing.
+OPAQUE = (
+    type,
+    types.FunctionType,
+    types.MethodType,
+    types.ModuleType,
+    types.BuiltinFunctionType,
+    torch.device,
+    torch.dtype,
+    np.dtype,
+    range,
+    slice,
+)
+SKIPPED = frozenset({"viewer", "text_lines", "visible_display", "headless", "observation_space", "action_space"})
+_VALUE_TYPES = (int, float, str, bool, type(None), complex, bytes)
+_LEAVES = (*OPAQUE, *_VALUE_TYPES, Tensor, np.ndarray, np.generic, enum.Enum, set, frozenset, tuple)
+# Their state is not among their attributes.
+_GENERATORS = (random.Random, torch.Generator)
+# Numbers of numpy that torch has, too.
+_NUMBERS = frozenset(["bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64"])
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place that holds a value.
+
+    Args:
+        path: from the env to it.
+        owner_path: of the object that it belongs to.
+        owner: that object, or the slot of a tuple.
+        key: an attribute's name, or the key of an entry.
+    """
+
+    path: str
+    owner_path: str
+    owner: object
+    key: object
+
+    def get(self) -> object:
+        held: Any = self.owner.get() if isinstance(self.owner, Slot) else entries_of(self.owner)
+        return held[self.key]
+
+    def set(self, value: object) -> None:
+        owner, key = self.owner, self.key
+        if isinstance(owner, Slot):
+            items: Any = owner.get()
+            owner.set(like(items, [value if i == key else item for i, item in enumerate(items)]))
+        elif isinstance(owner, (list, dict, deque)):
+            entries: Any = owner
+            entries[key] = value
+        else:
+            set_attribute(owner, str(self.key), value)
+
+
+def like(given: tuple[object, ...], items: list[object]) -> tuple[object, ...]:
+    """A tuple of ``items``, with names where ``given`` has names."""
+    make: Any = getattr(given, "_make", tuple)
+    return make(items)
+
+
+def attributes(owner: object) -> dict[str, object]:
+    """All attributes of an object, those in its ``__slots__`` included."""
+    held: dict[str, object] = getattr(owner, "__dict__", {})
+    named = _slot_names(type(owner))
+    return {**held, **{name: getattr(owner, name) for name in named if hasattr(owner, name)}} if named else held
+
+
+def set_attribute(owner: object, name: str, value: object) -> None:
+    """Set what ``attributes`` gave, without the owner's own setters."""
+    if name in _slot_names(type(owner)):
+        object.__setattr__(owner, name, value)
+    else:
+        vars(owner)[name] = value
+
+
+def remove_attribute(owner: object, name: str) -> None:
+    """Remove what ``attributes`` gave."""
+    if name in _slot_names(type(owner)):
+        object.__delattr__(owner, name)
+    else:
+        del vars(owner)[name]
+
+
+@functools.lru_cache(1024)
+def _slot_names(kind: type) -> tuple[str, ...]:
+    """The names in ``__slots__``, as pickle finds them."""
+    find: Any = vars(copyreg)["_slotnames"]
+    return tuple(find(kind))
+
+
+def walk(objects: dict[str, object], names: dict[int, str]) -> Iterator[tuple[Slot, object]]:
+    """Visit each object once, breadth first, so that its name is the shortest path to it.
+
+    Args:
+        objects: by path, those to begin with; it takes up all that are found.
+        names: the same by identity.
+    """
+    queue = list(objects.items())
+    for path, owner in queue:
+        for key, value in _entries(owner):
+            slot = Slot(f"{path}.{_key_name(key, names)}", path, owner, key)
+            for inner, item in _with_items(slot, value):
+                yield inner, item
+                if id(item) not in names and has_entries(item):
+                    names[id(item)] = inner.path
+                    objects[inner.path] = item
+                    queue.append((inner.path, item))
+
+
+def _with_items(slot: Slot, value: object) -> Iterator[tuple[Slot, object]]:
+    """A slot and, where it holds a tuple of more than plain values, those of the tuple's items."""
+    yield slot, value
+    if isinstance(value, tuple) and not is_value(value):
+        for number, item in enumerate(value):
+            if not isinstance(item, OPAQUE):
+                yield from _with_items(Slot(f"{slot.path}.{number}", slot.owner_path, slot, number), item)
+
+
+def entries_of(owner: object) -> Any:
+    """A container itself, or the attributes of an object."""
+    return owner if isinstance(owner, (list, dict, deque)) else attributes(owner)
+
+
+def _entries(owner: object) -> list[tuple[object, object]]:
+    held = entries_of(owner)
+    items = enumerate(held) if isinstance(held, (list, deque)) else held.items()
+    return [(key, value) for key, value in items if key not in SKIPPED and not isinstance(value, OPAQUE)]
+
+
+def has_entries(value: object) -> bool:
+    """Whether there is something to find inside."""
+    if isinstance(value, (list, dict, deque)):
+        return True
+    return not isinstance(value, _LEAVES) and (hasattr(value, "__dict__") or bool(_slot_names(type(value))))
+
+
+def is_value(value: object) -> bool:
+    """Whether it is a plain Python value, or a tuple of such."""
+    return all(map(is_value, value)) if isinstance(value, (tuple, frozenset)) else isinstance(value, _VALUE_TYPES)
+
+
+def is_number_array(value: object) -> bool:
+    """Whether it is one or many numbers of numpy that a tensor can hold."""
+    return isinstance(value, (np.ndarray, np.generic)) and value.dtype.name in _NUMBERS and value.dtype.isnative
+
+
+def is_readable(value: object) -> bool:
+    """Whether its state can be found, or it has none."""
+    if isinstance(value, (set, frozenset)):
+        return all(is_value(item) or isinstance(item, (*OPAQUE, enum.Enum)) for item in value)
+    if isinstance(value, tuple):
+        return all(map(is_readable, value))
+    if isinstance(value, (np.ndarray, np.generic)):
+        return is_number_array(value)
+    return isinstance(value, _LEAVES) or (has_entries(value) and not isinstance(value, _GENERATORS))
+
+
+def _key_name(key: object, names: dict[int, str]) -> str:
+    if isinstance(key, frozenset):
+        return "+".join(sorted(map(str, key)))
+    return str(key) if is_value(key) else names.get(id(key), type(key).__name__)
