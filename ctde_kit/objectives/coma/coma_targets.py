@@ -48,9 +48,10 @@ class COMATargets(nn.Module):
     Foerster et al. 2018, "Counterfactual Multi-Agent Policy Gradients", section 4.3: with target critics ``Q'``,
     ``y_t = r_t + gamma ((1 - lambda) Q'(s_{t+1}, u_{t+1}) + lambda y_{t+1})`` for each agent, by its own row of the
     critic. ``u_{t+1}`` is the joint action that was taken there. Where none was, at the end of the batch and at time
-    limits, the current policies choose it at the observation before any reset, from the hidden states after the step.
-    Only ``terminated`` of the team ends what is bootstrapped. An agent's own death does not: the team's reward goes on,
-    and its next value is then the mean of the living agents' values, all of which predict the same return.
+    limits, the team's or an agent's own, the current policies choose it at the observation before any reset, from the
+    hidden states after the step. Only ``terminated`` of the team ends what is bootstrapped. An agent's own death does
+    not: the team's reward goes on, and its next value is then the mean of the living agents' values, all of which
+    predict the same return.
 
     Reads, under ``next``, what the policies and the target critics read (``action_mask`` among it), the team's
     ``reward`` ``[n_envs, T, 1]`` (as ``TeamReward`` writes it), ``done`` and ``terminated``; at the root the ``action``
@@ -157,7 +158,7 @@ class COMATargets(nn.Module):
         return tensordict
 
     def _following(self, batch: TensorDictBase) -> TensorDictBase:
-        """The entries under ``next``, with the joint action that followed, or that the policies choose there."""
+        """The entries under ``next``, with each agent's action that followed, or that its policy chooses there."""
         following = at_next(self.groups, batch)
         following.set(IS_INIT, torch.zeros_like(batch.get((NEXT, DONE))))
         with set_exploration_type(ExplorationType.RANDOM):
@@ -167,9 +168,10 @@ class COMATargets(nn.Module):
         ends.select(time, -1).fill_(True)
         for group in self.groups:
             stored = batch.get(group.keys.action)
-            later = torch.cat([stored.narrow(time, 1, batch.shape[-1] - 1), stored.narrow(time, -1, 1)], time)
-            here = ends.reshape(*batch.shape, *[1] * (stored.ndim - batch.ndim))
-            action = torch.where(here, drawn.get(group.keys.action), later)
+            # An agent may have reached a limit of its own: nobody acts in its entry of the next step.
+            ended = ends | ~_one_step_later(batch.get(group.keys.mask), time) if group.mask else ends
+            ended = ended.reshape(*ended.shape, *[1] * (stored.ndim - ended.ndim))
+            action = torch.where(ended, drawn.get(group.keys.action), _one_step_later(stored, time))
             following.set(group.keys.action, action)
             following.set(group.keys.action_vector, group.action.vector(action))
         return following
@@ -182,6 +184,11 @@ class COMATargets(nn.Module):
             index = chosen_index(loss.group, following.get(loss.group.keys.action))
             values[name] = every.gather(-1, index.unsqueeze(-1))
         return _with_values_of_the_dead(values, [loss.group for loss in self.losses.values()], following)
+
+
+def _one_step_later(entry: Tensor, time: int) -> Tensor:
+    """The entry of the step after; at the last step its own."""
+    return torch.cat([entry.narrow(time, 1, entry.shape[time] - 1), entry.narrow(time, -1, 1)], time)
 
 
 def _with_values_of_the_dead(

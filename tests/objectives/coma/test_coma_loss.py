@@ -84,11 +84,17 @@ def test_the_actors_loss_is_that_of_the_paper(kind: str, name: str, epsilon: flo
 
 @pytest.mark.parametrize("returns", [TDLambdaReturn(0.8), TDLambdaReturn(0.0), TDLambdaReturn(1.0), NStepReturn(1)])
 @pytest.mark.parametrize("kind", KINDS)
-def test_targets_are_those_of_the_paper(kind: str, returns: Any) -> None:
+@pytest.mark.parametrize("own_limits", [False, True])
+def test_targets_are_those_of_the_paper(own_limits: bool, kind: str, returns: Any) -> None:
     team = herd(kind)
     policy, losses = make(team)
     batch = rollout(team, policy)
     batch["next", "wolves", "mask"][:, :-1] = batch["wolves", "mask"][:, 1:]  # who lives, but for the resets
+    # Agents that leave have terminated, or, with limits of their own, some of them have only been stopped.
+    terminated_alone = batch["wolves", "mask"] & ~batch["next", "wolves", "mask"]
+    if own_limits:
+        terminated_alone &= torch.rand(terminated_alone.shape) < 0.5
+        batch["next", "wolves", "terminated"] = terminated_alone.unsqueeze(-1)
     at_ends = cases.drawn(team, batch)
     COMATargets(cases.Scripted(policy, at_ends), losses, gamma=GAMMA, returns=returns)(batch)
 
@@ -100,13 +106,16 @@ def test_targets_are_those_of_the_paper(kind: str, returns: Any) -> None:
         following[group.name, "action"] = actions.clone()
         for env, t in itertools.product(range(n_envs), range(length)):
             ends = bool(done[env, t]) or t == length - 1
-            source, at = (at_ends[group.name, "action"], t) if ends else (actions, t + 1)
-            following[group.name, "action"][env, t] = source[env, at]
-    # An agent that lived until the time limit has a value there.
+            for i in range(group.n_agents):
+                acts = not ends and (not group.mask or bool(batch[group.name, "mask"][env, t + 1, i]))
+                source, at = (actions, t + 1) if acts else (at_ends[group.name, "action"], t)
+                following[group.name, "action"][env, t, i] = source[env, at, i]
+    # An agent that lived until a time limit, the team's or its own, has a value there.
     alive, goes_on = batch["wolves", "mask"].clone(), batch["next", "wolves", "mask"]
     for env, t, i in itertools.product(range(n_envs), range(length), range(3)):
-        ended = bool(done[env, t]) and not bool(terminated[env, t])
-        alive[env, t, i] = bool(goes_on[env, t, i]) or (ended and bool(batch["wolves", "mask"][env, t, i]))
+        stopped = (bool(done[env, t]) or own_limits) and not bool(terminated[env, t])
+        stopped = stopped and not (own_limits and bool(terminated_alone[env, t, i]))
+        alive[env, t, i] = bool(goes_on[env, t, i]) or (stopped and bool(batch["wolves", "mask"][env, t, i]))
     following["wolves", "mask"] = alive
     values = {}
     for group in team:
@@ -126,6 +135,23 @@ def test_targets_are_those_of_the_paper(kind: str, returns: Any) -> None:
             if group.mask:
                 expected = expected * batch[group.name, "mask"][env, :, i]
             close(batch[group.name, "value_target"][env, :, i, 0], expected.detach())
+
+
+def test_what_stands_in_the_entries_of_the_dead_changes_no_target() -> None:
+    """An agent that its own limit stops is bootstrapped, while its next entry is that of a dead agent."""
+    team = herd()
+    policy, losses = make(team)
+    batch = rollout(team, policy)
+    batch["next", "wolves", "mask"][:, :-1] = batch["wolves", "mask"][:, 1:]
+    batch["next", "wolves", "terminated"] = torch.zeros(*batch.shape, 3, 1, dtype=torch.bool)
+    dead = ~batch["wolves", "mask"]
+    assert (dead[:, 1:] & ~dead[:, :-1] & ~batch["next", "done"][:, :-1]).any()
+    at_ends, changed = cases.drawn(team, batch), batch.clone()
+    changed["wolves", "action"][dead] = 99
+    for data in (batch, changed):
+        COMATargets(cases.Scripted(policy, at_ends), losses, gamma=GAMMA)(data)
+    for group in team:
+        close(changed[group.name, "value_target"], batch[group.name, "value_target"])
 
 
 def test_padding_is_as_if_the_batch_had_ended_before_it() -> None:
