@@ -135,6 +135,12 @@ def test_the_front_door_is_small() -> None:
     assert 25 <= len(set(ctde_kit.__all__) - packages - {"__version__"}) <= 32
 
 
+def test_nothing_makes_one_hot_vectors_as_torch_does() -> None:
+    """Torch's own reads the data, so what calls it is never compiled; ``ctde_kit.specs.one_hot`` does not."""
+    found = [name for name, path in modules().items() if "functional.one_hot" in path.read_text()]
+    assert found == []
+
+
 @pytest.mark.parametrize(
     "arguments",
     [["ctde"], ["ctde", "tasks"], ["ctde", "parts"], ["ctde-mappo", "--help"], ["ctde-qmix", "gamma=3"], ["ctde", "x"]],

@@ -239,6 +239,28 @@ def test_a_loaded_collector_goes_on_bit_for_bit(compiled: RolloutCollector) -> N
     assert loaded.compile
 
 
+@pytest.mark.parametrize("categorical_actions", [True, False])
+def test_rollouts_of_discrete_actions_are_compiled(categorical_actions: bool, graphs: None) -> None:
+    env = VmasEnv(
+        Drift(),
+        num_envs=N_ENVS,
+        max_steps=MAX_STEPS,
+        seed=1,
+        continuous_actions=False,
+        categorical_actions=categorical_actions,
+    )
+    team = TeamSpec.from_env(env)
+    assert team["agents"].action.kind == ("categorical" if categorical_actions else "one_hot")
+    policy = TeamPolicy({"agents": make_actor(team["agents"])})
+    collector = RolloutCollector(
+        with_transforms(env, team, policy), policy, frames_per_batch=N_ENVS * LENGTH, total_frames=10**6, compile=True
+    )
+    first, batch = collector.rollout(), collector.rollout()
+    assert collector.compile
+    assert batch[KEYS.action].dtype == first[KEYS.action].dtype == torch.int64
+    assert largest_ratio(collector, batch) < 1e-5
+
+
 def test_compiling_leaves_the_random_streams_alone(graphs: None) -> None:
     env_states, random_states = [], []
     for compile in (True, False):

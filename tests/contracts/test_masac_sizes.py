@@ -11,6 +11,7 @@ from ctde_kit.modules import ActionPredictors, AttentionCritic, RandomOrderCriti
 from ctde_kit.objectives import MASACLoss, MutualInformation, TDLambdaReturn
 from ctde_kit.specs import TeamSpec
 from ctde_kit.training import GradientStep
+from tests.conftest import graphs_as_traced
 from tests.contracts.fakes import KINDS, LENGTH, N_ENVS, collect, endings, group_spec, make_actor, make_network
 from tests.contracts.learning import assert_every_parameter_learns, assert_the_graph_gives_the_eager_gradients
 from tests.contracts.test_maddpg_sizes import LAYOUTS
@@ -88,10 +89,19 @@ def test_in_keys_are_all_that_is_needed(recurrent: bool) -> None:
         assert torch.equal(found[name], expected[name]), name
 
 
+def test_the_gradient_step_of_one_hot_actions_is_one_graph() -> None:
+    with graphs_as_traced():
+        assert_the_gradient_step_is_one_graph("one_hot", information=False)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["continuous", "categorical"])
+@pytest.mark.parametrize("kind", ["continuous", "categorical", "one_hot"])
 @pytest.mark.parametrize("information", [False, True])
 def test_the_gradient_step_is_one_graph(kind: str, information: bool, graphs: None) -> None:
+    assert_the_gradient_step_is_one_graph(kind, information=information)
+
+
+def assert_the_gradient_step_is_one_graph(kind: str, *, information: bool) -> None:
     loss, batch = make(kind, "team", False, False, information=information)
     minibatch = batch.reshape(-1)
     step = GradientStep({"team": loss}, torch.optim.SGD(loss.parameters(), lr=0.0), 1.0, compile=True)

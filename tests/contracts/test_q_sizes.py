@@ -10,9 +10,10 @@ import torch
 from ctde_kit.modules import FeedForwardMixer, QMixer, QPLEXMixer, VDNMixer
 from ctde_kit.objectives import CentralValue, NStepReturn, QMixLoss, TDLambdaReturn, TeamReward
 from ctde_kit.specs import TeamSpec
+from ctde_kit.training import GradientStep
 from tests.contracts.covering import combinations
 from tests.contracts.fakes import LENGTH, N_ENVS, SHARINGS, collect, endings, group_spec, make_q_actor
-from tests.contracts.learning import assert_every_parameter_learns
+from tests.contracts.learning import assert_every_parameter_learns, assert_the_graph_gives_the_eager_gradients
 
 MIXERS: dict[str, Any] = {
     "iql": lambda team: None,
@@ -72,6 +73,23 @@ def test_the_teams_reward_is_the_mean_or_sum_of_all_agents_of_all_groups(reducti
     result = TeamReward(team, reduction)(batch)["next", "reward"]
     assert result.shape == (N_ENVS, LENGTH, 1)
     torch.testing.assert_close(result, expected / 5 if reduction == "mean" else expected)
+
+
+@pytest.mark.parametrize("name", ["qplex", pytest.param("cw_qmix", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", ["categorical", pytest.param("one_hot", marks=pytest.mark.slow)])
+def test_the_gradient_step_is_one_graph(kind: str, name: str, graphs: None) -> None:
+    wolves, sheep = group_spec("wolves", 3, kind), group_spec("sheep", 2, kind, observation_dim=8, mask=True)
+    team = TeamSpec((wolves, sheep), 10)
+    actors = {group.name: make_q_actor(group) for group in team}
+    loss = QMixLoss(actors, MIXERS[name](team), gamma=0.9, central=central_value(name, team, False))
+    minibatch = TeamReward(team, "mean")(collect(team, actors, *endings())[0]).reshape(-1)
+    step = GradientStep({"team": loss}, torch.optim.SGD(loss.parameters(), lr=0.0), 1.0, compile=True)
+    step(minibatch.clone())
+    assert step.compile
+    for key in (("wolves", "observation"), "state"):
+        minibatch[key] = torch.randn_like(minibatch[key])
+    minibatch["wolves", "action"] = minibatch["wolves", "action"].roll(1, 0)
+    assert_the_graph_gives_the_eager_gradients(step, minibatch)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from torch import Tensor
 from ctde_kit.envs.games.guessing import GuessingGame
 from ctde_kit.errors import UserError
 from ctde_kit.keys import GroupKeys
+from ctde_kit.specs import one_hot
 
 
 class RecallEnv(GuessingGame):
@@ -63,7 +64,7 @@ class RecallEnv(GuessingGame):
 
     def _observations(self) -> dict[str, Tensor]:
         first = (self.elapsed == 0).unsqueeze(-1)
-        cue = torch.nn.functional.one_hot(self.answer, self.n_cues) * first
+        cue = one_hot(self.answer, self.n_cues) & first
         return {GroupKeys().group: torch.cat([cue.float(), self._elapsed_share(self.n_agents)], -1)}
 
     def _rewards(self, actions: TensorDictBase, done: Tensor) -> dict[str, Tensor]:

@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.distributions import Categorical, Distribution, Normal
 from torch.distributions.constraints import Constraint
 
+from ctde_kit.specs import one_hot
+
 _INSIDE = 1 - 1e-6
 
 
@@ -138,7 +140,7 @@ class MaskedCategorical(Distribution):
         return self.base.probs
 
     def _encode(self, index: Tensor) -> Tensor:
-        return torch.nn.functional.one_hot(index, self.base.logits.shape[-1]) if self.one_hot else index
+        return one_hot(index, self.base.logits.shape[-1]).long() if self.one_hot else index
 
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         return self._encode(self.base.sample(torch.Size(sample_shape)))

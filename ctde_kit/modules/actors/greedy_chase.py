@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ctde_kit.errors import UserError
 from ctde_kit.modules.networks.inputs import entry
-from ctde_kit.specs import GroupSpec
+from ctde_kit.specs import GroupSpec, one_hot
 
 # The push along x and y of each action in MPE's particle games: nothing, left, right, down, up.
 MPE_PUSHES = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
@@ -84,7 +84,7 @@ class GreedyChase(TensorDictModuleBase):
             forces = direction @ self.pushes.T
             return forces if action.sizes[0] == AXES else forces.clamp(min=0)
         index = (toward @ self.pushes.T).argmax(-1)
-        return torch.nn.functional.one_hot(index, action.sizes[0]) if action.kind == "one_hot" else index
+        return one_hot(index, action.sizes[0]).long() if action.kind == "one_hot" else index
 
     def for_agent(self, agent: int) -> TensorDictModuleBase:
         """The policy of one agent alone: it reads and writes entries without the agent axis.

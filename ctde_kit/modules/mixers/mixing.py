@@ -14,7 +14,7 @@ from ctde_kit.entry_tables import Entry
 from ctde_kit.errors import UserError
 from ctde_kit.keys import CHOSEN_ACTION_VALUE, Key
 from ctde_kit.modules.networks.inputs import Input, global_state, team_observation
-from ctde_kit.specs import GroupSpec, TeamSpec
+from ctde_kit.specs import GroupSpec, TeamSpec, one_hot
 
 MixerState = Literal["auto", "state", "team"]
 
@@ -118,7 +118,7 @@ def team_actions(tensordict: TensorDictBase, team: TeamSpec) -> Tensor:
             choice = action.float()
         else:
             index = action.masked_fill(~tensordict.get(group.keys.mask), 0) if group.mask else action
-            choice = nn.functional.one_hot(index, group.action.sizes[0]).float()
+            choice = one_hot(index, group.action.sizes[0]).float()
         if group.mask:
             choice = choice.masked_fill(~tensordict.get(group.keys.mask).unsqueeze(-1), 0)
         parts.append(choice.flatten(-2))

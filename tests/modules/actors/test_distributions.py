@@ -17,6 +17,7 @@ from torch.distributions import (
     TransformedDistribution,
 )
 
+from ctde_kit.graph import trace
 from ctde_kit.modules import MaskedCategorical, MaskedMultiCategorical, TanhNormal
 
 LOW, HIGH = torch.tensor([-1.0, 0.0]), torch.tensor([1.0, 4.0])
@@ -153,6 +154,22 @@ def test_one_hot_actions_are_indices_in_another_form(dtype: Any) -> None:
     assert action.shape == (6, 4)
     assert (action.sum(-1) == 1).all()
     torch.testing.assert_close(dist.log_prob(action.to(dtype)), Categorical(logits=LOGITS).log_prob(action.argmax(-1)))
+
+
+@pytest.mark.parametrize("one_hot", [False, True])
+def test_choosing_is_one_graph(one_hot: bool) -> None:
+    def choose(leaves: list[Tensor]) -> list[Tensor]:
+        dist = MaskedCategorical(*leaves, one_hot)
+        return [dist.sample(), dist.mode, dist.log_prob(dist.mode)]
+
+    leaves = [torch.randn(5, 4), torch.rand(5, 4) < 0.5]
+    graph = trace(choose, leaves)
+    changed = [leaves[0].flip(0), leaves[1].flip(0)]
+    sample, *found = graph([*changed, *graph.draw()])
+    _, *expected = choose(changed)
+    assert [value.dtype for value in (sample, *found)] == [value.dtype for value in (expected[0], *expected)]
+    for value, like in zip(found, expected, strict=True):
+        torch.testing.assert_close(value, like)
 
 
 def test_several_choices_are_independent() -> None:

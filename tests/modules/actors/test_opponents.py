@@ -11,6 +11,7 @@ from tensordict import TensorDict
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from ctde_kit.errors import UserError
+from ctde_kit.graph import trace
 from ctde_kit.modules import FrozenActor, GreedyChase, RandomActor, TeamPolicy
 from ctde_kit.specs import ActionSpec, GroupSpec, TeamSpec
 from tests.contracts.fakes import KINDS, group_spec, make_actor, make_q_actor, observe, with_hidden
@@ -51,6 +52,20 @@ def test_chase_accelerates_towards_the_prey(kind: str, size: int, prey: tuple, e
     group = predators(kind, size)
     action = GreedyChase(group)(seen(group, prey))["adversary", "action"]
     assert action.tolist() == [[expected] * 3]
+
+
+@pytest.mark.parametrize(("kind", "size"), [("continuous", 2), ("categorical", 5), ("one_hot", 5)])
+def test_chase_is_one_graph(kind: str, size: int) -> None:
+    group = predators(kind, size)
+    chase = GreedyChase(group)
+
+    def act(leaves: list[torch.Tensor]) -> list[torch.Tensor]:
+        return [chase(TensorDict({("adversary", "observation"): leaves[0]}, [1]))["adversary", "action"]]
+
+    there, back = ([seen(group, prey)["adversary", "observation"]] for prey in ((0.5, -0.25), (-0.25, 0.125)))
+    graph = trace(act, there)
+    assert torch.equal(graph(back)[0], act(back)[0])
+    assert not torch.equal(graph(back)[0], graph(there)[0])
 
 
 def test_chase_takes_the_nearest_prey() -> None:
