@@ -19,6 +19,7 @@ __all__ = [
     "average_of_all",
     "largest_of_all",
     "mean_of_all",
+    "mean_of_all_entries",
     "own_agents",
     "sharing",
     "sum_of_all",
@@ -105,6 +106,13 @@ def mean_of_all(total: Tensor, count: Tensor) -> Tensor:
     if shards is None:
         return total / count.clamp(min=1)
     return total * shards.count / shards.sum(count).clamp(min=1)
+
+
+def mean_of_all_entries(values: Tensor) -> Tensor:
+    """A share of the mean of all entries: the mean over learners of what this returns is that of all their entries."""
+    if _shards() is None:
+        return values.mean()
+    return mean_of_all(values.sum(), torch.tensor(values.numel(), device=values.device))
 
 
 def average_of_all(values: Tensor) -> Tensor:

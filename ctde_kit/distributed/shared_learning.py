@@ -32,8 +32,8 @@ class Learners(LearnersInStep):
 
     Args:
         collector: of rank 0, without an end.
-        make: builds the parts of a rank, whose collector has no end; it must work in a program that has imported
-            nothing yet.
+        make: builds the parts of a rank, whose collector has no end and collects as much as that of rank 0; it must
+            work in a program that has imported nothing yet.
         processes: where the others are hosted; a function, called with the first batch.
         learners: how many, this process among them.
         total_frames: stop once all together have collected this many; -1: never.
@@ -43,7 +43,7 @@ class Learners(LearnersInStep):
             long.
 
     Raises:
-        UserError: for fewer than two learners.
+        UserError: for fewer than two learners; while it learns, where one collects more frames than another.
         LearnerLostError: while it learns, for a learner that is gone.
 
     >>> from functools import partial
@@ -100,7 +100,9 @@ class Learners(LearnersInStep):
         batches = iter(self.own)
         while self.total_frames == -1 or self.frames < self.total_frames:
             self._answers = self._ask("advance")
-            yield next(batches)
+            with self.learning():  # they compare how many frames each has
+                batch = next(batches)
+            yield batch
             self._wait_for_all()
 
     def learning(self) -> AbstractContextManager[None]:

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from ctde_kit.entries import check_mask
 from ctde_kit.errors import check_choice
-from ctde_kit.shards import largest_of_all, mean_of_all, sum_of_all
+from ctde_kit.shards import largest_of_all, mean_of_all, mean_of_all_entries, sum_of_all
 
 AdvantageNormalization = Literal["joint", "agent", "none"]
 NORMALIZATIONS: tuple[AdvantageNormalization, ...] = get_args(AdvantageNormalization)
 
 
 def masked_mean(x: Tensor, mask: Tensor | None) -> Tensor:
-    """The mean of ``x`` where ``mask`` (bool, same shape) is true; 0 where it is true nowhere.
+    """The mean of ``x`` where ``mask`` (bool, same shape; ``None``: everywhere) is true; 0 where it is true nowhere.
 
     Where several learners hold a part of a batch each (``ctde_kit.shards``), the mean over learners of what this
     returns is the mean over the whole batch.
@@ -28,7 +28,7 @@ def masked_mean(x: Tensor, mask: Tensor | None) -> Tensor:
     tensor(2.)
     """
     if mask is None:
-        return x.mean()
+        return mean_of_all_entries(x)
     check_mask(mask, x=x)
     return mean_of_all(x.masked_fill(~mask, 0).sum(), mask.sum())
 

@@ -1,4 +1,4 @@
-"""Two learners with half of a batch each against one with all of it, dead agents among them."""
+"""Two learners with a part of a batch each against one with all of it, dead agents among them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from ctde_kit.distributed import AverageGradients, average_gradients
 from ctde_kit.errors import UserError
-from ctde_kit.modules import QMixer, RunningMoments, ValueNorm, value_critic
-from ctde_kit.objectives import MAPPOLoss, QMixLoss, normalize_advantage
+from ctde_kit.modules import QMixer, RunningMoments, ValueNorm, counterfactual_critic, value_critic
+from ctde_kit.objectives import COMAActorLoss, MAPPOLoss, QMixLoss, masked_mean, normalize_advantage
 from ctde_kit.specs import TeamSpec
 from ctde_kit.training import Epochs, GradientStep
 from tests.contracts.entry_cases import CASES, Case, batch_of
@@ -91,6 +91,68 @@ def test_halves_give_the_gradient_of_the_whole(
             assert (gradient is None) == (expected is None)
             if gradient is not None:
                 torch.testing.assert_close(gradient, expected, rtol=1e-9, atol=1e-12)
+
+
+def immortal_mappo() -> tuple[nn.Module, TensorDictBase]:
+    group = group_spec("wolves", 3, "categorical")
+    team, actor = TeamSpec((group,)), make_actor(group)
+    batch, _ = collect(team, {"wolves": actor}, *endings())
+    add_targets(batch, group.keys)
+    critic = value_critic(team, group, make_network(False))
+    return MAPPOLoss(actor, critic, clip_value=0.1, entropy_coeff=0.1, keys=group.keys), batch
+
+
+def immortal_coma() -> tuple[nn.Module, TensorDictBase]:
+    group = group_spec("wolves", 3, "categorical")
+    team, actor = TeamSpec((group,)), make_actor(group)
+    batch, _ = collect(team, {"wolves": actor}, *endings())
+    critic = counterfactual_critic(team, group, make_network(False)).requires_grad_(False)
+    return COMAActorLoss(actor, critic, entropy_coeff=0.1), batch
+
+
+@pytest.mark.parametrize("case", [immortal_mappo, immortal_coma])
+def test_parts_of_unequal_size_give_the_gradient_and_metrics_of_the_whole(
+    case: Callable[[], tuple[nn.Module, TensorDictBase]],
+) -> None:
+    """Nobody dies, and there is no mask."""
+    made = []
+    for _ in range(3):
+        torch.manual_seed(0)
+        made.append(case())
+    (loss, batch), *copies = made
+    expected_metrics, whole = _step(loss, 1e9).gradients(batch)
+    parts = [(copies[0][0], batch[:1]), (copies[1][0], batch[1:])]
+
+    def learn(rank: int, average: AverageGradients) -> tuple[Any, list[Tensor | None]]:
+        own, part = parts[rank]
+        step = _step(own, 1e9)
+        step.average = average
+        return step.gradients(part)
+
+    found = side_by_side(2, learn)
+    for _, gradients in found:
+        assert sum(gradient is not None for gradient in whole) > 3
+        for gradient, expected in zip(gradients, whole, strict=True):
+            assert (gradient is None) == (expected is None)
+            if gradient is not None:
+                torch.testing.assert_close(gradient, expected, rtol=1e-9, atol=1e-12)
+    for name, expected in expected_metrics.items():
+        mean = (found[0][0][name] + found[1][0][name]) / 2
+        torch.testing.assert_close(mean, expected, rtol=1e-9, atol=1e-12, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_mean_over_learners_is_the_mean_of_all_entries(masked: bool) -> None:
+    parts = [torch.tensor([10.0]), torch.tensor([0.0, 0.0, 2.0], requires_grad=True)]
+
+    def mean(rank: int, _: AverageGradients) -> Tensor:
+        return masked_mean(parts[rank], torch.ones_like(parts[rank], dtype=torch.bool) if masked else None)
+
+    found = side_by_side(2, mean)
+    assert (sum(found) / 2).item() == 3
+    found[1].backward()
+    assert parts[1].grad is not None
+    assert parts[1].grad.tolist() == [0.5] * 3  # halved by the mean over learners
 
 
 def _step(loss: nn.Module, max_grad_norm: float) -> GradientStep:

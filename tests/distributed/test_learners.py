@@ -105,6 +105,21 @@ def test_frames_per_batch_is_that_of_all() -> None:
     assert MAPPOConfig(distributed=RayDistribution(learners=3)).distributed.n_collectors == 3
 
 
+def test_learners_that_collect_unequal_batches_are_refused() -> None:
+    parts = built(small_config(**PAIR, epochs=1))
+    make = parts.collector.make
+
+    def fewer(rank: int) -> Parts:
+        made = make(rank)
+        made.collector.length //= 2
+        return made
+
+    parts.collector.make = fewer
+    with pytest.raises(UserError, match="Learners: between 30 and 60 frames were collected by each"):
+        next(iterate(parts))
+    parts.collector.shutdown()
+
+
 def test_one_learner_is_no_team() -> None:
     config = small_config(epochs=1)
     with pytest.raises(UserError, match="Learners: learners=1: expected at least 2"):
