@@ -44,7 +44,8 @@ class GradientStep:
 
     Metrics are the entries that the losses return, and ``grad_norm``, the gradient's norm before clipping. With several
     groups each name starts with ``{group}/``. Gradients are clipped separately for each child network of a loss (actor,
-    critic), as in the code of the MAPPO authors (Yu et al. 2022).
+    critic), as in the code of the MAPPO authors (Yu et al. 2022). A parameter of several networks, such as one of a
+    channel between groups, is scaled by the smallest of their factors.
 
     Args:
         losses: a ``LossModule`` for each group; their entries that start with ``loss_`` are summed.
@@ -176,22 +177,28 @@ class GradientStep:
         raw = torch.autograd.grad(total, self.parameters, allow_unused=True)
         raw = [*raw] if self.average is None else self.average([*raw])
         gradients = {p: gradient for p, gradient in zip(self.parameters, raw, strict=True) if gradient is not None}
-        for group, networks in self._networks.items():
-            used = [[p for p in network if p in gradients] for network in networks]
-            norms = [self._clip(gradients, network) for network in used if network]
+        for group, norms in self._clip(gradients).items():
             metrics[f"{self._prefix(group)}grad_norm"] = torch.stack(norms).square().sum().sqrt()
         return metrics, [gradients.get(parameter) for parameter in self.parameters]
 
     def _prefix(self, group: str) -> str:
         return f"{group}/" if len(self.losses) > 1 else ""
 
-    def _clip(self, gradients: dict[nn.Parameter, Tensor], network: list[nn.Parameter]) -> Tensor:
-        """Scale the network's gradients down to ``max_grad_norm``; returns their norm before."""
-        norm = torch.stack([gradients[p].norm() for p in network]).norm()
-        factor = (self.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
-        for parameter in network:
+    def _clip(self, gradients: dict[nn.Parameter, Tensor]) -> dict[str, list[Tensor]]:
+        """Scale each network's gradients down to ``max_grad_norm``; returns their norms before, by group."""
+        norms: dict[str, list[Tensor]] = {group: [] for group in self._networks}
+        factors: dict[nn.Parameter, Tensor] = {}
+        for group, networks in self._networks.items():
+            used = [[p for p in network if p in gradients] for network in networks]
+            for network in filter(None, used):
+                norm = torch.stack([gradients[p].norm() for p in network]).norm()
+                norms[group].append(norm)
+                factor = (self.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
+                # With the smallest factor of those that share a parameter, none of their norms stays above the limit.
+                factors |= {p: torch.minimum(factors[p], factor) if p in factors else factor for p in network}
+        for parameter, factor in factors.items():
             gradients[parameter] = gradients[parameter] * factor
-        return norm
+        return norms
 
     def state_dict(self) -> StateDict:
         """The states of losses (parameters, targets, statistics) and optimizer; with ``every`` the count of steps."""

@@ -91,6 +91,62 @@ def assert_steps_are_the_eager_ones(name: str) -> None:
     assert compiled_step.is_whole == (name != "SGD")
 
 
+class Scaled(nn.Module):
+    """A loss of a network of its own behind one that other losses use, too."""
+
+    def __init__(self, shared: nn.Module, scale: float) -> None:
+        super().__init__()
+        self.network, self.scale = nn.Sequential(shared, nn.Linear(4, 2)), scale
+
+    def forward(self, minibatch: TensorDictBase) -> dict[str, Tensor]:
+        return {"loss_x": self.scale * (self.network(minibatch["x"]) - minibatch["y"]).square().mean()}
+
+
+def make_sharing(max_grad_norm: float, *, reverse: bool = False, compile: bool = False) -> GradientStep:
+    """Two groups whose networks begin with the same layer."""
+    torch.manual_seed(0)
+    shared = nn.Linear(3, 4)
+    losses = {"wolves": Scaled(shared, 30.0), "sheep": Scaled(shared, 4.0)}
+    parameters = nn.ModuleDict(losses).parameters()
+    if reverse:
+        losses = dict(reversed(losses.items()))
+    return GradientStep(losses, torch.optim.Adam(parameters, lr=0.02), max_grad_norm, compile=compile)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_the_norm_of_each_group_is_that_before_a_shared_parameter_is_clipped(reverse: bool) -> None:
+    (minibatch,) = minibatches(1)
+    expected = make_sharing(1e9).gradients(minibatch)[0]
+    step = make_sharing(0.5, reverse=reverse)
+    metrics, clipped = step.gradients(minibatch)
+    norms = {group: metrics[f"{group}/grad_norm"] for group in ("wolves", "sheep")}
+    for group, norm in norms.items():
+        torch.testing.assert_close(norm, expected[f"{group}/grad_norm"])
+        assert norm > 1
+
+    found = dict(zip(step.parameters, clipped, strict=True))
+    plain = make_sharing(1e9, reverse=reverse)
+    whole = dict(zip(step.parameters, plain.gradients(minibatch)[1], strict=True))
+    factors = {group: 0.5 / norm for group, norm in norms.items()}
+    for group, factor in factors.items():
+        first, last = step.losses[group].network
+        for parameter in last.parameters():
+            torch.testing.assert_close(found[parameter], whole[parameter] * factor)
+        for parameter in first.parameters():
+            torch.testing.assert_close(found[parameter], whole[parameter] * min(factors.values()))
+        total = torch.stack([found[p].norm() for p in step.losses[group].parameters()]).norm()
+        assert total <= 0.5 * (1 + 1e-5)
+
+
+def test_compiled_steps_clip_shared_parameters_as_eager_ones(graphs: None) -> None:
+    compiled, eager = make_sharing(0.5, compile=True), make_sharing(0.5)
+    for minibatch in minibatches(4):
+        metrics, expected = compiled(minibatch.clone()), eager(minibatch.clone())
+        assert_alike(dict(metrics), dict(expected))
+        assert_alike(everything(compiled), everything(eager))
+    assert compiled.compile
+
+
 def test_compiling_changes_nothing() -> None:
     step = make("Adam", True)
     example, *others = minibatches(3)
