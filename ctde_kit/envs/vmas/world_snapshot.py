@@ -25,6 +25,7 @@ from ctde_kit.protocols import StateDict
 Saved = tuple[str, Any]
 """The kind of a saved key or value, and what stands for it: itself, a copy, a path, or the keys of what it holds."""
 _KEPT: Saved = ("kept", None)
+_CONTAINERS: dict[str, type] = {"list": list, "deque": deque, "dict": dict}
 
 
 def snapshot(state: WorldState) -> StateDict:
@@ -124,7 +125,7 @@ class _Reader:
             return set(content) if kind == "set" else frozenset(content)
         if kind == "value":
             return content
-        if kind in ("list", "deque", "dict"):
+        if kind in _CONTAINERS:
             return self._container(kind, content, path)
         there = self.state.python[path][1] if path in self.state.python else None
         if kind == "tuple":
@@ -136,8 +137,8 @@ class _Reader:
         """The container at ``path`` with the keys of the saved one; what is new in it is None."""
         length, maxlen = content if kind == "deque" else (content, None)
         found: Any = self._objects.get(path)
-        if type(found).__name__ != kind and not isinstance(found, dict):
-            found = {"list": [], "deque": deque(maxlen=maxlen), "dict": {}}[kind]
+        if not isinstance(found, _CONTAINERS[kind]):
+            found = deque(maxlen=maxlen) if kind == "deque" else _CONTAINERS[kind]()
             self._objects[path] = found
         if isinstance(found, dict):
             if ("reference", None) not in content:
