@@ -84,7 +84,7 @@ def study(session: nox.Session) -> None:
     """Critics' layouts with five seeds each; the page goes to docs/studies."""
     session.install("-e", ".[report]")
     session.run("ctde-mappo", "study=critic_layouts", *session.posargs)
-    session.run("ctde-critic-layouts", "output=docs/studies")
+    session.run("ctde", "critic-layouts", "output=docs/studies")
 
 
 @nox.session
@@ -120,7 +120,7 @@ def wheel(session: nox.Session) -> None:
         session.run("ctde-pqn", *discrete, "minibatch_frames=100")
         session.run("ctde-coma", *discrete, "minibatch_frames=100")
         sides = ["task=vmas/simple_tag", "adversary=[random,greedy_chase]", "agent=random"]
-        session.run("ctde-cross-play", *sides, "episodes=4")
+        session.run("ctde", "cross-play", *sides, "episodes=4")
         session.run("ctde", "mappo", "--help", silent=True)
 
 

@@ -25,7 +25,7 @@ from ctde_kit.recipes.configs.data import read_data, to_data
 from ctde_kit.recipes.configs.recipe import RecipeConfig, has_field
 from ctde_kit.recipes.studies.benchmark.plan import PLAN_FILE, Plan, PlannedRun, Status
 
-PROGRAM = "ctde-benchmark"
+PROGRAM = "ctde benchmark"
 COMMAND_KEYS = (*FILE_KEYS, "output", "jobs", "minutes", "retry")
 # A run and the benchmark that goes on with it may differ in these, which change nothing in what the run learns.
 MAY_DIFFER = ("device", "compile", "threads", "logger")

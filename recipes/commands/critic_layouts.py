@@ -1,4 +1,4 @@
-"""``ctde-critic-layouts``: the page of the study of critic layouts, once its runs have ended."""
+"""``ctde critic-layouts``: the page of the study of critic layouts, once its runs have ended."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from ctde_kit.recipes.commands.train import recipe_config
 from ctde_kit.recipes.configs.command_options import CriticLayoutsConfig
 from ctde_kit.recipes.configs.data import to_data
 
-PROGRAM = "ctde-critic-layouts"
+PROGRAM = "ctde critic-layouts"
 STUDY = "critic_layouts"
 
 
 def critic_layouts(arguments: list[str]) -> None:
-    """Do what the command line of ``ctde-critic-layouts`` says."""
+    """Do what the command line of ``ctde critic-layouts`` says."""
     options = Options.of(CriticLayoutsConfig, STUDY)
     check_arguments(PROGRAM, options, arguments)
     overrides = [with_quoted_path(argument, ("runs", "output")) for argument in arguments]

@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from ctde_kit import GroupSpec, TeamSpec
     from ctde_kit.training import CrossPlay
 
-PROGRAM = "ctde-cross-play"
+PROGRAM = "ctde cross-play"
 OPTIONS = ("task", "episodes", "seed", "device", "trust")
 
 
 def cross_play(arguments: list[str]) -> None:
-    """Do what the command line of ``ctde-cross-play`` says."""
+    """Do what the command line of ``ctde cross-play`` says."""
     options, arguments = Options.of(CrossPlayConfig, "cross_play"), with_own_task(arguments)
     arguments = [argument if names_group(argument, OPTIONS) else with_whole_numbers(argument) for argument in arguments]
     check_arguments(PROGRAM, options, [argument for argument in arguments if not names_group(argument, OPTIONS)])

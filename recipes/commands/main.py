@@ -1,4 +1,4 @@
-"""``ctde NAME ...`` and ``ctde-NAME ...``: every console script of the kit."""
+"""``ctde NAME ...``, and for recipes ``ctde-NAME ...``, too: every console script of the kit."""
 
 from __future__ import annotations
 
@@ -39,8 +39,6 @@ COMMANDS: dict[str, Command] = {
     "cross-play": cross_play,
     "critic-layouts": critic_layouts,
 }
-# Beside the recipes, these are programs of their own, too, such as `ctde-benchmark`.
-PROGRAMS = ("benchmark", "report", "cross-play", "critic-layouts")
 
 
 def main() -> None:
@@ -65,8 +63,8 @@ def _run_command() -> None:
 
 
 def _program(name: str) -> str:
-    """What errors call a command: by the name of its own program where it has one, else by both words."""
-    return f"ctde-{name}" if name in PROGRAMS else f"ctde {name}" if name in COMMANDS else "ctde"
+    """What errors call a command that is no recipe."""
+    return f"ctde {name}" if name in {**LISTS, **COMMANDS} else "ctde"
 
 
 def _command(name: str) -> Command:

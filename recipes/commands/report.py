@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ctde_kit.errors import UserError
 
-PROGRAM = "ctde-report"
+PROGRAM = "ctde report"
 HELP = f"""\
 {PROGRAM}: compare the runs in directories: one HTML page, the same in Markdown, and all runs in marl-eval's format.
 
@@ -47,7 +47,7 @@ def report(arguments: list[str]) -> None:
     from ctde_kit.recipes.studies.report.comparison_page import write_report
     from ctde_kit.recipes.studies.report.sources import read_sources
 
-    command = " ".join([PROGRAM.replace("-", " ", 1), *arguments])
+    command = " ".join([PROGRAM, *arguments])
     paths, caveats = write_report(read_sources(sources), Path(output), command=command, bounds=bounds)
     for sentence in caveats:
         print(sentence.replace("`", ""))

@@ -11,7 +11,7 @@ from ctde_kit.recipes.configs.tasks.task import TaskConfig
 
 @dataclass
 class CrossPlayConfig(CheckedConfig):
-    """Options of ``ctde-cross-play``, which plays every policy of one group against every policy of another.
+    """Options of ``ctde cross-play``, which plays every policy of one group against every policy of another.
 
     Args:
         task: what is played; null for the runs' own.
@@ -37,7 +37,7 @@ class CrossPlayConfig(CheckedConfig):
 
 @dataclass
 class CriticLayoutsConfig(CheckedConfig):
-    """Options of ``ctde-critic-layouts``, the page of the study of critic layouts.
+    """Options of ``ctde critic-layouts``, the page of the study of critic layouts.
 
     Args:
         runs: directory of the runs, ``LAYOUT/seed_SEED`` below it.

@@ -44,7 +44,7 @@ def call_here(cwd: Path, recipe: str, *arguments: str) -> subprocess.CompletedPr
         contextlib.chdir(cwd),
         contextlib.redirect_stdout(stdout),
         contextlib.redirect_stderr(stderr),
-        mock.patch.object(sys, "argv", [f"ctde-{recipe}", *arguments]),
+        mock.patch.object(sys, "argv", ["ctde", recipe, *arguments]),
         mock.patch.dict(os.environ),
     ):
         try:

@@ -166,7 +166,7 @@ def test_mistakes_in_bounds(bounds: str, message: str, tmp_path: Path) -> None:
     ],
 )
 def test_mistakes_are_one_line_before_anything_runs(arguments: list[str], message: str, tmp_path: Path) -> None:
-    assert_one_line(call_here(tmp_path, "benchmark", *arguments), message, program="ctde-benchmark")
+    assert_one_line(call_here(tmp_path, "benchmark", *arguments), message, program="ctde benchmark")
     assert not list(tmp_path.iterdir())
 
 
@@ -191,7 +191,7 @@ def test_a_run_with_other_options_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "b" / "logs" / "matrix__climbing__vdn__seed_3.log").read_text() == log
     assert again.returncode == 0
     refused = call_here(tmp_path, "benchmark", *options, "gamma=0.5")
-    assert_one_line(refused, "holds a run with gamma=0.9, this benchmark has 0.5", program="ctde-benchmark")
+    assert_one_line(refused, "holds a run with gamma=0.9, this benchmark has 0.5", program="ctde benchmark")
 
 
 def test_the_queue_keeps_to_its_jobs_and_threads(tmp_path: Path, script: tuple[str, ...]) -> None:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import csv
 import datetime
 import json
+import re
+import tomllib
 from pathlib import Path
 from unittest import mock
 
 import pytest
 import torch
 
+from ctde_kit.recipes.commands.main import COMMANDS, LISTS
+from ctde_kit.recipes.commands.recipes import RECIPES
 from tests.recipes.command_line import assert_one_line, call, call_here, kill_and_resume
 from tests.recipes.small import SMALL_OVERRIDES
 
@@ -90,3 +94,21 @@ def test_help_names_the_options(tmp_path: Path) -> None:
     assert result.returncode == 0
     assert result.stdout.startswith("ctde-ippo: train a multi-agent policy")
     assert "total_frames" in result.stdout
+
+
+def test_recipes_have_scripts_and_other_commands_are_spelled_with_ctde() -> None:
+    root = Path(__file__).parents[2]
+    scripts = tomllib.loads((root / "pyproject.toml").read_text())["project"]["scripts"]
+    assert set(scripts) == {"ctde", *(f"ctde-{name}" for name in RECIPES)}
+    unknown = re.compile(rf"\bctde-({'|'.join([*COMMANDS, *LISTS])})\b")
+    files = [path for folder in ("docs", "recipes", "ctde_kit") for path in (root / folder).rglob("*")]
+    files = [root / "README.md", *(path for path in files if path.suffix in (".md", ".py", ".yaml"))]
+    assert len(files) > 300
+    assert [str(path) for path in files if unknown.search(path.read_text())] == []
+
+
+@pytest.mark.parametrize("name", ["tasks", "report", "cross-play", "evaluate"])
+def test_errors_begin_with_the_command_as_it_is_spelled(tmp_path: Path, name: str) -> None:
+    result = call_here(tmp_path, name, "--nothing=1")
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"ctde {name}: error: ")

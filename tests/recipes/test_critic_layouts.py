@@ -161,7 +161,7 @@ def test_report_from_the_command_line(study: Path) -> None:
 
 def test_reports_of_nothing_of_unfinished_and_of_unequal_runs(study: Path, tmp_path: Path) -> None:
     report = "critic-layouts"
-    program = "ctde-critic-layouts"
+    program = "ctde critic-layouts"
     assert_one_line(call_here(tmp_path, report), "it holds no LAYOUT/seed_SEED", program=program)
     assert_one_line(call_here(tmp_path, report, "run=x"), "run=x: there is no such option", program=program)
     copy = tmp_path / "runs"

@@ -1,4 +1,4 @@
-"""ctde-cross-play: runs of several kinds and scripted policies against each other."""
+"""ctde cross-play: runs of several kinds and scripted policies against each other."""
 
 from __future__ import annotations
 
@@ -141,4 +141,4 @@ def test_mistakes_are_one_line_and_exit_code_2(arguments: list[str], message: st
     result = call_here(runs["folder"], "cross-play", *arguments, "hydra.run.dir=never")
     assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
     assert message in result.stderr
-    assert result.stderr.startswith("ctde-cross-play: error: ")
+    assert result.stderr.startswith("ctde cross-play: error: ")

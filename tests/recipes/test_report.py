@@ -125,7 +125,7 @@ def test_benchmarls_runs_stand_beside_ours(runs: Path, tmp_path: Path) -> None:
 
 def test_only_what_compares_is_compared(runs: Path, tmp_path: Path) -> None:
     def refused(*arguments: str, message: str) -> None:
-        assert_one_line(call_here(tmp_path, "report", *arguments, "output=r"), message, program="ctde-report")
+        assert_one_line(call_here(tmp_path, "report", *arguments, "output=r"), message, program="ctde report")
 
     refused("nowhere", message="nowhere: there is no such directory or file")
     refused(message="expected directories of runs")
@@ -243,7 +243,7 @@ def test_a_benchmarks_bounds_count_unless_others_are_given(tmp_path: Path) -> No
     message = (
         "bounds: matrix/climbing has [0.0, 12.0], another benchmark [0.0, 11.0]; choose with bounds.matrix/climbing="
     )
-    assert_one_line(call_here(tmp_path, "report", "b", "c", "output=r"), message, program="ctde-report")
+    assert_one_line(call_here(tmp_path, "report", "b", "c", "output=r"), message, program="ctde report")
 
 
 def test_runs_of_a_benchmark_that_never_started_are_named(tmp_path: Path) -> None:

@@ -1,1 +1,1 @@
-"""Critics' layouts and orderings: ``ctde-mappo study=critic_layouts`` trains, ``ctde-critic-layouts`` reports."""
+"""Critics' layouts and orderings: ``ctde-mappo study=critic_layouts`` trains, ``ctde critic-layouts`` reports."""

@@ -151,6 +151,6 @@ def _command(curves: Curves) -> list[str]:
     return [
         "```text",
         f"ctde-{config['algorithm']} study={NAME} {' '.join(options)}",
-        f"ctde-critic-layouts runs=runs/studies/{NAME}/{config['algorithm']} output=docs/studies",
+        f"ctde critic-layouts runs=runs/studies/{NAME}/{config['algorithm']} output=docs/studies",
         "```",
     ]
