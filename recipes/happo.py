@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class HAPPOConfig(PPOConfig):
-    """HAPPO (Kuba et al. 2022), as data: ``build`` gives the parts; see also ``PPOConfig``.
+    """HAPPO (Kuba et al. 2022), as data: ``build`` gives the parts.
 
     Each group is a team: its agents share one reward, the mean of their rewards, and one value.
 

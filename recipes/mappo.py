@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class MAPPOConfig(PPOConfig):
-    """MAPPO (Yu et al. 2022), IPPO and A2C, as data: ``build`` gives the parts; see also ``PPOConfig``.
+    """MAPPO (Yu et al. 2022), IPPO and A2C, as data: ``build`` gives the parts.
 
     IPPO is ``algorithm="ippo"`` with ``critic=ValueCriticConfig(sees="observation")``, or ``SharedCriticConfig()`` for
     one network that is actor and critic. A2C (Mnih et al. 2016) is ``algorithm="a2c"`` with ``epochs=1`` and

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class MASACConfig(RecipeConfig):
-    """MASAC (Haarnoja et al. 2018, per agent) and ISAC, as data: ``build`` gives the parts; see also ``RecipeConfig``.
+    """MASAC (Haarnoja et al. 2018, per agent) and ISAC, as data: ``build`` gives the parts.
 
     ISAC is ``algorithm="isac"`` with ``critic=ValueCriticConfig(sees="observation")``.
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class QMIXConfig(RecipeConfig):
-    """QMIX (Rashid et al. 2018), VDN, IQL and QPLEX, as data: ``build`` gives the parts; see also ``RecipeConfig``.
+    """QMIX (Rashid et al. 2018), VDN, IQL and QPLEX, as data: ``build`` gives the parts.
 
     The other recipes are this one with ``algorithm`` and ``mixer``: ``"vdn"`` and ``VDNMixerConfig()``, ``"iql"`` and
     ``NoMixer()``, ``"qplex"`` and ``QPLEXMixerConfig()``.

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
-import re
 import textwrap
 from collections.abc import Iterator, Mapping
-from functools import cache
 from typing import Any
 
 import yaml
 
 from ctde_kit.recipes.commands.options import Options
 from ctde_kit.recipes.configs.checks import field_types
+from ctde_kit.recipes.configs.option_docs import documented
 
 WIDTH = 120
 # Where the meaning of an option begins.
@@ -57,20 +55,3 @@ def _commented(shown: str, meaning: str) -> Iterator[str]:
     first, *rest = textwrap.wrap(meaning, max(WIDTH - column - 2, 40))
     yield f"{shown:{column}}# {first}"
     yield from (f"{'':{column}}# {line}" for line in rest)
-
-
-@cache
-def documented(config: type) -> dict[str, str]:
-    """What each option of a configuration means: the ``Args`` in the docstrings of its class and of the class's bases.
-
-    >>> from ctde_kit.recipes import EvaluationConfig
-    >>> documented(EvaluationConfig)["episodes"]
-    'how many each time.'
-    """
-    meanings: dict[str, str] = {}
-    for base in reversed(config.__mro__):
-        doc = inspect.cleandoc(base.__dict__.get("__doc__") or "")
-        arguments = re.search(r"^Args:\n((?: {4}.*\n?)+)", doc, re.MULTILINE)
-        for entry in re.finditer(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", arguments[1] if arguments else "", re.MULTILINE):
-            meanings[entry[1]] = " ".join(entry[2].split()).replace("``", "`")
-    return meanings

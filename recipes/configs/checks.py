@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeGuard, get_args, get_origin, 
 
 from ctde_kit.errors import UserError
 from ctde_kit.files import JsonObject
+from ctde_kit.recipes.configs.option_docs import with_inherited
 
 Declared: TypeAlias = Any
 """A type as a dataclass declares it, such as ``int | None`` or ``list[str]``, for which Python has no type."""
@@ -38,7 +39,14 @@ class Misfit(NamedTuple):
 
 @dataclasses.dataclass
 class CheckedConfig:
-    """The base of all configurations: making one raises an error where a value has another type than its field."""
+    """The base of all configurations: making one raises an error where a value has another type than its field.
+
+    The docstring of each also explains the options that it inherits.
+    """
+
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.__doc__ = with_inherited(cls)
 
     def __post_init__(self) -> None:
         check_types(self)

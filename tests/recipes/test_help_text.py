@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
-from ctde_kit.recipes.commands.help_text import documented
 from ctde_kit.recipes.commands.recipes import RECIPES
 from ctde_kit.recipes.configs.choices import CHOICES
 from ctde_kit.recipes.configs.command_options import CriticLayoutsConfig, CrossPlayConfig
 from ctde_kit.recipes.configs.loggers import LoggerConfig
+from ctde_kit.recipes.configs.option_docs import documented
 from ctde_kit.recipes.configs.policy_options import EvaluateConfig, ExportConfig, WatchConfig
 from ctde_kit.recipes.configs.recipe import CheckpointConfig, EvaluationConfig
 from ctde_kit.recipes.configs.replays import ReplayConfig
@@ -27,6 +29,21 @@ CHOSEN = [made for kinds in CHOICES.values() for made in kinds.values()]
 @pytest.mark.parametrize("config", dict.fromkeys([*COMMANDS, *TOOLS, *PARTS, *CHOSEN]))
 def test_every_option_has_a_meaning(config: type) -> None:
     assert {field.name for field in dataclasses.fields(config)} <= {*documented(config)}
+
+
+@pytest.mark.parametrize("config", dict.fromkeys([*COMMANDS, *PARTS, *CHOSEN]))
+def test_pythons_help_explains_every_option_too(config: type) -> None:
+    explained = re.findall(r"^ {4}(\w+): ", inspect.getdoc(config) or "", re.MULTILINE)
+    assert len(explained) == len({*explained})
+    assert {field.name for field in dataclasses.fields(config)} <= {*explained}
+
+
+def test_what_a_recipe_says_of_an_option_stands_before_what_its_base_says() -> None:
+    shown = inspect.getdoc(RECIPES["happo"].config) or ""
+    assert "    epochs: passes over a batch, of each agent in its turn, and of the critic after them.\n" in shown
+    assert "    gamma: discount per step.\n" in shown
+    assert "\n\n>>> from ctde_kit.recipes import HAPPOConfig" in shown
+    assert max(map(len, shown.splitlines())) <= 120
 
 
 def options_shown(cwd: Path, *arguments: str) -> list[str]:
