@@ -137,6 +137,22 @@ def test_an_unknown_group_is_named() -> None:
         policy.for_agent("agent", 0)
 
 
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"n_agents": 0, "shared_rew": False}, "does not build with task.params.n_agents=0: give another value, or "),
+        ({"n_agents": "two"}, "task.params.n_agents='two': expected a whole number, as vmas/navigation's own value 4;"),
+        ({"n_agents": 2.5}, "task.params.n_agents=2.5: expected a whole number, as vmas/navigation's own value 4;"),
+        ({"n_agents": None}, "task.params.n_agents=None: expected a whole number, as vmas/navigation's own value 4;"),
+    ],
+)
+def test_an_argument_that_the_scenario_refuses_is_named(params: dict, message: str) -> None:
+    with pytest.raises(UserError) as error:
+        VmasTask(n_envs=2, params=params).build(seed=0, device="cpu")
+    assert message in str(error.value)
+    assert "Error" not in str(error.value)
+
+
 def test_a_task_is_shown_with_its_sizes(tmp_path: Path) -> None:
     shown = call_here(tmp_path, "tasks", "vmas/navigation").stdout.splitlines()
     assert shown[0] == "task=vmas/navigation"

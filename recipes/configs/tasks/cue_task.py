@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ctde_kit.files import JsonObject
-from ctde_kit.recipes.configs.tasks.task import TaskConfig, check_params, naming_params
+from ctde_kit.recipes.configs.tasks.naming_params import naming_params
+from ctde_kit.recipes.configs.tasks.task import TaskConfig, check_params
 
 if TYPE_CHECKING:
     from torchrl.envs import EnvBase

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from ctde_kit.files import JsonObject
 from ctde_kit.recipes.configs.checks import PATH
 from ctde_kit.recipes.configs.own_modules import imported, source
-from ctde_kit.recipes.configs.tasks.task import Renderer, TaskConfig, chosen_actions, naming_params, worker_renderer
+from ctde_kit.recipes.configs.tasks.naming_params import naming_params
+from ctde_kit.recipes.configs.tasks.task import Renderer, TaskConfig, chosen_actions, worker_renderer
 
 if TYPE_CHECKING:
     from torchrl.envs import EnvBase
@@ -81,7 +82,7 @@ class PettingZooTask(TaskConfig):
         params = dict(self.params)
         if self.continuous_actions is not None:
             params["continuous_actions"] = self.continuous_actions
-        with naming_params(self.name, params):
+        with naming_params(self.name, self.params):
             return worker_env(
                 self._factory(params),
                 n_envs=n_envs,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ctde_kit.recipes.configs.tasks.task import TaskConfig, naming_params
+from ctde_kit.recipes.configs.tasks.naming_params import naming_params
+from ctde_kit.recipes.configs.tasks.task import TaskConfig
 
 if TYPE_CHECKING:
     from torchrl.envs import EnvBase

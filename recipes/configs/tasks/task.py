@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import re
-import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
 
@@ -131,28 +128,3 @@ def check_params(name: str, params: JsonObject, known: tuple[str, ...]) -> None:
     unknown = sorted(params.keys() - set(known))
     if unknown:
         raise UserError(f"task.params.{unknown[0]}: {name} never reads it; it reads {' and '.join(known)}")
-
-
-@contextlib.contextmanager
-def naming_params(task: str, params: JsonObject) -> Iterator[None]:
-    """Turn whatever an environment raises while it is built into a ``UserError`` that names it.
-
-    The error names the argument that the exception mentions, or else the line that raised it.
-    """
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        named = [name for name in params if re.search(rf"\b{re.escape(name)}\b", str(error))]
-        hint = f"look at task.params.{named[0]}={params[named[0]]}" if named else _where(error)
-        raise UserError(f"{task} does not build ({reason}); {hint}") from error
-
-
-def _where(error: Exception) -> str:
-    """What to look at where no argument is to blame: the line that raised, in this process or in a worker's."""
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    lines = [line for note in getattr(error, "__notes__", []) for line in re.findall(r'File "(.+)", line (\d+)', note)]
-    filename, line = lines[-1] if lines else (place.filename, place.lineno)
-    return f"look at {filename}, line {line}, and at what the environment needs"

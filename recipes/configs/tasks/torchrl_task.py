@@ -13,7 +13,8 @@ from ctde_kit.errors import UserError
 from ctde_kit.files import JsonObject
 from ctde_kit.recipes.configs.checks import PATH
 from ctde_kit.recipes.configs.own_modules import imported, source
-from ctde_kit.recipes.configs.tasks.task import TaskConfig, naming_params
+from ctde_kit.recipes.configs.tasks.naming_params import naming_params
+from ctde_kit.recipes.configs.tasks.task import TaskConfig
 
 if TYPE_CHECKING:
     from torchrl.envs import EnvBase

@@ -11,7 +11,8 @@ import ctde_kit as ck
 from ctde_kit.files import JsonObject
 from ctde_kit.recipes.configs.checks import PATH
 from ctde_kit.recipes.configs.own_modules import imported, source
-from ctde_kit.recipes.configs.tasks.task import Renderer, TaskConfig, chosen_actions, naming_params
+from ctde_kit.recipes.configs.tasks.naming_params import defaults_in, naming_params
+from ctde_kit.recipes.configs.tasks.task import Renderer, TaskConfig, chosen_actions
 
 if TYPE_CHECKING:
     from torchrl.envs import EnvBase
@@ -63,7 +64,7 @@ class VmasTask(TaskConfig):
         return self._build(seed, device, self.evaluation_envs(episodes), info=True)
 
     def _build(self, seed: int, device: str, n_envs: int, info: bool) -> EnvBase:
-        with naming_params(self.name, self.params):
+        with naming_params(self.name, self.params, self._defaults):
             return ck.VmasEnv(
                 self._scenario(),
                 num_envs=n_envs,
@@ -74,6 +75,12 @@ class VmasTask(TaskConfig):
                 info=info,
                 scenario_kwargs=self.params,
             )
+
+    def _defaults(self) -> dict[str, object]:
+        """The values that the scenario gives its arguments itself, where its source says so."""
+        from ctde_kit.envs.vmas.scenario_arguments import load_scenario
+
+        return defaults_in(Path(type(load_scenario(self._scenario())).make_world.__code__.co_filename))
 
     def _scenario(self) -> str | BaseScenario | type[BaseScenario]:
         if self.scenario is None:
