@@ -6,12 +6,12 @@ import contextlib
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias, cast
 
-__all__ = ["JsonObject", "replacing", "seal_holds", "sync_directory"]
+__all__ = ["JsonObject", "remove_empty", "replacing", "seal_holds", "sync_directory"]
 
 JsonObject: TypeAlias = dict[str, Any]
 """An object of a JSON or YAML file: values by name, of whatever kinds the file holds."""
@@ -112,3 +112,10 @@ def sync_directory(directory: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def remove_empty(directories: Iterable[Path]) -> None:
+    """Remove those of these directories that are empty, each once those before it are gone."""
+    for directory in directories:
+        with contextlib.suppress(OSError):
+            directory.rmdir()

@@ -11,6 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from ctde_kit.errors import UserError
+from ctde_kit.files import remove_empty
 
 LOCK, OWNER = ".lock", ".owner"
 
@@ -26,7 +27,7 @@ def sole_writer(directory: Path) -> Iterator[None]:
     The operating system frees the lock when its process ends, however that happens.
 
     Args:
-        directory: of the run; it is made.
+        directory: of the run; it is made, with those above it, and these are removed again where nothing is written.
 
     Raises:
         RunInUseError: where another process, or another run of this one, has it.
@@ -37,6 +38,7 @@ def sole_writer(directory: Path) -> Iterator[None]:
     ...     print("writing")
     writing
     """
+    made = [path for path in (directory, *directory.parents) if not path.exists()]
     try:
         directory.mkdir(parents=True, exist_ok=True)
         lock = FileLock(directory / LOCK, timeout=0)
@@ -57,6 +59,7 @@ def sole_writer(directory: Path) -> Iterator[None]:
         if [path.name for path in directory.iterdir()] == [LOCK]:
             (directory / LOCK).unlink()
         lock.release()
+        remove_empty(made)
 
 
 def _owner(directory: Path) -> str:

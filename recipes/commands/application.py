@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import os
 import re
@@ -18,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from ctde_kit.errors import NotFiniteError, RunStopped, UserError
+from ctde_kit.files import remove_empty
 from ctde_kit.recipes.commands.arguments import HELP, MULTIRUN, several_jobs
 from ctde_kit.recipes.commands.help_text import option_lines
 from ctde_kit.recipes.commands.option_words import in_options
@@ -25,6 +25,9 @@ from ctde_kit.recipes.commands.options import Options, options_of
 from ctde_kit.recipes.commands.schemas import register_schemas
 from ctde_kit.recipes.commands.short_forms import scripted_policies
 from ctde_kit.recipes.configs.choices import CHOICES
+
+# Options that say where a command writes.
+DIRECTORIES = ("hydra.run.dir", "hydra.sweep.dir", "output")
 
 
 def guarded(program: str, run: Callable[[list[str]], None], arguments: list[str], stopped: str = "") -> None:
@@ -71,6 +74,7 @@ def compose_and_run(
     multirun = several_jobs(overrides)
     if multirun and any(override.startswith("hydra.run.dir=") for override in overrides):
         raise UserError("hydra.run.dir: several runs need several directories; use hydra.sweep.dir")
+    there_before = _directories_before(overrides)
     paths: list[Path] = []
     errors: list[tuple[Path, Exception]] = []
 
@@ -88,8 +92,8 @@ def compose_and_run(
                 raise
             errors.append((path, error))
         finally:
-            with contextlib.suppress(OSError):
-                path.rmdir()  # only where nothing was written
+            # Only where nothing was written.
+            remove_empty(directory for directory in (path, *path.parents) if directory not in there_before)
         return None
 
     given = [override for override in overrides if override not in MULTIRUN]
@@ -110,6 +114,16 @@ def compose_and_run(
         directory = "hydra.sweep.dir" if multirun else "hydra.run.dir"
         raise UserError(f"{error.filename} cannot be written ({error.strerror}): choose another {directory}") from error
     _conclude(program, paths, errors)
+
+
+def _directories_before(overrides: list[str]) -> set[Path]:
+    """The directories on the way to the runs' that are there before hydra makes the rest.
+
+    Below ``runs``, and below a part of a path that hydra fills in, they are not looked for.
+    """
+    given = [value for name, _, value in (override.partition("=") for override in overrides) if name in DIRECTORIES]
+    places = [Path(value.strip("'\"").partition("${")[0]).absolute() for value in ["runs", *given]]
+    return {directory for place in places for directory in (place, *place.parents) if directory.exists()}
 
 
 def _conclude(program: str, paths: list[Path], errors: list[tuple[Path, Exception]]) -> None:

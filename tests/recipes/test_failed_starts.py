@@ -46,6 +46,27 @@ def test_a_batch_that_does_not_fit_is_known_at_once(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        ("mappo", ["opponents.agents=random"]),
+        ("mappo", ["opponents.agents=random", "hydra.run.dir=mine/made/run"]),
+        ("mappo", ["task.params.n_agents=0", "hydra.run.dir=mine/made/${seed}/run"]),
+        ("cross-play", ["task=vmas/navigation", "agents=random"]),
+    ],
+)
+def test_a_refused_command_leaves_no_directory(command: str, arguments: list[str], tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    assert call_here(tmp_path, command, *arguments).returncode == 2
+    assert [path.name for path in tmp_path.rglob("*")] == ["mine"]
+
+
+def test_a_refused_start_leaves_no_directory(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"task\.params\.n_agents=0"):
+        start(small_config(task=VmasTask(n_envs=6, params={"n_agents": 0})), tmp_path / "a" / "run")
+    assert not list(tmp_path.iterdir())
+
+
 def test_sequences_of_a_whole_batch_divide_it() -> None:
     assert small_pqn_config(sequence_length=None, minibatch_frames=20).build().buffer.sequence_length == 10
 
