@@ -33,7 +33,7 @@ ctde: multi-agent reinforcement learning with centralized training and decentral
   ctde report DIR ... output=OUT   a page that compares the runs in directories: figures, and a table per task
   ctde cross-play                  every policy of one group against every policy of another
   ctde describe task=NAME          an environment's groups, sizes and masks, and what random play earns
-  ctde doctor TASK_OR_RUN          check an environment, or a run's parts, against the rules of multi-agent learning
+  ctde doctor task=NAME | RUN_DIR  check an environment, or a run's parts, against the rules of multi-agent learning
   ctde critic-layouts              the page of the study of critic layouts
 
 Example

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ctde_kit as ck
-from ctde_kit.recipes.commands.arguments import is_true
+from ctde_kit.errors import UserError
+from ctde_kit.recipes.commands.arguments import close_choices, is_true
 from ctde_kit.recipes.commands.loading import read_config
+from ctde_kit.recipes.commands.options import options_of
 from ctde_kit.recipes.commands.task_arguments import names_task, task_of
 from ctde_kit.recipes.configs.tasks.lbf_task import LbfTask
 from ctde_kit.recipes.configs.tasks.pettingzoo_task import PettingZooTask
@@ -60,11 +62,21 @@ def doctor(arguments: list[str]) -> None:
 def _reports(arguments: list[str]) -> Iterator[Report]:
     runs = [argument for argument in arguments if not argument.startswith(("task=", "task.", "trust="))]
     if len(runs) == 1 and "=" not in runs[0].split("/")[0] and not any(map(names_task, arguments)):
+        _check_no_task(runs[0])
         trust = [is_true(argument) for argument in arguments if argument not in runs]
         yield from examine_run(Path(runs[0]), trust=trust[-1:] == [True])
         return
     expected = "task=NAME and options of the task, or one run directory"
     yield examine_env(task_of("ctde doctor", arguments, expected))
+
+
+def _check_no_task(run: str) -> None:
+    """Raise ``UserError`` where what is given in place of a run is the name of a task, or nearly."""
+    known = options_of("task")
+    close = [run] if run in known else close_choices(run, known) if "/" in run else []
+    if close and not Path(run).exists():
+        meant = " or ".join(f"task={name}" for name in close)
+        raise UserError(f"{run}: there is no such directory; did you mean {meant}?")
 
 
 def examine_env(task: TaskConfig) -> Report:

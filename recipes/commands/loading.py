@@ -10,7 +10,7 @@ import ctde_kit as ck
 from ctde_kit.errors import UserError
 from ctde_kit.files import JsonObject
 from ctde_kit.recipes.commands.recipes import RECIPES
-from ctde_kit.recipes.configs.data import from_data
+from ctde_kit.recipes.configs.data import from_data, no_run
 from ctde_kit.recipes.configs.recipe import RecipeConfig
 from ctde_kit.recipes.configs.replays import ReplayConfig
 from ctde_kit.recipes.wiring.population_directory import POPULATION_FILE, PopulationDirectory
@@ -88,6 +88,8 @@ def load(run_directory: str | Path, device: str | None = None, *, trust: bool = 
     10
     """
     directory = Path(run_directory)
+    if not directory.is_dir():
+        raise no_run(directory, f"run_directory={str(directory)!r}")
     config = read_config(directory)
     # Callbacks belong to the training alone: none is imported.
     SavedRun(directory).check_trust(replace(config, callbacks=[]), trust=trust)

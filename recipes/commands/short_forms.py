@@ -8,6 +8,7 @@ from pathlib import Path
 from ctde_kit.errors import UserError
 from ctde_kit.recipes.commands.options import options_of
 from ctde_kit.recipes.commands.quoting import quoted, with_quoted_path
+from ctde_kit.recipes.configs.data import no_run
 
 # What stands below these is not known before the environment is: groups, and who acts for them.
 OPEN = ("opponents", "initial", "policies")
@@ -116,10 +117,7 @@ def _is_run(value: str) -> bool:
 
 def _run_directory(option: str, value: str, names: list[str]) -> Path:
     if not _is_run(value):
-        also = f", nor one of {', '.join(names)}" if names else ""
-        raise UserError(
-            f"{option}={value}: no run directory (it has no config.yaml){also}; give the directory that a run printed"
-        )
+        raise no_run(Path(value), f"{option}={value}", names)
     return Path(value).absolute()
 
 

@@ -21,6 +21,7 @@ from ctde_kit.recipes.commands.recipes import RECIPES
 from ctde_kit.recipes.commands.short_forms import expand, with_whole_numbers
 from ctde_kit.recipes.commands.worker_errors import worker_errors
 from ctde_kit.recipes.configs.checks import in_full
+from ctde_kit.recipes.configs.data import no_run
 from ctde_kit.recipes.configs.distributed_options import RayDistribution
 from ctde_kit.recipes.configs.recipe import RecipeConfig, has_field
 from ctde_kit.recipes.wiring.population_directory import PopulationDirectory
@@ -143,8 +144,11 @@ def _resume(name: str, arguments: list[str]) -> None:
         values[option] = value
     if not values["resume"]:
         raise UserError("resume=: expected the directory that the run printed, resume=RUN_DIR")
-    directory, trust = Path(values.pop("resume")).absolute(), is_true(f"trust={values.pop('trust', 'false')}")
+    given, trust = values.pop("resume"), is_true(f"trust={values.pop('trust', 'false')}")
+    directory = Path(given).absolute()
     population = PopulationDirectory(directory)
+    if not population.exists and not (directory / "config.yaml").is_file():
+        raise no_run(Path(given), f"resume={given}")
     config = read_population(population) if population.exists else read_config(directory)
     if config.algorithm != name:
         raise UserError(f"{directory} is a run of {config.algorithm!r}: resume it with ctde-{config.algorithm}")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, get_args, get_origin, get_type_hints
 
@@ -72,7 +73,7 @@ def read_data(path: Path) -> JsonObject:
         UserError: where it is missing, damaged or changed.
     """
     if not path.is_file():
-        raise UserError(f"{path.parent} is no run directory: it has no {path.name}")
+        raise no_run(path.parent, str(path.parent), file=path.name)
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -91,6 +92,27 @@ def read_data(path: Path) -> JsonObject:
     if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
         raise UserError(f"{path} is no whole configuration of a run: restore it, or start a new run")
     return data
+
+
+def no_run(directory: Path, named: str, others: Sequence[str] = (), file: str = "config.yaml") -> UserError:
+    """The error for a directory that is no run's.
+
+    Args:
+        directory: where a run was expected.
+        named: it as the caller gave it, with the name of the option or argument.
+        others: what the caller may give instead of a directory.
+        file: the file that a run would have there.
+    """
+    found = f"it is no run directory, it has no {file}" if directory.is_dir() else "there is no such directory"
+    also = f", nor is it one of {', '.join(others)}" if others else ""
+    parent = directory.parent
+    beside = [path.name for path in parent.iterdir() if path.is_dir()] if parent.is_dir() else []
+    close = [
+        str(parent / name) for name in difflib.get_close_matches(directory.name, beside) if parent / name != directory
+    ]
+    close = [*difflib.get_close_matches(str(directory), others), *close]
+    hint = f" (did you mean {' or '.join(close)}?)" if close else ""
+    return UserError(f"{named}: {found}{also}; give the directory that a run printed{hint}")
 
 
 class _Loader(yaml.SafeLoader):

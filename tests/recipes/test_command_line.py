@@ -46,7 +46,7 @@ def test_run_killed_and_resumed_equals_the_run_that_never_stopped(tmp_path: Path
         (["critic=state"], "critic=state: this env writes no root key 'state'; use critic=centralized"),
         (["frames_per_batch=1001"], "expected a multiple of the 60 envs"),
         (["hydra.run.dir=/proc/nowhere"], "/proc/nowhere cannot be written"),
-        (["resume=nowhere"], "has no config.yaml"),
+        (["resume=nowhere"], "resume=nowhere: there is no such directory; give the directory that a run printed"),
         (["resume=nowhere", "lr=1"], "resume takes total_frames, device, compile, threads, logger"),
     ],
 )

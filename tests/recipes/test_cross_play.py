@@ -89,7 +89,7 @@ def test_policies_that_share_a_label_are_both_played() -> None:
         ({"adversary": {"a": RandomOpponent()}}, tag(), "agent: no policy is given"),
         ({"agnet": {"a": RandomOpponent()}}, tag(), r"agnet: neither a group of vmas/simple_tag \(adversary, agent\)"),
         ({}, VmasTask(name="vmas/balance", n_envs=6, max_steps=7), "is between two groups, vmas/balance has agents"),
-        ({"adversary": {"a": RunOpponent("nowhere")}}, None, "nowhere is no run directory"),
+        ({"adversary": {"a": RunOpponent("nowhere")}}, None, "nowhere: there is no such directory"),
     ],
 )
 def test_mistakes_are_named(policies: dict, task: VmasTask | None, message: str) -> None:
@@ -130,7 +130,7 @@ def test_command_line(runs: dict[str, Path]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["adversary=[mlp]", "agent=[randm]"], "agent=randm: no run directory"),
+        (["adversary=[mlp]", "agent=[randm]"], "agent=randm: there is no such directory"),
         (["episods=3", "adversary=mlp"], "options other than groups are task, episodes, seed, device"),
         (["adversary=mlp", "agent=mlp", "episodes=0"], "episodes=0: expected a number above 0"),
         (["adversary=mlp", "agent=mlp", "task=vmas/navigatoin"], "did you mean vmas/navigation"),

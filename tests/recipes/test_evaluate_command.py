@@ -159,7 +159,7 @@ def test_paths_may_hold_any_sign(runs: Path, tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         ([], "expected the directory of a run"),
-        (["nowhere"], "nowhere is no run directory: it has no config.yaml"),
+        (["nowhere"], "nowhere: there is no such directory; give the directory that a run printed"),
         (["mappo", "checkpoint=7"], "checkpoint=7: mappo has last, 180, 240, best; choose one of them"),
         (["mappo", "policy=best"], "policy=best: expected one of greedy, sampled, random, zero, heuristic"),
         (["mappo", "episodes=0"], "episodes=0: expected a number above 0"),

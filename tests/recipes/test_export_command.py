@@ -179,7 +179,7 @@ def test_the_parity_check_finds_what_differs(run: str, runs: Path) -> None:
     ("arguments", "message"),
     [
         ([], "expected the directory of a run"),
-        (["nowhere"], "nowhere is no run directory"),
+        (["nowhere"], "nowhere: there is no such directory"),
         (["navigation", "lbf"], "expected one run, found 2"),
         (["navigation", "format=tflite"], "format=tflite: expected one of onnx, pt2"),
         (["navigation", "policy=random"], "policy=random: expected one of greedy"),

@@ -68,10 +68,10 @@ def test_a_loaded_group_goes_on_against_a_scripted_one(earlier: Path) -> None:
     ("arguments", "message"),
     [
         (["opponents.agnet=random"], "opponents.agnet: no such group; vmas/simple_tag has adversary, agent"),
-        (["opponents.agent=randm"], "opponents.agent=randm: no run directory (it has no config.yaml), nor one of "),
+        (["opponents.agent=randm"], "opponents.agent=randm: there is no such directory, nor is it one of greedy_chase"),
         (["opponents.agent=random", "opponents.adversary=greedy_chase"], "nothing is left to train"),
         (["-m", "opponents.agent=random,earlier"], "scripted policies and runs cannot be swept together"),
-        (["initial.agent=nowhere"], "initial.agent=nowhere: no run directory"),
+        (["initial.agent=nowhere"], "initial.agent=nowhere: there is no such directory"),
         (["opponents.agent=earlier", "task.params.num_adversaries=2"], "does not fit group 'agent'"),
         (["opponents.agent=earlier", "opponents.agent.sampeld=true"], "Key 'sampeld' not in"),
     ],

@@ -222,7 +222,7 @@ def test_evaluation_has_the_opponents_too(trained: Path, kind: str) -> None:
         ({"opponents": {"agent": RandomOpponent(), "adversary": RandomOpponent()}}, "nothing is left to train"),
         ({"opponents": {"agent": RandomOpponent()}, "initial": {"agent": "RUN"}}, "leave one of them out"),
         ({"opponents": {"agent": GreedyChaseOpponent()}}, "expected the 22 features of a predator"),
-        ({"opponents": {"agent": RunOpponent("nowhere")}}, "nowhere is no run directory"),
+        ({"opponents": {"agent": RunOpponent("nowhere")}}, "nowhere: there is no such directory"),
         (
             {"opponents": {"agent": RunOpponent("RUN")}, "task": tag(n_prey=3)},
             "expected .* same network and task.params",

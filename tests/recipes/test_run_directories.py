@@ -233,3 +233,18 @@ def test_a_users_own_code_is_run_from_a_run_directory_only_with_trust(
     evaluate([str(run), "episodes=2", "trust=true"])
     assert (run / "evaluation_1.json").exists()
     assert "check_policy: MultiAgentActor" in [str(report).splitlines()[0] for report in examine_run(run, trust=True)]
+
+
+def test_a_run_directory_that_is_not_there_is_named_with_those_like_it(tmp_path: Path) -> None:
+    for name in ("first", "other"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+    hint = "there is no such directory; give the directory that a run printed (did you mean runs/first?)"
+    commands = [("mappo", "resume=runs/frist"), ("mappo", "initial.agents=runs/frist"), ("evaluate", "runs/frist")]
+    for command, argument in commands:
+        shown = call_here(tmp_path, command, argument)
+        assert shown.returncode == 2
+        assert f"error: {argument}: {hint}\n" in shown.stderr
+    with pytest.raises(UserError, match=r"run_directory='.*none': there is no such directory; give the directory"):
+        load(tmp_path / "runs" / "none")
+    empty = call_here(tmp_path, "mappo", "resume=runs/first").stderr
+    assert "error: resume=runs/first: it is no run directory, it has no config.yaml; give the directory" in empty

@@ -119,7 +119,7 @@ def test_gif_and_mp4_have_the_same_frames(runs: Path) -> None:
     ("arguments", "message"),
     [
         ([], "expected the directory of a run"),
-        (["nowhere"], "nowhere is no run directory"),
+        (["nowhere"], "nowhere: there is no such directory"),
         (["navigation", "lbf"], "expected one run, found 2"),
         (["matrix"], "matrix/climbing has no renderer"),
         (["navigation", "output=x.avi"], "output=x.avi: expected a file that ends with .gif or .mp4"),

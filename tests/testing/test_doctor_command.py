@@ -80,7 +80,9 @@ def test_a_run_is_examined_as_its_checkpoint_left_it(tmp_path: Path, capsys: pyt
         (["task=vmas/nothing"], "task=vmas/nothing: there is no such task"),
         ([], "nothing: expected task=NAME and options of the task, or one run directory"),
         (["task=vmas/navigation", "lr=1"], "lr=1: expected task=NAME and options of the task"),
-        (["nowhere"], "nowhere is no run directory"),
+        (["nowhere"], "nowhere: there is no such directory"),
+        (["vmas/navigation"], "vmas/navigation: there is no such directory; did you mean task=vmas/navigation?"),
+        (["vmas/navigatoin"], "vmas/navigatoin: there is no such directory; did you mean task=vmas/navigation?"),
     ],
 )
 def test_mistakes_are_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
