@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
@@ -59,3 +61,33 @@ def latent_columns(tensordict: TensorDictBase, x: Tensor, size: int, *, use_mean
     if latent.shape != (*x.shape[:-2], size):
         raise UserError(f"key {LATENT!r}: expected {[*x.shape[:-2], size]}, found {list(latent.shape)}")
     return latent.unsqueeze(-2).expand(*x.shape[:-1], size)
+
+
+def wrong_sizes(tensordict: TensorDictBase, keys: Sequence[Key], entries: Sequence[Entry], width: int) -> UserError:
+    """The error for entries that do not have the sizes that a network was made for.
+
+    Args:
+        tensordict: holds the entries.
+        keys: of the entries that are read as features.
+        entries: the shapes that are known of them.
+        width: how many features are expected of all keys together.
+    """
+    advice = "make the network with the spec of this env, TeamSpec.from_env"
+    for entry in entries:
+        found = required_entry(tensordict, entry.key) if entry.key in keys else None
+        if found is not None and None not in entry.sizes and found.shape[-len(entry.sizes) :] != entry.sizes:
+            axes = ", ".join(f"{name}={size}" for name, size in entry.named_sizes)
+            return UserError(f"key {entry.key}: expected [*B, {axes}], found {list(found.shape)}; {advice}")
+    shapes = ", ".join(f"{key} {list(required_entry(tensordict, key).shape)}" for key in keys)
+    return UserError(f"{shapes}: expected {width} features in all; {advice}")
+
+
+def wrong_agents(key: Key, n_agents: int, x: Tensor, batch_dims: int) -> UserError:
+    """The error for features ``x`` that are not those of ``n_agents`` agents."""
+    expected = f"key {key}: expected [*B, n_agents={n_agents}, F], found features of shape {list(x.shape)}"
+    if x.ndim < batch_dims + 2:
+        return UserError(f"{expected}, without an agent axis; expand it over the agents first")
+    return UserError(
+        f"{expected}, of {x.shape[-2]} agents; make the network with the spec of this env, TeamSpec.from_env, and load "
+        "the state_dict of this one, which fits where the agents share parameters"
+    )

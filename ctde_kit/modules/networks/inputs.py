@@ -12,7 +12,7 @@ from ctde_kit.entries import required_entry as entry
 from ctde_kit.entry_tables import Entry, GroupEntries, state_entry
 from ctde_kit.errors import UserError
 from ctde_kit.keys import LATENT, STATE, GroupKeys, Key
-from ctde_kit.modules.networks.columns import latent_columns, latent_entry, part_columns
+from ctde_kit.modules.networks.columns import latent_columns, latent_entry, part_columns, wrong_agents, wrong_sizes
 from ctde_kit.modules.networks.own_first import own_first_columns
 from ctde_kit.specs import GroupSpec, TeamSpec, one_hot
 
@@ -80,6 +80,7 @@ class Input(nn.Module):
         self.in_entries = (*entries, *([latent_entry(latent_dim)] if latent_dim else []))
         self.parts, self.n_agents, self.decentralized, self.index = parts, n_agents, decentralized, index
         self.latent_dim, self.uses_mean_latent = latent_dim, False
+        self._width = features
         self.features = features + (n_agents if agent_id else 0) + latent_dim + (0 if index is None else index[1])
         self.norm = nn.LayerNorm(features, elementwise_affine=False) if normalize else None
         self.normalizers = Normalizers()
@@ -120,6 +121,8 @@ class Input(nn.Module):
         # The team's features are repeated in every agent's row.
         rows = max(part.shape[-2] for part in parts)
         x = torch.cat([part.expand(*part.shape[:-2], rows, part.shape[-1]) for part in parts], -1)
+        if x.shape[-1] != self._width:
+            raise wrong_sizes(tensordict, [key for key, *_ in self.parts], self.in_entries, self._width)
         if self.norm is not None:
             x = self.norm(x)
         if self.columns is not None:
@@ -127,10 +130,7 @@ class Input(nn.Module):
         if all(dims > 0 for *_, dims in self.parts):
             x = x.expand(*x.shape[:-2], self.n_agents, x.shape[-1])
         elif x.shape[-2] != self.n_agents:
-            raise UserError(
-                f"key {self.parts[0][0]}: expected [*B, n_agents={self.n_agents}, F], found features of shape "
-                f"{list(x.shape)}; expand it over the agents first"
-            )
+            raise wrong_agents(self.parts[0][0], self.n_agents, x, tensordict.batch_dims)
         if self.hidden is not None:
             x = x.masked_fill(self.hidden, 0)
         if self.ids is not None:
@@ -150,6 +150,7 @@ class Input(nn.Module):
         """
         dims = 0 if keep_axis else 1
         single = Input([(key, mask, dims) for key, mask, _ in self.parts], 1, self.features, decentralized=True)
+        single._width = self._width
         single.norm, single.normalizers, single.index = self.norm, self.normalizers, self.index
         single.latent_dim, single.uses_mean_latent = self.latent_dim, self.uses_mean_latent
         single.ids = None if self.ids is None else self.ids[agent : agent + 1]

@@ -112,3 +112,20 @@ def test_one_mask_is_not_repeated_over_agents() -> None:
     data["agents", "mask"] = torch.ones(B, 1, dtype=torch.bool)
     with pytest.raises(UserError, match=r"'mask'\): expected \[4, 3\] like .*, found \[4, 1\]"):
         own_observation(MORTAL)(data)
+
+
+def test_entries_of_a_team_of_another_size_are_named() -> None:
+    more = TeamSpec((group_spec("wolves", 6), SHEEP), state_dim=12)
+    data = observe(more, B)
+    with pytest.raises(UserError, match=r"'observation'\): expected \[\*B, n_agents=3, F=5\], found \[4, 6, 5\]; make"):
+        team_observation(TEAM, WOLVES)(data)
+    with pytest.raises(UserError, match=r"key state: expected \[\*B, S=10\], found \[4, 12\]"):
+        global_state(TEAM, WOLVES)(data)
+    with pytest.raises(UserError, match=r"n_agents=3, F\], found features of shape \[4, 6, 5\], of 6 agents; make the"):
+        own_observation(WOLVES)(data)
+
+
+def test_observations_without_an_agent_axis_are_named() -> None:
+    data = TensorDict({"wolves": {"observation": torch.randn(3, 5)}}, [3])
+    with pytest.raises(UserError, match=r"found features of shape \[3, 5\], without an agent axis; expand it over the"):
+        own_observation(TeamSpec((group_spec("wolves", 4),))["wolves"])(data)
