@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ctde_kit.recipes.commands.loading import LoadedRun, load
     from ctde_kit.recipes.commands.named_tasks import named_task
     from ctde_kit.recipes.commands.population_runs import start_population
-    from ctde_kit.recipes.commands.running import start
+    from ctde_kit.recipes.commands.running import resume, start
     from ctde_kit.recipes.configs.channel_networks import BiCNetNetwork, CommNetNetwork, TarMACNetwork
     from ctde_kit.recipes.configs.critics import AttentionCriticConfig, CounterfactualCriticConfig, ValueCriticConfig
     from ctde_kit.recipes.configs.distributed_options import OneProcess, RayDistribution
@@ -61,7 +61,7 @@ _NAMES = {
     "ctde_kit.recipes.commands.loading": ("LoadedRun", "load"),
     "ctde_kit.recipes.commands.named_tasks": ("named_task",),
     "ctde_kit.recipes.commands.population_runs": ("start_population",),
-    "ctde_kit.recipes.commands.running": ("start",),
+    "ctde_kit.recipes.commands.running": ("resume", "start"),
     "ctde_kit.recipes.configs.channel_networks": ("BiCNetNetwork", "CommNetNetwork", "TarMACNetwork"),
     "ctde_kit.recipes.configs.critics": (
         "AttentionCriticConfig",
@@ -170,6 +170,7 @@ __all__ = [
     "iterate",
     "load",
     "named_task",
+    "resume",
     "start",
     "start_population",
 ]

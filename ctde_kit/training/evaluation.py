@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torchrl.envs import EnvBase
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
+from ctde_kit.errors import UserError
 from ctde_kit.keys import DONE, NEXT, TERMINATED, GroupKeys
 from ctde_kit.training.episode_returns import Returns
 
@@ -73,6 +74,9 @@ def evaluate(
         seed: seeds env and policy; the program's random state is restored afterwards.
         exploration: how the policy acts; greedily by default.
 
+    Raises:
+        UserError: for groups that the env does not have.
+
     >>> import ctde_kit as ck
     >>> env = ck.VmasEnv("navigation", num_envs=2, max_steps=5, scenario_kwargs={"n_agents": 3})
     >>> policy = ck.modules.RandomActor(ck.TeamSpec.from_env(env)["agents"])
@@ -80,6 +84,7 @@ def evaluate(
     >>> returns.by_group["agents"].shape, returns.lengths.tolist()
     (torch.Size([4, 3]), [5, 5, 5, 5])
     """
+    _check_groups(env, groups)
     n_envs = env.batch_size[0]
     quota = -(-episodes // n_envs)
     finished: dict[Entry, list[Tensor]] = {}
@@ -103,6 +108,16 @@ def evaluate(
             finished.setdefault(NUMBER, []).append((counts * n_envs + rows)[valid_mask])
             counts += done
     return _returns({entry: torch.cat(values).cpu() for entry, values in finished.items()}, groups)
+
+
+def _check_groups(env: EnvBase, groups: list[str]) -> None:
+    """Raise ``UserError`` unless ``groups`` are names of groups for which the env writes rewards."""
+    known = [key[0] for key in env.reward_keys if isinstance(key, tuple)]
+    if isinstance(groups, str):
+        raise UserError(f"groups={groups!r}: expected a list of names, such as {known}")
+    for name in groups:
+        if known and name not in known:
+            raise UserError(f"groups={groups}: this env has no group {name!r}; expected some of {known}")
 
 
 def _summed(step: TensorDictBase, groups: list[str]) -> Iterator[tuple[Entry, Tensor]]:

@@ -47,6 +47,10 @@ from ctde_kit.training.reporting import AttentionRecord, beside_frames, plot_att
 from ctde_kit.training.stop_signals import StopSignals
 
 
+class RunExistsError(UserError):
+    """A new run was to be written where there is one already."""
+
+
 def start(config: RecipeConfig, path: str | Path, *, member: Member | None = None) -> JsonObject:
     """Train ``config`` in the new run directory ``path``, as the command line does, and return the run's summary.
 
@@ -70,11 +74,15 @@ def start(config: RecipeConfig, path: str | Path, *, member: Member | None = Non
     ('qmix', 10)
     """
     path = Path(path)
+    _check_config("start", config)
     check_loggers(config.logger)
     callbacks = _callbacks(config, member)
     with guarded_run(config, path) as stop, ExitStack() as closing:
         if checkpoint_paths(path / "checkpoints") or (path / POPULATION_FILE).exists():
-            raise UserError(f"{path} holds a run already: go on with resume={path}, or choose another hydra.run.dir")
+            raise RunExistsError(
+                f"path={str(path)!r}: it holds a run already; choose another directory, or go on with it, "
+                "resume(config, path)"
+            )
         parts = config.build()
         closing.callback(_release, parts)
         # A run that was killed before its first checkpoint may have left rows.
@@ -93,15 +101,23 @@ def start(config: RecipeConfig, path: str | Path, *, member: Member | None = Non
             raise
 
 
+def _check_config(function: str, config: object) -> None:
+    if not isinstance(config, RecipeConfig):
+        raise UserError(
+            f"{function}: config={config!r}: expected a recipe's configuration, such as MAPPOConfig(total_frames=600)"
+        )
+
+
 def _callbacks(config: RecipeConfig, member: Member | None) -> Callbacks:
     return Callbacks({**imported(config.callbacks), **(member.callbacks if member is not None else {})})
 
 
-def resume(config: RecipeConfig, path: Path, *, trust: bool = False, member: Member | None = None) -> JsonObject:
+def resume(config: RecipeConfig, path: str | Path, *, trust: bool = False, member: Member | None = None) -> JsonObject:
     """Go on with the run in ``path``; rows of ``metrics.csv`` past its checkpoint are dropped.
 
     Args:
-        config: of the run; total_frames, device, compile, threads and logger may be other ones.
+        config: of the run, as ``load(path).config`` has it; total_frames, device, compile, threads and logger may be
+            other ones.
         path: of its directory.
         trust: whether a user's own code that the run names may be imported and run.
         member: what the run does as a member of a population; ``None``: it is none, or goes on alone.
@@ -109,7 +125,19 @@ def resume(config: RecipeConfig, path: Path, *, trust: bool = False, member: Mem
     Raises:
         UserError: where ``path`` is in use or holds no whole checkpoint, where nothing is left to do, and where rows
             before the checkpoint are missing.
+
+    >>> import contextlib, io, tempfile
+    >>> from dataclasses import replace
+    >>> from ctde_kit.recipes import MatrixTask, QMIXConfig, resume, start
+    >>> config, path = QMIXConfig(task=MatrixTask(n_envs=2), frames_per_batch=10, total_frames=10), tempfile.mkdtemp()
+    >>> with contextlib.redirect_stdout(io.StringIO()):
+    ...     first = start(config, path)
+    ...     longer = resume(replace(config, total_frames=20), path)
+    >>> first["frames"], longer["frames"]
+    (10, 20)
     """
+    path = Path(path)
+    _check_config("resume", config)
     SavedRun(path).check_trust(config, trust=trust)
     check_loggers(config.logger)
     callbacks = _callbacks(config, member)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import difflib
 import math
 import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 from types import NoneType
-from typing import Any, NamedTuple, TypeAlias, TypeGuard, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, Self, TypeAlias, TypeGuard, get_args, get_origin, get_type_hints
 
 from ctde_kit.errors import UserError
 from ctde_kit.files import JsonObject
@@ -47,6 +48,20 @@ class CheckedConfig:
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
         cls.__doc__ = with_inherited(cls)
+
+    def __new__(cls, *args: object, **given: object) -> Self:
+        """Checks the names of what is given, before Python does in fewer words."""
+        fields = dataclasses.fields(cls)
+        if args and all(field.kw_only for field in fields):
+            raise TypeError(
+                f"{cls.__name__}: options are given by keyword, as in {cls.__name__}(seed=1); found {shown(args[0])}"
+            )
+        known = [field.name for field in fields]
+        for name in given.keys() - {*known}:
+            close = difflib.get_close_matches(name, known, n=3)
+            hint = f"did you mean {' or '.join(close)}?" if close else f"help({cls.__name__}) explains them"
+            raise TypeError(f"{cls.__name__} has no option {name!r}; {hint}")
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         check_types(self)

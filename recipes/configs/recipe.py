@@ -144,9 +144,9 @@ class RecipeConfig(CheckedConfig):
     video: bool = False
     callbacks: list[str] = field(default_factory=list)
 
-    def __new__(cls, **given: object) -> Self:
+    def __new__(cls, *args: object, **given: object) -> Self:
         """Notes which options are given: a task may have other defaults for the rest."""
-        self = super().__new__(cls)
+        self = super().__new__(cls, *args, **given)
         object.__setattr__(self, "_given", frozenset(given))
         return self
 

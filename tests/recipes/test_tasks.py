@@ -119,8 +119,12 @@ def test_a_part_of_another_type_is_named(options: dict, message: str) -> None:
 
 def test_configurations_are_made_by_keyword() -> None:
     for config in (MAPPOConfig, HAPPOConfig, QMIXConfig, PQNConfig, MADDPGConfig, MASACConfig, COMAConfig):
-        with pytest.raises(TypeError, match="takes 1 positional argument but 2 were given"):
+        with pytest.raises(TypeError, match=rf"{config.__name__}: options are given by keyword, .*found VmasTask\("):
             config(VmasTask())
+        with pytest.raises(TypeError, match=r"has no option 'total_frame'; did you mean total_frames\?"):
+            config(task=VmasTask(), total_frame=10)
+    with pytest.raises(TypeError, match=r"VmasTask has no option 'nothing'; help.VmasTask. explains them"):
+        VmasTask(nothing=3)
     with pytest.raises(TypeError, match="missing 1 required positional argument: 'directory'"):
         RunOpponent()
 

@@ -313,3 +313,17 @@ def test_an_evaluation_at_the_same_frames_is_replaced(tmp_path: Path) -> None:
     for frames in (60, 120, 120):
         log.write(frames, seed=1, records=records)
     assert [row["frames"] for row in read_evaluations(log.path)] == [60, 120]
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ("agents", r"groups='agents': expected a list of names, such as \['agents'\]"),
+        (["agent"], r"groups=\['agent'\]: this env has no group 'agent'; expected some of \['agents'\]"),
+    ],
+)
+def test_groups_that_are_not_there_are_named(groups: Any, message: str) -> None:
+    env = VmasEnv("navigation", num_envs=2, max_steps=5)
+    policy = RandomActor(TeamSpec.from_env(env)["agents"])
+    with pytest.raises(UserError, match=message):
+        evaluate(env, policy, groups, episodes=2, seed=0)

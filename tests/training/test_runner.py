@@ -108,6 +108,9 @@ def test_a_directory_that_holds_a_run_is_not_overwritten(tmp_path: Path) -> None
     with pytest.raises(UserError, match="holds a run already"):
         run(tmp_path / "r", total_frames=120, seed=5)
     assert sorted(path.name for path in (tmp_path / "r" / "checkpoints").iterdir()) == before
+    with pytest.raises(UserError, match=r"config='mappo': expected a recipe's configuration, such as MAPPOConfig\("):
+        start("mappo", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_run_that_goes_on_longer_takes_up_its_learning_rate(tmp_path: Path) -> None:
