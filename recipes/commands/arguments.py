@@ -152,7 +152,10 @@ def close_choices(name: str, known: Sequence[str]) -> list[str]:
     siblings = {other.rpartition("/")[2]: other for other in known if other.rpartition("/")[0] == folder}
     if siblings:
         return [siblings[close] for close in difflib.get_close_matches(last, siblings, n=3)]
-    return difflib.get_close_matches(name, known, n=3)
+    if not folder:
+        siblings = {other.rpartition("/")[2]: other for other in known}
+    close = [siblings[close] for close in difflib.get_close_matches(last, siblings, n=3)]
+    return close or difflib.get_close_matches(name, known, n=3)
 
 
 def _listed(names: list[str]) -> str:
@@ -211,6 +214,8 @@ class _ValueCheck:
         if declared == list[str] and isinstance(value, list):
             value = [str(part) if isinstance(part, (int, float)) else part for part in value]
         misfit = find_misfit(value, declared)
+        if misfit is not None and declared == list[str] and isinstance(value, str):
+            raise UserError(f"{name}={value}: expected a list, {name}=[{value}]")
         if misfit is not None:
             raise UserError(f"{name}{misfit.place}={text(misfit.value)}: expected {misfit.expected}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from ctde_kit.errors import UserError
@@ -24,6 +25,7 @@ ctde: multi-agent reinforcement learning with centralized training and decentral
   ctde RECIPE resume=RUN_DIR       go on with a run
   ctde recipes                     the algorithms
   ctde tasks                       the environments; `ctde tasks NAME` shows one
+  ctde --version                   the versions of ctde_kit, torch, torchrl, tensordict and vmas
   ctde parts                       networks, critics, mixers and what else an option can choose
   ctde evaluate RUN_DIR            whole episodes of a trained policy, as figures and as a file
   ctde watch RUN_DIR               a video of the best, median and worst of many episodes
@@ -39,6 +41,9 @@ ctde: multi-agent reinforcement learning with centralized training and decentral
 Example
   ctde mappo task=vmas/navigation total_frames=300000 video=true
 """
+PACKAGES = ("ctde_kit", "torch", "torchrl", "tensordict", "vmas")
+# By the beginning of a task's name, the extra that it needs.
+EXTRAS = {"lbf/": "lbf", "rware/": "rware", "smax/": "smax", "mamujoco/": "mamujoco", "pettingzoo/multiwalker": "sisl"}
 # The option that chooses from a folder, where it is not the folder's own name.
 OPTIONS = {
     "network": "network@actor",
@@ -58,6 +63,11 @@ def overview() -> None:
     print(OVERVIEW, end="")
 
 
+def versions() -> None:
+    """Print the versions of the package and of what its results depend on."""
+    print("\n".join(f"{package} {version(package)}" for package in PACKAGES))
+
+
 def recipes(arguments: list[str]) -> None:
     """Print the algorithms."""
     _refuse("recipes", arguments)
@@ -72,9 +82,11 @@ def tasks(arguments: list[str]) -> None:
         _describe(name)
     if arguments:
         return
-    for name in options_of("task"):
-        if not name.startswith("own/"):
-            print(f"task={name}")
+    named = [name for name in options_of("task") if not name.startswith("own/")]
+    width = max(map(len, named))
+    for name in named:
+        extra = next((extra for beginning, extra in EXTRAS.items() if name.startswith(beginning)), None)
+        print(f"task={name}" if extra is None else f'task={name:{width}}  needs pip install "ctde-kit[{extra}]"')
     print("task=vmas/FILE.py:CLASS, task=pettingzoo/FILE.py:FUNCTION, task=torchrl/FILE.py:FUNCTION: your own")
     print("task=pettingzoo/PACKAGE/MODULE, task=lbf/ID: any environment of a package (pettingzoo/sisl/pursuit_v5)")
     print("`ctde tasks NAME` shows a task's options, groups and sizes")

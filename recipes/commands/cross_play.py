@@ -13,7 +13,7 @@ import ctde_kit as ck
 from ctde_kit.errors import UserError
 from ctde_kit.files import JsonObject
 from ctde_kit.recipes.commands.application import compose_and_run
-from ctde_kit.recipes.commands.arguments import check_arguments
+from ctde_kit.recipes.commands.arguments import HELP, check_arguments
 from ctde_kit.recipes.commands.options import Options
 from ctde_kit.recipes.commands.own_tasks import with_own_task
 from ctde_kit.recipes.commands.short_forms import expand_side, names_group, with_whole_numbers
@@ -38,6 +38,11 @@ def cross_play(arguments: list[str]) -> None:
     options, arguments = Options.of(CrossPlayConfig, "cross_play"), with_own_task(arguments)
     arguments = [argument if names_group(argument, OPTIONS) else with_whole_numbers(argument) for argument in arguments]
     check_arguments(PROGRAM, options, [argument for argument in arguments if not names_group(argument, OPTIONS)])
+    if not any(names_group(argument, OPTIONS) or argument in HELP for argument in arguments):
+        raise UserError(
+            f"expected policies for two groups, as in {PROGRAM} adversary=[RUN_DIR,random] agent=random; `{PROGRAM} "
+            "--help` shows examples"
+        )
     overrides = [override for argument in arguments for override in expand_side(argument, OPTIONS)]
     compose_and_run(PROGRAM, "cross_play", options, overrides, _start)
 

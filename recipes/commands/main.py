@@ -58,6 +58,8 @@ def _run_command() -> None:
         guarded(f"ctde-{name}", lambda given: train(name, given), arguments, f"; go on with ctde-{name} resume=RUN_DIR")
     elif name in ("--help", "-h"):
         catalog.overview()
+    elif name == "--version":
+        catalog.versions()
     else:
         guarded(_program(name), _command(name), arguments)
 

@@ -53,7 +53,11 @@ def with_own_task(arguments: list[str]) -> list[str]:
 def _chosen(argument: str, value: str) -> tuple[str, str, str]:
     family, _, code = value.partition("/")
     if family not in FAMILIES or family == "lbf":
-        raise UserError(f"{argument}: expected vmas/, pettingzoo/ or torchrl/ before your own code, found {family}/")
+        found = f"{family}/" if "/" in value else "nothing"
+        raise UserError(
+            f"{argument}: expected vmas/, pettingzoo/ or torchrl/ before your own code, found {found}; a VMAS scenario "
+            f"is task=vmas/{value}"
+        )
     file, option = FAMILIES[family]
     if "," in code and not Path(code.rpartition(":")[0]).is_file():
         raise UserError(f"{argument}: environments of your own cannot be swept; start a command for each")

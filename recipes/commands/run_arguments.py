@@ -103,6 +103,9 @@ def changed(task: TaskConfig, changes: list[str]) -> TaskConfig:
     for change in changes:
         override = OverridesParser.create().parse_override(expand(change)[0])
         name = override.key_or_group.removeprefix("task.")
+        options = ", ".join(f"task.{field}" for field in fields if field not in ("name", "groups_compete"))
+        if name.startswith("params.") and "params" not in fields:
+            raise UserError(f"{change}: {task.name} has no task.params; its options are {options}")
         if name.partition(".")[0] not in fields or override.is_sweep_override():
             raise UserError(f"{change}: expected one value for one of {', '.join(f'task.{field}' for field in fields)}")
         try:

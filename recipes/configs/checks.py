@@ -199,7 +199,7 @@ def check_minibatch(minibatch_frames: int, frames_per_batch: int) -> None:
     if minibatch_frames > frames_per_batch:
         raise UserError(
             f"minibatch_frames={minibatch_frames}: expected at most frames_per_batch={frames_per_batch}; make it "
-            "smaller"
+            "smaller, or raise frames_per_batch"
         )
 
 

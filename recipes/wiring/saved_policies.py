@@ -16,6 +16,7 @@ from ctde_kit.modules import TeamPolicy
 from ctde_kit.protocols import GroupActor
 from ctde_kit.recipes.configs.data import read_data
 from ctde_kit.recipes.configs.opponents import HeuristicOpponent, OpponentConfig, RandomOpponent, ZeroOpponent
+from ctde_kit.recipes.configs.own_code import code_of
 from ctde_kit.recipes.configs.policy_options import LAST, PolicyOptions
 from ctde_kit.recipes.configs.tasks.task import TaskConfig
 from ctde_kit.recipes.wiring.devices import resolve_device
@@ -154,9 +155,29 @@ def _saved_actor(
     actor = run.actor_config(group.name).build(group, team)
     assert isinstance(actor, nn.Module)
     state = state_of_group(saved, saved_groups, group.name)
-    check_fits(actor.state_dict(), state, run.directory, group)
+    try:
+        check_fits(actor.state_dict(), state, run.directory, group)
+    except UserError as error:
+        features = _features_seen(run, group.name)
+        if features in (None, group.observation_dim):
+            raise
+        raise UserError(
+            f"{run.directory} does not fit group {group.name!r}: {task.name} observes {group.observation_dim} features "
+            f"per agent, this policy reads {features}; choose a task whose agents observe as many"
+        ) from error
     actor.load_state_dict(state)
     return actor
+
+
+def _features_seen(run: SavedRun, group: str) -> int | None:
+    """The features of an observation in the run's own task; ``None`` where that names a user's own code."""
+    if code_of(run.task):
+        return None
+    env = run.task.build(seed=0, device="cpu", n_envs=1)
+    try:
+        return TeamSpec.from_env(env)[group].observation_dim
+    finally:
+        _close(env)
 
 
 def _close(env: EnvBase) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from ctde_kit.recipes import MAPPOConfig
 from ctde_kit.recipes.commands.arguments import check_arguments
+from ctde_kit.recipes.commands.main import COMMANDS, LISTS
 from ctde_kit.recipes.commands.options import Options
 from ctde_kit.recipes.commands.recipes import RECIPES
 from ctde_kit.recipes.commands.short_forms import with_whole_numbers
@@ -47,6 +48,12 @@ from tests.recipes.command_line import assert_one_line, call_here, composed
         ("mappo", "hydra.run.dir=", "hydra.run.dir=: expected a directory"),
         ("mappo", "--config-dir=/tmp", "--config-dir=/tmp: there is no such flag"),
         ("tasks", "vmas/navigatoin", "'vmas/navigatoin': there is no such task; did you mean vmas/navigation"),
+        ("tasks", "balanse", "'balanse': there is no such task; did you mean vmas/balance"),
+        ("describe", "task=balanse", "task=balanse: there is no such task; did you mean vmas/balance"),
+        ("mappo", "callbacks=mine:log", "callbacks=mine:log: expected a list, callbacks=[mine:log]"),
+        ("mappo", "minibatch_frames=400 frames_per_batch=300", "make it smaller, or raise frames_per_batch"),
+        ("mappo", "task=mine.py:Scenario", "found nothing; a VMAS scenario is task=vmas/mine.py:Scenario"),
+        ("cross-play", "episodes=3", "expected policies for two groups, as in ctde cross-play adversary=[RUN_DIR,"),
         ("recipes", "mappo", "mappo: `ctde recipes` takes no argument"),
         ("parts", "critic", "critic: `ctde parts` takes no argument"),
         ("mappo", "~seed", "~seed: an option cannot be removed"),
@@ -93,7 +100,7 @@ from tests.recipes.command_line import assert_one_line, call_here, composed
     ],
 )
 def test_one_line_and_no_directory(recipe: str, argument: str, message: str, tmp_path: Path) -> None:
-    program = f"ctde-{recipe}" if recipe in RECIPES else "ctde"
+    program = f"ctde-{recipe}" if recipe in RECIPES else f"ctde {recipe}" if recipe in {**LISTS, **COMMANDS} else "ctde"
     assert_one_line(call_here(tmp_path, recipe, *argument.split()), message, program=program)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 

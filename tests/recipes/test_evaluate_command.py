@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from ctde_kit.recipes import EvaluationConfig, LbfTask, MLPNetwork, RandomOpponent, VmasTask, named_task
+from ctde_kit.recipes import EvaluationConfig, LbfTask, MatrixTask, MLPNetwork, RandomOpponent, VmasTask, named_task
 from ctde_kit.recipes.commands.running import start
 from tests.recipes.command_line import assert_one_line, call_here
 from tests.recipes.small import NORMALIZED, network, shared_config, small_config
@@ -100,7 +100,15 @@ def test_it_moves_to_another_task_of_the_same_sizes(runs: Path, tmp_path: Path) 
     # Observations of balance have as many features, whatever they mean; those of navigation have more.
     assert evaluated(tmp_path, "run", "task=vmas/balance", "episodes=4", output="o.json")["agents"] == {"agents": 4}
     result = call_here(tmp_path, "evaluate", "run", "task=vmas/navigation", "episodes=4")
-    assert_one_line(result, "does not fit group 'agents'", program="ctde evaluate")
+    message = "vmas/navigation observes 18 features per agent, this policy reads 16; choose a task whose agents"
+    assert_one_line(result, message, program="ctde evaluate")
+
+
+def test_a_task_without_arguments_says_what_it_has(tmp_path: Path) -> None:
+    start(small_q_config(task=MatrixTask(n_envs=2), total_frames=20, frames_per_batch=10), tmp_path / "run")
+    result = call_here(tmp_path, "evaluate", "run", "task.params.n_agents=5")
+    message = "task.params.n_agents=5: matrix/climbing has no task.params; its options are task.n_envs, task.payoff"
+    assert_one_line(result, message, program="ctde evaluate")
 
 
 def test_policies_in_place_of_the_trained_one(runs: Path, tmp_path: Path) -> None:

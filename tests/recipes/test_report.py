@@ -127,7 +127,7 @@ def test_only_what_compares_is_compared(runs: Path, tmp_path: Path) -> None:
     def refused(*arguments: str, message: str) -> None:
         assert_one_line(call_here(tmp_path, "report", *arguments, "output=r"), message, program="ctde report")
 
-    refused("nowhere", message="nowhere: there is no such directory or file")
+    refused("nowhere", message="nowhere: there is no such directory or file; give one that holds runs")
     refused(message="expected directories of runs")
     refused("b", "seed=3", message="seed: there is no such option")
     refused("b", "bounds.matrix/climbing=[3,1]", message="expected bounds.TASK=[LOW,HIGH]")

@@ -165,6 +165,16 @@ def test_a_task_is_shown_with_its_sizes(tmp_path: Path) -> None:
     assert shown[-1] == "  group agents: 3 agents, observation 18, action continuous, of 2"
 
 
+def test_the_list_says_which_tasks_need_an_extra_and_there_is_a_version(tmp_path: Path) -> None:
+    shown = call_here(tmp_path, "tasks").stdout.splitlines()
+    extras = {line.split()[0]: line for line in shown if "needs pip install" in line}
+    assert 'pip install "ctde-kit[lbf]"' in extras["task=lbf/foraging_8x8_2p_2f_coop"]
+    assert 'pip install "ctde-kit[sisl]"' in extras["task=pettingzoo/multiwalker"]
+    assert not [line for line in extras if line.startswith(("task=vmas/", "task=matrix/"))]
+    versions = dict(line.split() for line in call_here(tmp_path, "--version").stdout.splitlines())
+    assert list(versions) == ["ctde_kit", "torch", "torchrl", "tensordict", "vmas"]
+
+
 def test_help_lists_the_choices_of_its_own_recipe(tmp_path: Path) -> None:
     shown = call_here(tmp_path, "pqn", "--help").stdout
     assert "mixer            none, qmix, qplex, vdn" in shown

@@ -75,14 +75,17 @@ def read_sources(sources: Sequence[Path]) -> Found:
     found = Found()
     for source in sources:
         if not source.exists():
-            raise UserError(f"{source}: there is no such directory or file")
+            raise UserError(f"{source}: there is no such directory or file; give one that holds runs")
         earlier = {curve.label for curve in found.curves}
         before = len(found.curves) + len(found.unfinished)
         for curve in _read(source, found, earlier):
             found.curves.append(curve)
         found.plans += read_plans(source) if source.is_dir() else []
         if len(found.curves) + len(found.unfinished) == before:
-            raise UserError(f"{source}: it holds no run, and no file in marl-eval's format")
+            raise UserError(
+                f"{source}: it holds no run, and no file in marl-eval's format; give the output of `ctde benchmark`, "
+                "or a directory with runs below it"
+            )
     _check_alike(found.configs)
     return found
 
