@@ -21,7 +21,7 @@ Examples
 
 Arguments
   RUN_DIR ... run directories, or directories that hold them, such as a sweep's
-  output      the directory of the page
+  output      the directory of the page; one that is there already is written anew
 
 Runs that differ in their seed alone are one curve, named after the recipe and the options in which the recipe's runs
 differ. Runs that have not ended are left out, and named. Several tasks on one page: `ctde report`.

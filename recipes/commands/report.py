@@ -17,7 +17,7 @@ Examples
 
 Arguments
   DIR ...     directories with runs below them, or with files in marl-eval's format, such as BenchMARL's
-  output      the directory of the page
+  output      the directory of the page; one that is there already is written anew
   bounds.TASK the returns on TASK that count as 0 and 1; by default those of the benchmark
               (benchmark.yaml), else the lowest and highest of any evaluation
 

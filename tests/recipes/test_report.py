@@ -263,7 +263,7 @@ def test_few_seeds_are_said_to_be_few(tmp_path: Path) -> None:
     page, printed = written_page(tmp_path)
     assert "No interval is given below 3 seeds" in page
     assert "No interval is given below 3 seeds" in printed
-    assert "With fewer than 4 seeds, the interquartile mean on a task leaves out none: it is the mean." in page
+    assert "With fewer than 4 seeds the interquartile mean is the plain mean." in page
     seeds_of(tmp_path / "b", "vdn", 6.0, 7.0, first=2)
     page = written_page(tmp_path)[0]
     assert "No interval" not in page

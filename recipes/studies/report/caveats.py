@@ -38,9 +38,7 @@ def seed_caveats(comparison: Comparison) -> list[str]:
             f"these same runs: {shortened(few)}."
         )
     if min(counts.values()) < MIN_TRIMMED:
-        sentences.append(
-            f"With fewer than {MIN_TRIMMED} seeds, the interquartile mean on a task leaves out none: it is the mean."
-        )
+        sentences.append(f"With fewer than {MIN_TRIMMED} seeds the interquartile mean is the plain mean.")
     return sentences
 
 
@@ -63,7 +61,8 @@ def caveats_over_tasks(comparison: Comparison) -> list[str]:
     left_out = [f"{curve.label} on {curve.task}, seed {curve.seed}" for curve in comparison.left_out]
     if left_out:
         sentences.append(
-            f"Left out here, because a recipe counts with as many seeds as it has on every task: {'; '.join(left_out)}."
+            "Left out here, because a recipe counts with as many seeds as on the task where it has fewest: "
+            f"{'; '.join(left_out)}."
         )
     return sentences
 

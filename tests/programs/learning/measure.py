@@ -140,14 +140,14 @@ def write_page(name_of_page: str) -> None:
         task = {key: value for key, value in result["config"]["task"].items() if not key.startswith("_")}
         on_the_way = ""
         if early := result.get("early"):
-            on_the_way = f" After {early['frames']} frames: {_listed(early)}; our bar: >= {early['bar']}."
+            on_the_way = f" After {early['frames']} frames: {_listed(early)}; required: >= {early['bar']}."
         if sustained := result.get("sustained"):
             on_the_way += f" Lowest of the last {sustained['share']:.0%} of the frames: {_listed(sustained)}; "
-            on_the_way += f"our bar: >= {sustained['bar']}."
+            on_the_way += f"required: >= {sustained['bar']}."
         lines += [
             f"### {name.replace('_', ' ')}",
             "",
-            f"`{result['figure']}`: **{_by_seed(result)}**; our bar: {result['bar']}.{on_the_way} "
+            f"`{result['figure']}`: **{_by_seed(result)}**; required: {result['bar']}.{on_the_way} "
             f"{result['episodes']} greedy episodes; {result['config']['total_frames']} frames in "
             f"{_span(result['seconds'])} s, beside other jobs; {result['machine']}; "
             f"{result['date']}.",
@@ -161,7 +161,7 @@ def write_page(name_of_page: str) -> None:
             "",
         ]
     if rows:
-        head = ["| command | figures | our bar | seconds |", "|---|---|---|---|"]
+        head = ["| command | figures | required | seconds |", "|---|---|---|---|"]
         lines = [*head, *rows, "", told, "", *lines]
     write_between(page, "results", "\n".join(lines))
 
