@@ -174,7 +174,7 @@ def test_runs_that_do_not_count_over_all_tasks_are_named(tmp_path: Path) -> None
     seeds_of(tmp_path / "b", "vdn", 4.0, 5.0, 6.0)
     seeds_of(tmp_path / "b", "vdn", 2.0, task="matrix/penalty")
     page, printed = written_page(tmp_path)
-    line = "on every task: vdn on matrix/climbing, seed 1; vdn on matrix/climbing, seed 2."
+    line = "on the task where it has fewest: vdn on matrix/climbing, seed 1; vdn on matrix/climbing, seed 2."
     assert line in page.partition("## By task")[0]
     assert line in printed
     assert "first 1 seeds" not in page
