@@ -18,7 +18,7 @@ from ctde_kit.objectives.entry_checks import parameter_dtype
 from ctde_kit.objectives.masking import masked_mean
 from ctde_kit.objectives.module_loss import ModuleLoss
 from ctde_kit.objectives.orders import order_keys, with_orders
-from ctde_kit.objectives.part_checks import check_critic_of_states, is_part_of
+from ctde_kit.objectives.part_checks import check_critic_of_states, check_policy, is_part_of
 from ctde_kit.objectives.policy_entropy import entropy_of
 from ctde_kit.objectives.read_entries import entries_read_by, keys_of
 from ctde_kit.objectives.unroll import check_time_axis
@@ -128,6 +128,7 @@ class MAPPOLoss(ModuleLoss):
         value_norm: ReturnScale | None = None,
     ):
         super().__init__()
+        check_policy(type(self).__name__, actor)
         check_critic_of_states(type(self).__name__, critic)
         if clip_value is not None and order_keys(critic):
             raise UserError(

@@ -134,6 +134,15 @@ def check_mixer(loss: str, mixer: TensorDictModuleBase | None) -> None:
         )
 
 
+def check_policy(loss: str, actor: object) -> None:
+    """Raise ``UserError`` for an actor without distributions of actions, such as a critic in its place."""
+    if not callable(getattr(actor, "get_dist", None)):
+        raise UserError(
+            f"{loss}: actor is a {type(actor).__name__}, which gives no distribution (get_dist): expected a part such "
+            "as MultiAgentActor, and the critic after it"
+        )
+
+
 def check_critic_of_states(loss: str, critic: TensorDictModuleBase) -> None:
     """Raise ``UserError`` for a critic of actions where a critic of states is needed."""
     if "state_action_value" in _names(critic):

@@ -10,7 +10,7 @@ from ctde_kit.errors import UserError
 from ctde_kit.modules import AttentionCritic, MultiAgentDeterministicActor, RandomOrderCritic, own_observation
 from ctde_kit.modules import action_value_critic as critic_of_actions
 from ctde_kit.modules import value_critic as critic_of_states
-from ctde_kit.objectives import MADDPGLoss, MAPPOLoss, QMixLoss
+from ctde_kit.objectives import COMAActorLoss, MADDPGLoss, MAPPOLoss, QMixLoss
 from ctde_kit.recipes.commands.main import main
 from ctde_kit.specs import TeamSpec
 from tests.contracts.fakes import group_spec, make_actor, make_network, make_q_actor
@@ -32,6 +32,13 @@ def test_a_critic_of_states_is_no_mixer_and_no_critic_of_actions(critic: str) ->
     actor = MultiAgentDeterministicActor(GROUP, own_observation(GROUP), network)
     with pytest.raises(UserError, match=r"'wolves' writes 'state_value', .* such as action_value_critic"):
         MADDPGLoss({"wolves": actor}, {"wolves": STATES[critic]()}, gamma=0.9)
+
+
+@pytest.mark.parametrize("loss", [MAPPOLoss, COMAActorLoss])
+def test_an_actor_and_a_critic_in_each_others_places(loss: Any) -> None:
+    critic = critic_of_states(TEAM, GROUP, make_network(False))
+    with pytest.raises(UserError, match=rf"{loss.__name__}: actor is a \w+, which gives no distribution"):
+        loss(critic, make_actor(GROUP))
 
 
 def test_a_critic_of_actions_is_none_of_states() -> None:

@@ -22,6 +22,7 @@ from ctde_kit.objectives.coma.counterfactual import (
 from ctde_kit.objectives.entry_checks import parameter_dtype
 from ctde_kit.objectives.masking import masked_mean
 from ctde_kit.objectives.module_loss import ModuleLoss
+from ctde_kit.objectives.part_checks import check_policy
 from ctde_kit.objectives.read_entries import entries_read_by
 from ctde_kit.objectives.unroll import check_time_axis
 from ctde_kit.protocols import GivesProbabilities, HasGroup
@@ -85,6 +86,7 @@ class COMAActorLoss(ModuleLoss):
         entropy_coeff: float = 0.0,
     ):
         super().__init__()
+        check_policy("COMAActorLoss", actor)
         self.group = check_critic("COMAActorLoss", critic)
         if isinstance(actor, HasGroup) and actor.group.name != self.group.name:
             raise UserError(
