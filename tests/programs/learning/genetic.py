@@ -121,18 +121,15 @@ def measure(name: str, game: str, frames: int, seeds: list[int], runs: Path) -> 
 
 def compared(sides: dict[str, Any]) -> dict[str, Any]:
     """What the report claims, in figures: how often the genetic side is ahead, and by how much, early and later."""
-    pairs = zip(sides["genetic"]["curves"], sides["independent"]["curves"], strict=True)
-    differences = [
-        {frames: ours["best"][frames] - theirs["best"][frames] for frames in ours["best"]} for ours, theirs in pairs
-    ]
-    at = sorted(differences[0])
+    best, mean_of_members = (_differences(sides, kind) for kind in ("best", "mean"))
+    at = sorted(best[0])
     last = at[-1]
     # In shorter runs than the report's, the first half.
     early = [frames for frames in at if frames <= min(EARLY, last // 2)]
     later = [frames for frames in at if frames not in early]
-    means = {frames: statistics.mean(seed[frames] for seed in differences) for frames in at}
+    means = {frames: statistics.mean(seed[frames] for seed in best) for frames in at}
 
-    def over(points: list[int]) -> dict[str, float]:
+    def over(points: list[int], differences: list[Curve] = best) -> dict[str, float]:
         mean, half = interval([statistics.mean(seed[frames] for frames in points) for seed in differences])
         return {"difference": mean, "half_width": half}
 
@@ -144,8 +141,15 @@ def compared(sides: dict[str, Any]) -> dict[str, Any]:
         "early_until": early[-1] if early else 0,
         "early": over(early) if early else None,
         "later": over(later),
+        "later_mean_of_members": over(later, mean_of_members),
         "chosen": {"difference": mean, "half_width": half},
     }
+
+
+def _differences(sides: dict[str, Any], kind: str) -> list[Curve]:
+    """By seed, how far the genetic side's best member, or the mean of its members, is ahead."""
+    pairs = zip(sides["genetic"]["curves"], sides["independent"]["curves"], strict=True)
+    return [{frames: ours[kind][frames] - theirs[kind][frames] for frames in ours[kind]} for ours, theirs in pairs]
 
 
 def in_words(game: str, found: dict[str, Any]) -> list[str]:
@@ -153,13 +157,15 @@ def in_words(game: str, found: dict[str, Any]) -> list[str]:
     consistent = found["ahead"] == found["evaluations"] and _sign(found["later"]) > 0
     early = found["early"]
     lines = [
-        f"*{game}*: the genetic side's mean is higher at {found['ahead']} of {found['evaluations']} evaluations, so it "
-        f"is {'consistently higher' if consistent else 'not consistently higher'}. After "
+        f"*{game}*: the genetic side's best member is higher at {found['ahead']} of {found['evaluations']} evaluations, "
+        f"so it is {'consistently higher' if consistent else 'not consistently higher'}. After "
         f"{found['early_until']:,} frames it is ahead by {_shown(found['later'])}, {_verdict(found['later'])}."
     ]
     if early is not None:
         claim = {-1: "worse", 0: "neither worse nor better", 1: "better"}[_sign(early)]
         lines.append(f"In the first {found['early_until']:,} frames it is {claim}: {_shown(early)}.")
+    members = found["later_mean_of_members"]
+    lines.append(f"The mean of its members is ahead by {_shown(members)} then, {_verdict(members)}.")
     lines.append(f"The members chosen in the end differ by {_shown(found['chosen'])}, {_verdict(found['chosen'])}.")
     return [" ".join(lines), ""]
 
@@ -181,7 +187,7 @@ def _verdict(figure: dict[str, float]) -> str:
 
 
 def plot(name: str, games: dict[str, Any], path: Path) -> None:
-    """Best and mean of four over frames, mean over seeds with an interval of 95 %."""
+    """Best and mean of four over frames: the mean over seeds, for the best each seed and an interval of 95 %, too."""
     figure = Figure(figsize=(6.0 * len(games), 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     for axis, (game, found) in zip(figure.subplots(1, len(games), squeeze=False)[0], games.items(), strict=True):
@@ -191,9 +197,15 @@ def plot(name: str, games: dict[str, Any], path: Path) -> None:
                 at = sorted(seeds[0][kind])
                 middle, half = zip(*(interval([seed[kind][frames] for seed in seeds]) for frames in at), strict=True)
                 axis.plot(at, middle, style, color=color, label=f"{side}, {kind} of {MEMBERS}")
-                if kind == "best" and len(seeds) > 1:
+                if kind == "best":
                     low, high = ([m + sign * h for m, h in zip(middle, half, strict=True)] for sign in (-1, 1))
                     axis.fill_between(at, low, high, color=color, alpha=0.2, linewidth=0)
+                    for seed in seeds:
+                        axis.plot(at, [seed[kind][frames] for frames in at], color=color, alpha=0.6, linewidth=0.7)
+        values = [
+            value for told in found["sides"].values() for seed in told["curves"] for value in seed["best"].values()
+        ]
+        axis.set_ylim(min(values) - 0.1 * max(values), 1.1 * max(values))  # intervals of few seeds reach far beyond
         axis.set_title(f"simple_tag ({name}), {game}")
         axis.set_xlabel("frames of each member")
         axis.set_ylabel("greedy return, sum over predators")
