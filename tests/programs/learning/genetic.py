@@ -157,8 +157,8 @@ def in_words(game: str, found: dict[str, Any]) -> list[str]:
     consistent = found["ahead"] == found["evaluations"] and _sign(found["later"]) > 0
     early = found["early"]
     lines = [
-        f"*{game}*: the genetic side's best member is higher at {found['ahead']} of {found['evaluations']} evaluations, "
-        f"so it is {'consistently higher' if consistent else 'not consistently higher'}. After "
+        f"*{game}*: the genetic side's best is higher at {found['ahead']} of {found['evaluations']} evaluations, so it "
+        f"is {'consistently higher' if consistent else 'not consistently higher'}. After "
         f"{found['early_until']:,} frames it is ahead by {_shown(found['later'])}, {_verdict(found['later'])}."
     ]
     if early is not None:
