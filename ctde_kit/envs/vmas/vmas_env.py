@@ -125,6 +125,7 @@ class VmasEnv(TorchRLVmasEnv):
         self._action_keys = [(group, "action") for group in self.group_map]
         self._tensor_state: TensorState | None = None
         self._fresh: TensorDictBase | None = None
+        self._may_be_captured = True
         self.compile_step = compile_step
         self._compiled: CompiledSimulation | None = None
 
@@ -246,7 +247,12 @@ class VmasEnv(TorchRLVmasEnv):
     @property
     def state_is_captured(self) -> bool:
         """Whether ``state_dict`` holds all: not where the scenario has a random generator of its own, say."""
-        return not WorldState.read(self.simulation.world).unreadable()
+        return self._may_be_captured and not WorldState.read(self.simulation.world).unreadable()
+
+    @state_is_captured.setter
+    def state_is_captured(self, value: bool) -> None:
+        """Whoever changes such an env from outside may say that ``state_dict`` does not hold all."""
+        self._may_be_captured = value
 
     def state_dict(self) -> StateDict:
         """The whole world, the episodes' elapsed steps, the last observations and the random stream."""

@@ -327,4 +327,7 @@ def test_what_cannot_be_read_is_named_and_ends_episodes_at_checkpoints(make: Cal
 
 def test_vmas_own_scenarios_can_be_read() -> None:
     for name in ("navigation", "simple_tag", "football"):
-        assert VmasEnv(name, num_envs=2).state_is_captured
+        env = VmasEnv(name, num_envs=2)
+        assert env.state_is_captured
+        env.state_is_captured = False  # as a task does whose env is a user's own
+        assert not env.state_is_captured
