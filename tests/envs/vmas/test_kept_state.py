@@ -263,6 +263,34 @@ def test_a_batched_reset_that_is_given_up_leaves_nothing_behind(scenario: type[L
     assert attributes(env) == expected[scenario]()
 
 
+class Visits(Keeping):
+    """An array that is changed in place, and an attribute that only full resets add."""
+
+    def prepare(self, world: World) -> None:
+        self.visits = np.zeros(world.batch_dim)
+
+    def begin(self, env_index: int | None) -> None:
+        self.visits[slice(None) if env_index is None else env_index] = 0
+        if env_index is None:
+            self.full = True
+
+    def advance(self) -> None:
+        self.visits += 1
+
+    def seen(self, agent: Agent) -> Tensor:
+        return torch.from_numpy(self.visits).clone()
+
+
+def test_arrays_and_attributes_are_put_back() -> None:
+    env = build(Visits)
+    scenario: Any = env.simulation.world.scenario
+    del scenario.full
+    rewards(env, 2)
+    reset_first(env)
+    assert not hasattr(scenario, "full")
+    assert rewards(env) == [[1, 1], [3, 3], [3, 3]]
+
+
 @pytest.mark.parametrize(("saved_after", "loaded_after"), [(2, 0), (2, 1), (1, 4)])
 @pytest.mark.parametrize("scenario", [Log, Keys])
 def test_lists_and_dictionaries_of_another_length_are_loaded(
