@@ -220,11 +220,12 @@ def write_page(name: str, result: dict[str, Any]) -> None:
     for game, found in result["games"].items():
         for side, told in found["sides"].items():
             chosen = ", ".join(f"{value:.1f}" for value in told["chosen"])
-            lines.append(f"| {game} | {side} | {chosen} | {told['exchanges'][0]} | {told['seconds']} |")
+            seconds = ", ".join(map(str, told["seconds"]))
+            lines.append(f"| {game} | {side} | {chosen} | {told['exchanges'][0]} | {seconds} |")
     lines += ["", *(line for game, found in result["games"].items() for line in in_words(game, found))]
     lines += [
-        f"{result['frames']:,} frames of each member, seeds {result['seeds']}; intervals of 95 % over seeds; "
-        f"{result['machine']}, beside other jobs; {result['date']}.",
+        f"{result['frames']:,} frames of each member, seeds {', '.join(map(str, result['seeds']))}; intervals of 95 % "
+        f"over seeds; {result['machine']}, beside other jobs; {result['date']}.",
         "",
         "```",
         *(told["command"] for found in result["games"].values() for told in found["sides"].values()),
