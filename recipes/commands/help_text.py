@@ -11,9 +11,8 @@ import yaml
 
 from ctde_kit.recipes.commands.options import Options
 from ctde_kit.recipes.configs.checks import field_types
-from ctde_kit.recipes.configs.option_docs import documented
+from ctde_kit.recipes.configs.option_docs import WIDTH, documented
 
-WIDTH = 120
 # Where the meaning of an option begins.
 COLUMN = 34
 

@@ -7,8 +7,6 @@ turns. Results go to docs/results/exchange_cost.json and into docs/scale_out.md.
 
 from __future__ import annotations
 
-import datetime
-import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,12 +21,10 @@ from ctde_kit.recipes import MADDPGConfig, SyncConfig
 from ctde_kit.recipes.commands.short_forms import expand
 from ctde_kit.recipes.wiring.membership import EXCHANGE, Member
 from ctde_kit.training import iterate
+from tests.programs.benchmarks.scale_out_figures import publish
 from tests.programs.learning.genetic import GAMES, SETTING, TASKS
-from tests.programs.learning.measure import ROOT, machine
-from tests.programs.marked import write_between
 from tests.recipes.command_line import composed
 
-RESULTS, PAGE = ROOT / "docs" / "results" / "exchange_cost.json", ROOT / "docs" / "scale_out.md"
 EVERY, ROUNDS = 5_000, 6
 CASES = {
     "simple_tag, random prey, Zhou and Chen's settings": [*TASKS["vmas"], *GAMES["random prey"], *SETTING],
@@ -117,9 +113,7 @@ def main() -> None:
     for case, overrides in CASES.items():
         results[case] = measure(overrides)
         print(case, results[case], flush=True)
-    told = {"cases": results, "machine": machine(), "date": datetime.date.today().isoformat()}
-    RESULTS.write_text(json.dumps(told, indent=1) + "\n")
-    write_between(PAGE, "exchange cost", f"{table(results)}\n\n{told['machine']}; {told['date']}.")
+    publish("exchange_cost", {"cases": results}, table(results))
 
 
 if __name__ == "__main__":

@@ -9,8 +9,6 @@ docs/results/remote_collectors.json and into docs/scale_out.md.
 from __future__ import annotations
 
 import dataclasses
-import datetime
-import json
 import statistics
 import time
 from collections.abc import Iterator
@@ -29,11 +27,8 @@ from ctde_kit.recipes import (
     RecipeConfig,
     VmasTask,
 )
-from tests.programs.benchmarks.training_speed import ROOT
-from tests.programs.learning.measure import machine
-from tests.programs.marked import write_between
+from tests.programs.benchmarks.scale_out_figures import publish
 
-RESULTS, PAGE = ROOT / "docs" / "results" / "remote_collectors.json", ROOT / "docs" / "scale_out.md"
 WIDE = MLPNetwork(num_cells=[256, 256])
 CASES: dict[str, RecipeConfig] = {
     "VMAS navigation, 60 envs, compiled": MADDPGConfig(
@@ -96,9 +91,7 @@ def main() -> None:
     for case, config in CASES.items():
         results[case] = {"frames": config.frames_per_batch, "seconds": seconds_per_batch(config)}
         print(case, results[case], flush=True)
-    told = {"cases": results, "machine": machine(), "date": datetime.date.today().isoformat()}
-    RESULTS.write_text(json.dumps(told, indent=1) + "\n")
-    write_between(PAGE, "remote collectors", f"{table(results)}\n\n{told['machine']}; {told['date']}.")
+    publish("remote_collectors", {"cases": results}, table(results))
 
 
 if __name__ == "__main__":

@@ -10,8 +10,6 @@ seconds per iteration of each layout. Results go to docs/results/shared_agents.j
 from __future__ import annotations
 
 import csv
-import datetime
-import json
 import statistics
 import subprocess
 import tempfile
@@ -23,13 +21,10 @@ from torch import Tensor
 
 from ctde_kit.distributed import AverageGradients
 from ctde_kit.shards import sharing
-from tests.programs.benchmarks.training_speed import ROOT
+from tests.programs.benchmarks.scale_out_figures import publish
 from tests.programs.benchmarks.two_learners import eager_step, figures_of_first, median_milliseconds
-from tests.programs.learning.measure import machine
-from tests.programs.marked import write_between
 from tests.recipes.command_line import command
 
-RESULTS, PAGE = ROOT / "docs" / "results" / "shared_agents.json", ROOT / "docs" / "scale_out.md"
 SHAPES = ([64, 64], [256, 256], [512, 512], [256, 256, 256, 256])
 BATCH, ROUNDS, STEPS = 256, 7, 5
 RUN = [
@@ -118,21 +113,18 @@ def measured_iterations() -> dict[str, float]:
 def main() -> None:
     """Measure, and write results and page."""
     steps, iterations = measured_steps(), measured_iterations()
-    told = {
+    measured = {
         "milliseconds_per_step": steps,
         "seconds_per_iteration": iterations,
         "command": " ".join(["ctde-maddpg", *RUN]),
-        "machine": machine(),
-        "date": datetime.date.today().isoformat(),
     }
-    RESULTS.write_text(json.dumps(told, indent=1) + "\n")
     columns = {"eager": "one process, eager", "half": "half of its agents", "shared": "two share them"}
     columns["compiled"] = "one process, compiled"
     lines = ["".join(["| networks |", *(f" {title}, ms |" for title in columns.values())]), "|---|---|---|---|---|"]
     lines += [f"| {name} | {' | '.join(f'{row[case]:.1f}' for case in columns)} |" for name, row in steps.items()]
     lines += ["", "| layout | seconds per iteration |", "|---|---|"]
     lines += [f"| {name} | {seconds:.1f} |" for name, seconds in iterations.items()]
-    write_between(PAGE, "shared agents", "\n".join([*lines, "", f"{told['machine']}; {told['date']}."]))
+    publish("shared_agents", measured, "\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -8,17 +8,12 @@ Results go to docs/results/shared_gradients.json and into docs/scale_out.md.
 
 from __future__ import annotations
 
-import datetime
-import json
 from typing import Any
 
 from ctde_kit.distributed import AverageGradients
-from tests.programs.benchmarks.training_speed import ROOT
+from tests.programs.benchmarks.scale_out_figures import publish
 from tests.programs.benchmarks.two_learners import eager_step, figures_of_first, median_milliseconds
-from tests.programs.learning.measure import machine
-from tests.programs.marked import write_between
 
-RESULTS, PAGE = ROOT / "docs" / "results" / "shared_gradients.json", ROOT / "docs" / "scale_out.md"
 BATCHES, ROUNDS, STEPS = (128, 2048), 9, 10
 
 
@@ -41,14 +36,12 @@ def main() -> None:
     for batch_size in BATCHES:
         results[str(batch_size)] = figures_of_first(learner, batch_size)
         print(batch_size, results[str(batch_size)], flush=True)
-    told = {"milliseconds_per_step": results, "machine": machine(), "date": datetime.date.today().isoformat()}
-    RESULTS.write_text(json.dumps(told, indent=1) + "\n")
     lines = ["| minibatch of each | alone, ms | shared, ms | ratio |", "|---|---|---|---|"]
     lines += [
         f"| {batch} | {row['alone']:.1f} | {row['shared']:.1f} | {row['shared'] / row['alone']:.2f} |"
         for batch, row in results.items()
     ]
-    write_between(PAGE, "shared gradients", "\n".join([*lines, "", f"{told['machine']}; {told['date']}."]))
+    publish("shared_gradients", {"milliseconds_per_step": results}, "\n".join(lines))
 
 
 if __name__ == "__main__":
