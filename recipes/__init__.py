@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ctde_kit.recipes.coma import COMAConfig
     from ctde_kit.recipes.commands.loading import LoadedRun, load
     from ctde_kit.recipes.commands.named_tasks import named_task
-    from ctde_kit.recipes.commands.population_runs import start_population
+    from ctde_kit.recipes.commands.population_runs import resume_population, start_population
     from ctde_kit.recipes.commands.running import resume, start
     from ctde_kit.recipes.configs.channel_networks import BiCNetNetwork, CommNetNetwork, TarMACNetwork
     from ctde_kit.recipes.configs.critics import AttentionCriticConfig, CounterfactualCriticConfig, ValueCriticConfig
@@ -60,7 +60,7 @@ _NAMES = {
     "ctde_kit.recipes.coma": ("COMAConfig",),
     "ctde_kit.recipes.commands.loading": ("LoadedRun", "load"),
     "ctde_kit.recipes.commands.named_tasks": ("named_task",),
-    "ctde_kit.recipes.commands.population_runs": ("start_population",),
+    "ctde_kit.recipes.commands.population_runs": ("resume_population", "start_population"),
     "ctde_kit.recipes.commands.running": ("resume", "start"),
     "ctde_kit.recipes.configs.channel_networks": ("BiCNetNetwork", "CommNetNetwork", "TarMACNetwork"),
     "ctde_kit.recipes.configs.critics": (
@@ -171,6 +171,7 @@ __all__ = [
     "load",
     "named_task",
     "resume",
+    "resume_population",
     "start",
     "start_population",
 ]

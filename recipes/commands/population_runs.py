@@ -17,7 +17,7 @@ from ctde_kit.errors import UserError
 from ctde_kit.files import JsonObject
 from ctde_kit.recipes.commands.loading import read_population
 from ctde_kit.recipes.commands.population_result import conclude
-from ctde_kit.recipes.commands.run_guard import guarded_run
+from ctde_kit.recipes.commands.run_guard import RunExistsError, guarded_run
 from ctde_kit.recipes.commands.running import resume, start
 from ctde_kit.recipes.configs.distributed_options import PopulationMember, RayDistribution
 from ctde_kit.recipes.configs.own_code import check_trust
@@ -70,7 +70,7 @@ def start_population(config: RecipeConfig, path: Path, *, processes: OpenProcess
     directory = PopulationDirectory(path)
     with guarded_run(config, path) as stop:
         if directory.has_version or (path / "config.yaml").exists():
-            raise UserError(f"{path} holds a run already: go on with resume={path}, or choose another hydra.run.dir")
+            raise RunExistsError.named(path, "resume_population")
         directory.write_config(config)
         try:
             return _Driver(config, directory, processes, stop).train()
@@ -94,6 +94,21 @@ def resume_population(
     Raises:
         UserError: where ``path`` is in use, holds no checkpoint of all members or that of another layout, or where
             nothing is left to do.
+
+    >>> import contextlib, io, tempfile
+    >>> from dataclasses import replace
+    >>> from pathlib import Path
+    >>> from ctde_kit.distributed import LocalProcesses
+    >>> from ctde_kit.recipes import COMAConfig, MatrixTask, RayDistribution, resume_population, start_population
+    >>> config = COMAConfig(
+    ...     task=MatrixTask(n_envs=2), distributed=RayDistribution(members=2), frames_per_batch=12, total_frames=12
+    ... )
+    >>> path = Path(tempfile.mkdtemp())
+    >>> with contextlib.redirect_stdout(io.StringIO()):
+    ...     first = start_population(config, path, processes=LocalProcesses)
+    ...     summary = resume_population(replace(config, total_frames=24), path, processes=LocalProcesses)
+    >>> [member["frames"] for member in summary["members"]]
+    [24, 24]
     """
     check_loggers(config.logger)
     directory = PopulationDirectory(path)

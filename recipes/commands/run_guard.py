@@ -23,6 +23,18 @@ TRACEBACK = "callback_traceback.txt"
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
+class RunExistsError(UserError):
+    """A new run was to be written where there is one already."""
+
+    @classmethod
+    def named(cls, path: Path, function: str) -> RunExistsError:
+        """The error for the directory ``path``, with the ``function`` that goes on with what is there."""
+        return cls(
+            f"path={str(path)!r}: it holds a run already; choose another directory, or go on with it, "
+            f"{function}(config, path)"
+        )
+
+
 @contextlib.contextmanager
 def guarded_run(config: RecipeConfig, path: Path) -> Iterator[StopSignals]:
     """Inside the block this process alone writes ``path``, and signals are noted in the object that it yields.

@@ -13,7 +13,7 @@ from ctde_kit.errors import UserError
 from ctde_kit.files import JsonObject
 from ctde_kit.modules import TeamPolicy
 from ctde_kit.recipes.commands.loading import read_config
-from ctde_kit.recipes.commands.run_guard import guarded_run
+from ctde_kit.recipes.commands.run_guard import RunExistsError, guarded_run
 from ctde_kit.recipes.configs.data import to_data, write_data
 from ctde_kit.recipes.configs.distributed_options import OneProcess, PopulationMember
 from ctde_kit.recipes.configs.own_callbacks import imported
@@ -47,10 +47,6 @@ from ctde_kit.training.reporting import AttentionRecord, beside_frames, plot_att
 from ctde_kit.training.stop_signals import StopSignals
 
 
-class RunExistsError(UserError):
-    """A new run was to be written where there is one already."""
-
-
 def start(config: RecipeConfig, path: str | Path, *, member: Member | None = None) -> JsonObject:
     """Train ``config`` in the new run directory ``path``, as the command line does, and return the run's summary.
 
@@ -79,10 +75,7 @@ def start(config: RecipeConfig, path: str | Path, *, member: Member | None = Non
     callbacks = _callbacks(config, member)
     with guarded_run(config, path) as stop, ExitStack() as closing:
         if checkpoint_paths(path / "checkpoints") or (path / POPULATION_FILE).exists():
-            raise RunExistsError(
-                f"path={str(path)!r}: it holds a run already; choose another directory, or go on with it, "
-                "resume(config, path)"
-            )
+            raise RunExistsError.named(path, "resume")
         parts = config.build()
         closing.callback(_release, parts)
         # A run that was killed before its first checkpoint may have left rows.

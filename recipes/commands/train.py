@@ -104,21 +104,22 @@ def _start(name: str, cfg: DictConfig, path: Path) -> float | None:
     # Not before: what follows loads torch.
     from ctde_kit.recipes.commands.lost_learners import persist
     from ctde_kit.recipes.commands.population_runs import go_on_with_population, start_population
-    from ctde_kit.recipes.commands.running import RunExistsError, go_on, start
+    from ctde_kit.recipes.commands.run_guard import RunExistsError
+    from ctde_kit.recipes.commands.running import go_on, start
 
-    with worker_errors(path):
-        if config.distributed.n_members > 1:
-            going_on = in_study and PopulationDirectory(path).exists
-            (go_on_with_population if going_on else start_population)(config, path)
-        elif in_study and (path / "config.yaml").exists():
-            persist(config, path, lambda: go_on(config, path))
-        else:
-            try:
+    try:
+        with worker_errors(path):
+            if config.distributed.n_members > 1:
+                going_on = in_study and PopulationDirectory(path).exists
+                (go_on_with_population if going_on else start_population)(config, path)
+            elif in_study and (path / "config.yaml").exists():
+                persist(config, path, lambda: go_on(config, path))
+            else:
                 persist(config, path, lambda: start(config, path))
-            except RunExistsError as error:
-                raise UserError(
-                    f"{path} holds a run already: go on with resume={path}, or choose another hydra.run.dir"
-                ) from error
+    except RunExistsError as error:
+        raise UserError(
+            f"{path} holds a run already: go on with resume={path}, or choose another hydra.run.dir"
+        ) from error
     return final_return(config, path)
 
 

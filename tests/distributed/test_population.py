@@ -202,7 +202,7 @@ def test_a_population_goes_on_with_more_frames(short: Path, tmp_path: Path) -> N
         resume_population(config, path, processes=LocalProcesses)
     summary = resume_population(replace(config, total_frames=120), path, processes=LocalProcesses)
     assert [member["frames"] for member in summary["members"]] == [120, 120]
-    with pytest.raises(UserError, match="holds a run already"):
+    with pytest.raises(UserError, match=r"holds a run already; .* resume_population\(config, path\)"):
         train(config, path)
 
 
