@@ -52,11 +52,8 @@ class CompiledSimulation:
 
     def _restoring(self, function: Callable[[], Result]) -> Result:
         """Call ``function``, and put the simulation back as it was."""
-        saved = self.simulation.state_dict()
-        try:
+        with self.simulation.unchanged():
             return function()
-        finally:
-            self.simulation.load_state_dict(saved)
 
     def eager(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """The step, operation by operation, from packed state and actions to packed outputs and next state."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from vmas.simulator.environment import Environment
 
 from ctde_kit.envs.vmas.world_memory import WorldMemory
-from ctde_kit.envs.vmas.world_state import WorldState, has_rows
+from ctde_kit.envs.vmas.world_state import WorldState, has_rows, same_numbers
 
 
 def masked_reset(
@@ -36,24 +36,33 @@ def masked_reset(
     world._reset(return_observations=False)
     output = observe()
     after = WorldState.read(world)
-    obstacles = before.changed_python(after)
+    obstacles = [*before.changed_python(after), *sorted(before.values.keys() - after.values.keys())]
     obstacles += [path for path in after.values if not _is_batched(before, after, memory, path, n_envs)]
     if obstacles:
         memory.put_back()
         return None, obstacles
+    _keep_other_rows(before, after, memory, mask)
+    return output.apply(lambda new, old: _where(mask, new, old), last), []
+
+
+@torch.no_grad()
+def _keep_other_rows(before: WorldState, after: WorldState, memory: WorldMemory, mask: Tensor) -> None:
+    """Write what the tensors held before into the rows where ``mask`` is false."""
     merged: dict[tuple[int, int], Tensor] = {}
     for path, slot in after.tensors.items():
         old, new = before.values[path], after.values[path]
-        if not has_rows(new, n_envs) or (new is old and torch.equal(new, memory.value(path))):
+        is_same = new is old
+        if not has_rows(new, len(mask)) or (is_same and same_numbers(new, memory.value(path))):
             continue
+        if is_same and 0 in new.stride():
+            continue  # it shows what is written elsewhere
         kept = merged.get((id(old), id(new)))
         if kept is None:
             kept = _where(mask, new, memory.value(path))
             # What the reset changed in place stays the same tensor, under all its names.
-            kept = new.copy_(kept) if new is old else kept
+            kept = new.copy_(kept) if is_same else kept
             merged[id(old), id(new)] = kept
         slot.set(kept)
-    return output.apply(lambda new, old: _where(mask, new, old), last), []
 
 
 def _is_batched(before: WorldState, after: WorldState, memory: WorldMemory, path: str, n_envs: int) -> bool:
@@ -61,7 +70,7 @@ def _is_batched(before: WorldState, after: WorldState, memory: WorldMemory, path
     new = after.values[path]
     if path not in before.values or memory.value(path).shape != new.shape:
         return False
-    return has_rows(new, n_envs) or torch.equal(memory.value(path), new)
+    return has_rows(new, n_envs) or same_numbers(memory.value(path), new)
 
 
 def _where(mask: Tensor, new: Tensor, old: Tensor) -> Tensor:

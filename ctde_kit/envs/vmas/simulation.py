@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from ctde_kit.envs.vmas.branches import VmasShortcuts
 from ctde_kit.envs.vmas.masked_reset import masked_reset
 from ctde_kit.envs.vmas.random_stream import RandomStream
 from ctde_kit.envs.vmas.spawning import limited_spawning
+from ctde_kit.envs.vmas.world_memory import WorldMemory
 from ctde_kit.envs.vmas.world_snapshot import restore, snapshot
 from ctde_kit.envs.vmas.world_state import WorldState
 from ctde_kit.graph.draws import drawing_from
@@ -187,12 +189,37 @@ class VmasSimulation:
         }
 
     def load_state_dict(self, state_dict: StateDict) -> None:
-        """Go on from a state that a simulation built with the same arguments gave."""
+        """Go on from a state that a simulation built with the same arguments gave.
+
+        Raises:
+            ValueError: for the state of one that was built otherwise; nothing is changed then.
+        """
+        last, rows = state_dict["last"], len(state_dict["elapsed"])
+        if rows != len(self.elapsed):
+            raise ValueError(f"the saved env state is of {rows} environments, and this env has {len(self.elapsed)}")
+        if last is not None and last.keys() != self.groups.keys():
+            raise ValueError(f"the saved env state has the groups {list(last)}, and this env {list(self.groups)}")
         restore(WorldState.read(self.world), state_dict["world"])
         self.elapsed.copy_(state_dict["elapsed"])
         self.last = None if state_dict["last"] is None else self._observations_of(state_dict["last"])
         self.random_stream.load_state_dict(state_dict["random_stream"])
         self.python_state = tuple(state_dict["python_state"])
+
+    @contextlib.contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Inside the block it may be stepped, reset and written to; then it is as before, with the same tensors.
+
+        Attributes that steps add stay: VMAS makes some at the first step.
+        """
+        memory = WorldMemory(WorldState.read(self.world))
+        last = None if self.last is None else self.last.clone()
+        elapsed, stream, python_state = self.elapsed.clone(), self.random_stream.state_dict(), self.python_state
+        try:
+            yield
+        finally:
+            memory.put_back(keep_new=True)
+            self.elapsed, self.last, self.python_state = elapsed, last, python_state
+            self.random_stream.load_state_dict(stream)
 
     def _observations_of(self, saved: dict[str, StateDict]) -> TensorDict:
         output = TensorDict({}, batch_size=self.batch_size, device=self.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
 from ctde_kit.envs.vmas.simulation import VmasSimulation
-from ctde_kit.envs.vmas.world_state import WorldState, has_rows
+from ctde_kit.envs.vmas.world_state import WorldState, has_rows, same_numbers
 from ctde_kit.graph import TraceError
 from ctde_kit.protocols import StateDict
 
@@ -32,8 +33,8 @@ class TensorState:
 
     Raises:
         TraceError: where the scenario keeps state out of reach, or changing state in Python, or in tensors for the
-            whole batch that a reset changes, or draws from Python's or numpy's generator in a step; the message names
-            it.
+            whole batch that a reset changes, or in views of other tensors that a step relies on, or draws from Python's
+            or numpy's generator in a step; the message names it.
     """
 
     def __init__(self, simulation: VmasSimulation, random_actions: Callable[[], Sequence[Tensor]]):
@@ -41,14 +42,11 @@ class TensorState:
         unreadable = WorldState.read(simulation.world).unreadable()
         if unreadable:
             raise TraceError(f"keeps state out of reach: {', '.join(unreadable[:3])}")
-        saved = simulation.state_dict()
-        if simulation.last is None:
-            simulation.reset()
-        try:
+        with contextlib.nullcontext() if simulation.last is None else simulation.unchanged():
+            if simulation.last is None:
+                simulation.reset()
             self.places = self._find_places(random_actions)
-        finally:
-            if saved["last"] is not None:
-                simulation.load_state_dict(saved)
+            self._check_views(random_actions)
 
     def _find_places(self, random_actions: Callable[[], Sequence[Tensor]]) -> dict[str, list[str]]:
         simulation, world, n_envs = self.simulation, self.simulation.world, self.simulation.batch_size[0]
@@ -79,6 +77,20 @@ class TensorState:
                 places.setdefault(id(value), []).append(path)
         return {paths[0]: paths for paths in places.values()}
 
+    def _check_views(self, random_actions: Callable[[], Sequence[Tensor]]) -> None:
+        """A step must do the same where each place has a tensor of its own, as ``write`` leaves it."""
+        outcomes: list[TensorDict] = []
+        for written in (False, True):
+            with self.simulation.unchanged():
+                if written:
+                    self.write(self.read().clone())
+                output = _random_step(self.simulation, random_actions)
+                outcomes.append(TensorDict({"output": output, "state": self.read()}).clone())
+        direct, by_way_of_write = (outcome.flatten_keys() for outcome in outcomes)
+        for name, value in direct.items():
+            if not same_numbers(value, by_way_of_write[name]):
+                raise TraceError(f"keeps one tensor's numbers in another one, a view of it: {name} depends on that")
+
     def read(self) -> TensorDict:
         """The state at this moment, without copying it."""
         simulation = self.simulation
@@ -108,9 +120,9 @@ class TensorState:
         simulation.last = TensorDict(dict(last.items()), simulation.batch_size, device=simulation.device)
 
 
-def _random_step(simulation: VmasSimulation, random_actions: Callable[[], Sequence[Tensor]]) -> None:
+def _random_step(simulation: VmasSimulation, random_actions: Callable[[], Sequence[Tensor]]) -> TensorDict:
     with torch.random.fork_rng(devices=[]):
-        simulation.step(random_actions())
+        return simulation.step(random_actions())
 
 
 def _copied(state: WorldState) -> WorldState:
@@ -121,7 +133,7 @@ def _copied(state: WorldState) -> WorldState:
 def _changed(before: WorldState, after: WorldState) -> set[str]:
     def same(path: str) -> bool:
         old, new = before.values.get(path), after.values[path]
-        return old is not None and old.shape == new.shape and torch.equal(old, new)
+        return old is not None and same_numbers(old, new)
 
     return {path for path in after.values if not same(path)}
 

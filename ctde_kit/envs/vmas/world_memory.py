@@ -33,11 +33,13 @@ class WorldMemory:
         return self._tensors[id(self._state.values[path])]
 
     @torch.no_grad()
-    def put_back(self) -> None:
+    def put_back(self, *, keep_new: bool = False) -> None:
+        """Put it back; with ``keep_new`` attributes and keys that came since stay."""
         for owner, content in self._contents:
-            _refill(owner, content)
+            _refill(owner, content, keep_new)
         for array, content in self._arrays:
-            array[...] = content
+            if array.flags.writeable:
+                array[...] = content
         for items, content in self._sets:
             items.clear()
             items.update(content)
@@ -53,15 +55,17 @@ def _content(owner: object) -> Any:
     return list(content) if isinstance(content, (list, deque)) else dict(content)
 
 
-def _refill(owner: object, content: Any) -> None:
+def _refill(owner: object, content: Any, keep_new: bool) -> None:
     if isinstance(owner, (list, deque)):
         owner.clear()
         owner.extend(content)
     elif isinstance(owner, dict):
-        owner.clear()
-        owner |= content
+        # Not its own way of updating: a Counter's adds.
+        added = {key: value for key, value in owner.items() if keep_new and key not in content}
+        dict.clear(owner)
+        dict.update(owner, {**content, **added})
     else:
-        for name in attributes(owner).keys() - content.keys():
+        for name in [] if keep_new else attributes(owner).keys() - content.keys():
             remove_attribute(owner, name)
         for name, value in content.items():
             set_attribute(owner, name, value)

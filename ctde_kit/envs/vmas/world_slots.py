@@ -5,8 +5,11 @@ from __future__ import annotations
 import copyreg
 import enum
 import functools
+import logging
 import random
+import threading
 import types
+import weakref
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,10 +31,16 @@ OPAQUE = (
     np.dtype,
     range,
     slice,
+    weakref.ref,
+    logging.Logger,
+    type(threading.Lock()),
+    type(threading.RLock()),
 )
+# Keys that are known by their names among those of the same dictionary.
+NAMED = (enum.Enum, *OPAQUE)
 SKIPPED = frozenset({"viewer", "text_lines", "visible_display", "headless", "observation_space", "action_space"})
 _VALUE_TYPES = (int, float, str, bool, type(None), complex, bytes)
-_LEAVES = (*OPAQUE, *_VALUE_TYPES, Tensor, np.ndarray, np.generic, enum.Enum, set, frozenset, tuple)
+_LEAVES = (*OPAQUE, *_VALUE_TYPES, Tensor, np.ndarray, np.generic, enum.Enum, set, frozenset, tuple, functools.partial)
 # Their state is not among their attributes.
 _GENERATORS = (random.Random, torch.Generator)
 # Numbers of numpy that torch has, too.
@@ -71,8 +80,8 @@ class Slot:
 
 
 def like(given: tuple[object, ...], items: list[object]) -> tuple[object, ...]:
-    """A tuple of ``items``, with names where ``given`` has names."""
-    make: Any = getattr(given, "_make", tuple)
+    """A tuple of ``items``, of the class of ``given``."""
+    make: Any = getattr(given, "_make", type(given))
     return make(items)
 
 
@@ -115,8 +124,12 @@ def walk(objects: dict[str, object], names: dict[int, str]) -> Iterator[tuple[Sl
     """
     queue = list(objects.items())
     for path, owner in queue:
-        for key, value in _entries(owner):
-            slot = Slot(f"{path}.{_key_name(key, names)}", path, owner, key)
+        used: set[str] = set()
+        for position, (key, value) in enumerate(_entries(owner)):
+            name = _key_name(key, names)
+            name = f"{name}#{position}" if name in used else name
+            used.add(name)
+            slot = Slot(f"{path}.{name}", path, owner, key)
             for inner, item in _with_items(slot, value):
                 yield inner, item
                 if id(item) not in names and has_entries(item):
@@ -142,7 +155,13 @@ def entries_of(owner: object) -> Any:
 def _entries(owner: object) -> list[tuple[object, object]]:
     held = entries_of(owner)
     items = enumerate(held) if isinstance(held, (list, deque)) else held.items()
-    return [(key, value) for key, value in items if key not in SKIPPED and not isinstance(value, OPAQUE)]
+    return [(key, value) for key, value in items if key not in SKIPPED and not _is_stateless(value)]
+
+
+def _is_stateless(value: object) -> bool:
+    # A function that closes over variables is told apart from another of the same code by its identity.
+    closes_over = isinstance(value, types.FunctionType) and value.__closure__ is not None
+    return isinstance(value, OPAQUE) and not closes_over
 
 
 def has_entries(value: object) -> bool:
@@ -153,8 +172,10 @@ def has_entries(value: object) -> bool:
 
 
 def is_value(value: object) -> bool:
-    """Whether it is a plain Python value, or a tuple of such."""
-    return all(map(is_value, value)) if isinstance(value, (tuple, frozenset)) else isinstance(value, _VALUE_TYPES)
+    """Whether it is a plain Python value, or a tuple of such; values of classes of one's own are not."""
+    if isinstance(value, tuple):
+        return type(value) is tuple and all(map(is_value, value))
+    return type(value) in _VALUE_TYPES
 
 
 def is_number_array(value: object) -> bool:
@@ -164,16 +185,27 @@ def is_number_array(value: object) -> bool:
 
 def is_readable(value: object) -> bool:
     """Whether its state can be found, or it has none."""
+    if isinstance(value, enum.Enum):
+        return is_value(value.value)
     if isinstance(value, (set, frozenset)):
-        return all(is_value(item) or isinstance(item, (*OPAQUE, enum.Enum)) for item in value)
+        return all(is_value(item) or isinstance(item, OPAQUE) for item in value)
     if isinstance(value, tuple):
         return all(map(is_readable, value))
     if isinstance(value, (np.ndarray, np.generic)):
         return is_number_array(value)
-    return isinstance(value, _LEAVES) or (has_entries(value) and not isinstance(value, _GENERATORS))
+    if isinstance(value, (Tensor, *OPAQUE)) or is_value(value):
+        return True
+    return has_entries(value) and not isinstance(value, _GENERATORS)
+
+
+def is_readable_key(key: object, names: dict[int, str]) -> bool:
+    """Whether a dictionary's key is a value, a member of an enum, a class, or an object that has a name."""
+    if is_value(key) or isinstance(key, NAMED):
+        return True
+    return (isinstance(key, (frozenset, np.generic)) and is_readable(key)) or id(key) in names
 
 
 def _key_name(key: object, names: dict[int, str]) -> str:
     if isinstance(key, frozenset):
         return "+".join(sorted(map(str, key)))
-    return str(key) if is_value(key) else names.get(id(key), type(key).__name__)
+    return str(key) if is_readable_key(key, {}) else names.get(id(key), type(key).__name__)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections import deque
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,15 +12,19 @@ import torch
 from torch import Tensor
 from vmas.simulator.environment import Environment
 
+from ctde_kit.envs.vmas.tensor_copies import copies_of
+from ctde_kit.envs.vmas.world_memory import WorldMemory
 from ctde_kit.envs.vmas.world_slots import (
+    NAMED,
     SKIPPED,
     Slot,
     has_entries,
     is_number_array,
+    is_readable_key,
     is_value,
     like,
 )
-from ctde_kit.envs.vmas.world_state import WorldState
+from ctde_kit.envs.vmas.world_state import WORLD, WorldState
 from ctde_kit.protocols import StateDict
 
 Saved = tuple[str, Any]
@@ -38,7 +43,8 @@ def snapshot(state: WorldState) -> StateDict:
     entries = [
         (slot.path, slot.owner_path, writer.key(slot.key), writer.saved(value, slot.path))
         for slot, value in slots
-        if not isinstance(slot.owner, Slot)  # a tuple has its items itself
+        # A tuple has its items itself.
+        if not isinstance(slot.owner, Slot) and is_readable_key(slot.key, state.names)
     ]
     return {"entries": entries}
 
@@ -47,40 +53,60 @@ def restore(state: WorldState, saved: StateDict) -> None:
     """Write a snapshot of an env that was built alike into the slots of another.
 
     Args:
-        state: of the env to write into.
+        state: of the env to write into; after an error it is as before.
         saved: what ``snapshot`` gave.
 
     Raises:
-        ValueError: where the env has no object of a name that the snapshot holds.
+        ValueError: where the env has no object of a name that the snapshot holds, or another number of entities, or no
+            value yet of a class of one's own that the snapshot has a value of.
     """
-    reader = _Reader(state)
-    for path, owner_path, key, value in saved["entries"]:
-        if value != _KEPT:
-            Slot(path, owner_path, reader.object_at(owner_path), reader.key(key)).set(reader.value(value, path))
+    memory = WorldMemory(state)
+    try:
+        reader = _Reader(state, saved["entries"])
+        for path, owner_path, key, value in saved["entries"]:
+            if value != _KEPT:
+                owner = reader.object_at(owner_path)
+                Slot(path, owner_path, owner, reader.key(key, owner)).set(reader.value(value, path))
+    except Exception:
+        memory.put_back()
+        raise
 
 
 class _Writer:
     def __init__(self, state: WorldState) -> None:
         self.state = state
-        self._copies: dict[int, Tensor] = {}
+        held = [value for _, value in state.python.values() if isinstance(value, np.ndarray) and is_number_array(value)]
+        self._arrays = {id(array): _shown(array) for array in held}
+        self._copies = copies_of([*state.values.values(), *self._arrays.values()])
+        self._items: dict[int, list[object]] = {}
 
     def key(self, key: object) -> Saved:
+        if isinstance(key, np.generic):
+            return "value", key.item()
+        if isinstance(key, NAMED):
+            return "named", str(key)
+        if isinstance(key, frozenset):
+            return "frozenset", list(key)
         return ("value", key) if is_value(key) else ("reference", self.state.names.get(id(key)))
 
     def saved(self, value: Any, path: str) -> Saved:
         if isinstance(value, Tensor):
-            return "tensor", self._copies.setdefault(id(value), value.clone())
+            return "tensor", self._copies[id(value)]
         if is_value(value):
             return "value", value
         if is_number_array(value):
-            kind = "array" if isinstance(value, np.ndarray) else "number"
-            return kind, self._copies.setdefault(id(value), torch.from_numpy(np.array(value)))
+            if isinstance(value, np.ndarray):
+                return "array", self._copies[id(self._arrays[id(value)])]
+            return "number", torch.from_numpy(np.array(value))
         if isinstance(value, enum.Enum):
-            return "member", value.name
+            return "member", value.value
         if isinstance(value, tuple):
-            return "tuple", [self.saved(item, f"{path}.{number}") for number, item in enumerate(value)]
+            items = [self.saved(item, f"{path}.{number}") for number, item in enumerate(value)]
+            return "tuple", (type(value).__name__, items)
         if isinstance(value, (set, frozenset)):
-            return (type(value).__name__, list(value)) if all(map(is_value, value)) else _KEPT
+            # One list per set, which a loaded checkpoint has once, too.
+            items = self._items.setdefault(id(value), list(value))
+            return (type(value).__name__, items) if all(map(is_value, value)) else _KEPT
         if self.state.names.get(id(value), path) != path:
             return "reference", self.state.names[id(value)]
         return self._container(value) if has_entries(value) and path in self.state.objects else _KEPT
@@ -90,48 +116,86 @@ class _Writer:
             return "list", len(value)
         if isinstance(value, deque):
             return "deque", (len(value), value.maxlen)
+        if isinstance(value, dict) and all(is_readable_key(key, self.state.names) for key in value):
+            return "dict", [self.key(key) for key in value if key not in SKIPPED]
         # An object is never made anew: what it holds has entries of its own.
-        return ("dict", [self.key(key) for key in value if key not in SKIPPED]) if isinstance(value, dict) else _KEPT
+        return _KEPT
+
+
+def _shown(array: np.ndarray) -> Tensor:
+    """A tensor of an array's memory; of a copy where torch cannot show it."""
+    can_show = array.flags.writeable and all(stride >= 0 for stride in array.strides)
+    return torch.from_numpy(array if can_show else array.copy())
 
 
 class _Reader:
-    def __init__(self, state: WorldState) -> None:
+    def __init__(self, state: WorldState, entries: list[tuple[str, str, Saved, Saved]]) -> None:
         env = state.objects["env"]
         assert isinstance(env, Environment)
         self.state, self.device = state, env.device
-        self._copies: dict[int, Any] = {}
+        # A checkpoint is read onto the CPU, wherever the env lives.
+        self._copies = copies_of(tensor for *_, value in entries for tensor in _tensors(value))
+        self._moved: dict[int, Tensor] = {}
+        self._arrays: dict[int, np.ndarray] = {}
+        self._sets: dict[int, set[object]] = {}
         self._objects = dict(state.objects)
+        self._check_entities(entries)
+
+    def _check_entities(self, entries: list[tuple[str, str, Saved, Saved]]) -> None:
+        for path, _, _, (kind, content) in entries:
+            held = self._objects.get(path) if path in (f"{WORLD}._agents", f"{WORLD}._landmarks") else None
+            if isinstance(held, list) and kind == "list" and len(held) != content:
+                raise ValueError(
+                    f"the saved env state has {content} objects in {path!r}, and this env {len(held)}: build the env "
+                    "as it was saved"
+                )
 
     def object_at(self, path: str) -> object:
         if path not in self._objects:
             raise ValueError(f"the saved env state has {path!r}, which this env lacks: build the env as it was saved")
         return self._objects[path]
 
-    def key(self, key: Saved) -> object:
-        return key[1] if key[0] == "value" or key[1] is None else self.object_at(key[1])
+    def key(self, key: Saved, owner: object) -> object:
+        kind, content = key
+        if kind == "reference":
+            return self.object_at(content)
+        if kind == "named":
+            keys: Any = owner if isinstance(owner, dict) else {}
+            found = [held for held in keys if isinstance(held, NAMED) and str(held) == content]
+            return found[0] if found else _missing(content)
+        return frozenset(content) if kind == "frozenset" else content
 
     def value(self, saved: Saved, path: str) -> object:
         kind, content = saved
         if kind == "tensor":
-            # A checkpoint is read onto the CPU, wherever the env lives.
-            return self._copies.setdefault(id(content), content.to(self.device, copy=True))
+            copy = self._copies[id(content)]
+            return self._moved.setdefault(id(content), copy.to(self.device))
         if kind == "array":
-            return self._copies.setdefault(id(content), content.numpy().copy())
+            return self._arrays.setdefault(id(content), self._copies[id(content)].numpy())
         if kind == "number":
             return content.numpy()[()]
         if kind == "reference":
             return self.object_at(content)
-        if kind in ("set", "frozenset"):
-            return set(content) if kind == "set" else frozenset(content)
+        if kind == "set":
+            return self._sets.setdefault(id(content), set(content))
+        if kind == "frozenset":
+            return frozenset(content)
         if kind == "value":
             return content
         if kind in _CONTAINERS:
             return self._container(kind, content, path)
+        return self._of_own_class(kind, content, path)
+
+    def _of_own_class(self, kind: str, content: Any, path: str) -> object:
+        """A tuple or a member of an enum, of the class of what is there."""
         there = self.state.python[path][1] if path in self.state.python else None
-        if kind == "tuple":
-            items = [self.value(item, f"{path}.{number}") for number, item in enumerate(content)]
-            return like(there if isinstance(there, tuple) else (), items)
-        return type(there)[content] if kind == "member" and isinstance(there, enum.Enum) else there
+        if kind == "member":
+            return type(there)(content) if isinstance(there, enum.Enum) else _missing(path)
+        name, items = content
+        read = [self.value(item, f"{path}.{number}") for number, item in enumerate(items)]
+        if name == "tuple":
+            return tuple(read)
+        return like(there, read) if isinstance(there, tuple) and type(there).__name__ == name else _missing(path)
 
     def _container(self, kind: str, content: Any, path: str) -> list[Any] | deque[Any] | dict[Any, Any]:
         """The container at ``path`` with the keys of the saved one; what is new in it is None."""
@@ -141,12 +205,28 @@ class _Reader:
             found = deque(maxlen=maxlen) if kind == "deque" else _CONTAINERS[kind]()
             self._objects[path] = found
         if isinstance(found, dict):
-            if ("reference", None) not in content:
-                old = dict(found)
-                found.clear()
-                found.update({key: old.get(key) for key in map(self.key, content)})
+            old = dict(found)
+            keys = [self.key(key, old) for key in content]
+            dict.clear(found)
+            dict.update(found, {key: old.get(key) for key in keys})
             return found
         kept = list(found)[:length]
         found.clear()
         found.extend([*kept, *[None] * (length - len(kept))])
         return found
+
+
+def _missing(path: str) -> object:
+    raise ValueError(
+        f"the saved env state has {path!r}, a value of a class that this env has none of there yet: let the scenario "
+        "make one in reset_world_at"
+    )
+
+
+def _tensors(saved: Saved) -> Iterator[Tensor]:
+    kind, content = saved
+    if kind in ("tensor", "array"):
+        yield content
+    elif kind == "tuple":
+        for item in content[1]:
+            yield from _tensors(item)

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 from vmas.simulator.environment import Environment
 
-from ctde_kit.envs.vmas.world_slots import Slot, is_readable, is_value, walk
+from ctde_kit.envs.vmas.world_slots import Slot, is_readable, is_readable_key, is_value, walk
+
+WORLD = "env.world"
 
 
 def has_rows(value: Tensor, n_envs: int) -> bool:
     """Whether a tensor has one row per env, as all whose first size is ``n_envs`` are taken to have."""
     return value.ndim > 0 and value.shape[0] == n_envs
+
+
+def same_numbers(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are equal, with what is not a number in the same places."""
+    if torch.equal(one, other) or one.shape != other.shape:
+        return one.shape == other.shape
+    return bool(((one == other) | (one.isnan() & other.isnan())).all())
 
 
 @dataclass(frozen=True)
@@ -39,7 +50,8 @@ class WorldState:
 
     @classmethod
     def read(cls, env: Environment) -> WorldState:
-        state = cls({}, {}, {}, {}, {id(env): "env"}, {"env": env})
+        objects = _named(env)
+        state = cls({}, {}, {}, {}, {id(owner): path for path, owner in objects.items()}, objects)
         for slot, value in walk(state.objects, state.names):
             if isinstance(value, Tensor):
                 state.tensors[slot.path], state.values[slot.path] = slot, value
@@ -51,7 +63,12 @@ class WorldState:
 
     def unreadable(self) -> list[str]:
         """Paths of objects whose state cannot be found, such as random generators and iterators."""
-        return sorted(slot.path for slot, value in self.python.values() if not is_readable(value))
+        slots = [*self.python.values(), *((self.tensors[path], value) for path, value in self.values.items())]
+        return sorted(
+            slot.path
+            for slot, value in slots
+            if not (is_readable(value) and (isinstance(slot.owner, Slot) or is_readable_key(slot.key, self.names)))
+        )
 
     def changed_python(self, later: WorldState) -> list[str]:
         """Paths whose Python value is another one in ``later``, or that only one of the two has."""
@@ -66,11 +83,19 @@ class WorldState:
     def _identity(self, value: object) -> object:
         if isinstance(value, tuple):
             return tuple(self._identity(item) for item in value)
-        if is_value(value) or isinstance(value, np.generic):
-            return type(value), value
+        if is_value(value) or isinstance(value, (np.generic, enum.Enum, frozenset)):
+            # Not a number is unlike itself.
+            return type(value), value if value == value else repr(value)
         # An item of a tuple that is one of these has a slot of its own.
         is_slot = isinstance(value, (Tensor, np.ndarray, set))
         return type(value) if is_slot else self.names.get(id(value), id(value))
+
+
+def _named(env: Environment) -> dict[str, object]:
+    """The objects whose names do not depend on what else holds them: a goal that changes, for example."""
+    agents, landmarks = (f"{WORLD}._agents", env.world._agents), (f"{WORLD}._landmarks", env.world._landmarks)
+    entities = {f"{path}.{number}": one for path, all in (agents, landmarks) for number, one in enumerate(all)}
+    return {"env": env, **entities}
 
 
 def _frozen(value: np.ndarray | set[Any]) -> object:
