@@ -190,9 +190,13 @@ class GradientStep:
         factors: dict[nn.Parameter, Tensor] = {}
         for group, networks in self._networks.items():
             used = [[p for p in network if p in gradients] for network in networks]
+            counted: set[nn.Parameter] = set()
             for network in filter(None, used):
                 norm = torch.stack([gradients[p].norm() for p in network]).norm()
-                norms[group].append(norm)
+                # A group's norm has a parameter that two of its networks share once.
+                own = [gradients[p].norm() for p in network if p not in counted]
+                norms[group] += [norm] if len(own) == len(network) else own
+                counted.update(network)
                 factor = (self.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
                 # With the smallest factor of those that share a parameter, none of their norms stays above the limit.
                 factors |= {p: torch.minimum(factors[p], factor) if p in factors else factor for p in network}

@@ -10,7 +10,7 @@ import ctde_kit as ck
 from ctde_kit.errors import UserError
 from ctde_kit.files import JsonObject
 from ctde_kit.recipes.commands.recipes import RECIPES
-from ctde_kit.recipes.configs.data import from_data, no_run
+from ctde_kit.recipes.configs.data import from_data, no_run, to_data
 from ctde_kit.recipes.configs.recipe import RecipeConfig
 from ctde_kit.recipes.configs.replays import ReplayConfig
 from ctde_kit.recipes.wiring.population_directory import POPULATION_FILE, PopulationDirectory
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from torchrl.envs import EnvBase
 
     from ctde_kit import Parts, TeamPolicy
+
+
+# What may be another one when a run goes on; `distributed` for its address: layouts are compared elsewhere.
+MAY_CHANGE = ("total_frames", "device", "compile", "threads", "logger", "distributed")
 
 
 @runtime_checkable
@@ -60,6 +64,20 @@ class LoadedRun:
     def env(self) -> EnvBase:
         """The training env, with the transforms that the policy needs."""
         return self.parts.collector.env
+
+
+def check_resumes(config: RecipeConfig, saved: RecipeConfig, path: Path) -> None:
+    """Raise ``UserError`` where a run's configuration is another one than it has, but for what may change."""
+    ours, theirs = (
+        to_data(replace(one, **{name: getattr(saved, name) for name in MAY_CHANGE})) for one in (config, saved)
+    )
+    changed = [name for name in theirs if ours[name] != theirs[name]]
+    if changed:
+        name = changed[0]
+        raise UserError(
+            f"{name}={ours[name]!r}: the run in {path} has {theirs[name]!r}; resume takes load(path).config, of which "
+            f"only {', '.join(MAY_CHANGE)} may be other ones; or start anew"
+        )
 
 
 def load(run_directory: str | Path, device: str | None = None, *, trust: bool = False) -> LoadedRun:

@@ -15,10 +15,11 @@ import torch
 from ctde_kit.distributed import Exchange, Meetings, Population, Processes, ProcessLostError, RayProcesses, rank_seed
 from ctde_kit.errors import UserError
 from ctde_kit.files import JsonObject
-from ctde_kit.recipes.commands.loading import read_population
+from ctde_kit.recipes.commands.loading import check_resumes, read_population
 from ctde_kit.recipes.commands.population_result import conclude
 from ctde_kit.recipes.commands.run_guard import RunExistsError, guarded_run
 from ctde_kit.recipes.commands.running import resume, start
+from ctde_kit.recipes.configs.data import no_run
 from ctde_kit.recipes.configs.distributed_options import PopulationMember, RayDistribution
 from ctde_kit.recipes.configs.own_code import check_trust
 from ctde_kit.recipes.configs.recipe import RecipeConfig
@@ -92,8 +93,8 @@ def resume_population(
         processes: where members are hosted; ``None`` for a Ray cluster as the configuration has it.
 
     Raises:
-        UserError: where ``path`` is in use, holds no checkpoint of all members or that of another layout, or where
-            nothing is left to do.
+        UserError: where ``path`` is in use, holds no checkpoint of all members, or that of another layout or
+            configuration, or where nothing is left to do.
 
     >>> import contextlib, io, tempfile
     >>> from dataclasses import replace
@@ -112,6 +113,9 @@ def resume_population(
     """
     check_loggers(config.logger)
     directory = PopulationDirectory(path)
+    if not directory.exists:
+        raise no_run(path, f"path={str(path)!r}", file=POPULATION_FILE)
+    check_resumes(config, read_population(directory), path)
     check_trust(config, directory.code, path / POPULATION_FILE, trust=trust)
     with guarded_run(config, path) as stop:
         version = directory.version(config.distributed.n_members)

@@ -12,9 +12,9 @@ from ctde_kit.collectors import RolloutCollector
 from ctde_kit.errors import UserError
 from ctde_kit.files import JsonObject
 from ctde_kit.modules import TeamPolicy
-from ctde_kit.recipes.commands.loading import read_config
+from ctde_kit.recipes.commands.loading import check_resumes, read_config
 from ctde_kit.recipes.commands.run_guard import RunExistsError, guarded_run
-from ctde_kit.recipes.configs.data import to_data, write_data
+from ctde_kit.recipes.configs.data import no_run, to_data, write_data
 from ctde_kit.recipes.configs.distributed_options import OneProcess, PopulationMember
 from ctde_kit.recipes.configs.own_callbacks import imported
 from ctde_kit.recipes.configs.own_code import code_of, recorded
@@ -116,8 +116,8 @@ def resume(config: RecipeConfig, path: str | Path, *, trust: bool = False, membe
         member: what the run does as a member of a population; ``None``: it is none, or goes on alone.
 
     Raises:
-        UserError: where ``path`` is in use or holds no whole checkpoint, where nothing is left to do, and where rows
-            before the checkpoint are missing.
+        UserError: where ``path`` is in use or holds no whole checkpoint, or the run of another configuration, where
+            nothing is left to do, and where rows before the checkpoint are missing.
 
     >>> import contextlib, io, tempfile
     >>> from dataclasses import replace
@@ -131,6 +131,9 @@ def resume(config: RecipeConfig, path: str | Path, *, trust: bool = False, membe
     """
     path = Path(path)
     _check_config("resume", config)
+    if not (path / "config.yaml").is_file():
+        raise no_run(path, f"path={str(path)!r}")
+    check_resumes(config, read_config(path), path)
     SavedRun(path).check_trust(config, trust=trust)
     check_loggers(config.logger)
     callbacks = _callbacks(config, member)

@@ -204,6 +204,11 @@ def test_a_population_goes_on_with_more_frames(short: Path, tmp_path: Path) -> N
     assert [member["frames"] for member in summary["members"]] == [120, 120]
     with pytest.raises(UserError, match=r"holds a run already; .* resume_population\(config, path\)"):
         train(config, path)
+    with pytest.raises(UserError, match=r"gamma=0\.5: the run in \S+ has 0\.95"):
+        resume_population(replace(config, gamma=0.5, total_frames=180), path, processes=LocalProcesses)
+    with pytest.raises(UserError, match="there is no such directory"):
+        resume_population(config, tmp_path / "nothing", processes=LocalProcesses)
+    assert not (tmp_path / "nothing").exists()
 
 
 def test_another_layout_is_refused(short: Path) -> None:

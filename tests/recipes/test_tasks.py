@@ -179,3 +179,43 @@ def test_help_lists_the_choices_of_its_own_recipe(tmp_path: Path) -> None:
     shown = call_here(tmp_path, "pqn", "--help").stdout
     assert "mixer            none, qmix, qplex, vdn" in shown
     assert "exploration" not in shown
+
+
+SCENARIO = """
+from vmas.simulator.scenario import BaseScenario
+
+CONFIG = {{}}
+CONFIG.get("n_agents", "three")
+
+
+class Scenario(BaseScenario):
+{body}
+    def reset_world_at(self, env_index=None):
+        pass
+
+    def observation(self, agent):
+        pass
+
+    def reward(self, agent):
+        pass
+"""
+MAKE_WORLD = """
+    def make_world(self, batch_dim, device, **kwargs):
+        raise ValueError(f"no room for {kwargs.pop('n_agents')}")
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("", "task.params.n_agents=3 .*abstract method"),
+        (MAKE_WORLD, r"task.params.n_agents=3 \(ValueError: no room for 3\)"),
+    ],
+    ids=["cannot be made", "fails"],
+)
+def test_a_scenario_that_does_not_build_is_one_line(tmp_path: Path, body: str, message: str) -> None:
+    file = tmp_path / "rooms.py"
+    file.write_text(SCENARIO.format(body=body))
+    task = VmasTask(name="vmas/rooms", scenario=f"{file}:Scenario", params={"n_agents": 3})
+    with pytest.raises(UserError, match=message):
+        task.build(seed=0, device="cpu")

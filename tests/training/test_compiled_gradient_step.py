@@ -347,3 +347,25 @@ def test_a_loss_that_nothing_gives_cannot_wait() -> None:
         step(minibatches(1)[0])
     with pytest.raises(UserError, match=r"every\['loss_x'\]=0: expected 1 or more"):
         GradientStep({"team": Squared()}, torch.optim.SGD([torch.zeros(1)]), 1.0, every={"loss_x": 0})
+
+
+class ActorCritic(nn.Module):
+    """One loss whose actor and critic begin with the same layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        shared = nn.Linear(3, 4)
+        self.actor, self.critic = nn.Sequential(shared, nn.Linear(4, 2)), nn.Sequential(shared, nn.Linear(4, 1))
+
+    def forward(self, minibatch: TensorDictBase) -> dict[str, Tensor]:
+        outputs = (network(minibatch["x"]) for network in (self.actor, self.critic))
+        return {f"loss_{name}": output.square().mean() for name, output in zip("ac", outputs, strict=True)}
+
+
+def test_the_norm_of_a_group_has_a_shared_parameter_once() -> None:
+    torch.manual_seed(0)
+    loss = ActorCritic()
+    step = GradientStep({"team": loss}, torch.optim.Adam(loss.parameters()), 1e9)
+    metrics, gradients = step.gradients(minibatches(1)[0])
+    expected = torch.cat([gradient.flatten() for gradient in gradients if gradient is not None]).norm()
+    torch.testing.assert_close(metrics["grad_norm"], expected)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -119,6 +121,25 @@ def test_a_run_that_goes_on_longer_takes_up_its_learning_rate(tmp_path: Path) ->
     cfg.total_frames = 240
     resume(cfg, tmp_path / "r")
     assert abs(float(rows(tmp_path / "r")[2]["train/approx_kl"])) > 1e-6
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"gamma": 0.1}, r"gamma=0\.1: the run in \S+ has 0\.99;"), ({"frames_per_batch": 30}, "frames_per_batch=30: ")],
+)
+def test_a_run_goes_on_as_it_began(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    run(tmp_path / "r", total_frames=60)
+    cfg = read_config(tmp_path / "r")
+    with pytest.raises(UserError, match=message):
+        resume(replace(cfg, total_frames=120, **changes), tmp_path / "r")
+    assert read_config(tmp_path / "r") == cfg
+
+
+def test_a_run_that_is_not_there_does_not_go_on(tmp_path: Path) -> None:
+    run(tmp_path / "r", total_frames=60)
+    with pytest.raises(UserError, match=r"path='\S+/rr': there is no such directory; .*did you mean \S+/r\?"):
+        resume(read_config(tmp_path / "r"), tmp_path / "rr")
+    assert not (tmp_path / "rr").exists()
 
 
 @pytest.mark.slow

@@ -44,7 +44,7 @@ def naming_params(task: str, params: JsonObject, defaults: Callable[[], Mapping[
 
 
 def defaults_in(source: Path) -> dict[str, object]:
-    """The plain values in ``kwargs.pop("NAME", VALUE)`` and ``kwargs.get("NAME", VALUE)`` of a file.
+    """The plain values in ``kwargs.pop("NAME", VALUE)`` and ``kwargs.get("NAME", VALUE)`` of a file, the first of each.
 
     >>> from vmas.scenarios import navigation
     >>> defaults_in(Path(navigation.__file__))["n_agents"]
@@ -56,10 +56,14 @@ def defaults_in(source: Path) -> dict[str, object]:
         return {}
     found: dict[str, object] = {}
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and getattr(node.func, "attr", None) in ("get", "pop") and len(node.args) == 2:
+        if (
+            isinstance(node, ast.Call)
+            and ast.unparse(node.func) in ("kwargs.get", "kwargs.pop")
+            and len(node.args) == 2
+        ):
             with contextlib.suppress(ValueError):
                 name, value = map(ast.literal_eval, node.args)
-                found[str(name)] = value
+                found.setdefault(str(name), value)
     return found
 
 
@@ -75,7 +79,7 @@ def _message(task: str, params: JsonObject, defaults: Callable[[], Mapping[str, 
     look = f"look at {place.filename}, line {place.line}, and at what the environment needs"
     if not named:
         return f"{task} does not build{reason}; {look}"
-    for name, own in defaults().items():
+    for name, own in _own_values(defaults).items():
         # An argument whose own value is a whole number may take any, unless that is what the environment refuses.
         kind = float if type(own) is int and not isinstance(error, TypeError) else type(own)
         misfit = find_misfit(params[name], kind) if name in named and kind in (bool, int, float, str) else None
@@ -87,6 +91,13 @@ def _message(task: str, params: JsonObject, defaults: Callable[[], Mapping[str, 
     given = ", ".join(f"task.params.{name}={shown(params[name])}" for name in named)
     another = "give another value" if len(named) == 1 else "give other values"
     return f"{task} does not build with {given}{reason}: {another}, or {look}"
+
+
+def _own_values(defaults: Callable[[], Mapping[str, object]]) -> Mapping[str, object]:
+    try:
+        return defaults()
+    except Exception:  # what kept the environment from being built may keep its source from being found
+        return {}
 
 
 def _mentioned(params: JsonObject, text: str) -> list[str]:

@@ -119,7 +119,7 @@ def test_values_of_all_kinds_go_through_a_file(value: object) -> None:
     env, other = holding(value), holding(value)
     assert env.state_is_captured
     other.load_state_dict(through_a_file(env.state_dict()))
-    held = other.simulation.world.scenario.held  # pyright: ignore[reportAttributeAccessIssue]
+    held = other.simulation.world.scenario.held
     assert (type(held), held) == (type(value), value)
 
 
@@ -346,7 +346,7 @@ def test_a_function_that_a_full_reset_replaces_is_found() -> None:
     reset_first(env)
     assert env.python_state == ("env.scenario.goal",)
     assert rewards(env) == before
-    tally = env.simulation.world.scenario.tally  # pyright: ignore[reportAttributeAccessIssue]
+    tally = env.simulation.world.scenario.tally
     assert dict(tally) == {"none": 0, "less": -2}
 
 
