@@ -39,7 +39,7 @@ OPAQUE = (
 # Keys that are known by their names among those of the same dictionary.
 NAMED = (enum.Enum, *OPAQUE)
 SKIPPED = frozenset({"viewer", "text_lines", "visible_display", "headless", "observation_space", "action_space"})
-_VALUE_TYPES = (int, float, str, bool, type(None), complex, bytes)
+_VALUE_TYPES = frozenset([int, float, str, bool, type(None), complex, bytes])
 _LEAVES = (*OPAQUE, *_VALUE_TYPES, Tensor, np.ndarray, np.generic, enum.Enum, set, frozenset, tuple, functools.partial)
 # Their state is not among their attributes.
 _GENERATORS = (random.Random, torch.Generator)
@@ -159,23 +159,32 @@ def _entries(owner: object) -> list[tuple[object, object]]:
 
 
 def _is_stateless(value: object) -> bool:
+    if not _is_opaque(type(value)):
+        return False
     # A function that closes over variables is told apart from another of the same code by its identity.
-    closes_over = isinstance(value, types.FunctionType) and value.__closure__ is not None
-    return isinstance(value, OPAQUE) and not closes_over
+    return not (isinstance(value, types.FunctionType) and value.__closure__ is not None)
+
+
+@functools.lru_cache(1024)
+def _is_opaque(kind: type) -> bool:
+    return issubclass(kind, OPAQUE)
+
+
+@functools.lru_cache(1024)
+def _is_leaf(kind: type) -> bool:
+    return issubclass(kind, _LEAVES)
 
 
 def has_entries(value: object) -> bool:
     """Whether there is something to find inside."""
     if isinstance(value, (list, dict, deque)):
         return True
-    return not isinstance(value, _LEAVES) and (hasattr(value, "__dict__") or bool(_slot_names(type(value))))
+    return not _is_leaf(type(value)) and (hasattr(value, "__dict__") or bool(_slot_names(type(value))))
 
 
 def is_value(value: object) -> bool:
     """Whether it is a plain Python value, or a tuple of such; values of classes of one's own are not."""
-    if isinstance(value, tuple):
-        return type(value) is tuple and all(map(is_value, value))
-    return type(value) in _VALUE_TYPES
+    return type(value) in _VALUE_TYPES or (type(value) is tuple and all(map(is_value, value)))
 
 
 def is_number_array(value: object) -> bool:
@@ -185,6 +194,8 @@ def is_number_array(value: object) -> bool:
 
 def is_readable(value: object) -> bool:
     """Whether its state can be found, or it has none."""
+    if is_value(value) or isinstance(value, Tensor):
+        return True
     if isinstance(value, enum.Enum):
         return is_value(value.value)
     if isinstance(value, (set, frozenset)):
@@ -193,7 +204,7 @@ def is_readable(value: object) -> bool:
         return all(map(is_readable, value))
     if isinstance(value, (np.ndarray, np.generic)):
         return is_number_array(value)
-    if isinstance(value, (Tensor, *OPAQUE)) or is_value(value):
+    if _is_opaque(type(value)):
         return True
     return has_entries(value) and not isinstance(value, _GENERATORS)
 
