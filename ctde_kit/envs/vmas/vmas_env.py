@@ -49,6 +49,8 @@ class VmasEnv(TorchRLVmasEnv):
     - an argument that the scenario never reads is an error; ``info`` entries are left out unless asked for;
     - ``state_dict`` holds the whole world, so that a loaded env goes on bit for bit (on a CPU). What cannot be read,
       such as a random generator of the scenario's own, is named in a warning; ``state_is_captured`` is false then.
+      What a function closes over, such as a lambda's variables, is not looked for;
+    - views stay views, and one tensor under two names stays one; a step that relies on views is not compiled.
 
     Args:
         scenario: a name that VMAS ships (``navigation``, ``simple_tag``), or a scenario's class or object. An object
