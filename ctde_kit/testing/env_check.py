@@ -50,6 +50,7 @@ def check_env(
 
     Raises:
         RuleBroken: where a rule is broken.
+        WorkerError: where an environment in a worker process raises, whatever ``raises`` says: the env is closed then.
 
     >>> import ctde_kit as ck
     >>> from ctde_kit.testing import check_env

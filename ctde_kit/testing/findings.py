@@ -12,6 +12,7 @@ from typing import Generic, Literal, TypeVar
 import numpy as np
 import torch
 
+from ctde_kit.errors import WorkerError
 from ctde_kit.training.random_state import unchanged_random_state
 
 Verdict = Literal["passed", "broken", "skipped"]
@@ -134,6 +135,7 @@ def examine(subject: str, rules: Sequence[Rule[Case]], case: Case, raises: bool)
 
     Raises:
         RuleBroken: with ``raises``, where a rule is broken.
+        WorkerError: where a worker process of an env fails; nothing more can be tried on that env.
     """
     findings = []
     for each in rules:
@@ -158,6 +160,8 @@ def _finding(checked: Rule[Case], case: Case) -> Finding:
         verdict, figure = "skipped", str(reason)
     except Violation as violation:
         verdict, figure = "broken", str(violation)
+    except WorkerError:
+        raise
     except Exception as error:  # whatever a foreign part raises
         line = " ".join(str(error).split())[:300]
         verdict, figure = "broken", f"raised {type(error).__name__}: {line}"

@@ -16,7 +16,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from ctde_kit.errors import NotFiniteError, RunStopped, UserError
+from ctde_kit.errors import NotFiniteError, RunStopped, UserError, WorkerError
 from ctde_kit.files import remove_empty
 from ctde_kit.recipes.commands.arguments import HELP, MULTIRUN, several_jobs
 from ctde_kit.recipes.commands.help_text import option_lines
@@ -24,6 +24,7 @@ from ctde_kit.recipes.commands.option_words import in_options
 from ctde_kit.recipes.commands.options import Options, options_of
 from ctde_kit.recipes.commands.schemas import register_schemas
 from ctde_kit.recipes.commands.short_forms import scripted_policies
+from ctde_kit.recipes.commands.worker_errors import with_place
 from ctde_kit.recipes.configs.choices import CHOICES
 
 # Options that say where a command writes.
@@ -43,6 +44,9 @@ def guarded(program: str, run: Callable[[list[str]], None], arguments: list[str]
         run(arguments)
     except (UserError, NotFiniteError, HydraException, OmegaConfBaseException) as error:
         print(f"{program}: error: {_one_line(error)}", file=sys.stderr)
+        sys.exit(2)
+    except WorkerError as error:
+        print(f"{program}: error: {with_place(error)}", file=sys.stderr)
         sys.exit(2)
     except RunStopped as stop:
         print(f"{program}: {stop}", file=sys.stderr)

@@ -77,3 +77,57 @@ def test_one_line_and_where_the_traceback_is(what: Any, message: str, tmp_path: 
         "hydra.run.dir=run",
     )
     assert again.returncode == 0, again.stderr
+
+
+OWN = """
+import numpy as np
+from gymnasium import spaces
+from pettingzoo import ParallelEnv
+
+class Gather(ParallelEnv):
+    metadata = {"name": "gather"}
+    possible_agents = ["cat_0", "cat_1"]
+
+    def observation_space(self, agent):
+        return spaces.Box(0, 9, (3,), np.float32)
+
+    def action_space(self, agent):
+        return spaces.Discrete(2)
+
+    def observe(self):
+        return {agent: np.ones(3, np.float32) for agent in self.agents}
+
+    def reset(self, seed=None, options=None):
+        self.agents = [*self.possible_agents]
+        return self.observe(), {agent: {} for agent in self.agents}
+
+    def step(self, actions):
+        no = dict.fromkeys(self.agents, False)
+        rewards = {agent: float(actions["cat_0"]) for agent in self.agents}
+        return self.observe(), rewards, no, no, {agent: {} for agent in self.agents}
+"""
+
+
+@pytest.mark.parametrize("program", ["describe", "doctor"])
+@pytest.mark.parametrize(
+    ("mistake", "message"),
+    [
+        (
+            ("no = dict", "raise KeyError(5); no = dict"),
+            "in step of env 0: KeyError: 5 ({file}, line 24); mend the env",
+        ),
+        (("np.ones(3,", "np.ones(4,"), "observation of 'cat_0': expected shape (3,), found (4,); mend the environment"),
+        (
+            ("float(actions", "np.ones(1) * (actions"),
+            "reward of 'cat_0': expected a number, found an array of shape (1,",
+        ),
+    ],
+    ids=["step raises", "observation", "reward"],
+)
+def test_tools_for_a_task_say_it_in_one_line(
+    program: str, mistake: tuple[str, str], message: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "gather.py"
+    file.write_text(OWN.replace(*mistake))
+    result = call_here(tmp_path, program, f"task=pettingzoo/{file}:Gather", "task.max_steps=5", "task.n_workers=1")
+    assert_one_line(result, message.format(file=file), program=f"ctde {program}")

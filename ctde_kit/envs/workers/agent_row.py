@@ -42,7 +42,7 @@ class ObservationReader:
         # Numpy's functions are much slower than an array's own attributes and methods, here and below.
         shape = observation.shape if isinstance(observation, np.ndarray) else np.shape(observation)
         if (shape or (1,)) != self.shape:
-            raise ValueError(f"expected an observation of shape {self.shape}, found {shape}")
+            raise ValueError(f"expected shape {self.shape}, found {shape}")
         return observation
 
 
@@ -51,6 +51,11 @@ def _in_words(space: AnySpace) -> str:
     if isinstance(space, spaces.Box):
         return f"{space.dtype} {list(space.shape)}"
     return f"Dict({', '.join(space.spaces)})" if isinstance(space, spaces.Dict) else str(space)
+
+
+def _found(value: object) -> str:
+    """What an environment gave in place of a number."""
+    return f"an array of shape {value.shape}" if isinstance(value, np.ndarray) else repr(value)[:60]
 
 
 class AgentRow:
@@ -103,11 +108,21 @@ class AgentRow:
         if observation is None:
             self._observation[...] = 0
         else:
-            observation = self._read(observation)
-            self._observation[...] = np.ravel(observation) if self._flat_observation else observation
-        self._reward[0] = reward
+            self._write_observation(observation)
+        try:
+            self._reward[0] = reward
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"reward of {self.agent!r}: expected a number, found {_found(reward)}") from error
         if terminated or truncated or self.ended:
             self.write_flags(terminated, truncated)
+
+    def _write_observation(self, observation: Any) -> None:  # whatever its space holds
+        try:
+            observation = self._read(observation)
+            self._observation[...] = np.ravel(observation) if self._flat_observation else observation
+        except Exception as error:
+            said = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+            raise ValueError(f"observation of {self.agent!r}: {said}") from error
 
     def write_flags(self, terminated: bool, truncated: bool) -> None:
         """Write whether and how the agent has ended."""

@@ -175,8 +175,19 @@ class Wrong(ToyEnv):
 
 
 def test_observations_are_not_broadcast(make: Make) -> None:
-    with pytest.raises(WorkerError, match=r"ValueError: expected an observation of shape \(4,\), found \(1,\)"):
+    with pytest.raises(WorkerError, match=r"observation of 'walker_0': expected shape \(4,\), found \(1,\)"):
         make(Wrong).rollout(3)
+
+
+@pytest.mark.parametrize(("reward", "found"), [(np.array([1.0]), r"an array of shape \(1,\)"), ("much", "'much'")])
+def test_a_reward_that_is_no_number_is_named(make: Make, reward: object, found: str) -> None:
+    class Odd(ToyEnv):
+        def step(self, actions: Any) -> Any:
+            observations, rewards, *rest = super().step(actions)
+            return observations, dict.fromkeys(rewards, reward), *rest
+
+    with pytest.raises(WorkerError, match=f"reward of '.*': expected a number, found {found}"):
+        make(Odd).rollout(3)
 
 
 def test_unlike_environments_are_refused(make: Make) -> None:
