@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 
-def lazy_face(package: str, names: Mapping[str, str]) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
+def lazy_face(
+    package: str, names: Mapping[str, str], packages: Sequence[str] = ()
+) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
     """The ``__getattr__`` and ``__dir__`` (PEP 562) of a package whose public names live elsewhere.
 
     Args:
         package: its ``__name__``.
         names: by public name, the module that holds it; a name that equals the module's last part is the module itself.
+        packages: where else a name may be found that is asked for here, for the error.
     """
 
     def load(name: str) -> object:
         if name not in names:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+            raise AttributeError(f"module {package!r} has no attribute {name!r}{_hint(package, name, names, packages)}")
         module = importlib.import_module(names[name])
         value = module if names[name] == f"{package}.{name}" else getattr(module, name)
         setattr(sys.modules[package], name, value)
@@ -27,3 +31,11 @@ def lazy_face(package: str, names: Mapping[str, str]) -> tuple[Callable[[str], o
         return sorted({*names, *(name for name in vars(sys.modules[package]) if name.startswith("__"))})
 
     return load, listed
+
+
+def _hint(package: str, name: str, names: Mapping[str, str], packages: Sequence[str]) -> str:
+    if name.startswith("_"):  # asked for by tools, of any module
+        return ""
+    places = [one for one in packages if hasattr(importlib.import_module(f"{package}.{one}"), name)]
+    found = [f"{package}.{one}.{name}" for one in places] or difflib.get_close_matches(name, names, n=1, cutoff=0.8)
+    return f"; did you mean {found[0]}?" if found else ""

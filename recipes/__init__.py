@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from ctde_kit.recipes.masac import MASACConfig
     from ctde_kit.recipes.pqn import PQNConfig
     from ctde_kit.recipes.qmix import QMIXConfig
+    from ctde_kit.recipes.wiring.run_evaluations import evaluation_env
     from ctde_kit.training import iterate
 
 _NAMES = {
@@ -107,6 +108,7 @@ _NAMES = {
     "ctde_kit.recipes.pqn": ("PQNConfig",),
     "ctde_kit.recipes.qmix": ("QMIXConfig",),
     "ctde_kit.training": ("iterate",),
+    "ctde_kit.recipes.wiring.run_evaluations": ("evaluation_env",),
 }
 
 __all__ = [
@@ -167,6 +169,7 @@ __all__ = [
     "VariationalInformation",
     "VmasTask",
     "ZeroOpponent",
+    "evaluation_env",
     "iterate",
     "load",
     "named_task",

@@ -125,3 +125,10 @@ def test_the_examples_of_a_module_run(name: str, tmp_path: Path, monkeypatch: py
         torch.manual_seed(0)
         runner.run(example, out=report.append)
     assert runner.failures == 0, "".join(report)
+
+
+def test_a_name_that_lives_elsewhere_is_said_where_it_is() -> None:
+    with pytest.raises(AttributeError, match=r"'MASACLoss'; did you mean ctde_kit\.objectives\.MASACLoss\?"):
+        _ = ctde_kit.MASACLoss
+    with pytest.raises(AttributeError, match=r"'MAPPOLos'; did you mean MAPPOLoss\?"):
+        _ = ctde_kit.MAPPOLos

@@ -112,6 +112,8 @@ class AdvantageEstimator(nn.Module):
     @torch.no_grad()
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         self._check_entries(tensordict, parameter_dtype(self.critic))
+        if tensordict.ndim == 1:
+            self._check_one_env(tensordict)
         value, next_value = self._values(tensordict)
         raw_value = value
         if self.value_norm is not None:
@@ -157,6 +159,22 @@ class AdvantageEstimator(nn.Module):
             self.critic_hidden = unrolled.get(next_key(key))[:, -1].clone()
         next_value = next_outputs(self.critic, tensordict, unrolled).get(self.keys.state_value)
         return unrolled.get(self.keys.state_value), next_value
+
+    def _check_one_env(self, steps: TensorDictBase) -> None:
+        """Raise ``UserError`` unless each step of ``[T]`` that does not end goes on in the next row."""
+        goes_on = ~steps.get(next_key(DONE)).reshape(len(steps), -1).any(-1)[:-1]
+        for key in self.critic.in_keys:
+            now, later = steps.get(key, None), steps.get(next_key(key), None)
+            if now is None or later is None:
+                continue
+            differs = (later[:-1] != now[1:]).reshape(len(goes_on), -1).any(-1) & goes_on
+            if differs.any():
+                row = int(differs.nonzero()[0])
+                raise UserError(
+                    f"AdvantageEstimator: row {row} of a batch {list(steps.shape)} does not end, and row {row + 1} has "
+                    f"another {key}: expected the steps of one env in order, or [n_envs, T]; call it before the batch "
+                    "is flattened"
+                )
 
     def _check_value(self, tensordict: TensorDictBase, unrolled: TensorDictBase) -> None:
         """Raise ``UserError`` unless the critic wrote one value per agent."""

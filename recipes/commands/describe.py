@@ -49,7 +49,9 @@ def described(task: TaskConfig) -> Iterator[str]:
         env = task.build(seed=0, device="cpu", n_envs=N_ENVS)
     try:
         team = ck.TeamSpec.from_env(env)
-        yield f"task={task.name}: episodes of up to {task.episode_steps} steps"
+        steps = task.episode_steps
+        limit = "as long as the environment makes them" if steps is None else f"of up to {steps} steps"
+        yield f"task={task.name}: episodes {limit}"
         width = max(len(group.name) for group in team)
         for group in team:
             yield f"  group {group.name:{width}}  {_group(group)}"

@@ -23,7 +23,8 @@ def named_task(name: str, **options: object) -> TaskConfig:
     Args:
         name: as ``ctde tasks`` lists it, of a package (``pettingzoo/sisl/pursuit_v5``), or of your own code
             (``vmas/FILE.py:CLASS``).
-        options: fields of the task to change, such as ``n_envs``.
+        options: fields of the task to change, such as ``n_envs``; ``params`` are changed one by one, as on the command
+            line, so that the others of its file stay.
 
     Raises:
         UserError: for an unknown name or option.
@@ -43,7 +44,15 @@ def named_task(name: str, **options: object) -> TaskConfig:
     known = [field.name for field in dataclasses.fields(task)]
     unknown = [option for option in options if option not in known]
     if unknown:
-        raise UserError(f"{unknown[0]}: {name} has the options {', '.join(known)}")
+        own = (
+            f"; its environment's own arguments are given as params={{{unknown[0]!r}: ...}}"
+            if "params" in known
+            else ""
+        )
+        raise UserError(f"{unknown[0]}: {name} has the options {', '.join(known)}{own}")
+    params = options.get("params")
+    if isinstance(params, dict):
+        options["params"] = {**vars(task)["params"], **params}
     return dataclasses.replace(task, **options)
 
 

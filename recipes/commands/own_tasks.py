@@ -30,7 +30,7 @@ def with_own_task(arguments: list[str]) -> list[str]:
         UserError: for code with no family in front of it, and for several environments at once.
 
     >>> with_own_task(["task=torchrl/games.tag:make", "seed=1"])
-    ['task=own/torchrl', 'task.env=games.tag:make', 'task.name=torchrl/make', 'seed=1']
+    ['task=own/torchrl', 'task.env=games.tag:make', 'task.name=torchrl/tag.make', 'seed=1']
     """
     given = [argument.partition("=")[0] for argument in arguments]
     found: list[str] = []
@@ -63,5 +63,6 @@ def _chosen(argument: str, value: str) -> tuple[str, str, str]:
         raise UserError(f"{argument}: environments of your own cannot be swept; start a command for each")
     check_name(code, argument)
     place, _, attribute = code.rpartition(":")
-    own = re.sub(r"[^\w.-]", "_", Path(place).stem) if attribute == "Scenario" else attribute
+    module = Path(place).stem if place.endswith(".py") else place.rpartition(".")[2]
+    own = re.sub(r"[^\w.-]", "_", module) + ("" if attribute == "Scenario" else f".{attribute}")
     return file, f"{option}={with_absolute_file(code)}", f"{family}/{own}"

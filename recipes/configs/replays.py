@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import ctde_kit as ck
+from ctde_kit.errors import UserError
 from ctde_kit.recipes.configs.checks import (
     PATH,
     CheckedConfig,
@@ -30,8 +31,8 @@ class ReplayForm(CheckedConfig):
         """Steps of each item that only warm the hidden state up."""
         return 0
 
-    def build(self, max_steps: int) -> Transitions | Sequences | Episodes:
-        """The form, for episodes of at most ``max_steps``."""
+    def build(self, max_steps: int | None) -> Transitions | Sequences | Episodes:
+        """The form, for episodes of at most ``max_steps``; ``None`` where that is not known."""
         raise NotImplementedError
 
 
@@ -44,7 +45,7 @@ class TransitionForm(ReplayForm):
     1
     """
 
-    def build(self, max_steps: int) -> Transitions:
+    def build(self, max_steps: int | None) -> Transitions:
         return ck.data.Transitions()
 
 
@@ -73,7 +74,7 @@ class SequenceForm(ReplayForm):
     def burn_in_steps(self) -> int:
         return self.burn_in
 
-    def build(self, max_steps: int) -> Sequences:
+    def build(self, max_steps: int | None) -> Sequences:
         return ck.data.Sequences(self.length, self.burn_in)
 
 
@@ -95,8 +96,13 @@ class EpisodeForm(ReplayForm):
         super().__post_init__()
         check_positive(**{"replay.form.max_steps": self.max_steps})
 
-    def build(self, max_steps: int) -> Episodes:
-        return ck.data.Episodes(self.max_steps or max_steps)
+    def build(self, max_steps: int | None) -> Episodes:
+        steps = self.max_steps or max_steps
+        if steps is None:
+            raise UserError(
+                "replay.form.max_steps: how long this task's episodes can be is not known; give it, or task.max_steps"
+            )
+        return ck.data.Episodes(steps)
 
 
 @dataclass
@@ -134,7 +140,7 @@ class ReplayConfig(CheckedConfig):
         check_not_negative(**{"replay.alpha": self.alpha, "replay.beta": self.beta})
         check_choice("replay.stored_on", self.stored_on, ("cpu", "device", "disk"))
 
-    def build(self, *, keys: Sequence[NestedKey], device: str, max_steps: int) -> Replay:
+    def build(self, *, keys: Sequence[NestedKey], device: str, max_steps: int | None) -> Replay:
         return ck.Replay(
             self.form.build(max_steps),
             capacity=self.capacity,

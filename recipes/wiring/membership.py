@@ -105,7 +105,8 @@ class Member:
                 seed=self._episodes_seed, device=resolve_device(self.config.device), episodes=episodes
             )
             episodes_per_env = -(-episodes // env.batch_size[0])
-            compile_steps(env, compile_option(self.config), scores * episodes_per_env * task.episode_steps)
+            steps = scores * episodes_per_env * (task.episode_steps or 0)
+            compile_steps(env, compile_option(self.config), steps)
             return with_transforms(env, TeamSpec.from_env(parts.collector.env), _policy(parts))
 
     def _figures(self, env: EnvBase, parts: Parts, episodes: int) -> dict[str, float]:

@@ -4,18 +4,48 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ctde_kit.modules import TeamPolicy
+from ctde_kit.recipes.wiring.devices import resolve_device
 from ctde_kit.recipes.wiring.evaluating import ABSOLUTE_SEED, EVALUATION_SEED
 from ctde_kit.recipes.wiring.transforms import with_transforms
+from ctde_kit.specs import TeamSpec
 from ctde_kit.training import EvaluationLog, Evaluations, RunDirectory, best_policies, evaluate, reported_metrics
 
 if TYPE_CHECKING:
     from tensordict.nn import TensorDictModuleBase
+    from torchrl.envs import EnvBase
 
-    from ctde_kit import TeamPolicy, TeamSpec
+    from ctde_kit import Parts
     from ctde_kit.recipes.configs.recipe import RecipeConfig
     from ctde_kit.training import Returns
 
 ABSOLUTE_FACTOR = 10
+
+
+def evaluation_env(config: RecipeConfig, parts: Parts, *, episodes: int, seed: int) -> EnvBase:
+    """An env for ``ck.evaluate``, apart from the training env, with the transforms that the policy needs.
+
+    A run evaluates in such an env with ``seed=1_000_000 + config.seed`` and ``episodes=config.evaluation.episodes``.
+    ``ck.evaluate`` with the same ``seed`` and ``episodes`` gives its figures.
+
+    Args:
+        config: of the recipe.
+        parts: what ``config.build()`` gave.
+        episodes: of an evaluation; the env has as many copies as the task plays at once.
+        seed: of the env, which ``ck.evaluate`` seeds once more.
+
+    >>> import ctde_kit as ck
+    >>> from ctde_kit.recipes import GRUNetwork, MAPPOConfig, VmasTask, evaluation_env
+    >>> config = MAPPOConfig(task=VmasTask(n_envs=2, max_steps=5), actor=GRUNetwork())
+    >>> parts = config.build()
+    >>> env = evaluation_env(config, parts, episodes=3, seed=1_000_000)
+    >>> ck.evaluate(env, parts.policy, ["agents"], episodes=3, seed=1_000_000).lengths.tolist()
+    [5, 5, 5]
+    """
+    policy = parts.policy
+    assert isinstance(policy, TeamPolicy)
+    env = config.task.build_evaluation(seed=seed, device=resolve_device(config.device), episodes=episodes)
+    return with_transforms(env, TeamSpec.from_env(parts.collector.env), policy)
 
 
 def run_evaluations(

@@ -10,6 +10,7 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
+import ctde_kit as ck
 from ctde_kit.errors import UserError
 from ctde_kit.keys import GroupKeys
 from ctde_kit.modules import AgentNetwork, MultiAgentMLP, ValueNorm, team_observation, value_critic
@@ -361,3 +362,15 @@ def test_a_teams_advantages_are_normalized_over_steps_whoever_is_dead(normalize:
     padded["collector", "mask"] = torch.tensor([[True, True, True, False]])
     found = advantages(padded, of_team=True, normalize=normalize)
     assert [row[0] for row in found] == pytest.approx([*expected.tolist(), 0.0])
+
+
+def test_a_flattened_batch_is_refused() -> None:
+    env = ck.VmasEnv("navigation", num_envs=3, max_steps=10, seed=0)
+    team = ck.TeamSpec.from_env(env)
+    critic = ck.value_critic(team, team["agents"], ck.MultiAgentMLP)
+    estimator = ck.AdvantageEstimator(critic, team["agents"].keys, gamma=0.9, lmbda=0.9)
+    batch = env.rollout(4)
+    with pytest.raises(UserError, match=r"row 3 of a batch \[12\] does not end, and row 4 has another .*observation"):
+        estimator(batch.reshape(-1))
+    alone = estimator(batch[1].clone())["agents", "value_target"]
+    torch.testing.assert_close(alone, estimator(batch)["agents", "value_target"][1])

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ctde_kit.errors import UserError
-from ctde_kit.recipes import RunOpponent, VmasTask, load, named_task
+from ctde_kit.recipes import EpisodeForm, QMIXConfig, ReplayConfig, RunOpponent, VmasTask, load, named_task
 from ctde_kit.recipes.commands.compare import read_options
 from ctde_kit.recipes.commands.cross_play import _common_task
 from ctde_kit.recipes.commands.running import start
@@ -187,8 +187,8 @@ def test_each_family_trains_from_the_command_line(
     arguments = (f"task.params.{argument}",) if argument else ()
     ended = call_here(own, "mappo", f"task={task}", *arguments, *workers, *SMALL)
     assert ended.returncode == 0, ended.stderr
-    name = {"Scenario": "mine"}.get(task.rpartition(":")[2], task.rpartition(":")[2])
-    assert f"mappo on {task.partition('/')[0]}/{name}, seed 0" in ended.stdout
+    name = task.replace(".py", "").replace(":Scenario", "").replace(":", ".")
+    assert f"mappo on {name}, seed 0" in ended.stdout
     with pytest.raises(UserError, match=r"names code of its own, .*trust=true"):
         load(own / "run")
     loaded = load(own / "run", trust=True)
@@ -235,7 +235,7 @@ def test_a_run_goes_on_from_another_directory(own: Path, tmp_path: Path) -> None
         ("torchrl/own_envs.py:with_a_goal", "writes ('agents', 'goal'), which no network reads; make it part of"),
         (
             "torchrl/own_envs.py:two_groups",
-            "task.groups_compete: torchrl/two_groups has the groups adversary, agent; say true where one loses",
+            "task.groups_compete: torchrl/own_envs.two_groups has the groups adversary, agent; say true",
         ),
         ("torchrl/own_envs.py:failing", "own_envs.py, line 54, and at what the environment needs"),
         ("torchrl/own_envs.py:failing task.params.n_agents=3", "own_envs.py, line 54, and at what the environment"),
@@ -316,3 +316,13 @@ def test_an_environment_of_a_package_needs_no_file_of_options(name: str, option:
 def test_names_of_tasks_are_still_suggested() -> None:
     with pytest.raises(UserError, match=r"did you mean .*pettingzoo/simple_spread"):
         named_task("pettingzoo/simple_spreed")
+
+
+def test_an_own_game_ends_where_it_ends(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(own)
+    task = named_task("pettingzoo/game.py:echo", n_envs=2, n_workers=1)
+    assert task.episode_steps is None
+    with pytest.raises(UserError, match=r"replay\.form\.max_steps: how long this task's episodes can be is not known"):
+        QMIXConfig(task=task, replay=ReplayConfig(form=EpisodeForm())).build()
+    replay = ReplayConfig(form=EpisodeForm(max_steps=40))
+    assert QMIXConfig(task=task, replay=replay, frames_per_batch=80).build().buffer is not None

@@ -94,6 +94,9 @@ def test_a_named_task_is_the_command_lines() -> None:
         named_task("vmas/balanse")
     with pytest.raises(UserError, match=r"n_env: vmas/balance has the options name, n_envs, "):
         named_task("vmas/balance", n_env=7)
+    with pytest.raises(UserError, match=r"n_agents: .*are given as params=\{'n_agents': ...\}"):
+        named_task("vmas/balance", n_agents=3)
+    assert named_task("vmas/navigation", params={"n_agents": 4}).params == {"n_agents": 4, "shared_rew": False}
 
 
 @pytest.mark.parametrize(

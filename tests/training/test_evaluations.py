@@ -19,7 +19,7 @@ from torchrl.envs import EnvBase
 from ctde_kit.envs.vmas import VmasEnv
 from ctde_kit.errors import UserError
 from ctde_kit.modules import RandomActor
-from ctde_kit.recipes import CheckpointConfig, EvaluationConfig, VmasTask
+from ctde_kit.recipes import CheckpointConfig, EvaluationConfig, GRUNetwork, VmasTask, evaluation_env, load
 from ctde_kit.recipes.commands import running
 from ctde_kit.recipes.commands.loading import read_config
 from ctde_kit.recipes.commands.running import resume, start
@@ -203,6 +203,16 @@ def test_every_episode_of_every_evaluation_is_kept(tmp_path: Path) -> None:
     (run / "evaluations.jsonl").write_text("[]\n")
     with pytest.raises(UserError, match=r"evaluations\.jsonl, line 1: expected an episode's record"):
         lines(run)
+
+
+def test_a_loop_of_ones_own_evaluates_as_the_command_does(tmp_path: Path) -> None:
+    config = small_config(evaluation=EvaluationConfig(every_frames=240, episodes=4), actor=GRUNetwork(hidden_size=8))
+    start(config, tmp_path / "run")
+    run, seed = load(tmp_path / "run"), 1_000_000 + config.seed
+    env = evaluation_env(run.config, run.parts, episodes=4, seed=seed)
+    found = evaluate(env, run.policy, ["agents"], episodes=4, seed=seed).metrics()
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert found["return_mean"] == summary["eval/return_mean"]
 
 
 def test_a_resumed_run_keeps_the_evidence_of_one_that_never_stopped(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from ctde_kit.envs.vmas.spawning import limited_spawning
 from ctde_kit.envs.vmas.world_memory import WorldMemory
 from ctde_kit.envs.vmas.world_snapshot import restore, snapshot
 from ctde_kit.envs.vmas.world_state import WorldState
+from ctde_kit.errors import UserError
 from ctde_kit.graph.draws import drawing_from
 from ctde_kit.graph.shortcuts import taking_shortcuts
 from ctde_kit.protocols import StateDict
@@ -80,7 +81,7 @@ class VmasSimulation:
         self.last = self._gather(observations, infos)
         output = self.last.copy()
         for group, numbers in self.groups.items():
-            reward = torch.stack([rewards[i].reshape(self.batch_size[0], 1) for i in numbers], 1)
+            reward = torch.stack([self._per_env(rewards[i], "reward", i) for i in numbers], 1)
             output.set((group, "reward"), _as_float(reward))
         return self._with_done(output, terminated)
 
@@ -137,7 +138,7 @@ class VmasSimulation:
     def _gather(self, observations: list[Observation], infos: list[Infos]) -> TensorDict:
         output = TensorDict({}, batch_size=self.batch_size, device=self.device)
         for group, numbers in self.groups.items():
-            entries: list[Any] = [self._observation(observations[i]) for i in numbers]  # tensors, or all TensorDicts
+            entries: list[Any] = [self._observation(observations[i], i) for i in numbers]  # tensors, or all TensorDicts
             agents = TensorDict(
                 {"observation": torch.stack(entries, 1)}, [*self.batch_size, len(numbers)], device=self.device
             )
@@ -147,12 +148,29 @@ class VmasSimulation:
             output.set(group, agents)
         return output
 
-    def _observation(self, observation: Observation) -> Tensor | TensorDict:
+    def _observation(self, observation: Observation, number: int) -> Tensor | TensorDict:
         """A tensor ``[n_envs, F]``, or a TensorDict of tensors where the scenario gives a dictionary."""
-        if isinstance(observation, Tensor):
-            # Flags and whole numbers, too, as VMAS's own spaces say.
-            return self._with_features(_as_float(observation))
-        return TensorDict({key: self._observation(part) for key, part in observation.items()}, self.batch_size)
+        if isinstance(observation, Mapping):
+            return TensorDict(
+                {key: self._observation(part, number) for key, part in observation.items()}, self.batch_size
+            )
+        n_envs = self.batch_size[0]
+        if not isinstance(observation, Tensor) or observation.shape[:1] != self.batch_size:
+            raise self._misfit("observation", number, f"a tensor [{n_envs}, features]", observation)
+        # Flags and whole numbers, too, as VMAS's own spaces say.
+        return self._with_features(_as_float(observation))
+
+    def _per_env(self, value: object, method: str, number: int | None = None) -> Tensor:
+        """A scenario's value of each env, as ``[n_envs, 1]``."""
+        n_envs = self.batch_size[0]
+        if not isinstance(value, Tensor) or value.numel() != n_envs:
+            raise self._misfit(method, number, f"a tensor [{n_envs}], one value per environment", value)
+        return value.reshape(n_envs, 1)
+
+    def _misfit(self, method: str, number: int | None, expected: str, found: object) -> UserError:
+        shown = f"a tensor {list(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+        of = "" if number is None else f" of agent {self.world.agents[number].name!r}"
+        return UserError(f"scenario {self.name!r}: {method}{of}: expected {expected}, found {shown}; return that")
 
     def _info(self, info: Infos) -> TensorDict:
         entries = {key: self._with_features(value.to(torch.float32)) for key, value in info.items()}
@@ -162,7 +180,7 @@ class VmasSimulation:
         return value.unsqueeze(-1) if value.shape == self.batch_size else value
 
     def _with_done(self, output: TensorDict, terminated: Tensor) -> TensorDict:
-        terminated = terminated.reshape(self.batch_size[0], 1)
+        terminated = self._per_env(terminated, "done")
         truncated = torch.zeros_like(terminated)
         if self.max_steps is not None:
             truncated = self.elapsed >= self.max_steps

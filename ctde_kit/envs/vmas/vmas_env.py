@@ -98,6 +98,9 @@ class VmasEnv(TorchRLVmasEnv):
         **arguments: Any,
     ):
         device = torch.get_default_device() if device is None else torch.device(device)
+        twice = sorted(arguments.keys() & (scenario_kwargs or {}).keys())
+        if twice:
+            raise UserError(f"VmasEnv: {twice[0]!r} is given twice, by name and in scenario_kwargs; give it once")
         arguments = {**(scenario_kwargs or {}), **arguments}
         discrete = {"continuous_actions": continuous_actions, "categorical_actions": categorical_actions}
         built = {"max_steps": max_steps, "info": info, "compile_step": compile_step, **discrete}

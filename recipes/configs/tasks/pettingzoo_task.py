@@ -33,7 +33,7 @@ class PettingZooTask(TaskConfig):
             FILE.py:FUNCTION, which builds one.
         n_workers: processes; null for one per core that may be used.
         worker_timeout: seconds after which a worker that does not come back from one environment is given up.
-        max_steps: steps per episode.
+        max_steps: steps after which an episode is truncated; null for the environment's own limit.
         continuous_actions: for environments that offer both kinds; null for what the recipe needs, else discrete.
         return_state: write the env's global state; null: write it where the env has one.
         infos: names of numbers that the environment reports of its agents, such as success; evaluations keep them.
@@ -51,7 +51,7 @@ class PettingZooTask(TaskConfig):
     env: str = field(default="mpe2/simple_spread_v3", metadata=PATH)
     n_workers: int | None = None
     worker_timeout: float = 60.0
-    max_steps: int = 25
+    max_steps: int | None = None
     continuous_actions: bool | None = None
     return_state: bool | None = None
     infos: list[str] = field(default_factory=list)
@@ -62,7 +62,7 @@ class PettingZooTask(TaskConfig):
         return self.continuous_actions
 
     @property
-    def episode_steps(self) -> int:
+    def episode_steps(self) -> int | None:
         return self.max_steps
 
     def with_actions(self, *, continuous: bool | None) -> PettingZooTask:

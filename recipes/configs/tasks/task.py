@@ -75,8 +75,8 @@ class TaskConfig(CheckedConfig):
         return None
 
     @property
-    def episode_steps(self) -> int:
-        """Steps of the longest episode."""
+    def episode_steps(self) -> int | None:
+        """Steps of the longest episode; ``None`` where only the environment knows."""
         raise NotImplementedError
 
     def with_actions(self, *, continuous: bool | None) -> Self:

@@ -199,3 +199,38 @@ def test_a_class_of_something_else_is_refused() -> None:
         UserError, match="expected a name, or a class or object of VMAS's BaseScenario, found <class 'dict'>"
     ):
         VmasEnv(dict, num_envs=2)
+
+
+class Shapes(Plain):
+    """Gives what a test asks for in place of one method's value."""
+
+    method, value = "", torch.zeros(0)
+
+    def observation(self, agent: Agent) -> torch.Tensor:
+        return self.value if self.method == "observation" and agent.name == "agent_1" else super().observation(agent)
+
+    def reward(self, agent: Agent) -> torch.Tensor:
+        return self.value if self.method == "reward" and agent.name == "agent_1" else super().reward(agent)
+
+    def done(self) -> torch.Tensor:
+        return self.value if self.method == "done" else super().done()
+
+
+@pytest.mark.parametrize(
+    ("method", "value", "message"),
+    [
+        ("reward", torch.zeros(()), r"reward of agent 'agent_1': expected a tensor \[3\], .*, found a tensor \[\]"),
+        ("reward", torch.zeros(4), r"reward of agent 'agent_1': expected a tensor \[3\], .*, found a tensor \[4\]"),
+        ("observation", torch.zeros(4, 2), r"observation of agent 'agent_1': expected a tensor \[3, features\], found"),
+        ("done", torch.zeros(3, 2, dtype=torch.bool), r"done: expected a tensor \[3\], .*, found a tensor \[3, 2\]"),
+    ],
+)
+def test_values_of_other_shapes_are_named(method: str, value: Any, message: str) -> None:
+    scenario = type("Shaped", (Shapes,), {"method": method, "value": value})
+    with pytest.raises(UserError, match=f"scenario 'Shaped': {message}"):
+        VmasEnv(scenario, num_envs=3).rollout(2)
+
+
+def test_an_argument_that_is_given_twice_is_refused() -> None:
+    with pytest.raises(UserError, match="'n_agents' is given twice"):
+        VmasEnv("navigation", num_envs=2, n_agents=3, scenario_kwargs={"n_agents": 2})
