@@ -24,6 +24,7 @@ from ctde_kit.recipes.commands.option_words import in_options
 from ctde_kit.recipes.commands.options import Options, options_of
 from ctde_kit.recipes.commands.schemas import register_schemas
 from ctde_kit.recipes.commands.short_forms import scripted_policies
+from ctde_kit.recipes.commands.sweep_names import fixed_options
 from ctde_kit.recipes.commands.worker_errors import with_place
 from ctde_kit.recipes.configs.choices import CHOICES
 
@@ -107,7 +108,7 @@ def compose_and_run(
             application = GlobalHydra.instance().hydra
             assert application is not None
             if multirun:
-                application.multirun(config_name, job, [*given, "hydra.mode=MULTIRUN"])
+                application.multirun(config_name, job, [*fixed_options(given), *given, "hydra.mode=MULTIRUN"])
             else:
                 application.run(config_name, job, given)
     except MissingConfigException as error:

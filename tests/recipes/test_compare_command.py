@@ -122,4 +122,5 @@ def test_two_runs_of_one_seed_are_refused(runs: Path, tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_fake_run(tmp_path / name, vdn(), (0.0, 1.0))
     result = call_here(tmp_path, "compare", "a", "b", "output=c")
-    assert_one_line(result, "vdn on matrix/climbing, seed 0: it is there twice", program="ctde compare")
+    there = f"it is there twice, {tmp_path / 'a'} and {tmp_path / 'b'}; leave one out"
+    assert_one_line(result, f"vdn on matrix/climbing, seed 0: {there}", program="ctde compare")

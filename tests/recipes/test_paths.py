@@ -69,7 +69,7 @@ def test_jobs_of_a_sweep_get_the_runs_between_the_commas(folder: Path) -> None:
     arguments = ["-m", f"opponents.agent={ALL},other", "hydra.sweep.dir=sweep, of two"]
     result = call_here(folder, "mappo", *SHORT, *arguments)
     assert result.returncode == 0, result.stderr
-    jobs = sorted((folder / "sweep, of two").glob("*_seed_*"))
+    jobs = sorted((folder / "sweep, of two").glob("?_agent_*"))
     assert [read_config(job).opponents["agent"].directory for job in jobs] == [
         str(folder / ALL),
         str(folder / "other"),

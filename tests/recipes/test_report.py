@@ -275,3 +275,15 @@ def test_tables_have_the_order_of_the_figures(tmp_path: Path) -> None:
     seeds_of(tmp_path / "b", "mappo", 4.0)
     tables = written_page(tmp_path)[0].split("## By task")
     assert all(0 < table.index("| mappo |") < table.index("| vdn |") for table in tables)
+
+
+def test_two_runs_of_one_seed_are_named_with_what_differs(tmp_path: Path) -> None:
+    fake_run(tmp_path / "s" / "a", "vdn", (0.0, 1.0), "task=matrix/climbing", "lr=0.01")
+    fake_run(tmp_path / "s" / "b", "vdn", (0.0, 1.0), "task=matrix/climbing", "lr=0.001")
+    result = call_here(tmp_path, "report", "s", "output=r")
+    differing = "s/a and s/b differ in lr (0.01 and 0.001); put variants into directories of their own"
+    assert_one_line(result, f"vdn on matrix/climbing, seed 0: {differing}", program="ctde report")
+    shutil.rmtree(tmp_path / "s" / "b")
+    shutil.copytree(tmp_path / "s" / "a", tmp_path / "s" / "b")
+    result = call_here(tmp_path, "report", "s", "output=r")
+    assert_one_line(result, "seed 0: it is there twice, s/a and s/b; leave one out", program="ctde report")

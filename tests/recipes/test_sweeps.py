@@ -11,6 +11,7 @@ from ctde_kit.recipes import QMIXConfig, RandomOpponent
 from ctde_kit.recipes.commands.arguments import check_arguments
 from ctde_kit.recipes.commands.options import Options
 from ctde_kit.recipes.commands.running import start
+from ctde_kit.recipes.commands.sweep_names import swept_name
 from ctde_kit.recipes.commands.train import final_return
 from tests.recipes.command_line import assert_one_line, call, call_here
 from tests.recipes.small import small_config
@@ -60,6 +61,34 @@ def test_what_belongs_to_hydras_sweepers_is_taken(arguments: list[str]) -> None:
 )
 def test_mistakes_in_a_search_are_one_line(arguments: list[str], message: str, tmp_path: Path) -> None:
     assert_one_line(call_here(tmp_path, "vdn", *arguments), message, program="ctde-vdn")
+
+
+def test_each_directory_has_the_name_of_what_is_swept(tmp_path: Path) -> None:
+    swept = ("seed=0,1", "lr=1e-2,1e-3")
+    result = call_here(tmp_path, "vdn", "-m", *TINY, *swept, "hydra.sweep.dir=sweep")
+    assert result.returncode == 0, result.stderr
+    names = sorted(path.name for path in (tmp_path / "sweep").iterdir() if path.is_dir())
+    assert names == ["0_seed_0_lr_0.01", "1_seed_0_lr_0.001", "2_seed_1_lr_0.01", "3_seed_1_lr_0.001"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        (["task=vmas/balance", "++task.params.n_agents=4"], "task_balance_n_agents_4"),
+        (
+            ["+opponent@opponents.agent=run", "opponents.agent.directory='/a b/it, (1)'"],
+            "opponents.agent_run_agent_it-1",
+        ),
+        (
+            ["actor.hidden_sizes=[64,64]", "critic.network.hidden_sizes=[]"],
+            "actor.hidden_sizes_64-64_critic.network.hidden_sizes_null",
+        ),
+        (["gamma=0.9"], "seed_7"),
+        ([f"task.params.name={'long' * 60}"], f"name_{('long' * 8)[:30]}"),
+    ],
+)
+def test_names_are_valid_and_short(overrides: list[str], name: str) -> None:
+    assert swept_name(overrides, ["gamma"], seed=7) == name
 
 
 @pytest.mark.slow

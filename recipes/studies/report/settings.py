@@ -10,7 +10,7 @@ from typing import Any
 from ctde_kit.errors import UserError
 from ctde_kit.files import JsonObject
 from ctde_kit.recipes.configs.data import KIND
-from ctde_kit.recipes.studies.report.sources import MAY_DIFFER, MAY_DIFFER_IN_TASK, Found, read_sources
+from ctde_kit.recipes.studies.report.sources import MAY_DIFFER, MAY_DIFFER_IN_TASK, Found, flat_options, read_sources
 
 Settings = Mapping[str, Any]  # plain values, of yaml
 
@@ -53,7 +53,15 @@ def _runs(source: Path) -> Iterator[Path]:
 
 
 def _add(single: Found, label: str, found: Found) -> None:
-    """Add the curves, facts and options of one run to ``found``, with ``label`` in place of the run's own label."""
+    """Add the curves, facts and options of one run to ``found``, with ``label`` in place of the run's own label.
+
+    Raises:
+        UserError: where a run of the same setting and seed is there already.
+    """
+    for (task, _, seed), path in single.paths.items():
+        other = found.paths.setdefault((task, label, seed), path)
+        if other != path:
+            raise UserError(f"{label} on {task}, seed {seed}: it is there twice, {other} and {path}; leave one out")
     found.curves += [dataclasses.replace(curve, label=label) for curve in single.curves]
     found.facts += single.facts[:1]
     found.populations = {
@@ -80,7 +88,7 @@ def _check_task(configs: Mapping[Path, Settings]) -> None:
 
 def _labels(configs: Mapping[Path, Settings]) -> dict[Path, str]:
     plain = {
-        run: _flat({name: value for name, value in config.items() if name not in MAY_DIFFER})
+        run: flat_options({name: value for name, value in config.items() if name not in MAY_DIFFER})
         for run, config in configs.items()
     }
     labels: dict[Path, str] = {}
@@ -111,14 +119,6 @@ def _kinds(settings: Settings, name: str) -> tuple[object, ...]:
     """The kinds of the parts that the option ``name`` is in, such as those of ``critic`` and ``critic.network``."""
     places = name.removesuffix(f".{KIND}").split(".")[:-1]
     return tuple(settings.get(".".join([*places[: depth + 1], KIND])) for depth in range(len(places)))
-
-
-def _flat(settings: Settings, place: str = "") -> JsonObject:
-    """``{"critic": {"sees": "state"}}`` as ``{"critic.sees": "state"}``."""
-    flat: JsonObject = {}
-    for name, value in settings.items():
-        flat |= _flat(value, f"{place}{name}.") if isinstance(value, Mapping) else {f"{place}{name}": value}
-    return flat
 
 
 def _text(value: object) -> str:

@@ -22,6 +22,8 @@ from ctde_kit.training.reporting import RunCurve, is_marl_eval, read_marl_eval
 MAY_DIFFER = ("seed", "device", "compile", "threads", "logger", "video", "checkpoint", "evaluation")
 # Runs of one task may differ in these.
 MAY_DIFFER_IN_TASK = ("n_envs", "n_workers", "continuous_actions")
+# How many options errors name.
+SHOWN = 3
 
 
 @dataclass
@@ -35,6 +37,7 @@ class Found:
         configs: all options of each run, by task, label and seed.
         frames_per_second: the speed of training, evaluations not counted, by task, label and seed.
         plans: how far each benchmark is whose output is among the sources.
+        paths: the directory of each run, by task, label and seed.
         populations: by the directory of a population that exchanged critics, how many of its members are here.
     """
 
@@ -44,6 +47,7 @@ class Found:
     configs: dict[tuple[str, str, int], JsonObject] = field(default_factory=dict)
     frames_per_second: dict[tuple[str, str, int], float] = field(default_factory=dict)
     plans: list[PlanProgress] = field(default_factory=list)
+    paths: dict[tuple[str, str, int], Path] = field(default_factory=dict)
     populations: dict[Path, int] = field(default_factory=dict)
 
     def bounds(self, chosen: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
@@ -110,6 +114,9 @@ def _read(source: Path, found: Found, earlier: set[str]) -> Iterator[RunCurve]:
             found.facts.append(json.loads((run / "facts.json").read_text()))
         for curve in map(named, _curves(run, config, summary)):
             key = curve.task, curve.label, curve.seed
+            if key in found.paths:
+                raise _twice(curve, (found.paths[key], found.configs[key]), (run, config))
+            found.paths[key] = run
             found.configs[key] = config
             found.frames_per_second[key] = summary["frames_per_second"]
             yield curve
@@ -155,6 +162,31 @@ def _episodes(run: Path, metric: str) -> dict[int, tuple[float, ...]]:
         for record in read_evaluations(path):
             found.setdefault(record["frames"], []).append(record[metric])
     return {frames: tuple(values) for frames, values in found.items()}
+
+
+def _twice(curve: RunCurve, first: tuple[Path, JsonObject], second: tuple[Path, JsonObject]) -> UserError:
+    """The error for two runs of one task, label and seed: where they are, and in which options they differ."""
+    paths = f"{first[0]} and {second[0]}"
+    ours, theirs = (
+        flat_options({k: v for k, v in config.items() if k not in MAY_DIFFER}) for _, config in (first, second)
+    )
+    differing = [name for name in dict.fromkeys([*ours, *theirs]) if ours.get(name) != theirs.get(name)]
+    if not differing:
+        return UserError(f"{curve.label} on {curve.task}, seed {curve.seed}: it is there twice, {paths}; leave one out")
+    shown = ", ".join(f"{name} ({ours.get(name)} and {theirs.get(name)})" for name in differing[:SHOWN])
+    more = f" and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
+    return UserError(
+        f"{curve.label} on {curve.task}, seed {curve.seed}: {paths} differ in {shown}{more}; put variants into "
+        "directories of their own, LABEL/seed_N, or use `ctde compare`"
+    )
+
+
+def flat_options(options: Mapping[str, object], place: str = "") -> JsonObject:
+    """``{"critic": {"sees": "state"}}`` as ``{"critic.sees": "state"}``."""
+    flat: JsonObject = {}
+    for name, value in options.items():
+        flat |= flat_options(value, f"{place}{name}.") if isinstance(value, Mapping) else {f"{place}{name}": value}
+    return flat
 
 
 def _check_alike(configs: dict[tuple[str, str, int], JsonObject]) -> None:
