@@ -76,8 +76,8 @@ def test_each_directory_has_the_name_of_what_is_swept(tmp_path: Path) -> None:
     [
         (["task=vmas/balance", "++task.params.n_agents=4"], "task_balance_n_agents_4"),
         (
-            ["+opponent@opponents.agent=run", "opponents.agent.directory='/a b/it, (1)'"],
-            "opponents.agent_run_agent_it-1",
+            ["opponents.agent.directory='/a b/it, (1)'"],
+            "agent_it-1",
         ),
         (
             ["actor.hidden_sizes=[64,64]", "critic.network.hidden_sizes=[]"],
