@@ -182,7 +182,7 @@ def print_help(config_name: str, options: Options, overrides: list[str]) -> None
 def _choices(options: Options) -> list[str]:
     """One line for each option that chooses a part: its name, and what it can choose."""
     families = {
-        option: dict.fromkeys(re.sub("/.*", "/*", name) for name in options_of(option.partition("@")[0]))
+        option: dict.fromkeys(re.sub("/.*", "/*", name) for name in options.offered(option))
         for option in options.choices
     }
     # Files of a user's own code, which `task=vmas/FILE.py:NAME` stands for.

@@ -100,8 +100,12 @@ def _checked_choice(program: str, options: Options, option: str, value: str) -> 
     known = options_of(folder)
     values = value.split(",")
     for name in values:
+        offered = options.offered(option)
+        if name in known and name not in offered:
+            one_of = f"one of {', '.join(offered)}" if len(offered) > 1 else offered[0]
+            raise UserError(f"{option}={name}: it does not fit {program}; choose {one_of}, or run another recipe")
         if name not in known and (name != "null" or options.choices[option] is not None):
-            raise UserError(f"{option}={name}: {_no_such_choice(options, option, name, known)}")
+            raise UserError(f"{option}={name}: {_no_such_choice(options, option, name, offered)}")
     return values
 
 
@@ -223,7 +227,7 @@ class _ValueCheck:
         """The error text for an option that does not exist."""
         option = options.choosing(name)
         if option is not None:
-            known = options_of(option.partition("@")[0])
+            known = options.offered(option)
             return f"write {option}={given}" if given in known else f"{option} chooses it: {_listed(known)}"
         inside = [path for path in options.types if path.startswith(f"{name}.")]
         if inside:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import yaml
 
+from ctde_kit.recipes.commands.recipes import RECIPES
 from ctde_kit.recipes.commands.schemas import FOLDERS, SINGLE
 from ctde_kit.recipes.configs.checks import PATH, Declared, field_types
 from ctde_kit.recipes.configs.choices import CHOICES
@@ -33,15 +34,18 @@ class Options:
     Args:
         config: the dataclass of its options.
         choices: by option, such as ``task`` or ``network@actor``, what its file chooses; ``None`` for nothing.
+        critics: the critics that fit the recipe; ``None`` where the command is no recipe with critics.
     """
 
     config: type
     choices: Mapping[str, str | None]
+    critics: tuple[str, ...] | None = None
 
     @classmethod
     def of(cls, config: type, config_name: str) -> Options:
         """The options of the command whose file in ``conf`` is ``config_name``."""
-        return cls(config, dict(_choices(config_name)))
+        recipe = RECIPES.get(config_name)
+        return cls(config, dict(_choices(config_name)), (recipe and recipe.critics) or None)
 
     def with_choices(self, chosen: Mapping[str, str]) -> Options:
         """These options where other things are chosen; a layout or preset chooses, too."""
@@ -49,7 +53,12 @@ class Options:
         for bundle in ("layout", "preset"):
             if choices.get(bundle):
                 choices = {**choices, **dict(_choices(f"{bundle}/{choices[bundle]}")), **chosen}
-        return Options(self.config, choices)
+        return Options(self.config, choices, self.critics)
+
+    def offered(self, option: str) -> list[str]:
+        """What ``option``, such as ``task`` or ``network@actor``, can choose."""
+        found = options_of(option.partition("@")[0])
+        return [name for name in found if name in self.critics] if option == "critic" and self.critics else found
 
     @cached_property
     def types(self) -> dict[str, Declared]:
@@ -92,7 +101,7 @@ class Options:
         if option is None:
             return {}
         folder = option.partition("@")[0]
-        made = {f"{option}={chosen}": dict(_schemas(folder, chosen)).get("") for chosen in options_of(folder)}
+        made = {f"{option}={chosen}": dict(_schemas(folder, chosen)).get("") for chosen in self.offered(option)}
         return {chosen: kind for chosen, kind in made.items() if kind is not None}
 
     def _leaves(self, config: type, path: str) -> Iterator[tuple[str, Declared, bool]]:

@@ -30,6 +30,8 @@ from tests.recipes.command_line import assert_one_line, call_here, composed
         ("mappo", "layout=attention critic.sees=team", "it is an option of critic=agent_state, "),
         ("mappo", "actor=gru", "actor=gru: write network@actor=gru"),
         ("mappo", "critic=gru", "critic=gru: this is its network; write network@critic.network=gru"),
+        ("mappo", "critic=counterfactual", "critic=counterfactual: it does not fit ctde-mappo; choose one of agent_st"),
+        ("mappo", "-m critic=state,counterfactual", "critic=counterfactual: it does not fit ctde-mappo; choose one of"),
         ("mappo", "network@critic=gru", "network@critic=gru: say whose, as in network@critic.network=gru"),
         ("mappo", "network=gruu", "network=gruu: say whose, as in network@actor; there is no such network; did you"),
         ("mappo", "mixer=qmix", "mixer=qmix: ctde-mappo has no mixer to choose; it has task, network@actor, critic"),

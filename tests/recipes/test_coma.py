@@ -236,4 +236,4 @@ def test_mistakes_are_one_line(make: Any, message: str) -> None:
 
 def test_mistakes_on_the_command_line_are_one_line(tmp_path: Path) -> None:
     result = call_here(tmp_path, "coma", "critic=centralized", "total_frames=6000")
-    assert_one_line(result, "expected critic=counterfactual", program="ctde-coma")
+    assert_one_line(result, "it does not fit ctde-coma; choose counterfactual", program="ctde-coma")

@@ -159,7 +159,7 @@ def test_the_command_trains_and_resumes(tmp_path: Path, no_curves: None) -> None
     [
         ("actor.share_params=true", "expected actor.share_params=false"),
         ("network@actor=commnet", "actor.share_params: this recipe sets it, and commnet has no such option"),
-        ("critic=attention", "critic.heads: this recipe sets it, and attention has no such option"),
+        ("critic=attention", "critic=attention: it does not fit ctde-happo; choose one of centralized, state, or"),
     ],
 )
 def test_mistakes_on_the_command_line_are_one_line(option: str, message: str, tmp_path: Path) -> None:

@@ -74,3 +74,9 @@ def test_parts_say_what_sets_several_options_at_once(tmp_path: Path) -> None:
     assert "  preset=matd3  MATD3 (Ackermann et al. 2019), with TD3's numbers (Fujimoto et al. 2018)." in shown
     assert "  layout=attention  Attention over the other agents." in shown
     assert not [line for line in shown if line.endswith("  ")]
+
+
+def test_choices_are_those_that_fit_the_recipe(tmp_path: Path) -> None:
+    for recipe, critics in (("coma", "counterfactual"), ("happo", "centralized, state")):
+        shown = call_here(tmp_path, recipe, "--help").stdout
+        assert [line.split(maxsplit=1)[1] for line in shown.splitlines() if line.startswith("  critic ")] == [critics]

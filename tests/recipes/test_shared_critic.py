@@ -116,11 +116,11 @@ def test_happo_is_refused_from_python() -> None:
 @pytest.mark.parametrize(
     ("recipe", "message"),
     [
-        ("happo", "critic.heads: this recipe sets it, and shared has no such option"),
-        ("coma", "expected critic=counterfactual"),
-        ("iddpg", "expected critic=decentralized"),
-        ("maddpg", "critic=shared: this recipe learns values of joint actions, which the actors' networks do not see"),
-        ("masac", "critic=shared: this recipe learns values of joint actions, which the actors' networks do not see"),
+        ("happo", "it does not fit ctde-happo; choose one of centralized, state, or run another recipe"),
+        ("coma", "it does not fit ctde-coma; choose counterfactual, or run another recipe"),
+        ("iddpg", "it does not fit ctde-iddpg; choose decentralized, or run another recipe"),
+        ("maddpg", "it does not fit ctde-maddpg; choose one of agent_state, attention, centralized, decentralized, "),
+        ("masac", "it does not fit ctde-masac; choose one of agent_state, attention, centralized, decentralized, "),
         ("qmix", "critic=shared: ctde-qmix has no critic"),
     ],
 )
