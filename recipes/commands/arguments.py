@@ -13,6 +13,7 @@ from hydra.errors import HydraException
 from ctde_kit.errors import UserError
 from ctde_kit.recipes.commands.options import CONF, Options, options_of
 from ctde_kit.recipes.commands.short_forms import OPEN
+from ctde_kit.recipes.commands.task_params import param_names
 from ctde_kit.recipes.configs.checks import Declared, field_types, find_misfit
 
 # Several jobs: hydra's flags and its option.
@@ -235,6 +236,9 @@ class _ValueCheck:
         having = options.having(name)
         if having:
             return f"not with what is chosen here; it is an option of {', '.join(having)}"
+        argument = name.removeprefix("task.")
+        if "task.params" in options.types and argument in param_names(options.choices.get("task") or ""):
+            return f"there is no such option; did you mean task.params.{argument}?"
         close = _close(name, list(dict.fromkeys([*options.types, *options.choices, *options.siblings(name)])))
         if close:
             return f"there is no such option; did you mean {' or '.join(close)}?"
