@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -13,13 +12,13 @@ from ctde_kit.errors import UserError
 from ctde_kit.files import JsonObject
 from ctde_kit.modules import TeamPolicy
 from ctde_kit.recipes.commands.loading import check_resumes, read_config
+from ctde_kit.recipes.commands.recording import recording
 from ctde_kit.recipes.commands.run_guard import RunExistsError, guarded_run
 from ctde_kit.recipes.configs.data import no_run, to_data, write_data
 from ctde_kit.recipes.configs.distributed_options import OneProcess, PopulationMember
 from ctde_kit.recipes.configs.own_callbacks import imported
 from ctde_kit.recipes.configs.own_code import code_of, recorded
 from ctde_kit.recipes.configs.recipe import RecipeConfig
-from ctde_kit.recipes.wiring.attending import attention_critics
 from ctde_kit.recipes.wiring.devices import resolve_device
 from ctde_kit.recipes.wiring.logger_checks import check_loggers
 from ctde_kit.recipes.wiring.membership import EXCHANGE, Member, run_name
@@ -28,7 +27,6 @@ from ctde_kit.recipes.wiring.population_directory import POPULATION_FILE
 from ctde_kit.recipes.wiring.run_evaluations import absolute_metric, run_evaluations
 from ctde_kit.recipes.wiring.run_facts import Session
 from ctde_kit.recipes.wiring.saved_runs import ACTORS_FILE, CODE_FILE, SavedRun, as_saved
-from ctde_kit.recipes.wiring.transforms import with_transforms
 from ctde_kit.specs import TeamSpec
 from ctde_kit.training import (
     Callbacks,
@@ -39,11 +37,10 @@ from ctde_kit.training import (
     latest_checkpoint,
     load_parts,
     read_checkpoint,
-    record_episode,
     run,
 )
 from ctde_kit.training.checkpoint import ON_ITERATION
-from ctde_kit.training.reporting import AttentionRecord, beside_frames, plot_attention, shown_returns, write_gif
+from ctde_kit.training.reporting import shown_returns
 from ctde_kit.training.stop_signals import StopSignals
 
 
@@ -214,7 +211,7 @@ def _train(
     evaluations = run_evaluations(config, team, _policy(parts), directory, device)
     closing.callback(evaluations.env.close)
     evaluations.go_on(parts.collector.frames)
-    record = _recording(config, parts, team, directory, evaluations.seed, device, closing)
+    record = recording(config, parts, team, directory, evaluations.seed, device, closing)
     session = Session(config, parts, directory)
     loggers = config.logger.build(directory.path, run_name(config, directory.path))
     settings = Run(
@@ -260,43 +257,6 @@ def _announce(config: RecipeConfig, directory: RunDirectory) -> None:
         multiple = f"the next multiple of frames_per_batch={config.frames_per_batch}"
         print(f"total_frames={config.total_frames}: {collected} frames will be collected, {multiple}")
     print(f"run directory: {directory.path.absolute()}", flush=True)
-
-
-def _recording(
-    config: RecipeConfig,
-    parts: Parts,
-    team: TeamSpec,
-    directory: RunDirectory,
-    seed: int,
-    device: str,
-    closing: ExitStack,
-) -> Callable[[], None] | None:
-    """A function that records a greedy episode: as a video if asked for, and as a plot of what its critics attend to.
-
-    ``None`` where there is neither a video nor an attention critic. A task that cannot be drawn is an error here,
-    before training starts.
-    """
-    critics = attention_critics(parts)
-    if not config.video and not critics:
-        return None
-    env = with_transforms(config.task.build_rendered(seed=seed, device=device, episodes=1), team, _policy(parts))
-    closing.callback(env.close)
-    render = config.task.renderer(env) if config.video else None
-    if config.video and render is None:
-        raise UserError(f"video=true: {config.task.name} has no renderer; leave video=false")
-
-    def record() -> None:
-        attention = AttentionRecord(critics, team) if critics else None
-        frames, _ = record_episode(env, parts.policy, render, seed=seed, watch=attention)
-        if attention is not None:
-            title = f"attention of {config.algorithm}'s critics on {config.task.name}, a greedy episode"
-            plot_attention(attention, directory.plots / "attention.png", title)
-            frames = beside_frames(frames, attention) if frames else frames
-        if config.video:
-            directory.videos.mkdir(exist_ok=True)
-            write_gif(frames, directory.videos / "greedy_episode.gif")
-
-    return record
 
 
 def _print_result(summary: JsonObject, directory: RunDirectory) -> None:

@@ -22,6 +22,7 @@ from ctde_kit.training import evaluate
 from tests.recipes.command_line import assert_one_line, call_here
 from tests.recipes.small import network, small_config
 from tests.recipes.test_evaluate_command import foraging
+from tests.recipes.test_worker_errors import OWN
 
 CONFIGS = {
     "navigation": lambda: small_config("gru", total_frames=60),
@@ -133,6 +134,32 @@ def test_gif_and_mp4_have_the_same_frames(runs: Path) -> None:
 )
 def test_mistakes_are_one_line(arguments: list[str], message: str, runs: Path) -> None:
     assert_one_line(call_here(runs, "watch", *arguments), message, program="ctde watch")
+
+
+TAKES_A_MODE = """
+class Drawn(Gather):
+    def __init__(self, render_mode=None):
+        self.render_mode = render_mode
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("Gather", "gather.py:Gather: to be drawn, the environment must take render_mode in its __init__ (or in the"),
+        ("Drawn", "render: the environment draws nothing; expected one that is built with render_mode='rgb_array' and"),
+    ],
+)
+def test_own_environments_that_cannot_be_drawn_are_told_how(name: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "gather.py").write_text(OWN + TAKES_A_MODE)
+    own = [f"task=pettingzoo/gather.py:{name}", "task.max_steps=5", "task.n_workers=1", "task.n_envs=2"]
+    sizes = ["total_frames=20", "frames_per_batch=20", "minibatch_frames=20", "evaluation.episodes=2", "device=cpu"]
+    refused = call_here(tmp_path, "mappo", *own, *sizes, "video=true", "hydra.run.dir=never")
+    assert_one_line(refused, message, program="ctde-mappo")
+    assert "train" not in refused.stdout
+    ended = call_here(tmp_path, "mappo", *own, *sizes, "critic=attention", "hydra.run.dir=run")
+    assert ended.returncode == 0, ended.stderr
+    assert_one_line(call_here(tmp_path, "watch", "run", "trust=true"), message, program="ctde watch")
 
 
 def test_without_the_writer_of_films_the_extra_is_named(runs: Path) -> None:

@@ -152,7 +152,8 @@ class WorkerPool:
             picture = self._collect([worker])[worker]
         if not isinstance(picture, np.ndarray):
             raise UserError(
-                "render: the environment draws nothing; build it with render_mode='rgb_array', if it has that mode"
+                "render: the environment draws nothing; expected one that is built with render_mode='rgb_array' and "
+                "has a render() that returns a picture, uint8 [H, W, 3]"
             )
         return picture
 

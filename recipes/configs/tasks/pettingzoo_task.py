@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ctde_kit.errors import UserError
 from ctde_kit.files import JsonObject
 from ctde_kit.recipes.configs.checks import PATH
 from ctde_kit.recipes.configs.own_modules import imported, source
@@ -118,7 +119,17 @@ class PettingZooTask(TaskConfig):
 
     def build_rendered(self, *, seed: int, device: str, episodes: int) -> EnvBase:
         drawing = replace(self, params={**self.params, "render_mode": "rgb_array"})
-        return drawing.build_evaluation(seed=seed, device=device, episodes=episodes)
+        try:
+            return drawing.build_evaluation(seed=seed, device=device, episodes=episodes)
+        except UserError as error:
+            # Such as "unexpected keyword argument", or "takes no arguments" of a class without an __init__.
+            if "task.params.render_mode=" not in str(error) or "TypeError" not in str(error):
+                raise
+            raise UserError(
+                f"task.env={self.env}: to be drawn, the environment must take render_mode in its __init__ (or in the "
+                "function that builds it), which is given 'rgb_array', and have a render() that returns a picture, "
+                "uint8 [H, W, 3]; add both, or leave pictures out"
+            ) from error
 
     def renderer(self, env: EnvBase) -> Renderer:
         return worker_renderer(env)

@@ -38,5 +38,5 @@ def test_a_picture_comes_whether_or_not_the_env_says_its_mode(make: Make, mode: 
 def test_an_env_without_pictures_is_said_to_draw_nothing(make: Make, mode: str | None, picture: object) -> None:
     env = make(lambda: Drawing(mode, picture))
     env.reset()
-    with pytest.raises(UserError, match="draws nothing; build it with render_mode='rgb_array'"):
+    with pytest.raises(UserError, match="draws nothing; expected one that is built with render_mode='rgb_array'"):
         env.render_frame()
