@@ -180,6 +180,13 @@ def test_ci_runs_the_readmes_test_command() -> None:
     assert "<!-- test command -->" in (ROOT / ".ci" / "run").read_text()
 
 
+def test_the_readmes_cpu_build_of_torch_is_one_that_pip_keeps() -> None:
+    """A build outside the kit's range would be replaced by the default one."""
+    needed = re.search(r'"(torch[^a-z"]*)"', (ROOT / "pyproject.toml").read_text())
+    assert needed is not None
+    assert f'pip install "{needed[1]}" --index-url' in (ROOT / "README.md").read_text()
+
+
 def test_ci_runs_every_gate_of_nox() -> None:
     gates = re.search(r"sessions = \[(.*?), \"tests\"\]", (ROOT / "noxfile.py").read_text())
     assert gates is not None
