@@ -43,6 +43,9 @@ class Episodes:
         self._open: TensorDictBase | None = None
         self._length = torch.zeros(0, dtype=torch.long)
 
+    def __repr__(self) -> str:
+        return f"Episodes(max_steps={self.max_steps})"
+
     @property
     def frames_per_item(self) -> int:
         """Steps per item, including padding."""

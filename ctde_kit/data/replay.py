@@ -153,8 +153,8 @@ class Replay:
     def _sample(self, n_items: int) -> TensorDictBase:
         if len(self) == 0:
             raise UserError(
-                f"Replay: after {self.frames} frames no item of {self.form.frames_per_item} steps is whole; make it "
-                "shorter, or collect more first (learning_starts)"
+                f"Replay: after {self.frames} frames no item of {self.form.frames_per_item} steps is whole; make the "
+                f"items of {self.form!r} shorter, or collect more first (learning_starts)"
             )
         return self._buffer.sample(n_items).to(self.device)
 

@@ -36,6 +36,9 @@ class Sequences:
         self.length, self.burn_in = length, burn_in
         self._waiting: TensorDictBase | None = None
 
+    def __repr__(self) -> str:
+        return f"Sequences(length={self.length}, burn_in={self.burn_in})"
+
     @property
     def frames_per_item(self) -> int:
         """Steps per item, including the burn-in."""

@@ -22,6 +22,9 @@ class Transitions:
 
     frames_per_item = 1
 
+    def __repr__(self) -> str:
+        return "Transitions()"
+
     def cut(self, batch: TensorDictBase) -> TensorDictBase | None:
         """The items ``[n_envs * T]``."""
         return batch.reshape(-1)

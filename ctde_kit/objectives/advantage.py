@@ -82,6 +82,11 @@ class AdvantageEstimator(nn.Module):
         of_team: bool = False,
     ):
         super().__init__()
+        if not isinstance(keys, GroupKeys):
+            raise UserError(
+                f"AdvantageEstimator: keys={keys!r}: expected GroupKeys; pass those of the group, such as "
+                "team['agents'].keys"
+            )
         # Kept out of the module tree: the critic's parameters belong to the loss.
         self.__dict__["critic"] = critic
         self.keys, self.gamma, self.lmbda = keys, gamma, lmbda

@@ -6,7 +6,7 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import hydra
@@ -21,7 +21,7 @@ from ctde_kit.files import remove_empty
 from ctde_kit.recipes.commands.arguments import HELP, MULTIRUN, several_jobs
 from ctde_kit.recipes.commands.help_text import option_lines
 from ctde_kit.recipes.commands.option_words import in_options
-from ctde_kit.recipes.commands.options import Options, options_of
+from ctde_kit.recipes.commands.options import CONF, Options, options_of
 from ctde_kit.recipes.commands.schemas import register_schemas
 from ctde_kit.recipes.commands.short_forms import scripted_policies
 from ctde_kit.recipes.commands.sweep_names import fixed_options
@@ -44,7 +44,7 @@ def guarded(program: str, run: Callable[[list[str]], None], arguments: list[str]
     try:
         run(arguments)
     except (UserError, NotFiniteError, HydraException, OmegaConfBaseException) as error:
-        print(f"{program}: error: {_one_line(error)}", file=sys.stderr)
+        print(f"{program}: error: {_one_line(error, arguments)}", file=sys.stderr)
         sys.exit(2)
     except WorkerError as error:
         print(f"{program}: error: {with_place(error)}", file=sys.stderr)
@@ -204,8 +204,8 @@ def _unknown_option(error: MissingConfigException) -> UserError:
     return UserError(f"{group}={name}: there is no such {group}; {hint}")
 
 
-def _one_line(error: BaseException) -> str:
-    """An error's message in one line.
+def _one_line(error: BaseException, arguments: Sequence[str] = ()) -> str:
+    """An error's message in one line, as whoever gave these ``arguments`` reads it.
 
     Hydra and OmegaConf spread a mistake over lines and causes; the cause says what was wrong with the value.
     """
@@ -217,8 +217,20 @@ def _one_line(error: BaseException) -> str:
         message = f"{message}: {reason}" if reason not in message else message
     unfit = re.search(r"while composing config: Key '\w+' not in '(\w+)'.*full_key: ([\w.]+)", message)
     if unfit:
-        return f"{unfit[2]}: this recipe sets it, and {_choice(unfit[1])} has no such option; choose another part"
+        setter = _bundle_with(unfit[2], arguments) or "this recipe"
+        return f"{unfit[2]}: {setter} sets it, and {_choice(unfit[1])} has no such option; choose another part"
     return message or type(error).__name__
+
+
+def _bundle_with(option: str, arguments: Sequence[str]) -> str | None:
+    """The argument, such as ``layout=per_agent``, that chooses several options under one name, this one among them."""
+    for argument in arguments:
+        folder, _, name = argument.partition("=")
+        if folder in ("layout", "preset") and name in options_of(folder):
+            settings = OmegaConf.load(CONF / folder / f"{name}.yaml")
+            if OmegaConf.select(settings, option) is not None:
+                return argument
+    return None
 
 
 def _choice(config: str) -> str:

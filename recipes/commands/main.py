@@ -75,6 +75,8 @@ def _command(name: str) -> Command:
         return known[name]
 
     def unknown(arguments: list[str]) -> None:
+        if name == "resume":
+            raise UserError("resume: there is no such command; go on with `ctde RECIPE resume=RUN_DIR`")
         close = difflib.get_close_matches(name, [*RECIPES, *known], n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else "`ctde` lists what there is"
         raise UserError(f"{name}: there is no such command; {hint}")

@@ -91,6 +91,15 @@ OPTION_WORDS: dict[str, dict[str, str]] = {
     "checkpoint": {r"pass algorithm='(\w+)'": r"resume it with ctde-\1"},
 }
 
+# Parts as their repr shows them, in any error.
+SHOWN_PARTS = {
+    r"the items of Sequences\(length=(\d+), burn_in=0\) shorter": r"replay.form.length=\1 smaller",
+    r"the items of Sequences\(length=(\d+), burn_in=(\d+)\) shorter": (
+        r"replay.form.length=\1 or replay.form.burn_in=\2 smaller"
+    ),
+    r"the items of Episodes\(max_steps=(\d+)\) shorter": r"replay.form.max_steps=\1 smaller",
+}
+
 
 def in_options(message: str) -> str:
     """An error's ``message`` with options of the command line in place of the library's arguments.
@@ -102,4 +111,6 @@ def in_options(message: str) -> str:
         if message.startswith(beginning):
             for pattern, option in words.items():
                 message = re.sub(pattern, option, message)
+    for pattern, option in SHOWN_PARTS.items():
+        message = re.sub(pattern, option, message)
     return message

@@ -41,6 +41,8 @@ def with_own_task(arguments: list[str]) -> list[str]:
         if option == "task" and ":" in value:
             file, code, name = _chosen(argument, value)
             found += [f"task={file}", code, *([] if "task.name" in given else [f"task.name={name}"])]
+        elif option == "task" and value.endswith(".py"):
+            raise _without_a_name(argument, value)
         elif option == "task" and (packaged := PACKAGED.fullmatch(value)):
             family, env = [part for part in packaged.groups() if part]
             file, place = FAMILIES[family]
@@ -48,6 +50,15 @@ def with_own_task(arguments: list[str]) -> list[str]:
         else:
             found.append(argument)
     return found
+
+
+def _without_a_name(argument: str, value: str) -> UserError:
+    family = value.partition("/")[0]
+    if family not in FAMILIES or family == "lbf":
+        kinds = f"task=vmas/{value}:CLASS or task=pettingzoo/{value}:FUNCTION"
+        return UserError(f"{argument}: name its kind and the class or function in it, {kinds}")
+    what = "CLASS" if family == "vmas" else "FUNCTION"
+    return UserError(f"{argument}: name the {what.lower()} in it, {argument}:{what}")
 
 
 def _chosen(argument: str, value: str) -> tuple[str, str, str]:

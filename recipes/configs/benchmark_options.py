@@ -70,7 +70,8 @@ class BenchmarkOptions:
         """Raise ``UserError`` if an option is missing, or if a run is given what the benchmark itself sets."""
         for name, example in (("recipes", "mappo,qmix"), ("tasks", "vmas/navigation"), ("output", "DIR")):
             if not getattr(self, name):
-                raise UserError(f"{name}: nothing is given; say {name}={example}, or choose a benchmark")
+                or_else = "" if name == "output" else ", or choose a benchmark"
+                raise UserError(f"{name}: nothing is given; say {name}={example}{or_else}")
         lines = [*self.recipes.values(), *self.tasks.values(), self.options]
         for option in [option for line in lines for option in line if "=" in option]:
             name = option.partition("=")[0]

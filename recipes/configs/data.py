@@ -104,6 +104,7 @@ def no_run(directory: Path, named: str, others: Sequence[str] = (), file: str = 
         file: the file that a run would have there.
     """
     found = f"it is no run directory, it has no {file}" if directory.is_dir() else "there is no such directory"
+    found = "it is a file, and no run directory" if directory.is_file() else found
     also = f", nor is it one of {', '.join(others)}" if others else ""
     parent = directory.parent
     beside = [path.name for path in parent.iterdir() if path.is_dir()] if parent.is_dir() else []

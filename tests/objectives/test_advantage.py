@@ -374,3 +374,12 @@ def test_a_flattened_batch_is_refused() -> None:
         estimator(batch.reshape(-1))
     alone = estimator(batch[1].clone())["agents", "value_target"]
     torch.testing.assert_close(alone, estimator(batch)["agents", "value_target"][1])
+
+
+def test_keys_that_are_a_groups_name_are_refused() -> None:
+    critic = value_critic(TEAM, GROUP, make_network(False))
+    keys: Any = "agents"
+    with pytest.raises(
+        UserError, match=r"keys='agents': expected GroupKeys; pass those of the group, such as team\['ag"
+    ):
+        AdvantageEstimator(critic, keys, gamma=0.9, lmbda=0.9)

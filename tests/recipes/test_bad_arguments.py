@@ -62,6 +62,17 @@ from tests.recipes.command_line import assert_one_line, call_here, composed
         ("cross-play", "episodes=3", "expected policies for two groups, as in ctde cross-play adversary=[RUN_DIR,"),
         ("recipes", "mappo", "mappo: `ctde recipes` takes no argument"),
         ("parts", "critic", "critic: `ctde parts` takes no argument"),
+        ("mappo", "task=vmas/vm.py", "task=vmas/vm.py: name the class in it, task=vmas/vm.py:CLASS"),
+        (
+            "mappo",
+            "task=vm.py",
+            "name its kind and the class or function in it, task=vmas/vm.py:CLASS or task=pettingzo",
+        ),
+        ("describe", "task=pettingzoo/vm.py", "name the function in it, task=pettingzoo/vm.py:FUNCTION"),
+        ("mappo", "layout=per_agent critic=attention", "critic.heads: layout=per_agent sets it, and attention has no"),
+        ("benchmark", "benchmark=matrix", "output: nothing is given; say output=DIR"),
+        ("benchmark", "output=b", "recipes: nothing is given; say recipes=mappo,qmix, or choose a benchmark"),
+        ("compare", "nothere output=c", "nothere: there is no such directory; give directories that runs printed"),
         ("mappo", "~seed", "~seed: an option cannot be removed"),
         ("mappo", "actor=null", "actor=null: network@actor chooses it: bicnet, "),
         ("mappo", "actor=1", "actor=1: network@actor chooses it: bicnet, "),
@@ -129,3 +140,17 @@ def test_options_of_a_chosen_part_are_known() -> None:
         ("mappo", "-m network@actor=gru,commnet actor.hidden_size=8,16 lr=1e-3,2 seed=range(3)"),
     ):
         check_arguments(f"ctde-{recipe}", Options.of(RECIPES[recipe].config, recipe), line.split())
+
+
+def test_a_file_is_not_said_to_be_missing(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("")
+    for program in ("evaluate", "watch", "export", "doctor"):
+        result = call_here(tmp_path, program, "mine.py")
+        assert_one_line(result, "mine.py: it is a file, and no run directory; give the", program=f"ctde {program}")
+    result = call_here(tmp_path, "compare", "mine.py", "output=c")
+    assert_one_line(result, "mine.py: it is a file; give directories that runs printed", program="ctde compare")
+
+
+def test_resume_is_no_command(tmp_path: Path) -> None:
+    result = call_here(tmp_path, "resume", "run")
+    assert_one_line(result, "resume: there is no such command; go on with `ctde RECIPE resume=RUN_DIR`", program="ctde")

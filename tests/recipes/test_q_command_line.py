@@ -81,7 +81,14 @@ def test_matrix_games_are_tasks(task: str, tmp_path: Path) -> None:
         ),
         (
             ["task=memory/recall", "replay=sequences", "replay.form.length=50", "frames_per_batch=600"],
-            "no item of 50 steps is whole",
+            "no item of 50 steps is whole; make replay.form.length=50 smaller, or raise learning_starts",
+        ),
+        (
+            [
+                *("task=memory/recall", "network@actor=gru", "frames_per_batch=600"),
+                *("replay=sequences", "replay.form.length=50", "replay.form.burn_in=4"),
+            ],
+            "no item of 54 steps is whole; make replay.form.length=50 or replay.form.burn_in=4 smaller",
         ),
         (
             ["task=memory/recall", "replay.stored_on=disk", "replay.capacity=10000000000000"],

@@ -45,7 +45,8 @@ def read_by_settings(sources: Sequence[Path], read: Callable[[Path], JsonObject]
 
 def _runs(source: Path) -> Iterator[Path]:
     if not source.is_dir():
-        raise UserError(f"{source}: there is no such directory")
+        found = "it is a file" if source.is_file() else "there is no such directory"
+        raise UserError(f"{source}: {found}; give directories that runs printed, or that hold such directories")
     runs = sorted(path.parent for path in source.rglob("config.yaml"))
     if not runs:
         raise UserError(f"{source}: it holds no run (there is no config.yaml); give directories that runs printed")
