@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from ctde_kit.errors import UserError
@@ -42,8 +43,14 @@ Example
   ctde mappo task=vmas/navigation total_frames=300000 video=true
 """
 PACKAGES = ("ctde_kit", "torch", "torchrl", "tensordict", "vmas")
-# By the beginning of a task's name, the extra that it needs.
-EXTRAS = {"lbf/": "lbf", "rware/": "rware", "smax/": "smax", "mamujoco/": "mamujoco", "pettingzoo/multiwalker": "sisl"}
+# By the beginning of a task's name, the extra that it needs, and the modules that the extra brings.
+EXTRAS = {
+    "lbf/": ("lbf", ("lbforaging",)),
+    "rware/": ("rware", ("rware",)),
+    "smax/": ("smax", ("jaxmarl",)),
+    "mamujoco/": ("mamujoco", ("gymnasium_robotics",)),
+    "pettingzoo/multiwalker": ("sisl", ("Box2D", "pygame")),
+}
 # The option that chooses from a folder, where it is not the folder's own name.
 OPTIONS = {
     "network": "network@actor",
@@ -85,11 +92,19 @@ def tasks(arguments: list[str]) -> None:
     named = [name for name in options_of("task") if not name.startswith("own/")]
     width = max(map(len, named))
     for name in named:
-        extra = next((extra for beginning, extra in EXTRAS.items() if name.startswith(beginning)), None)
+        extra = _missing_extra(name)
         print(f"task={name}" if extra is None else f'task={name:{width}}  needs pip install "ctde-kit[{extra}]"')
     print("task=vmas/FILE.py:CLASS, task=pettingzoo/FILE.py:FUNCTION, task=torchrl/FILE.py:FUNCTION: your own")
     print("task=pettingzoo/PACKAGE/MODULE, task=lbf/ID: any environment of a package (pettingzoo/sisl/pursuit_v5)")
     print("`ctde tasks NAME` shows a task's options, groups and sizes")
+
+
+def _missing_extra(task: str) -> str | None:
+    """The extra that a task needs and that is not installed; nothing is imported to find out."""
+    for beginning, (extra, modules) in EXTRAS.items():
+        if task.startswith(beginning) and any(find_spec(module) is None for module in modules):
+            return extra
+    return None
 
 
 def _describe(name: str) -> None:

@@ -8,6 +8,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -28,6 +29,7 @@ from ctde_kit.recipes import (
     VmasTask,
     named_task,
 )
+from ctde_kit.recipes.commands import catalog
 from ctde_kit.recipes.commands.options import options_of
 from tests.recipes.command_line import call_here, composed
 
@@ -169,11 +171,14 @@ def test_a_task_is_shown_with_its_sizes(tmp_path: Path) -> None:
 
 
 def test_the_list_says_which_tasks_need_an_extra_and_there_is_a_version(tmp_path: Path) -> None:
-    shown = call_here(tmp_path, "tasks").stdout.splitlines()
+    with mock.patch.object(catalog, "find_spec", return_value=None):
+        shown = call_here(tmp_path, "tasks").stdout.splitlines()
     extras = {line.split()[0]: line for line in shown if "needs pip install" in line}
     assert 'pip install "ctde-kit[lbf]"' in extras["task=lbf/foraging_8x8_2p_2f_coop"]
     assert 'pip install "ctde-kit[sisl]"' in extras["task=pettingzoo/multiwalker"]
     assert not [line for line in extras if line.startswith(("task=vmas/", "task=matrix/"))]
+    with mock.patch.object(catalog, "find_spec", return_value=object()):
+        assert "needs pip install" not in call_here(tmp_path, "tasks").stdout
     versions = dict(line.split() for line in call_here(tmp_path, "--version").stdout.splitlines())
     assert list(versions) == ["ctde_kit", "torch", "torchrl", "tensordict", "vmas"]
 
