@@ -91,6 +91,6 @@ def _choices(case: PolicyCase, action: Tensor, mask: Tensor) -> Tensor:
     sizes = _sizes(case, mask)
     if len(sizes) != action.shape[-1]:
         raise NotApplicable(
-            f"several choices per agent: give an env as data, whose spec of {case.names['action']} has their sizes"
+            f"several choices per agent: give env, whose spec of {case.names['action']} has their sizes"
         )
     return torch.cat([one_hot(action[..., k], n) for k, n in enumerate(sizes)], -1)

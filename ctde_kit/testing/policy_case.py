@@ -33,6 +33,7 @@ class PolicyCase:
         names: where the entries are.
         decentralized: whether each agent must act on its own data alone; ``None``: unless the policy says otherwise.
         steps: how many steps an env is rolled out for.
+        env: whose spec says which actions it takes, where ``data`` are a batch.
     """
 
     def __init__(
@@ -42,11 +43,12 @@ class PolicyCase:
         names: EntryNames,
         decentralized: bool | None,
         steps: int,
+        env: EnvBase | None = None,
     ):
         self.policy, self.names = policy, names
-        self.action_spec: TensorSpec | None = None
+        acted_in = data if isinstance(data, EnvBase) else env
+        self.action_spec: TensorSpec | None = None if acted_in is None else acted_in.full_action_spec[names["action"]]
         if isinstance(data, EnvBase):
-            self.action_spec = data.full_action_spec[names["action"]]
             with torch.no_grad(), set_exploration_type(ExplorationType.RANDOM):
                 collected: TensorDictBase = data.rollout(steps, policy, break_when_any_done=False)
         else:

@@ -34,6 +34,7 @@ def check_policy(
     *,
     group: str | None = "agents",
     keys: Keys | None = None,
+    env: EnvBase | None = None,
     decentralized: bool | None = None,
     steps: int = 20,
     raises: bool = True,
@@ -47,6 +48,7 @@ def check_policy(
         data: an env whose actions the policy writes, or a batch ``[*B, T]`` that was collected with the policy.
         group: the group's name; ``None`` for a single agent, whose entries are at the root.
         keys: entries that stand elsewhere than at ``(group, name)``, such as ``{"action": ("agents", "move")}``.
+        env: where ``data`` are a batch, the env whose spec says which actions it takes.
         decentralized: whether each agent must act on its own data alone; ``None``: unless the policy's attribute
             ``decentralized`` says that it does not.
         steps: how many steps an env is rolled out for.
@@ -65,5 +67,5 @@ def check_policy(
     "4 agents, no output moves with another agent's data"
     """
     with drawing_from(0):
-        case = PolicyCase(policy, data, EntryNames(group, keys), decentralized, steps)
+        case = PolicyCase(policy, data, EntryNames(group, keys), decentralized, steps, env)
     return examine(f"check_policy: {type(policy).__name__}", POLICY_RULES, case, raises)

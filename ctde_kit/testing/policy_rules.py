@@ -155,7 +155,7 @@ def actions_in_spec(case: PolicyCase) -> str:
     """Sampled and greedy actions are what the env takes."""
     spec = case.action_spec
     if spec is None:
-        raise NotApplicable("give an env as data, whose spec says what it takes")
+        raise NotApplicable("give env, whose spec says what it takes")
     batch = spec.shape[: case.data.ndim - 1]
     for greedy in (True, False):
         action = case.act(case.inputs(*batch), greedy=greedy).get(case.names["action"])

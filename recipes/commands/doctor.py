@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tensordict import TensorDictBase
 
     from ctde_kit import Parts, TeamSpec
-    from ctde_kit.testing import Report
+    from ctde_kit.testing import Finding, Report
 
 HELP = """\
 ctde doctor: check a task's environment, or every part of a run, against the rules of multi-agent learning.
@@ -82,7 +82,24 @@ def _check_no_task(run: str) -> None:
 def examine_env(task: TaskConfig) -> Report:
     """What the rules of envs say of a task's environment."""
     limit = task.max_steps if isinstance(task, (VmasTask, PettingZooTask, LbfTask, SmaxTask)) else None
-    return ck.testing.check_env(lambda: task.build(seed=0, device="cpu", n_envs=N_ENVS), max_steps=limit, raises=False)
+    report = ck.testing.check_env(
+        lambda: task.build(seed=0, device="cpu", n_envs=N_ENVS), max_steps=limit, raises=False
+    )
+    findings = [dataclasses.replace(finding, figure=_in_words_of(task, finding)) for finding in report.findings]
+    return dataclasses.replace(report, findings=tuple(findings))
+
+
+def _in_words_of(task: TaskConfig, finding: Finding) -> str:
+    """A finding's figure; where a rule was skipped for want of an argument, why the command gives none."""
+    if finding.verdict != "skipped":
+        return finding.figure
+    if finding.rule == "unseeded_copies":
+        return "a run seeds every environment that it builds"
+    if finding.figure.startswith("no time limit is known") and task.episode_steps is not None:
+        return f"episodes end by themselves, after up to {task.episode_steps} steps; there is no time limit"
+    return finding.figure.replace("give max_steps, or more steps", "give task.max_steps").replace(
+        "give max_steps", "give task.max_steps"
+    )
 
 
 def examine_run(directory: Path, *, trust: bool = False) -> Iterator[Report]:
@@ -113,7 +130,7 @@ def _examine_parts(parts: Any, frames_per_batch: int) -> Iterator[Report]:
     team = ck.TeamSpec.from_env(parts.collector.env)
     fresh = _rollout(parts.collector, parts.policy, frames_per_batch)
     for name, actor in parts.policy.learners.items():
-        yield ck.testing.check_policy(actor, fresh, group=name, raises=False)
+        yield ck.testing.check_policy(actor, fresh, group=name, env=parts.collector.env, raises=False)
         roots = fresh[:, 0].select(*actor.in_keys, strict=False)
         yield ck.testing.check_state(actor, lambda part, roots=roots: part(roots.clone()), raises=False)
     if isinstance(parts.update, ck.training.CriticThenActor):

@@ -40,6 +40,14 @@ def test_a_task_that_breaks_no_rule(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown.endswith("no rule is broken\n")
 
 
+def test_skipped_rules_ask_for_nothing_that_the_command_cannot_be_given(capsys: pytest.CaptureFixture[str]) -> None:
+    assert doctor("task=communication/cue") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "skipped episodes end by themselves, after up to 4 steps; there is no time limit A time limit" in shown
+    assert "unseeded_copies skipped a run seeds every environment that it builds" in shown
+    assert "give " not in shown
+
+
 def test_a_broken_rule_is_exit_code_1(capsys: pytest.CaptureFixture[str]) -> None:
     with mock.patch.object(VmasTask, "build", return_value=WalkEnv(fault="limit terminates")):
         assert doctor("task=vmas/navigation", "task.max_steps=6") == 1
@@ -71,6 +79,7 @@ def test_a_run_is_examined_as_its_checkpoint_left_it(tmp_path: Path, capsys: pyt
         "check_policy_gradient_loss: MAPPOLoss",
     ]
     assert "after 6 steps, the time limit" in shown
+    assert "greedy and sampled actions [4, 3, 2]" in shown
     assert "first ratios 1, off by" in shown
 
 
