@@ -24,7 +24,8 @@ Arguments
   output      the directory of the page; one that is there already is written anew
 
 Runs that differ in their seed alone are one curve, named after the recipe and the options in which the recipe's runs
-differ. Runs that have not ended are left out, and named. Several tasks on one page: `ctde report`.
+differ. Runs that have not ended are left out, and named. What else a reader of the figures must know is printed, too.
+Several tasks on one page: `ctde report`.
 """
 
 
@@ -53,14 +54,16 @@ def compare(arguments: list[str]) -> None:
 
     found = read_by_settings(sources, read_options)
     try:
-        paths, tables = write_comparison(found, Path(outputs[-1]), command=" ".join([PROGRAM, *arguments]))
+        written = write_comparison(found, Path(outputs[-1]), command=" ".join([PROGRAM, *arguments]))
     except OSError as error:
         raise UserError(f"output={outputs[-1]} cannot be written ({error.strerror}); choose another") from error
-    for task, of_task in tables.items():
+    for sentence in written.caveats:
+        print(sentence.replace("`", ""))
+    for task, of_task in written.tables.items():
         print(task)
         for table in of_task:
             _print(table)
-    for path in paths:
+    for path in written.paths:
         print(f"  {path}")
 
 

@@ -11,7 +11,7 @@ from ctde_kit.errors import UserError
 from ctde_kit.files import JsonObject
 from ctde_kit.recipes.commands.run_arguments import read_arguments
 from ctde_kit.recipes.configs.data import to_data
-from ctde_kit.recipes.configs.policy_options import EvaluateConfig, PolicyOptions
+from ctde_kit.recipes.configs.policy_options import TRAINED, EvaluateConfig, PolicyOptions
 
 if TYPE_CHECKING:
     from ctde_kit.recipes.wiring.saved_policies import Stage
@@ -95,8 +95,10 @@ def _episodes(returns: Returns, stage: Stage) -> list[JsonObject]:
 
 def _print(content: JsonObject) -> None:
     agents = ", ".join(f"{count} {group}" for group, count in content["agents"].items())
+    # What acts in place of the trained policy has learned from no frames.
+    trained = f" at {content['frames']} frames" if content["policy"] in TRAINED else ""
     print(
-        f"{content['run']}: {content['policy']} policy at {content['frames']} frames, {content['eval/episodes']} "
+        f"{content['run']}: {content['policy']} policy{trained}, {content['eval/episodes']} "
         f"episodes of {content['task']['name']} ({agents}), seed {content['seed']}"
     )
     figures = content["figures"]

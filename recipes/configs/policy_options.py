@@ -8,7 +8,9 @@ from ctde_kit.errors import UserError
 from ctde_kit.recipes.configs.checks import check_choice, check_positive
 from ctde_kit.recipes.configs.opponents import OpponentConfig
 
-POLICIES = ("greedy", "sampled", "random", "zero", "heuristic")
+# Ways to act of the policy that was trained, and all that may act.
+TRAINED = ("greedy", "sampled")
+POLICIES = (*TRAINED, "random", "zero", "heuristic")
 LAST = "last"
 MOST_EPISODES = 1_000_000
 

@@ -124,3 +124,13 @@ def test_two_runs_of_one_seed_are_refused(runs: Path, tmp_path: Path) -> None:
     result = call_here(tmp_path, "compare", "a", "b", "output=c")
     there = f"it is there twice, {tmp_path / 'a'} and {tmp_path / 'b'}; leave one out"
     assert_one_line(result, f"vdn on matrix/climbing, seed 0: {there}", program="ctde compare")
+
+
+def test_members_of_a_population_are_said_to_have_exchanged_critics(tmp_path: Path) -> None:
+    for rank in range(2):
+        write_fake_run(tmp_path / "p" / "members" / str(rank), vdn(seed=rank), (0.0, 1.0 + rank))
+    assert "population" not in call_here(tmp_path, "compare", "p", "output=c").stdout
+    (tmp_path / "p" / "exchanges.jsonl").write_text("{}\n")
+    printed = call_here(tmp_path, "compare", "p", "output=c").stdout
+    assert "the 2 runs are members of one population, which exchanged critics, and no independent seeds" in printed
+    assert printed.count("members of one population") == 1

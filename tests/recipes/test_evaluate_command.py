@@ -125,6 +125,12 @@ def test_policies_in_place_of_the_trained_one(runs: Path, tmp_path: Path) -> Non
     assert returns["heuristic"]["eval/return_mean"] > returns["zero"]["eval/return_mean"] + 1
 
 
+def test_a_policy_that_was_not_trained_has_no_frames(runs: Path, tmp_path: Path) -> None:
+    for policy, head in (("random", "random policy, 2 episodes of"), ("greedy", "greedy policy at 240 frames, 2 epis")):
+        shown = call_here(runs, "evaluate", "mappo", f"policy={policy}", "episodes=2", f"output={tmp_path}/{policy}")
+        assert head in shown.stdout
+
+
 def test_another_checkpoint_is_another_policy(runs: Path) -> None:
     contents = [evaluated(runs, "mappo", f"checkpoint={c}", output=f"c{c}.json") for c in ("180", "240", "last")]
     assert [content["frames"] for content in contents] == [180, 240, 240]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,8 +24,22 @@ from ctde_kit.training.reporting import (
 NAME = "compare"
 
 
-def write_comparison(found: Found, output: Path, *, command: str) -> tuple[list[Path], dict[str, list[Table]]]:
-    """Write ``compare.html`` and ``compare.md`` with its pictures; returns their paths, and the tables of each task.
+class Written(NamedTuple):
+    """A page that is written.
+
+    Args:
+        paths: of its files.
+        tables: of each task.
+        caveats: sentences on what the reader of the figures must know.
+    """
+
+    paths: list[Path]
+    tables: dict[str, list[Table]]
+    caveats: list[str]
+
+
+def write_comparison(found: Found, output: Path, *, command: str) -> Written:
+    """Write ``compare.html`` and ``compare.md`` with its pictures.
 
     Args:
         found: the runs, all of one task. Where groups compete, each group's return counts as a task of its own.
@@ -35,10 +50,11 @@ def write_comparison(found: Found, output: Path, *, command: str) -> tuple[list[
     output.mkdir(parents=True, exist_ok=True)
     picture = plot_tasks(comparison, output / "curves.png")
     caption = "Return over frames and, where it was kept, below over minutes, evaluations included; bands over seeds."
+    caveats = [*run_caveats(comparison, found), *frame_caveats(comparison)]
     blocks: list[Block] = [
         Heading(", ".join(comparison.labels), 1),
         Paragraph(introduction(comparison, "curve")),
-        *bullets([*run_caveats(comparison, found), *frame_caveats(comparison)]),
+        *bullets(caveats),
         Picture(picture.name, caption),
     ]
     tables: dict[str, list[Table]] = {}
@@ -55,7 +71,7 @@ def write_comparison(found: Found, output: Path, *, command: str) -> tuple[list[
             ]
             tables[task].append(table)
     blocks += how_it_was_made(comparison, found, command)
-    return write_document(blocks, output, NAME), tables
+    return Written(write_document(blocks, output, NAME), tables, caveats)
 
 
 def _improvement(comparison: Comparison, task: str) -> dict[tuple[str, str], Estimate]:
