@@ -7,6 +7,7 @@ from typing import cast
 import torch
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
+from tensordict.utils import NestedKey
 from torch import Tensor, nn
 
 from ctde_kit.entries import agent_flags, check_same_shape, valid_agents
@@ -167,12 +168,17 @@ class AdvantageEstimator(nn.Module):
 
     def _check_one_env(self, steps: TensorDictBase) -> None:
         """Raise ``UserError`` unless each step of ``[T]`` that does not end goes on in the next row."""
-        goes_on = ~steps.get(next_key(DONE)).reshape(len(steps), -1).any(-1)[:-1]
-        for key in self.critic.in_keys:
+        goes_on = ~steps.get(next_key(DONE)).flatten(1).any(-1)[:-1]
+        padding = steps.get(PADDING_MASK, None)
+        if padding is not None:
+            goes_on &= padding[1:]
+        keys: list[NestedKey] = self.critic.in_keys
+        for key in keys:
             now, later = steps.get(key, None), steps.get(next_key(key), None)
             if now is None or later is None:
                 continue
-            differs = (later[:-1] != now[1:]).reshape(len(goes_on), -1).any(-1) & goes_on
+            now, later = now[1:].flatten(1), later[:-1].flatten(1)
+            differs = ((later != now) & ~(later.isnan() & now.isnan())).any(-1) & goes_on
             if differs.any():
                 row = int(differs.nonzero()[0])
                 raise UserError(

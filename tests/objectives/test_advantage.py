@@ -383,3 +383,17 @@ def test_keys_that_are_a_groups_name_are_refused() -> None:
         UserError, match=r"keys='agents': expected GroupKeys; pass those of the group, such as team\['ag"
     ):
         AdvantageEstimator(critic, keys, gamma=0.9, lmbda=0.9)
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_the_steps_of_one_env_are_taken(steps: int) -> None:
+    env = ck.VmasEnv("navigation", num_envs=2, max_steps=3, seed=0)
+    team = ck.TeamSpec.from_env(env)
+    estimator = ck.AdvantageEstimator(
+        ck.value_critic(team, team["agents"], ck.MultiAgentMLP), team["agents"].keys, gamma=0.9, lmbda=0.9
+    )
+    batch = env.rollout(steps, break_when_any_done=False)[0].clone()
+    assert estimator(batch)["agents", "advantage"].shape == (steps, 4, 1)
+    padded = torch.cat([batch, torch.zeros_like(batch)])
+    padded["collector", "mask"] = torch.arange(2 * steps) < steps
+    estimator(padded)
