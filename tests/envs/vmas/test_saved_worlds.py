@@ -113,7 +113,7 @@ def holding(value: object) -> VmasEnv:
         {0: "zero", "0": "text"},
         (1, ("a", None, 2.5, 1j, b"x")),
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_values_of_all_kinds_go_through_a_file(value: object) -> None:
     env, other = holding(value), holding(value)
@@ -128,7 +128,9 @@ class Text(str):
 
 
 @pytest.mark.parametrize(
-    "value", [np.str_("a"), Text("a"), {Phase.FIRST}, functools.partial(max, torch.zeros(2)), {object(): 1}], ids=repr
+    "value",
+    [np.str_("a"), Text("a"), {Phase.FIRST}, functools.partial(max, torch.zeros(2)), {object(): 1}],
+    ids=["numpy's text", "text", "a set of members", "a partial function", "a key that is an object"],
 )
 def test_what_a_file_cannot_hold_is_named(value: object) -> None:
     env = holding(value)
