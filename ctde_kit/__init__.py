@@ -123,5 +123,5 @@ __getattr__, __dir__ = lazy_face(
     __name__,
     {name: f"ctde_kit.{name}" for name in _PACKAGES}
     | {name: module for module, names in _NAMES.items() for name in names},
-    _PACKAGES,
+    (*_PACKAGES, "recipes"),
 )

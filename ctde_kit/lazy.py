@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 
 def lazy_face(
@@ -34,8 +36,15 @@ def lazy_face(
 
 
 def _hint(package: str, name: str, names: Mapping[str, str], packages: Sequence[str]) -> str:
-    if name.startswith("_"):  # asked for by tools, of any module
+    # Tools ask any module for such names, and `from package import module` for those of modules.
+    if name.startswith("_") or importlib.util.find_spec(f"{package}.{name}") is not None:
         return ""
-    places = [one for one in packages if hasattr(importlib.import_module(f"{package}.{one}"), name)]
+    places = [one for one in packages if f'"{name}"' in _source(f"{package}.{one}")]
     found = [f"{package}.{one}.{name}" for one in places] or difflib.get_close_matches(name, names, n=1, cutoff=0.8)
     return f"; did you mean {found[0]}?" if found else ""
+
+
+def _source(package: str) -> str:
+    """The text of a package's own file, which is not imported."""
+    spec = importlib.util.find_spec(package)
+    return "" if spec is None or spec.origin is None else Path(spec.origin).read_text()

@@ -7,6 +7,8 @@ import functools
 import importlib
 import inspect
 import pkgutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -130,5 +132,16 @@ def test_the_examples_of_a_module_run(name: str, tmp_path: Path, monkeypatch: py
 def test_a_name_that_lives_elsewhere_is_said_where_it_is() -> None:
     with pytest.raises(AttributeError, match=r"'MASACLoss'; did you mean ctde_kit\.objectives\.MASACLoss\?"):
         _ = ctde_kit.MASACLoss
+    with pytest.raises(AttributeError, match=r"'HAPPOConfig'; did you mean ctde_kit\.recipes\.HAPPOConfig\?"):
+        _ = ctde_kit.HAPPOConfig
     with pytest.raises(AttributeError, match=r"'MAPPOLos'; did you mean MAPPOLoss\?"):
         _ = ctde_kit.MAPPOLos
+
+
+def test_asking_for_a_name_loads_nothing() -> None:
+    program = (
+        "import sys, ctde_kit\nfrom ctde_kit import errors, recipes\n"
+        "print(hasattr(ctde_kit, 'nothing'), hasattr(ctde_kit, 'MASACLoss'), 'torch' in sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["False", "False", "False"]

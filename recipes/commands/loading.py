@@ -68,6 +68,8 @@ class LoadedRun:
 
 def check_resumes(config: RecipeConfig, saved: RecipeConfig, path: Path) -> None:
     """Raise ``UserError`` where a run's configuration is another one than it has, but for what may change."""
+    if config.algorithm != saved.algorithm:
+        raise UserError(f"algorithm={config.algorithm!r}: the run in {path} is one of {saved.algorithm!r}; start anew")
     ours, theirs = (
         to_data(replace(one, **{name: getattr(saved, name) for name in MAY_CHANGE})) for one in (config, saved)
     )

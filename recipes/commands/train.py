@@ -117,9 +117,8 @@ def _start(name: str, cfg: DictConfig, path: Path) -> float | None:
             else:
                 persist(config, path, lambda: start(config, path))
     except RunExistsError as error:
-        raise UserError(
-            f"{path} holds a run already: go on with resume={path}, or choose another hydra.run.dir"
-        ) from error
+        option = "hydra.run.dir" if HydraConfig.get().mode == RunMode.RUN else "hydra.sweep.dir"
+        raise UserError(f"{path} holds a run already: go on with resume={path}, or choose another {option}") from error
     return final_return(config, path)
 
 

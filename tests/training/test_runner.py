@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from ctde_kit.errors import UserError
-from ctde_kit.recipes import EvaluationConfig, load
+from ctde_kit.recipes import EvaluationConfig, QMIXConfig, load
 from ctde_kit.recipes.commands.loading import read_config
 from ctde_kit.recipes.commands.running import resume, start
 from ctde_kit.training import RunDirectory, read_checkpoint, runner
@@ -132,6 +132,8 @@ def test_a_run_goes_on_as_it_began(tmp_path: Path, changes: dict[str, Any], mess
     cfg = read_config(tmp_path / "r")
     with pytest.raises(UserError, match=message):
         resume(replace(cfg, total_frames=120, **changes), tmp_path / "r")
+    with pytest.raises(UserError, match=r"algorithm='qmix': the run in \S+ is one of 'mappo'"):
+        resume(QMIXConfig(), tmp_path / "r")
     assert read_config(tmp_path / "r") == cfg
 
 

@@ -9,6 +9,7 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 from vmas.simulator.environment import Environment
 
+from ctde_kit.envs.vmas.tensor_copies import each_number_once, overlapping
 from ctde_kit.envs.vmas.world_memory import WorldMemory
 from ctde_kit.envs.vmas.world_state import WorldState, has_rows, same_numbers
 
@@ -38,6 +39,7 @@ def masked_reset(
     after = WorldState.read(world)
     obstacles = [*before.changed_python(after), *sorted(before.values.keys() - after.values.keys())]
     obstacles += [path for path in after.values if not _is_batched(before, after, memory, path, n_envs)]
+    obstacles += _new_views(before, after)
     if obstacles:
         memory.put_back()
         return None, obstacles
@@ -54,13 +56,13 @@ def _keep_other_rows(before: WorldState, after: WorldState, memory: WorldMemory,
         is_same = new is old
         if not has_rows(new, len(mask)) or (is_same and same_numbers(new, memory.value(path))):
             continue
-        if is_same and 0 in new.stride():
-            continue  # it shows what is written elsewhere
         kept = merged.get((id(old), id(new)))
         if kept is None:
             kept = _where(mask, new, memory.value(path))
-            # What the reset changed in place stays the same tensor, under all its names.
-            kept = new.copy_(kept) if is_same else kept
+            if is_same:
+                # What the reset changed in place stays the same tensor, under all its names.
+                each_number_once(new, like=new).copy_(each_number_once(kept, like=new))
+                kept = new
             merged[id(old), id(new)] = kept
         slot.set(kept)
 
@@ -70,7 +72,15 @@ def _is_batched(before: WorldState, after: WorldState, memory: WorldMemory, path
     new = after.values[path]
     if path not in before.values or memory.value(path).shape != new.shape:
         return False
-    return has_rows(new, n_envs) or same_numbers(memory.value(path), new)
+    # An expanded first dimension is one value for all envs.
+    return (has_rows(new, n_envs) and new.stride(0) != 0) or same_numbers(memory.value(path), new)
+
+
+def _new_views(before: WorldState, after: WorldState) -> list[str]:
+    """Paths of tensors that the reset made and that share memory with others: merged ones would be apart."""
+    tensors = {id(value): value for value in after.values.values()}
+    shared = {key for group in overlapping(tensors) if len(group) > 1 for key in group}
+    return [path for path, new in after.values.items() if id(new) in shared and before.values.get(path) is not new]
 
 
 def _where(mask: Tensor, new: Tensor, old: Tensor) -> Tensor:

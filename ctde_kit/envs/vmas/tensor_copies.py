@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
@@ -20,7 +20,7 @@ def copies_of(tensors: Iterable[Tensor]) -> dict[int, Tensor]:
     """
     distinct = {id(tensor): tensor.detach() for tensor in tensors}
     copies: dict[int, Tensor] = {}
-    for group in _overlapping(distinct):
+    for group in overlapping(distinct):
         base = None if len(group) == 1 else _covering(distinct, group)
         if base is None:
             copies |= {key: distinct[key].clone() for key in group}
@@ -33,7 +33,20 @@ def copies_of(tensors: Iterable[Tensor]) -> dict[int, Tensor]:
     return copies
 
 
-def _overlapping(tensors: dict[int, Tensor]) -> list[list[int]]:
+def each_number_once(tensor: Tensor, like: Tensor) -> Tensor:
+    """``tensor`` without what ``like`` shows several times (expanded dimensions), which cannot be written.
+
+    >>> import torch
+    >>> wide = torch.zeros(3, 1).expand(3, 4)
+    >>> each_number_once(wide, like=wide).shape
+    torch.Size([3, 1])
+    """
+    for dim, stride in enumerate(like.stride()):
+        tensor = tensor.narrow(dim, 0, 1) if stride == 0 and tensor.shape[dim] > 1 else tensor
+    return tensor
+
+
+def overlapping(tensors: Mapping[int, Tensor]) -> list[list[int]]:
     """The keys of the tensors in groups, none of which shares memory with another one."""
     groups: list[list[int]] = []
     end, kind = 0, None

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ctde_kit.envs.vmas.tensor_copies import each_number_once
 from ctde_kit.envs.vmas.world_slots import attributes, entries_of, remove_attribute, set_attribute
 from ctde_kit.envs.vmas.world_state import WorldState
 
@@ -45,9 +46,8 @@ class WorldMemory:
             items.update(content)
         for tensor in self._state.values.values():
             content = self._tensors[id(tensor)]
-            # One that shows a number several times cannot be written: it shows what was written elsewhere.
-            if 0 not in tensor.stride() and not torch.equal(tensor, content):
-                tensor.copy_(content)
+            if not torch.equal(tensor, content):
+                each_number_once(tensor, like=tensor).copy_(each_number_once(content, like=tensor))
 
 
 def _content(owner: object) -> Any:

@@ -393,3 +393,59 @@ def test_a_state_that_does_not_fit_changes_nothing(
         other.load_state_dict(one.state_dict())
     ours, theirs = (env.step(env.full_action_spec.zero())["next"] for env in (other, twin))
     assert all(torch.equal(value, theirs[key]) for key, value in ours.items(True, True))
+
+
+class NewViews(Views):
+    """Full resets make the views anew."""
+
+    def begin(self, env_index: int | None) -> None:
+        super().begin(env_index)
+        if env_index is None:
+            for number, agent in enumerate(self.world.agents):
+                agent.score = self.all[:, number]
+
+
+def test_views_that_a_reset_makes_anew_stay_views() -> None:
+    env = build(NewViews)
+    rewards(env, 2)
+    reset_first(env)
+    assert env.python_state == ("env.world._agents.0.score", "env.world._agents.1.score")
+    assert rewards(env) == [[1, 1], [3, 3], [3, 3]]
+
+
+class ShownTwice(Keeping):
+    """One number per environment, shown twice by a tensor that nobody else holds, and one for all of them."""
+
+    of_all = False
+
+    def prepare(self, world: World) -> None:
+        self.twice = torch.zeros(world.batch_dim, 1).expand(-1, 2)
+        if self.of_all:
+            self.same = torch.zeros(1, 1).expand(world.batch_dim, 1)
+
+    def begin(self, env_index: int | None) -> None:
+        self.twice[slice(None) if env_index is None else env_index, 0] = 0
+        if self.of_all and env_index is None:
+            self.same[0] = torch.rand(())
+
+    def advance(self) -> None:
+        self.twice[:, 0] += 1
+
+    def seen(self, agent: Agent) -> Tensor:
+        return self.twice.sum(1)
+
+
+class ShownByAll(ShownTwice):
+    of_all = True
+
+
+@pytest.mark.parametrize(("scenario", "found"), [(ShownTwice, ()), (ShownByAll, ("env.scenario.same",))])
+def test_numbers_that_are_shown_several_times_are_kept(scenario: type[ShownTwice], found: tuple[str, ...]) -> None:
+    env = build(scenario)
+    rewards(env, 2)
+    same = env.simulation.world.scenario
+    before = same.same.clone() if found else None
+    reset_first(env)
+    assert env.python_state == found
+    assert rewards(env) == [[2, 2], [6, 6], [6, 6]]
+    assert before is None or torch.equal(same.same, before)
