@@ -7,13 +7,12 @@ from typing import cast
 import torch
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
-from tensordict.utils import NestedKey
 from torch import Tensor, nn
 
 from ctde_kit.entries import agent_flags, check_same_shape, valid_agents
 from ctde_kit.entry_tables import Entry, one_per_step
 from ctde_kit.errors import UserError, check_choice
-from ctde_kit.keys import DONE, IS_INIT, PADDING_MASK, TERMINATED, GroupKeys, next_key
+from ctde_kit.keys import DONE, IS_INIT, PADDING_MASK, TERMINATED, GroupKeys, Key, next_key
 from ctde_kit.objectives.entry_checks import EntryCheck, parameter_dtype
 from ctde_kit.objectives.masking import NORMALIZATIONS, AdvantageNormalization, normalize_advantage
 from ctde_kit.objectives.read_entries import group_as_declared, now_and_next, team_flags
@@ -172,7 +171,7 @@ class AdvantageEstimator(nn.Module):
         padding = steps.get(PADDING_MASK, None)
         if padding is not None:
             goes_on &= padding[1:]
-        keys: list[NestedKey] = self.critic.in_keys
+        keys = cast("list[Key]", self.critic.in_keys)
         for key in keys:
             now, later = steps.get(key, None), steps.get(next_key(key), None)
             if now is None or later is None:

@@ -9,7 +9,7 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 from vmas.simulator.environment import Environment
 
-from ctde_kit.envs.vmas.tensor_copies import each_number_once, overlapping
+from ctde_kit.envs.vmas.tensor_copies import copies_of, each_number_once, overlapping
 from ctde_kit.envs.vmas.world_memory import WorldMemory
 from ctde_kit.envs.vmas.world_state import WorldState, has_rows, same_numbers
 
@@ -39,7 +39,6 @@ def masked_reset(
     after = WorldState.read(world)
     obstacles = [*before.changed_python(after), *sorted(before.values.keys() - after.values.keys())]
     obstacles += [path for path in after.values if not _is_batched(before, after, memory, path, n_envs)]
-    obstacles += _new_views(before, after)
     if obstacles:
         memory.put_back()
         return None, obstacles
@@ -50,21 +49,47 @@ def masked_reset(
 @torch.no_grad()
 def _keep_other_rows(before: WorldState, after: WorldState, memory: WorldMemory, mask: Tensor) -> None:
     """Write what the tensors held before into the rows where ``mask`` is false."""
+    # By the tensors before and after: what the reset changed, and what is to be in its place.
     merged: dict[tuple[int, int], Tensor] = {}
+    for path, new in after.values.items():
+        old = before.values[path]
+        if has_rows(new, len(mask)) and not (new is old and same_numbers(new, memory.value(path))):
+            merged[id(old), id(new)] = _where(mask, new, memory.value(path))
+    views = _views(before, after, merged)
     for path, slot in after.tensors.items():
         old, new = before.values[path], after.values[path]
-        is_same = new is old
-        if not has_rows(new, len(mask)) or (is_same and same_numbers(new, memory.value(path))):
-            continue
         kept = merged.get((id(old), id(new)))
         if kept is None:
-            kept = _where(mask, new, memory.value(path))
-            if is_same:
-                # What the reset changed in place stays the same tensor, under all its names.
-                each_number_once(new, like=new).copy_(each_number_once(kept, like=new))
-                kept = new
-            merged[id(old), id(new)] = kept
-        slot.set(kept)
+            continue
+        # What the reset changed in place stays the same tensor, under all its names.
+        target = views.get(id(new), new if new is old else kept)
+        if target is not kept:
+            each_number_once(target, like=target).copy_(each_number_once(kept, like=target))
+        slot.set(target)
+
+
+def _views(before: WorldState, after: WorldState, merged: dict[tuple[int, int], Tensor]) -> dict[int, Tensor]:
+    """By the tensors that share memory, those to write to, where all can hold what they are to hold and share it."""
+    kept_tensors = {id(value) for value in before.values.values()}
+    tensors = {id(value): value for value in after.values.values()}
+    wanted: dict[int, Tensor] = {}
+    several: set[int] = set()
+    for (_, key), kept in merged.items():
+        several |= {key} & wanted.keys()
+        wanted[key] = kept
+    found: dict[int, Tensor] = {}
+    for group in overlapping(tensors):
+        if len(group) < 2 or several.intersection(group):
+            continue
+        trial = copies_of(tensors[key] for key in group)
+        hold = {key: wanted.get(key, tensors[key]) for key in group}
+        for key, numbers in hold.items():
+            each_number_once(trial[key], like=tensors[key]).copy_(each_number_once(numbers, like=tensors[key]))
+        if all(same_numbers(trial[key], numbers) for key, numbers in hold.items()):
+            # The memory of tensors that are all new may be somebody else's.
+            is_old = not kept_tensors.isdisjoint(group)
+            found |= {key: tensors[key] if is_old else trial[key] for key in group}
+    return found
 
 
 def _is_batched(before: WorldState, after: WorldState, memory: WorldMemory, path: str, n_envs: int) -> bool:
@@ -74,13 +99,6 @@ def _is_batched(before: WorldState, after: WorldState, memory: WorldMemory, path
         return False
     # An expanded first dimension is one value for all envs.
     return (has_rows(new, n_envs) and new.stride(0) != 0) or same_numbers(memory.value(path), new)
-
-
-def _new_views(before: WorldState, after: WorldState) -> list[str]:
-    """Paths of tensors that the reset made and that share memory with others: merged ones would be apart."""
-    tensors = {id(value): value for value in after.values.values()}
-    shared = {key for group in overlapping(tensors) if len(group) > 1 for key in group}
-    return [path for path, new in after.values.items() if id(new) in shared and before.values.get(path) is not new]
 
 
 def _where(mask: Tensor, new: Tensor, old: Tensor) -> Tensor:

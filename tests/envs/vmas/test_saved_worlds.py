@@ -409,8 +409,9 @@ def test_views_that_a_reset_makes_anew_stay_views() -> None:
     env = build(NewViews)
     rewards(env, 2)
     reset_first(env)
-    assert env.python_state == ("env.world._agents.0.score", "env.world._agents.1.score")
+    assert env.python_state == ()
     assert rewards(env) == [[1, 1], [3, 3], [3, 3]]
+    assert rewards(env) == [[2, 2], [4, 4], [4, 4]]
 
 
 class ShownTwice(Keeping):
@@ -449,3 +450,30 @@ def test_numbers_that_are_shown_several_times_are_kept(scenario: type[ShownTwice
     assert env.python_state == found
     assert rewards(env) == [[2, 2], [6, 6], [6, 6]]
     assert before is None or torch.equal(same.same, before)
+
+
+class FromConstant(Keeping):
+    """Full resets take a column of a constant, which steps then replace."""
+
+    def prepare(self, world: World) -> None:
+        self.constant = torch.full((world.batch_dim, 1), 5.0)
+        self.count = torch.zeros(world.batch_dim)
+
+    def begin(self, env_index: int | None) -> None:
+        if env_index is None:
+            self.count = self.constant[:, 0]
+
+    def advance(self) -> None:
+        self.count = self.count + 1
+
+    def seen(self, agent: Agent) -> Tensor:
+        return self.count.clone()
+
+
+def test_a_constant_that_a_reset_shows_is_not_written_to() -> None:
+    env = build(FromConstant)
+    rewards(env, 2)
+    reset_first(env)
+    assert rewards(env) == [[6, 6], [8, 8], [8, 8]]
+    scenario: Any = env.simulation.world.scenario
+    assert scenario.constant.flatten().tolist() == [5, 5, 5]
