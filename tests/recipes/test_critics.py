@@ -17,7 +17,7 @@ from ctde_kit.envs.transforms import AgentState
 from ctde_kit.errors import UserError
 from ctde_kit.modules import RandomOrderCritic
 from ctde_kit.recipes import AttentionCriticConfig, ValueCriticConfig
-from ctde_kit.recipes.commands import running
+from ctde_kit.recipes.commands import recording, running
 from ctde_kit.recipes.wiring.attending import attention_critics
 from ctde_kit.recipes.wiring.critic_parts import critics_team
 from ctde_kit.specs import TeamSpec
@@ -155,7 +155,7 @@ def test_a_run_shows_what_its_critics_attend_to(
     losses = parts.update.losses
     learned = losses["agents"].critic_network if algorithm == "mappo" else losses["team"].critics["agents"]
     assert attention_critics(parts)["agents"] is learned
-    monkeypatch.setattr(running, "write_gif", lambda frames, path: shown.append((frames, path)))
+    monkeypatch.setattr(recording, "write_gif", lambda frames, path: shown.append((frames, path)))
     shown: list[Any] = []
     with ExitStack() as closing:
         running._train(config, parts, Callbacks({}), RunDirectory(tmp_path / "run"), 0.0, StopSignals(), closing, None)
