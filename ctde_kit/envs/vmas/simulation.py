@@ -219,7 +219,7 @@ class VmasSimulation:
             raise ValueError(f"the saved env state has the groups {list(last)}, and this env {list(self.groups)}")
         restore(WorldState.read(self.world), state_dict["world"])
         self.elapsed.copy_(state_dict["elapsed"])
-        self.last = None if state_dict["last"] is None else self._observations_of(state_dict["last"])
+        self.last = None if last is None else self._observations_of(last)
         self.random_stream.load_state_dict(state_dict["random_stream"])
         self.python_state = tuple(state_dict["python_state"])
 

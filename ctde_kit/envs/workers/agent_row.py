@@ -108,7 +108,11 @@ class AgentRow:
         if observation is None:
             self._observation[...] = 0
         else:
-            self._write_observation(observation)
+            try:
+                observation = self._read(observation)
+                self._observation[...] = np.ravel(observation) if self._flat_observation else observation
+            except Exception as error:
+                raise self._unreadable(error) from error
         try:
             self._reward[0] = reward
         except (TypeError, ValueError) as error:
@@ -116,13 +120,9 @@ class AgentRow:
         if terminated or truncated or self.ended:
             self.write_flags(terminated, truncated)
 
-    def _write_observation(self, observation: Any) -> None:  # whatever its space holds
-        try:
-            observation = self._read(observation)
-            self._observation[...] = np.ravel(observation) if self._flat_observation else observation
-        except Exception as error:
-            said = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-            raise ValueError(f"observation of {self.agent!r}: {said}") from error
+    def _unreadable(self, error: Exception) -> ValueError:
+        said = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        return ValueError(f"observation of {self.agent!r}: {said}")
 
     def write_flags(self, terminated: bool, truncated: bool) -> None:
         """Write whether and how the agent has ended."""
