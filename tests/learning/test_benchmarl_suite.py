@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
+from math import inf
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.programs.benchmarks import benchmarl_suite
+from tests.programs.benchmarks.benchmarl_suite import Suite
+from tests.programs.learning.kept_runs import KeptRuns
 
 Run = tuple[str, str, dict[str, Any]]
 
@@ -52,6 +55,30 @@ def test_no_run_starts_after_the_minutes_are_over(
     runs: list[Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["suite", str(tmp_path), "--minutes", "0"])
-    monkeypatch.setattr(benchmarl_suite.time, "monotonic", iter([0.0, 1.0]).__next__)
+    monkeypatch.setattr(benchmarl_suite.time, "monotonic", iter(range(100)).__next__)
     benchmarl_suite.main()
     assert not runs
+
+
+def test_kept_runs_are_not_repeated_in_another_directory(runs: list[Run], tmp_path: Path) -> None:
+    kept = KeptRuns(tmp_path)
+    Suite(tmp_path / "first", inf, 1, kept).run(["balance"], ["qmix"])
+    (tmp_path / "first" / "chosen.json").unlink()
+    ended = {(curve.task, curve.label, curve.seed): curve.final for curve in kept.curves()}
+    assert ended == {("vmas/balance", "qmix (benchmarl)", seed): seed - 40 for seed in (100, 101, 102)}
+    count = len(runs)
+    Suite(tmp_path / "second", inf, 1, kept).run(["balance"], ["qmix"])
+    assert len(runs) == count
+    Suite(tmp_path / "second", inf, 1, kept).run(["balance", "sampling"], ["qmix"])
+    assert {task for _, task, _ in runs[count:]} == {"sampling"}
+    assert json.loads((tmp_path / "vmas_small_benchmarl.json").read_text()).keys() == {"balance", "sampling"}
+
+
+def test_two_runs_at_a_time_write_the_same(runs: list[Run], tmp_path: Path) -> None:
+    for jobs in (1, 2):
+        Suite(tmp_path / str(jobs), inf, jobs, None).run(["balance", "sampling"], ["mappo", "qmix"])
+    one, two = (json.loads((tmp_path / str(jobs) / "chosen.json").read_text()) for jobs in (1, 2))
+    assert one == two
+    paths = [sorted(p.relative_to(tmp_path / jobs) for p in (tmp_path / jobs).rglob("*.json")) for jobs in ("1", "2")]
+    assert paths[0] == paths[1]
+    assert len(paths[0]) == 1 + 2 * 2 * 5
