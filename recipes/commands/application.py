@@ -19,13 +19,13 @@ from omegaconf.errors import OmegaConfBaseException
 from ctde_kit.errors import NotFiniteError, RunStopped, UserError, WorkerError
 from ctde_kit.files import remove_empty
 from ctde_kit.recipes.commands.arguments import HELP, MULTIRUN, several_jobs
+from ctde_kit.recipes.commands.code_errors import of_own_code, with_place
 from ctde_kit.recipes.commands.help_text import option_lines
 from ctde_kit.recipes.commands.option_words import in_options
 from ctde_kit.recipes.commands.options import CONF, Options, options_of
 from ctde_kit.recipes.commands.schemas import register_schemas
 from ctde_kit.recipes.commands.short_forms import scripted_policies
 from ctde_kit.recipes.commands.sweep_names import fixed_options
-from ctde_kit.recipes.commands.worker_errors import with_place
 from ctde_kit.recipes.configs.choices import CHOICES
 
 # Options that say where a command writes.
@@ -55,6 +55,12 @@ def guarded(program: str, run: Callable[[list[str]], None], arguments: list[str]
     except KeyboardInterrupt:
         print(f"{program}: stopped{stopped}", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        message = of_own_code(error)
+        if message is None:
+            raise
+        print(f"{program}: error: {message}; mend it", file=sys.stderr)
+        sys.exit(2)
 
 
 def compose_and_run(

@@ -14,10 +14,10 @@ from ctde_kit.errors import UserError
 from ctde_kit.files import JsonObject
 from ctde_kit.recipes.commands.application import compose_and_run
 from ctde_kit.recipes.commands.arguments import HELP, check_arguments
+from ctde_kit.recipes.commands.code_errors import code_errors
 from ctde_kit.recipes.commands.options import Options
 from ctde_kit.recipes.commands.own_tasks import with_own_task
 from ctde_kit.recipes.commands.short_forms import expand_side, names_group, with_whole_numbers
-from ctde_kit.recipes.commands.worker_errors import worker_errors
 from ctde_kit.recipes.configs.command_options import CrossPlayConfig
 from ctde_kit.recipes.configs.data import to_data
 from ctde_kit.recipes.configs.opponents import OpponentConfig, RunOpponent
@@ -178,7 +178,7 @@ def _start(cfg: DictConfig, path: Path) -> None:
         raise UserError(f"{path} holds a table already: choose another hydra.run.dir")
     config = OmegaConf.to_object(cfg)
     assert isinstance(config, CrossPlayConfig)
-    with worker_errors(path):
+    with code_errors(path):
         table = play(config)
     written = write(table, config, path)
     first, second = table.labels

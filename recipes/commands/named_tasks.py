@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ValidationError
 
 from ctde_kit.errors import UserError
 from ctde_kit.recipes.commands.application import compose
@@ -40,8 +42,8 @@ def named_task(name: str, **options: object) -> TaskConfig:
         close = close_choices(name, names)
         hint = f"did you mean {' or '.join(close)}?" if close else "`ctde tasks` lists them"
         raise UserError(f"{name!r}: there is no such task; {hint}")
-    task = composed_task([with_quoted_path(argument) for argument in arguments])
-    known = [field.name for field in dataclasses.fields(task)]
+    node = compose("mappo", [with_quoted_path(argument) for argument in arguments]).task
+    known = [field.name for field in dataclasses.fields(OmegaConf.get_type(node))]
     unknown = [option for option in options if option not in known]
     if unknown:
         own = (
@@ -50,10 +52,23 @@ def named_task(name: str, **options: object) -> TaskConfig:
             else ""
         )
         raise UserError(f"{unknown[0]}: {name} has the options {', '.join(known)}{own}")
+    _set_plain(node, options)
+    task = OmegaConf.to_object(node)
+    assert isinstance(task, TaskConfig)
     params = options.get("params")
     if isinstance(params, dict):
         options["params"] = {**vars(task)["params"], **params}
     return dataclasses.replace(task, **options)
+
+
+def _set_plain(node: DictConfig, options: Mapping[str, object]) -> None:
+    """Set options in the composed file, so that what it derives from them follows, as on the command line."""
+    for option, value in options.items():
+        if value is None or isinstance(value, bool | int | float | str):
+            try:
+                node[option] = value
+            except ValidationError as error:
+                raise UserError(f"{option}: {str(error).splitlines()[0]}") from error
 
 
 def composed_task(overrides: list[str]) -> TaskConfig:

@@ -55,7 +55,8 @@ def with_own_task(arguments: list[str]) -> list[str]:
 def _without_a_name(argument: str, value: str) -> UserError:
     family = value.partition("/")[0]
     if family not in FAMILIES or family == "lbf":
-        kinds = f"task=vmas/{value}:CLASS or task=pettingzoo/{value}:FUNCTION"
+        file = value.removeprefix("lbf/")
+        kinds = f"task=vmas/{file}:CLASS or task=pettingzoo/{file}:FUNCTION"
         return UserError(f"{argument}: name its kind and the class or function in it, {kinds}")
     what = "CLASS" if family == "vmas" else "FUNCTION"
     return UserError(f"{argument}: name the {what.lower()} in it, {argument}:{what}")
@@ -67,7 +68,7 @@ def _chosen(argument: str, value: str) -> tuple[str, str, str]:
         found = f"{family}/" if "/" in value else "nothing"
         raise UserError(
             f"{argument}: expected vmas/, pettingzoo/ or torchrl/ before your own code, found {found}; a VMAS scenario "
-            f"is task=vmas/{value}"
+            f"is task=vmas/{value.removeprefix('lbf/')}"
         )
     file, option = FAMILIES[family]
     if "," in code and not Path(code.rpartition(":")[0]).is_file():

@@ -13,13 +13,13 @@ from omegaconf import DictConfig, OmegaConf
 from ctde_kit.errors import UserError
 from ctde_kit.recipes.commands.application import compose_and_run
 from ctde_kit.recipes.commands.arguments import check_arguments, is_true
+from ctde_kit.recipes.commands.code_errors import code_errors
 from ctde_kit.recipes.commands.ignored import check_read
 from ctde_kit.recipes.commands.loading import read_config, read_population
 from ctde_kit.recipes.commands.options import Options
 from ctde_kit.recipes.commands.own_tasks import with_own_task
 from ctde_kit.recipes.commands.recipes import RECIPES
 from ctde_kit.recipes.commands.short_forms import expand, with_whole_numbers
-from ctde_kit.recipes.commands.worker_errors import worker_errors
 from ctde_kit.recipes.configs.checks import in_full
 from ctde_kit.recipes.configs.data import no_run
 from ctde_kit.recipes.configs.distributed_options import RayDistribution
@@ -108,7 +108,7 @@ def _start(name: str, cfg: DictConfig, path: Path) -> float | None:
     from ctde_kit.recipes.commands.running import go_on, start
 
     try:
-        with worker_errors(path):
+        with code_errors(path):
             if config.distributed.n_members > 1:
                 going_on = in_study and PopulationDirectory(path).exists
                 (go_on_with_population if going_on else start_population)(config, path)
@@ -162,7 +162,7 @@ def _resume(name: str, arguments: list[str]) -> None:
     from ctde_kit.recipes.commands.population_runs import resume_population
     from ctde_kit.recipes.commands.running import resume
 
-    with worker_errors(directory):
+    with code_errors(directory):
         if population.exists:
             resume_population(config, directory, trust=trust)
         else:

@@ -60,6 +60,18 @@ def source(name: str, shown: str) -> Path:
     return Path(next(iter(package))) if package else Path(outermost.origin or "")
 
 
+# Files, and directories of packages, that `imported` has run code of.
+_RUN: set[Path] = set()
+
+
+def own_line(error: BaseException) -> traceback.FrameSummary | None:
+    """The innermost line of an error's traceback that is in the user's own code; ``None`` where none is."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if any(Path(frame.filename).absolute().is_relative_to(place) for place in _RUN):
+            return frame
+    return None
+
+
 def imported(name: str, shown: str) -> Any:
     """The object that ``name`` names.
 
@@ -67,6 +79,7 @@ def imported(name: str, shown: str) -> Any:
         UserError: for files and modules that do not exist or cannot be imported, and names that they do not have.
     """
     found, attribute = source(name, shown), name.rpartition(":")[2]
+    _RUN.add(found)
     is_file = name.rpartition(":")[0].endswith(".py")
     if is_file or found.parent == Path.cwd():
         # What it imports in its turn is looked for beside it, as Python does for a script.

@@ -59,6 +59,8 @@ from tests.recipes.command_line import assert_one_line, call_here, composed
         ("mappo", "callbacks=mine:log", "callbacks=mine:log: expected a list, callbacks=[mine:log]"),
         ("mappo", "minibatch_frames=400 frames_per_batch=300", "make it smaller, or raise frames_per_batch"),
         ("mappo", "task=mine.py:Scenario", "found nothing; a VMAS scenario is task=vmas/mine.py:Scenario"),
+        ("mappo", "task=lbf/mine.py:Scenario", "found lbf/; a VMAS scenario is task=vmas/mine.py:Scenario"),
+        ("mappo", "task=lbf/mine.py", "in it, task=vmas/mine.py:CLASS or task=pettingzoo/mine.py:FUNCTION"),
         ("cross-play", "episodes=3", "expected policies for two groups, as in ctde cross-play adversary=[RUN_DIR,"),
         ("recipes", "mappo", "mappo: `ctde recipes` takes no argument"),
         ("parts", "critic", "critic: `ctde parts` takes no argument"),

@@ -11,7 +11,16 @@ from typing import Any
 import pytest
 
 from ctde_kit.errors import UserError
-from ctde_kit.recipes import EpisodeForm, QMIXConfig, ReplayConfig, RunOpponent, VmasTask, load, named_task
+from ctde_kit.recipes import (
+    EpisodeForm,
+    PettingZooTask,
+    QMIXConfig,
+    ReplayConfig,
+    RunOpponent,
+    VmasTask,
+    load,
+    named_task,
+)
 from ctde_kit.recipes.commands.compare import read_options
 from ctde_kit.recipes.commands.cross_play import _common_task
 from ctde_kit.recipes.commands.running import start
@@ -311,6 +320,15 @@ def test_code_is_known_by_its_content_and_not_by_where_it_lies(own: Path, tmp_pa
 def test_an_environment_of_a_package_needs_no_file_of_options(name: str, option: str, value: str) -> None:
     task = named_task(name, n_envs=3)
     assert (task.name, getattr(task, option), task.n_envs) == (name, value, 3)
+
+
+def test_what_a_file_derives_from_an_option_follows_it() -> None:
+    task = named_task("pettingzoo/simple_spread", max_steps=100, params={"N": 2})
+    assert isinstance(task, PettingZooTask)
+    assert (task.max_steps, task.params["max_cycles"], task.params["N"]) == (100, 100, 2)
+    assert vars(named_task("pettingzoo/simple_spread", params={"max_cycles": 7}))["params"]["max_cycles"] == 7
+    with pytest.raises(UserError, match=r"^n_envs: Value 'many' of type 'str' could not be converted to Integer$"):
+        named_task("vmas/navigation", n_envs="many")
 
 
 def test_names_of_tasks_are_still_suggested() -> None:

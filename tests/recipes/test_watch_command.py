@@ -21,8 +21,8 @@ from ctde_kit.recipes.wiring.saved_runs import SavedRun
 from ctde_kit.training import evaluate
 from tests.recipes.command_line import assert_one_line, call_here
 from tests.recipes.small import network, small_config
+from tests.recipes.test_code_errors import OWN
 from tests.recipes.test_evaluate_command import foraging
-from tests.recipes.test_worker_errors import OWN
 
 CONFIGS = {
     "navigation": lambda: small_config("gru", total_frames=60),

@@ -1,4 +1,4 @@
-"""What goes wrong in worker processes, as the command line says it."""
+"""What goes wrong in worker processes and in the user's own code, as the command line says it."""
 
 from __future__ import annotations
 
@@ -131,3 +131,48 @@ def test_tools_for_a_task_say_it_in_one_line(
     file.write_text(OWN.replace(*mistake))
     result = call_here(tmp_path, program, f"task=pettingzoo/{file}:Gather", "task.max_steps=5", "task.n_workers=1")
     assert_one_line(result, message.format(file=file), program=f"ctde {program}")
+
+
+SCENARIO = """
+import torch
+from vmas.simulator.core import Agent, World
+from vmas.simulator.scenario import BaseScenario
+
+
+class Scenario(BaseScenario):
+    def make_world(self, batch_dim, device, **kwargs):
+        world = World(batch_dim, device)
+        world.add_agent(Agent("agent_0"))
+        self.steps = 0
+        return world
+
+    def reset_world_at(self, env_index=None):
+        pass
+
+    def observation(self, agent):
+        return torch.cat([agent.state.pos, agent.state.vel], -1)
+
+    def reward(self, agent):
+        return broken(agent.state.pos)
+
+
+def broken(position):
+    raise ValueError("no reward\\nhere")
+"""
+
+
+@pytest.mark.parametrize("program", ["mappo", "describe"])
+def test_what_an_own_scenario_raises(program: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(SCENARIO)
+    arguments = [f"task=vmas/{file}:Scenario", "task.n_envs=2", "task.max_steps=5"]
+    if program == "mappo":
+        arguments += ["compile=off", "frames_per_batch=10", "minibatch_frames=10", "hydra.run.dir=run"]
+    result = call_here(tmp_path, program, *arguments)
+    line = SCENARIO.splitlines().index('    raise ValueError("no reward\\nhere")') + 1
+    message = f"{file}, line {line}, in broken: ValueError: no reward here; "
+    assert_one_line(result, message, program=f"ctde-{program}" if program == "mappo" else f"ctde {program}")
+    if program == "mappo":
+        trace = tmp_path / "run" / "own_code_traceback.txt"
+        assert f"its traceback is in {trace}" in result.stderr
+        assert "return broken(agent.state.pos)" in trace.read_text()

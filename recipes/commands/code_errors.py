@@ -1,0 +1,77 @@
+"""What goes wrong in a worker process or in the user's own code, as one line; the traceback is kept in a file."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+import ctde_kit
+from ctde_kit.errors import CallbackError, NotFiniteError, UserError, WorkerError
+from ctde_kit.recipes.configs.own_modules import own_line
+
+WORKER_TRACEBACK, OWN_TRACEBACK = "worker_traceback.txt", "own_code_traceback.txt"
+_KIT = Path(ctde_kit.__file__).parent
+_PLACE = re.compile(r'File "(.+)", line (\d+)')
+
+
+@contextlib.contextmanager
+def code_errors(directory: Path) -> Iterator[None]:
+    """Inside the block what a worker or the user's own code raises becomes a ``UserError`` of one line.
+
+    Args:
+        directory: of the run, where the traceback is written; the line says so.
+    """
+    try:
+        yield
+    except WorkerError as error:
+        notes, message = _notes(error), _in_options(error)
+        if notes:
+            message = f"{message}; its traceback is in {_written(directory / WORKER_TRACEBACK, notes)}"
+        raise UserError(message) from error
+    except (UserError, NotFiniteError, CallbackError):
+        raise
+    except Exception as error:
+        message = of_own_code(error)
+        if message is None:
+            raise
+        path = _written(directory / OWN_TRACEBACK, traceback.format_exception(error))
+        raise UserError(f"{message}; its traceback is in {path}") from error
+
+
+def of_own_code(error: BaseException) -> str | None:
+    """One line for what the user's own code raised, an environment for example; ``None`` for other errors."""
+    place = own_line(error)
+    if place is None:
+        return None
+    reason = " ".join(str(error).split())[:200]
+    return f"{place.filename}, line {place.lineno}, in {place.name}: {type(error).__name__}: {reason}"
+
+
+def with_place(error: WorkerError) -> str:
+    """The error's message, and the line that raised, for commands that have no directory to keep the traceback in.
+
+    Lines of the kit are left out: there the message says what is wrong with what the environment gave.
+    """
+    notes = _notes(error)
+    if not notes:
+        return _in_options(error)
+    file, line = _PLACE.findall(notes[-1])[-1]
+    place = "" if Path(file).is_relative_to(_KIT) else f" ({file}, line {line})"
+    return f"{_in_options(error)}{place}; mend the environment"
+
+
+def _written(path: Path, lines: list[str]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(line if line.endswith("\n") else f"{line}\n" for line in lines))
+    return path.absolute()
+
+
+def _notes(error: WorkerError) -> list[str]:
+    return getattr(error, "__notes__", [])
+
+
+def _in_options(error: WorkerError) -> str:
+    return str(error).replace("worker_timeout", "task.worker_timeout")
