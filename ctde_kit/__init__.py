@@ -121,7 +121,7 @@ __all__ = [
 
 __getattr__, __dir__ = lazy_face(
     __name__,
-    {name: f"ctde_kit.{name}" for name in _PACKAGES}
+    {name: f"ctde_kit.{name}" for name in (*_PACKAGES, "recipes")}
     | {name: module for module, names in _NAMES.items() for name in names},
     (*_PACKAGES, "recipes"),
 )

@@ -132,6 +132,7 @@ def test_the_examples_of_a_module_run(name: str, tmp_path: Path, monkeypatch: py
 def test_a_name_that_lives_elsewhere_is_said_where_it_is() -> None:
     with pytest.raises(AttributeError, match=r"'MASACLoss'; did you mean ctde_kit\.objectives\.MASACLoss\?"):
         _ = ctde_kit.MASACLoss
+    assert ctde_kit.recipes.HAPPOConfig.__name__ == "HAPPOConfig"
     with pytest.raises(AttributeError, match=r"'HAPPOConfig'; did you mean ctde_kit\.recipes\.HAPPOConfig\?"):
         _ = ctde_kit.HAPPOConfig
     with pytest.raises(AttributeError, match=r"'MAPPOLos'; did you mean MAPPOLoss\?"):

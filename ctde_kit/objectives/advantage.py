@@ -117,7 +117,7 @@ class AdvantageEstimator(nn.Module):
     @torch.no_grad()
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         self._check_entries(tensordict, parameter_dtype(self.critic))
-        if tensordict.ndim == 1:
+        if tensordict.ndim == 1 and self.lmbda != 0:
             self._check_one_env(tensordict)
         value, next_value = self._values(tensordict)
         raw_value = value

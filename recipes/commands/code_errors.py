@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import sysconfig
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from ctde_kit.recipes.configs.own_modules import own_line
 
 WORKER_TRACEBACK, OWN_TRACEBACK = "worker_traceback.txt", "own_code_traceback.txt"
 _KIT = Path(ctde_kit.__file__).parent
+_STANDARD = Path(sysconfig.get_path("stdlib"))
 _PLACE = re.compile(r'File "(.+)", line (\d+)')
 
 
@@ -53,14 +55,21 @@ def of_own_code(error: BaseException) -> str | None:
 def with_place(error: WorkerError) -> str:
     """The error's message, and the line that raised, for commands that have no directory to keep the traceback in.
 
-    Lines of the kit are left out: there the message says what is wrong with what the environment gave.
+    Lines of the kit are left out: there the message says what is wrong with what the environment gave. So are those of
+    libraries that the environment calls.
     """
     notes = _notes(error)
     if not notes:
         return _in_options(error)
-    file, line = _PLACE.findall(notes[-1])[-1]
-    place = "" if Path(file).is_relative_to(_KIT) else f" ({file}, line {line})"
+    # The innermost ones last; a kit that is at fault is below all of the environment's.
+    places = [(Path(file), line) for file, line in _PLACE.findall(notes[-1]) if not _is_library(Path(file))]
+    file, line = places[-1] if places else (_KIT, "")
+    place = "" if file.is_relative_to(_KIT) else f" ({file}, line {line})"
     return f"{_in_options(error)}{place}; mend the environment"
+
+
+def _is_library(file: Path) -> bool:
+    return "site-packages" in file.parts or file.is_relative_to(_STANDARD)
 
 
 def _written(path: Path, lines: list[str]) -> Path:

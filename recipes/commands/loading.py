@@ -10,7 +10,7 @@ import ctde_kit as ck
 from ctde_kit.errors import UserError
 from ctde_kit.files import JsonObject
 from ctde_kit.recipes.commands.recipes import RECIPES
-from ctde_kit.recipes.configs.data import from_data, no_run, to_data
+from ctde_kit.recipes.configs.data import flat_options, from_data, no_run, to_data
 from ctde_kit.recipes.configs.recipe import RecipeConfig
 from ctde_kit.recipes.configs.replays import ReplayConfig
 from ctde_kit.recipes.wiring.population_directory import POPULATION_FILE, PopulationDirectory
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 
 # What may be another one when a run goes on; `distributed` for its address: layouts are compared elsewhere.
+ABSENT = "no such option"
 MAY_CHANGE = ("total_frames", "device", "compile", "threads", "logger", "distributed")
 
 
@@ -66,19 +67,27 @@ class LoadedRun:
         return self.parts.collector.env
 
 
-def check_resumes(config: RecipeConfig, saved: RecipeConfig, path: Path) -> None:
-    """Raise ``UserError`` where a run's configuration is another one than it has, but for what may change."""
+def check_resumes(config: RecipeConfig, saved: RecipeConfig, path: Path, expected: str) -> None:
+    """Raise ``UserError`` where a run's configuration is another one than it has, but for what may change.
+
+    Args:
+        config: with which it is to go on.
+        saved: that it has.
+        path: of its directory.
+        expected: where the user finds the saved one, for errors.
+    """
     if config.algorithm != saved.algorithm:
         raise UserError(f"algorithm={config.algorithm!r}: the run in {path} is one of {saved.algorithm!r}; start anew")
     ours, theirs = (
-        to_data(replace(one, **{name: getattr(saved, name) for name in MAY_CHANGE})) for one in (config, saved)
+        flat_options(to_data(replace(one, **{name: getattr(saved, name) for name in MAY_CHANGE})))
+        for one in (config, saved)
     )
-    changed = [name for name in theirs if ours[name] != theirs[name]]
+    changed = [name for name in {**theirs, **ours} if ours.get(name, ABSENT) != theirs.get(name, ABSENT)]
     if changed:
         name = changed[0]
         raise UserError(
-            f"{name}={ours[name]!r}: the run in {path} has {theirs[name]!r}; resume takes load(path).config, of which "
-            f"only {', '.join(MAY_CHANGE)} may be other ones; or start anew"
+            f"{name}={ours.get(name, ABSENT)!r}: the run in {path} has {theirs.get(name, ABSENT)!r}; give {expected}, "
+            f"of which only {', '.join(MAY_CHANGE)}.address may be other ones; or start anew"
         )
 
 

@@ -40,7 +40,7 @@ SAY_AFTER = 5.0
 OpenProcesses = Callable[[], Processes]
 
 
-def start_population(config: RecipeConfig, path: Path, *, processes: OpenProcesses | None = None) -> JsonObject:
+def start_population(config: RecipeConfig, path: str | Path, *, processes: OpenProcesses | None = None) -> JsonObject:
     """Train the members of a population in the new directory ``path``, and return the population's summary.
 
     Args:
@@ -66,12 +66,13 @@ def start_population(config: RecipeConfig, path: Path, *, processes: OpenProcess
     >>> summary["exchanges"], len(summary["members"])
     (2, 2)
     """
+    path = Path(path)
     check_loggers(config.logger)
     check_computes_on_cpu(config.device)
     directory = PopulationDirectory(path)
     with guarded_run(config, path) as stop:
         if directory.has_version or (path / "config.yaml").exists():
-            raise RunExistsError.named(path, "resume_population")
+            raise RunExistsError.of(path)
         directory.write_config(config)
         try:
             return _Driver(config, directory, processes, stop).train()
@@ -82,12 +83,13 @@ def start_population(config: RecipeConfig, path: Path, *, processes: OpenProcess
 
 
 def resume_population(
-    config: RecipeConfig, path: Path, *, trust: bool = False, processes: OpenProcesses | None = None
+    config: RecipeConfig, path: str | Path, *, trust: bool = False, processes: OpenProcesses | None = None
 ) -> JsonObject:
     """Go on with the population in ``path``, from the last checkpoint that all members have.
 
     Args:
-        config: of the population; total_frames, device, compile, threads and logger may be other ones.
+        config: that ``start_population`` was given; total_frames, device, compile, threads, logger and
+            distributed.address may be other ones.
         path: of its directory.
         trust: whether a user's own code that the configuration names may be imported and run.
         processes: where members are hosted; ``None`` for a Ray cluster as the configuration has it.
@@ -111,11 +113,12 @@ def resume_population(
     >>> [member["frames"] for member in summary["members"]]
     [24, 24]
     """
+    path = Path(path)
     check_loggers(config.logger)
     directory = PopulationDirectory(path)
     if not directory.exists:
         raise no_run(path, f"path={str(path)!r}", file=POPULATION_FILE)
-    check_resumes(config, read_population(directory), path)
+    check_resumes(config, read_population(directory), path, "the configuration that start_population was given")
     check_trust(config, directory.code, path / POPULATION_FILE, trust=trust)
     with guarded_run(config, path) as stop:
         version = directory.version(config.distributed.n_members)

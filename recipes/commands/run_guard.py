@@ -27,8 +27,9 @@ class RunExistsError(UserError):
     """A new run was to be written where there is one already."""
 
     @classmethod
-    def named(cls, path: Path, function: str) -> RunExistsError:
-        """The error for the directory ``path``, with the ``function`` that goes on with what is there."""
+    def of(cls, path: Path) -> RunExistsError:
+        """The error for the directory ``path``, with the function that goes on with what is there."""
+        function = "resume_population" if PopulationDirectory(path).exists else "resume"
         return cls(
             f"path={str(path)!r}: it holds a run already; choose another directory, or go on with it, "
             f"{function}(config, path)"

@@ -72,7 +72,7 @@ def start(config: RecipeConfig, path: str | Path, *, member: Member | None = Non
     callbacks = _callbacks(config, member)
     with guarded_run(config, path) as stop, ExitStack() as closing:
         if checkpoint_paths(path / "checkpoints") or (path / POPULATION_FILE).exists():
-            raise RunExistsError.named(path, "resume")
+            raise RunExistsError.of(path)
         parts = config.build()
         closing.callback(_release, parts)
         # A run that was killed before its first checkpoint may have left rows.
@@ -106,8 +106,8 @@ def resume(config: RecipeConfig, path: str | Path, *, trust: bool = False, membe
     """Go on with the run in ``path``; rows of ``metrics.csv`` past its checkpoint are dropped.
 
     Args:
-        config: of the run, as ``load(path).config`` has it; total_frames, device, compile, threads and logger may be
-            other ones.
+        config: of the run, as ``load(path).config`` has it; total_frames, device, compile, threads, logger and
+            distributed.address may be other ones.
         path: of its directory.
         trust: whether a user's own code that the run names may be imported and run.
         member: what the run does as a member of a population; ``None``: it is none, or goes on alone.
@@ -130,7 +130,7 @@ def resume(config: RecipeConfig, path: str | Path, *, trust: bool = False, membe
     _check_config("resume", config)
     if not (path / "config.yaml").is_file():
         raise no_run(path, f"path={str(path)!r}")
-    check_resumes(config, read_config(path), path)
+    check_resumes(config, read_config(path), path, "load(path).config")
     SavedRun(path).check_trust(config, trust=trust)
     check_loggers(config.logger)
     callbacks = _callbacks(config, member)

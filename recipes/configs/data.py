@@ -125,6 +125,14 @@ class _Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
+def flat_options(options: Mapping[str, object], place: str = "") -> dict[str, object]:
+    """``{"critic": {"sees": "state"}}`` as ``{"critic.sees": "state"}``."""
+    flat: dict[str, object] = {}
+    for name, value in options.items():
+        flat |= flat_options(value, f"{place}{name}.") if isinstance(value, Mapping) else {f"{place}{name}": value}
+    return flat
+
+
 def _plain(value: object) -> object:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return to_data(value)

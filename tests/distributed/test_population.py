@@ -204,8 +204,12 @@ def test_a_population_goes_on_with_more_frames(short: Path, tmp_path: Path) -> N
     assert [member["frames"] for member in summary["members"]] == [120, 120]
     with pytest.raises(UserError, match=r"holds a run already; .* resume_population\(config, path\)"):
         train(config, path)
-    with pytest.raises(UserError, match=r"gamma=0\.5: the run in \S+ has 0\.95"):
-        resume_population(replace(config, gamma=0.5, total_frames=180), path, processes=LocalProcesses)
+    with pytest.raises(UserError, match=r"gamma=0\.5: the run in \S+ has 0\.95; give .*start_population was given"):
+        resume_population(replace(config, gamma=0.5, total_frames=180), str(path), processes=LocalProcesses)
+    with pytest.raises(UserError, match=r"holds a run already; .* resume_population\(config, path\)"):
+        start(replace(config, distributed=OneProcess()), path)
+    with pytest.raises(UserError, match=r"holds a run already; .* go on with it, resume\(config, path\)"):
+        start_population(config, path / "members" / "0", processes=LocalProcesses)
     with pytest.raises(UserError, match="there is no such directory"):
         resume_population(config, tmp_path / "nothing", processes=LocalProcesses)
     assert not (tmp_path / "nothing").exists()

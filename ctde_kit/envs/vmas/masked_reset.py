@@ -28,14 +28,21 @@ def masked_reset(
     Returns:
         What the agents see after the reset, and an empty list. Where a reset changes state that the whole batch shares:
         ``None`` and the paths of that state, and nothing is changed.
+
+    Raises:
+        Exception: what the scenario raises; nothing is changed then.
     """
     n_envs = world.num_envs
     before = WorldState.read(world)
     if before.unreadable():
         return None, before.unreadable()
     memory = WorldMemory(before)
-    world._reset(return_observations=False)
-    output = observe()
+    try:
+        world._reset(return_observations=False)
+        output = observe()
+    except BaseException:
+        memory.put_back()
+        raise
     after = WorldState.read(world)
     obstacles = [*before.changed_python(after), *sorted(before.values.keys() - after.values.keys())]
     obstacles += [path for path in after.values if not _is_batched(before, after, memory, path, n_envs)]

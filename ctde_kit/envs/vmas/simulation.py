@@ -101,16 +101,18 @@ class VmasSimulation:
         return self.current()
 
     def _partial_reset(self, mask: Tensor, last: TensorDict) -> TensorDict:
-        self.elapsed.masked_fill_(mask, 0)
         rows = mask.squeeze(-1)
+        output = None
         if not self.python_state:
             output, obstacles = masked_reset(self.world, self._observe, rows, last)
-            if output is not None:
-                return output
-            self._reset_one_by_one_from_now_on(obstacles)
-        for index in rows.nonzero().flatten().tolist():
-            self.world._reset_at(index, return_observations=False)
-        return self._observe()
+            if output is None:
+                self._reset_one_by_one_from_now_on(obstacles)
+        if output is None:
+            for index in rows.nonzero().flatten().tolist():
+                self.world._reset_at(index, return_observations=False)
+            output = self._observe()
+        self.elapsed.masked_fill_(mask, 0)
+        return output
 
     def _reset_one_by_one_from_now_on(self, obstacles: list[str]) -> None:
         self.python_state = tuple(obstacles)
@@ -217,9 +219,10 @@ class VmasSimulation:
             raise ValueError(f"the saved env state is of {rows} environments, and this env has {len(self.elapsed)}")
         if last is not None and last.keys() != self.groups.keys():
             raise ValueError(f"the saved env state has the groups {list(last)}, and this env {list(self.groups)}")
+        read = None if last is None else self._observations_of(last)
         restore(WorldState.read(self.world), state_dict["world"])
         self.elapsed.copy_(state_dict["elapsed"])
-        self.last = None if last is None else self._observations_of(last)
+        self.last = read
         self.random_stream.load_state_dict(state_dict["random_stream"])
         self.python_state = tuple(state_dict["python_state"])
 
@@ -243,7 +246,15 @@ class VmasSimulation:
         output = TensorDict({}, batch_size=self.batch_size, device=self.device)
         for group, numbers in self.groups.items():
             batch_size = [*self.batch_size, len(numbers)]
-            output.set(group, TensorDict(saved[group], batch_size, device=self.device).clone())
+            observations = TensorDict(saved[group], [], device=self.device).clone()
+            for name, value in observations.items(True, True):
+                if value.shape[:2] != torch.Size(batch_size):
+                    raise ValueError(
+                        f"the saved env state has {list(value.shape)} in {(group, name)}, and this env "
+                        f"{len(numbers)} agents in {group!r}: build the env as it was saved"
+                    )
+            observations.batch_size = batch_size
+            output.set(group, observations)
         return output
 
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+import torch
 from torch import Tensor
 
 
-def copies_of(tensors: Iterable[Tensor]) -> dict[int, Tensor]:
+def copies_of(tensors: Iterable[Tensor], device: torch.device | None = None) -> dict[int, Tensor]:
     """A copy of each tensor, by its identity; those that share memory (views, above all) share it in their copies.
+
+    Args:
+        tensors: of any shapes and dtypes; those of different dtypes share nothing in their copies.
+        device: where the copies lie; ``None`` for where the tensors do.
 
     >>> import torch
     >>> scores = torch.zeros(3, 2)
@@ -21,15 +26,19 @@ def copies_of(tensors: Iterable[Tensor]) -> dict[int, Tensor]:
     distinct = {id(tensor): tensor.detach() for tensor in tensors}
     copies: dict[int, Tensor] = {}
     for group in overlapping(distinct):
-        base = None if len(group) == 1 else _covering(distinct, group)
-        if base is None:
-            copies |= {key: distinct[key].clone() for key in group}
+        there = device or distinct[group[0]].device
+        if len(group) == 1:
+            copies[group[0]] = distinct[group[0]].to(there, copy=True)
             continue
-        memory = base.clone()
+        extents = {key: _extent(distinct[key]) for key in group}
+        start, stop = min(first for first, _ in extents.values()), max(end for _, end in extents.values())
+        size = distinct[group[0]].element_size()
+        memory = torch.zeros((stop - start) // size, dtype=distinct[group[0]].dtype, device=there)
         for key in group:
             tensor = distinct[key]
-            offset = (tensor.data_ptr() - base.data_ptr()) // tensor.element_size()
-            copies[key] = memory.as_strided(tensor.size(), tensor.stride(), offset)
+            copy = memory.as_strided(tensor.size(), tensor.stride(), (extents[key][0] - start) // size)
+            each_number_once(copy, like=tensor).copy_(each_number_once(tensor, like=tensor))
+            copies[key] = copy
     return copies
 
 
@@ -50,30 +59,20 @@ def overlapping(tensors: Mapping[int, Tensor]) -> list[list[int]]:
     """The keys of the tensors in groups, none of which shares memory with another one."""
     groups: list[list[int]] = []
     end, kind = 0, None
-    for key in sorted(
-        tensors, key=lambda key: (str(tensors[key].device), str(tensors[key].dtype), _extent(tensors[key]))
-    ):
+    for key in sorted(tensors, key=lambda key: (*map(str, _kind(tensors[key])), *_extent(tensors[key]))):
         start, stop = _extent(tensors[key])
-        found = (tensors[key].device, tensors[key].dtype)
-        if found == kind and start < end:
+        if _kind(tensors[key]) == kind and start < end:
             groups[-1].append(key)
             end = max(end, stop)
         else:
             groups.append([key])
-            end, kind = stop, found
+            end, kind = stop, _kind(tensors[key])
     return groups
 
 
-def _covering(tensors: dict[int, Tensor], group: list[int]) -> Tensor | None:
-    """The memory of a group as one tensor; ``None`` where no storage has it all."""
-    start = min(_extent(tensors[key])[0] for key in group)
-    stop = max(_extent(tensors[key])[1] for key in group)
-    for key in group:
-        tensor, storage = tensors[key], tensors[key].untyped_storage()
-        if storage.data_ptr() <= start and stop <= storage.data_ptr() + storage.nbytes():
-            size = tensor.element_size()
-            return tensor.as_strided([(stop - start) // size], [1], (start - storage.data_ptr()) // size)
-    return None
+def _kind(tensor: Tensor) -> tuple[torch.device, torch.dtype]:
+    """Where tensors differ in it they count as apart: a file cannot hold one memory as numbers of two kinds."""
+    return tensor.device, tensor.dtype
 
 
 def _extent(tensor: Tensor) -> tuple[int, int]:

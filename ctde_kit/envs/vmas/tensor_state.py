@@ -11,6 +11,7 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
 from ctde_kit.envs.vmas.simulation import VmasSimulation
+from ctde_kit.envs.vmas.tensor_copies import overlapping
 from ctde_kit.envs.vmas.world_state import WorldState, has_rows, same_numbers
 from ctde_kit.graph import TraceError
 from ctde_kit.protocols import StateDict
@@ -46,6 +47,8 @@ class TensorState:
             if simulation.last is None:
                 simulation.reset()
             self.places = self._find_places(random_actions)
+            for change in (lambda: _random_step(simulation, random_actions), simulation.reset):
+                self._check_shared_memory(change)
             self._check_views(random_actions)
 
     def _find_places(self, random_actions: Callable[[], Sequence[Tensor]]) -> dict[str, list[str]]:
@@ -76,6 +79,19 @@ class TensorState:
             if has_rows(value, n_envs) or path in by_step:
                 places.setdefault(id(value), []).append(path)
         return {paths[0]: paths for paths in places.values()}
+
+    def _check_shared_memory(self, change: Callable[[], object]) -> None:
+        """No tensor may be written to that shares memory with another one, where both stay: ``write`` parts them."""
+        with self.simulation.unchanged():
+            before = WorldState.read(self.simulation.world).values
+            versions = {id(value): value._version for value in before.values()}
+            change()
+            after = WorldState.read(self.simulation.world).values
+            paths = {id(value): path for path, value in after.items() if id(value) in versions}
+            written = {key for key in paths if after[paths[key]]._version != versions[key]}
+        for group in overlapping({key: after[path] for key, path in paths.items()}):
+            if len(group) > 1 and written.intersection(group):
+                raise TraceError(f"keeps one tensor's numbers in another one, a view of it: {paths[group[0]]}")
 
     def _check_views(self, random_actions: Callable[[], Sequence[Tensor]]) -> None:
         """A step must do the same where each place has a tensor of its own, as ``write`` leaves it."""

@@ -268,7 +268,18 @@ class VmasEnv(TorchRLVmasEnv):
         return _rebuilt, (type(self), self._arguments, self.state_dict())
 
     def load_state_dict(self, state_dict: StateDict) -> None:
-        """Go on from a state that an env built with the same arguments gave."""
+        """Go on from a state that an env built with the same arguments gave.
+
+        Raises:
+            ValueError: for the state of one that was built otherwise; nothing is changed then.
+        """
+        for name, value in TensorDict(state_dict["last"] or {}, []).items(True, True):
+            spec = self.observation_spec[name] if name in self.observation_spec.keys(True, True) else None
+            if spec is not None and spec.shape != value.shape:
+                raise ValueError(
+                    f"the saved env state has {list(value.shape)} in {name}, and this env {list(spec.shape)}: "
+                    "build the env as it was saved"
+                )
         self.simulation.load_state_dict(state_dict)
 
 

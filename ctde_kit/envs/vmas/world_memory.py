@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ctde_kit.envs.vmas.tensor_copies import each_number_once
-from ctde_kit.envs.vmas.world_slots import attributes, entries_of, remove_attribute, set_attribute
+from ctde_kit.envs.vmas.world_slots import attributes, entries_of, refill, remove_attribute, set_attribute
 from ctde_kit.envs.vmas.world_state import WorldState
 
 
@@ -60,10 +60,7 @@ def _refill(owner: object, content: Any, keep_new: bool) -> None:
         owner.clear()
         owner.extend(content)
     elif isinstance(owner, dict):
-        # Not its own way of updating: a Counter's adds.
-        added = {key: value for key, value in owner.items() if keep_new and key not in content}
-        dict.clear(owner)
-        dict.update(owner, {**content, **added})
+        refill(owner, {**content, **{key: value for key, value in owner.items() if keep_new and key not in content}})
     else:
         for name in [] if keep_new else attributes(owner).keys() - content.keys():
             remove_attribute(owner, name)

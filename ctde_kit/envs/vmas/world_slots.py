@@ -10,7 +10,7 @@ import random
 import threading
 import types
 import weakref
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -37,7 +37,8 @@ OPAQUE = (
     type(threading.RLock()),
 )
 # Keys that are known by their names among those of the same dictionary.
-NAMED = (enum.Enum, *OPAQUE)
+_NAMED = (enum.Enum, type, types.FunctionType, types.ModuleType, types.BuiltinFunctionType, torch.device, torch.dtype)
+CONTAINERS = (list, dict, deque)
 SKIPPED = frozenset({"viewer", "text_lines", "visible_display", "headless", "observation_space", "action_space"})
 _VALUE_TYPES = frozenset([int, float, str, bool, type(None), complex, bytes])
 _LEAVES = (*OPAQUE, *_VALUE_TYPES, Tensor, np.ndarray, np.generic, enum.Enum, set, frozenset, tuple, functools.partial)
@@ -72,7 +73,7 @@ class Slot:
         if isinstance(owner, Slot):
             items: Any = owner.get()
             owner.set(like(items, [value if i == key else item for i, item in enumerate(items)]))
-        elif isinstance(owner, (list, dict, deque)):
+        elif isinstance(owner, CONTAINERS):
             entries: Any = owner
             entries[key] = value
         else:
@@ -116,26 +117,40 @@ def _slot_names(kind: type) -> tuple[str, ...]:
 
 
 def walk(objects: dict[str, object], names: dict[int, str]) -> Iterator[tuple[Slot, object]]:
-    """Visit each object once, breadth first, so that its name is the shortest path to it.
+    """Visit each object once, and name it by a path to it that seldom changes.
+
+    What a list, dictionary or tuple holds is named by that before an attribute that holds it, too, and all that is
+    found otherwise before what ``objects`` hold beyond the first: a scenario that has goals in a list may point from
+    itself and from its agents to another one of them at any time.
 
     Args:
         objects: by path, those to begin with; it takes up all that are found.
         names: the same by identity.
     """
-    queue = list(objects.items())
-    for path, owner in queue:
-        used: set[str] = set()
-        for position, (key, value) in enumerate(_entries(owner)):
-            name = _key_name(key, names)
-            name = f"{name}#{position}" if name in used else name
-            used.add(name)
-            slot = Slot(f"{path}.{name}", path, owner, key)
-            for inner, item in _with_items(slot, value):
-                yield inner, item
-                if id(item) not in names and has_entries(item):
-                    names[id(item)] = inner.path
-                    objects[inner.path] = item
-                    queue.append((inner.path, item))
+    first, *others = objects.items()
+    held, attached, last = deque[tuple[str, object]](), deque([first]), deque(others)
+    visited: set[int] = set()
+    while queue := held or attached or last:
+        path, owner = queue.popleft()
+        if id(owner) in visited:
+            continue
+        visited.add(id(owner))
+        names[id(owner)] = path = names.get(id(owner), path)
+        objects[path] = owner
+        for slot, value in _slots(path, owner, names):
+            yield slot, value
+            if id(value) not in names and has_entries(value):
+                is_held = isinstance(value, CONTAINERS) or isinstance(slot.owner, (*CONTAINERS, Slot))
+                (held if is_held else attached).append((slot.path, value))
+
+
+def _slots(path: str, owner: object, names: dict[int, str]) -> Iterator[tuple[Slot, object]]:
+    used: set[str] = set()
+    for position, (key, value) in enumerate(_entries(owner)):
+        name = _key_name(key, names)
+        name = f"{name}#{position}" if name in used else name
+        used.add(name)
+        yield from _with_items(Slot(f"{path}.{name}", path, owner, key), value)
 
 
 def _with_items(slot: Slot, value: object) -> Iterator[tuple[Slot, object]]:
@@ -149,7 +164,16 @@ def _with_items(slot: Slot, value: object) -> Iterator[tuple[Slot, object]]:
 
 def entries_of(owner: object) -> Any:
     """A container itself, or the attributes of an object."""
-    return owner if isinstance(owner, (list, dict, deque)) else attributes(owner)
+    return owner if isinstance(owner, CONTAINERS) else attributes(owner)
+
+
+def refill(owner: dict[object, object], content: dict[object, object]) -> None:
+    """Give a dictionary other entries, without its own way of updating: a ``Counter``'s adds."""
+    # An OrderedDict keeps the order beside the entries.
+    kind: Any = OrderedDict if isinstance(owner, OrderedDict) else dict
+    kind.clear(owner)
+    for key, value in content.items():
+        kind.__setitem__(owner, key, value)
 
 
 def _entries(owner: object) -> list[tuple[object, object]]:
@@ -177,7 +201,7 @@ def _is_leaf(kind: type) -> bool:
 
 def has_entries(value: object) -> bool:
     """Whether there is something to find inside."""
-    if isinstance(value, (list, dict, deque)):
+    if isinstance(value, CONTAINERS):
         return True
     return not _is_leaf(type(value)) and (hasattr(value, "__dict__") or bool(_slot_names(type(value))))
 
@@ -211,12 +235,26 @@ def is_readable(value: object) -> bool:
 
 def is_readable_key(key: object, names: dict[int, str]) -> bool:
     """Whether a dictionary's key is a value, a member of an enum, a class, or an object that has a name."""
-    if is_value(key) or isinstance(key, NAMED):
+    if is_value(key) or key_name(key) is not None:
         return True
     return (isinstance(key, (frozenset, np.generic)) and is_readable(key)) or id(key) in names
+
+
+def key_name(key: object) -> str | None:
+    """What a key is called wherever the program runs; ``None`` for keys without such a name."""
+    if not isinstance(key, _NAMED):
+        return None
+    # Without the module, whose name has its content in it where it is a file of one's own.
+    if isinstance(key, (types.FunctionType, types.BuiltinFunctionType)):
+        # Others may be called alike.
+        return None if "<" in key.__qualname__ else key.__qualname__
+    return key.__qualname__ if isinstance(key, type) else str(key)
 
 
 def _key_name(key: object, names: dict[int, str]) -> str:
     if isinstance(key, frozenset):
         return "+".join(sorted(map(str, key)))
+    name = key_name(key)
+    if name is not None:
+        return name
     return str(key) if is_readable_key(key, {}) else names.get(id(key), type(key).__name__)

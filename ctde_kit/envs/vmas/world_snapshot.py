@@ -9,20 +9,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from vmas.simulator.environment import Environment
 
 from ctde_kit.envs.vmas.tensor_copies import copies_of
 from ctde_kit.envs.vmas.world_memory import WorldMemory
 from ctde_kit.envs.vmas.world_slots import (
-    NAMED,
     SKIPPED,
     Slot,
     has_entries,
     is_number_array,
     is_readable_key,
     is_value,
+    key_name,
     like,
+    refill,
 )
 from ctde_kit.envs.vmas.world_state import WORLD, WorldState
 from ctde_kit.protocols import StateDict
@@ -66,10 +67,20 @@ def restore(state: WorldState, saved: StateDict) -> None:
         for path, owner_path, key, value in saved["entries"]:
             if value != _KEPT:
                 owner = reader.object_at(owner_path)
-                Slot(path, owner_path, owner, reader.key(key, owner)).set(reader.value(value, path))
+                _set(Slot(path, owner_path, owner, reader.key(key, owner)), reader.value(value, path), state)
     except Exception:
         memory.put_back()
         raise
+
+
+@torch.no_grad()
+def _set(slot: Slot, value: object, state: WorldState) -> None:
+    there = state.values.get(slot.path)
+    # Of a network, which an optimizer may know.
+    if isinstance(there, nn.Parameter) and isinstance(value, Tensor) and there.shape == value.shape:
+        there.copy_(value)
+    else:
+        slot.set(value)
 
 
 class _Writer:
@@ -83,8 +94,9 @@ class _Writer:
     def key(self, key: object) -> Saved:
         if isinstance(key, np.generic):
             return "value", key.item()
-        if isinstance(key, NAMED):
-            return "named", str(key)
+        name = key_name(key)
+        if name is not None:
+            return "named", name
         if isinstance(key, frozenset):
             return "frozenset", list(key)
         return ("value", key) if is_value(key) else ("reference", self.state.names.get(id(key)))
@@ -133,9 +145,10 @@ class _Reader:
         env = state.objects["env"]
         assert isinstance(env, Environment)
         self.state, self.device = state, env.device
+        saved = [held for *_, value in entries for held in _tensors(value)]
+        self._copies = copies_of(tensor for _, tensor in saved)
         # A checkpoint is read onto the CPU, wherever the env lives.
-        self._copies = copies_of(tensor for *_, value in entries for tensor in _tensors(value))
-        self._moved: dict[int, Tensor] = {}
+        self._moved = copies_of((self._copies[id(held)] for kind, held in saved if kind == "tensor"), self.device)
         self._arrays: dict[int, np.ndarray] = {}
         self._sets: dict[int, set[object]] = {}
         self._objects = dict(state.objects)
@@ -152,7 +165,10 @@ class _Reader:
 
     def object_at(self, path: str) -> object:
         if path not in self._objects:
-            raise ValueError(f"the saved env state has {path!r}, which this env lacks: build the env as it was saved")
+            raise ValueError(
+                f"the saved env state has {path!r}, which this env lacks: build the env as it was saved, and let its "
+                "scenario keep objects that come and go in a list or dictionary that does not"
+            )
         return self._objects[path]
 
     def key(self, key: Saved, owner: object) -> object:
@@ -161,15 +177,14 @@ class _Reader:
             return self.object_at(content)
         if kind == "named":
             keys: Any = owner if isinstance(owner, dict) else {}
-            found = [held for held in keys if isinstance(held, NAMED) and str(held) == content]
-            return found[0] if found else _missing(content)
+            found = [held for held in keys if key_name(held) == content]
+            return found[0] if len(found) == 1 else _missing(content)
         return frozenset(content) if kind == "frozenset" else content
 
     def value(self, saved: Saved, path: str) -> object:
         kind, content = saved
         if kind == "tensor":
-            copy = self._copies[id(content)]
-            return self._moved.setdefault(id(content), copy.to(self.device))
+            return self._moved[id(self._copies[id(content)])]
         if kind == "array":
             return self._arrays.setdefault(id(content), self._copies[id(content)].numpy())
         if kind == "number":
@@ -207,8 +222,7 @@ class _Reader:
         if isinstance(found, dict):
             old = dict(found)
             keys = [self.key(key, old) for key in content]
-            dict.clear(found)
-            dict.update(found, {key: old.get(key) for key in keys})
+            refill(found, {key: old.get(key) for key in keys})
             return found
         kept = list(found)[:length]
         found.clear()
@@ -223,10 +237,10 @@ def _missing(path: str) -> object:
     )
 
 
-def _tensors(saved: Saved) -> Iterator[Tensor]:
+def _tensors(saved: Saved) -> Iterator[tuple[str, Tensor]]:
     kind, content = saved
     if kind in ("tensor", "array"):
-        yield content
+        yield kind, content
     elif kind == "tuple":
         for item in content[1]:
             yield from _tensors(item)

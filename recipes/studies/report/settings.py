@@ -9,8 +9,8 @@ from typing import Any
 
 from ctde_kit.errors import UserError
 from ctde_kit.files import JsonObject
-from ctde_kit.recipes.configs.data import KIND
-from ctde_kit.recipes.studies.report.sources import MAY_DIFFER, MAY_DIFFER_IN_TASK, Found, flat_options, read_sources
+from ctde_kit.recipes.configs.data import KIND, flat_options
+from ctde_kit.recipes.studies.report.sources import MAY_DIFFER, MAY_DIFFER_IN_TASK, Found, read_sources
 
 Settings = Mapping[str, Any]  # plain values, of yaml
 

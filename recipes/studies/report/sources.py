@@ -12,6 +12,7 @@ import numpy as np
 
 from ctde_kit.errors import UserError
 from ctde_kit.files import JsonObject
+from ctde_kit.recipes.configs.data import flat_options
 from ctde_kit.recipes.studies.report.plans import PlanProgress, read_plans
 from ctde_kit.recipes.wiring.population_directory import EXCHANGES_FILE, MEMBERS
 from ctde_kit.recipes.wiring.saved_runs import SavedRun
@@ -179,14 +180,6 @@ def _twice(curve: RunCurve, first: tuple[Path, JsonObject], second: tuple[Path, 
         f"{curve.label} on {curve.task}, seed {curve.seed}: {paths} differ in {shown}{more}; put variants into "
         "directories of their own, LABEL/seed_N, or use `ctde compare`"
     )
-
-
-def flat_options(options: Mapping[str, object], place: str = "") -> JsonObject:
-    """``{"critic": {"sees": "state"}}`` as ``{"critic.sees": "state"}``."""
-    flat: JsonObject = {}
-    for name, value in options.items():
-        flat |= flat_options(value, f"{place}{name}.") if isinstance(value, Mapping) else {f"{place}{name}": value}
-    return flat
 
 
 def _check_alike(configs: dict[tuple[str, str, int], JsonObject]) -> None:
