@@ -43,7 +43,9 @@ def named_task(name: str, **options: object) -> TaskConfig:
         hint = f"did you mean {' or '.join(close)}?" if close else "`ctde tasks` lists them"
         raise UserError(f"{name!r}: there is no such task; {hint}")
     node = compose("mappo", [with_quoted_path(argument) for argument in arguments]).task
-    known = [field.name for field in dataclasses.fields(OmegaConf.get_type(node))]
+    kind = OmegaConf.get_type(node)
+    assert kind is not None
+    known = [field.name for field in dataclasses.fields(kind)]
     unknown = [option for option in options if option not in known]
     if unknown:
         own = (

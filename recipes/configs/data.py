@@ -125,9 +125,9 @@ class _Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
-def flat_options(options: Mapping[str, object], place: str = "") -> dict[str, object]:
+def flat_options(options: Mapping[str, object], place: str = "") -> JsonObject:
     """``{"critic": {"sees": "state"}}`` as ``{"critic.sees": "state"}``."""
-    flat: dict[str, object] = {}
+    flat: JsonObject = {}
     for name, value in options.items():
         flat |= flat_options(value, f"{place}{name}.") if isinstance(value, Mapping) else {f"{place}{name}": value}
     return flat

@@ -245,10 +245,10 @@ class VmasSimulation:
     def _observations_of(self, saved: dict[str, StateDict]) -> TensorDict:
         output = TensorDict({}, batch_size=self.batch_size, device=self.device)
         for group, numbers in self.groups.items():
-            batch_size = [*self.batch_size, len(numbers)]
+            batch_size = torch.Size([*self.batch_size, len(numbers)])
             observations = TensorDict(saved[group], [], device=self.device).clone()
             for name, value in observations.items(True, True):
-                if value.shape[:2] != torch.Size(batch_size):
+                if value.shape[:2] != batch_size:
                     raise ValueError(
                         f"the saved env state has {list(value.shape)} in {(group, name)}, and this env "
                         f"{len(numbers)} agents in {group!r}: build the env as it was saved"
