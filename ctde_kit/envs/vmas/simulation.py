@@ -15,6 +15,7 @@ from vmas.simulator.environment import Environment
 from ctde_kit.envs.vmas.branches import VmasShortcuts
 from ctde_kit.envs.vmas.masked_reset import masked_reset
 from ctde_kit.envs.vmas.random_stream import RandomStream
+from ctde_kit.envs.vmas.scenario_values import only_tensors
 from ctde_kit.envs.vmas.spawning import limited_spawning
 from ctde_kit.envs.vmas.world_memory import WorldMemory
 from ctde_kit.envs.vmas.world_snapshot import restore, snapshot
@@ -75,7 +76,8 @@ class VmasSimulation:
         for numbers, action in zip(self.groups.values(), group_actions, strict=True):
             for number, part in zip(numbers, action.unbind(dim=1), strict=True):
                 actions[number] = part
-        with taking_shortcuts(VmasShortcuts()), drawing_from(self.random_stream):
+        given = only_tensors(self.name, self.batch_size[0])
+        with taking_shortcuts(VmasShortcuts()), drawing_from(self.random_stream), given:
             observations, rewards, terminated, infos = _STEP(self.world, actions)
         self.elapsed.add_(1)
         self.last = self._gather(observations, infos)
@@ -126,14 +128,15 @@ class VmasSimulation:
         """The present observations and done flags."""
         assert self.last is not None
         with taking_shortcuts(VmasShortcuts()):
-            terminated = self.world.scenario.done().clone()
+            terminated = self._per_env(self.world.scenario.done(), "done").clone()
         return self._with_done(self.last.copy(), terminated)
 
     def _observe(self) -> TensorDict:
         """What the agents see at this moment, asked of the scenario."""
-        entries: Any = self.world._get_from_scenario(  # declared as a union of whatever may be asked for
-            get_observations=True, get_infos=True, get_rewards=False, get_dones=False
-        )
+        with only_tensors(self.name, self.batch_size[0]):
+            entries: Any = self.world._get_from_scenario(  # declared as a union of whatever may be asked for
+                get_observations=True, get_infos=True, get_rewards=False, get_dones=False
+            )
         assert entries is not None
         return self._gather(*entries)
 
@@ -145,7 +148,7 @@ class VmasSimulation:
                 {"observation": torch.stack(entries, 1)}, [*self.batch_size, len(numbers)], device=self.device
             )
             if self.with_info and infos[numbers[0]]:
-                infos_of_group: list[Any] = [self._info(infos[i]) for i in numbers]  # torch stacks TensorDicts, too
+                infos_of_group: list[Any] = [self._info(infos[i], i) for i in numbers]  # torch stacks TensorDicts, too
                 agents.set("info", torch.stack(infos_of_group, 1))
             output.set(group, agents)
         return output
@@ -174,7 +177,10 @@ class VmasSimulation:
         of = "" if number is None else f" of agent {self.world.agents[number].name!r}"
         return UserError(f"scenario {self.name!r}: {method}{of}: expected {expected}, found {shown}; return that")
 
-    def _info(self, info: Infos) -> TensorDict:
+    def _info(self, info: Infos, number: int) -> TensorDict:
+        for key, value in info.items():
+            if not isinstance(value, Tensor):
+                raise self._misfit(f"info[{key!r}]", number, f"a tensor [{self.batch_size[0]}, ...]", value)
         entries = {key: self._with_features(value.to(torch.float32)) for key, value in info.items()}
         return TensorDict(entries, self.batch_size, device=self.device)
 

@@ -22,6 +22,7 @@ from ctde_kit.envs.vmas.grouping import split_groups
 from ctde_kit.envs.vmas.initial_states import draw_initial_states, take_initial_states
 from ctde_kit.envs.vmas.random_stream import RandomStream
 from ctde_kit.envs.vmas.scenario_arguments import check_arguments, load_scenario
+from ctde_kit.envs.vmas.scenario_values import only_tensors
 from ctde_kit.envs.vmas.simulation import VmasSimulation
 from ctde_kit.envs.vmas.spawning import limited_spawning
 from ctde_kit.envs.vmas.tensor_state import TensorState
@@ -108,12 +109,13 @@ class VmasEnv(TorchRLVmasEnv):
         self._arguments: dict[str, object] = {"scenario": scenario, "num_envs": num_envs, **built, **placed}
         name = scenario if isinstance(scenario, str) else None
         scenario = load_scenario(scenario)
+        name = name or type(scenario).__name__
         check_arguments(scenario, arguments)
         self.with_info = info
         # TorchRL's wrapper looks up in VMAS's env what it lacks itself, which takes 0.1 ms each time.
         self.continuous_actions = continuous_actions
         self.random_stream = RandomStream(seed, device)
-        with drawing_from(self.random_stream), limited_spawning(scenario):
+        with drawing_from(self.random_stream), limited_spawning(scenario), only_tensors(name, num_envs):
             super().__init__(
                 scenario, num_envs=num_envs, group_map=group_map, device=device, scenario_kwargs=arguments, **discrete
             )
@@ -121,7 +123,7 @@ class VmasEnv(TorchRLVmasEnv):
         self._simulation = VmasSimulation(
             self._env,
             self.group_map,
-            name=name or type(scenario).__name__,
+            name=name,
             max_steps=max_steps,
             with_info=info,
             random_stream=self.random_stream,

@@ -215,6 +215,9 @@ class Shapes(Plain):
     def done(self) -> torch.Tensor:
         return self.value if self.method == "done" else super().done()
 
+    def info(self, agent: Agent) -> dict[str, torch.Tensor]:
+        return {"speed": self.value} if self.method == "info" else {}
+
 
 @pytest.mark.parametrize(
     ("method", "value", "message"),
@@ -229,6 +232,26 @@ def test_values_of_other_shapes_are_named(method: str, value: Any, message: str)
     scenario = type("Shaped", (Shapes,), {"method": method, "value": value})
     with pytest.raises(UserError, match=f"scenario 'Shaped': {message}"):
         VmasEnv(scenario, num_envs=3).rollout(2)
+
+
+@pytest.mark.parametrize("method", ["observation", "reward", "done", "info"])
+@pytest.mark.parametrize(("value", "found"), [(1.0, "float"), (None, "NoneType")])
+def test_values_that_are_no_tensors_are_named(method: str, value: object, found: str) -> None:
+    scenario = type("Shaped", (Shapes,), {"method": method, "value": value})
+    message = f"scenario 'Shaped': .*expected (a tensor|tensors with one row for each of 3).* found {found}; return"
+    with pytest.raises(UserError, match=message):
+        VmasEnv(scenario, num_envs=3, info=True).rollout(2)
+
+
+class Mistaken(Plain):
+    def reward(self, agent: Agent) -> torch.Tensor:
+        number: Any = 1.0
+        return number.clone()
+
+
+def test_a_scenarios_own_mistake_stays_what_it_is() -> None:
+    with pytest.raises(AttributeError, match="'float' object has no attribute 'clone'"):
+        VmasEnv(Mistaken, num_envs=3).rollout(2)
 
 
 def test_an_argument_that_is_given_twice_is_refused() -> None:
