@@ -50,7 +50,7 @@ class Layout:
         for key, shape, dtype in self.leaves:
             start, stop = offsets[dtype], offsets[dtype] + shape.numel()
             offsets[dtype] = stop
-            result.set(key, flat[dtype][..., start:stop].reshape(*batch_size, *shape))
+            result.set(key, flat[dtype][..., start:stop].reshape((*batch_size, *shape)))
         return result
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
+from vmas.simulator.environment import Environment
 
 from ctde_kit.envs.vmas.simulation import VmasSimulation
 from ctde_kit.envs.vmas.tensor_copies import overlapping
@@ -56,23 +57,26 @@ class TensorState:
         _random_step(simulation, random_actions)
         first = _copied(WorldState.read(world))
         stream = simulation.random_stream.state_dict()
-        _random_step(simulation, random_actions)
+        by_step = _written(world, lambda: _random_step(simulation, random_actions))
         stepped = _copied(WorldState.read(world))
         _check_generators(stream, simulation.random_stream.state_dict())
-        reset = stepped
-        by_reset: set[str] = set()
+        reset, by_reset = stepped, _written(world, simulation.reset)
+        changed_by_reset: set[str] = set()
         for _ in range(RESETS):
-            simulation.reset()
             before, reset = reset, _copied(WorldState.read(world))
             _check_python(before, reset)
-            by_reset |= {path for path in _changed(before, reset) if not has_rows(reset.values[path], n_envs)}
-        _random_step(simulation, random_actions)
+            changed_by_reset |= _changed(before, reset)
+            simulation.reset()
+        reset = _copied(WorldState.read(world))
+        by_step |= _written(world, lambda: _random_step(simulation, random_actions))
         again = WorldState.read(world)
         _check_python(first, stepped)
         _check_python(reset, again)
-        by_step = _changed(first, stepped) | _changed(reset, again)
-        if by_reset:
-            raise TraceError(f"a reset changes {sorted(by_reset)[0]}, one value for the whole batch")
+        by_step |= _changed(first, stepped) | _changed(reset, again)
+        # What a step has not changed yet, it may later.
+        of_batch = {path for path in changed_by_reset | by_step & by_reset if not has_rows(again.values[path], n_envs)}
+        if of_batch:
+            raise TraceError(f"a reset changes {min(of_batch)}, one value for the whole batch")
         self.templates = {path: torch.zeros_like(value) for path, value in again.values.items()}
         places: dict[int, list[str]] = {}
         for path, value in again.values.items():
@@ -84,13 +88,12 @@ class TensorState:
         """No tensor may be written to that shares memory with another one, where both stay: ``write`` parts them."""
         with self.simulation.unchanged():
             before = WorldState.read(self.simulation.world).values
-            versions = {id(value): value._version for value in before.values()}
-            change()
+            written = _written(self.simulation.world, change)
             after = WorldState.read(self.simulation.world).values
-            paths = {id(value): path for path, value in after.items() if id(value) in versions}
-            written = {key for key in paths if after[paths[key]]._version != versions[key]}
+        stayed = {id(value) for value in before.values()}
+        paths = {id(value): path for path, value in after.items() if id(value) in stayed}
         for group in overlapping({key: after[path] for key, path in paths.items()}):
-            if len(group) > 1 and written.intersection(group):
+            if len(group) > 1 and not written.isdisjoint(paths[key] for key in group):
                 raise TraceError(f"keeps one tensor's numbers in another one, a view of it: {paths[group[0]]}")
 
     def _check_views(self, random_actions: Callable[[], Sequence[Tensor]]) -> None:
@@ -139,6 +142,15 @@ class TensorState:
 def _random_step(simulation: VmasSimulation, random_actions: Callable[[], Sequence[Tensor]]) -> TensorDict:
     with torch.random.fork_rng(devices=[]):
         return simulation.step(random_actions())
+
+
+def _written(world: Environment, change: Callable[[], object]) -> set[str]:
+    """The paths whose tensor ``change`` replaces or writes to, whether its numbers are other ones then or not."""
+    before = WorldState.read(world).values
+    versions = {path: value._version for path, value in before.items()}
+    change()
+    after = WorldState.read(world).values
+    return {path for path, value in after.items() if value is not before.get(path) or value._version != versions[path]}
 
 
 def _copied(state: WorldState) -> WorldState:

@@ -113,6 +113,43 @@ def test_a_view_that_comes_to_matter_later_keeps_a_step_eager(
     assert "keeps one tensor's numbers in another one, a view of it" in caplog.text
 
 
+class Total(Keeping):
+    """One number for the whole batch, which stays the same for some steps."""
+
+    def prepare(self, world: World) -> None:
+        self.total, self.steps = torch.zeros(()), torch.zeros(N_ENVS)
+
+    def advance(self) -> None:
+        self.steps = self.steps + 1
+        self.total = self.total + (self.steps > 4).sum()
+
+    def seen(self, agent: Agent) -> Tensor:
+        return self.total.expand(N_ENVS)
+
+
+class TotalInPlace(Total):
+    def advance(self) -> None:
+        self.steps = self.steps + 1
+        self.total += (self.steps > 4).sum()
+
+
+class TotalOfEpisodes(Total):
+    def begin(self, env_index: int | None) -> None:
+        if env_index is None:
+            self.total, self.steps = torch.zeros(()), torch.zeros(N_ENVS)
+
+
+@pytest.mark.parametrize("scenario", [Total, TotalInPlace, TotalOfEpisodes])
+def test_what_a_step_changes_only_later_is_part_of_the_state(
+    scenario: type[Keeping], caplog: pytest.LogCaptureFixture
+) -> None:
+    env = VmasEnv(scenario, num_envs=N_ENVS, seed=0, compile_step=True)
+    env.reset()
+    assert [rewards(env)[0][0] for _ in range(7)] == [0, 0, 0, 0, 3, 6, 9]
+    assert env.compile_step == (scenario is not TotalOfEpisodes)
+    assert ("a reset changes env.scenario.total, one value for the whole batch" in caplog.text) != env.compile_step
+
+
 def test_a_view_that_comes_to_matter_later_keeps_a_rollout_eager(caplog: pytest.LogCaptureFixture) -> None:
     paid = []
     for compiled in (False, True):
