@@ -277,7 +277,8 @@ class VmasEnv(TorchRLVmasEnv):
         """
         for name, value in TensorDict(state_dict["last"] or {}, []).items(True, True):
             spec = self.observation_spec[name] if name in self.observation_spec.keys(True, True) else None
-            if spec is not None and spec.shape != value.shape:
+            # Of environments and agents the world's own state says how many there are.
+            if spec is not None and spec.shape[2:] != value.shape[2:]:
                 raise ValueError(
                     f"the saved env state has {list(value.shape)} in {name}, and this env {list(spec.shape)}: "
                     "build the env as it was saved"

@@ -147,8 +147,10 @@ class _Reader:
         self.state, self.device = state, env.device
         saved = [held for *_, value in entries for held in _tensors(value)]
         self._copies = copies_of(tensor for _, tensor in saved)
-        # A checkpoint is read onto the CPU, wherever the env lives.
-        self._moved = copies_of((self._copies[id(held)] for kind, held in saved if kind == "tensor"), self.device)
+        tensors = [self._copies[id(held)] for kind, held in saved if kind == "tensor"]
+        # A checkpoint is read onto the CPU, wherever the env lives; there arrays may share memory with tensors.
+        on_cpu = self.device.type == "cpu"
+        self._moved = {id(one): one for one in tensors} if on_cpu else copies_of(tensors, self.device)
         self._arrays: dict[int, np.ndarray] = {}
         self._sets: dict[int, set[object]] = {}
         self._objects = dict(state.objects)
