@@ -48,7 +48,8 @@ _GENERATORS = (random.Random, torch.Generator)
 _NUMBERS = frozenset(["bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64"])
 
 
-@dataclass(frozen=True)
+# Not frozen, which would make each of thousands per reset three times as slow to create.
+@dataclass(eq=False, slots=True)
 class Slot:
     """A place that holds a value.
 
@@ -137,20 +138,17 @@ def walk(objects: dict[str, object], names: dict[int, str]) -> Iterator[tuple[Sl
         visited.add(id(owner))
         names[id(owner)] = path = names.get(id(owner), path)
         objects[path] = owner
-        for slot, value in _slots(path, owner, names):
-            yield slot, value
-            if id(value) not in names and has_entries(value):
-                is_held = isinstance(value, CONTAINERS) or isinstance(slot.owner, (*CONTAINERS, Slot))
-                (held if is_held else attached).append((slot.path, value))
-
-
-def _slots(path: str, owner: object, names: dict[int, str]) -> Iterator[tuple[Slot, object]]:
-    used: set[str] = set()
-    for position, (key, value) in enumerate(_entries(owner)):
-        name = _key_name(key, names)
-        name = f"{name}#{position}" if name in used else name
-        used.add(name)
-        yield from _with_items(Slot(f"{path}.{name}", path, owner, key), value)
+        used: set[str] = set()
+        for position, (key, value) in enumerate(_entries(owner)):
+            name = _key_name(key, names)
+            name = f"{name}#{position}" if name in used else name
+            used.add(name)
+            whole = Slot(f"{path}.{name}", path, owner, key)
+            for slot, item in [(whole, value)] if not isinstance(value, tuple) else _with_items(whole, value):
+                yield slot, item
+                if id(item) not in names and has_entries(item):
+                    is_held = isinstance(item, CONTAINERS) or isinstance(slot.owner, (*CONTAINERS, Slot))
+                    (held if is_held else attached).append((slot.path, item))
 
 
 def _with_items(slot: Slot, value: object) -> Iterator[tuple[Slot, object]]:
@@ -252,6 +250,8 @@ def key_name(key: object) -> str | None:
 
 
 def _key_name(key: object, names: dict[int, str]) -> str:
+    if type(key) is str:
+        return key
     if isinstance(key, frozenset):
         return "+".join(sorted(map(str, key)))
     name = key_name(key)
