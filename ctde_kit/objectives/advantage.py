@@ -117,6 +117,7 @@ class AdvantageEstimator(nn.Module):
     @torch.no_grad()
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         self._check_entries(tensordict, parameter_dtype(self.critic))
+        _check_time_is_last(tensordict)
         if tensordict.ndim == 1 and self.lmbda != 0:
             self._check_one_env(tensordict)
         value, next_value = self._values(tensordict)
@@ -221,3 +222,12 @@ class AdvantageEstimator(nn.Module):
 
     def set_extra_state(self, state: dict[str, Tensor | None]) -> None:
         self.critic_hidden = state["critic_hidden"]
+
+
+def _check_time_is_last(tensordict: TensorDictBase) -> None:
+    names = tensordict.names
+    if "time" in names[:-1]:
+        raise UserError(
+            f"AdvantageEstimator: the dimensions of a batch {list(tensordict.shape)} are named {names}: expected time "
+            "last, [n_envs, T]; transpose it"
+        )

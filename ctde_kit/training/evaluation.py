@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -17,6 +18,9 @@ from ctde_kit.errors import UserError
 from ctde_kit.keys import DONE, NEXT, TERMINATED, GroupKeys
 from ctde_kit.training.episode_returns import Returns
 
+logger = logging.getLogger("ctde_kit")
+# After so many steps without the end of an episode, that is said.
+LONG = 5_000
 GREEDY = ExplorationType("deterministic")  # made from its value, since type checkers take the attribute for a string
 INFO = "info"
 # A group, the name of what its env reports (none for its return), and whether that is a sum or the last value.
@@ -64,7 +68,8 @@ def evaluate(
     """The returns of at least ``episodes`` episodes.
 
     Each env of the batch contributes its first ``episodes / n_envs`` episodes, so that short episodes are not
-    over-represented. The policy is in evaluation mode meanwhile.
+    over-represented. The policy is in evaluation mode meanwhile. Where no episode ends in 5,000 steps, a warning says
+    so, and it goes on.
 
     Args:
         env: an env that training does not use, batch size ``[n_envs]``; it is seeded and reset.
@@ -95,7 +100,11 @@ def evaluate(
         running: dict[Entry, Tensor] = {}
         counts = torch.zeros(n_envs, dtype=torch.long, device=env.device)
         rows = torch.arange(n_envs, device=env.device)
+        steps = 0
         while counts.min() < quota:
+            if steps == LONG and not counts.any():
+                logger.warning("no episode has ended in %d steps: an env that never ends one needs max_steps", LONG)
+            steps += 1
             step, next_root = env.step_and_maybe_reset(policy(next_root))
             done = step[NEXT, DONE].squeeze(-1)
             valid_mask = done & (counts < quota)

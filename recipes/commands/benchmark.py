@@ -17,7 +17,7 @@ from ctde_kit.recipes.commands.arguments import close_choices, has_several_value
 from ctde_kit.recipes.commands.ignored import check_read
 from ctde_kit.recipes.commands.loading import read_config
 from ctde_kit.recipes.commands.options import CONF, Options, options_of
-from ctde_kit.recipes.commands.own_tasks import with_own_task
+from ctde_kit.recipes.commands.own_tasks import run_task, with_own_task
 from ctde_kit.recipes.commands.recipes import RECIPES
 from ctde_kit.recipes.commands.train import checked_overrides, recipe_config
 from ctde_kit.recipes.configs.benchmark_options import FILE_KEYS, BenchmarkOptions
@@ -142,7 +142,7 @@ def run_all(plan: Plan, options: BenchmarkOptions) -> None:
     queue = JobQueue(options.jobs or usable_cores(), options.threads, watch=progress)
     deadline = None if options.minutes is None else started + 60 * options.minutes
     with sole_writer(plan.output):
-        _write_plan(plan, options.bounds)
+        _write_plan(plan, {run_task(task): bounds for task, bounds in options.bounds.items()})
         try:
             finished = queue.work([run for run in todo if run not in passed_over], deadline)
         except KeyboardInterrupt as interrupt:

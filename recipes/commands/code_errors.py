@@ -26,10 +26,13 @@ def code_errors(directory: Path) -> Iterator[None]:
     Args:
         directory: of the run, where the traceback is written; the line says so.
     """
+    for name in (WORKER_TRACEBACK, OWN_TRACEBACK):
+        # Of a start before this one.
+        (directory / name).unlink(missing_ok=True)
     try:
         yield
     except WorkerError as error:
-        notes, message = _notes(error), _in_options(error)
+        notes, message = _notes(error), f"{_in_options(error)}{_place(error)}"
         if notes:
             message = f"{message}; its traceback is in {_written(directory / WORKER_TRACEBACK, notes)}"
         raise UserError(message) from error
@@ -58,14 +61,17 @@ def with_place(error: WorkerError) -> str:
     Lines of the kit are left out: there the message says what is wrong with what the environment gave. So are those of
     libraries that the environment calls.
     """
+    return f"{_in_options(error)}{_place(error)}{'; mend the environment' if _notes(error) else ''}"
+
+
+def _place(error: WorkerError) -> str:
     notes = _notes(error)
     if not notes:
-        return _in_options(error)
+        return ""
     # The innermost ones last; a kit that is at fault is below all of the environment's.
     places = [(Path(file), line) for file, line in _PLACE.findall(notes[-1]) if not _is_library(Path(file))]
     file, line = places[-1] if places else (_KIT, "")
-    place = "" if file.is_relative_to(_KIT) else f" ({file}, line {line})"
-    return f"{_in_options(error)}{place}; mend the environment"
+    return "" if file.is_relative_to(_KIT) else f" ({file}, line {line})"
 
 
 def _is_library(file: Path) -> bool:

@@ -15,6 +15,7 @@ from ctde_kit.recipes.commands.arguments import close_choices, is_true
 from ctde_kit.recipes.commands.loading import read_config
 from ctde_kit.recipes.commands.options import options_of
 from ctde_kit.recipes.commands.task_arguments import names_task, task_of
+from ctde_kit.recipes.configs.own_code import code_of
 from ctde_kit.recipes.configs.tasks.lbf_task import LbfTask
 from ctde_kit.recipes.configs.tasks.pettingzoo_task import PettingZooTask
 from ctde_kit.recipes.configs.tasks.smax_task import SmaxTask
@@ -66,8 +67,19 @@ def _reports(arguments: list[str]) -> Iterator[Report]:
         trust = [is_true(argument) for argument in arguments if argument not in runs]
         yield from examine_run(Path(runs[0]), trust=trust[-1:] == [True])
         return
-    expected = "task=NAME and options of the task, or one run directory"
-    yield examine_env(task_of("ctde doctor", arguments, expected))
+    task = task_of("ctde doctor", arguments, "task=NAME and options of the task, or one run directory")
+    if code_of(task):
+        _try_out(task)
+    yield examine_env(task)
+
+
+def _try_out(task: TaskConfig) -> None:
+    """A few steps: what the user's own code raises then is one line, and not the finding of every rule."""
+    env = task.build(seed=0, device="cpu", n_envs=N_ENVS)
+    try:
+        env.rollout(3)
+    finally:
+        env.close()
 
 
 def _check_no_task(run: str) -> None:

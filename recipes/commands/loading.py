@@ -85,8 +85,9 @@ def check_resumes(config: RecipeConfig, saved: RecipeConfig, path: Path, expecte
     changed = [name for name in {**theirs, **ours} if ours.get(name, ABSENT) != theirs.get(name, ABSENT)]
     if changed:
         name = changed[0]
+        here, there = (repr(one[name]) if name in one else ABSENT for one in (ours, theirs))
         raise UserError(
-            f"{name}={ours.get(name, ABSENT)!r}: the run in {path} has {theirs.get(name, ABSENT)!r}; give {expected}, "
+            f"{name}={here}: the run in {path} has {there}; give {expected}, "
             f"of which only {', '.join(MAY_CHANGE)}.address may be other ones; or start anew"
         )
 

@@ -52,6 +52,16 @@ def with_own_task(arguments: list[str]) -> list[str]:
     return found
 
 
+def run_task(given: str) -> str:
+    """The name that runs of ``task=given`` have.
+
+    >>> run_task("vmas/tag.py:Scenario"), run_task("vmas/navigation")
+    ('vmas/tag', 'vmas/navigation')
+    """
+    named = [part for part in with_own_task([f"task={given}"]) if part.startswith("task.name=")]
+    return named[0].partition("=")[2] if named else given
+
+
 def _without_a_name(argument: str, value: str) -> UserError:
     family = value.partition("/")[0]
     if family not in FAMILIES or family == "lbf":

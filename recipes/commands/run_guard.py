@@ -53,7 +53,7 @@ def guarded_run(config: RecipeConfig, path: Path) -> Iterator[StopSignals]:
             yield stop
         except KeyboardInterrupt as interrupt:
             number = stop.signal or getattr(interrupt, "signal", signal.SIGINT)
-            raise RunStopped(f"stopped; {how_to_go_on(config, path, trust)}", number) from interrupt
+            raise RunStopped(f"stopped; {how_to_go_on(config, path, trust)}", number) from None
         except (UserError, BrokenPipeError):
             raise
         except CallbackError as error:

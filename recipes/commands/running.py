@@ -57,6 +57,9 @@ def start(config: RecipeConfig, path: str | Path, *, member: Member | None = Non
 
     Raises:
         UserError: where ``path`` holds a run already or is in use, and for mistakes in the configuration.
+        ctde_kit.errors.RunStopped: a ``KeyboardInterrupt``, where Ctrl-C or a signal ended it; it says how to go on.
+
+    Beside other programs, set ``GOMP_SPINCOUNT=10000`` in the shell before Python starts, as the command does.
 
     >>> import contextlib, io, tempfile
     >>> from ctde_kit.recipes import MatrixTask, QMIXConfig, start

@@ -90,6 +90,8 @@ class HeuristicOpponent(OpponentConfig):
             raise UserError(
                 f"heuristic: scripted policies come with VMAS's scenarios, this is {task.name}; use another"
             )
+        if self.scenario is None and getattr(task, "scenario", None) is not None:
+            raise UserError(f"heuristic: {task.name} is a scenario of your own and has no scripted policy; use another")
         return self if self.scenario is not None else replace(self, scenario=name)
 
     def build(self, group: GroupSpec, team: TeamSpec) -> GroupActor:

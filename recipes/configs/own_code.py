@@ -81,4 +81,9 @@ def check_trust(config: object, records: Mapping[str, object], source: Path, *, 
             )
         record = records.get(name)
         if not isinstance(record, Mapping) or record.get("sha256") != digest(path):
-            logger.warning("%s: %s in %s is not the code that the run was started with", source, name, path)
+            logger.warning(
+                "%s: %s in %s is not the code that the run was started with; it is used as it is now",
+                source,
+                name,
+                path,
+            )

@@ -374,6 +374,10 @@ def test_a_flattened_batch_is_refused() -> None:
         estimator(batch.reshape(-1))
     alone = estimator(batch[1].clone())["agents", "value_target"]
     torch.testing.assert_close(alone, estimator(batch)["agents", "value_target"][1])
+    with pytest.raises(
+        UserError, match=r"batch \[4, 3\] are named \['time', None\]: expected time last, \[n_envs, T\]"
+    ):
+        estimator(batch.transpose(0, 1))
     # Targets of one step do not depend on the order of rows.
     one_step = ck.AdvantageEstimator(critic, team["agents"].keys, gamma=0.9, lmbda=0.0)
     flat = one_step(batch.reshape(-1))["agents", "value_target"]

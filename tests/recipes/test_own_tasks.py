@@ -13,6 +13,7 @@ import pytest
 from ctde_kit.errors import UserError
 from ctde_kit.recipes import (
     EpisodeForm,
+    HeuristicOpponent,
     PettingZooTask,
     QMIXConfig,
     ReplayConfig,
@@ -23,6 +24,7 @@ from ctde_kit.recipes import (
 )
 from ctde_kit.recipes.commands.compare import read_options
 from ctde_kit.recipes.commands.cross_play import _common_task
+from ctde_kit.recipes.commands.own_tasks import run_task
 from ctde_kit.recipes.commands.running import start
 from ctde_kit.recipes.configs.command_options import CrossPlayConfig
 from ctde_kit.recipes.studies.report.settings import read_by_settings
@@ -344,3 +346,26 @@ def test_an_own_game_ends_where_it_ends(own: Path, monkeypatch: pytest.MonkeyPat
         QMIXConfig(task=task, replay=ReplayConfig(form=EpisodeForm())).build()
     replay = ReplayConfig(form=EpisodeForm(max_steps=40))
     assert QMIXConfig(task=task, replay=replay, frames_per_batch=80).build().buffer is not None
+
+
+def test_a_file_that_python_names_is_found_from_anywhere(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(own)
+    named = [VmasTask(name="vmas/mine", scenario="mine.py:Scenario"), PettingZooTask(env="game.py:echo")]
+    assert [vars(task).get("scenario") or vars(task)["env"] for task in named] == [
+        f"{own / 'mine.py'}:Scenario",
+        f"{own / 'game.py'}:echo",
+    ]
+
+
+def test_an_own_scenario_has_no_scripted_policy(own: Path) -> None:
+    task = VmasTask(name="vmas/mine", scenario=f"{own / 'mine.py'}:Scenario")
+    with pytest.raises(UserError, match=r"heuristic: vmas/mine is a scenario of your own and has no scripted policy"):
+        HeuristicOpponent().for_task(task)
+
+
+def test_bounds_of_a_benchmark_are_those_of_its_runs() -> None:
+    assert [run_task(name) for name in ("vmas/tag.py:Scenario", "pettingzoo/games.tag:make", "vmas/navigation")] == [
+        "vmas/tag",
+        "pettingzoo/tag.make",
+        "vmas/navigation",
+    ]

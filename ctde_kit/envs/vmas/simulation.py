@@ -120,7 +120,7 @@ class VmasSimulation:
         self.python_state = tuple(obstacles)
         warnings.warn(
             f"scenario {self.name!r} keeps state for the whole batch in {', '.join(obstacles[:3])}: "
-            "partial resets go env by env",
+            "partial resets go env by env, and change that for all; keep a tensor with one row per env instead",
             stacklevel=2,
         )
 

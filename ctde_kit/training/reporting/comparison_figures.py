@@ -192,8 +192,16 @@ def plot_tasks(comparison: Comparison, path: Path) -> Path:
     for axis in axes:
         axis.set_visible(axis.has_data())
     handles = [Line2D([], [], **styles[label], label=label) for label in comparison.labels]
-    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 6), frameon=False, fontsize=9)
+    figure.legend(
+        handles=handles, loc="outside upper center", ncols=_columns(comparison, figure), frameon=False, fontsize=9
+    )
     return _saved(figure, path)
+
+
+def _columns(comparison: Comparison, figure: Figure) -> int:
+    """How many labels stand side by side above a figure."""
+    inches = 0.8 + 0.08 * max(map(len, comparison.labels))
+    return max(1, min(len(comparison.labels), 6, int(figure.get_figwidth() / inches)))
 
 
 def _task_panels(comparison: Comparison, task: str, panels: Sequence[Axes], styles: Mapping[str, Style]) -> None:
@@ -237,5 +245,5 @@ def _saved(figure: Figure, path: Path, xlabel: str = "") -> Path:
         figure.axes[0].set_xlabel(xlabel)
     elif xlabel:
         figure.supxlabel(xlabel, fontsize=10)
-    figure.savefig(path, dpi=DPI)
+    figure.savefig(path, dpi=DPI, bbox_inches="tight")
     return path
