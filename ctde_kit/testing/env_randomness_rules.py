@@ -6,13 +6,15 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
-from ctde_kit.keys import NEXT
+from ctde_kit.keys import DONE, NEXT
 from ctde_kit.testing.comparing import difference, number
 from ctde_kit.testing.entry_names import leaves
 from ctde_kit.testing.env_case import EnvCase, fingerprint, observed
 from ctde_kit.testing.findings import NotApplicable, Violation, drawing_from, rule
 
-STEPS_BEFORE = 2
+STEPS_BEFORE, STEPS_AFTER = 2, 5
+# The longest part of an episode before a reset is tried.
+LATEST = 100
 SEEDS = (1, 2, 3, 4, 5)
 
 
@@ -71,31 +73,59 @@ def partial_reset(case: EnvCase) -> str:
         raise NotApplicable(f"batch size {list(case.env.batch_size)}: there are no others")
     if not case.repeatable:
         raise NotApplicable("the same seed does not give the same data twice")
-    before, _, kept_next = _go_on(case, None)
-    _, root, following = _go_on(case, 0)
-    if not torch.equal(root[1:], before[1:]):
-        gap = difference(root[1:], before[1:])
-        raise Violation(f"a reset of env 0 moved what the other {rows - 1} see by {number(gap)}, expected 0")
-    _, _, reseeded = _go_on(case, None, reseed=True)
-    if not torch.equal(reseeded, kept_next):
+    random_steps = False
+    # What a reset touches may show only once something has happened in the episode.
+    for moment in sorted({STEPS_BEFORE, min(len(case.rolled) // 2, LATEST)}):
+        random_steps |= _others_stay(case, moment)
+    if random_steps:
         return f"the other {rows - 1} see the same; steps are random, so what they do next was not compared"
-    if not torch.equal(following[1:], kept_next[1:]):
-        gap = difference(following[1:], kept_next[1:])
-        raise Violation(f"a reset of env 0 moved the next step of the other {rows - 1} by {number(gap)}, expected 0")
     return f"the other {rows - 1} envs are bit for bit the same"
 
 
-def _go_on(case: EnvCase, reset_row: int | None, reseed: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-    """What envs see after some steps, after a reset of one row, and in the step after that."""
-    root = case.roll(STEPS_BEFORE, seed=3)[-1].following
+def _others_stay(case: EnvCase, moment: int) -> bool:
+    """Compare the others with and without a reset of env 0 after ``moment`` steps; returns whether steps are random."""
+    others = case.env.batch_size.numel() - 1
+    before, _, kept = _go_on(case, moment, None)
+    _, root, following = _go_on(case, moment, 0)
+    if not torch.equal(root[1:], before[1:]):
+        gap = difference(root[1:], before[1:])
+        raise Violation(f"a reset of env 0 moved what the other {others} see by {number(gap)}, expected 0")
+    _, _, reseeded = _go_on(case, moment, None, reseed=True)
+    if not all(torch.equal(one[1:], other[1:]) for one, other in zip(reseeded, kept, strict=False)):
+        return True
+    for after, (reset, alone) in enumerate(zip(following, kept, strict=False)):
+        if not torch.equal(reset[1:], alone[1:]):
+            gap, when = (
+                difference(reset[1:], alone[1:]),
+                "the next step" if after == 0 else f"step {after + 1} after it",
+            )
+            raise Violation(
+                f"a reset of env 0 after {moment} steps moved {when} of the other {others} by {number(gap)}, expected 0"
+            )
+    return False
+
+
+def _go_on(
+    case: EnvCase, moment: int, reset_row: int | None, reseed: bool = False
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """What envs see after ``moment`` steps, after a reset of one row, and in the steps after that.
+
+    These end where an env other than the first does, whose own reset may draw other numbers then.
+    """
+    root = case.roll(moment, seed=3)[-1].following
     before = observed(root)
     if reseed:
         case.env.set_seed(4)
         torch.manual_seed(4)
     if reset_row is not None:
         root = case.env.reset(_with_reset(case, root.clone(), reset_row))
-    data, _ = case.env.step_and_maybe_reset(case.act(root.clone(), 99))
-    return before, observed(root), torch.cat([observed(data.get(NEXT)), _rewards(data)], -1)
+    begin, following = observed(root), []
+    for index in range(STEPS_AFTER):
+        data, root = case.env.step_and_maybe_reset(case.act(root.clone(), 99 + index))
+        following.append(torch.cat([observed(data.get(NEXT)), _rewards(data)], -1))
+        if data.get((NEXT, DONE)).reshape(len(before), -1)[1:].any():
+            break
+    return before, begin, following
 
 
 def _with_reset(case: EnvCase, root: TensorDictBase, row: int) -> TensorDictBase:

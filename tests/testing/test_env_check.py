@@ -5,13 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 from torchrl.envs import RewardSum, SerialEnv, StepCounter, TransformedEnv
 from torchrl.envs.libs.vmas import VmasEnv as TorchRLVmasEnv
+from vmas.simulator.core import Agent, World
 
 from ctde_kit.envs.games import CueEnv, MatrixGameEnv, RecallEnv
 from ctde_kit.envs.vmas import VmasEnv
 from ctde_kit.testing import RuleBroken, check_env
 from tests.envs.toys import ToyEnv, make_and_close
+from tests.envs.vmas.keeping import Keeping
 from tests.testing.walk_env import LIMIT, WalkEnv
 
 make = pytest.fixture(name="make")(make_and_close)
@@ -22,7 +26,7 @@ FAULTS = {
     "counts on": ("resets_forget_the_past", "in step 1 at the latest, the first ones in step 6"),
     "stays tired": ("resets_forget_the_past", "in step 1 from what it did at first"),
     "observes after the reset": ("last_observation_is_before_the_reset", "'next' holds an observation after the reset"),
-    "resets all": ("partial_reset", "the next step of the other 3 by"),
+    "resets all": ("partial_reset", "a reset of env 0 after 2 steps moved the next step of the other 3 by"),
     "late mask": ("masks", "is in a step and not in the reset"),
     "nothing allowed": ("masks", "12 living agents may do nothing"),
     "deaf to seeds": ("seeds", "set_seed(0) twice: data differ by"),
@@ -87,6 +91,29 @@ def test_the_kits_vmas_env_truncates_and_leaves_others_alone() -> None:
     assert report["partial_reset"].figure == "the other 2 envs are bit for bit the same"
     report = check_env(VmasEnv("simple_tag", num_envs=3, max_steps=5), max_steps=5)
     assert report["time_limit_is_truncation"].verdict == "passed"
+
+
+class Phases(Keeping):
+    """Pays from the tenth step on; one counter for the whole batch begins anew at every reset."""
+
+    def prepare(self, world: World) -> None:
+        self.steps = 0
+
+    def begin(self, env_index: int | None) -> None:
+        self.steps = 0
+
+    def advance(self) -> None:
+        self.steps += 1
+
+    def seen(self, agent: Agent) -> Tensor:
+        return torch.full((self.world.batch_dim,), float(self.steps >= 10))
+
+
+@pytest.mark.filterwarnings("ignore:scenario 'Phases' keeps state for the whole batch")
+def test_a_reset_that_touches_others_late_in_an_episode_is_found() -> None:
+    report = check_env(lambda: VmasEnv(Phases, num_envs=3, max_steps=40, seed=0), raises=False)
+    found = "a reset of env 0 after 21 steps moved the next step of the other 2 by 1, expected 0"
+    assert report["partial_reset"].figure == found
 
 
 def test_an_env_class_is_made_with_its_own_defaults() -> None:
