@@ -95,12 +95,10 @@ def _others_stay(case: EnvCase, moment: int) -> bool:
         return True
     for after, (reset, alone) in enumerate(zip(following, kept, strict=False)):
         if not torch.equal(reset[1:], alone[1:]):
-            gap, when = (
-                difference(reset[1:], alone[1:]),
-                "the next step" if after == 0 else f"step {after + 1} after it",
-            )
+            when = "the next step" if after == 0 else f"step {after + 1} after it"
+            gap = number(difference(reset[1:], alone[1:]))
             raise Violation(
-                f"a reset of env 0 after {moment} steps moved {when} of the other {others} by {number(gap)}, expected 0"
+                f"a reset of env 0 after {moment} steps moved {when} of the other {others} by {gap}, expected 0"
             )
     return False
 

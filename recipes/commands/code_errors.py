@@ -6,7 +6,7 @@ import contextlib
 import re
 import sysconfig
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import ctde_kit
@@ -20,21 +20,26 @@ _PLACE = re.compile(r'File "(.+)", line (\d+)')
 
 
 @contextlib.contextmanager
-def code_errors(directory: Path) -> Iterator[None]:
+def code_errors(directory: Path, how_to_go_on: Callable[[], str] | None = None) -> Iterator[None]:
     """Inside the block what a worker or the user's own code raises becomes a ``UserError`` of one line.
 
     Args:
         directory: of the run, where the traceback is written; the line says so.
+        how_to_go_on: what to do once the environment is mended.
     """
     for name in (WORKER_TRACEBACK, OWN_TRACEBACK):
         # Of a start before this one.
         (directory / name).unlink(missing_ok=True)
+
+    def advice() -> str:
+        return "" if how_to_go_on is None else f"; mend it, and {how_to_go_on()}"
+
     try:
         yield
     except WorkerError as error:
         notes, message = _notes(error), f"{_in_options(error)}{_place(error)}"
         if notes:
-            message = f"{message}; its traceback is in {_written(directory / WORKER_TRACEBACK, notes)}"
+            message = f"{message}; its traceback is in {_written(directory / WORKER_TRACEBACK, notes)}{advice()}"
         raise UserError(message) from error
     except (UserError, NotFiniteError, CallbackError):
         raise
@@ -43,7 +48,7 @@ def code_errors(directory: Path) -> Iterator[None]:
         if message is None:
             raise
         path = _written(directory / OWN_TRACEBACK, traceback.format_exception(error))
-        raise UserError(f"{message}; its traceback is in {path}") from error
+        raise UserError(f"{message}; its traceback is in {path}{advice()}") from error
 
 
 def of_own_code(error: BaseException) -> str | None:

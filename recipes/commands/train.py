@@ -23,6 +23,7 @@ from ctde_kit.recipes.commands.short_forms import expand, with_whole_numbers
 from ctde_kit.recipes.configs.checks import in_full
 from ctde_kit.recipes.configs.data import no_run
 from ctde_kit.recipes.configs.distributed_options import RayDistribution
+from ctde_kit.recipes.configs.own_code import code_of
 from ctde_kit.recipes.configs.recipe import RecipeConfig, has_field
 from ctde_kit.recipes.wiring.population_directory import PopulationDirectory
 
@@ -104,11 +105,11 @@ def _start(name: str, cfg: DictConfig, path: Path) -> float | None:
     # Not before: what follows loads torch.
     from ctde_kit.recipes.commands.lost_learners import persist
     from ctde_kit.recipes.commands.population_runs import go_on_with_population, start_population
-    from ctde_kit.recipes.commands.run_guard import RunExistsError
+    from ctde_kit.recipes.commands.run_guard import RunExistsError, how_to_go_on
     from ctde_kit.recipes.commands.running import go_on, start
 
     try:
-        with code_errors(path):
+        with code_errors(path, lambda: how_to_go_on(config, path, bool(code_of(config)))):
             if config.distributed.n_members > 1:
                 going_on = in_study and PopulationDirectory(path).exists
                 (go_on_with_population if going_on else start_population)(config, path)
@@ -160,9 +161,10 @@ def _resume(name: str, arguments: list[str]) -> None:
     config = _overridden(config, values)
     from ctde_kit.recipes.commands.lost_learners import persist
     from ctde_kit.recipes.commands.population_runs import resume_population
+    from ctde_kit.recipes.commands.run_guard import how_to_go_on
     from ctde_kit.recipes.commands.running import resume
 
-    with code_errors(directory):
+    with code_errors(directory, lambda: how_to_go_on(config, directory, trust)):
         if population.exists:
             resume_population(config, directory, trust=trust)
         else:

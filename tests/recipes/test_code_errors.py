@@ -64,7 +64,7 @@ def test_one_line_and_where_the_traceback_is(what: Any, message: str, tmp_path: 
     trace = tmp_path / "run" / "worker_traceback.txt"
     assert trace.exists() == (what is explode)
     if trace.exists():
-        assert f"); its traceback is in {trace}" in result.stderr
+        assert f"); its traceback is in {trace}; mend it, and start it again: there was no checkpoint" in result.stderr
         assert 'raise ArithmeticError("two' in trace.read_text()
     # The same command works again.
     again = call_here(

@@ -147,10 +147,15 @@ def _random_step(simulation: VmasSimulation, random_actions: Callable[[], Sequen
 def _written(world: Environment, change: Callable[[], object]) -> set[str]:
     """The paths whose tensor ``change`` replaces or writes to, whether its numbers are other ones then or not."""
     before = WorldState.read(world).values
-    versions = {path: value._version for path, value in before.items()}
+    versions = {path: _version(value) for path, value in before.items()}
     change()
     after = WorldState.read(world).values
-    return {path for path, value in after.items() if value is not before.get(path) or value._version != versions[path]}
+    return {path for path, value in after.items() if value is not before.get(path) or _version(value) != versions[path]}
+
+
+def _version(tensor: Tensor) -> int:
+    """How often a tensor was written to; torch does not count that in inference mode."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 def _copied(state: WorldState) -> WorldState:
