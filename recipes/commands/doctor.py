@@ -38,7 +38,7 @@ ctde doctor: check a task's environment, or every part of a run, against the rul
 
 It prints a table: rule, verdict, figure and why the rule matters. The exit code is 1 where a rule is broken.
 """
-N_ENVS = 5
+N_ENVS, LONGEST = 5, 200
 
 
 def doctor(arguments: list[str]) -> None:
@@ -74,10 +74,10 @@ def _reports(arguments: list[str]) -> Iterator[Report]:
 
 
 def _try_out(task: TaskConfig) -> None:
-    """A few steps: what the user's own code raises then is one line, and not the finding of every rule."""
+    """More than an episode: what the user's own code raises then is one line, and not the finding of every rule."""
     env = task.build(seed=0, device="cpu", n_envs=N_ENVS)
     try:
-        env.rollout(3)
+        env.rollout(min(task.episode_steps or LONGEST, LONGEST) + 2, break_when_any_done=False)
     finally:
         env.close()
 
