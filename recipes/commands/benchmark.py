@@ -142,7 +142,7 @@ def run_all(plan: Plan, options: BenchmarkOptions) -> None:
     queue = JobQueue(options.jobs or usable_cores(), options.threads, watch=progress)
     deadline = None if options.minutes is None else started + 60 * options.minutes
     with sole_writer(plan.output):
-        _write_plan(plan, {run_task(task): bounds for task, bounds in options.bounds.items()})
+        _write_plan(plan, options.bounds)
         try:
             finished = queue.work([run for run in todo if run not in passed_over], deadline)
         except KeyboardInterrupt as interrupt:
@@ -180,7 +180,8 @@ def _file(name: str) -> Mapping[str, object]:
 
 def _check_bounds(options: BenchmarkOptions, source: str) -> None:
     """Raise ``UserError`` where a file has bounds of a task that is not among its own."""
-    unknown = [task for task in options.bounds if options.tasks and task not in options.tasks]
+    known = {name for task in options.tasks for name in _names(task)}
+    unknown = [task for task in options.bounds if options.tasks and task not in known]
     if unknown:
         raise UserError(
             f"{source}: bounds: {unknown[0]}: expected a task of the file{_hint(unknown[0], options.tasks)}"
@@ -227,12 +228,20 @@ def _check_directory(run: PlannedRun, config: RecipeConfig) -> None:
         )
 
 
+def _names(task: str) -> set[str]:
+    """What a task of the file and its runs are called."""
+    return {task, run_task(task)}
+
+
 def _write_plan(plan: Plan, bounds: Mapping[str, tuple[float, float]]) -> None:
     content = {
         "recipes": {label: " ".join(line) for label, line in plan.recipes.items()},
         "tasks": {task: " ".join(options) for task, options in plan.tasks.items()},
         "seeds": plan.seeds,
         "options": plan.options,
-        "bounds": {task: list(bounds[task]) for task in plan.tasks if task in bounds},
+        # By the name that runs have, which is another one for code of the user's own.
+        "bounds": {
+            run_task(task): list(bounds[name]) for task in plan.tasks for name in _names(task) if name in bounds
+        },
     }
     (plan.output / PLAN_FILE).write_text(yaml.safe_dump(content, sort_keys=False))

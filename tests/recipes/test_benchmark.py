@@ -18,7 +18,7 @@ from ctde_kit.envs.games import MatrixGameEnv
 from ctde_kit.errors import UserError
 from ctde_kit.recipes import MatrixTask, named_task
 from ctde_kit.recipes.commands.application import options_of
-from ctde_kit.recipes.commands.benchmark import planned, read_options, run_all
+from ctde_kit.recipes.commands.benchmark import _write_plan, planned, read_options, run_all
 from ctde_kit.recipes.configs.benchmark_options import BenchmarkOptions
 from ctde_kit.recipes.studies.benchmark.job_queue import JobQueue
 from ctde_kit.recipes.studies.benchmark.plan import Plan, PlannedRun, Status
@@ -129,6 +129,13 @@ def test_bounds_of_a_file_stay_with_the_runs(tmp_path: Path, monkeypatch: pytest
     again = read_options([f"benchmark={tmp_path / 'b' / 'benchmark.yaml'}", "output=c"])
     assert again is not None
     assert again.bounds == {"matrix/penalty": (0.0, 10.0), "matrix/climbing": (0.0, 11.0)}
+
+
+@pytest.mark.parametrize("name", ["vmas/tag.py:Scenario", "vmas/tag"])
+def test_bounds_of_an_own_task_have_the_name_of_its_runs(name: str, tmp_path: Path) -> None:
+    plan = Plan({"mappo": ["mappo"]}, {"vmas/tag.py:Scenario": []}, [0], [], tmp_path)
+    _write_plan(plan, {name: (0.0, 1.0)})
+    assert yaml.safe_load((tmp_path / "benchmark.yaml").read_text())["bounds"] == {"vmas/tag": [0.0, 1.0]}
 
 
 @pytest.mark.parametrize(
