@@ -30,6 +30,7 @@ from ctde_kit.training import (
     Returns,
     best_policies,
     evaluate,
+    evaluation,
     read_evaluations,
     read_metrics,
     record_episode,
@@ -149,6 +150,20 @@ def test_a_policy_is_evaluated_in_evaluation_mode_and_then_goes_on_as_before() -
     record_episode(CountingEnv(1), policy, None, seed=0)
     assert noting.modes == [False] * 4
     assert (noting.training, frozen.training) == (True, False)
+
+
+@pytest.mark.parametrize("length", [4, 8])
+def test_episodes_that_do_not_end_are_said_to(
+    length: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(evaluation, "LONG", 5)
+    env = VmasEnv("navigation", num_envs=2, max_steps=length)
+    returns = evaluate(env, RandomActor(TeamSpec.from_env(env)["agents"]), ["agents"], episodes=2, seed=0)
+    assert returns.lengths is not None
+    assert returns.lengths.tolist() == [length, length]
+    assert ("no episode has ended in 5 steps: an env that never ends one needs max_steps" in caplog.text) == (
+        length > 5
+    )
 
 
 def test_the_same_seed_records_the_same_episode_of_a_policy_that_samples() -> None:
