@@ -82,19 +82,22 @@ def test_only_the_groups_returns_are_reported(tmp_path: Path) -> None:
         (MatrixTask("game"), MatrixTask("game", payoff=[[1, 0], [0, 1]]), r"is a run of \[\[11, .*this is \[\[1, 0\]"),
         (CueTask("game"), CueTask("game", two_groups=True), "is a run of False, this is True"),
         (CueTask("game"), MatrixTask("game"), "is a run of a CueTask, this is a MatrixTask"),
-        (VmasTask("vmas/a"), VmasTask("vmas/a", scenario="mine.py:Scenario"), "vmas/a, this is Scenario .code of SHA"),
+        (VmasTask("vmas/a"), "vmas/a", "vmas/a, this is Scenario .code of SHA"),
         (LbfTask("lbf"), LbfTask("lbf", env_id="Foraging-5x5-2p-1f-v3"), "is a run of Foraging-8x8-2p-2f-coop-v3"),
     ],
     ids=lambda value: type(value).__name__,
 )
 def test_a_run_of_another_env_of_that_name_is_no_run_of_the_task(
-    theirs: TaskConfig, ours: TaskConfig, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    theirs: TaskConfig, ours: TaskConfig | str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Opponents, and the policies that a run begins with, are of the same task, whatever it is called."""
     config = {"algorithm": "qmix", "task": to_data(theirs), "opponents": {}}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     monkeypatch.chdir(tmp_path)
     Path("mine.py").touch()
+    if isinstance(ours, str):
+        # A file's place is that from which it is named.
+        ours = VmasTask(ours, scenario="mine.py:Scenario")
     SavedRun(tmp_path).check_task(theirs)
     with pytest.raises(UserError, match=message):
         SavedRun(tmp_path).check_task(ours)
