@@ -51,6 +51,20 @@ class RunStopped(KeyboardInterrupt):
         self.signal = signal
 
 
+def one_line(said: object, most: int | None = None) -> str:
+    """What an error or another object says, with its line breaks and runs of spaces as single spaces.
+
+    Args:
+        said: the object.
+        most: characters of it; all by default.
+
+    >>> from ctde_kit.errors import one_line
+    >>> one_line(ValueError("two\\n  lines"), most=7)
+    'two lin'
+    """
+    return " ".join(str(said).split())[:most]
+
+
 def check_choice(owner: str, argument: str, value: str, choices: tuple[Word, ...]) -> Word:
     """Return ``value`` if it is one of ``choices``.
 

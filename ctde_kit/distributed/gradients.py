@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]  # documented
 
-from ctde_kit.errors import LearnerLostError, UserError
+from ctde_kit.errors import LearnerLostError, UserError, one_line
 from ctde_kit.training import HoldsGradientSteps, Parts, SequentialUpdate
 
 # Seconds that learners get to meet, where `timeout` is less: names of machines are looked up, which may take long.
@@ -94,7 +94,7 @@ class AverageGradients:
 
 
 def _lost(error: Exception) -> LearnerLostError:
-    reason = " ".join(str(error).split())[:160]
+    reason = one_line(error, 160)
     return LearnerLostError(f"a learner was lost while gradients were added up ({reason})")
 
 

@@ -20,7 +20,7 @@ from typing import Any
 from ctde_kit.cores import usable_cores
 from ctde_kit.distributed.processes import ProcessLostError
 from ctde_kit.distributed.signs_of_life import SignsOfLife
-from ctde_kit.errors import UserError
+from ctde_kit.errors import UserError, one_line
 from ctde_kit.training.random_state import unchanged_random_state
 
 # Machines, as Ray names them, where a process gave no sign of life, and when, in seconds. Ray itself takes about a
@@ -245,7 +245,7 @@ def _connect(address: str) -> bool:
             socket.create_connection((host, int(port)), timeout=10).close()
         ray.init(address=address, **quiet)
     except (OSError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise UserError(
             f"address={address}: no Ray cluster answers ({reason}); start one with `ray start --head`, or choose local"
         ) from error

@@ -9,6 +9,8 @@ import sys
 import sysconfig
 from pathlib import Path
 
+from ctde_kit.errors import one_line
+
 # With fewer rows than this, one thread is faster than several.
 FEW_ROWS = 300
 # Compiling MANY_OPERATIONS takes a minute.
@@ -44,4 +46,4 @@ def report_long_compile(operations: int) -> None:
 
 def report_fallback(what: str, reason: object) -> None:
     """Log in one line that ``what`` runs without being compiled, and why."""
-    logger.warning("%s is not compiled: %s", what, " ".join(str(reason).split()))
+    logger.warning("%s is not compiled: %s", what, one_line(reason))

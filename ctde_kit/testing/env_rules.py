@@ -6,6 +6,7 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
+from ctde_kit.errors import one_line
 from ctde_kit.keys import DONE, NEXT, TERMINATED, TRUNCATED
 from ctde_kit.testing.comparing import number
 from ctde_kit.testing.entry_names import leaves
@@ -50,7 +51,7 @@ def _check_leaf(key: tuple[str, ...], spec: object, value: Tensor) -> None:
             raise Violation(f"key {key}: {name} {_plain(getattr(value, name))}, the spec says {_plain(expected)}")
     if not spec.is_in(value):  # pyright: ignore[reportAttributeAccessIssue]  # a TensorSpec
         low, high = value.min().item(), value.max().item()
-        raise Violation(f"key {key}: values from {low} to {high} are outside {' '.join(str(spec).split())[:200]}")
+        raise Violation(f"key {key}: values from {low} to {high} are outside {one_line(spec, 200)}")
 
 
 def _plain(value: object) -> object:

@@ -12,7 +12,7 @@ from typing import Generic, Literal, TypeVar
 import numpy as np
 import torch
 
-from ctde_kit.errors import WorkerError
+from ctde_kit.errors import WorkerError, one_line
 from ctde_kit.training.random_state import unchanged_random_state
 
 Verdict = Literal["passed", "broken", "skipped"]
@@ -163,7 +163,7 @@ def _finding(checked: Rule[Case], case: Case) -> Finding:
     except WorkerError:
         raise
     except Exception as error:  # whatever a foreign part raises
-        line = " ".join(str(error).split())[:300]
+        line = one_line(error, 300)
         verdict, figure = "broken", f"raised {type(error).__name__}: {line}"
     return Finding(checked.name, verdict, figure, checked.why)
 

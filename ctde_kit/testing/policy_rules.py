@@ -13,6 +13,7 @@ from tensordict.utils import NestedKey
 from torch import Tensor
 from torchrl.modules import set_recurrent_mode
 
+from ctde_kit.errors import one_line
 from ctde_kit.keys import LATENT, STATE
 from ctde_kit.testing.comparing import difference, moved, number
 from ctde_kit.testing.entry_names import as_tuple
@@ -163,7 +164,7 @@ def actions_in_spec(case: PolicyCase) -> str:
             raise Violation(
                 f"key {case.names['action']}: {'greedy' if greedy else 'sampled'} actions {list(action.shape)} "
                 f"{action.dtype} from {action.min().item():.3g} to {action.max().item():.3g} are outside "
-                f"{' '.join(str(spec).split())[:160]}"
+                f"{one_line(spec, 160)}"
             )
     return f"greedy and sampled actions {list(spec.shape)}"
 

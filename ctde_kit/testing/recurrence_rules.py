@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from tensordict import TensorDictBase, stack
 
+from ctde_kit.errors import one_line
 from ctde_kit.keys import IS_INIT
 from ctde_kit.testing.comparing import difference, number
 from ctde_kit.testing.entry_names import leaves, under_next
@@ -95,7 +96,7 @@ def flat_minibatch_is_refused(case: PolicyCase) -> str:
     try:
         written = case.act(flat, sequence=True)
     except Exception as error:  # however it refuses
-        return f"refused: {' '.join(str(error).split())[:80]}"
+        return f"refused: {one_line(error, 80)}"
     found = case.outputs(written)
     gaps = {key: difference(value, found[key]) for key, value in expected.items() if value.is_floating_point()}
     key = max(gaps, key=lambda name: gaps[name], default=None)

@@ -12,6 +12,7 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
+from ctde_kit.errors import one_line
 from ctde_kit.protocols import StateDict, Stateful
 from ctde_kit.testing.comparing import difference, largest_difference, number
 from ctde_kit.testing.findings import NotApplicable, Report, Violation, drawing_from, examine, rule
@@ -151,7 +152,7 @@ def _gap(first: Leaf, second: Leaf) -> float:
 
 
 def _short(value: object) -> str:
-    return " ".join(str(value).split())[:60]
+    return one_line(value, 60)
 
 
 @rule("Running statistics outside the state are gone after a restart: a resumed run or exported policy acts otherwise.")

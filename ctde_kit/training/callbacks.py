@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor
 
 from ctde_kit.capability import Capability
-from ctde_kit.errors import CallbackError, UserError
+from ctde_kit.errors import CallbackError, UserError, one_line
 from ctde_kit.protocols import StateDict, Stateful
 from ctde_kit.training.parts import Iteration, Parts
 
@@ -134,7 +134,7 @@ def _naming(name: str, frames: int) -> Iterator[None]:
         yield
     # Also `sys.exit()`, which would end the run as if all were well.
     except (Exception, SystemExit) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise CallbackError(f"callback {name} at {frames} frames: {type(error).__name__}: {reason}") from error
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from ctde_kit.errors import UserError
+from ctde_kit.errors import UserError, one_line
 from ctde_kit.files import replacing, seal_holds
 from ctde_kit.protocols import StateDict, Stateful
 from ctde_kit.training.parts import Parts
@@ -90,7 +90,7 @@ def write_content(path: Path, content: StateDict) -> None:
         with replacing(path, sealed=True) as file:
             torch.save(content, file)
     except (OSError, RuntimeError) as error:  # torch.save raises a RuntimeError on a full disk
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise UserError(
             f"checkpoint {path} cannot be written ({reason}): free some space and resume the run"
         ) from error
@@ -182,7 +182,7 @@ def load_parts(content: StateDict, parts: Parts, *, on_iteration: object = None)
         try:
             part.load_state_dict(states[name])
         except (RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:
-            first_line = " ".join(str(error).split())[:300]
+            first_line = one_line(error, 300)
             raise UserError(f"the checkpoint's {name!r} does not fit this run: {first_line}") from error
     restore_random_state(content["random"])
     return content["frames"]

@@ -228,9 +228,9 @@ def _check_directory(run: PlannedRun, config: RecipeConfig) -> None:
         )
 
 
-def _names(task: str) -> set[str]:
+def _names(task: str) -> tuple[str, str]:
     """What a task of the file and its runs are called."""
-    return {task, run_task(task)}
+    return task, run_task(task)
 
 
 def _write_plan(plan: Plan, bounds: Mapping[str, tuple[float, float]]) -> None:

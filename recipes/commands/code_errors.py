@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import ctde_kit
-from ctde_kit.errors import CallbackError, NotFiniteError, UserError, WorkerError
+from ctde_kit.errors import CallbackError, NotFiniteError, UserError, WorkerError, one_line
 from ctde_kit.recipes.configs.own_modules import own_line
 
 WORKER_TRACEBACK, OWN_TRACEBACK = "worker_traceback.txt", "own_code_traceback.txt"
@@ -39,7 +39,7 @@ def code_errors(directory: Path, how_to_go_on: Callable[[], str] | None = None) 
     except WorkerError as error:
         notes, message = _notes(error), f"{_in_options(error)}{_place(error)}"
         if notes:
-            message = f"{message}; its traceback is in {_written(directory / WORKER_TRACEBACK, notes)}{advice()}"
+            message = f"{message}; its traceback is in {kept_traceback(directory / WORKER_TRACEBACK, notes)}{advice()}"
         raise UserError(message) from error
     except (UserError, NotFiniteError, CallbackError):
         raise
@@ -47,7 +47,7 @@ def code_errors(directory: Path, how_to_go_on: Callable[[], str] | None = None) 
         message = of_own_code(error)
         if message is None:
             raise
-        path = _written(directory / OWN_TRACEBACK, traceback.format_exception(error))
+        path = kept_traceback(directory / OWN_TRACEBACK, traceback.format_exception(error))
         raise UserError(f"{message}; its traceback is in {path}{advice()}") from error
 
 
@@ -56,7 +56,7 @@ def of_own_code(error: BaseException) -> str | None:
     place = own_line(error)
     if place is None:
         return None
-    reason = " ".join(str(error).split())[:200]
+    reason = one_line(error, 200)
     return f"{place.filename}, line {place.lineno}, in {place.name}: {type(error).__name__}: {reason}"
 
 
@@ -83,7 +83,8 @@ def _is_library(file: Path) -> bool:
     return "site-packages" in file.parts or file.is_relative_to(_STANDARD)
 
 
-def _written(path: Path, lines: list[str]) -> Path:
+def kept_traceback(path: Path, lines: list[str]) -> Path:
+    """Write a traceback to ``path``; returns the whole path, for messages."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(line if line.endswith("\n") else f"{line}\n" for line in lines))
     return path.absolute()

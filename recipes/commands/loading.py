@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from ctde_kit import Parts, TeamPolicy
 
 
-# What may be another one when a run goes on; `distributed` for its address: layouts are compared elsewhere.
+# What may be another one when a run goes on; layouts of `distributed` are compared elsewhere.
+MAY_CHANGE = ("total_frames", "device", "compile", "threads", "logger", "distributed.address")
 ABSENT = "no such option"
-MAY_CHANGE = ("total_frames", "device", "compile", "threads", "logger", "distributed")
 
 
 @runtime_checkable
@@ -78,17 +78,15 @@ def check_resumes(config: RecipeConfig, saved: RecipeConfig, path: Path, expecte
     """
     if config.algorithm != saved.algorithm:
         raise UserError(f"algorithm={config.algorithm!r}: the run in {path} is one of {saved.algorithm!r}; start anew")
-    ours, theirs = (
-        flat_options(to_data(replace(one, **{name: getattr(saved, name) for name in MAY_CHANGE})))
-        for one in (config, saved)
-    )
+    may_change = {name: getattr(saved, name) for name in (option.partition(".")[0] for option in MAY_CHANGE)}
+    ours, theirs = (flat_options(to_data(replace(one, **may_change))) for one in (config, saved))
     changed = [name for name in {**theirs, **ours} if ours.get(name, ABSENT) != theirs.get(name, ABSENT)]
     if changed:
         name = changed[0]
         here, there = (repr(one[name]) if name in one else ABSENT for one in (ours, theirs))
         raise UserError(
             f"{name}={here}: the run in {path} has {there}; give {expected}, "
-            f"of which only {', '.join(MAY_CHANGE)}.address may be other ones; or start anew"
+            f"of which only {', '.join(MAY_CHANGE)} may be other ones; or start anew"
         )
 
 

@@ -55,8 +55,7 @@ def named_task(name: str, **options: object) -> TaskConfig:
         )
         raise UserError(f"{unknown[0]}: {name} has the options {', '.join(known)}{own}")
     _set_plain(node, options)
-    task = OmegaConf.to_object(node)
-    assert isinstance(task, TaskConfig)
+    task = _built(node)
     params = options.get("params")
     if isinstance(params, dict):
         options["params"] = {**vars(task)["params"], **params}
@@ -75,6 +74,10 @@ def _set_plain(node: DictConfig, options: Mapping[str, object]) -> None:
 
 def composed_task(overrides: list[str]) -> TaskConfig:
     """The task that hydra composes of overrides of ``task``."""
-    task = OmegaConf.to_object(compose("mappo", overrides).task)
+    return _built(compose("mappo", overrides).task)
+
+
+def _built(node: DictConfig) -> TaskConfig:
+    task = OmegaConf.to_object(node)
     assert isinstance(task, TaskConfig)
     return task

@@ -10,7 +10,8 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-from ctde_kit.errors import CallbackError, RunStopped, UserError
+from ctde_kit.errors import CallbackError, RunStopped, UserError, one_line
+from ctde_kit.recipes.commands.code_errors import kept_traceback
 from ctde_kit.recipes.configs.distributed_options import PopulationMember
 from ctde_kit.recipes.configs.own_code import code_of
 from ctde_kit.recipes.configs.recipe import RecipeConfig
@@ -57,16 +58,14 @@ def guarded_run(config: RecipeConfig, path: Path) -> Iterator[StopSignals]:
         except (UserError, BrokenPipeError):
             raise
         except CallbackError as error:
-            path.mkdir(parents=True, exist_ok=True)
-            (path / TRACEBACK).write_text("".join(traceback.format_exception(error.__cause__)))
-            where = (path / TRACEBACK).absolute()
+            where = kept_traceback(path / TRACEBACK, traceback.format_exception(error.__cause__))
             raise UserError(
                 f"{error}; its traceback is in {where}; mend it, and {how_to_go_on(config, path, trust)}"
             ) from error
         except OSError as error:
             what = error.filename or path
             mend = "free some space" if error.errno in DISK_FULL else "mend that"
-            reason = error.strerror or " ".join(str(error).split()) or type(error).__name__
+            reason = error.strerror or one_line(error) or type(error).__name__
             raise UserError(f"{what}: {reason}; {mend}, and {how_to_go_on(config, path, trust)}") from error
         except Exception as error:
             if stop.signal is None:

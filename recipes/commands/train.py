@@ -15,7 +15,7 @@ from ctde_kit.recipes.commands.application import compose_and_run
 from ctde_kit.recipes.commands.arguments import check_arguments, is_true
 from ctde_kit.recipes.commands.code_errors import code_errors
 from ctde_kit.recipes.commands.ignored import check_read
-from ctde_kit.recipes.commands.loading import read_config, read_population
+from ctde_kit.recipes.commands.loading import MAY_CHANGE, read_config, read_population
 from ctde_kit.recipes.commands.options import Options
 from ctde_kit.recipes.commands.own_tasks import with_own_task
 from ctde_kit.recipes.commands.recipes import RECIPES
@@ -26,8 +26,6 @@ from ctde_kit.recipes.configs.distributed_options import RayDistribution
 from ctde_kit.recipes.configs.own_code import code_of
 from ctde_kit.recipes.configs.recipe import RecipeConfig, has_field
 from ctde_kit.recipes.wiring.population_directory import PopulationDirectory
-
-OVERRIDABLE_ON_RESUME = ("total_frames", "device", "compile", "threads", "logger", "distributed.address")
 
 
 def train(name: str, arguments: list[str]) -> None:
@@ -140,10 +138,9 @@ def _resume(name: str, arguments: list[str]) -> None:
     values: dict[str, str] = {}
     for argument in arguments:
         option, separator, value = argument.partition("=")
-        if not separator or option not in ("resume", "trust", *OVERRIDABLE_ON_RESUME):
+        if not separator or option not in ("resume", "trust", *MAY_CHANGE):
             raise UserError(
-                f"resume takes {', '.join(OVERRIDABLE_ON_RESUME)} and trust beside it, found {argument!r}; start anew "
-                "instead"
+                f"resume takes {', '.join(MAY_CHANGE)} and trust beside it, found {argument!r}; start anew instead"
             )
         if option in values:
             raise UserError(f"{option}: it is given twice; give it once")

@@ -14,7 +14,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ctde_kit.errors import UserError
+from ctde_kit.errors import UserError, one_line
 from ctde_kit.files import JsonObject, replacing, seal_holds
 from ctde_kit.recipes.configs.checks import PATH, Declared
 from ctde_kit.recipes.configs.choices import CHOICES
@@ -88,7 +88,7 @@ def read_data(path: Path) -> JsonObject:
     try:
         data = yaml.load(content.decode(), _Loader)
     except Exception as error:  # a damaged file can raise almost any exception, a deeply nested one RecursionError
-        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from error
+        raise UserError(f"{path} cannot be read: {one_line(error, 200)}") from error
     if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
         raise UserError(f"{path} is no whole configuration of a run: restore it, or start a new run")
     return data
@@ -146,7 +146,7 @@ def _checked(node: DictConfig, path: str) -> object:
     try:
         return OmegaConf.to_object(node)
     except UserError as error:
-        raise UserError(f"{path}: {' '.join(str(error).split())}") from error
+        raise UserError(f"{path}: {one_line(error)}") from error
 
 
 def _node(declared: type, data: object, path: str) -> DictConfig:

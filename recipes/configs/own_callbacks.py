@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ctde_kit.errors import UserError
+from ctde_kit.errors import UserError, one_line
 from ctde_kit.recipes.configs import own_modules
 
 if TYPE_CHECKING:
@@ -74,5 +74,5 @@ def _callback(name: str, found: object) -> OnIteration:
     except Exception as error:
         raise UserError(
             f"callbacks=[{name}]: each run needs a copy of the object, and it cannot be copied "
-            f"({type(error).__name__}: {' '.join(str(error).split())[:100]}); open files and the like in its first call"
+            f"({type(error).__name__}: {one_line(error, 100)}); open files and the like in its first call"
         ) from error

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ctde_kit.errors import UserError
+from ctde_kit.errors import UserError, one_line
 
 
 def check_name(name: str, shown: str) -> None:
@@ -100,7 +100,7 @@ def _run(shown: str, load: Callable[[], ModuleType]) -> ModuleType:
     # Also `sys.exit()` at the end of a script.
     except (Exception, SystemExit) as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise UserError(
             f"{shown}: it cannot be imported ({type(error).__name__}: {reason}; in {place.filename}, line "
             f"{place.lineno}); mend it"

@@ -104,11 +104,7 @@ class VmasSimulation:
 
     def _partial_reset(self, mask: Tensor, last: TensorDict) -> TensorDict:
         rows = mask.squeeze(-1)
-        output = None
-        if not self.python_state:
-            output, obstacles = masked_reset(self.world, self._observe, rows, last)
-            if output is None:
-                self._reset_one_by_one_from_now_on(obstacles)
+        output = None if self.python_state else self._reset_in_one_batch(rows, last)
         if output is None:
             for index in rows.nonzero().flatten().tolist():
                 self.world._reset_at(index, return_observations=False)
@@ -116,13 +112,17 @@ class VmasSimulation:
         self.elapsed.masked_fill_(mask, 0)
         return output
 
-    def _reset_one_by_one_from_now_on(self, obstacles: list[str]) -> None:
-        self.python_state = tuple(obstacles)
-        warnings.warn(
-            f"scenario {self.name!r} keeps state for the whole batch in {', '.join(obstacles[:3])}: "
-            "partial resets go env by env, and change that for all; keep a tensor with one row per env instead",
-            stacklevel=2,
-        )
+    def _reset_in_one_batch(self, rows: Tensor, last: TensorDict) -> TensorDict | None:
+        """Observations after it; ``None``, and env by env from now on, where the scenario's state does not allow it."""
+        output, obstacles = masked_reset(self.world, self._observe, rows, last)
+        if output is None:
+            self.python_state = tuple(obstacles)
+            warnings.warn(
+                f"scenario {self.name!r} keeps state for the whole batch in {', '.join(obstacles[:3])}: "
+                "partial resets go env by env, and change that for all; keep a tensor with one row per env instead",
+                stacklevel=2,
+            )
+        return output
 
     def current(self) -> TensorDict:
         """The present observations and done flags."""

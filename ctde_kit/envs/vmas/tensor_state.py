@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -57,19 +57,19 @@ class TensorState:
         _random_step(simulation, random_actions)
         first = _copied(WorldState.read(world))
         stream = simulation.random_stream.state_dict()
-        by_step = _written(world, lambda: _random_step(simulation, random_actions))
-        stepped = _copied(WorldState.read(world))
+        step = _observed(world, lambda: _random_step(simulation, random_actions))
+        stepped = _copied(step.after)
         _check_generators(stream, simulation.random_stream.state_dict())
-        reset, by_reset = stepped, _written(world, simulation.reset)
+        reset, by_step, by_reset = stepped, step.written, set[str]()
         changed_by_reset: set[str] = set()
         for _ in range(RESETS):
-            before, reset = reset, _copied(WorldState.read(world))
+            change = _observed(world, simulation.reset)
+            before, reset = reset, _copied(change.after)
             _check_python(before, reset)
+            by_reset |= change.written
             changed_by_reset |= _changed(before, reset)
-            simulation.reset()
-        reset = _copied(WorldState.read(world))
-        by_step |= _written(world, lambda: _random_step(simulation, random_actions))
-        again = WorldState.read(world)
+        step = _observed(world, lambda: _random_step(simulation, random_actions))
+        by_step, again = by_step | step.written, step.after
         _check_python(first, stepped)
         _check_python(reset, again)
         by_step |= _changed(first, stepped) | _changed(reset, again)
@@ -87,13 +87,12 @@ class TensorState:
     def _check_shared_memory(self, change: Callable[[], object]) -> None:
         """No tensor may be written to that shares memory with another one, where both stay: ``write`` parts them."""
         with self.simulation.unchanged():
-            before = WorldState.read(self.simulation.world).values
-            written = _written(self.simulation.world, change)
-            after = WorldState.read(self.simulation.world).values
-        stayed = {id(value) for value in before.values()}
+            observed = _observed(self.simulation.world, change)
+        after = observed.after.values
+        stayed = {id(value) for value in observed.before.values()}
         paths = {id(value): path for path, value in after.items() if id(value) in stayed}
         for group in overlapping({key: after[path] for key, path in paths.items()}):
-            if len(group) > 1 and not written.isdisjoint(paths[key] for key in group):
+            if len(group) > 1 and not observed.written.isdisjoint(paths[key] for key in group):
                 raise TraceError(f"keeps one tensor's numbers in another one, a view of it: {paths[group[0]]}")
 
     def _check_views(self, random_actions: Callable[[], Sequence[Tensor]]) -> None:
@@ -144,13 +143,32 @@ def _random_step(simulation: VmasSimulation, random_actions: Callable[[], Sequen
         return simulation.step(random_actions())
 
 
-def _written(world: Environment, change: Callable[[], object]) -> set[str]:
-    """The paths whose tensor ``change`` replaces or writes to, whether its numbers are other ones then or not."""
+@dataclass(frozen=True)
+class _Change:
+    """What a step or a reset does to a world's tensors.
+
+    Args:
+        before: the tensors, by path.
+        after: the whole state after it.
+        written: the paths whose tensor is another one, or was written to, whether its numbers are other ones or not.
+    """
+
+    before: dict[str, Tensor]
+    after: WorldState
+    written: set[str]
+
+
+def _observed(world: Environment, change: Callable[[], object]) -> _Change:
     before = WorldState.read(world).values
     versions = {path: _version(value) for path, value in before.items()}
     change()
-    after = WorldState.read(world).values
-    return {path for path, value in after.items() if value is not before.get(path) or _version(value) != versions[path]}
+    after = WorldState.read(world)
+    written = {
+        path
+        for path, value in after.values.items()
+        if value is not before.get(path) or _version(value) != versions[path]
+    }
+    return _Change(before, after, written)
 
 
 def _version(tensor: Tensor) -> int:

@@ -25,7 +25,7 @@ import torch
 from ctde_kit.envs.pettingzoo.aec import AnyParallelEnv, as_parallel
 from ctde_kit.envs.workers.block_layout import SELECTED, BlockLayout, EnvDescription
 from ctde_kit.envs.workers.env_rows import EnvRow, describe
-from ctde_kit.errors import UserError
+from ctde_kit.errors import UserError, one_line
 
 RESET, STEP, CLOSE, DONE = b"reset", b"step", b"close", b"done"
 # A step, and a reset where the episode ends in it.
@@ -118,7 +118,7 @@ class Worker:
 
     def failure(self, error: BaseException) -> Failure:
         """What to report to the parent about ``error``."""
-        message = " ".join(str(error).split())
+        message = one_line(error)
         user_error = isinstance(error, UserError)
         cause = message if user_error else f"{type(error).__name__}: {message}" if message else type(error).__name__
         return Failure(self._current, self._doing, cause, traceback.format_exc(), user_error)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from ctde_kit.errors import UserError
+from ctde_kit.errors import UserError, one_line
 from ctde_kit.files import JsonObject
 from ctde_kit.recipes.configs.checks import find_misfit, shown
 
@@ -74,7 +74,7 @@ def _message(task: str, params: JsonObject, defaults: Callable[[], Mapping[str, 
     if not named:
         place = next((one for one in reversed(places) if _mentioned(params, one.text)), place)
         named = _mentioned(params, place.text) or [*params]
-    said = " ".join(str(error).split())[:300]
+    said = one_line(error, 300)
     reason = f" ({type(error).__name__}: {said})" if said else ""
     look = f"look at {place.filename}, line {place.line}, and at what the environment needs"
     if not named:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ctde_kit.errors import UserError
 from ctde_kit.files import JsonObject
 from ctde_kit.recipes.configs.checks import PATH
-from ctde_kit.recipes.configs.own_modules import imported, source, with_absolute_file
+from ctde_kit.recipes.configs.own_modules import imported, source
 from ctde_kit.recipes.configs.tasks.naming_params import naming_params
 from ctde_kit.recipes.configs.tasks.task import Renderer, TaskConfig, chosen_actions, worker_renderer
 
@@ -57,10 +57,6 @@ class PettingZooTask(TaskConfig):
     return_state: bool | None = None
     infos: list[str] = field(default_factory=list)
     params: JsonObject = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.env = with_absolute_file(self.env)
 
     @property
     def continuous(self) -> bool | None:

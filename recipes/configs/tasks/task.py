@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
 
 from ctde_kit.errors import UserError
 from ctde_kit.files import JsonObject
-from ctde_kit.recipes.configs.checks import CheckedConfig, check_positive
+from ctde_kit.recipes.configs.checks import PATH, CheckedConfig, check_positive
+from ctde_kit.recipes.configs.own_modules import with_absolute_file
 
 if TYPE_CHECKING:
     from typing import Self
@@ -55,6 +56,10 @@ class TaskConfig(CheckedConfig):
         super().__post_init__()
         given = {name: getattr(self, name, None) for name in ("n_envs", "max_steps", "n_workers", "worker_timeout")}
         check_positive(**{f"task.{name}": value for name, value in given.items()})
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.metadata == PATH and value is not None:
+                setattr(self, field.name, with_absolute_file(value))
 
     def check_interests(self, groups: Sequence[str]) -> None:
         """Raise ``UserError`` where nobody has said whether the groups of the environment compete.

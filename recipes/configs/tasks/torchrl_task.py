@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ctde_kit.errors import UserError
 from ctde_kit.files import JsonObject
 from ctde_kit.recipes.configs.checks import PATH
-from ctde_kit.recipes.configs.own_modules import imported, source, with_absolute_file
+from ctde_kit.recipes.configs.own_modules import imported, source
 from ctde_kit.recipes.configs.tasks.naming_params import naming_params
 from ctde_kit.recipes.configs.tasks.task import TaskConfig
 
@@ -50,10 +50,6 @@ class TorchRLTask(TaskConfig):
     env: str = field(default="", metadata=PATH)
     max_steps: int = 100
     params: JsonObject = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.env = with_absolute_file(self.env)
 
     @property
     def episode_steps(self) -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import ctde_kit as ck
 from ctde_kit.files import JsonObject
 from ctde_kit.recipes.configs.checks import PATH
-from ctde_kit.recipes.configs.own_modules import imported, source, with_absolute_file
+from ctde_kit.recipes.configs.own_modules import imported, source
 from ctde_kit.recipes.configs.tasks.naming_params import defaults_in, naming_params
 from ctde_kit.recipes.configs.tasks.task import Renderer, TaskConfig, chosen_actions
 
@@ -44,11 +44,6 @@ class VmasTask(TaskConfig):
     max_steps: int = 100
     continuous_actions: bool | None = None
     params: JsonObject = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.scenario is not None:
-            self.scenario = with_absolute_file(self.scenario)
 
     @property
     def continuous(self) -> bool:

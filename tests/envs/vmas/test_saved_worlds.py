@@ -268,6 +268,13 @@ def test_steps_that_rely_on_views_are_not_compiled() -> None:
     assert rewards(env) == [[3, 3], [3, 3], [3, 3]]
 
 
+def test_where_torch_counts_no_writes_the_numbers_show_that_a_step_relies_on_views() -> None:
+    with torch.inference_mode():
+        env = build(Views)
+        with pytest.raises(TraceError, match=r"a view of it: \S+ depends on that"):
+            _ = env.tensor_state
+
+
 class Shown(Keeping):
     """An expanded view, a leaf that needs a gradient, and what is not a number."""
 

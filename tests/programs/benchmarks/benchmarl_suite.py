@@ -2,8 +2,8 @@
 
 Run ``python -m tests.programs.benchmarks.benchmarl_suite OUTPUT [--minutes N] [--jobs N] [--tasks ...]
 [--algorithms ...]``, and then ``ctde report OUR_DIRECTORY OUTPUT/reported output=r``. With ``--keep``, docs/results has
-each run as it ends, docs/studies/vmas_small.md shows it, and what docs/results has already is not run again, on any
-machine.
+each run as it ends, and what it has already is not run again, on any machine; ``python -m
+tests.programs.learning.vmas_small`` then shows them in docs/studies/vmas_small.md.
 
 Each algorithm has two candidate settings: those that BenchMARL publishes as tuned for VMAS, and those that learn faster
 in few frames. A run of a tuning seed with each decides per task, by the mean return of the last evaluation, which of
