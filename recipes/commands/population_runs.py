@@ -129,7 +129,7 @@ def resume_population(
                 f"total_frames={config.total_frames}: {path} has {version.frames} frames already; ask for more"
             )
         print(f"going on from {version.frames} frames, to {config.total_frames}")
-        directory.write_config(config)
+        directory.write_config(config, version.frames)
         return _Driver(config, directory, processes, stop).train()
 
 

@@ -17,7 +17,7 @@ from ctde_kit.recipes.commands.run_guard import RunExistsError, guarded_run
 from ctde_kit.recipes.configs.data import no_run, to_data, write_data
 from ctde_kit.recipes.configs.distributed_options import OneProcess, PopulationMember
 from ctde_kit.recipes.configs.own_callbacks import imported
-from ctde_kit.recipes.configs.own_code import code_of, recorded
+from ctde_kit.recipes.configs.own_code import code_of, recorded, with_changes
 from ctde_kit.recipes.configs.recipe import RecipeConfig
 from ctde_kit.recipes.wiring.devices import resolve_device
 from ctde_kit.recipes.wiring.logger_checks import check_loggers
@@ -134,7 +134,8 @@ def resume(config: RecipeConfig, path: str | Path, *, trust: bool = False, membe
     if not (path / "config.yaml").is_file():
         raise no_run(path, f"path={str(path)!r}")
     check_resumes(config, read_config(path), path, "load(path).config")
-    SavedRun(path).check_trust(config, trust=trust)
+    saved = SavedRun(path)
+    saved.check_trust(config, trust=trust)
     check_loggers(config.logger)
     callbacks = _callbacks(config, member)
     if member is None and isinstance(config.distributed, PopulationMember):
@@ -150,13 +151,16 @@ def resume(config: RecipeConfig, path: str | Path, *, trust: bool = False, membe
             )
         if member is None:
             content.get(ON_ITERATION, {}).pop(EXCHANGE, None)
-        parts = as_saved(config, SavedRun(path)).build()
+        parts = as_saved(config, saved).build()
         closing.callback(_release, parts)
         frames = load_parts(content, parts, on_iteration=callbacks)
         # The schedule may be another one now: with more total_frames the learning rate falls more slowly.
         parts.anneal(frames)
         seconds = directory.read_rows(frames, content["rows"].tolist())
         print(f"going on from {frames} frames, to {config.total_frames}")
+        code = with_changes(saved.code, code_of(config), frames)
+        if code != saved.code:
+            write_data(code, path / CODE_FILE)
         write_data(to_data(config), directory.path / "config.yaml")
         return _train(config, parts, callbacks, directory, seconds, stop, closing, member)
 

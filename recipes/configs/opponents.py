@@ -149,6 +149,10 @@ class RunOpponent(OpponentConfig):
     directory: str = field(metadata=PATH)
     sampled: bool = False
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.directory = str(Path(self.directory))
+
     @property
     def label(self) -> str:
         return Path(self.directory).name + (" (sampled)" if self.sampled else "")

@@ -7,9 +7,10 @@ import hashlib
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from ctde_kit.errors import UserError
+from ctde_kit.files import JsonObject
 
 logger = logging.getLogger("ctde_kit")
 
@@ -39,16 +40,41 @@ def recorded(code: Mapping[str, Path]) -> dict[str, dict[str, str]]:
     return {name: {"path": str(path.absolute()), "sha256": digest(path)} for name, path in code.items()}
 
 
-def identified(name: str, records: Mapping[str, object]) -> str:
-    """A name for code that does not depend on where its file lies: its attribute and its SHA-256.
+def with_changes(records: JsonObject, code: Mapping[str, Path], frames: int) -> JsonObject:
+    """``records`` and, of code that is not what they have last, what it is from ``frames`` on, under ``changed``.
+
+    Args:
+        records: what ``recorded`` or this function returned.
+        code: that a run goes on with.
+        frames: that the run has.
+    """
+    changed = dict(records)
+    now = recorded(code)
+    for name in now.keys() & records.keys():
+        # What followed the checkpoint is done again, whatever code did it.
+        kept = [change for change in records[name].get("changed", []) if change["frames"] < frames]
+        first = {key: value for key, value in records[name].items() if key != "changed"}
+        if now[name]["sha256"] != (kept[-1] if kept else first)["sha256"]:
+            kept.append({"frames": frames, **now[name]})
+        changed[name] = {**first, **({"changed": kept} if kept else {})}
+    return changed
+
+
+def _digests(record: JsonObject) -> list[str]:
+    """The SHA-256 of the code that a run was started with, then those of what it went on with."""
+    return [record["sha256"], *(change["sha256"] for change in record.get("changed", []))]
+
+
+def identified(name: str, records: Mapping[str, Any]) -> str:
+    """A name for code that does not depend on where its file lies: its attribute and its SHA-256, or several.
 
     Args:
         name: as the configuration has it; the result where nothing was recorded of it.
         records: what ``recorded`` kept.
     """
-    record = records.get(name)
-    sha256 = record.get("sha256") if isinstance(record, Mapping) else None
-    return name if sha256 is None else f"{name.rpartition(':')[2]} (code of SHA-256 {sha256})"
+    if name not in records:
+        return name
+    return f"{name.rpartition(':')[2]} (code of SHA-256 {', then '.join(_digests(records[name]))})"
 
 
 def digest(path: Path) -> str:
@@ -61,7 +87,7 @@ def digest(path: Path) -> str:
     return content.hexdigest()
 
 
-def check_trust(config: object, records: Mapping[str, object], source: Path, *, trust: bool) -> None:
+def check_trust(config: object, records: Mapping[str, Any], source: Path, *, trust: bool) -> None:
     """Raise ``UserError`` where a file's configuration names a user's own code and the caller does not trust it.
 
     A warning tells of each piece of code that has changed since the run recorded it.
@@ -79,10 +105,9 @@ def check_trust(config: object, records: Mapping[str, object], source: Path, *, 
                 f"{source} names code of its own, {name}{where}: look at it, and give trust=true, or "
                 "load(RUN_DIR, trust=True), to have it run"
             )
-        record = records.get(name)
-        if not isinstance(record, Mapping) or record.get("sha256") != digest(path):
+        if name not in records or _digests(records[name])[-1] != digest(path):
             logger.warning(
-                "%s: %s in %s is not the code that the run was started with; it is used as it is now",
+                "%s: %s in %s is not the code that the run was trained with; it is used as it is now",
                 source,
                 name,
                 path,

@@ -12,7 +12,7 @@ import ctde_kit as ck
 from ctde_kit.errors import UserError
 from ctde_kit.files import JsonObject, replacing
 from ctde_kit.recipes.configs.data import read_data, to_data, write_data
-from ctde_kit.recipes.configs.own_code import code_of, recorded
+from ctde_kit.recipes.configs.own_code import code_of, recorded, with_changes
 from ctde_kit.recipes.configs.recipe import RecipeConfig
 
 if TYPE_CHECKING:
@@ -88,9 +88,9 @@ class PopulationDirectory:
         path = self.member(rank) / "summary.json"
         return json.loads(path.read_text()) if path.is_file() else None
 
-    def write_config(self, config: RecipeConfig) -> None:
-        """Write the configuration, and what is known of the user's own code that it names."""
-        code = recorded(code_of(config))
+    def write_config(self, config: RecipeConfig, frames: int = 0) -> None:
+        """Write the configuration with which members begin, or go on from ``frames``, and which own code it names."""
+        code = with_changes(self.code, code_of(config), frames) if frames else recorded(code_of(config))
         data = to_data(config) | ({CODE: code} if code else {})
         write_data(data, self.path / POPULATION_FILE)
 

@@ -68,10 +68,10 @@ class SavedRun:
 
     def check_trust(self, config: object, *, trust: bool) -> None:
         """Raise ``UserError`` where ``config``, read from this run, names code that nobody has said to trust."""
-        check_trust(config, self._code, self.directory / "config.yaml", trust=trust)
+        check_trust(config, self.code, self.directory / "config.yaml", trust=trust)
 
     @cached_property
-    def _code(self) -> dict[str, Any]:
+    def code(self) -> dict[str, Any]:
         """What was recorded of the user's own code, by its names in the configuration."""
         path = self.directory / CODE_FILE
         return read_data(path) if path.is_file() else {}
@@ -79,7 +79,7 @@ class SavedRun:
     @property
     def environment(self) -> dict[str, Any]:
         """What identifies the task's environment, to compare runs; a user's own code counts by content, not by path."""
-        return _environment(self.task, self._code)
+        return _environment(self.task, self.code)
 
     def check_task(self, task: TaskConfig) -> None:
         """Raise ``UserError`` where the run is of another task, or of another kind of action."""

@@ -16,7 +16,9 @@ from tensordict import TensorDict
 
 from ctde_kit.errors import CallbackError, UserError
 from ctde_kit.recipes import load
+from ctde_kit.recipes.configs.data import read_data
 from ctde_kit.recipes.configs.own_callbacks import imported
+from ctde_kit.recipes.configs.own_code import identified, recorded, with_changes
 from ctde_kit.recipes.wiring.compiling import WORTH_COMPILING
 from ctde_kit.training import Callbacks, Iteration, checkpoint_paths, read_checkpoint, read_metrics
 from tests.recipes.command_line import assert_one_line, call_here
@@ -135,6 +137,7 @@ def test_a_run_that_was_stopped_goes_on_with_its_callbacks_state(
     # Nothing that was learned is lost.
     assert [row["frames"] for row in read_metrics(folder / "run" / "metrics.csv")] == [12, 24, 36]
     assert checkpoint_paths(folder / "run" / "checkpoints")[-1].name == "frames_36.pt"
+    code = read_data(folder / "run" / "code.yaml")
     (folder / "my_callbacks.py").write_text(MINE.replace("1 / 0", "None"))
     (folder / "MARK").unlink()
     forget()
@@ -150,10 +153,44 @@ def test_a_run_that_was_stopped_goes_on_with_its_callbacks_state(
     resumed = call_here(folder, "vdn", "resume=run", "trust=true")
     assert resumed.returncode == 0, resumed.stderr
     assert (folder / "MARK").exists()
-    assert "is not the code that the run was started with" in caplog.text
+    assert "is not the code that the run was trained with" in caplog.text
     # It saw 12 and 24 before, 48 and 60 now: the fourth ends the run.
     assert (folder / "seen.txt").read_text() == "[12, 24, 48, 60]"
     assert json.loads((folder / "run" / "summary.json").read_text())["ended_by"] == "my_callbacks:stop"
+    # Both codes are recorded, and the second one is no news any more.
+    now = read_data(folder / "run" / "code.yaml")["my_callbacks:stop"]
+    assert now.pop("changed") == [{"frames": 36, **recorded({"": folder / "my_callbacks.py"})[""]}]
+    assert now == code["my_callbacks:stop"] != recorded({"": folder / "my_callbacks.py"})[""]
+    caplog.clear()
+    again = call_here(folder, "vdn", "resume=run", "trust=true", "total_frames=120")
+    assert again.returncode == 0, again.stderr
+    assert "is not the code" not in caplog.text
+
+
+def test_each_code_that_trained_a_run_is_recorded_with_its_first_frame(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+
+    def digest(content: str) -> str:
+        file.write_text(content)
+        return hashlib.sha256(content.encode()).hexdigest()
+
+    code = {"mine:f": file}
+    a = digest("a = 1")
+    started = recorded(code)
+    assert with_changes(started, code, 10) == started
+    b = digest("b = 1")
+    second = with_changes(started, code, 10)
+    assert second["mine:f"]["changed"] == [{"frames": 10, "path": str(file), "sha256": b}]
+    assert identified("mine:f", second) == f"f (code of SHA-256 {a}, then {b})"
+    assert with_changes(second, code, 20) == second
+    # Back at the frame where the second code began, the third one takes its place, and the first one undoes it.
+    c = digest("c = 1")
+    assert [change["sha256"] for change in with_changes(second, code, 10)["mine:f"]["changed"]] == [c]
+    assert [change["sha256"] for change in with_changes(second, code, 20)["mine:f"]["changed"]] == [b, c]
+    digest("a = 1")
+    assert with_changes(second, code, 10) == started
+    # What was not recorded is not made up.
+    assert with_changes({}, code, 10) == {}
 
 
 def test_each_run_of_a_process_has_a_state_of_its_own(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

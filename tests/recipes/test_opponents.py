@@ -87,6 +87,10 @@ def test_a_frozen_group_stays_bit_identical_and_the_other_learns(trained: Path, 
     assert not same(before["adversary"], group_weights(parts, "adversary"))
 
 
+def test_one_directory_is_one_opponent_however_it_is_written() -> None:
+    assert RunOpponent("./runs//tag/") == RunOpponent("runs/tag") != RunOpponent("/runs/tag")
+
+
 def test_a_greedy_opponent_does_not_explore_and_a_sampled_one_does(trained: Path, kind: str) -> None:
     for sampled in (False, True):
         parts = config(kind, opponents={"agent": RunOpponent(str(trained), sampled)}).build()

@@ -226,7 +226,7 @@ def test_a_users_own_code_is_run_from_a_run_directory_only_with_trust(
     with caplog.at_level(logging.WARNING, "ctde_kit"):
         loaded = load(run, trust=True)
     assert mark.exists()
-    assert "is not the code that the run was started with" in caplog.text
+    assert "is not the code that the run was trained with" in caplog.text
     loaded.env.close()
     resumed = call_here(own_game, "mappo", "resume=run", "total_frames=40", "trust=true")
     assert resumed.returncode == 0, resumed.stderr

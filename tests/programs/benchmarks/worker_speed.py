@@ -11,7 +11,9 @@ processes:
 - ``collector, compile=on`` and ``compile=off``: with a policy, an MLP of two layers of 64;
 - ``TorchRL's ParallelEnv``: the same policy and number of processes, in each a ``SerialEnv`` of ``PettingZooWrapper``
   with a ``StepCounter`` for the time limit. Where an episode ends at the end of a rollout, all are reset. Two rollouts
-  per round are timed, since each takes seconds.
+  per round are timed, since each takes seconds;
+- ``EPyMARL's ParallelRunner``: in foraging, where the environment variable ``EPYMARL`` names a checkout of it, with a
+  process for each of its 16 environments, as it must have; beside it the kit's collector with as many.
 
 The programs run in turn, each in its own process. A round's figure is the median of all rollouts but the
 first two. Tasks may be named. Results go to docs/results/worker_speed.json.
@@ -22,16 +24,17 @@ from __future__ import annotations
 import datetime
 import json
 import multiprocessing
+import os
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from itertools import product
 from typing import Any
 
 import numpy as np
 
+from tests.programs.benchmarks.epymarl_runner import VARIABLE, epymarl_rollouts
 from tests.programs.benchmarks.training_speed import ROOT, seconds_of_iterations
 from tests.programs.learning.measure import machine
 
@@ -58,11 +61,12 @@ FACTORIES: dict[str, Callable[[], Any]] = {"simple_spread": spread, "foraging": 
 LIMITS = {"simple_spread": 25, "foraging": 50}
 
 
-def _timed(rollout: Callable[[], object], iterations: int = ITERATIONS) -> None:
+def _timed(rollout: Callable[[], int | object], iterations: int = ITERATIONS) -> None:
     for _ in range(WARMUP + iterations):
         started = time.perf_counter()
-        rollout()
-        print("iteration", time.perf_counter() - started, flush=True)
+        frames = rollout()
+        share = frames / (N_ENVS * STEPS) if isinstance(frames, int) else 1
+        print("iteration", (time.perf_counter() - started) / share, flush=True)
 
 
 def alone(task: str, n_workers: int) -> None:
@@ -186,20 +190,38 @@ def torchrl(task: str, n_workers: int) -> None:
     env.close()
 
 
+def epymarl(task: str, n_workers: int) -> None:
+    """EPyMARL's runner, whose episodes may end before the time limit."""
+    assert (task, n_workers) == ("foraging", N_ENVS)
+    _timed(epymarl_rollouts("Foraging-8x8-2p-2f-coop-v3", N_ENVS, STEPS))
+
+
 PROGRAMS: dict[str, Callable[[str, int], None]] = {
     "environments alone": alone,
     "worker env": worker,
     "collector, compile=on": partial(collector, compile=True),
     "collector, compile=off": partial(collector, compile=False),
     "TorchRL's ParallelEnv": torchrl,
+    "EPyMARL's ParallelRunner": epymarl,
 }
+A_PROCESS_EACH = ["collector, compile=on", "EPyMARL's ParallelRunner"]
+ANY_NUMBER = [program for program in PROGRAMS if program != "EPyMARL's ParallelRunner"]
 
 
-def compare(task: str, n_workers: int) -> dict[str, Any]:
+def settings(tasks: Iterable[str]) -> Iterator[tuple[str, int, list[str]]]:
+    """Each task, number of processes, and the programs to time with them."""
+    for task in tasks:
+        for n_workers in (1, 2):
+            yield task, n_workers, ANY_NUMBER
+        if task == "foraging" and VARIABLE in os.environ:
+            yield task, N_ENVS, A_PROCESS_EACH
+
+
+def compare(task: str, n_workers: int, programs: list[str]) -> dict[str, Any]:
     """Frames per second of each program, by round, and the median of the rounds."""
-    rounds: dict[str, list[int]] = {program: [] for program in PROGRAMS}
+    rounds: dict[str, list[int]] = {program: [] for program in programs}
     for number in range(ROUNDS):
-        for program in PROGRAMS:
+        for program in programs:
             me = [sys.executable, "-m", "tests.programs.benchmarks.worker_speed", "--part", program, task]
             seconds = statistics.median(seconds_of_iterations([*me, str(n_workers)])[WARMUP:])
             rounds[program].append(round(N_ENVS * STEPS / seconds))
@@ -223,8 +245,8 @@ def main() -> None:
         PROGRAMS[sys.argv[2]](sys.argv[3], int(sys.argv[4]))
         return
     result: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"settings": {}}
-    for task, n_workers in product(sys.argv[1:] or FACTORIES, (1, 2)):
-        result["settings"][f"{task}, {_processes(n_workers)}"] = compare(task, n_workers)
+    for task, n_workers, programs in settings(sys.argv[1:] or FACTORIES):
+        result["settings"][f"{task}, {_processes(n_workers)}"] = compare(task, n_workers, programs)
     result |= {
         "command": "python -m tests.programs.benchmarks.worker_speed",
         "machine": machine(),
