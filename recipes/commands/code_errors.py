@@ -43,7 +43,8 @@ def code_errors(directory: Path, how_to_go_on: Callable[[], str] | None = None) 
         raise UserError(message) from error
     except (UserError, NotFiniteError, CallbackError):
         raise
-    except Exception as error:
+    # Also `sys.exit()` in an environment.
+    except (Exception, SystemExit) as error:
         message = of_own_code(error)
         if message is None:
             raise

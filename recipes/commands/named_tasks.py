@@ -17,7 +17,7 @@ from ctde_kit.recipes.commands.quoting import with_quoted_path
 from ctde_kit.recipes.configs.tasks.task import TaskConfig
 
 
-def named_task(name: str, **options: object) -> TaskConfig:
+def named_task(name: str, /, **options: object) -> TaskConfig:
     """The task that ``task=NAME`` chooses on the command line, with the arguments that its file gives the environment.
 
     ``VmasTask("vmas/navigation")`` has VMAS's own arguments instead.

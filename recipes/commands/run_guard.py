@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ctde_kit.errors import CallbackError, RunStopped, UserError, one_line
-from ctde_kit.recipes.commands.code_errors import kept_traceback
+from ctde_kit.recipes.commands.code_errors import kept_traceback, of_own_code
 from ctde_kit.recipes.configs.distributed_options import PopulationMember
 from ctde_kit.recipes.configs.own_code import code_of
 from ctde_kit.recipes.configs.recipe import RecipeConfig
@@ -63,6 +63,8 @@ def guarded_run(config: RecipeConfig, path: Path) -> Iterator[StopSignals]:
                 f"{error}; its traceback is in {where}; mend it, and {how_to_go_on(config, path, trust)}"
             ) from error
         except OSError as error:
+            if of_own_code(error) is not None:
+                raise
             what = error.filename or path
             mend = "free some space" if error.errno in DISK_FULL else "mend that"
             reason = error.strerror or one_line(error) or type(error).__name__

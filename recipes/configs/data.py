@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, get_args, get_origin, get_type_hints
 
+import numpy as np
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -138,6 +139,8 @@ def _plain(value: object) -> object:
         return to_data(value)
     if isinstance(value, Mapping):
         return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, np.generic):
+        return value.item()
     return [_plain(part) for part in value] if isinstance(value, (list, tuple)) else value
 
 

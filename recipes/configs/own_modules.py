@@ -65,11 +65,12 @@ _RUN: set[Path] = set()
 
 
 def own_line(error: BaseException) -> traceback.FrameSummary | None:
-    """The innermost line of an error's traceback that is in the user's own code; ``None`` where none is."""
+    """The innermost line of an error's traceback, or of its cause's, in the user's own code; ``None`` for none."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if any(Path(frame.filename).absolute().is_relative_to(place) for place in _RUN):
             return frame
-    return None
+    # Python makes another error of a `StopIteration`.
+    return None if error.__cause__ is None else own_line(error.__cause__)
 
 
 def imported(name: str, shown: str) -> Any:

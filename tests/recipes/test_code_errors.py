@@ -177,3 +177,22 @@ def test_what_an_own_scenario_raises(program: str, tmp_path: Path) -> None:
         trace = tmp_path / "run" / "own_code_traceback.txt"
         assert f"its traceback is in {trace}" in result.stderr
         assert "return broken(agent.state.pos)" in trace.read_text()
+
+
+@pytest.mark.parametrize(
+    ("raising", "message"),
+    [
+        ('raise TimeoutError("no licence")', "in broken: TimeoutError: no licence; its traceback is in "),
+        ("next(iter([]))", "in broken: "),
+        ("raise SystemExit(3)", "in broken: SystemExit: 3; its traceback is in "),
+    ],
+    ids=["an error of the system", "the end of an iteration", "an exit"],
+)
+def test_whatever_an_own_scenario_raises_is_its_own_line(raising: str, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(SCENARIO.replace('raise ValueError("no reward\\nhere")', raising))
+    small = ("task.n_envs=2", "task.max_steps=5", "compile=off", "frames_per_batch=10", "minibatch_frames=10")
+    result = call_here(tmp_path, "mappo", f"task=vmas/{file}:Scenario", *small, "hydra.run.dir=run")
+    line = SCENARIO.splitlines().index('    raise ValueError("no reward\\nhere")') + 1
+    assert_one_line(result, f"{file}, line {line}, {message}", program="ctde-mappo")
+    assert str(tmp_path / "run" / "own_code_traceback.txt") in result.stderr

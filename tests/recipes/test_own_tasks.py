@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ctde_kit.errors import UserError
@@ -27,6 +28,7 @@ from ctde_kit.recipes.commands.cross_play import _common_task
 from ctde_kit.recipes.commands.own_tasks import run_task
 from ctde_kit.recipes.commands.running import start
 from ctde_kit.recipes.configs.command_options import CrossPlayConfig
+from ctde_kit.recipes.configs.data import read_data, to_data, write_data
 from ctde_kit.recipes.studies.report.settings import read_by_settings
 from ctde_kit.specs import TeamSpec
 from tests.recipes.command_line import call_here
@@ -336,6 +338,16 @@ def test_what_a_file_derives_from_an_option_follows_it() -> None:
 def test_names_of_tasks_are_still_suggested() -> None:
     with pytest.raises(UserError, match=r"did you mean .*pettingzoo/simple_spread"):
         named_task("pettingzoo/simple_spreed")
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
+    counted: Any = np.int64(30)
+    params = {"n_agents": np.int64(2), "shared_rew": np.bool_(True), "lidar_range": np.float32(0.5)}
+    task = named_task("vmas/navigation", n_envs=counted, params=params)
+    write_data(to_data(task), tmp_path / "task.yaml")
+    plain = named_task("vmas/navigation", n_envs=30, params={"n_agents": 2, "shared_rew": True, "lidar_range": 0.5})
+    assert read_data(tmp_path / "task.yaml") == to_data(plain)
+    assert named_task("vmas/navigation", name="vmas/mine").name == "vmas/mine"
 
 
 def test_an_own_game_ends_where_it_ends(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:

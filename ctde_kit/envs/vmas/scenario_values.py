@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,8 @@ import vmas.simulator
 
 from ctde_kit.errors import UserError
 
-_ASKING = [Path(place) for module in (torchrl.envs, vmas.simulator) for place in module.__path__]
+_SIMULATOR = Path(vmas.simulator.__path__[0])
+_ASKING = [_SIMULATOR, Path(torchrl.envs.__path__[0]), Path(__file__).parents[2], Path(contextlib.__file__)]
 
 
 @contextlib.contextmanager
@@ -22,8 +24,11 @@ def only_tensors(scenario: str, n_envs: int) -> Iterator[None]:
         yield
     except AttributeError as error:
         # VMAS copies each or what it has inside, and TorchRL asks for the shape of infos.
-        asked = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
-        if error.name not in ("clone", "items", "shape") or not any(map(asked.is_relative_to, _ASKING)):
+        places = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
+        inside = list(itertools.dropwhile(lambda place: not place.is_relative_to(_SIMULATOR), places)) or places
+        asked = error.name in ("clone", "items", "shape")
+        # A scenario's own line among them: it is that line's mistake.
+        if not asked or not all(any(map(place.is_relative_to, _ASKING)) for place in inside):
             raise
         raise UserError(
             f"scenario {scenario!r}: expected tensors with one row for each of {n_envs} environments from observation, "

@@ -144,10 +144,21 @@ class VmasSimulation:
         output = TensorDict({}, batch_size=self.batch_size, device=self.device)
         for group, numbers in self.groups.items():
             entries: list[Any] = [self._observation(observations[i], i) for i in numbers]  # tensors, or all TensorDicts
+            for i, entry in zip(numbers, entries, strict=True):
+                if isinstance(entry, Tensor) and entry.shape != entries[0].shape:
+                    like = f"{list(entries[0].shape)}, as of the others of group {group!r},"
+                    raise self._misfit("observation", i, f"a tensor {like}", entry)
             agents = TensorDict(
                 {"observation": torch.stack(entries, 1)}, [*self.batch_size, len(numbers)], device=self.device
             )
             if self.with_info and infos[numbers[0]]:
+                for i in numbers:
+                    if infos[i].keys() != infos[numbers[0]].keys():
+                        keys, found = (", ".join(infos[k]) or "nothing" for k in (numbers[0], i))
+                        raise UserError(
+                            f"scenario {self.name!r}: info of agent {self.world.agents[i].name!r}: expected {keys}, as "
+                            f"of the others of group {group!r}, found {found}; return the same keys for all"
+                        )
                 infos_of_group: list[Any] = [self._info(infos[i], i) for i in numbers]  # torch stacks TensorDicts, too
                 agents.set("info", torch.stack(infos_of_group, 1))
             output.set(group, agents)
@@ -188,7 +199,8 @@ class VmasSimulation:
         return value.unsqueeze(-1) if value.shape == self.batch_size else value
 
     def _with_done(self, output: TensorDict, terminated: Tensor) -> TensorDict:
-        terminated = self._per_env(terminated, "done")
+        # Zeros and ones, too, as VMAS takes them.
+        terminated = self._per_env(terminated, "done").to(torch.bool)
         truncated = torch.zeros_like(terminated)
         if self.max_steps is not None:
             truncated = self.elapsed >= self.max_steps
@@ -233,18 +245,22 @@ class VmasSimulation:
         self.python_state = tuple(state_dict["python_state"])
 
     @contextlib.contextmanager
-    def unchanged(self) -> Iterator[None]:
+    def unchanged(self, *, keep_new: bool = True) -> Iterator[None]:
         """Inside the block it may be stepped, reset and written to; then it is as before, with the same tensors.
 
-        Attributes that steps add stay: VMAS makes some at the first step.
+        Args:
+            keep_new: whether attributes that steps add stay, of which VMAS makes some at the first step. After an
+                error none does.
         """
         memory = WorldMemory(WorldState.read(self.world))
         last = None if self.last is None else self.last.clone()
         elapsed, stream, python_state = self.elapsed.clone(), self.random_stream.state_dict(), self.python_state
+        stays = False
         try:
             yield
+            stays = keep_new
         finally:
-            memory.put_back(keep_new=True)
+            memory.put_back(keep_new=stays)
             self.elapsed, self.last, self.python_state = elapsed, last, python_state
             self.random_stream.load_state_dict(stream)
 

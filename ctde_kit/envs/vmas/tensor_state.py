@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -20,23 +19,25 @@ from ctde_kit.protocols import StateDict
 WORLD, ELAPSED, LAST = "world", "elapsed", "last"
 # A goal drawn for the whole batch may stay the same by chance, but not this many times in a row.
 RESETS = 20
+# Views that only some steps rely on.
+STEPS = 4
 
 
 class TensorState:
     """Reads and writes every tensor with one row per env that the world holds, and those that a step changes.
 
-    The TensorDict has ``("world", path)`` for each such place (places that hold one and the same tensor count once),
-    ``elapsed`` ``[n_envs, 1]`` and, under ``last``, what the agents last saw.
+    The TensorDict has ``("world", path)`` for each such place (those that always hold one and the same tensor, which
+    is written to, count once), ``elapsed`` ``[n_envs, 1]`` and, under ``last``, what the agents last saw.
 
     Args:
         simulation: it is stepped and reset a few times to find what changes, and then put back as it was (one that was
-            never reset is left after these steps).
+            never reset is left after a reset).
         random_actions: draws actions from the program's generators, one tensor per group.
 
     Raises:
         TraceError: where the scenario keeps state out of reach, or changing state in Python, or in tensors for the
-            whole batch that a reset changes, or in views of other tensors that a step relies on, or draws from Python's
-            or numpy's generator in a step; the message names it.
+            whole batch that a reset changes, or in views of other tensors that a step relies on, or in what only its
+            first step creates, or draws from Python's or numpy's generator in a step; the message names it.
     """
 
     def __init__(self, simulation: VmasSimulation, random_actions: Callable[[], Sequence[Tensor]]):
@@ -44,32 +45,45 @@ class TensorState:
         unreadable = WorldState.read(simulation.world).unreadable()
         if unreadable:
             raise TraceError(f"keeps state out of reach: {', '.join(unreadable[:3])}")
-        with contextlib.nullcontext() if simulation.last is None else simulation.unchanged():
-            if simulation.last is None:
+        if simulation.last is None:
+            stream = simulation.random_stream.state_dict()
+            simulation.reset()
+            simulation.random_stream.load_state_dict(stream)
+        there = _paths(WorldState.read(simulation.world))
+        with simulation.unchanged():
+            with simulation.unchanged(keep_new=False):
+                first = self._one_step(random_actions)
+            with simulation.unchanged():
+                # What the first step creates is another thing then than in the step above.
                 simulation.reset()
-            self.places = self._find_places(random_actions)
+                _random_step(simulation, random_actions, draws=2)
+                self.places = self._find_places(random_actions)
+            self._check_creation(there, first, random_actions)
             for change in (lambda: _random_step(simulation, random_actions), simulation.reset):
                 self._check_shared_memory(change)
             self._check_views(random_actions)
 
     def _find_places(self, random_actions: Callable[[], Sequence[Tensor]]) -> dict[str, list[str]]:
         simulation, world, n_envs = self.simulation, self.simulation.world, self.simulation.batch_size[0]
-        _random_step(simulation, random_actions)
-        first = _copied(WorldState.read(world))
+        observed = [_observed(world, lambda: _random_step(simulation, random_actions))]
+        first = _copied(observed[0].after)
         stream = simulation.random_stream.state_dict()
         step = _observed(world, lambda: _random_step(simulation, random_actions))
+        observed.append(step)
         stepped = _copied(step.after)
         _check_generators(stream, simulation.random_stream.state_dict())
         reset, by_step, by_reset = stepped, step.written, set[str]()
         changed_by_reset: set[str] = set()
         for _ in range(RESETS):
             change = _observed(world, simulation.reset)
+            observed.append(change)
             before, reset = reset, _copied(change.after)
             _check_python(before, reset)
             by_reset |= change.written
             changed_by_reset |= _changed(before, reset)
         step = _observed(world, lambda: _random_step(simulation, random_actions))
         by_step, again = by_step | step.written, step.after
+        observed.append(step)
         _check_python(first, stepped)
         _check_python(reset, again)
         by_step |= _changed(first, stepped) | _changed(reset, again)
@@ -77,12 +91,30 @@ class TensorState:
         of_batch = {path for path in changed_by_reset | by_step & by_reset if not has_rows(again.values[path], n_envs)}
         if of_batch:
             raise TraceError(f"a reset changes {min(of_batch)}, one value for the whole batch")
-        self.templates = {path: torch.zeros_like(value) for path, value in again.values.items()}
-        places: dict[int, list[str]] = {}
-        for path, value in again.values.items():
-            if has_rows(value, n_envs) or path in by_step:
-                places.setdefault(id(value), []).append(path)
-        return {paths[0]: paths for paths in places.values()}
+        # For places that are empty before the first step; `_check_views` tells where it matters what they hold.
+        self.templates = {path: value.clone() for path, value in again.values.items()}
+        return _places(
+            {path for path, value in again.values.items() if has_rows(value, n_envs) or path in by_step}, observed
+        )
+
+    def _one_step(self, random_actions: Callable[[], Sequence[Tensor]]) -> _Outcome:
+        """What a step gives and leaves; the simulation stays as it is, but for what the step creates."""
+        with self.simulation.unchanged():
+            output = _random_step(self.simulation, random_actions).clone().flatten_keys()
+            return _Outcome(dict(output.items()), _copied(WorldState.read(self.simulation.world)).values)
+
+    def _check_creation(self, there: set[str], first: _Outcome, random_actions: Callable[[], Sequence[Tensor]]) -> None:
+        """What only a first step creates must not matter to it, since a compiled step finds something there.
+
+        Args:
+            there: all paths before it.
+            first: what it gave.
+            random_actions: draws its actions.
+        """
+        created = _paths(WorldState.read(self.simulation.world)) - there
+        again = self._one_step(random_actions)
+        if created and not (_same(first.output, again.output) and _same(first.values, again.values)):
+            raise TraceError(f"creates {min(created)} in its first step, which goes by whether it is there")
 
     def _check_shared_memory(self, change: Callable[[], object]) -> None:
         """No tensor may be written to that shares memory with another one, where both stay: ``write`` parts them."""
@@ -96,18 +128,23 @@ class TensorState:
                 raise TraceError(f"keeps one tensor's numbers in another one, a view of it: {paths[group[0]]}")
 
     def _check_views(self, random_actions: Callable[[], Sequence[Tensor]]) -> None:
-        """A step must do the same where each place has a tensor of its own, as ``write`` leaves it."""
+        """Steps must do the same where each place has a tensor of its own, as ``write`` leaves it."""
         outcomes: list[TensorDict] = []
         for written in (False, True):
             with self.simulation.unchanged():
-                if written:
-                    self.write(self.read().clone())
-                output = _random_step(self.simulation, random_actions)
-                outcomes.append(TensorDict({"output": output, "state": self.read()}).clone())
+                self.simulation.reset()
+                steps = TensorDict()
+                for number in range(STEPS):
+                    if written:
+                        self.write(self.read().clone())
+                    output = _random_step(self.simulation, random_actions)
+                    steps[str(number)] = TensorDict({"output": output, "state": self.read()}).clone()
+                outcomes.append(steps)
         direct, by_way_of_write = (outcome.flatten_keys() for outcome in outcomes)
         for name, value in direct.items():
             if not same_numbers(value, by_way_of_write[name]):
-                raise TraceError(f"keeps one tensor's numbers in another one, a view of it: {name} depends on that")
+                path = name.partition(".")[2]
+                raise TraceError(f"keeps one tensor's numbers in another one, a view of it: {path} depends on that")
 
     def read(self) -> TensorDict:
         """The state at this moment, without copying it."""
@@ -138,8 +175,13 @@ class TensorState:
         simulation.last = TensorDict(dict(last.items()), simulation.batch_size, device=simulation.device)
 
 
-def _random_step(simulation: VmasSimulation, random_actions: Callable[[], Sequence[Tensor]]) -> TensorDict:
+def _random_step(
+    simulation: VmasSimulation, random_actions: Callable[[], Sequence[Tensor]], draws: int = 1
+) -> TensorDict:
+    """A step with the last of so many draws of actions; the generators stay as they are."""
     with torch.random.fork_rng(devices=[]):
+        for _ in range(draws - 1):
+            random_actions()
         return simulation.step(random_actions())
 
 
@@ -151,11 +193,23 @@ class _Change:
         before: the tensors, by path.
         after: the whole state after it.
         written: the paths whose tensor is another one, or was written to, whether its numbers are other ones or not.
+        held: by path, the identity of the tensor after it.
+        shared: the paths of each tensor that several held before it, and that was written to.
     """
 
     before: dict[str, Tensor]
     after: WorldState
     written: set[str]
+    held: dict[str, int]
+    shared: list[set[str]]
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What a step gives, and the tensors that it leaves, by path."""
+
+    output: dict[str, Tensor]
+    values: dict[str, Tensor]
 
 
 def _observed(world: Environment, change: Callable[[], object]) -> _Change:
@@ -168,7 +222,32 @@ def _observed(world: Environment, change: Callable[[], object]) -> _Change:
         for path, value in after.values.items()
         if value is not before.get(path) or _version(value) != versions[path]
     }
-    return _Change(before, after, written)
+    holders: dict[int, set[str]] = {}
+    for path, value in before.items():
+        if _version(value) != versions[path]:
+            holders.setdefault(id(value), set()).add(path)
+    shared = [paths for paths in holders.values() if len(paths) > 1]
+    return _Change(before, after, written, {path: id(value) for path, value in after.values.items()}, shared)
+
+
+def _places(paths: set[str], observed: Sequence[_Change]) -> dict[str, list[str]]:
+    """Places by the first of those that hold one tensor: each alone, but where that tensor is written to.
+
+    Places that hold one tensor at one moment may hold different ones at another; a tensor that nobody writes to may as
+    well be several. One that is written to must be one for all who hold it, so these must always hold the same one.
+    """
+    held = {path: tuple(change.held.get(path) for change in observed) for path in sorted(paths)}
+    merged = set()
+    for together in (shared for change in observed for shared in change.shared):
+        ways = {held[path] for path in together & paths}
+        if len(ways) > 1:
+            raise TraceError(f"writes into a tensor that is in several places for a while: {min(together)}")
+        merged |= ways
+    first: dict[object, str] = {}
+    places: dict[str, list[str]] = {}
+    for path, way in held.items():
+        places.setdefault(first.setdefault(way, path) if way in merged else path, []).append(path)
+    return places
 
 
 def _version(tensor: Tensor) -> int:
@@ -187,6 +266,14 @@ def _changed(before: WorldState, after: WorldState) -> set[str]:
         return old is not None and same_numbers(old, new)
 
     return {path for path in after.values if not same(path)}
+
+
+def _paths(state: WorldState) -> set[str]:
+    return state.values.keys() | state.python.keys()
+
+
+def _same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return all(same_numbers(one[key], other[key]) for key in one)
 
 
 def _check_python(before: WorldState, after: WorldState) -> None:

@@ -249,9 +249,68 @@ class Mistaken(Plain):
         return number.clone()
 
 
-def test_a_scenarios_own_mistake_stays_what_it_is() -> None:
-    with pytest.raises(AttributeError, match="'float' object has no attribute 'clone'"):
-        VmasEnv(Mistaken, num_envs=3).rollout(2)
+class Placing(Plain):
+    def reward(self, agent: Agent) -> torch.Tensor:
+        place: Any = [0.0, 0.0]
+        agent.state.pos = place
+        return super().reward(agent)
+
+
+@pytest.mark.parametrize(("scenario", "attribute"), [(Mistaken, "clone"), (Placing, "shape")])
+def test_a_scenarios_own_mistake_stays_what_it_is(scenario: type[Plain], attribute: str) -> None:
+    with pytest.raises(AttributeError, match=f"object has no attribute '{attribute}'"):
+        VmasEnv(scenario, num_envs=3).rollout(2)
+
+
+class Growing(Plain):
+    """Later on agent_1 sees and says more than agent_0."""
+
+    def make_world(self, batch_dim: int, device: torch.device, **params: Any) -> World:
+        self.steps = 0
+        return super().make_world(batch_dim, device, **params)
+
+    def observation(self, agent: Agent) -> torch.Tensor:
+        return torch.cat([agent.state.pos] * (1 + self.grows("observation", agent)), -1)
+
+    def info(self, agent: Agent) -> dict[str, torch.Tensor]:
+        speed = {"speed": agent.state.vel.norm(dim=-1)}
+        return {**speed, "size": speed["speed"]} if self.grows("info", agent) else speed
+
+    def grows(self, method: str, agent: Agent) -> bool:
+        return self.growing == method and self.steps > 1 and agent.name == "agent_1"
+
+    def post_step(self) -> None:
+        self.steps += 1
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        (
+            "observation",
+            r"observation of agent 'agent_1': expected a tensor \[3, 2\], as of .* found a tensor \[3, 4\]",
+        ),
+        (
+            "info",
+            "info of agent 'agent_1': expected speed, as of the others of group 'agents', found speed, size; return",
+        ),
+    ],
+)
+def test_agents_of_a_group_that_differ_later_are_named(method: str, message: str) -> None:
+    env = VmasEnv(type("Grows", (Growing,), {"growing": method}), num_envs=3, info=True)
+    with pytest.raises(UserError, match=f"scenario 'Grows': {message}"):
+        env.rollout(4)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.long, torch.float])
+def test_done_may_be_zeros_and_ones(dtype: torch.dtype) -> None:
+    scenario = type("Ends", (Shapes,), {"method": "done", "value": torch.tensor([1, 0, 1]).to(dtype)})
+    env = VmasEnv(scenario, num_envs=3)
+    step = env.step(env.rand_action(env.reset()))["next"]
+    for name in ("terminated", "done"):
+        assert step[name].dtype == torch.bool
+        assert step[name][:, 0].tolist() == [True, False, True]
+    env.reset(step.set("_reset", step["done"]))
 
 
 def test_an_argument_that_is_given_twice_is_refused() -> None:
