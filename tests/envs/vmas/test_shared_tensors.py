@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -192,7 +193,15 @@ def test_looking_for_the_state_leaves_nothing_of_the_trial_steps(scenario: type[
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("scenario", [Progress, Records, Delayed])
+# By the agents' positions after an episode's first step `[*B, n_agents, 2]`: the rewards of that step.
+FIRST_REWARDS: dict[type[Moving], Callable[[Tensor], Tensor]] = {
+    Progress: lambda place: place.norm(dim=-1),
+    Records: lambda place: (9 - 2 * place[..., :1, :].norm(dim=-1)).expand(place.shape[:-1]),
+    Delayed: lambda place: torch.zeros(place.shape[:-1]),
+}
+
+
+@pytest.mark.parametrize("scenario", FIRST_REWARDS)
 def test_compiled_rollouts_are_eager_ones_across_episodes(scenario: type[Moving]) -> None:
     batches = []
     for compiled in (False, True):
@@ -212,4 +221,7 @@ def test_compiled_rollouts_are_eager_ones_across_episodes(scenario: type[Moving]
         begins = batch["agents", "observation"][:, 3:7:3]
         # Agents begin between 0 and 1, and a step from there moves them a little.
         assert ((begins >= 0) & (begins <= 1)).all()
-        assert (batch["next", "agents", "observation"][:, 3:7:3] - begins).abs().max() < 0.2
+        after = batch["next", "agents", "observation"][:, 3:7:3]
+        assert (after - begins).abs().max() < 0.2
+        rewards = batch["next", "agents", "reward"][:, 3:7:3, :, 0]
+        torch.testing.assert_close(rewards, FIRST_REWARDS[scenario](after), rtol=0, atol=1e-5)
