@@ -12,8 +12,6 @@ from functools import cache
 from types import NoneType
 from typing import Any, NamedTuple, Self, TypeAlias, TypeGuard, get_args, get_origin, get_type_hints
 
-import numpy as np
-
 from ctde_kit.errors import UserError
 from ctde_kit.files import JsonObject
 from ctde_kit.recipes.configs.option_docs import with_inherited
@@ -69,13 +67,16 @@ class CheckedConfig:
         check_types(self)
 
 
+def without_numpy(value: Any) -> Any:
+    """Python's own number for one of numpy's, which is not loaded for that; anything else as it is."""
+    return value.item() if type(value).__module__ == "numpy" and getattr(value, "shape", None) == () else value
+
+
 def check_types(config: CheckedConfig) -> None:
     """Raise ``UserError`` unless every field has a finite value of its declared type; ``1e6`` is a whole number."""
     for name, declared in field_types(type(config)).items():
-        value = getattr(config, name)
-        if isinstance(value, np.generic):
-            value = value.item()
-            setattr(config, name, value)
+        value = without_numpy(getattr(config, name))
+        setattr(config, name, value)
         if _is_whole(value) and int in (declared, *get_args(declared)):
             value = int(value)
             setattr(config, name, value)

@@ -10,14 +10,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, get_args, get_origin, get_type_hints
 
-import numpy as np
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ctde_kit.errors import UserError, one_line
 from ctde_kit.files import JsonObject, replacing, seal_holds
-from ctde_kit.recipes.configs.checks import PATH, Declared
+from ctde_kit.recipes.configs.checks import PATH, Declared, without_numpy
 from ctde_kit.recipes.configs.choices import CHOICES
 
 if TYPE_CHECKING:
@@ -139,9 +138,7 @@ def _plain(value: object) -> object:
         return to_data(value)
     if isinstance(value, Mapping):
         return {key: _plain(part) for key, part in value.items()}
-    if isinstance(value, np.generic):
-        return value.item()
-    return [_plain(part) for part in value] if isinstance(value, (list, tuple)) else value
+    return [_plain(part) for part in value] if isinstance(value, (list, tuple)) else without_numpy(value)
 
 
 def _checked(node: DictConfig, path: str) -> object:

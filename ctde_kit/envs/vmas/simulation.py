@@ -144,25 +144,25 @@ class VmasSimulation:
         output = TensorDict({}, batch_size=self.batch_size, device=self.device)
         for group, numbers in self.groups.items():
             entries: list[Any] = [self._observation(observations[i], i) for i in numbers]  # tensors, or all TensorDicts
-            for i, entry in zip(numbers, entries, strict=True):
-                if isinstance(entry, Tensor) and entry.shape != entries[0].shape:
-                    like = f"{list(entries[0].shape)}, as of the others of group {group!r},"
-                    raise self._misfit("observation", i, f"a tensor {like}", entry)
+            self._check_alike("observation", group, [entry.shape for entry in entries], lambda s: f"a tensor {list(s)}")
             agents = TensorDict(
                 {"observation": torch.stack(entries, 1)}, [*self.batch_size, len(numbers)], device=self.device
             )
             if self.with_info and infos[numbers[0]]:
-                for i in numbers:
-                    if infos[i].keys() != infos[numbers[0]].keys():
-                        keys, found = (", ".join(infos[k]) or "nothing" for k in (numbers[0], i))
-                        raise UserError(
-                            f"scenario {self.name!r}: info of agent {self.world.agents[i].name!r}: expected {keys}, as "
-                            f"of the others of group {group!r}, found {found}; return the same keys for all"
-                        )
+                self._check_alike(
+                    "info", group, [infos[i].keys() for i in numbers], lambda k: ", ".join(k) or "nothing"
+                )
                 infos_of_group: list[Any] = [self._info(infos[i], i) for i in numbers]  # torch stacks TensorDicts, too
                 agents.set("info", torch.stack(infos_of_group, 1))
             output.set(group, agents)
         return output
+
+    def _check_alike(self, method: str, group: str, kinds: Sequence[Any], in_words: Callable[[Any], str]) -> None:
+        """Raise ``UserError`` where an agent of a group gives values of another kind than the first one does."""
+        for number, kind in zip(self.groups[group], kinds, strict=True):
+            if kind != kinds[0]:
+                expected = f"{in_words(kinds[0])}, as of the others of group {group!r}"
+                raise self._misfit(method, number, expected, in_words(kind))
 
     def _observation(self, observation: Observation, number: int) -> Tensor | TensorDict:
         """A tensor ``[n_envs, F]``, or a TensorDict of tensors where the scenario gives a dictionary."""
@@ -184,7 +184,8 @@ class VmasSimulation:
         return value.reshape(n_envs, 1)
 
     def _misfit(self, method: str, number: int | None, expected: str, found: object) -> UserError:
-        shown = f"a tensor {list(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+        kind = f"a tensor {list(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+        shown = found if isinstance(found, str) else kind
         of = "" if number is None else f" of agent {self.world.agents[number].name!r}"
         return UserError(f"scenario {self.name!r}: {method}{of}: expected {expected}, found {shown}; return that")
 

@@ -65,25 +65,30 @@ class TensorState:
 
     def _find_places(self, random_actions: Callable[[], Sequence[Tensor]]) -> dict[str, list[str]]:
         simulation, world, n_envs = self.simulation, self.simulation.world, self.simulation.batch_size[0]
-        observed = [_observed(world, lambda: _random_step(simulation, random_actions))]
-        first = _copied(observed[0].after)
+        observed: list[_Change] = []
+
+        def observe(change: Callable[[], object]) -> _Change:
+            observed.append(_observed(world, change))
+            return observed[-1]
+
+        def one_step() -> TensorDict:
+            return _random_step(simulation, random_actions)
+
+        first = _copied(observe(one_step).after)
         stream = simulation.random_stream.state_dict()
-        step = _observed(world, lambda: _random_step(simulation, random_actions))
-        observed.append(step)
+        step = observe(one_step)
         stepped = _copied(step.after)
         _check_generators(stream, simulation.random_stream.state_dict())
         reset, by_step, by_reset = stepped, step.written, set[str]()
         changed_by_reset: set[str] = set()
         for _ in range(RESETS):
-            change = _observed(world, simulation.reset)
-            observed.append(change)
+            change = observe(simulation.reset)
             before, reset = reset, _copied(change.after)
             _check_python(before, reset)
             by_reset |= change.written
             changed_by_reset |= _changed(before, reset)
-        step = _observed(world, lambda: _random_step(simulation, random_actions))
+        step = observe(one_step)
         by_step, again = by_step | step.written, step.after
-        observed.append(step)
         _check_python(first, stepped)
         _check_python(reset, again)
         by_step |= _changed(first, stepped) | _changed(reset, again)
@@ -112,8 +117,10 @@ class TensorState:
             random_actions: draws its actions.
         """
         created = _paths(WorldState.read(self.simulation.world)) - there
+        if not created:
+            return
         again = self._one_step(random_actions)
-        if created and not (_same(first.output, again.output) and _same(first.values, again.values)):
+        if not (_same(first.output, again.output) and _same(first.values, again.values)):
             raise TraceError(f"creates {min(created)} in its first step, which goes by whether it is there")
 
     def _check_shared_memory(self, change: Callable[[], object]) -> None:

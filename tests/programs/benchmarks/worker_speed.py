@@ -196,16 +196,17 @@ def epymarl(task: str, n_workers: int) -> None:
     _timed(epymarl_rollouts("Foraging-8x8-2p-2f-coop-v3", N_ENVS, STEPS))
 
 
+EPYMARL = "EPyMARL's ParallelRunner"
 PROGRAMS: dict[str, Callable[[str, int], None]] = {
     "environments alone": alone,
     "worker env": worker,
     "collector, compile=on": partial(collector, compile=True),
     "collector, compile=off": partial(collector, compile=False),
     "TorchRL's ParallelEnv": torchrl,
-    "EPyMARL's ParallelRunner": epymarl,
+    EPYMARL: epymarl,
 }
-A_PROCESS_EACH = ["collector, compile=on", "EPyMARL's ParallelRunner"]
-ANY_NUMBER = [program for program in PROGRAMS if program != "EPyMARL's ParallelRunner"]
+A_PROCESS_EACH = ["collector, compile=on", EPYMARL]
+ANY_NUMBER = [program for program in PROGRAMS if program != EPYMARL]
 
 
 def settings(tasks: Iterable[str]) -> Iterator[tuple[str, int, list[str]]]:
